@@ -1,0 +1,1 @@
+"""volfs: versioned image volumes as plain directories and files."""
