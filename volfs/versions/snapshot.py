@@ -1,0 +1,173 @@
+"""What a snapshot is: one state of a dataset, readable by key and by array.
+
+Decided here: the interface that versions (:mod:`volfs.versions.version`) and branches
+(:mod:`volfs.versions.branch`) share, so that nobody above needs to know which of the two is being read. Not decided
+here: where bytes come from. Above, ``volume/`` reads arrays through :class:`ArrayNode` and ``tree/`` reads keys
+through :class:`Snapshot`.
+
+Keys are ``zarr/…`` (a Zarr v3 hierarchy) and ``files/…`` (side files); ``""``, ``"zarr"`` and ``"files"`` always
+exist as directories. Node paths are hierarchy paths below ``zarr/``, ``""`` being the root node. Everything here is
+synchronous and safe to call from many threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.errors import NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrAbstractStore
+
+    from volfs.model.box import Box, Index
+    from volfs.model.graph import VersionInfo
+    from volfs.model.metadata import ArrayMeta
+    from volfs.storage.codec import ChunkCodec
+    from volfs.versions.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What ``stat`` and ``list`` tell of a key. ``size`` is 0 for a directory.
+
+    ``mtime_ns`` is the time of the newest version that changed the key, or of the file in the working copy.
+    ``version`` is the number of the version the bytes come from; 0 for what is not committed yet.
+    """
+
+    kind: Literal["file", "dir"]
+    size: int
+    mtime_ns: int
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupNode:
+    """A Zarr group. ``mtime_ns`` is that of its ``zarr.json``."""
+
+    path: str
+    attributes: dict[str, Any]
+    mtime_ns: int
+
+
+class StoredPayload(Protocol):
+    """The bytes of one chunk, as written. Reading checks them: :class:`~volfs.errors.Damaged`, never other bytes."""
+
+    @property
+    def token(self) -> Hashable:
+        """Equal tokens mean equal bytes, for ever: a key for caches of decoded blocks."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self) -> bytes:
+        """The bytes, verified."""
+
+
+class ArrayNode(ABC):
+    """A Zarr array in one snapshot: its metadata and the chunks that are present.
+
+    Chunk coordinates count chunks of the array's key grid (``meta.grid``), in the order of the array's axes.
+    """
+
+    snapshot: Snapshot
+    path: str
+    meta: ArrayMeta
+    mtime_ns: int
+
+    @property
+    @abstractmethod
+    def codec(self) -> ChunkCodec:
+        """How chunks decode. Raises Unsupported for a codec volfs does not know: such chunks are opaque bytes."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether voxels can be had: false when the codecs are not known to volfs."""
+        try:
+            _ = self.codec
+        except Unsupported:
+            return False
+        return True
+
+    @abstractmethod
+    def payloads(self, chunks: Box) -> dict[Index, StoredPayload]:
+        """The present chunks in a range of chunk coordinates; a missing one reads as the fill value."""
+
+    def present(self, chunks: Box) -> NDArray[np.bool_]:
+        """Which chunks of a range are present, shaped like the range."""
+        found = np.zeros(chunks.shape, dtype=np.bool_)
+        for coords in self.payloads(chunks):
+            found[tuple(c - s for c, s in zip(coords, chunks.start, strict=True))] = True
+        return found
+
+    @abstractmethod
+    def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        """Time (ns) of the newest change, a put or a removal, per chunk index along ``axes``, over all other axes.
+
+        The result has one dimension per axis of ``axes``, each as long as the chunk grid is along it; no entry is
+        older than the array's ``zarr.json`` of this incarnation first was. Do not write into it.
+        """
+
+    @abstractmethod
+    def newest_in(self, chunks: Box) -> int:
+        """Time (ns) of the newest change in a range of chunk coordinates; at least the array's birth."""
+
+
+class Snapshot(ABC):
+    """One state of a dataset: an immutable version, or a branch with its working copy."""
+
+    dataset: Dataset
+    ref: str
+    writable: bool
+
+    @property
+    @abstractmethod
+    def head(self) -> VersionInfo | None:
+        """The version itself; for a branch the one it stands on, None while nothing is committed."""
+
+    @abstractmethod
+    def generation(self) -> Hashable:
+        """Changes whenever anything in the snapshot may have changed; constant for a version."""
+
+    @abstractmethod
+    def stat(self, key: str) -> KeyInfo | None:
+        """What is at ``key``, or None. ``""``, ``"zarr"`` and ``"files"`` are always directories."""
+
+    @abstractmethod
+    def list(self, key: str) -> list[tuple[str, KeyInfo]]:
+        """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
+
+    @abstractmethod
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file, verified; short at its end, as ``pread``. Raises NotFound, WrongKind, Damaged."""
+
+    @abstractmethod
+    def node(self, path: str) -> ArrayNode | GroupNode | None:
+        """The Zarr node at a hierarchy path; None if no ``zarr.json`` is there or it does not parse."""
+
+    def children(self, path: str) -> list[str]:
+        """Names of the nodes directly below a group, sorted; none below an array."""
+        if isinstance(self.node(path), ArrayNode):
+            return []
+        base = f"zarr/{path}" if path else "zarr"
+        try:
+            entries = self.list(base)
+        except NotFound:
+            return []
+        return [
+            name
+            for name, info in entries
+            if info.kind == "dir" and self.node(f"{path}/{name}" if path else name) is not None
+        ]
+
+    def zarr_store(self) -> ZarrAbstractStore:
+        """The whole hierarchy as a Zarr store: read-only for a version, read-write for a branch."""
+        from volfs.versions.zarrstore import ZarrStore  # zarrstore is written against this module
+
+        return ZarrStore(self)
