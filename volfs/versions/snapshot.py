@@ -46,6 +46,10 @@ class KeyInfo:
     version: int = 0
 
 
+Listing = list[tuple[str, KeyInfo]]
+Names = list[str]  # spelt here, because inside Snapshot the name ``list`` is a method
+
+
 @dataclass(frozen=True, slots=True)
 class GroupNode:
     """A Zarr group. ``mtime_ns`` is that of its ``zarr.json``."""
@@ -140,7 +144,7 @@ class Snapshot(ABC):
         """What is at ``key``, or None. ``""``, ``"zarr"`` and ``"files"`` are always directories."""
 
     @abstractmethod
-    def list(self, key: str) -> list[tuple[str, KeyInfo]]:
+    def list(self, key: str) -> Listing:
         """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
 
     @abstractmethod
@@ -151,7 +155,7 @@ class Snapshot(ABC):
     def node(self, path: str) -> ArrayNode | GroupNode | None:
         """The Zarr node at a hierarchy path; None if no ``zarr.json`` is there or it does not parse."""
 
-    def children(self, path: str) -> list[str]:
+    def children(self, path: str) -> Names:
         """Names of the nodes directly below a group, sorted; none below an array."""
         if isinstance(self.node(path), ArrayNode):
             return []
