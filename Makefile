@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all their set-up themselves (see .ci/setup).
+PY := .venv/bin/python
+
+.PHONY: help setup demo undemo test lint types suite soak bench clean
+
+help:  ## show what can be made
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup:  ## system packages, a virtual environment, volfs
+	@sh .ci/setup
+
+demo: setup  ## build the demonstration store in ./demo, mount it, and say what to try
+	@.venv/bin/volfs demo demo --mount
+
+undemo:  ## unmount and delete ./demo
+	@if mountpoint -q demo/mnt; then .venv/bin/volfs umount demo/mnt; fi
+	@rm -rf demo
+
+test: setup lint types suite  ## everything CI checks
+
+lint:  ## ruff, format and rules
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types:  ## mypy, strict
+	@$(PY) -m mypy
+
+suite:  ## the test suite
+	@$(PY) -m pytest -q -n 2 --dist loadfile
+
+soak: setup  ## the same properties, far longer: hours, not minutes
+	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
+
+bench: setup  ## measure against TensorStore, and the index at scale; prints ratios
+	@$(PY) -m tests.benchmarks
+
+clean:  ## remove the virtual environment and all caches
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
