@@ -1,0 +1,310 @@
+"""The FUSE protocol on one side, the directory tree on the other, and nothing in between.
+
+Decided here: how a reply of :class:`volfs.tree.api.TreeApi` becomes a reply of pyfuse3, and how an exception becomes
+an errno. Not here: what any file or directory means (``volfs.tree``), when the kernel must forget something
+(``volfs.tree`` calls, :mod:`volfs.fuse.notify` does), how a mount comes and goes (:mod:`volfs.fuse.daemon`).
+
+Every handler is guarded. pyfuse3 ends the whole mount on any exception other than ``FUSEError``, and it does so too
+for a reply of the wrong type, which it looks at outside the handler: so replies are given their exact types *inside*
+the guard. ``trio.Cancelled`` and ``KeyboardInterrupt`` pass: they are how a daemon stops.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from volfs.errors import Damaged, StoreFormat, VolfsError
+from volfs.tree.api import OpenFile, TreeApi
+from volfs.tree.attrs import BLOCK_SIZE, Attr, SetAttr
+
+log = logging.getLogger(__name__)
+
+#: What the store's own filesystem answers when the machine, not the caller, is at fault.
+_TROUBLE = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+
+
+def answer(operation: str, error: BaseException) -> FUSEError:
+    """The errno that a client is told for ``error``, after writing to the log what an operator should know."""
+    if isinstance(error, FUSEError):
+        return error
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return answer(operation, error.exceptions[0])  # a nursery wraps even a single failure
+    if isinstance(error, VolfsError):
+        grave = isinstance(error, Damaged | StoreFormat)
+        log.log(logging.ERROR if grave else logging.DEBUG, "%s: %s", operation, error)
+        return FUSEError(error.errno or errno.EIO)
+    if isinstance(error, OSError) and error.errno:
+        log.log(logging.ERROR if error.errno in _TROUBLE else logging.DEBUG, "%s: %s", operation, error)
+        return FUSEError(error.errno)
+    if isinstance(error, MemoryError):
+        log.error("%s: out of memory", operation)
+        return FUSEError(errno.ENOMEM)
+    log.error("%s: unexpected %s, answered with EIO", operation, type(error).__name__, exc_info=error)
+    return FUSEError(errno.EIO)
+
+
+def guarded(handler: _Handler) -> _Handler:
+    """Let no exception but ``FUSEError`` out of a handler."""
+    operation = handler.__name__
+
+    @functools.wraps(handler)
+    async def guard(self: Adapter, *args: Any) -> Any:
+        try:
+            return await handler(self, *args)
+        except Exception as error:
+            raise answer(operation, error) from None
+
+    return cast(_Handler, guard)
+
+
+def entry(attr: Attr) -> EntryAttributes:
+    """``attr`` as the kernel wants it."""
+    out = EntryAttributes()
+    out.st_ino = attr.ino
+    out.generation = attr.generation
+    out.entry_timeout = attr.entry_timeout
+    out.attr_timeout = attr.attr_timeout
+    out.st_mode = attr.mode
+    out.st_nlink = attr.nlink
+    out.st_uid = attr.uid
+    out.st_gid = attr.gid
+    out.st_rdev = attr.rdev
+    size = attr.size
+    out.st_size = size
+    out.st_blocks = -(-size // 512)
+    out.st_blksize = BLOCK_SIZE
+    mtime = attr.mtime
+    out.st_mtime_ns = mtime
+    out.st_atime_ns = attr.atime or mtime
+    out.st_ctime_ns = attr.ctime or mtime
+    return out
+
+
+def file_info(file: OpenFile) -> FileInfo:
+    """``keep_cache`` is always said: the kernel's default would keep stale pages."""
+    return FileInfo(
+        fh=file.fh,
+        direct_io=file.direct_io,
+        keep_cache=file.keep_cache,
+        nonseekable=file.nonseekable,
+    )
+
+
+class Adapter(pyfuse3.Operations):
+    """Answers the kernel from a tree.
+
+    ``never_written``: the mount is read-only, so the first FLUSH is answered with ENOSYS and the kernel sends no more
+    of them, one request less for every file that is opened and closed.
+    """
+
+    supports_dot_lookup = True  # NFS servers find an inode again by looking up "." in it
+    enable_writeback_cache = False  # an error of a write must reach that write
+    enable_acl = False
+
+    def __init__(self, tree: TreeApi, *, never_written: bool = False) -> None:
+        super().__init__()
+        self._tree = tree
+        self._never_written = never_written
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        return entry(await self._tree.lookup(parent_inode, name))
+
+    @guarded
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return entry(await self._tree.getattr(inode))
+
+    @guarded
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return bytes(await self._tree.readlink(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        try:
+            await self._tree.forget(inode_list)
+        except Exception as error:
+            answer("forget", error)  # FORGET has no reply, so this only writes the log
+
+    @guarded
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return int(inode)  # cookies need no open state
+
+    @guarded
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        for name, attr, cookie in await self._tree.readdir(fh, start_id):
+            if not pyfuse3.readdir_reply(token, name, entry(attr), cookie):
+                break
+
+    @guarded
+    async def releasedir(self, fh: FileHandleT) -> None:
+        return None
+
+    @guarded
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._tree.fsyncdir(fh, datasync)
+
+    # -- changing names -------------------------------------------------------------------------------------------
+
+    @guarded
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        return entry(await self._tree.mkdir(parent_inode, name, stat.S_IMODE(mode) & ~ctx.umask))
+
+    @guarded
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        return entry(await self._tree.mknod(parent_inode, name, mode & ~ctx.umask, rdev))
+
+    @guarded
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return entry(await self._tree.symlink(parent_inode, name, target))
+
+    @guarded
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return entry(await self._tree.link(inode, new_parent_inode, new_name))
+
+    @guarded
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._tree.unlink(parent_inode, name)
+
+    @guarded
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._tree.rmdir(parent_inode, name)
+
+    @guarded
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        await self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        file, attr = await self._tree.create(parent_inode, name, stat.S_IMODE(mode) & ~ctx.umask, flags)
+        return file_info(file), entry(attr)
+
+    @guarded
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        return file_info(await self._tree.open(inode, flags))
+
+    @guarded
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        data = await self._tree.read(fh, off, size)
+        if isinstance(data, memoryview) and not data.c_contiguous:
+            data = data.tobytes()
+        return data  # type: ignore[return-value]  # any contiguous buffer does, and a view spares a copy
+
+    @guarded
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return int(await self._tree.write(fh, off, buf))
+
+    @guarded
+    async def flush(self, fh: FileHandleT) -> None:
+        if self._never_written:
+            raise FUSEError(errno.ENOSYS)
+        await self._tree.flush(fh)
+
+    @guarded
+    async def release(self, fh: FileHandleT) -> None:
+        await self._tree.release(fh)
+
+    @guarded
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._tree.fsync(fh, datasync)
+
+    @guarded
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        changes = SetAttr(
+            size=attr.st_size if fields.update_size else None,
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return entry(await self._tree.setattr(inode, changes, fh))
+
+    # -- the rest -------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        disk = await self._tree.statfs()
+        out = StatvfsData()
+        for name in (
+            "f_bsize",
+            "f_frsize",
+            "f_blocks",
+            "f_bfree",
+            "f_bavail",
+            "f_files",
+            "f_ffree",
+            "f_favail",
+            "f_namemax",
+        ):
+            setattr(out, name, getattr(disk, name))
+        return out
+
+    @guarded
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        return bytes(await self._tree.getxattr(inode, name))
+
+    @guarded
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        return [bytes(name) for name in await self._tree.listxattr(inode)]
+
+    @guarded
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        await self._tree.setxattr(inode, name, value)
+
+    @guarded
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        await self._tree.removexattr(inode, name)
+
+    @guarded
+    async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> NoReturn:
+        raise FUSEError(errno.ENOSYS)  # the kernel asks no more, and each operation refuses for itself
