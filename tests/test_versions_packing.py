@@ -1,0 +1,107 @@
+"""The shard shape follows the density of a change; content ids follow what a version says, not how it is packed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volfs.versions import content_id as ids
+from volfs.versions.packing import LARGEST, choose_shard, dense_shard
+
+BLOCK = (4, 8, 8)
+CHUNK = 512 * 1024
+
+
+def coords(box: tuple[range, ...]) -> np.ndarray:
+    return np.array(list(itertools.product(*box)), dtype=np.int64)
+
+
+def test_a_whole_array_packs_into_the_largest_shards() -> None:
+    assert dense_shard(BLOCK, CHUNK) == BLOCK
+    assert choose_shard(BLOCK, CHUNK, coords((range(8), range(16), range(16)))) == BLOCK
+
+
+def test_one_chunk_stays_one_file() -> None:
+    assert choose_shard(BLOCK, CHUNK, np.array([[1000, 2000, 3000]])) == (1, 1, 1)
+
+
+def test_scattered_chunks_stay_single_files() -> None:
+    scattered = np.random.default_rng(0).integers(0, 10_000, (5000, 3))
+    assert choose_shard(BLOCK, CHUNK, scattered) == (1, 1, 1)
+
+
+def test_a_compact_change_becomes_few_files() -> None:
+    shape = choose_shard(BLOCK, CHUNK, coords((range(5), range(10, 15), range(3, 9))))
+    assert np.prod(shape) > 8
+
+
+def test_a_shard_never_holds_more_than_the_largest_allowed() -> None:
+    shape = dense_shard((4, 4, 4), 64 * 2**20)
+    assert np.prod(shape) * 64 * 2**20 <= LARGEST
+    assert dense_shard((4, 4, 4), 2 * LARGEST) == (1, 1, 1)
+
+
+@given(st.tuples(*[st.sampled_from([1, 2, 4, 8, 16])] * 3), st.integers(1, 2 * LARGEST))
+def test_a_shard_divides_the_index_block(block: tuple[int, ...], chunk_bytes: int) -> None:
+    shape = dense_shard(block, chunk_bytes)
+    assert all(b % s == 0 for b, s in zip(block, shape, strict=True))
+
+
+def test_choosing_for_a_million_chunks_takes_a_moment() -> None:
+    changed = np.random.default_rng(1).integers(0, 200, (1_000_000, 3))
+    began = time.monotonic()
+    choose_shard((8, 16, 16), CHUNK, changed)
+    assert time.monotonic() - began < 20
+
+
+change = st.builds(
+    ids.Change, st.binary(min_size=1, max_size=5), st.sampled_from([1, 2, 3]), st.binary(min_size=32, max_size=32)
+)
+
+
+@given(st.lists(change, max_size=12), st.randoms())
+def test_the_tree_does_not_depend_on_the_order_changes_come_in(changes: list[ids.Change], random) -> None:
+    shuffled = list(changes)
+    random.shuffle(shuffled)
+    assert ids.tree_root(changes) == ids.tree_root(shuffled)
+
+
+@given(st.lists(change, min_size=1, max_size=12, unique=True), st.data())
+def test_any_altered_change_shows_in_the_tree(changes: list[ids.Change], data) -> None:
+    which = data.draw(st.integers(0, len(changes) - 1))
+    other = data.draw(change.filter(lambda c: c != changes[which]))
+    assert ids.tree_root(changes) != ids.tree_root([*changes[:which], other, *changes[which + 1 :]])
+
+
+@given(st.lists(change, max_size=12))
+def test_a_missing_change_shows_in_the_tree(changes: list[ids.Change]) -> None:
+    assert ids.tree_root(changes) != ids.tree_root([*changes, ids.Change(b"k", 1, bytes(32))])
+
+
+def test_the_id_covers_parents_author_time_and_message() -> None:
+    base = {"parents": ["aa"], "author": "me", "message": "m", "time_ns": 5, "root": bytes(32)}
+    altered = [
+        base,
+        base | {"parents": ["ab"]},
+        base | {"parents": ["aa", "aa"]},
+        base | {"author": "you"},
+        base | {"message": "n"},
+        base | {"time_ns": 6},
+        base | {"root": bytes(31) + b"\1"},
+    ]
+    assert len({ids.content_id(**fields) for fields in altered}) == len(altered)
+
+
+def test_the_root_of_the_tree_is_that_of_rfc_6962() -> None:
+    import hashlib
+
+    def h(data: bytes) -> bytes:
+        return hashlib.sha256(data).digest()
+
+    leaves = [h(b"\0\1" + bytes([k]) + b"\0" + bytes(32)) for k in range(5)]
+    left = h(b"\1" + h(b"\1" + leaves[0] + leaves[1]) + h(b"\1" + leaves[2] + leaves[3]))
+    assert ids.tree_root(ids.Change(bytes([k]), 1, bytes(32)) for k in range(5)) == h(b"\1" + left + leaves[4])
