@@ -1,0 +1,270 @@
+"""Local files that survive a loss of power, and locks between processes.
+
+Decided here: how a file comes into being (whole, under its final name, on disk before anyone is told) and how processes
+exclude each other. Not here: which files there are (:mod:`volfs.storage.layout`).
+
+A rename is durable only once the directory that holds the name has been synced, and a new directory only once its
+parent has: every function below that says "durable" does both.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from volfs.errors import Busy, Damaged, NoSpace, NotFound
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+@contextmanager
+def no_space(doing: str) -> Iterator[None]:
+    """Turn a full disk (or an exhausted quota) inside the block into NoSpace. ``doing`` completes "no space left"."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise NoSpace(f"no space left {doing}{where}: free some and try again") from error
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's bytes durable, whoever wrote them."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_tree(root: Path) -> None:
+    """Make a directory and everything below it durable. The name of ``root`` itself is its parent's matter."""
+    for folder, _, names in os.walk(root, topdown=False, onerror=_raise):
+        for name in names:
+            path = Path(folder, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                fsync_file(path)
+        fsync_dir(Path(folder))
+
+
+def make_dirs(path: Path) -> None:
+    """Make a directory and its parents, each durable as a name. Existing ones are fine."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir()
+        fsync_dir(folder.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file durably: readers see the old bytes or the new ones, now and after a loss of power.
+
+    The temporary name is hidden and ends in ``.partial``; one left by a crash harms nothing.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
+    with no_space(f"writing {path.name}"):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        fsync_dir(path.parent)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte: os.write may stop early (at 2 GiB on Linux, or as the disk fills)."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def replace_durably(source: Path, target: Path) -> None:
+    """Rename durably, onto ``target`` if that exists. What ``source`` holds must have been synced by its writer."""
+    source.replace(target)
+    fsync_dir(target.parent)
+    if source.parent != target.parent:
+        fsync_dir(source.parent)
+
+
+def unlink_durably(path: Path) -> None:
+    """Remove a file, durably. One that is gone already is fine."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+        fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small JSON object durably and atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote. NotFound if there is no such file, Damaged if it holds no JSON object."""
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{path} does not exist") from None
+    try:
+        value = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Damaged(f"{path} is not a JSON object")
+    return value
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+class FileLock:
+    """An exclusive lock between processes (and between FileLocks of one process) on a file, by flock(2).
+
+    The kernel lets go when the holder dies, however it dies. The file says in JSON who holds it, for messages only:
+    the lock itself is what counts. The file is never unlinked by this class, but its directory may be removed by
+    others; a lock on a file that is no longer at its path would exclude nobody, so taking one checks for that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def try_lock(self, owner: Mapping[str, Any] | None = None) -> bool:
+        """Take the lock if it is free; False if another holds it. ``owner`` is what :meth:`owner` tells others."""
+        if self._fd is not None:
+            raise AssertionError(f"{self.path} is already locked by this object")
+        probes = 5
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # It may be nothing but the short probe of locked_by_other: look again before saying no.
+                    os.close(fd)
+                    probes -= 1
+                    if probes == 0:
+                        return False
+                    time.sleep(0.002)
+                    continue
+                if self._is_at_path(fd):
+                    self._fd = fd
+                    self.describe(owner or {})
+                    return True
+            except BaseException:
+                self._fd = None
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def lock(self, owner: Mapping[str, Any] | None = None, *, timeout: float = 10.0) -> None:
+        """Take the lock, waiting up to ``timeout`` seconds; then Busy, naming the holder."""
+        deadline = time.monotonic() + timeout
+        pause = 0.002
+        while not self.try_lock(owner):
+            if time.monotonic() >= deadline:
+                holder = self.owner() or {}
+                who = ", ".join(f"{k} {v}" for k, v in holder.items() if v is not None) or "another process"
+                raise Busy(f"{self.path} is held by {who}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+
+    def describe(self, owner: Mapping[str, Any]) -> None:
+        """Replace what the file says about the holder. Only while held."""
+        if self._fd is None:
+            raise AssertionError(f"{self.path} is not locked by this object")
+        raw = json.dumps(dict(owner)).encode() if owner else b""
+        # A full disk must not keep anyone from locking: the text is only for messages.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, raw, 0)
+
+    def owner(self) -> dict[str, Any] | None:
+        """What the present or last holder said about itself; None if nothing can be read. No proof that it lives."""
+        try:
+            value = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def locked_by_other(self) -> bool:
+        """Whether somebody else holds the lock now. Does not create the file."""
+        if self._fd is not None:
+            return False
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def release(self) -> None:
+        """Let go. Releasing what is not held is fine."""
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return
+        try:
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
+            # Unlock rather than only close: a forked child may still share the descriptor.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+
+    def _is_at_path(self, fd: int) -> bool:
+        mine = os.fstat(fd)
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+    def __enter__(self) -> FileLock:
+        if self._fd is None:
+            self.lock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

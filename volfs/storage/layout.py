@@ -1,0 +1,204 @@
+"""Where everything in a store lies. Paths only: nothing here touches the disk.
+
+    STORE/
+    ├── volfs.json                     {"format": 1, "id": UUID}
+    ├── catalog.sqlite                 the index; may be kept elsewhere
+    └── datasets/NAME/
+        ├── dataset.json
+        ├── refs/heads/BRANCH.json     {"version": 12}; 0 is a branch with no version yet
+        ├── refs/tags/TAG.json
+        ├── versions/00000012/         version.json, manifest.npy.zst, zarr/, files/
+        ├── versions/.00000013.partial/    a version being written; ``lock`` inside is held by its writer
+        └── working/BRANCH/
+            ├── top/                   zarr/, files/, removed/: uncommitted changes
+            ├── frozen-00000013/       the same, being committed as that version
+            ├── staged/                slices being written that do not decode yet
+            ├── lock                   held by the process that may write
+            └── commit.json            the intent of a commit under way
+
+Decided here: these names. Not here: who may write them, and in which order (:mod:`volfs.versions`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = 1
+"""The format that this code writes. A store with a larger number is refused."""
+
+_VERSION_DIR = re.compile(r"[0-9]{8,}")
+_PARTIAL_DIR = re.compile(r"\.([0-9]{8,})\.partial")
+_FROZEN_DIR = re.compile(r"frozen-([0-9]{8,})")
+
+
+def version_dir_name(number: int) -> str:
+    """ "00000012" for 12."""
+    return f"{number:08d}"
+
+
+def parse_version_dir(name: str) -> int | None:
+    """The number of a version's directory; None for any other name."""
+    if not _VERSION_DIR.fullmatch(name) or version_dir_name(int(name)) != name:
+        return None
+    return int(name)
+
+
+def parse_partial_dir(name: str) -> int | None:
+    """The number of a version being written, from its directory's name; None for any other name."""
+    match = _PARTIAL_DIR.fullmatch(name)
+    return parse_version_dir(match[1]) if match else None
+
+
+def parse_frozen_dir(name: str) -> int | None:
+    """The version as which a frozen layer is being committed, from its directory's name; None for any other name."""
+    match = _FROZEN_DIR.fullmatch(name)
+    return parse_version_dir(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingLayer:
+    """One layer of a working copy: keys put lie under ``root`` by their own name, keys hidden under ``removed``."""
+
+    root: Path
+
+    @property
+    def zarr(self) -> Path:
+        return self.root / "zarr"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def removed(self) -> Path:
+        return self.root / "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingLayout:
+    """The working copy of one branch."""
+
+    root: Path
+
+    @property
+    def top(self) -> WorkingLayer:
+        return WorkingLayer(self.root / "top")
+
+    def frozen(self, number: int) -> WorkingLayer:
+        return WorkingLayer(self.root / f"frozen-{version_dir_name(number)}")
+
+    @property
+    def staged(self) -> Path:
+        return self.root / "staged"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def commit_intent(self) -> Path:
+        return self.root / "commit.json"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "rejected.json"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLayout:
+    """One version's directory, published or partial."""
+
+    root: Path
+
+    @property
+    def version_json(self) -> Path:
+        return self.root / "version.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.npy.zst"
+
+    @property
+    def zarr(self) -> Path:
+        return self.root / "zarr"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def lock(self) -> Path:
+        """Only in a partial version."""
+        return self.root / "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetLayout:
+    """The directory of one dataset."""
+
+    root: Path
+
+    @property
+    def dataset_json(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def heads(self) -> Path:
+        return self.root / "refs" / "heads"
+
+    @property
+    def tags(self) -> Path:
+        return self.root / "refs" / "tags"
+
+    def head(self, branch: str) -> Path:
+        return self.heads / f"{branch}.json"
+
+    def tag(self, tag: str) -> Path:
+        return self.tags / f"{tag}.json"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
+
+    def version(self, number: int) -> VersionLayout:
+        return VersionLayout(self.versions / version_dir_name(number))
+
+    def partial(self, number: int) -> VersionLayout:
+        return VersionLayout(self.versions / f".{version_dir_name(number)}.partial")
+
+    def working(self, branch: str) -> WorkingLayout:
+        return WorkingLayout(self.root / "working" / branch)
+
+    @property
+    def workings(self) -> Path:
+        return self.root / "working"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLayout:
+    """A store's own directory."""
+
+    root: Path
+
+    @property
+    def volfs_json(self) -> Path:
+        return self.root / "volfs.json"
+
+    @property
+    def catalog(self) -> Path:
+        """Where the catalog lies unless the caller keeps it elsewhere."""
+        return self.root / "catalog.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held while datasets come and go and while a store recovers from a crash."""
+        return self.root / "lock"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    def dataset(self, name: str) -> DatasetLayout:
+        return DatasetLayout(self.datasets / name)
