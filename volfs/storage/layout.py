@@ -7,8 +7,10 @@
         ├── dataset.json
         ├── refs/heads/BRANCH.json     {"version": 12}; 0 is a branch with no version yet
         ├── refs/tags/TAG.json
+        ├── lock                       held while versions and refs change
         ├── versions/00000012/         version.json, manifest.npy.zst, zarr/, files/
         ├── versions/.00000013.partial/    a version being written; ``lock`` inside is held by its writer
+        ├── versions/.00000013.publish.json    the intent of giving it its place
         └── working/BRANCH/
             ├── top/                   zarr/, files/, removed/: uncommitted changes
             ├── frozen-00000013/       the same, being committed as that version
@@ -30,6 +32,7 @@ FORMAT = 1
 
 _VERSION_DIR = re.compile(r"[0-9]{8,}")
 _PARTIAL_DIR = re.compile(r"\.([0-9]{8,})\.partial")
+_PUBLISH_INTENT = re.compile(r"\.([0-9]{8,})\.publish\.json")
 _FROZEN_DIR = re.compile(r"frozen-([0-9]{8,})")
 
 
@@ -48,6 +51,12 @@ def parse_version_dir(name: str) -> int | None:
 def parse_partial_dir(name: str) -> int | None:
     """The number of a version being written, from its directory's name; None for any other name."""
     match = _PARTIAL_DIR.fullmatch(name)
+    return parse_version_dir(match[1]) if match else None
+
+
+def parse_publish_intent(name: str) -> int | None:
+    """The number of the version that an intent to publish names, from the intent's name; None for any other name."""
+    match = _PUBLISH_INTENT.fullmatch(name)
     return parse_version_dir(match[1]) if match else None
 
 
@@ -145,6 +154,11 @@ class DatasetLayout:
         return self.root / "dataset.json"
 
     @property
+    def lock(self) -> Path:
+        """Held for moments: while a version number is reserved, a version published, a ref changed."""
+        return self.root / "lock"
+
+    @property
     def heads(self) -> Path:
         return self.root / "refs" / "heads"
 
@@ -167,6 +181,10 @@ class DatasetLayout:
 
     def partial(self, number: int) -> VersionLayout:
         return VersionLayout(self.versions / f".{version_dir_name(number)}.partial")
+
+    def publish_intent(self, number: int) -> Path:
+        """There while a complete version is being given its place: see :mod:`volfs.versions.publish`."""
+        return self.versions / f".{version_dir_name(number)}.publish.json"
 
     def working(self, branch: str) -> WorkingLayout:
         return WorkingLayout(self.root / "working" / branch)
