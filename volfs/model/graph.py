@@ -1,0 +1,259 @@
+"""The version graph of one dataset: parents, lineages, and the chain along which a version sees its changes.
+
+Decided here: how versions along one line of first parents form a *lineage*, where a new version goes, and what chain
+of lineages a version looks along. Not decided here: where rows lie on disk (``volfs.catalog``) and what a merge does
+with the base that :meth:`VersionGraph.merge_base` finds (``volfs.versions``).
+
+A version is (lineage, position). The first child of a lineage's tip extends the lineage, on any branch; a second child
+forks a new lineage at (parent lineage, parent position). Two properties carry the whole index:
+
+- a lineage has a larger id than every lineage it descends from, so going down in (lineage, position) order never
+  passes a newer change of the same chain;
+- ``position`` counts first parents from the root (the root is 1), so it grows along every chain, across forks too.
+
+A chain's prefix property: below a row that lies on a chain, that chain equals the chain of the row's own version.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.errors import BadInput, NotFound
+
+Fork = tuple[int, int]
+"""(parent lineage, position in it) that a lineage was forked at."""
+
+_CHAINS_KEPT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One immutable version. ``lineage`` and ``position`` are 0 until the catalog has placed it."""
+
+    number: int
+    parents: tuple[int, ...]
+    lineage: int
+    position: int
+    time_ns: int
+    author: str
+    message: str
+    content_id: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class At:
+    """What one version sees: its lineage up to its position, then each ancestor lineage up to the fork, newest first.
+
+    The first link decides the rest (within a dataset), which keeps hashing cheap for chains of thousands of lineages.
+    """
+
+    chain: tuple[tuple[int, int], ...]
+    _limits: dict[int, int] = field(init=False, repr=False)
+    _arrays: tuple[NDArray[np.int64], NDArray[np.int64]] | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_limits", dict(self.chain))
+
+    @property
+    def lineage(self) -> int:
+        return self.chain[0][0]
+
+    @property
+    def position(self) -> int:
+        return self.chain[0][1]
+
+    @property
+    def limits(self) -> Mapping[int, int]:
+        """Newest visible position of each lineage on the chain."""
+        return self._limits
+
+    def sees(self, lineage: int, position: int) -> bool:
+        """Whether a change made at (lineage, position) lies on this chain."""
+        return position <= self._limits.get(lineage, -1)
+
+    def below(self, lineage: int) -> tuple[int, int] | None:
+        """The newest link of the chain whose lineage id is smaller than ``lineage``."""
+        low, high = 0, len(self.chain)
+        while low < high:
+            middle = (low + high) // 2
+            if self.chain[middle][0] < lineage:
+                high = middle
+            else:
+                low = middle + 1
+        return self.chain[low] if low < len(self.chain) else None
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(lineages, limits), oldest first: for matching the chain against many lineages at once."""
+        if self._arrays is None:
+            links = np.array(self.chain[::-1], dtype=np.int64).reshape(-1, 2)
+            object.__setattr__(self, "_arrays", (links[:, 0].copy(), links[:, 1].copy()))
+        assert self._arrays is not None
+        return self._arrays
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, At) and self.chain == other.chain
+
+    def __hash__(self) -> int:
+        return hash(self.chain[:1])
+
+
+class VersionGraph:
+    """All versions of a dataset. Grows by :meth:`add`; a copy is independent, so a published graph can stay."""
+
+    def __init__(self) -> None:
+        self._versions: dict[int, VersionInfo] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._tips: dict[int, int] = {}
+        self._forks: dict[int, Fork | None] = {}
+        self._ats: OrderedDict[int, At] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def versions(self) -> Mapping[int, VersionInfo]:
+        return MappingProxyType(self._versions)
+
+    @property
+    def forks(self) -> Mapping[int, Fork | None]:
+        """Where each lineage was forked; None for a lineage that begins at a root."""
+        return MappingProxyType(self._forks)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._versions
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def copy(self) -> VersionGraph:
+        """An independent graph with the same versions."""
+        other = VersionGraph()
+        other._versions = dict(self._versions)
+        other._numbers = dict(self._numbers)
+        other._tips = dict(self._tips)
+        other._forks = dict(self._forks)
+        return other
+
+    def info(self, number: int) -> VersionInfo:
+        """The version ``number``. Raises NotFound."""
+        try:
+            return self._versions[number]
+        except KeyError:
+            raise NotFound(f"there is no version v{number}") from None
+
+    def place(self, parents: Sequence[int]) -> tuple[int, int, Fork | None]:
+        """(lineage, position, fork) for a new version with these parents; ``fork`` is None unless a lineage begins."""
+        if not parents:
+            return self._next_lineage(), 1, None
+        parent = self.info(parents[0])
+        if self._tips[parent.lineage] == parent.position:
+            return parent.lineage, parent.position + 1, None
+        return self._next_lineage(), parent.position + 1, (parent.lineage, parent.position)
+
+    def _next_lineage(self) -> int:
+        # Lineage 0 is no lineage: the catalog uses it for "nothing older".
+        return max(self._tips, default=0) + 1
+
+    def add(self, info: VersionInfo, fork: Fork | None = None) -> None:
+        """Record a placed version. ``fork`` counts only where ``info`` begins its lineage."""
+        if info.number in self._versions:
+            raise BadInput(f"version v{info.number} is there already")
+        for parent in info.parents:
+            # Numbers are reserved after the parents exist; merge_base and rebuilding in order rely on it.
+            if parent >= info.number:
+                raise BadInput(f"version v{info.number} cannot have the later version v{parent} as a parent")
+        if info.lineage not in self._tips:
+            self._forks[info.lineage] = fork
+        self._tips[info.lineage] = max(info.position, self._tips.get(info.lineage, 0))
+        self._numbers[info.lineage, info.position] = info.number
+        self._versions[info.number] = info
+
+    def at(self, number: int) -> At:
+        """The chain that version ``number`` looks along; version 0, the empty one, sees nothing."""
+        with self._lock:
+            at = self._ats.get(number)
+            if at is not None:
+                self._ats.move_to_end(number)
+                return at
+        at = self._chain(number)
+        with self._lock:
+            self._ats[number] = at
+            if len(self._ats) > _CHAINS_KEPT:
+                self._ats.popitem(last=False)
+        return at
+
+    def _chain(self, number: int) -> At:
+        if number == 0:
+            return At(((0, 0),))
+        info = self.info(number)
+        return self.extend_chain(info.lineage, info.position, self._forks[info.lineage])
+
+    def extend_chain(self, lineage: int, position: int, fork: Fork | None) -> At:
+        """The chain of a version that is placed but not yet added (see :meth:`place`)."""
+        links = [(lineage, position)]
+        link = fork if fork is not None or lineage not in self._forks else self._forks[lineage]
+        while link is not None:
+            links.append(link)
+            link = self._forks[link[0]]
+        return At(tuple(links))
+
+    def number_at(self, lineage: int, position: int) -> int:
+        """The version at (lineage, position). Raises NotFound."""
+        try:
+            return self._numbers[lineage, position]
+        except KeyError:
+            raise NotFound(f"no version at position {position} of lineage {lineage}") from None
+
+    def ancestor(self, number: int, back: int) -> int:
+        """The version ``back`` first parents before ``number``. Raises NotFound when history is shorter than that."""
+        info = self.info(number)
+        wanted = info.position - back
+        if wanted < 1 or back < 0:
+            raise NotFound(f"v{number} has {info.position - 1} versions before it, not {back}")
+        lineage, fork = info.lineage, self._forks[info.lineage]
+        while fork is not None and wanted <= fork[1]:
+            lineage, fork = fork[0], self._forks[fork[0]]
+        return self.number_at(lineage, wanted)
+
+    def first_parents(self, number: int) -> Iterator[int]:
+        """``number``, its first parent, and so on to the root."""
+        current: int | None = number
+        while current:
+            info = self.info(current)
+            yield current
+            current = info.parents[0] if info.parents else None
+
+    def is_ancestor(self, older: int, newer: int) -> bool:
+        """Whether ``older`` is ``newer`` or one of its ancestors, by any parent."""
+        return self.merge_base(older, newer) == older
+
+    def merge_base(self, a: int, b: int) -> int:
+        """The newest version that both descend from, by any parent (one of them may be it); 0 if there is none."""
+        if not (a and b):
+            return 0
+        self.info(a)
+        self.info(b)
+        seen_by: dict[int, int] = {}
+        heap: list[int] = []
+        for side, number in ((1, a), (2, b)):
+            seen_by[number] = seen_by.get(number, 0) | side
+            heapq.heappush(heap, -number)
+        # Every parent has a smaller number than its child: the first number that both sides reach is the newest.
+        while heap:
+            number = -heapq.heappop(heap)
+            while heap and heap[0] == -number:
+                heapq.heappop(heap)
+            sides = seen_by[number]
+            if sides == 3:
+                return number
+            for parent in self._versions[number].parents:
+                if parent not in seen_by:
+                    heapq.heappush(heap, -parent)
+                seen_by[parent] = seen_by.get(parent, 0) | sides
+        return 0
