@@ -70,8 +70,8 @@ class StoredPayload(Protocol):
     def size(self) -> int:
         """Length in bytes."""
 
-    def read(self) -> bytes:
-        """The bytes, verified."""
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes, verified; or a range of them, of which no more need be read than proves it (shards)."""
 
 
 class ArrayNode(ABC):
