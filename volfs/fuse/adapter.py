@@ -58,7 +58,8 @@ def answer(operation: str, error: BaseException) -> FUSEError:
         log.log(logging.ERROR if grave else logging.DEBUG, "%s: %s", operation, error)
         return FUSEError(error.errno or errno.EIO)
     if isinstance(error, OSError) and error.errno:
-        log.log(logging.ERROR if error.errno in _TROUBLE else logging.DEBUG, "%s: %s", operation, error)
+        if error.errno != errno.ENODATA:  # said of an attribute at every write(2)
+            log.log(logging.ERROR if error.errno in _TROUBLE else logging.DEBUG, "%s: %s", operation, error)
         return FUSEError(error.errno)
     if isinstance(error, MemoryError):
         log.error("%s: out of memory", operation)
@@ -227,10 +228,8 @@ class Adapter(pyfuse3.Operations):
 
     @guarded
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        data = await self._tree.read(fh, off, size)
-        if isinstance(data, memoryview) and not data.c_contiguous:
-            data = data.tobytes()
-        return data  # type: ignore[return-value]  # any contiguous buffer does, and a view spares a copy
+        view = memoryview(await self._tree.read(fh, off, size))
+        return view if view.c_contiguous else view.tobytes()  # type: ignore[return-value]  # any buffer does
 
     @guarded
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:

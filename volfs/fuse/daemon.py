@@ -1,0 +1,127 @@
+"""The process behind a mount: ``python -m volfs.fuse.daemon [OPTIONS] -- STORE MOUNTPOINT``.
+
+Decided here: what the process is (its options, log, limits, exit status) and how it tells whoever started it that the
+mount answers, or why not. Not here: the mount itself (:mod:`volfs.fuse.serving`), what it shows (``volfs.tree``), who
+starts and stops a daemon (:mod:`volfs.fuse.mounting`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import trio
+
+import volfs
+from volfs.errors import VolfsError
+from volfs.fuse.logs import start_logging
+from volfs.fuse.notify import KernelNotifier
+from volfs.fuse.processes import default_log
+from volfs.fuse.serving import mount_options, serve
+from volfs.fuse.tuning import tune_process
+from volfs.tree import Tree
+from volfs.tree.api import TreeOptions
+from volfs.versions.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Says once, to whoever waits for it, that the mount answers or why it does not.
+
+    That is a pipe when another process started the daemon, and stderr (as it is now) in the foreground.
+    """
+
+    def __init__(self, pipe: int | None) -> None:
+        self._pipe = pipe
+        self._terminal = os.dup(2)
+        self.said = False
+
+    def ready(self) -> None:
+        self._say({"pid": os.getpid()})
+
+    def failed(self, message: str, errno: int | None) -> None:
+        if self._pipe is None:
+            os.write(self._terminal, f"volfs: {message}\n".encode(errors="replace"))
+        self._say({"error": message, "errno": errno})
+
+    def _say(self, answer: dict[str, object]) -> None:
+        if self._pipe is not None and not self.said:
+            with contextlib.suppress(BrokenPipeError):  # the starter was interrupted
+                os.write(self._pipe, json.dumps(answer).encode())
+            os.close(self._pipe)
+        self.said = True
+
+
+async def _serve_store(store: Store, options: argparse.Namespace, readiness: Readiness) -> None:
+    notifier = KernelNotifier()
+    presented = TreeOptions(
+        uid=os.getuid(), gid=os.getgid(), read_only=options.read_only, mountpoint=str(options.mountpoint)
+    )
+    kernel = mount_options(options.store, read_only=options.read_only, allow_other=options.allow_other)
+    await serve(
+        Tree(store, presented, notifier),
+        notifier,
+        options.mountpoint,
+        kernel,
+        on_ready=readiness.ready,
+        read_only=options.read_only,
+        foreground=options.foreground,
+    )
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="volfs.fuse.daemon", description="Serve one mount of a volfs store.")
+    parser.add_argument("--read-only", action="store_true")
+    parser.add_argument("--allow-other", action="store_true")
+    parser.add_argument("--cache-size", type=int, metavar="BYTES")
+    parser.add_argument("--log", metavar="FILE", help="- is stderr")
+    parser.add_argument("--catalog", type=Path, metavar="FILE")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--foreground", action="store_true", help="a terminal or a service manager watches")
+    parser.add_argument("--ready-fd", type=int, metavar="N", help="where to say that the mount answers")
+    parser.add_argument("store")
+    parser.add_argument("mountpoint", type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a daemon to its end; returns the exit status."""
+    options = _arguments(argv)
+    readiness = Readiness(options.ready_fd)
+    try:
+        start_logging(options.log or str(default_log(options.mountpoint)), verbose=options.verbose)
+        os.chdir("/")  # so that no other filesystem is kept busy
+        tune_process()
+        log.info("volfs %s, process %d: %s at %s", volfs.__version__, os.getpid(), options.store, options.mountpoint)
+        with volfs.open_store(options.store, catalog=options.catalog, read_only=options.read_only) as store:
+            trio.run(_serve_store, store, options, readiness)
+        log.info("%s: unmounted, store closed", options.mountpoint)
+    except BaseException as error:
+        return _failed(error, readiness)
+    return 0
+
+
+def _failed(error: BaseException, readiness: Readiness) -> int:
+    """Say in one line what went wrong if anybody still waits for it; a defect goes into the log with its traceback."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if readiness.said:
+        log.critical("serving ended; the mount is left broken", exc_info=error)
+    elif isinstance(error, VolfsError | OSError):
+        log.info("not mounted: %s", error)
+        readiness.failed(str(error), error.errno)
+    else:
+        log.critical("not mounted", exc_info=error)
+        readiness.failed(f"{type(error).__name__}: {error} (a defect; the log tells more)", None)
+    return 1
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    os._exit(status)  # threads that hang on a dead disk must not keep a daemon that has nothing left to do

@@ -1,0 +1,151 @@
+"""Starting and stopping the daemon behind a mount, from another process.
+
+Decided here: when ``volfs mount`` returns (the mount answers), when ``volfs umount`` returns (the daemon has ended and
+its store is closed), and what either says when it cannot. Not here: what the daemon does
+(:mod:`volfs.fuse.daemon`), what is wrong with a mountpoint (:mod:`volfs.fuse.mountpoints`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from volfs.errors import BadInput, Busy, NotFound, VolfsError
+from volfs.fuse.mountpoints import canonical, check_machine, check_mountpoint, detach, is_broken, mounted_at
+from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
+
+#: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).
+_STOPPING_SECONDS = 15.0
+_SLOW_SECONDS = 5.0
+
+
+def mount(
+    store: Path,
+    mountpoint: Path,
+    options: MountOptions | None = None,
+    *,
+    patience: float = math.inf,
+    on_slow: Callable[[Path], None] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Mount ``store`` at ``mountpoint`` in a daemon of its own; returns its process when the mount answers.
+
+    ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash).
+    Raises what went wrong, here or in the daemon, or Busy when ``patience`` ends; nothing is left mounted then.
+    """
+    options = options or MountOptions()
+    place = prepare(store, mountpoint, options)
+    log = Path(options.log) if options.log else default_log(place)
+    _make_log_directory(log)
+    options = replace(options, log=str(log))
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as ready:
+        with os.fdopen(write_end, "wb"), log.open("ab") as output:
+            process = subprocess.Popen(
+                command_line(store, place, options, f"--ready-fd={write_end}"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(write_end,),
+                start_new_session=True,
+            )
+        try:
+            if not readable(read_end, min(_SLOW_SECONDS, patience)):
+                if on_slow is not None:
+                    on_slow(log)
+                if not readable(read_end, patience - _SLOW_SECONDS):
+                    raise Busy(f"{place}: the mount does not answer after {patience:g} seconds; see {log}")
+            _read_answer(ready.read(), process, log)
+        except BaseException:
+            _end(process)
+            raise
+    return process
+
+
+def mount_in_foreground(store: Path, mountpoint: Path, options: MountOptions) -> None:
+    """Become the daemon: replaces this process. Logs to stderr unless told otherwise."""
+    place = prepare(store, mountpoint, options)
+    if options.log is None:
+        options = replace(options, log="-")
+    command = command_line(store, place, options, "--foreground")
+    os.execv(command[0], command)
+
+
+def prepare(store: Path, mountpoint: Path, options: MountOptions) -> Path:
+    """The canonical mountpoint, once everything that can be known beforehand says that mounting will work."""
+    check_machine(allow_other=options.allow_other)
+    return check_mountpoint(mountpoint, store)
+
+
+def _make_log_directory(log: Path) -> None:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    except OSError as error:
+        raise BadInput(
+            f"{log}: the log cannot be written ({error.strerror}); choose another place with --log"
+        ) from None
+
+
+def _read_answer(message: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
+    """The daemon writes one line when it is ready, or when it fails; none when it is killed or cannot even start."""
+    if not message:
+        status = process.wait()
+        raise VolfsError(f"the volfs daemon ended before it was ready (status {status}): {_last_line(log)} (see {log})")
+    answer = json.loads(message)
+    if "error" in answer:
+        process.wait()
+        raise VolfsError(str(answer["error"]), errno=answer.get("errno"))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a daemon that this process started, whatever state it is in."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOPPING_SECONDS)
+
+
+def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) -> None:
+    """Unmount, and wait until the daemon has closed its store.
+
+    ``force`` takes the mount away from programs that still use it. A broken mount, whose daemon has died, is taken
+    away in either case. What a close or an fsync has acknowledged is safe however the daemon ends.
+    """
+    place = canonical(mountpoint)
+    mounted = mounted_at(place)
+    with daemon_of(place) as daemon:
+        if mounted is None and daemon is None:
+            raise NotFound(f"{place}: nothing is mounted here")
+        if mounted is not None:
+            if not mounted.is_volfs:
+                raise BadInput(f"{place}: this is a mount of type {mounted.kind}, not of volfs; use umount")
+            detach(place, lazy=force or (daemon is None and is_broken(place)))
+        if daemon is None:
+            return
+        if force:
+            _end_by_force(daemon)
+        elif not daemon.wait(patience):
+            raise Busy(f"{place}: unmounted, but its daemon (process {daemon.pid}) still runs; see {daemon.log}")
+
+
+def _end_by_force(daemon: Daemon) -> None:
+    """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive."""
+    for number, seconds in ((None, 2.0), (signal.SIGTERM, _STOPPING_SECONDS), (signal.SIGKILL, 5.0)):
+        if number is not None:
+            daemon.signal(number)
+        if daemon.wait(seconds):
+            return
+    raise Busy(f"the daemon (process {daemon.pid}) cannot be ended; see {daemon.log}")

@@ -1,0 +1,211 @@
+"""What is mounted where on this machine, whether a volfs mount may go somewhere, and how it is taken away.
+
+Decided here: what counts as a good mountpoint, the words that tell what is wrong with one, and which system call or
+program mounts and unmounts. Not here: the daemon behind a mount (:mod:`volfs.fuse.daemon`), starting and stopping it
+(:mod:`volfs.fuse.mounting`).
+
+Nothing here touches a mounted filesystem without need: asking a broken or hanging mount for anything blocks or fails,
+so the kernel's own table of mounts is read instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from volfs.errors import BadInput, Busy, NotAllowed, NotFound, VolfsError, WrongKind
+
+FILESYSTEM_TYPE = "fuse.volfs"
+
+_BROKEN = (errno.ENOTCONN, errno.ECONNABORTED)
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One line of the mount table. ``source`` is the store for a volfs mount, ``device`` is ``major:minor``."""
+
+    mountpoint: Path
+    source: str
+    kind: str
+    device: str
+    options: frozenset[str]
+
+    @property
+    def is_volfs(self) -> bool:
+        return self.kind == FILESYSTEM_TYPE
+
+
+def mounts() -> list[Mounted]:
+    """Everything that is mounted, oldest first, so that the last one at a place is the visible one."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [_parse_mountinfo(line) for line in lines]
+
+
+def _parse_mountinfo(line: str) -> Mounted:
+    """See proc(5), /proc/pid/mountinfo: optional fields end at a lone hyphen, and odd characters are octal."""
+    before, _, after = line.partition(" - ")
+    fields = before.split(" ")
+    kind, source, super_options = after.split(" ", 2)
+    return Mounted(
+        mountpoint=Path(_unescape(fields[4])),
+        source=_unescape(source),
+        kind=kind,
+        device=fields[2],
+        options=frozenset(fields[5].split(",")) | frozenset(super_options.split(",")),
+    )
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def canonical(path: Path) -> Path:
+    """The mountpoint as the kernel spells it, without asking what is mounted there: a broken mount cannot be asked."""
+    absolute = Path(os.path.abspath(path))
+    if os.path.islink(absolute):  # Path.is_symlink raises on a broken mount
+        return canonical(absolute.parent / absolute.readlink())
+    return Path(os.path.realpath(absolute.parent)) / absolute.name
+
+
+def mounted_at(path: Path) -> Mounted | None:
+    """What is mounted exactly at ``path``, or None."""
+    place = canonical(path)
+    return next((mount for mount in reversed(mounts()) if mount.mountpoint == place), None)
+
+
+def mount_holding(path: Path) -> Mounted | None:
+    """The mounted filesystem that ``path`` lies on."""
+    place = canonical(path)
+    holders = [mount for mount in mounts() if place == mount.mountpoint or mount.mountpoint in place.parents]
+    return max(reversed(holders), key=lambda mount: len(mount.mountpoint.parts), default=None)
+
+
+def is_broken(place: Path) -> bool:
+    """Whether what is mounted at ``place`` has lost its daemon."""
+    try:
+        os.statvfs(place)
+    except OSError as error:
+        return error.errno in _BROKEN
+    return False
+
+
+def check_mountpoint(path: Path, store: Path) -> Path:
+    """The canonical path of ``path``, once it is sure that ``store`` can be mounted there. Says how to mend it else."""
+    place = canonical(path)
+    already = mounted_at(place)
+    try:
+        status = os.stat(place)
+    except OSError as error:
+        raise _unusable(place, error) from None
+    if already is not None and already.is_volfs:
+        raise Busy(f"{place}: the store {already.source} is mounted here already; first: volfs umount {place}")
+    if not stat.S_ISDIR(status.st_mode):
+        raise WrongKind(f"{place}: not a directory; a mountpoint is an empty directory", errno=errno.ENOTDIR)
+    where = os.path.realpath(store)
+    if os.path.commonpath([where, place]) in (where, str(place)):
+        raise BadInput(f"{place}: the mountpoint and the store {where} must not lie inside each other")
+    holder = mount_holding(place)
+    if holder is not None and holder.is_volfs:
+        raise BadInput(f"{place}: this is inside another volfs mount, {holder.mountpoint}; choose a place outside")
+    if os.listdir(place):
+        raise Busy(f"{place}: the directory is not empty; mounting would hide what is in it")
+    if not os.access(place, os.W_OK) and os.geteuid() != 0:
+        raise NotAllowed(f"{place}: you may mount only over a directory that you may write to")
+    return place
+
+
+def _unusable(place: Path, error: OSError) -> VolfsError:
+    if error.errno == errno.ENOENT:
+        return NotFound(f"{place}: no such directory; make it with: mkdir -p {place}")
+    if error.errno in _BROKEN:
+        return Busy(f"{place}: a broken mount, left by a daemon that died; mend it with: volfs umount {place}")
+    return BadInput(f"{place}: {error.strerror}")
+
+
+def check_machine(*, allow_other: bool) -> None:
+    """Refuse, saying what to install or change, where FUSE cannot work at all."""
+    device = Path("/dev/fuse")
+    if not device.exists():
+        raise NotFound(
+            "/dev/fuse is missing; load the kernel module (modprobe fuse), or give the container --device /dev/fuse"
+        )
+    if os.geteuid() == 0:
+        return
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise NotAllowed("/dev/fuse may not be opened by you; as root: chmod 666 /dev/fuse")
+    if shutil.which("fusermount3") is None:
+        raise NotFound("fusermount3 is missing; install it with: apt install fuse3")
+    if allow_other and not user_allow_other():
+        raise NotAllowed("--allow-other needs the line user_allow_other in /etc/fuse.conf; root can add it")
+
+
+def user_allow_other() -> bool:
+    """Whether ``/etc/fuse.conf`` lets users show their mounts to others."""
+    try:
+        lines = Path("/etc/fuse.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return "user_allow_other" in (line.strip() for line in lines)
+
+
+def detach(place: Path, *, lazy: bool = False, tries: int = 8) -> None:
+    """Unmount ``place``. ``lazy`` takes the name away now and the filesystem once nobody uses it.
+
+    A program that has just ended keeps it busy for a moment, so several ``tries`` are made, over about two seconds.
+    Raises Busy, naming who is in the way.
+    """
+    for attempt in range(tries):
+        problem = _umount_as_root(place, lazy) if os.geteuid() == 0 else _umount_as_user(place, lazy)
+        if problem is None:
+            return
+        if "busy" not in problem.lower():
+            raise VolfsError(f"{place}: cannot be unmounted: {problem}")
+        time.sleep(0.01 * 2**attempt)
+    users = users_of(place)
+    who = f"in use by {', '.join(users)}" if users else "in use"
+    raise Busy(f"{place}: {who}; close what is open there, or: volfs umount --force {place}")
+
+
+def _umount_as_root(place: Path, lazy: bool) -> str | None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(place), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) == 0:
+        return None
+    return os.strerror(ctypes.get_errno())
+
+
+def _umount_as_user(place: Path, lazy: bool) -> str | None:
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "fusermount3 is missing; install it with: apt install fuse3"
+    return None if done.returncode == 0 else done.stderr.strip().removeprefix("fusermount3: ")
+
+
+def users_of(place: Path) -> list[str]:
+    """Processes with a file, a directory or their working directory under ``place``, as ``name (pid)``."""
+    found: list[str] = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
+            if any(_is_under(os.readlink(link), place) for link in links if link.is_symlink()):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+        except OSError:
+            continue  # it ended, or it is somebody else's
+    return found
+
+
+def _is_under(target: str, place: Path) -> bool:
+    return target == str(place) or target.startswith(f"{place}/")

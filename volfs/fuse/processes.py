@@ -1,0 +1,130 @@
+"""The daemons that run on this machine, found by their command lines.
+
+Decided here: what a daemon's command line looks like, where it logs by default, and how others wait for its end. Not
+here: what the daemon does (:mod:`volfs.fuse.daemon`), when it is started and stopped (:mod:`volfs.fuse.mounting`).
+
+The process table is asked rather than files of our own: it is right after a crash, for other users' daemons, and
+whatever the environment says. A pidfd names a process for good, so waiting for one cannot end up waiting for another
+that was given its number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULE = "volfs.fuse.daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How to mount. ``cache_size`` is in bytes; None leaves a choice to the daemon. ``log`` may be ``-``: stderr."""
+
+    read_only: bool = False
+    allow_other: bool = False
+    cache_size: int | None = None
+    log: str | None = None
+    catalog: Path | None = None
+    verbose: bool = False
+
+    def arguments(self) -> list[str]:
+        """As the daemon's command line says it."""
+        flags = {"read-only": self.read_only, "allow-other": self.allow_other, "verbose": self.verbose}
+        values = {"cache-size": self.cache_size, "log": self.log, "catalog": self.catalog}
+        return [f"--{flag}" for flag, on in flags.items() if on] + [
+            f"--{name}={value}" for name, value in values.items() if value is not None
+        ]
+
+
+def command_line(store: Path, mountpoint: Path, options: MountOptions, *more: str) -> list[str]:
+    """What runs a daemon. ``-P`` keeps modules in the working directory from standing in for Python's own."""
+    start = [sys.executable, "-P", "-m", MODULE, *options.arguments(), *more]
+    return [*start, "--", os.path.abspath(store), str(mountpoint)]
+
+
+def state_directory() -> Path:
+    """Where volfs keeps the logs of the running user's daemons."""
+    configured = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".local" / "state"
+    return base / "volfs"
+
+
+def default_log(mountpoint: Path) -> Path:
+    """Where the daemon of ``mountpoint`` logs unless told otherwise: one file per mountpoint."""
+    told_apart = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
+    return state_directory() / f"{mountpoint.name or 'root'}-{told_apart}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A running daemon. Keep it inside :func:`daemon_of`: ``pidfd`` is open only there."""
+
+    pid: int
+    pidfd: int
+    store: str
+    mountpoint: str
+    log: str | None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, after waiting for that for at most so long."""
+        return readable(self.pidfd, seconds)
+
+
+def readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` has something to say within so many seconds. ``select`` refuses descriptors above 1023."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if seconds == math.inf else max(seconds, 0) * 1000))
+
+
+@contextlib.contextmanager
+def daemon_of(mountpoint: Path) -> Iterator[Daemon | None]:
+    """The daemon that serves ``mountpoint``, if one runs."""
+    daemon = next((found for pid in _pids() if (found := _open(pid, mountpoint)) is not None), None)
+    try:
+        yield daemon
+    finally:
+        if daemon is not None:
+            os.close(daemon.pidfd)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _open(pid: int, mountpoint: Path) -> Daemon | None:
+    if _arguments(pid, mountpoint) is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    arguments = _arguments(pid, mountpoint)  # again, now that the number cannot pass to another process unseen
+    if arguments is None or readable(pidfd, 0):
+        os.close(pidfd)
+        return None
+    log = next((argument.partition("=")[2] for argument in arguments if argument.startswith("--log=")), None)
+    return Daemon(pid, pidfd, arguments[-2], arguments[-1], log)
+
+
+def _arguments(pid: int, mountpoint: Path) -> list[str] | None:
+    """The command line of ``pid`` if it is a daemon for ``mountpoint``."""
+    try:
+        arguments = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).rstrip("\0").split("\0")
+    except OSError:
+        return None
+    is_daemon = len(arguments) > 4 and MODULE in arguments[1:5] and arguments[-3] == "--"
+    return arguments if is_daemon and arguments[-1] == str(mountpoint) else None

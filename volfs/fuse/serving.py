@@ -1,0 +1,185 @@
+"""One mount from its coming to its going, whatever tree it shows.
+
+Decided here: the order of things. Coming: the tree starts, the kernel mounts, and only when the mount has answered a
+request of our own is it ready. Going: when unmounted, or told by a signal, what is under way is served first, then the
+tree finishes. Not here: what is served (``volfs.tree``), the process around it (:mod:`volfs.fuse.daemon`).
+
+If serving fails, the mount is left broken on purpose: programs then get ENOTCONN. An empty directory in its place
+would make a mirror job delete its copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from volfs.errors import VolfsError
+from volfs.fuse.adapter import Adapter
+from volfs.fuse.logs import reopen_log
+from volfs.fuse.mountpoints import detach
+from volfs.fuse.notify import KernelNotifier
+from volfs.fuse.tuning import tune_kernel
+from volfs.tree.api import TreeApi
+
+log = logging.getLogger(__name__)
+
+#: With pyfuse3's 99, 130 slow readers delay everybody's lookups by seconds.
+_MAX_TASKS = 4000
+#: How long requests under way, and programs with open files, may go on after a signal.
+_GRACE_SECONDS = 5.0
+
+
+class _Option(str):
+    """A mount option that may hold any file name: pyfuse3 encodes options as ASCII, whatever they hold."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return os.fsencode(str(self))
+
+
+def mount_options(store: str, *, read_only: bool, allow_other: bool) -> set[str]:
+    """What libfuse is told. Others than the mounting user are held to the mode bits, by the kernel."""
+    name = store.replace("\\", "\\\\").replace(",", "\\,")
+    options = {_Option(f"fsname={name}"), "subtype=volfs"}
+    if read_only:
+        options.add("ro")
+    if allow_other:
+        options |= {"allow_other", "default_permissions"}
+    return options
+
+
+@contextlib.contextmanager
+def _mounted(adapter: Adapter, mountpoint: Path, options: set[str], notifier: KernelNotifier) -> Iterator[None]:
+    """The FUSE session. Leaving it ends the connection and takes no mount away: that is done, or must not be."""
+    with tempfile.TemporaryFile() as said, _stderr_to(said.fileno()):
+        try:
+            pyfuse3.init(adapter, str(mountpoint), options)
+        except RuntimeError:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            reason = lines[-1].removeprefix("fusermount3: ") if lines else "the kernel refused"
+            raise VolfsError(f"{mountpoint}: cannot be mounted: {reason}") from None
+    try:
+        yield
+    finally:
+        if notifier.close():
+            pyfuse3.close(unmount=False)
+        else:
+            log.warning("a notification to the kernel is still under way; the connection ends with the process")
+
+
+@contextlib.contextmanager
+def _stderr_to(fd: int) -> Iterator[None]:
+    """libfuse and fusermount3 say only on stderr what is wrong."""
+    before = os.dup(2)
+    os.dup2(fd, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+class _Serving:
+    """One mount while it answers requests, and the ways in which that ends."""
+
+    def __init__(self, mountpoint: Path, on_ready: Callable[[], None], *, foreground: bool) -> None:
+        self._mountpoint = mountpoint
+        self._on_ready = on_ready
+        self._foreground = foreground
+        self._scope = trio.CancelScope()
+        self._over = False
+
+    async def until_unmounted(self) -> None:
+        """Answer requests until the kernel ends the session, or :meth:`end_now` does."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce)
+            with self._scope:
+                await pyfuse3.main(max_tasks=_MAX_TASKS)
+            self._over = True
+            nursery.cancel_scope.cancel()
+
+    def end_now(self) -> None:
+        """Take no more requests; those under way get a little longer."""
+        if not self._over:
+            self._over = True
+            pyfuse3.terminate()
+            self._scope.deadline = trio.current_time() + _GRACE_SECONDS
+
+    async def _announce(self) -> None:
+        """Ask the mount for something, as its first client, and tell that it answered."""
+        await trio.to_thread.run_sync(tune_kernel, self._mountpoint)
+        await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
+        self._on_ready()
+        log.info("%s answers", self._mountpoint)
+
+    async def heed(self, signals: AsyncIterator[int]) -> None:
+        """The first SIGTERM or SIGINT takes the mount away and lets its users finish; the second does not wait."""
+        asked = 0
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                if number == signal.SIGHUP and not self._foreground:
+                    reopen_log()
+                    log.info("SIGHUP: the log starts anew")
+                    continue
+                asked += 1
+                log.info("%s: %s", signal.Signals(number).name, "unmounting" if asked == 1 else "not waiting")
+                if asked == 1:
+                    nursery.start_soon(self._leave)
+                else:
+                    self.end_now()
+
+    async def _leave(self) -> None:
+        """Unmount while still answering, so that the kernel can write back what programs have mapped and left."""
+        await trio.to_thread.run_sync(_take_away, self._mountpoint, abandon_on_cancel=True)
+        await trio.sleep(_GRACE_SECONDS)
+        if not self._over:
+            log.info("programs still use files of the mount; they get errors from now on")
+            self.end_now()
+
+
+def _take_away(mountpoint: Path) -> None:
+    try:
+        detach(mountpoint, tries=1)
+    except VolfsError:
+        try:
+            detach(mountpoint, lazy=True)
+        except VolfsError as error:
+            log.warning("%s", error)  # gone already, or for somebody else to take away
+
+
+async def serve(
+    tree: TreeApi,
+    notifier: KernelNotifier,
+    mountpoint: Path,
+    options: set[str],
+    *,
+    on_ready: Callable[[], None],
+    read_only: bool = False,
+    foreground: bool = False,
+) -> None:
+    """Mount ``tree`` and answer until it is unmounted, or until a signal says so.
+
+    ``on_ready`` is called once, when the mount has answered. In the foreground SIGHUP means that the terminal is gone;
+    in the background it asks for a new log.
+    """
+    adapter = Adapter(tree, never_written=read_only)
+    serving = _Serving(mountpoint, on_ready, foreground=foreground)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serving.heed, signals)
+            await nursery.start(tree.run)
+            try:
+                with _mounted(adapter, mountpoint, options, notifier):
+                    await serving.until_unmounted()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await tree.close()
+            nursery.cancel_scope.cancel()
