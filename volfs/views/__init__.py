@@ -1,0 +1,13 @@
+"""Views: virtual files over the voxels of an image.
+
+What a file looks like, byte for byte, is decided here, from metadata alone; where voxels come from is not (see
+``VoxelSource`` in :mod:`volfs.views.layout`, which a level of ``volfs.volume`` satisfies), nor which directory a file
+stands in (``volfs.tree``).
+
+``layout``     the algebra of extents: exact size, reading of any range, writing in place; once, for all formats
+``plane``      what one slice shows: which box, which way up, pixel size
+``slices``     names, orientation and formats of slice files; the one door for the tree
+``png`` ``tiff`` ``npy``   one format each: metadata to extents, and a whole written file back to voxels
+``jpeg`` ``colour`` ``thumbnail``   pictures for people: windowed, pseudo-coloured, rendered whole
+``documents``  ``version.json``, ``info.json``, ``README.txt`` and the other generated texts
+"""
