@@ -1,0 +1,59 @@
+"""Options and fixtures of the whole suite. What other projects may use too is in :mod:`volfs.testing`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("quick", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="search for counterexamples for hours, not minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("soak" if config.getoption("--soak") else "quick")
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> bool:
+    """Whether there is time to search long."""
+    return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs of daemons go to a directory of the test run, and nobody's settings leak into it."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    patch.delenv("VOLFS_STORE", raising=False)
+    patch.delenv("VOLFS_CRASH_AT", raising=False)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_mount_is_left(_home_of_its_own: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever a test left mounted below the run's directory is taken away, and told of."""
+    yield
+    from volfs.fuse.mountpoints import detach, mounts
+
+    base = tmp_path_factory.getbasetemp().resolve()
+    left = [mount.mountpoint for mount in mounts() if mount.is_volfs and base in mount.mountpoint.parents]
+    for place in left:
+        detach(place, lazy=True)
+    assert not left, f"left mounted: {', '.join(map(os.fspath, left))}"
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    """An empty directory to mount on."""
+    place = tmp_path / "mnt"
+    place.mkdir()
+    return place

@@ -1,0 +1,78 @@
+"""Rooms of the code import only rooms below them: requests go down, and nothing below knows what is above."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(importlib.util.find_spec("volfs").origin).parent  # type: ignore[union-attr, arg-type]
+
+#: From the ground up.
+ORDER = ["model", "storage", "catalog", "versions", "volume", "views", "tree", "fuse"]
+ALLOWED = {room: set(ORDER[:level]) for level, room in enumerate(ORDER)}
+ALLOWED["views"] = {"model"}  # byte layouts know metadata, and nothing of where voxels come from
+ALLOWED["ingest"] = {"model", "storage", "catalog", "versions", "volume"}
+ALLOWED["cli"] = {*ORDER, "ingest"}
+ALLOWED["testing"] = {*ORDER, "ingest", "cli"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_rooms(module: Path) -> set[str]:
+    """Rooms that a module imports anywhere, also inside functions. ``volfs`` itself stands for the public surface."""
+    tree = ast.parse(module.read_text())
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import hides which room it reaches into"
+            names += (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if node.module == "volfs"
+                else [str(node.module)]
+            )
+    parts = [name.split(".") for name in names if name.split(".")[0] == "volfs"]
+    return {name[1] if len(name) > 1 else "volfs" for name in parts}
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_rooms_below_it(module: Path) -> None:
+    where = module.relative_to(PACKAGE).parts
+    room = where[0] if len(where) > 1 else None
+    reached = imported_rooms(module)
+    if room is None:
+        return  # the public surface wires the rooms together
+    wrong = reached - ALLOWED[room] - {room, "errors"}
+    if room in ("fuse", "cli", "testing"):
+        wrong -= {"volfs", "open_store", "Store", "__version__"}
+    assert not wrong, f"{module.relative_to(PACKAGE)} imports {sorted(wrong)}"
+
+
+def test_only_the_fuse_room_knows_pyfuse3() -> None:
+    users = {
+        module.relative_to(PACKAGE).parts[0]
+        for module in modules()
+        if any(
+            isinstance(node, ast.Import | ast.ImportFrom)
+            and "pyfuse3" in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
+            for node in ast.walk(ast.parse(module.read_text()))
+        )
+    }
+    assert users == {"fuse"}
+
+
+@pytest.mark.parametrize("room", ["model", "storage", "catalog", "versions", "volume", "views", "ingest"])
+def test_everything_below_the_tree_is_synchronous(room: str) -> None:
+    for module in (PACKAGE / room).rglob("*.py"):
+        assert "import trio" not in module.read_text(), module
+
+
+def test_every_room_is_known_here() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == set(ALLOWED)

@@ -1,0 +1,99 @@
+"""Mounts for tests: real ones, in a process of their own, that never outlive the test.
+
+Decided here: what a test may rely on. A mount that cannot be made fails the test, loudly (never a skip: what cannot
+mount has not been tested). When the block ends the mount is gone, whatever happened inside; a daemon that had to be
+killed, that ended with another status than 0, or that logged an error nobody expected fails the test too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from volfs.errors import VolfsError
+from volfs.fuse.mounting import mount, unmount
+from volfs.fuse.mountpoints import canonical, detach, mounted_at
+from volfs.fuse.processes import MountOptions, daemon_of
+from volfs.testing.volumes import KINDS, Kind, Volume, image, segmentation
+
+__all__ = ["KINDS", "Kind", "Volume", "daemon_pid", "image", "mounted", "segmentation", "take_away", "unexpected"]
+
+_PATIENCE = 60.0
+_TROUBLE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Fatal Python error", re.MULTILINE)
+
+
+@contextlib.contextmanager
+def mounted(
+    store: Path,
+    mountpoint: Path,
+    *,
+    expect: str | None = None,
+    options: MountOptions | None = None,
+    read_only: bool = False,
+    allow_other: bool = False,
+    cache_size: int | None = None,
+) -> Iterator[Path]:
+    """Mount ``store`` at ``mountpoint`` (made if missing) while the block runs. Gives the mountpoint.
+
+    ``expect`` is a regular expression for the lines of the log that may report errors. The log lies beside the
+    mountpoint, as ``NAME.log``.
+    """
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    place = canonical(mountpoint)
+    log = place.with_name(f"{place.name}.log")
+    before = log.stat().st_size if log.exists() else 0
+    chosen = options or MountOptions(read_only=read_only, allow_other=allow_other, cache_size=cache_size)
+    process = mount(store, place, replace(chosen, log=str(log)), patience=_PATIENCE)
+    try:
+        yield place
+    finally:
+        trouble = take_away(place, process)
+    with log.open("rb") as lines:
+        lines.seek(before)
+        said = unexpected(lines.read().decode(errors="replace"), expect)
+    assert not said, f"the daemon logged what no test expected:\n{said}"
+    assert not trouble, f"{trouble}; its log:\n{log.read_text(errors='replace')[before:]}"
+    assert process.returncode == 0, f"the daemon ended with status {process.returncode}; see {log}"
+
+
+def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) -> str:
+    """Unmount by all means, and end the daemon. Says what more than a plain unmount was needed; "" for nothing."""
+    trouble = ""
+    try:
+        unmount(mountpoint, patience=_PATIENCE)
+    except VolfsError as error:
+        trouble = str(error)
+    with contextlib.suppress(VolfsError):
+        while mounted_at(mountpoint) is not None:
+            detach(mountpoint, lazy=True)
+    if process is not None:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # its log then holds the stacks of all threads
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait(30)
+            trouble = trouble or "the daemon did not end after the mount was gone"
+    return trouble
+
+
+def daemon_pid(mountpoint: Path) -> int:
+    """The process that serves ``mountpoint``."""
+    with daemon_of(canonical(mountpoint)) as daemon:
+        assert daemon is not None, f"no daemon serves {mountpoint}"
+        return daemon.pid
+
+
+def unexpected(log: str, expect: str | None) -> str:
+    """The lines of a daemon's log that report trouble, without those that ``expect`` matches."""
+    lines = [line for line in log.splitlines() if _TROUBLE.search(line)]
+    if expect is not None:
+        lines = [line for line in lines if not re.search(expect, line)]
+    return "\n".join(lines)
