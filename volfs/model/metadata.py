@@ -302,6 +302,8 @@ def _dtype_and_fill(doc: Json) -> tuple[np.dtype[Any], np.generic]:
         raise BadMetadata("fill_value is missing")
     fill = doc["fill_value"]
     zdtype = _zarr_dtype(name)
+    if name == "bool" and fill not in (True, False):  # zarr-python takes any object's truth
+        raise BadMetadata(f"fill_value {_short(fill)} is no bool")
     try:
         with np.errstate(all="ignore"):
             scalar = zdtype.from_json_scalar(fill, zarr_format=3)
