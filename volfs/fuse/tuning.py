@@ -5,9 +5,14 @@ Decided here: limits and sizes. All of it is optional: without the right to chan
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
+import os
 import resource
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from volfs.fuse.mountpoints import mounted_at
@@ -16,14 +21,17 @@ log = logging.getLogger(__name__)
 
 #: The kernel asks for this much ahead of a sequential reader, in requests of as much: 1.9x the throughput of 128 KiB.
 _READ_AHEAD_KIB = 1024
-#: Read-ahead requests the kernel keeps under way; the default of 12 starves a handful of sequential readers.
-_MAX_BACKGROUND = 128
+#: Reads of pages that the kernel keeps under way, of all clients together; its default of 12 lets slow ones starve
+#: the others.
+_MAX_BACKGROUND = 256
 
 #: Clients' open files and the shards they read.
 _OPEN_FILES = 65536
 
 #: Python lets a busy thread keep the interpreter for 5 ms; a cache hit answered inline should not wait so long.
 _SWITCH_SECONDS = 0.0005
+
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def tune_process() -> None:
@@ -39,18 +47,37 @@ def tune_process() -> None:
 
 
 def tune_kernel(mountpoint: Path) -> None:
-    """Larger read-ahead and more requests in the background. Only root may; users keep the kernel's defaults."""
+    """Larger read-ahead and more reads in the background. Only root may; users keep the kernel's defaults."""
     mounted = mounted_at(mountpoint)
-    if mounted is None:
+    if mounted is None or os.geteuid() != 0:
         return
-    minor = mounted.device.partition(":")[2]
-    connection = Path("/sys/fs/fuse/connections") / minor
-    for path, value in (
-        (Path("/sys/class/bdi") / mounted.device / "read_ahead_kb", _READ_AHEAD_KIB),
-        (connection / "max_background", _MAX_BACKGROUND),
-        (connection / "congestion_threshold", _MAX_BACKGROUND * 3 // 4),
-    ):
+    _write(Path("/sys/class/bdi") / mounted.device / "read_ahead_kb", _READ_AHEAD_KIB)
+    with _connections() as folder:
+        connection = folder / mounted.device.partition(":")[2]
+        _write(connection / "max_background", _MAX_BACKGROUND)
+        _write(connection / "congestion_threshold", _MAX_BACKGROUND * 3 // 4)
+
+
+def _write(path: Path, value: int) -> None:
+    try:
+        path.write_text(str(value))
+    except OSError as error:
+        log.info("%s stays as it is: %s", path, error.strerror)
+
+
+@contextlib.contextmanager
+def _connections() -> Iterator[Path]:
+    """The kernel's controls of FUSE connections. Containers do not mount them, so they are for a moment elsewhere."""
+    if _CONNECTIONS.is_dir() and any(_CONNECTIONS.iterdir()):
+        yield _CONNECTIONS
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tempfile.TemporaryDirectory(prefix="volfs-fusectl-") as name:
+        if libc.mount(b"fusectl", os.fsencode(name), b"fusectl", 0, None) != 0:
+            log.info("the kernel's controls of FUSE cannot be reached: %s", os.strerror(ctypes.get_errno()))
+            yield _CONNECTIONS
+            return
         try:
-            path.write_text(str(value))
-        except OSError as error:
-            log.debug("%s stays as it is: %s", path, error.strerror)
+            yield Path(name)
+        finally:
+            libc.umount2(os.fsencode(name), 0)
