@@ -1,0 +1,72 @@
+"""The documentation is true: every command and option is described, and every test a promise names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tests import cli_reference
+from volfs.cli import main
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = cli_reference.commands(main, "volfs")
+
+
+def test_the_command_reference_is_what_the_program_says() -> None:
+    assert cli_reference.PAGE.read_text() == cli_reference.page(), "run: python -m tests.cli_reference"
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_command_and_option_says_what_it_does(name: str, command: click.Command) -> None:
+    assert command.help, f"{name} has no help text"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help text"
+
+
+def defined_tests() -> set[str]:
+    """``path::name`` and ``path::Class::name`` of every test in the suite."""
+    found = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        relative = path.relative_to(ROOT).as_posix()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(f"{relative}::{node.name}")
+            elif isinstance(node, ast.ClassDef):
+                found.add(f"{relative}::{node.name}")
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                        found.add(f"{relative}::{node.name}::{inner.name}")
+            elif isinstance(node, ast.Assign):
+                found.update(f"{relative}::{t.id}" for t in node.targets if isinstance(t, ast.Name))
+    return found
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "SEMANTICS.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+::[\w:]+)`", text))
+    assert named
+    assert named <= defined_tests(), sorted(named - defined_tests())
+    for line in text.splitlines():
+        if re.match(r"- \*\*\w+\d+\*\*", line):
+            promise = text[text.index(line) :].split("\n- **")[0]
+            assert "`tests/" in promise, f"no test stands beside: {line}"
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "mount_examples").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_prints_the_commands_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in ("make demo", "make test"):
+        assert f"\n{command}\n" in readme or f"\n{command} " in readme
+        assert f"\n{command}\n" in script
