@@ -52,6 +52,7 @@ class ShardWriter:
         self._index: ShardIndex = np.full((prod(chunks_per_shard), 2), MISSING, np.uint64)
         self._lock = threading.Lock()
         self._at = 0
+        self._finished = False
         with no_space(f"writing {path.name}"):
             self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
@@ -68,14 +69,13 @@ class ShardWriter:
     def append(self, cell: int, payload: bytes | bytearray | memoryview) -> tuple[int, int]:
         """Write one chunk's payload; its (offset, length) in the file. ``cell`` is its ordinal in C order."""
         with self._lock, no_space(f"writing {self.path.name}"):
-            if self._fd is None:
-                raise AssertionError(f"{self.path} is finished")
+            fd = self._open()
             if not 0 <= cell < len(self._index):
                 raise BadInput(f"{self.path.name}: chunk {cell} of a shard of {len(self._index)}")
             if self._index[cell, 1] != MISSING:
                 raise AlreadyThere(f"{self.path.name}: chunk {cell} is in the shard already")
             offset = self._at
-            write_all(self._fd, payload)
+            write_all(fd, payload)
             self._at += len(payload)
             self._index[cell] = offset, len(payload)
             return offset, len(payload)
@@ -83,23 +83,41 @@ class ShardWriter:
     def finish(self) -> int:
         """Write the index and sync the file (its name is the caller's to sync); the file's size."""
         with self._lock, no_space(f"writing {self.path.name}"):
-            if self._fd is None:
-                raise AssertionError(f"{self.path} is finished")
+            fd = self._open()
             raw = encode_shard_index(self._index)
-            write_all(self._fd, raw)
+            write_all(fd, raw)
             self._at += len(raw)
-            os.fsync(self._fd)
-            os.close(self._fd)
+            os.fsync(fd)
+            os.close(fd)
             self._fd = None
+            self._finished = True
             return self._at
+
+    def suspend(self) -> None:
+        """Give the file descriptor back; the next append opens the file again. An import writes thousands at once."""
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+
+    def _open(self) -> int:
+        if self._finished:
+            raise AssertionError(f"{self.path} is finished")
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        # Also after a write that stopped half-way for lack of space: the next one goes over what it left.
+        os.lseek(self._fd, self._at, os.SEEK_SET)
+        return self._fd
 
     def abort(self) -> None:
         """Remove the file, unless it is finished."""
         with self._lock:
-            if self._fd is None:
+            if self._finished:
                 return
-            os.close(self._fd)
-            self._fd = None
+            self._finished = True
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
             with suppress(OSError):
                 self.path.unlink()
 
@@ -111,7 +129,7 @@ class ShardWriter:
     ) -> None:
         if error is not None:
             self.abort()
-        elif self._fd is not None:
+        elif not self._finished:
             self.finish()
 
 
