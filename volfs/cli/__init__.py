@@ -1,0 +1,145 @@
+"""The command ``volfs``: every command, found by name and loaded only when it is used.
+
+Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
+do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
+reading arguments and writing answers (the rooms below).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from volfs.cli.common import Frame
+from volfs.errors import VolfsError
+
+#: Command to module. The function is named as the command, with an underscore where Python has the word already.
+COMMANDS = {
+    "init": "stores",
+    "import": "importing",
+    "mount": "mounts",
+    "umount": "mounts",
+    "ls": "looking",
+    "info": "looking",
+    "log": "looking",
+    "status": "changes",
+    "commit": "changes",
+    "discard": "changes",
+    "branch": "refs",
+    "tag": "refs",
+    "rm": "removing",
+    "fsck": "stores",
+    "stats": "stores",
+    "doctor": "doctor",
+    "demo": "demo",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when the command is named: starting up must not take longer than ``ls``."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run one command and exit with its status."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        sys.exit(_status(lambda: super(_Commands, self).main(*args, standalone_mode=False, **extra)))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        name = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"volfs.cli.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In the order of use rather than of the alphabet."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(70)) for name, command in commands if command])
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"volfs {version('volfs')}")
+        ctx.exit()
+
+
+@click.group("volfs", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--store",
+    envvar="VOLFS_STORE",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The store: a directory made by `volfs init`.",
+)
+@click.option(
+    "--catalog",
+    envvar="VOLFS_CATALOG",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The store's index, if it is not in the store: for stores on network filesystems.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which volfs.")
+@click.pass_context
+def main(ctx: click.Context, store: Path | None, catalog: Path | None) -> None:
+    """Versioned image volumes as plain directories and files.
+
+    DATASET may carry a path in its hierarchy and a ref: cells/labels/nuclei@v3. A ref is a branch, a tag, a version
+    (v3), or latest; main~2 is two versions before main.
+    """
+    ctx.obj = Frame(store, catalog)
+
+
+def _status(run: Callable[[], object]) -> int:
+    """The exit status of ``run``, whose every failure is told in one line."""
+    try:
+        try:
+            status = run()
+            sys.stdout.flush()
+        finally:
+            _restore_cursor()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("volfs: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read has read enough. Python flushes stdout once more at exit, which must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except VolfsError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except Exception as error:
+        if os.environ.get("VOLFS_DEBUG"):
+            raise
+        return _fail(f"{type(error).__name__}: {error} (a defect in volfs; VOLFS_DEBUG=1 shows where)")
+
+
+def _fail(message: str) -> int:
+    click.echo(f"volfs: {message}", err=True)
+    return 1
+
+
+def _restore_cursor() -> None:
+    """A progress bar that was interrupted leaves the terminal without one."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+        sys.stderr.flush()

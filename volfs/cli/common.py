@@ -1,0 +1,189 @@
+"""What every command shares: the store it works on, how answers are written, and how progress is shown.
+
+Decided here: the look of the output. Not here: what any command answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from volfs.errors import BadInput
+
+if TYPE_CHECKING:
+    from volfs.model.refs import Target
+    from volfs.versions.snapshot import Snapshot
+    from volfs.versions.store import Store
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the options before the command say."""
+
+    store: Path | None
+    catalog: Path | None = None
+
+    def store_path(self) -> Path:
+        """The store's directory, or wrong usage."""
+        if self.store is None:
+            raise click.UsageError("which store? say volfs --store STORE COMMAND, or set VOLFS_STORE")
+        return self.store
+
+    def open(self, *, read_only: bool = False) -> Store:
+        """The store, opened: a context manager."""
+        import volfs
+
+        return volfs.open_store(self.store_path(), catalog=self.catalog, read_only=read_only)
+
+
+pass_frame = click.make_pass_decorator(Frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an argument names: a dataset, a hierarchy path and a ref, and perhaps a key after a colon."""
+
+    target: Target
+    key: str | None
+
+    @property
+    def where(self) -> str:
+        """The key meant: the one given, or that of the hierarchy path."""
+        if self.key is not None:
+            return self.key
+        return f"zarr/{self.target.path}" if self.target.path else ""
+
+    def snapshot(self, store: Store) -> Snapshot:
+        """The snapshot meant: of the ref, or of the default branch."""
+        dataset = store[self.target.dataset]
+        return dataset[self.target.ref or dataset.default_branch]
+
+
+def parse_place(text: str) -> Place:
+    """``DATASET[/PATH][@REF][:KEY]``."""
+    from volfs.model.refs import parse_target
+
+    target, colon, key = text.partition(":")
+    return Place(parse_target(target), key.strip("/") if colon else None)
+
+
+def say_json(answer: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(answer, indent=2, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def say_table(rows: Sequence[Sequence[object]], headings: Sequence[str] = (), right: Sequence[int] = ()) -> None:
+    """Aligned columns; ``right`` are those of numbers. Nothing for no rows."""
+    if not rows:
+        return
+    lines = [[str(cell) for cell in row] for row in ([headings, *rows] if headings else rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        text = "  ".join(cells).rstrip()
+        click.echo(click.style(text, bold=True) if headings and number == 0 else text)
+
+
+def size_text(size: float) -> str:
+    """``3.2 MiB``."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""
+
+
+def time_text(time_ns: int) -> str:
+    """Local time to the second; versions are at least that far apart."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ns / 1e9))
+
+
+def count_text(count: int, what: str) -> str:
+    """``1 chunk``, ``2 chunks``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+class SizeType(click.ParamType[int]):
+    """Bytes, with K, M, G or T for powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size; write for example 512M or 4G", param, ctx)
+        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+SIZE = SizeType()
+
+
+def numbers(text: str, what: str) -> tuple[int, ...]:
+    """``64,64,64`` or ``64x64x64``."""
+    parts = re.split(r"[,x]", text.strip())
+    if not all(re.fullmatch(r"\s*[1-9][0-9]*\s*", part) for part in parts):
+        raise BadInput(f"{what}: {text!r} is not a list of positive whole numbers such as 64,64,64")
+    return tuple(int(part) for part in parts)
+
+
+class Progress(Protocol):
+    """Told how far a long command is. ``total`` may change as more becomes known."""
+
+    def __call__(self, done: int, total: int, what: str = ...) -> None: ...
+
+
+@contextlib.contextmanager
+def progress(title: str, *, unit: str = "", show: bool = True) -> Iterator[Progress]:
+    """A bar on stderr while the block runs; nothing when stderr is no terminal or ``show`` is false."""
+    if not (show and sys.stderr.isatty()):
+        yield lambda done, total, what="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+
+        def show_it(done: int, total: int, what: str = "") -> None:
+            bars.update(task, completed=done, total=total, description=f"{title} {what}".rstrip())
+
+        yield show_it
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless told not to; without a terminal to ask on, refuse."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise BadInput(f"{question} Say --yes to do it without being asked")
+    click.confirm(question, abort=True, err=True)

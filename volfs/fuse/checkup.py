@@ -1,0 +1,247 @@
+"""What a machine needs to mount a store, looked at piece by piece, and how to mend what is missing.
+
+Decided here: what is checked, what counts as wrong, and the words that mend it. Not here: how that is shown
+(``volfs.cli.doctor``). Every check answers, whatever is broken: a check that fails is a finding.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from volfs.fuse.mountpoints import is_broken, mount_holding, mounts, user_allow_other
+from volfs.fuse.processes import state_directory
+
+#: FUSE features that volfs relies on are all in every kernel since; older ones lack large requests.
+_KERNEL = (4, 20)
+_OPEN_FILES = 4096
+_FREE = 1 << 30
+
+#: Filesystems shared between machines: SQLite's write-ahead log cannot live there, nor can locks be relied on.
+_SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "glusterfs", "fuse.sshfs"}
+_SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone"}
+
+_EXTRA = {
+    "pillow": "PNG and JPEG slices",
+    "tifffile": "TIFF stacks",
+    "imagecodecs": "compressed TIFF",
+    "nibabel": "NIfTI volumes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. ``bad`` stops volfs from working, ``note`` limits or slows it. ``mend`` says what to do."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    detail: str
+    mend: str = ""
+
+
+def examine(store: Path | None = None) -> Iterator[Finding]:
+    """Everything, in the order in which one would mend it."""
+    checks: list[Callable[[], Iterator[Finding] | Finding]] = [
+        _python,
+        _packages,
+        _kernel,
+        _device,
+        _fusermount,
+        _allow_other,
+        _limits,
+        _logs,
+        _stale,
+    ]
+    if store is not None:
+        checks += [lambda: _disk(store), lambda: _shared(store), lambda: _locks(store), lambda: _store(store)]
+    for check in checks:
+        try:
+            found = check()
+            yield from [found] if isinstance(found, Finding) else found
+        except Exception as error:
+            name = check.__name__.strip("_<>")
+            yield Finding(name, "bad", f"could not be checked: {error}")
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def _packages() -> Iterator[Finding]:
+    required = [
+        re.split(r"[^A-Za-z0-9._-]", line)[0] for line in metadata.requires("volfs") or [] if "extra" not in line
+    ]
+    found, missing = _versions(required)
+    if missing:
+        yield Finding("packages", "bad", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    else:
+        yield Finding("packages", "ok", ", ".join(f"{name} {found[name]}" for name in ("pyfuse3", "trio", "zarr")))
+    found, missing = _versions(list(_EXTRA))
+    if missing:
+        lost = "; ".join(f"{name}: {_EXTRA[name]}" for name in missing)
+        yield Finding("readers", "note", f"missing, for import and export: {lost}", "pip install 'volfs[import]'")
+    else:
+        yield Finding("readers", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def _versions(names: list[str]) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    return found, missing
+
+
+def _kernel() -> Finding:
+    release = platform.release()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    if platform.system() != "Linux":
+        return Finding("kernel", "bad", f"{platform.system()} {release}", "volfs mounts on Linux")
+    if numbers < _KERNEL:
+        wanted = ".".join(map(str, _KERNEL))
+        return Finding("kernel", "note", f"Linux {release} lacks large FUSE requests", f"use Linux {wanted} or newer")
+    return Finding("kernel", "ok", f"Linux {release}")
+
+
+def _device() -> Finding:
+    device = Path("/dev/fuse")
+    try:
+        mode = device.stat().st_mode
+    except FileNotFoundError:
+        mend = "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+        return Finding("/dev/fuse", "bad", "missing", mend)
+    if not stat.S_ISCHR(mode):
+        return Finding("/dev/fuse", "bad", "not a device", "rm /dev/fuse; mknod -m 666 /dev/fuse c 10 229")
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return Finding("/dev/fuse", "bad", "you may not open it", "as root: chmod 666 /dev/fuse")
+    except OSError as error:
+        return Finding("/dev/fuse", "bad", f"does not open: {error.strerror}", "modprobe fuse")
+    if mode & 0o666 != 0o666:
+        mend = "if users shall mount, as root: chmod 666 /dev/fuse"
+        return Finding("/dev/fuse", "note", f"opens for you, not for every user (mode {mode & 0o777:o})", mend)
+    return Finding("/dev/fuse", "ok", "opens")
+
+
+def _fusermount() -> Finding:
+    program = shutil.which("fusermount3")
+    root = os.geteuid() == 0
+    if program is None:
+        state: Literal["note", "bad"] = "note" if root else "bad"
+        return Finding("fusermount3", state, "missing; users other than root cannot mount", "apt install fuse3")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    if not root and not os.stat(program).st_mode & stat.S_ISUID:
+        return Finding("fusermount3", "bad", f"{program} is not setuid root", f"as root: chmod u+s {program}")
+    return Finding("fusermount3", "ok", f"{program} ({said.rpartition(' ')[2]})")
+
+
+def _allow_other() -> Finding:
+    if user_allow_other():
+        return Finding("user_allow_other", "ok", "users may show their mounts to others")
+    mend = "only for --allow-other by users, as root: echo user_allow_other >> /etc/fuse.conf"
+    return Finding(
+        "user_allow_other", "note", "not set in /etc/fuse.conf; only root's mounts can use --allow-other", mend
+    )
+
+
+def _limits() -> Finding:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+        mend = "raise it in /etc/security/limits.conf (nofile) or with LimitNOFILE= in the unit"
+        return Finding("open files", "note", f"limited to {hard}; many clients at once may get EMFILE", mend)
+    return Finding("open files", "ok", f"up to {'any number' if hard == resource.RLIM_INFINITY else hard}")
+
+
+def _logs() -> Finding:
+    folder = state_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding(
+            "logs", "bad", f"{folder} cannot be written: {error.strerror}", "set XDG_STATE_HOME, or use --log"
+        )
+    return Finding("logs", "ok", str(folder))
+
+
+def _stale() -> Iterator[Finding]:
+    ours = [mount for mount in mounts() if mount.is_volfs]
+    broken = [mount for mount in ours if is_broken(mount.mountpoint)]
+    for mount in broken:
+        yield Finding("mounts", "bad", f"{mount.mountpoint} lost its daemon", f"volfs umount {mount.mountpoint}")
+    if not broken:
+        yield Finding("mounts", "ok", f"{len(ours)} of volfs, all of them answer" if ours else "none of volfs")
+
+
+def _disk(store: Path) -> Finding:
+    disk = os.statvfs(store)
+    free = disk.f_bavail * disk.f_frsize
+    if "ro" in _options(store):
+        return Finding("disk", "note", f"{store} is on a read-only filesystem: only mounts with --read-only work")
+    if free < _FREE:
+        return Finding(
+            "disk", "note", f"only {free >> 20} MiB free at {store}", "free some before importing or committing"
+        )
+    if disk.f_files and disk.f_favail < 10_000:
+        return Finding(
+            "disk", "note", f"only {disk.f_favail} inodes free at {store}", "commit: loose chunks become shards"
+        )
+    return Finding("disk", "ok", f"{free / 2**30:.1f} GiB free at {store}")
+
+
+def _options(path: Path) -> frozenset[str]:
+    holder = mount_holding(path)
+    return holder.options if holder is not None else frozenset()
+
+
+def _shared(store: Path) -> Finding:
+    holder = mount_holding(store)
+    kind = holder.kind if holder is not None else "unknown"
+    if kind in _SHARED:
+        mend = "keep the index on a local disk: volfs --catalog /var/lib/volfs/NAME.sqlite …"
+        return Finding("filesystem", "note", f"{kind}, shared between machines: SQLite's log cannot live there", mend)
+    if kind == "fuse.volfs":
+        return Finding("filesystem", "bad", "the store lies inside a volfs mount", "give the store's own path")
+    return Finding("filesystem", "ok", kind)
+
+
+def _locks(store: Path) -> Finding:
+    fd = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            return Finding("locks", "bad", f"flock: {error.strerror}", "move the store to a filesystem with locks")
+    finally:
+        os.close(fd)
+    return Finding("locks", "ok", "flock works")
+
+
+def _store(store: Path) -> Finding:
+    import volfs
+    from volfs.errors import VolfsError
+
+    try:
+        with volfs.open_store(store, read_only=True) as opened:
+            return Finding("store", "ok", f"{store}: {len(opened.datasets())} datasets")
+    except VolfsError as error:
+        return Finding("store", "bad", str(error))
