@@ -76,11 +76,16 @@ def temporary_then_rename(source: Path, target: Path) -> None:
 
 
 def in_place(source: Path, target: Path) -> None:
-    with open(target, "r+b") as file:
+    with target.open("r+b") as file:
         file.write(source.read_bytes())
 
 
+# An encoder's compressed PNG is shorter than the slice, and writing in place does not cut the rest off.
+IN_PLACE = (in_place, rsync_in_place)
 WAYS = [cp, cp_archive, mv, install, rsync, rsync_in_place, tar, shell, dd_small, temporary_then_rename, in_place]
+
+
+PUTS = [(way, end) for way in WAYS for end in (".png", ".tif", ".npy") if end != ".png" or way not in IN_PLACE]
 
 
 def picture(path: Path, plane: Plane) -> Path:
@@ -97,13 +102,10 @@ def new_plane(shape: tuple[int, ...], dtype: Any, seed: int) -> Plane:
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype)
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(("way", "ending"), PUTS, ids=lambda value: value if isinstance(value, str) else value.__name__)
 def test_a_picture_put_over_a_slice_is_what_everybody_reads(
     judged: Mounted, clean_branch: Callable[[str], Path], tmp_path: Path, way: Callable[[Path, Path], None], ending: str
 ) -> None:
-    if way in (in_place, rsync_in_place) and ending == ".png":
-        pytest.skip("an encoder's compressed PNG is shorter than the slice: writing it in place cannot truncate")
     branch = clean_branch("u8")
     position = WAYS.index(way) + 1
     target = branch / "s0" / "xy" / f"z{position:05d}{ending}"
@@ -169,10 +171,10 @@ def test_append_and_truncate_rebuild_a_slice(
     half = len(data) // 2
     os.truncate(target, 0)
     assert target.stat().st_size == 0
-    with open(target, "ab") as file:
+    with target.open("ab") as file:
         file.write(data[:half])
     assert target.stat().st_size == half
-    with open(target, "ab") as file:
+    with target.open("ab") as file:
         file.write(data[half:])
     assert target.read_bytes() == data
     np.testing.assert_array_equal(zarr.open_array(str(branch / "zarr" / "s0"), mode="r")[25], plane)
