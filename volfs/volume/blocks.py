@@ -1,0 +1,214 @@
+"""The blocks of an array: what is decoded in one piece, and where it comes from.
+
+Decided here: that a block is a chunk, or an inner chunk where the client shards; how it is named in the cache (by the
+payload's token and by what decodes it, never by a version, so that versions share blocks); how it is loaded. Not here:
+which blocks a box needs (:mod:`volfs.volume.reader`), and how derived blocks are made (:mod:`volfs.volume.derived`),
+which only follow the same interface.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volfs.errors import Damaged, Held
+from volfs.model.box import Box, Index
+from volfs.model.grid import ChunkGrid, block_shape_for
+from volfs.storage.codec import ChunkCodec
+from volfs.storage.sharding import ShardReader
+from volfs.volume.cache import Block
+from volfs.volume.maps import Entries, EntryMap, EntryMaps
+
+if TYPE_CHECKING:
+    from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
+
+#: Bytes of shard indexes kept in memory.
+_INDEX_BYTES = 32 << 20
+
+
+class BlockRef(ABC):
+    """One block that is present. `key` names it for ever: equal keys, equal voxels."""
+
+    __slots__ = ("key",)
+    key: Hashable
+
+    @abstractmethod
+    def load(self, out: Block | None = None) -> Block:
+        """Read and decode it, of the grid's full chunk shape or clipped at the array's end. I/O.
+
+        Into `out`, of the full chunk shape, if given. Raises Damaged or Held, never gives other voxels.
+        """
+
+
+class ShardIndexes:
+    """Indexes of clients' shards, by token, so that an inner chunk costs one read and not two."""
+
+    def __init__(self, max_bytes: int = _INDEX_BYTES) -> None:
+        self._max = max_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._shards: OrderedDict[Hashable, ShardReader] = OrderedDict()
+
+    def open(self, key: Hashable, codec: ChunkCodec, payload: StoredPayload) -> ShardReader:
+        with self._lock:
+            shard = self._shards.get(key)
+            if shard is not None:
+                self._shards.move_to_end(key)
+                return shard
+        shard = codec.open_shard(payload.read, payload.size)
+        with self._lock:
+            if key not in self._shards:
+                self._shards[key] = shard
+                self._bytes += _index_bytes(shard)
+                while self._bytes > self._max and len(self._shards) > 1:
+                    _, old = self._shards.popitem(last=False)
+                    self._bytes -= _index_bytes(old)
+        return shard
+
+
+def _index_bytes(shard: ShardReader) -> int:
+    return 1024 + 16 * int(np.prod(shard.grid.grid_shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the sources of a store share."""
+
+    maps: EntryMaps
+    shards: ShardIndexes
+
+
+class BlockSource(ABC):
+    """The blocks of one level of an image. `grid` counts blocks, `keys` counts what one key holds."""
+
+    grid: ChunkGrid
+    keys: ChunkGrid
+    dtype: np.dtype[Any]
+    fill_value: np.generic
+
+    @abstractmethod
+    def find(self, blocks: Box) -> Entries:
+        """The entries that blocks of this range need, by key coordinates. May do I/O."""
+
+    @abstractmethod
+    def peek(self, blocks: Box) -> Entries | None:
+        """The same if memory has it: no I/O."""
+
+    @abstractmethod
+    def ref(self, coords: Index, entries: Entries) -> BlockRef | None:
+        """The block at these block coordinates, None if it is not stored and so all fill value. No I/O."""
+
+    def keys_of(self, blocks: Box) -> Box:
+        """The keys that hold these blocks."""
+        if blocks.empty:
+            return Box((0,) * blocks.ndim, (0,) * blocks.ndim)
+        per_key = [k // b for k, b in zip(self.keys.chunk_shape, self.grid.chunk_shape, strict=True)]
+        return Box(
+            tuple(a // n for a, n in zip(blocks.start, per_key, strict=True)),
+            tuple(-(-b // n) for b, n in zip(blocks.stop, per_key, strict=True)),
+        )
+
+
+class StoredBlocks(BlockSource):
+    """The blocks of an array as they are stored. `shape` may differ from the metadata's where a level follows s0."""
+
+    def __init__(self, array: ArrayNode, memory: Memory, shape: Index | None = None) -> None:
+        meta = array.meta
+        self.array = array
+        self.codec = array.codec
+        self.dtype, self.fill_value = meta.dtype, meta.fill_value
+        self.keys = ChunkGrid(meta.shape if shape is None else shape, meta.chunk_shape)
+        sharding = meta.sharding if self.codec.sharded else None
+        self._inner = sharding.chunk_shape if sharding is not None else None
+        self.grid = ChunkGrid(self.keys.shape, self._inner or meta.chunk_shape)
+        self.per_key = tuple(k // b for k, b in zip(self.keys.chunk_shape, self.grid.chunk_shape, strict=True))
+        # The same bytes decode alike under the same type, shape and codecs. Where chunks may be missing inside a
+        # shard, the fill value takes part.
+        self.signature = (
+            meta.dtype.str,
+            meta.chunk_shape,
+            json.dumps(meta.codecs, sort_keys=True),
+            meta.fill_value.tobytes() if sharding is not None else b"",
+        )
+        self._stored = ChunkGrid(meta.shape, meta.chunk_shape).grid_shape
+        self._shards = memory.shards
+        self._map = EntryMap(
+            memory.maps,
+            self.keys,
+            block_shape_for(meta.chunk_shape, meta.dtype.itemsize, self.keys.grid_shape),
+            self.look_up,
+            array.snapshot.generation,
+            lasting=is_version(array.snapshot),
+        )
+
+    def look_up(self, keys: Box) -> Entries:
+        """Ask the snapshot. Keys outside the stored array's grid hold nothing."""
+        inside = keys.intersect(Box.whole(self._stored))
+        return {} if inside.empty else dict(self.array.payloads(inside))
+
+    def find(self, blocks: Box) -> Entries:
+        return self._map.find(self.keys_of(blocks))
+
+    def peek(self, blocks: Box) -> Entries | None:
+        return self._map.peek(self.keys_of(blocks))
+
+    def ref(self, coords: Index, entries: Entries) -> BlockRef | None:
+        if self._inner is None:
+            payload = entries.get(coords)
+            return None if payload is None else _ChunkRef(self, coords, payload)
+        key_coords = tuple(i // n for i, n in zip(coords, self.per_key, strict=True))
+        payload = entries.get(key_coords)
+        if payload is None:
+            return None
+        return _InnerRef(self, key_coords, tuple(i % n for i, n in zip(coords, self.per_key, strict=True)), payload)
+
+    def key_name(self, key_coords: Index) -> str:
+        """For messages."""
+        return "/".join(filter(None, ("zarr", self.array.path, self.array.meta.chunk_key(key_coords))))
+
+
+class _ChunkRef(BlockRef):
+    __slots__ = ("_coords", "_payload", "_source")
+
+    def __init__(self, source: StoredBlocks, coords: Index, payload: StoredPayload) -> None:
+        self.key = (payload.token, source.signature)
+        self._source, self._coords, self._payload = source, coords, payload
+
+    def load(self, out: Block | None = None) -> Block:
+        try:
+            return self._source.codec.decode(self._payload.read(), out)
+        except (Damaged, Held) as error:
+            raise _named(error, self._source.key_name(self._coords)) from error
+
+
+class _InnerRef(BlockRef):
+    __slots__ = ("_coords", "_inner", "_payload", "_source")
+
+    def __init__(self, source: StoredBlocks, coords: Index, inner: Index, payload: StoredPayload) -> None:
+        self.key = (payload.token, source.signature, inner)
+        self._source, self._coords, self._inner, self._payload = source, coords, inner, payload
+
+    def load(self, out: Block | None = None) -> Block:
+        source = self._source
+        try:
+            shard = source._shards.open((self._payload.token, source.signature), source.codec, self._payload)
+            return shard.decode(self._inner, out)
+        except (Damaged, Held) as error:
+            raise _named(error, source.key_name(self._coords)) from error
+
+
+def _named(error: Damaged | Held, key: str) -> Damaged | Held:
+    text = str(error)
+    return error if key in text else type(error)(f"{key}: {text}")
+
+
+def is_version(snapshot: Snapshot) -> bool:
+    """Whether the snapshot can never change. No branch may be called `v12`, so the ref tells."""
+    return snapshot.ref[:1] == "v" and snapshot.ref[1:].isdecimal()

@@ -1,0 +1,151 @@
+"""The images of a snapshot: which there are, where they appear, and of which levels they consist.
+
+Decided here: that images are built when asked for and kept until the metadata they were built from changes, and how
+the levels of one hang together. Which images there are is decided in :mod:`volfs.volume.plan`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import partial
+
+from volfs.model.box import Index
+from volfs.model.ngff import Axis, Method, downsampled_shape
+from volfs.versions.snapshot import Snapshot
+from volfs.volume.blocks import StoredBlocks, is_version
+from volfs.volume.changes import changed_keys
+from volfs.volume.context import VolumeContext, attached, context_of
+from volfs.volume.derived import Derivation, DerivedBlocks
+from volfs.volume.level import Level, LevelFacts
+from volfs.volume.plan import Plan, image_paths, plan_at
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image in one snapshot. `path` is its place in the hierarchy, "" for the root."""
+
+    snapshot: Snapshot
+    path: str
+    name: str
+    axes: tuple[Axis, ...]
+    levels: tuple[Level, ...]
+    is_label: bool
+    #: volfs keeps the coarser levels equal to what `method` makes of s0.
+    managed: bool
+    method: Method
+    #: The channel axis holds the samples of a colour picture.
+    rgb: bool
+    #: What is wrong with levels that the metadata names but `levels` lacks.
+    problems: tuple[str, ...] = ()
+
+    def level(self, name: str) -> Level | None:
+        """The level of that name, "s0" being full resolution."""
+        return next((level for level in self.levels if level.name == name), None)
+
+    def axis_index(self, name: str) -> int | None:
+        """Which axis of the arrays is called `name`."""
+        return next((i for i, a in enumerate(self.axes) if a.name == name), None)
+
+    def __getitem__(self, name: str) -> Level:
+        level = self.level(name)
+        if level is None:
+            raise KeyError(name)
+        return level
+
+
+def images(snapshot: Snapshot) -> dict[str, Image]:
+    """Every image of a snapshot by its path, the root's first, then in the order of the hierarchy."""
+    return attached(snapshot, _Images).all(snapshot)
+
+
+def image_at(snapshot: Snapshot, path: str) -> Image | None:
+    """The image at a hierarchy path, None if there is none. Looks at nothing but that path and what is above it."""
+    return attached(snapshot, _Images).at(snapshot, path)
+
+
+class _Images:
+    """The images of one snapshot that have been asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Per path: the generation it was last looked at, what it was built from, the image.
+        self._known: dict[str, tuple[Hashable, object, Image | None]] = {}
+        self._all: tuple[Hashable, dict[str, Image]] | None = None
+
+    def all(self, snapshot: Snapshot) -> dict[str, Image]:
+        generation = snapshot.generation()
+        with self._lock:
+            if self._all is not None and self._all[0] == generation:
+                return dict(self._all[1])
+        found = {path: image for path in image_paths(snapshot) if (image := self.at(snapshot, path)) is not None}
+        with self._lock:
+            self._all = (generation, found)
+        return dict(found)
+
+    def at(self, snapshot: Snapshot, path: str) -> Image | None:
+        generation = snapshot.generation()
+        with self._lock:
+            known = self._known.get(path)
+        if known is not None and known[0] == generation:
+            return known[2]
+        plan = plan_at(snapshot, path)
+        origin = None if plan is None else plan.origin()
+        # Most changes in a branch are to chunks: an image whose metadata is the same stays the same object.
+        image = known[2] if known is not None and known[1] == origin else (None if plan is None else _build(plan))
+        with self._lock:
+            self._known[path] = (generation, origin, image)
+        return image
+
+
+# ----------------------------------------------------------------------------------------------- building levels
+
+
+def _build(plan: Plan) -> Image:
+    context = context_of(plan.snapshot)
+    facts = plan.multiscale
+    managed = facts.managed and plan.is_whole
+    follow = managed and not is_version(plan.snapshot)
+    levels = _following_levels(plan, context) if follow else _stored_levels(plan, context)
+    return Image(
+        plan.snapshot,
+        plan.path,
+        facts.name or plan.path.rpartition("/")[2] or plan.snapshot.dataset.name,
+        facts.axes,
+        tuple(levels),
+        is_label=facts.is_label,
+        managed=managed,
+        method=facts.method,
+        rgb=facts.rgb,
+        problems=plan.problems,
+    )
+
+
+def _facts(plan: Plan, index: int) -> LevelFacts:
+    facts = plan.multiscale
+    return LevelFacts(index, facts.axes, facts.levels[index], facts.is_label, facts.factors(index))
+
+
+def _stored_levels(plan: Plan, context: VolumeContext) -> list[Level]:
+    return [
+        Level(array, _facts(plan, index), StoredBlocks(array, context.memory), context) for index, array in plan.arrays
+    ]
+
+
+def _following_levels(plan: Plan, context: VolumeContext) -> list[Level]:
+    """Levels that follow s0, in a branch: derived where something changed, and of the shape that s0's asks for."""
+    factors = [plan.multiscale.factors(index) for index, _ in plan.arrays]
+    stored: list[StoredBlocks] = []
+    shape: Index = plan.arrays[0][1].meta.shape
+    for index, array in plan.arrays:
+        shape = downsampled_shape(shape, factors[index])
+        stored.append(StoredBlocks(array, context.memory, shape))
+    derivation = Derivation(stored, factors, changed_keys, plan.snapshot.generation)
+    levels = [Level(plan.arrays[0][1], _facts(plan, 0), stored[0], context)]
+    for index, array in plan.arrays[1:]:
+        above, dirty = levels[-1], partial(derivation.dirty, index)
+        method, by = plan.multiscale.method, factors[index]
+        source = DerivedBlocks(stored[index], above.reader, by, method, dirty, context.memory)
+        levels.append(Level(array, _facts(plan, index), source, context, above))
+    return levels

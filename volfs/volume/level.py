@@ -1,0 +1,268 @@
+"""One resolution level of an image: voxels that read, write and slice like an array.
+
+Decided here: what a level tells about itself, when its voxels changed last (`newest`, `newest_along`), and what names a
+state of them (`stamp`). How they are read, written and derived is in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volfs.errors import BadInput, NotAllowed, ReadOnly
+from volfs.model.box import Box, Index
+from volfs.model.ngff import Axis, LevelSpec
+from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
+from volfs.volume.cache import CacheStats
+from volfs.volume.context import VolumeContext
+from volfs.volume.derived import DerivedBlocks, Keys, Recipe, finer_box, keys_within
+from volfs.volume.indexing import select
+from volfs.volume.reader import BlockReader
+from volfs.volume.travel import Ahead
+from volfs.volume.writer import BoxWriter, conforming
+
+if TYPE_CHECKING:
+    from volfs.versions.snapshot import ArrayNode, Snapshot
+
+#: A box over more keys than this is stamped by the branch's generation instead of by each key.
+_STAMPED_KEYS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFacts:
+    """What an image knows of one of its levels."""
+
+    index: int
+    axes: tuple[Axis, ...]
+    spec: LevelSpec
+    is_label: bool
+    factors: Index
+
+
+class Level:
+    """A level. Thread-safe; cheap to keep. It shows the array's metadata as it was when the level was asked for."""
+
+    def __init__(
+        self,
+        array: ArrayNode,
+        facts: LevelFacts,
+        source: BlockSource,
+        context: VolumeContext,
+        above: Level | None = None,
+    ) -> None:
+        self.array = array
+        self.index = facts.index
+        self.axes = facts.axes
+        self.is_label = facts.is_label
+        #: Voxels of the level above per voxel of this one, all 1 for level 0.
+        self.factors = facts.factors
+        #: Voxel size per axis, and where the centre of voxel 0 lies.
+        self.scale = facts.spec.scale
+        self.translation = facts.spec.translation
+        self.source = source
+        self.reader = BlockReader(source, context.cache, context.workers)
+        self._context = context
+        self._above = above  # the level that this one follows, if it does
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.array.snapshot
+
+    @property
+    def name(self) -> str:
+        return f"s{self.index}"
+
+    @property
+    def shape(self) -> Index:
+        return self.source.grid.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.source.dtype
+
+    @property
+    def fill_value(self) -> np.generic:
+        return self.source.fill_value
+
+    @property
+    def chunk_shape(self) -> Index:
+        """What is decoded in one piece: chunks, or the inner chunks of a client's shards."""
+        return self.source.grid.chunk_shape
+
+    @property
+    def nbytes(self) -> int:
+        return Box.whole(self.shape).size * self.dtype.itemsize
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of the voxel size in space."""
+        return next((a.unit for a in reversed(self.axes) if a.type == "space" and a.unit), None)
+
+    @property
+    def derived(self) -> bool:
+        """Whether volfs computes this level from the one above: it cannot be written, only s0 can."""
+        return isinstance(self.source, DerivedBlocks)
+
+    @property
+    def writable(self) -> bool:
+        return self.snapshot.writable and not self.derived
+
+    def __repr__(self) -> str:
+        return f"<Level {self.name} of {self.snapshot.ref}:{self.array.path or '/'} {self.dtype} {self.shape}>"
+
+    # -- voxels -------------------------------------------------------------------------------------------------
+
+    def read(self, box: Box, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """The voxels of a box, shape `box.shape`, into `out` if given. Blocking; uses all cores.
+
+        Raises BadInput for a box outside the level, Damaged or Held if a chunk it crosses has no right voxels.
+        """
+        return self.reader.read(box, out)
+
+    def read_cached(self, box: Box) -> npt.NDArray[Any] | None:
+        """The voxels if they can be had without any I/O, else None."""
+        return self.reader.read_cached(box)
+
+    def prefetch(self, box: Box) -> Ahead:
+        """Decode what a box crosses in the background; set `cancelled` of the result to have it left."""
+        return self.reader.prefetch(box)
+
+    def write(self, box: Box, voxels: npt.ArrayLike) -> None:
+        """Put voxels into a box of a branch. Chunks that are only crossed keep their other voxels.
+
+        Raises BadInput for another shape or type (labels: any unsigned type whose values fit), ReadOnly in a version,
+        NotAllowed in a level that follows s0.
+        """
+        if not self.snapshot.writable:
+            raise ReadOnly(f"{self.snapshot.ref} cannot be written")
+        if self.derived:
+            raise NotAllowed(f"{self.name} is computed from s0: write s0")
+        assert isinstance(self.source, StoredBlocks)
+        array = conforming(voxels, box, self.dtype, self.is_label)
+        lock = self._context.array_lock(self.snapshot, self.array.path)
+        BoxWriter(self.snapshot, self.source, self.reader, self._context.workers, lock).write(box, array)
+
+    # -- like an array ------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: object) -> Any:
+        """Numpy's basic indexing: integers, slices with steps, an ellipsis. Always a copy."""
+        selection = select(key, self.shape)
+        if selection.contiguous:
+            return self.read(selection.box)[selection.squeeze]
+        result = np.empty(tuple(len(r) for r in selection.ranges), self.dtype)
+        for place, piece in selection.pieces(self.chunk_shape):
+            result[place] = self.read(piece.box)[piece.view]
+        return result[selection.squeeze]
+
+    def __setitem__(self, key: object, value: npt.ArrayLike) -> None:
+        """Write a contiguous selection; the value is broadcast, a plain Python number is taken in the level's type."""
+        selection = select(key, self.shape)
+        if not selection.contiguous:
+            raise BadInput("only contiguous boxes can be written: use steps of 1")
+        if isinstance(value, bool | int | float | complex):
+            try:
+                value = np.asarray(value, self.dtype)
+            except (OverflowError, TypeError, ValueError) as error:
+                raise BadInput(f"{value!r} is no {self.dtype}: {error}") from None
+        array = np.asarray(value)
+        try:
+            array = np.broadcast_to(array, selection.shape)
+        except ValueError:
+            raise BadInput(f"voxels have the shape {array.shape}, {selection.shape} is needed") from None
+        self.write(selection.box, array.reshape(selection.box.shape))
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("a level is not in memory: it can only be copied into an array")
+        return np.asarray(self.read(Box.whole(self.shape)), dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    # -- what changed -------------------------------------------------------------------------------------------
+
+    def newest(self, box: Box) -> int:
+        """Time (ns) of the newest change to any chunk that a box crosses, or to the array's metadata."""
+        keys = self.source.keys.chunks(box)
+        stored = keys.intersect(Box.whole(self.array.meta.grid.grid_shape))
+        newest = max(self.array.mtime_ns, 0 if stored.empty else self.array.newest_in(stored))
+        if (above := self._above) is not None:
+            for part in self._dirty_within(keys):
+                newest = max(newest, above.newest(finer_box(part, self.factors, above.shape)))
+        return newest
+
+    def newest_along(self, axes: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """The same for every chunk index along some axes, over all others: one look-up for a whole directory.
+
+        The result has one dimension per axis of `axes`; voxel i lies in chunk `i // key_shape[axis]`.
+        """
+        stored = self.array.newest(axes)
+        grid = tuple(self.source.keys.grid_shape[a] for a in axes)
+        newest = np.full(grid, self.array.mtime_ns, np.int64)
+        common = tuple(slice(0, min(a, b)) for a, b in zip(grid, stored.shape, strict=True))
+        newest[common] = np.maximum(newest[common], stored[common])
+        above, dirty = self._above, self.derived_keys()
+        if above is None or not dirty:
+            return newest
+        finer = above.newest_along(axes)
+        for at in {tuple(key[a] for a in axes) for key in dirty}:
+            under = tuple(
+                slice(i * n * f // m, -(-min((i + 1) * n * f, size) // m))
+                for i, n, f, m, size in zip(
+                    at,
+                    (self.key_shape[a] for a in axes),
+                    (self.factors[a] for a in axes),
+                    (above.key_shape[a] for a in axes),
+                    (above.shape[a] for a in axes),
+                    strict=True,
+                )
+            )
+            newest[at] = max(int(newest[at]), int(finer[under].max(initial=0)))
+        return newest
+
+    @property
+    def key_shape(self) -> Index:
+        """What one key holds: the chunk shape, or the client's shard shape. :meth:`newest_along` counts in these."""
+        return self.source.keys.chunk_shape
+
+    def stamp(self, box: Box) -> Hashable:
+        """Equal stamps of a box mean equal voxels (and shape, type and fill value); in a version it never changes."""
+        fixed = (self.shape, self.dtype.str, self.fill_value.tobytes(), self.factors)
+        if is_version(self.snapshot):
+            return (self.snapshot.ref, *fixed)
+        keys = self.source.keys.chunks(box)
+        if keys.size > _STAMPED_KEYS:
+            return (self.snapshot.generation(), *fixed)
+        digest = hashlib.blake2b(digest_size=16)
+        entries: Mapping[Index, Any] = {} if keys.empty else self.source.find(self.source.grid.chunks(box))
+        for key in self.source.keys.iter(keys):
+            entry = entries.get(key)
+            if entry is not None:
+                name = entry.stamp if isinstance(entry, Recipe) else entry.token
+                digest.update(repr((key, name)).encode(errors="surrogateescape"))
+        return (digest.digest(), *fixed)
+
+    def derived_keys(self) -> Keys:
+        """Keys whose voxels are computed now, and differ from what is stored: `pyramid.derived_payload` has them."""
+        return self.source.dirty() if isinstance(self.source, DerivedBlocks) else frozenset()
+
+    def cache_stats(self) -> CacheStats:
+        """Counters of the store's block cache."""
+        return self._context.cache.stats()
+
+    def _dirty_within(self, keys: Box) -> Iterator[Box]:
+        return map(self.source.keys.chunk_box, keys_within(self.derived_keys(), keys, self.source.keys))

@@ -1,0 +1,162 @@
+"""Reading boxes of voxels from blocks.
+
+Decided here: which blocks a box crosses, that each is decoded once whoever asks, what goes through the cache and what
+past it, and when to decode ahead. Not here: where blocks come from (:mod:`volfs.volume.blocks`,
+:mod:`volfs.volume.derived`), what stays cached (:mod:`volfs.volume.cache`), who scans (:mod:`volfs.volume.travel`).
+
+A block that is not stored is fill value. A block that fails to load is an error for every box that crosses it, never
+fill value, and no harm to any other.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volfs.errors import BadInput, Busy, NotFound
+from volfs.model.box import Box, Index
+from volfs.volume.blocks import BlockRef, BlockSource
+from volfs.volume.cache import Block, BlockCache
+from volfs.volume.maps import Entries
+from volfs.volume.travel import Ahead, Travel
+from volfs.volume.workers import Workers
+
+Voxels = npt.NDArray[Any]
+
+#: A box larger than this part of the cache is read past it, as far as it covers whole blocks.
+_CACHED_PART = 8
+#: A chunk of a branch can be replaced between being found and being read. It is looked up again this many times.
+_ATTEMPTS = 20
+
+
+class BlockReader:
+    """Reads one level. Thread-safe; holds no voxels itself."""
+
+    def __init__(self, source: BlockSource, cache: BlockCache, workers: Workers) -> None:
+        self.source = source
+        self._cache = cache
+        self._workers = workers
+        block_bytes = max(1, prod(source.grid.chunk_shape) * source.dtype.itemsize)
+        self._travel = Travel(source.grid, cache.max_bytes // 4 // max(1, source.dtype.itemsize))
+        self._large = max(block_bytes, cache.max_bytes // _CACHED_PART)
+
+    def read(self, box: Box, out: Voxels | None = None) -> Voxels:
+        """The voxels of a box inside the array, in parallel. Blocks; may do I/O."""
+        self._check(box)
+        return self.fetch(box, out, scan=box.empty or self._note(box))
+
+    def fetch(self, box: Box, out: Voxels | None = None, *, scan: bool = True) -> Voxels:
+        """The same for readers whose way through the array says nothing: volfs itself."""
+        out = self._prepare(box, out)
+        if box.empty:
+            return out
+        blocks = self.source.grid.chunks(box)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self.read_entries(box, self.source.find(blocks), out, scan=scan)
+            except (NotFound, FileNotFoundError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise Busy(f"the chunks of {box} change faster than they can be read") from error
+        raise AssertionError("unreachable")
+
+    def read_entries(self, box: Box, entries: Entries, out: Voxels | None = None, *, scan: bool = True) -> Voxels:
+        """The same from entries found before: the voxels as they were then, or NotFound if those bytes are gone."""
+        out = self._prepare(box, out)
+        past_cache = out.nbytes > self._large
+
+        def one(coords: Index) -> None:
+            ref = self.source.ref(coords, entries)
+            if ref is None:
+                self._place(out, box, coords, None)
+            elif past_cache and self._load_in_place(ref, out, box, coords):
+                return
+            else:
+                self._place(out, box, coords, self._cache.get_or_make(ref.key, ref.load, scan=scan))
+
+        self._workers.each(one, self.source.grid.iter(self.source.grid.chunks(box)))
+        return out
+
+    def read_cached(self, box: Box) -> Voxels | None:
+        """The voxels if all blocks are in memory, else None. No I/O, no thread hop: fit for an event loop."""
+        self._check(box)
+        blocks = self.source.grid.chunks(box)
+        entries = self.source.peek(blocks)
+        if entries is None:
+            return None
+        refs = [(coords, self.source.ref(coords, entries)) for coords in self.source.grid.iter(blocks)]
+        keys = [ref.key for _, ref in refs if ref is not None]
+        if not all(key in self._cache for key in keys):
+            return None
+        found = self._cache.get_all(keys, scan=self._note(box))
+        if found is None:
+            return None
+        out = np.empty(box.shape, self.source.dtype)
+        present = iter(found)
+        for coords, ref in refs:
+            self._place(out, box, coords, None if ref is None else next(present))
+        return out
+
+    def block(self, ref: BlockRef) -> Block:
+        """One block through the cache. Do not write into it."""
+        return self._cache.get_or_make(ref.key, ref.load, scan=True)
+
+    def prefetch(self, box: Box) -> Ahead:
+        """Have the blocks of a box decoded in the background. Set `cancelled` when they are wanted no more."""
+        ahead = Ahead(self.source.grid.chunks(box))
+        self._decode(ahead)
+        return ahead
+
+    def _note(self, box: Box) -> bool:
+        step = self._travel.note(box)
+        if step.ahead is not None:
+            self._decode(step.ahead)
+        return step.scan
+
+    def _decode(self, ahead: Ahead) -> None:
+        def find() -> None:
+            if ahead.cancelled.is_set():
+                return
+            entries = self.source.find(ahead.blocks)
+
+            def one(coords: Index) -> None:
+                if not ahead.cancelled.is_set() and (ref := self.source.ref(coords, entries)) is not None:
+                    self._cache.get_or_make(ref.key, ref.load, scan=True)
+
+            self._workers.each_in_background(one, self.source.grid.iter(ahead.blocks))
+
+        self._workers.in_background(find)
+
+    def _check(self, box: Box) -> None:
+        shape = self.source.grid.shape
+        if len(box.start) != len(shape) or not Box.whole(shape).contains(box):
+            raise BadInput(f"{box} is not inside an array of shape {shape}")
+
+    def _prepare(self, box: Box, out: Voxels | None) -> Voxels:
+        self._check(box)
+        if out is None:
+            return np.empty(box.shape, self.source.dtype)
+        if out.shape != box.shape or out.dtype != self.source.dtype:
+            raise BadInput(f"out is {out.dtype} {out.shape}, must be {self.source.dtype} {box.shape}")
+        return out
+
+    def _place(self, out: Voxels, box: Box, coords: Index, block: Block | None) -> None:
+        inside = self.source.grid.chunk_box(coords).intersect(box)
+        target = inside.relative_to(box.start).slices()
+        if block is None:
+            out[target] = self.source.fill_value
+            return
+        origin = tuple(i * n for i, n in zip(coords, self.source.grid.chunk_shape, strict=True))
+        out[target] = block[inside.relative_to(origin).slices()]
+
+    def _load_in_place(self, ref: BlockRef, out: Voxels, box: Box, coords: Index) -> bool:
+        """Decode a block straight to where it is wanted, if all of it is."""
+        whole = self.source.grid.chunk_box(coords)
+        if whole.shape != self.source.grid.chunk_shape or not box.contains(whole) or ref.key in self._cache:
+            return False
+        target = out[whole.relative_to(box.start).slices()]
+        ref.load(target)
+        self._cache.count_decoded(target.nbytes)
+        return True

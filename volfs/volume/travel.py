@@ -1,0 +1,133 @@
+"""Who scans, and where to: seen from the boxes that are read, nothing else.
+
+A reader that takes plane after plane (a viewer scrolling, `cp -r s0/xy`, a program walking `volume.raw`) is recognised
+by its second plane. Decided here: that its references are a scan's, which must not displace what others keep coming
+back to (:mod:`volfs.volume.cache`), and which slab of blocks it will want next. When it turns, the old guess is
+cancelled. Several readers of one level are told apart by where they are. Memory only; safe inline.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from volfs.model.box import Box, Index
+from volfs.model.grid import ChunkGrid
+
+_READERS = 8
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Blocks worth having soon. `cancelled` is set when the reader went elsewhere."""
+
+    blocks: Box
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one read says: whether it is part of a scan, and what to prefetch, if that is new."""
+
+    scan: bool
+    ahead: Ahead | None = None
+
+
+class _Reader:
+    """One reader's place: the last box, all it has read at that position, and the axis and direction it moves in."""
+
+    __slots__ = ("ahead", "axis", "box", "direction", "plane", "run")
+
+    def __init__(self, box: Box) -> None:
+        self.box = self.plane = box
+        self.axis = -1
+        self.direction = 0
+        self.run = 0
+        self.ahead: Ahead | None = None
+
+    def cancel(self) -> None:
+        if self.ahead is not None:
+            self.ahead.cancelled.set()
+            self.ahead = None
+
+
+class Travel:
+    """The readers of one level. `room` is how many voxels a prefetch may take."""
+
+    def __init__(self, grid: ChunkGrid, room: int) -> None:
+        self._grid = grid
+        self._room = room
+        self._lock = threading.Lock()
+        self._readers: list[_Reader] = []  # most recent first
+
+    def note(self, box: Box) -> Step:
+        """A box was asked for."""
+        with self._lock:
+            for index, reader in enumerate(self._readers):
+                axis = self._moved_along(reader.box, box)
+                if axis is None:
+                    continue
+                self._readers.insert(0, self._readers.pop(index))
+                return self._again(reader, box) if axis < 0 else self._step(reader, box, axis)
+            self._readers.insert(0, _Reader(box))
+            for gone in self._readers[_READERS:]:
+                gone.cancel()
+            del self._readers[_READERS:]
+            return Step(scan=False)
+
+    def _moved_along(self, last: Box, box: Box) -> int | None:
+        """The axis along which the reader went a short way; -1 within one plane; None: this is somebody else.
+
+        Planes are known by the axes on which they are one voxel thin, as one plane may be read in pieces. Among boxes
+        that are not, as programs read whole volumes, the slowest axis that changed counts.
+        """
+        axes = range(box.ndim)
+        thin = [i for i in axes if last.stop[i] - last.start[i] == 1 == box.stop[i] - box.start[i]]
+        moved = [i for i in thin or axes if last.start[i] != box.start[i]]
+        if not moved:
+            return -1
+        axis = moved[0]
+        step = abs(last.start[axis] - box.start[axis])
+        if (thin and len(moved) > 1) or step > max(self._grid.chunk_shape[axis], last.stop[axis] - last.start[axis]):
+            return None
+        return axis
+
+    def _again(self, reader: _Reader, box: Box) -> Step:
+        """More of the same plane: going on in it is a scan, reading the same again is not."""
+        advanced = box.start > reader.box.start
+        reader.box, reader.plane = box, reader.plane.hull(box)
+        return Step(scan=advanced)
+
+    def _step(self, reader: _Reader, box: Box, axis: int) -> Step:
+        direction = 1 if box.start[axis] > reader.box.start[axis] else -1
+        plane, turned = reader.plane, reader.run > 0 and (axis, direction) != (reader.axis, reader.direction)
+        if turned:
+            reader.cancel()
+            reader.run = 0
+        reader.run += 1
+        reader.axis, reader.direction = axis, direction
+        reader.box = reader.plane = box
+        if turned:
+            return Step(scan=False)
+        return Step(scan=True, ahead=self._next_slab(reader, plane.hull(box)) if reader.run > 1 else None)
+
+    def _next_slab(self, reader: _Reader, seen: Box) -> Ahead | None:
+        axis = reader.axis
+        at = reader.box.start[axis] // self._grid.chunk_shape[axis] + reader.direction
+        if not 0 <= at < self._grid.grid_shape[axis]:
+            return None
+        blocks = self._grid.chunks(seen)
+        slab = Box(_with(blocks.start, axis, at), _with(blocks.stop, axis, at + 1))
+        if slab.empty or (reader.ahead is not None and reader.ahead.blocks.contains(slab)):
+            return None
+        voxels = slab.size
+        for n in self._grid.chunk_shape:
+            voxels *= n
+        if voxels > self._room:
+            return None
+        reader.ahead = Ahead(slab)
+        return reader.ahead
+
+
+def _with(index: Index, axis: int, value: int) -> Index:
+    return (*index[:axis], value, *index[axis + 1 :])
