@@ -73,7 +73,7 @@ def select(key: object, shape: Index) -> Selection:
     parts = list(key) if isinstance(key, tuple) else [key]
     ellipses = sum(part is Ellipsis for part in parts)
     if ellipses > 1:
-        raise BadInput("an index can have only one ellipsis")
+        raise IndexError("an index can have only one ellipsis")
     if len(parts) - ellipses > len(shape):
         raise IndexError(f"{len(parts) - ellipses} indices for {len(shape)} axes")
     if not ellipses:
