@@ -4,10 +4,12 @@ A *block* is a decoded chunk (or the inner chunk of a client's shard, or a deriv
 what stays in memory. Not here: what a block is called; keys are made where blocks are decoded, from payload tokens, so
 that versions which share a payload share the block.
 
-Segmented LRU. A block enters on probation; only a reference that is *no part of a scan* promotes it, and only blocks
-on probation make room as long as there are any to spare. So a program that reads a terabyte once, or walks slice by
-slice through it (which touches each block dozens of times in a row), leaves the blocks that others keep coming back to
-where they are. Who scans is known to the reader (:mod:`volfs.volume.travel`), not guessed here.
+Two segments, each in order of last use. A block enters on probation; only a reference that is *no part of a scan*
+promotes it. Blocks on probation make room first, down to a share of their own. So a program that reads a terabyte once,
+or walks slice by slice through it (which touches each block dozens of times in a row), leaves the blocks that others
+keep coming back to where they are. Who scans is known to the reader (:mod:`volfs.volume.travel`), not guessed here.
+The share moves as in ARC (Megiddo and Modha, 2003): asking for a block that left too early enlarges the segment that it
+left, so a slab larger than the share does not thrash beside a hot set that nobody wants any more.
 """
 
 from __future__ import annotations
@@ -18,15 +20,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Block = npt.NDArray[Any]
 
 #: Bookkeeping of one block besides its voxels.
 _OVERHEAD = 512
-#: The part of the cache that blocks referenced more than once may fill.
-_PROTECTED = 0.8
+#: The share of the cache that blocks on probation have at first, and the most that they can win.
+_FIRST_SHARE, _LARGEST_SHARE = 0.25, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,57 @@ class _Flight:
         self.block: Block | None = None
 
 
+class _Segment:
+    """Blocks in order of use, least recent first, and the names of those that left lately."""
+
+    __slots__ = ("blocks", "bytes", "ghost_bytes", "ghosts")
+
+    def __init__(self) -> None:
+        self.blocks: OrderedDict[Hashable, Block] = OrderedDict()
+        self.bytes = 0
+        self.ghosts: OrderedDict[Hashable, int] = OrderedDict()
+        self.ghost_bytes = 0
+
+    def add(self, key: Hashable, block: Block) -> None:
+        self.blocks[key] = block
+        self.bytes += _cost(block)
+
+    def take(self, key: Hashable) -> Block:
+        block = self.blocks.pop(key)
+        self.bytes -= _cost(block)
+        return block
+
+    def evict(self, ghost_bytes: int) -> None:
+        """Let the least recently used block go. Its name stays, within `ghost_bytes`."""
+        key, block = self.blocks.popitem(last=False)
+        cost = _cost(block)
+        self.bytes -= cost
+        self.ghosts[key] = cost
+        self.ghost_bytes += cost
+        while self.ghost_bytes > ghost_bytes:
+            self.ghost_bytes -= self.ghosts.popitem(last=False)[1]
+
+    def lay(self, key: Hashable) -> int:
+        """Forget that `key` left; returns what it cost, 0 if it is not known to have left."""
+        cost = self.ghosts.pop(key, 0)
+        self.ghost_bytes -= cost
+        return cost
+
+    def clear(self) -> None:
+        self.blocks.clear()
+        self.ghosts.clear()
+        self.bytes = self.ghost_bytes = 0
+
+
 class BlockCache:
     """Decoded blocks by key. Thread-safe; nothing here does I/O but the `make` given to :meth:`get_or_make`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max(0, max_bytes)
         self._lock = threading.Lock()
-        self._probation: OrderedDict[Hashable, Block] = OrderedDict()
-        self._protected: OrderedDict[Hashable, Block] = OrderedDict()
-        self._bytes = 0
-        self._protected_bytes = 0
+        self._probation = _Segment()
+        self._protected = _Segment()
+        self._share = int(self._max * _FIRST_SHARE)
         self._flights: dict[Hashable, _Flight] = {}
         self._hits = self._misses = self._decoded = self._decoded_bytes = self._evicted = 0
 
@@ -74,6 +116,7 @@ class BlockCache:
         """Change the bound; what is over it goes at once."""
         with self._lock:
             self._max = max(0, max_bytes)
+            self._share = int(self._max * _FIRST_SHARE)
             self._shrink()
 
     def clear(self) -> None:
@@ -81,7 +124,6 @@ class BlockCache:
         with self._lock:
             self._probation.clear()
             self._protected.clear()
-            self._bytes = self._protected_bytes = 0
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -91,14 +133,14 @@ class BlockCache:
                 self._decoded,
                 self._decoded_bytes,
                 self._evicted,
-                len(self._probation) + len(self._protected),
-                self._bytes,
+                len(self._probation.blocks) + len(self._protected.blocks),
+                self._probation.bytes + self._protected.bytes,
                 self._max,
             )
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
-            return key in self._probation or key in self._protected
+            return key in self._probation.blocks or key in self._protected.blocks
 
     def get(self, key: Hashable, *, scan: bool = False) -> Block | None:
         """The block if it is in memory. `scan`: this reference says nothing about a next one."""
@@ -108,7 +150,7 @@ class BlockCache:
     def get_all(self, keys: list[Hashable], *, scan: bool = False) -> list[Block] | None:
         """All of the blocks, or None if one is missing (which then counts as no reference to any)."""
         with self._lock:
-            if not all(key in self._protected or key in self._probation for key in keys):
+            if not all(key in self._protected.blocks or key in self._probation.blocks for key in keys):
                 return None
             return [block for key in keys if (block := self._find(key, scan)) is not None]
 
@@ -148,26 +190,20 @@ class BlockCache:
             self._decoded_bytes += nbytes
 
     def _find(self, key: Hashable, scan: bool) -> Block | None:
-        block = self._protected.get(key)
+        block = self._protected.blocks.get(key)
         if block is not None:
             if not scan:
-                self._protected.move_to_end(key)
+                self._protected.blocks.move_to_end(key)
             self._hits += 1
             return block
-        block = self._probation.get(key)
+        block = self._probation.blocks.get(key)
         if block is None:
             return None
         self._hits += 1
         if scan:
-            self._probation.move_to_end(key)
-            return block
-        del self._probation[key]
-        self._protected[key] = block
-        self._protected_bytes += _cost(block)
-        while self._protected_bytes > self._max * _PROTECTED and len(self._protected) > 1:
-            old, demoted = self._protected.popitem(last=False)
-            self._protected_bytes -= _cost(demoted)
-            self._probation[old] = demoted
+            self._probation.blocks.move_to_end(key)
+        else:
+            self._protected.add(key, self._probation.take(key))
         return block
 
     def _insert(self, key: Hashable, block: Block) -> None:
@@ -175,22 +211,24 @@ class BlockCache:
         with self._lock:
             self._decoded += 1
             self._decoded_bytes += block.nbytes
-            if _cost(block) > self._max or key in self._probation or key in self._protected:
+            if _cost(block) > self._max or key in self._probation.blocks or key in self._protected.blocks:
                 return
-            self._probation[key] = block
-            self._bytes += _cost(block)
+            if cost := self._probation.lay(key):
+                self._share = min(int(self._max * _LARGEST_SHARE), self._share + cost)
+                self._probation.add(key, block)
+            elif cost := self._protected.lay(key):
+                self._share = max(0, self._share - cost)
+                self._protected.add(key, block)
+            else:
+                self._probation.add(key, block)
             self._shrink()
 
     def _shrink(self) -> None:
-        while self._bytes > self._max:
-            if self._probation:
-                _, block = self._probation.popitem(last=False)
-            else:
-                _, block = self._protected.popitem(last=False)
-                self._protected_bytes -= _cost(block)
-            self._bytes -= _cost(block)
+        while (held := self._probation.bytes + self._protected.bytes) > self._max and held:
+            over = self._probation.bytes > self._share or not self._protected.blocks
+            (self._probation if over else self._protected).evict(self._max)
             self._evicted += 1
 
 
 def _cost(block: Block) -> int:
-    return _OVERHEAD + (block.nbytes if isinstance(block, np.ndarray) else 0)
+    return _OVERHEAD + block.nbytes

@@ -39,9 +39,9 @@ class BlockReader:
         self.source = source
         self._cache = cache
         self._workers = workers
-        block_bytes = max(1, prod(source.grid.chunk_shape) * source.dtype.itemsize)
-        self._travel = Travel(source.grid, cache.max_bytes // 4 // max(1, source.dtype.itemsize))
-        self._large = max(block_bytes, cache.max_bytes // _CACHED_PART)
+        self._block_bytes = prod(source.grid.chunk_shape) * source.dtype.itemsize
+        # A slab that fills more than a quarter of the cache would push out the one that is being read.
+        self._travel = Travel(source.grid, lambda blocks: blocks * self._block_bytes <= cache.max_bytes // 4)
 
     def read(self, box: Box, out: Voxels | None = None) -> Voxels:
         """The voxels of a box inside the array, in parallel. Blocks; may do I/O."""
@@ -65,7 +65,7 @@ class BlockReader:
     def read_entries(self, box: Box, entries: Entries, out: Voxels | None = None, *, scan: bool = True) -> Voxels:
         """The same from entries found before: the voxels as they were then, or NotFound if those bytes are gone."""
         out = self._prepare(box, out)
-        past_cache = out.nbytes > self._large
+        past_cache = out.nbytes > max(self._block_bytes, self._cache.max_bytes // _CACHED_PART)
 
         def one(coords: Index) -> None:
             ref = self.source.ref(coords, entries)

@@ -9,6 +9,7 @@ cancelled. Several readers of one level are told apart by where they are. Memory
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from volfs.model.box import Box, Index
@@ -52,11 +53,11 @@ class _Reader:
 
 
 class Travel:
-    """The readers of one level. `room` is how many voxels a prefetch may take."""
+    """The readers of one level. `fits` says whether so many blocks may be prefetched."""
 
-    def __init__(self, grid: ChunkGrid, room: int) -> None:
+    def __init__(self, grid: ChunkGrid, fits: Callable[[int], bool]) -> None:
         self._grid = grid
-        self._room = room
+        self._fits = fits
         self._lock = threading.Lock()
         self._readers: list[_Reader] = []  # most recent first
 
@@ -120,10 +121,7 @@ class Travel:
         slab = Box(_with(blocks.start, axis, at), _with(blocks.stop, axis, at + 1))
         if slab.empty or (reader.ahead is not None and reader.ahead.blocks.contains(slab)):
             return None
-        voxels = slab.size
-        for n in self._grid.chunk_shape:
-            voxels *= n
-        if voxels > self._room:
+        if not self._fits(slab.size):
             return None
         reader.ahead = Ahead(slab)
         return reader.ahead
