@@ -1,48 +1,46 @@
 """Pyramids that volfs keeps: what a branch shows, and commits, for levels that follow s0.
 
 Decided here: the bytes that must stand at the keys of a derived level (`derived_payload`, `derived_metadata`), so that
-`zarr/` agrees with the voxels. Which keys those are is decided in :mod:`volfs.volume.derived`; a pyramid that another
-program wrote has none. The arithmetic is :func:`volfs.volume.downsample.downsample`.
+`zarr/` agrees with the voxels, and everything that must be written to make them stored ones (`settle`). Which keys
+those are is decided in :mod:`volfs.volume.derived`; a pyramid that another program wrote has none. The arithmetic is
+:func:`volfs.volume.downsample.downsample`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from volfs.model.box import Box, Index
-from volfs.versions.keys import json_key
+from volfs.versions.keys import json_key, node_key
+from volfs.versions.snapshot import Snapshot
 from volfs.volume.context import context_of
-from volfs.volume.derived import DerivedBlocks
+from volfs.volume.derived import DerivedBlocks, Recipe
 from volfs.volume.downsample import downsample, method_for
+from volfs.volume.image import images
 from volfs.volume.level import Level
 
-__all__ = ["derived_metadata", "derived_payload", "downsample", "method_for"]
+__all__ = ["derived_metadata", "derived_payload", "downsample", "method_for", "settle"]
+
+#: Chunks computed before they are handed on: bounds what waits in memory.
+_ROUND = 64
 
 
 def derived_payload(level: Level, coords: Index) -> bytes | None:
     """The bytes that the key at chunk coordinates `coords` of a level must show; None if there must be no such key.
 
-    Only for keys in `level.derived_keys()`: all others are as stored. Computed once per state, then cached. Raises
-    Damaged or Held if what it is computed from does not load.
+    Only for keys in `level.derived_keys()`: all others are as stored (LookupError). Computed once per state, then
+    cached. Raises Damaged or Held if what it is computed from does not load.
     """
     source = level.source
-    if not isinstance(source, DerivedBlocks):
-        raise LookupError(f"{level!r} is not computed from another level")
-    recipe = source.recipe(coords)
+    recipe = source.recipe(coords) if isinstance(source, DerivedBlocks) else None
     if recipe is None:
         raise LookupError(f"{level!r}: chunk {coords} is as it is stored")
-
-    def make() -> np.ndarray:
-        codec = source.stored.codec
-        chunk = codec.filled()
-        voxels = level.reader.read_entries(source.keys.chunk_box(coords), {coords: recipe})
-        chunk[Box.whole(voxels.shape).slices()] = voxels
-        return np.frombuffer(b"" if codec.is_fill(chunk) else codec.encode(chunk), np.uint8)
-
-    key = ("payload", recipe.stamp, coords, source.stored.signature)
-    return context_of(level.snapshot).cache.get_or_make(key, make, scan=True).tobytes() or None
+    return _payload(level, coords, recipe)
 
 
 def derived_metadata(level: Level) -> bytes | None:
@@ -52,3 +50,58 @@ def derived_metadata(level: Level) -> bytes | None:
     document = json.loads(level.snapshot.read(json_key(level.array.path)))
     document["shape"] = list(level.shape)
     return json.dumps(document, indent=2).encode()
+
+
+def settle(snapshot: Snapshot, put: Callable[[str, bytes | None], None]) -> int:
+    """Hand to `put` every key of the managed pyramids that must change, with its bytes, or None if it must go.
+
+    Each level's metadata comes before its chunks. Chunks are computed on all cores; `put` is called from this thread
+    only and may write into the snapshot itself. Returns how many keys there were.
+    """
+    count = 0
+    for image in images(snapshot).values():
+        # All recipes are taken before anything is put: what is put changes the snapshot.
+        pending = [
+            (level, derived_metadata(level), _recipes(level, level.source))
+            for level in image.levels
+            if isinstance(level.source, DerivedBlocks)
+        ]
+        for level, metadata, recipes in pending:
+            if metadata is not None:
+                put(json_key(level.array.path), metadata)
+                count += 1
+            for start in range(0, len(recipes), _ROUND):
+                for coords, payload in _computed(level, recipes[start : start + _ROUND]):
+                    put(node_key(level.array.path, level.array.meta.chunk_key(coords)), payload)
+                    count += 1
+    return count
+
+
+def _recipes(level: Level, source: DerivedBlocks) -> list[tuple[Index, Recipe]]:
+    found = ((coords, source.recipe(coords)) for coords in sorted(level.derived_keys()))
+    return [(coords, recipe) for coords, recipe in found if recipe is not None]
+
+
+def _computed(level: Level, recipes: list[tuple[Index, Recipe]]) -> list[tuple[Index, bytes | None]]:
+    payloads: dict[Index, bytes | None] = {}
+
+    def compute(item: tuple[Index, Recipe]) -> None:
+        payloads[item[0]] = _payload(level, *item)
+
+    context_of(level.snapshot).workers.each(compute, recipes)
+    return sorted(payloads.items())
+
+
+def _payload(level: Level, coords: Index, recipe: Recipe) -> bytes | None:
+    assert isinstance(level.source, DerivedBlocks)
+    source, codec = level.source, level.source.stored.codec
+
+    def make() -> npt.NDArray[Any]:
+        chunk = codec.filled()
+        voxels = level.reader.read_entries(source.keys.chunk_box(coords), {coords: recipe})
+        chunk[Box.whole(voxels.shape).slices()] = voxels
+        return np.frombuffer(b"" if codec.is_fill(chunk) else codec.encode(chunk), np.uint8)
+
+    # No codec encodes a chunk as no bytes, so none stands for a chunk that is not stored.
+    key = ("payload", recipe.stamp, coords, source.stored.signature)
+    return context_of(level.snapshot).cache.get_or_make(key, make, scan=True).tobytes() or None
