@@ -1,0 +1,282 @@
+"""One layer of a working copy on disk: keys that were put, and whiteouts for keys that were removed.
+
+Decided here: how a removal is written down, and what a layer hides. Not here: how layers lie over each other and over
+the head version (:mod:`volfs.versions.union`), when layers are frozen and merged (:mod:`volfs.versions.freezing`), and
+what may be done by whom (:mod:`volfs.versions.working`).
+
+A layer is a directory with ``zarr/``, ``files/`` and ``removed/``. A key that was put is a file or directory under its
+own name. A *whiteout*, an empty file ``removed/KEY``, hides KEY and all that is below it in the layers underneath; its
+mtime is the time of the removal. A whiteout together with a directory KEY is an opaque directory: a new one that shows
+nothing of an older one of that name. Under a whiteout there are no others, so one ``lstat`` answers whether a layer
+hides a key: ENOTDIR, or a file, means that it does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from volfs.storage.layout import WorkingLayout, parse_frozen_dir
+
+SPACES: Final = ("zarr", "files")
+"""The two key spaces: directories that always exist and are never hidden."""
+
+TOP: Final = "top"
+SCRATCH: Final = "tmp"
+"""Where files and layers are prepared and thrown away, beside the layers; emptied whenever a writer takes over."""
+
+RENAME_NOREPLACE: Final = 1
+RENAME_EXCHANGE: Final = 2
+_AT_FDCWD: Final = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A key that a layer puts or removes. ``path`` is the file on disk: the new bytes, or the whiteout."""
+
+    key: str
+    kind: Literal["put", "removed"]
+    size: int
+    mtime_ns: int
+    ino: int
+    path: str
+
+
+class Blocked:
+    """Answer of :meth:`Layer.stat` where an ancestor of the key is a file: nothing below can show through."""
+
+
+BLOCKED: Final = Blocked()
+
+
+class Layer:
+    """One layer. Paths are plain strings: this is the innermost loop of every operation on a branch."""
+
+    __slots__ = ("name", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.name = root.rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        return f"Layer({self.root!r})"
+
+    @property
+    def frozen(self) -> int | None:
+        """The version as which this layer is being committed; None for the top."""
+        return parse_frozen_dir(self.name)
+
+    def path(self, key: str) -> str:
+        """Where a key that was put lies."""
+        return f"{self.root}/{key}"
+
+    def whiteout_path(self, key: str) -> str:
+        """Where the whiteout of a key lies."""
+        return f"{self.root}/removed/{key}"
+
+    def stat(self, key: str) -> os.stat_result | Blocked | None:
+        """What this layer itself has at ``key``."""
+        try:
+            return os.lstat(f"{self.root}/{key}")
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            return BLOCKED
+
+    def hides(self, key: str) -> bool:
+        """Whether this layer hides what the layers below have at ``key``."""
+        try:
+            return not stat.S_ISDIR(os.lstat(f"{self.root}/removed/{key}").st_mode)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            return True
+
+    def removal_time(self, key: str) -> int | None:
+        """When the whiteout that hides ``key``, on it or on an ancestor, was made (ns)."""
+        while key:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = os.lstat(f"{self.root}/removed/{key}")
+                return None if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+            key = key.rpartition("/")[0]
+        return None
+
+    def hidden_in(self, key: str) -> set[str]:
+        """Names in directory ``key`` of the layers below that this layer hides one by one."""
+        try:
+            with os.scandir(f"{self.root}/removed/{key}") as entries:
+                return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def hide(self, key: str, scratch: str, *, after: int = 0) -> None:
+        """Make, or renew, the whiteout of ``key``; its time is later than ``after`` (ns). Takes effect atomically.
+
+        Smaller whiteouts below ``key`` become needless and go. A key under another whiteout needs none.
+        """
+        path = self.whiteout_path(key)
+        if not self._make_room(path):
+            return
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        except FileExistsError:
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                exchange_for_file(path, scratch)
+        now = max(time.time_ns(), after + 1)
+        os.utime(path, ns=(now, now))
+
+    def _make_room(self, path: str) -> bool:
+        """Make the directories that a whiteout lies in; False if one of them is a whiteout itself."""
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            return False
+        return True
+
+    def changes(self, prefix: str = "") -> Iterator[Change]:
+        """Everything this layer itself removes and puts at and below ``prefix``: removals first, then files, sorted.
+
+        A key that is both (a whiteout under a new file or directory) comes twice. Directories are no changes.
+        """
+        for space in SPACES if not prefix else (prefix,):
+            yield from _walk(self.whiteout_path(space), space, "removed")
+        for space in SPACES if not prefix else (prefix,):
+            yield from _walk(self.path(space), space, "put")
+
+    def empty(self) -> bool:
+        """Whether there is nothing in this layer, no empty directory either."""
+        return not any(
+            os.path.isdir(path) and os.listdir(path)
+            for space in SPACES
+            for path in (self.path(space), self.whiteout_path(space))
+        )
+
+
+def _walk(path: str, key: str, kind: Literal["put", "removed"]) -> Iterator[Change]:
+    try:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            if stat.S_ISREG(found.st_mode):
+                size = found.st_size if kind == "put" else 0
+                yield Change(key, kind, size, found.st_mtime_ns, found.st_ino, path)
+            return
+        names = sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        yield from _walk(f"{path}/{name}", f"{key}/{name}", kind)
+
+
+# -- the directories of one working copy ------------------------------------------------------------------------------
+
+
+def layers_of(layout: WorkingLayout) -> tuple[Layer, ...]:
+    """The layers there are now, uppermost first. Between two steps of a freeze there is no top."""
+    root = str(layout.root)
+    try:
+        names = os.listdir(root)
+    except FileNotFoundError:
+        return ()
+    frozen = sorted((n for n in names if parse_frozen_dir(n) is not None), reverse=True)
+    return tuple(Layer(f"{root}/{name}") for name in (*([TOP] if TOP in names else []), *frozen))
+
+
+def scratch_dir(layout: WorkingLayout) -> str:
+    """Where to prepare a file or layer before it is renamed into place."""
+    return f"{layout.root}/{SCRATCH}"
+
+
+def make_layer(layout: WorkingLayout) -> str:
+    """Prepare an empty layer in the scratch directory; returns its path."""
+    path = scratch_name(layout)
+    for part in (*SPACES, *(f"removed/{space}" for space in SPACES)):
+        os.makedirs(f"{path}/{part}")
+    return path
+
+
+def scratch_name(layout: WorkingLayout) -> str:
+    """A new name in the scratch directory."""
+    return f"{layout.root}/{SCRATCH}/{secrets.token_hex(8)}"
+
+
+def rename_noreplace(source: str, target: str) -> None:
+    """rename(2) that fails with FileExistsError if the target exists, whatever it is."""
+    if _renameat2(source, target, RENAME_NOREPLACE):
+        return
+    # Without renameat2 (NFS, some FUSE disks) link is as atomic for files; a directory cannot fall on a file, and
+    # falls on an empty directory at most.
+    if stat.S_ISDIR(os.lstat(source).st_mode):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target)
+    else:
+        os.link(source, target)
+        os.unlink(source)
+
+
+def exchange(one: str, other: str) -> None:
+    """Swap two files or directories, in one step where the disk can."""
+    if not _renameat2(one, other, RENAME_EXCHANGE):
+        aside = f"{one}.aside"
+        os.rename(other, aside)
+        os.rename(one, other)
+        os.rename(aside, one)
+
+
+def exchange_for_file(folder: str, scratch: str) -> None:
+    """Put an empty file in the place of a directory, in one step, and delete the directory."""
+    aside = f"{scratch}/{secrets.token_hex(8)}"
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+    if not _renameat2(aside, folder, RENAME_EXCHANGE):
+        # No exchange on this disk: two steps. What is between them on a crash is written into the name of the
+        # directory's grave, see freezing.settle_scratch.
+        grave = f"{scratch}/hide-{secrets.token_hex(8)}"
+        Path(f"{grave}.path").write_text(os.path.relpath(folder, scratch), "utf-8", "surrogateescape")
+        os.rename(folder, grave)
+        os.rename(aside, folder)
+        os.unlink(f"{grave}.path")
+        aside = grave
+    delete_tree(aside)
+
+
+def delete_tree(path: str) -> None:
+    """Remove a file or a directory with all below it. What is gone already is fine."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    with suppress(FileNotFoundError):
+        for name in os.listdir(path):
+            delete_tree(f"{path}/{name}")
+        os.rmdir(path)
+
+
+def _renameat2(source: str, target: str, flags: int) -> bool:
+    """renameat2(2); False where the kernel or the filesystem does not know the flag."""
+    if _libc_renameat2 is None:
+        return False
+    if _libc_renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), source, None, target)
+
+
+_libc_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+if _libc_renameat2 is not None:
+    _libc_renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    _libc_renameat2.restype = ctypes.c_int

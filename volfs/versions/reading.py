@@ -1,0 +1,153 @@
+"""Looking into a working copy, from any process, with no lock.
+
+Decided here: that layers and head are noted before a look and compared after it, and that a look during which they
+moved is made again. Not here: what one look sees (:mod:`volfs.versions.union`), and changing anything
+(:mod:`volfs.versions.working`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from volfs.errors import Busy, NotFound, WrongKind
+from volfs.storage.layout import WorkingLayout
+from volfs.versions import freezing
+from volfs.versions.layers import Change, Layer, layers_of
+from volfs.versions.lock import BranchLock
+from volfs.versions.pulse import Pulse
+from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
+from volfs.versions.union import Entry, View
+
+_T = TypeVar("_T")
+_Stamp = tuple[object, ...]
+_ATTEMPTS = 1000
+_COPY_BYTES = 8 << 20
+
+
+class WorkingReader:
+    """The reading half of a :class:`~volfs.versions.working.WorkingCopy`. Thread-safe.
+
+    ``lower`` gives the head version as it is now (None: nothing committed). ``branch`` is for messages.
+    """
+
+    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
+        self.layout = layout
+        self.branch = branch
+        self.lock = BranchLock(layout, branch, self._taken)
+        self.pulse = Pulse(layout)
+        self._lower = lower
+        self._mutex = threading.RLock()
+        self._layers: tuple[Layer, ...] = ()
+        self._epoch = 0
+
+    def look(self, see: Callable[[View], _T]) -> _T:
+        """What ``see`` finds in a view that did not change under it."""
+        for _ in range(_ATTEMPTS):
+            view, stamp = self._view()
+            try:
+                result = see(view)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except NotFound:
+                if self._view()[1] == stamp:
+                    raise
+                continue
+            if self._view()[1] == stamp:
+                return result
+        raise Busy(f"the working copy of {self.branch} changes faster than it can be read: try again")
+
+    def view(self) -> View:
+        """The union as it is now, for several looks by somebody who holds the lock."""
+        return self._view()[0]
+
+    def stat(self, key: str) -> KeyInfo | None:
+        """What is at ``key``, or None."""
+        entry = self.look(lambda view: view.entry(key))
+        return None if entry is None else entry.info
+
+    def disk_stat(self, key: str) -> os.stat_result | None:
+        """The stat of what the working copy itself has at ``key``, for its mode and links; None if it has nothing."""
+        entry = self.look(lambda view: view.entry(key))
+        return None if entry is None else entry.st
+
+    def list(self, key: str) -> Listing:
+        """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
+        return self.look(lambda view: view.list(key))
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file; short at its end. Raises NotFound, WrongKind, Damaged."""
+
+        def see(view: View) -> bytes:
+            entry = existing(view, key)
+            if entry.kind == "dir":
+                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            if entry.layer is None:
+                assert view.lower is not None
+                return view.lower.read(key, offset, length)
+            with Path(entry.layer.path(key)).open("rb", buffering=0) as file:
+                return _pread(file.fileno(), offset, length)
+
+        return self.look(see)
+
+    def changes(self, prefix: str = "") -> Iterator[Change]:
+        """What differs from the head version at and below ``prefix``; see :meth:`View.changes`."""
+        return self.view().changes(prefix)
+
+    def _taken(self) -> None:
+        freezing.prepare(self.layout)
+        self._reload()
+
+    def _reload(self) -> None:
+        self._layers = layers_of(self.layout)
+        self._epoch += 1
+
+    def _view(self) -> tuple[View, _Stamp]:
+        """The union now, and what to compare later. Layers come first: see the order of a commit's last steps."""
+        if self.lock.held and self._layers:
+            stamp: _Stamp = (self._epoch,)
+            layers = self._layers
+        else:
+            layers = layers_of(self.layout)
+            top = layers[0].stat("") if layers else None
+            stamp = (*(layer.name for layer in layers), getattr(top, "st_ino", 0))
+        lower = self._lower()
+        head = lower.head if lower is not None else None
+        return View(layers, lower), (*stamp, None if head is None else head.number)
+
+
+def existing(view: View, key: str) -> Entry:
+    """What is at ``key``. NotFound if nothing is."""
+    entry = view.entry(key)
+    if entry is None:
+        raise NotFound(f"{key} does not exist")
+    return entry
+
+
+def pieces(view: View, key: str, entry: Entry) -> Iterator[bytes]:
+    """The bytes of a file, a few MiB at a time."""
+    if entry.layer is not None:
+        with Path(entry.layer.path(key)).open("rb", buffering=0) as file:
+            while piece := file.read(_COPY_BYTES):
+                yield piece
+        return
+    assert view.lower is not None
+    size = entry.info.size
+    for offset in range(0, size, _COPY_BYTES):
+        yield view.lower.read(key, offset, min(_COPY_BYTES, size - offset))
+
+
+def _pread(fd: int, offset: int, length: int | None) -> bytes:
+    if length is None:
+        length = max(0, os.fstat(fd).st_size - offset)
+    data = os.pread(fd, length, offset)
+    while 0 < len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data

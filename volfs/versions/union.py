@@ -1,0 +1,189 @@
+"""The union that a branch shows: its layers over its head version, as overlayfs would give it.
+
+Decided here: what is at a key, and what a directory holds, given a fixed set of layers and a fixed head. Not here: how
+a layer writes things down (:mod:`volfs.versions.layers`), changing anything, and noticing that the layers or the head
+have moved meanwhile (:mod:`volfs.versions.reading`: one look through a view is only right if they have not).
+
+The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
+or has a file there. The head version comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Literal
+
+from volfs.errors import NotFound, WrongKind
+from volfs.versions.layers import BLOCKED, SPACES, Change, Layer
+from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
+
+_DIR_INFO = KeyInfo("dir", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a view has at a key.
+
+    ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the head version does. ``below`` is
+    what shows of the head version: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
+    that a directory is merged from.
+    """
+
+    kind: Literal["file", "dir"]
+    layer: Layer | None
+    st: os.stat_result | None
+    below: KeyInfo | None
+    dirs: tuple[Layer, ...] = ()
+
+    @property
+    def info(self) -> KeyInfo:
+        if self.kind == "file":
+            if self.st is None:
+                assert self.below is not None
+                return self.below
+            return KeyInfo("file", self.st.st_size, self.st.st_mtime_ns)
+        times = [0 if self.st is None else self.st.st_mtime_ns, 0 if self.below is None else self.below.mtime_ns]
+        return KeyInfo("dir", 0, max(times), self.below.version if self.st is None and self.below is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Layers, uppermost first, over a snapshot (None: nothing is committed yet)."""
+
+    layers: tuple[Layer, ...]
+    lower: Snapshot | None
+
+    def entry(self, key: str) -> Entry | None:
+        """What is at ``key``."""
+        first: os.stat_result | None = None
+        dirs: list[Layer] = []
+        below: KeyInfo | None = None
+        for layer in self.layers:
+            found = layer.stat(key)
+            if isinstance(found, os.stat_result):
+                if not stat.S_ISDIR(found.st_mode):
+                    if dirs:
+                        break
+                    return Entry("file", layer, found, None)
+                first = first or found
+                dirs.append(layer)
+            if found is BLOCKED or layer.hides(key):
+                break
+        else:
+            below = self.lower.stat(key) if self.lower is not None else None
+            if below is not None and below.kind == "file":
+                if not dirs:
+                    return Entry("file", None, None, below)
+                below = None
+        if not dirs and below is None:
+            return Entry("dir", None, None, _DIR_INFO) if key in SPACES or not key else None
+        return Entry("dir", dirs[0] if dirs else None, first, below, tuple(dirs))
+
+    def beneath(self, layer: Layer) -> View:
+        """The view below a layer, without what the layer hides of it."""
+        return View(self.layers[self.layers.index(layer) + 1 :], self.lower)
+
+    def shows_head(self, key: str) -> bool:
+        """Whether no layer stands between ``key`` and the head version: what is there, or below, may show."""
+        for layer in self.layers:
+            found = layer.stat(key)
+            if found is BLOCKED or layer.hides(key):
+                return False
+            if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
+                return False
+        return self.lower is not None
+
+    def names(self, key: str) -> dict[str, Layer | KeyInfo]:
+        """Names in directory ``key``, each with the uppermost layer that has it, or what the head version has there.
+
+        Raises NotFound, or WrongKind for a file.
+        """
+        entry = self.entry(key)
+        if entry is None:
+            raise NotFound(f"{key} does not exist")
+        if entry.kind == "file":
+            raise WrongKind(f"{key} is a file")
+        found: dict[str, Layer | KeyInfo] = {}
+        hidden: set[str] = set()
+        for layer in self.layers:
+            if layer in entry.dirs:
+                for name in os.listdir(layer.path(key)):
+                    if name not in hidden:
+                        found.setdefault(name, layer)
+            if layer.hides(key):
+                break
+            hidden |= layer.hidden_in(key)
+        if entry.below is not None and entry.below is not _DIR_INFO and self.lower is not None:
+            for name, info in self.lower.list(key):
+                if name not in hidden:
+                    found.setdefault(name, info)
+        return found
+
+    def list(self, key: str) -> Listing:
+        """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
+        if not key:
+            return [(space, self.entry(space).info) for space in sorted(SPACES)]  # type: ignore[union-attr]
+        listing = []
+        for name, where in sorted(self.names(key).items(), key=itemgetter(0)):
+            if isinstance(where, KeyInfo):
+                listing.append((name, where))
+            elif (entry := self.entry(f"{key}/{name}")) is not None:
+                listing.append((name, entry.info))
+        return listing
+
+    def is_empty(self, key: str) -> bool:
+        """Whether a directory has no entries."""
+        return not self.names(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every file at and below ``prefix``, sorted within each directory; none if it does not exist."""
+        entry = self.entry(prefix)
+        if entry is None:
+            return
+        if entry.kind == "file":
+            yield prefix
+            return
+        try:
+            listing = self.list(prefix)
+        except NotFound:
+            return
+        for name, info in listing:
+            key = f"{prefix}/{name}" if prefix else name
+            if info.kind == "file":
+                yield key
+            else:
+                yield from self.keys(key)
+
+    def changes(self, prefix: str = "") -> Iterator[Change]:
+        """What differs from the head version, as a commit would see it: keys put, and keys removed.
+
+        A removal stands for all that the head version has at and below its key and is only told if there is something.
+        Within a layer removals come before the files of the same place, so a removal and then puts below it mean a
+        directory that was made anew. A file that is put over a file of the same key counts as put only.
+        """
+        for index, layer in enumerate(self.layers):
+            above = self.layers[:index]
+            for change in layer.changes(prefix):
+                if any(_covers(upper, change.key, change.kind) for upper in above):
+                    continue
+                if change.kind == "removed":
+                    gone = self.lower.stat(change.key) if self.lower is not None else None
+                    if gone is None:
+                        continue
+                    if gone.kind == "file":
+                        entry = self.entry(change.key)
+                        if entry is not None and entry.kind == "file":
+                            continue
+                yield change
+
+
+def _covers(upper: Layer, key: str, kind: str) -> bool:
+    """Whether a layer above makes a change of a lower layer moot."""
+    found = upper.stat(key)
+    if found is BLOCKED or upper.hides(key):
+        return True
+    return kind == "put" and isinstance(found, os.stat_result)

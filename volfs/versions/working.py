@@ -1,0 +1,478 @@
+"""The working copy of a branch: a writable directory tree laid over the branch's head version.
+
+Decided here: every operation on keys, with POSIX semantics and errors, and in which order it touches the disk, so that
+a reader in any process, and whoever comes after a crash, sees the state before it or after it. Not here: what the union
+shows (:mod:`volfs.versions.union`), how layers look on disk (:mod:`volfs.versions.layers`), what keys mean as arrays
+(:mod:`volfs.versions.interpret`), and committing (:mod:`volfs.versions.commit`).
+
+Reading needs no lock, in this process or any other (:mod:`volfs.versions.reading`). Changing takes the branch's lock
+(:mod:`volfs.versions.lock`) and a mutex. The mtime of a file grows with every change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
+from volfs.model.names import check_key
+from volfs.storage.files import fsync_dir, no_space, write_all
+from volfs.storage.layout import WorkingLayout
+from volfs.versions import freezing
+from volfs.versions.layers import (
+    RENAME_NOREPLACE,
+    SPACES,
+    Layer,
+    delete_tree,
+    scratch_dir,
+    scratch_name,
+)
+from volfs.versions.openfile import OpenFiles, WorkingFile, raise_mtime
+from volfs.versions.reading import WorkingReader, existing, pieces
+from volfs.versions.snapshot import Snapshot
+from volfs.versions.union import Entry, View
+
+_T = TypeVar("_T")
+_Stamp = tuple[object, ...]
+_ATTEMPTS = 1000
+_COPY_BYTES = 8 << 20
+
+
+class WorkingCopy(WorkingReader):
+    """All that can be done to the keys of a branch. Thread-safe."""
+
+    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
+        super().__init__(layout, branch, lower)
+        self._files = OpenFiles()
+        self._unsynced: set[str] = set()
+
+    def close(self) -> None:
+        """Let go of everything: the lock too, however often it was taken."""
+        with self._mutex:
+            while self.lock.held:
+                self.lock.release()
+            self.pulse.close()
+
+    def open_for_writing(self) -> set[str]:
+        """Keys that somebody has open for writing."""
+        with self._mutex:
+            return self._files.written()
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def open(self, key: str, flags: int, mode: int = 0o644) -> WorkingFile:
+        """Open a file as open(2): the access mode, O_CREAT, O_EXCL and O_TRUNC count.
+
+        A file that is not in the top layer is copied there when opened for writing; empty, if it is truncated.
+        """
+        check_key(key)
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        if not writable and not flags & (os.O_TRUNC | os.O_CREAT):
+            return self._open_reading(key)
+        with self._changing() as view:
+            entry = view.entry(key)
+            path = view.layers[0].path(key)
+            if entry is None:
+                if not flags & os.O_CREAT:
+                    raise NotFound(f"{key} does not exist")
+                self._make_parent(view, key)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.fchmod(fd, _harmless(mode))
+                os.utime(fd, ns=(now := time.time_ns(), now))
+                self._names_changed(key)
+            elif flags & os.O_CREAT and flags & os.O_EXCL:
+                raise AlreadyThere(f"{key} exists")
+            elif entry.kind == "dir":
+                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            elif not writable and not flags & os.O_TRUNC:
+                return self._open_reading(key)
+            else:
+                emptied = bool(flags & os.O_TRUNC)
+                self._copy_up(view, key, entry, emptied=emptied)
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                if emptied:
+                    before = os.fstat(fd)
+                    os.ftruncate(fd, 0)
+                    raise_mtime(fd, before)
+                    self.file_changed(key, linked=before.st_nlink > 1)
+            file = WorkingFile(self, key, fd, None, writable)
+            self._files.add(file)
+            if writable:
+                self.lock.acquire()
+            file.on_close(lambda: self._closed(file, writable))
+            return file
+
+    def put(self, key: str, data: bytes | bytearray | memoryview, *, only_new: bool = False) -> bool:
+        """Make ``data`` the whole content of ``key``, in one step, with the directories it needs.
+
+        With ``only_new`` a key that exists stays as it is, and the answer is False.
+        """
+        check_key(key)
+        with self._changing() as view:
+            entry = view.entry(key)
+            if entry is not None and entry.kind == "dir":
+                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            if entry is not None and only_new:
+                return False
+            temporary = scratch_name(self.layout)
+            with no_space(f"writing {key}"):
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                try:
+                    write_all(fd, data)
+                    after = 0 if entry is None else entry.info.mtime_ns
+                    os.utime(fd, ns=(now := max(time.time_ns(), after + 1), now))
+                    self._make_parent(view, key, all_missing=True)
+                    os.rename(temporary, view.layers[0].path(key))
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(temporary)
+                    raise
+                finally:
+                    os.close(fd)
+            self._files.removed(key)
+            self._names_changed(key)
+            return True
+
+    def truncate(self, key: str, size: int) -> None:
+        """truncate(2)."""
+        with self.open(key, os.O_WRONLY | (os.O_TRUNC if size == 0 else 0)) as file:
+            if size:
+                file.truncate(size)
+
+    def unlink(self, key: str) -> None:
+        """Remove a file."""
+        check_key(key)
+        with self._changing() as view:
+            entry = existing(view, key)
+            if entry.kind == "dir":
+                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            self._remove_name(view, key, entry)
+            self._files.removed(key)
+            self._names_changed(key)
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name. One that is only in the head version is copied up first."""
+        check_key(source)
+        check_key(target)
+        with self._changing() as view:
+            entry = existing(view, source)
+            if entry.kind == "dir":
+                raise NotAllowed(f"{source} is a directory: it cannot have a second name")
+            if view.entry(target) is not None:
+                raise AlreadyThere(f"{target} exists")
+            top = view.layers[0]
+            self._make_parent(view, target)
+            self._copy_up(view, source, entry)
+            os.link(top.path(source), top.path(target))
+            self._names_changed(target)
+
+    def rename(self, source: str, target: str, flags: int = 0) -> None:
+        """rename(2), or renameat2(2) with RENAME_NOREPLACE.
+
+        A file's inode and times stay. A directory that a lower layer shows cannot move: EXDEV, as in overlayfs.
+        """
+        check_key(source)
+        check_key(target)
+        if flags & ~RENAME_NOREPLACE:
+            raise BadInput("a branch renames one name at a time: exchanging is not possible")
+        with self._changing() as view:
+            moving, there = existing(view, source), view.entry(target)
+            if there is not None and flags & RENAME_NOREPLACE:
+                raise AlreadyThere(f"{target} exists")
+            if target.startswith(f"{source}/"):
+                raise BadInput(f"{source} cannot move into itself")
+            if source == target or _same_file(moving, there):
+                return
+            self._make_parent(view, target)
+            if moving.kind == "dir":
+                self._rename_dir(view, source, target, moving, there)
+            else:
+                self._rename_file(view, source, target, moving, there)
+
+    def utimens(self, key: str, atime_ns: int, mtime_ns: int) -> None:
+        """Set times, as utimensat(2)."""
+        self._set(key, lambda path: os.utime(path, ns=(atime_ns, mtime_ns)))
+
+    def chmod(self, key: str, mode: int) -> None:
+        """Keep the permission bits. The owner's are always there: volfs itself must get at the file."""
+        entry = self.look(lambda view: existing(view, key))
+        folder = entry.kind == "dir"
+        mode = _harmless(mode, folder=folder)
+        if mode != (stat.S_IMODE(entry.st.st_mode) if entry.st else 0o755 if folder else 0o644):
+            self._set(key, lambda path: os.chmod(path, mode))
+
+    # -- directories ----------------------------------------------------------------------------------------------
+
+    def mkdir(self, key: str, mode: int = 0o755) -> None:
+        """Make a directory; where one was removed, an empty new one."""
+        check_key(key)
+        with self._changing() as view:
+            if view.entry(key) is not None:
+                raise AlreadyThere(f"{key} exists")
+            self._make_parent(view, key)
+            path = view.layers[0].path(key)
+            os.mkdir(path)
+            os.chmod(path, _harmless(mode, folder=True))
+            self._restructured(key)
+
+    def rmdir(self, key: str) -> None:
+        """Remove a directory that shows nothing: WrongKind (ENOTEMPTY) otherwise."""
+        check_key(key)
+        with self._changing() as view:
+            entry = existing(view, key)
+            if entry.kind == "file":
+                raise WrongKind(f"{key} is a file")
+            if not view.is_empty(key):
+                raise WrongKind(f"{key} is not empty", errno=errno.ENOTEMPTY)
+            self._remove_name(view, key, entry)
+            self._restructured(key)
+
+    def remove_tree(self, key: str) -> None:
+        """Remove a key and everything below it, in one step for whoever looks. A key that is not there is fine."""
+        with self._changing() as view:
+            if key in SPACES:
+                for name in view.names(key):
+                    self.remove_tree(f"{key}/{name}")
+                return
+            check_key(key)
+            entry = view.entry(key)
+            if entry is not None:
+                self._remove_name(view, key, entry)
+                self._files.removed_tree(key)
+                self._restructured(key)
+
+    # -- durability -----------------------------------------------------------------------------------------------
+
+    def sync_names(self, key: str) -> None:
+        """Make the name of ``key`` and of the directories above it durable."""
+        self.fsync_dir(key.rpartition("/")[0])
+
+    def fsync_dir(self, key: str) -> None:
+        """fsync of a directory: its names and removals are durable, and so is its own name."""
+        with self._mutex:
+            layers = self._view()[0].layers
+            while key:
+                if key in self._unsynced:
+                    for path in [p for layer in layers for p in (layer.path(key), layer.whiteout_path(key))]:
+                        with suppress(FileNotFoundError, NotADirectoryError):
+                            fsync_dir(Path(path))
+                    self._unsynced.discard(key)
+                key = key.rpartition("/")[0]
+
+    # -- committing and discarding --------------------------------------------------------------------------------
+
+    def freeze(self, number: int, leave: Iterable[str] = ()) -> None:
+        """Put what there is aside as the layer that version ``number`` is made of; see :func:`freezing.freeze`."""
+        self._rearrange(lambda: freezing.freeze(self.layout, number, leave))
+
+    def merge_back(self, number: int) -> None:
+        """Undo :meth:`freeze`: the commit did not happen. See :func:`freezing.merge_back`."""
+        self._rearrange(lambda: freezing.merge_back(self.layout, number))
+
+    def drop(self, number: int) -> None:
+        """Forget the frozen layer: version ``number`` is the head, and readers can see it."""
+
+        def in_head(key: str) -> bool:
+            lower = self._lower()
+            return lower is not None and lower.stat(key) is not None
+
+        self._rearrange(lambda: freezing.drop(self.layout, number, in_head))
+
+    def frozen_layer(self, number: int) -> Layer:
+        """The layer that version ``number`` is being made of: ``layer.changes()`` is what to commit."""
+        return Layer(str(self.layout.frozen(number).root))
+
+    def discard(self, prefix: str = "") -> None:
+        """Go back to the head version at and below ``prefix``. Busy while a commit is under way."""
+        with self._changing() as view:
+            top, *frozen = view.layers
+            if frozen:
+                raise Busy(f"{self.branch} is being committed: discard once that is done")
+            if prefix not in ("", *SPACES):
+                check_key(prefix)
+            for key in (prefix,) if prefix else SPACES:
+                freezing.uncover(self.layout, top, view.beneath(top), key)
+                freezing.forget(self.layout, top, key)
+            self._restructured(prefix)
+
+    # -- what other modules tell ----------------------------------------------------------------------------------
+
+    def file_changed(self, key: str, *, linked: bool) -> None:
+        """Somebody changed the bytes or times of a file of the top layer."""
+        self.pulse.beat("" if linked else key)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self) -> Iterator[View]:
+        with self._mutex, self.lock.hold(), no_space("in the working copy"):
+            yield self.view()
+
+    def _rearrange(self, move: Callable[[], None]) -> None:
+        with self._changing():
+            try:
+                move()
+            finally:
+                self._reload()
+                self._restructured("")
+
+    def _open_reading(self, key: str) -> WorkingFile:
+        def see(view: View) -> WorkingFile:
+            entry = existing(view, key)
+            if entry.kind == "dir":
+                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            if entry.layer is not None:
+                fd = os.open(entry.layer.path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                return WorkingFile(self, key, fd, None, False)
+            assert view.lower is not None and entry.below is not None
+            return WorkingFile(self, key, None, (view.lower, entry.below), False)
+
+        # The mutex: a copy-up must either see this file among the open ones, or come before it was opened.
+        with self._mutex:
+            file = self.look(see)
+            self._files.add(file)
+        file.on_close(lambda: self._closed(file, False))
+        return file
+
+    def _closed(self, file: WorkingFile, writable: bool) -> None:
+        with self._mutex:
+            self._files.discard(file)
+        if writable:
+            self.lock.release()
+
+    def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
+        """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
+        parent = key.rpartition("/")[0]
+        above = parent
+        while above not in SPACES:
+            entry = view.entry(above)
+            if entry is not None and entry.kind == "file":
+                raise WrongKind(f"{above} is a file")
+            if entry is not None:
+                break
+            if not all_missing:
+                raise NotFound(f"{above} does not exist")
+            above = above.rpartition("/")[0]
+        os.makedirs(view.layers[0].path(parent), exist_ok=True)
+        while parent and parent not in self._unsynced:
+            self._unsynced.add(parent)
+            parent = parent.rpartition("/")[0]
+
+    def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
+        """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
+
+        What was never changed must not be lost to a loss of power: the copy is on disk before it has its name.
+        """
+        top = view.layers[0]
+        if entry.layer is top:
+            if target is not None:
+                os.rename(top.path(key), top.path(target))
+            return
+        mtime = entry.info.mtime_ns
+        temporary = scratch_name(self.layout)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if not emptied:
+                for piece in pieces(view, key, entry):
+                    write_all(fd, piece)
+            os.fchmod(fd, 0o644 if entry.st is None else stat.S_IMODE(entry.st.st_mode))
+            os.utime(fd, ns=(mtime, mtime))
+            if not emptied:
+                os.fsync(fd)
+            self._make_parent(view, target or key)
+            os.rename(temporary, top.path(target or key))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+        for file in self._files.at(key):
+            file.attach(os.open(top.path(target or key), (os.O_RDWR if file.writable else os.O_RDONLY) | os.O_CLOEXEC))
+        self._names_changed(target or key)
+
+    def _remove_name(self, view: View, key: str, entry: Entry) -> None:
+        """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
+        top = view.layers[0]
+        self._hide_below(view, key, entry.info.mtime_ns)
+        if top.stat(key) is not None:
+            if entry.kind == "file":
+                os.unlink(top.path(key))
+            else:
+                grave = scratch_name(self.layout)
+                os.rename(top.path(key), grave)
+                delete_tree(grave)
+
+    def _hide_below(self, view: View, key: str, after: int) -> None:
+        """Hide what the layers below the top, and the head, have at ``key``."""
+        top = view.layers[0]
+        if not top.hides(key) and view.beneath(top).entry(key) is None:
+            return
+        top.hide(key, scratch_dir(self.layout), after=after)
+        self._unsynced.add(key.rpartition("/")[0])
+
+    def _rename_file(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
+        if there is not None and there.kind == "dir":
+            raise WrongKind(f"{target} is a directory", errno=errno.EISDIR)
+        self._files.removed(target)
+        self._copy_up(view, source, moving, target=target)
+        self._hide_below(view, source, moving.info.mtime_ns)
+        self._files.renamed(source, target)
+        self._names_changed(source)
+        self._names_changed(target)
+
+    def _rename_dir(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
+        top = view.layers[0]
+        if there is not None and there.kind == "file":
+            raise WrongKind(f"{target} is a file")
+        if there is not None and not view.is_empty(target):
+            raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
+        if moving.dirs != (top,) or moving.below is not None:
+            raise NotAllowed(f"{source} is in the head version: copy it, then remove it", errno=errno.EXDEV)
+        self._hide_below(view, target, 0)
+        os.rename(top.path(source), top.path(target))
+        self._files.renamed(source, target)
+        self._restructured(source)
+        self._restructured(target)
+
+    def _set(self, key: str, apply: Callable[[str], None]) -> None:
+        check_key(key)
+        with self._changing() as view:
+            entry = existing(view, key)
+            path = view.layers[0].path(key)
+            if entry.kind == "dir":
+                os.makedirs(path, exist_ok=True)
+            else:
+                self._copy_up(view, key, entry)
+            apply(path)
+            self.file_changed(key, linked=os.lstat(path).st_nlink > 1 and entry.kind == "file")
+
+    def _names_changed(self, key: str) -> None:
+        self._unsynced.add(key.rpartition("/")[0])
+        self.pulse.beat(key)
+
+    def _restructured(self, prefix: str) -> None:
+        self._unsynced.add(prefix.rpartition("/")[0])
+        self.pulse.beat(prefix, below=True)
+
+
+def _same_file(one: Entry, other: Entry | None) -> bool:
+    """Whether two names are hard links of one file: rename(2) then does nothing."""
+    return (
+        other is not None
+        and one.st is not None
+        and other.st is not None
+        and one.kind == "file"
+        and one.layer is other.layer
+        and one.st.st_ino == other.st.st_ino
+    )
+
+
+def _harmless(mode: int, *, folder: bool = False) -> int:
+    return (stat.S_IMODE(mode) & 0o777) | (0o700 if folder else 0o600)
