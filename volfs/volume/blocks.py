@@ -131,11 +131,14 @@ class StoredBlocks(BlockSource):
         self.per_key = tuple(k // b for k, b in zip(self.keys.chunk_shape, self.grid.chunk_shape, strict=True))
         # The same bytes decode alike under the same type, shape and codecs. Where chunks may be missing inside a
         # shard, the fill value takes part.
-        self.signature = (
-            meta.dtype.str,
-            meta.chunk_shape,
-            json.dumps(meta.codecs, sort_keys=True),
-            meta.fill_value.tobytes() if sharding is not None else b"",
+        # One string, because a string remembers its hash.
+        self.signature = repr(
+            (
+                meta.dtype.str,
+                meta.chunk_shape,
+                json.dumps(meta.codecs, sort_keys=True),
+                meta.fill_value.tobytes() if sharding is not None else None,
+            )
         )
         self._stored = ChunkGrid(meta.shape, meta.chunk_shape).grid_shape
         self._shards = memory.shards

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,11 @@ class BlockCache:
         with self._lock:
             return key in self._probation.blocks or key in self._protected.blocks
 
+    def has_all(self, keys: Iterable[Hashable]) -> bool:
+        """Whether all of the blocks are in memory; counts as no reference to any."""
+        with self._lock:
+            return self._has_all(keys)
+
     def get(self, key: Hashable, *, scan: bool = False) -> Block | None:
         """The block if it is in memory. `scan`: this reference says nothing about a next one."""
         with self._lock:
@@ -150,7 +155,7 @@ class BlockCache:
     def get_all(self, keys: list[Hashable], *, scan: bool = False) -> list[Block] | None:
         """All of the blocks, or None if one is missing (which then counts as no reference to any)."""
         with self._lock:
-            if not all(key in self._protected.blocks or key in self._probation.blocks for key in keys):
+            if not self._has_all(keys):
                 return None
             return [block for key in keys if (block := self._find(key, scan)) is not None]
 
@@ -188,6 +193,10 @@ class BlockCache:
         with self._lock:
             self._decoded += 1
             self._decoded_bytes += nbytes
+
+    def _has_all(self, keys: Iterable[Hashable]) -> bool:
+        protected, probation = self._protected.blocks, self._probation.blocks
+        return all(key in protected or key in probation for key in keys)
 
     def _find(self, key: Hashable, scan: bool) -> Block | None:
         block = self._protected.blocks.get(key)

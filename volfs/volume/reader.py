@@ -10,6 +10,8 @@ fill value, and no harm to any other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -18,13 +20,16 @@ import numpy.typing as npt
 
 from volfs.errors import BadInput, Busy, NotFound
 from volfs.model.box import Box, Index
-from volfs.volume.blocks import BlockRef, BlockSource
-from volfs.volume.cache import Block, BlockCache
+from volfs.volume.blocks import BlockSource
+from volfs.volume.cache import BlockCache
 from volfs.volume.maps import Entries
 from volfs.volume.travel import Ahead, Travel
 from volfs.volume.workers import Workers
 
 Voxels = npt.NDArray[Any]
+
+#: Block coordinates, the part of the result that comes from it, and the part of the block that is.
+_Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
 
 #: A box larger than this part of the cache is read past it, as far as it covers whole blocks.
 _CACHED_PART = 8
@@ -67,16 +72,18 @@ class BlockReader:
         out = self._prepare(box, out)
         past_cache = out.nbytes > max(self._block_bytes, self._cache.max_bytes // _CACHED_PART)
 
-        def one(coords: Index) -> None:
+        def one(part: _Part) -> None:
+            coords, target, within = part
             ref = self.source.ref(coords, entries)
             if ref is None:
-                self._place(out, box, coords, None)
-            elif past_cache and self._load_in_place(ref, out, box, coords):
-                return
+                out[target] = self.source.fill_value
+            elif past_cache and self._is_whole(within) and ref.key not in self._cache:
+                ref.load(out[target])
+                self._cache.count_decoded(self._block_bytes)
             else:
-                self._place(out, box, coords, self._cache.get_or_make(ref.key, ref.load, scan=scan))
+                out[target] = self._cache.get_or_make(ref.key, ref.load, scan=scan)[within]
 
-        self._workers.each(one, self.source.grid.iter(self.source.grid.chunks(box)))
+        self._workers.each(one, self._parts(box))
         return out
 
     def read_cached(self, box: Box) -> Voxels | None:
@@ -86,22 +93,18 @@ class BlockReader:
         entries = self.source.peek(blocks)
         if entries is None:
             return None
-        refs = [(coords, self.source.ref(coords, entries)) for coords in self.source.grid.iter(blocks)]
-        keys = [ref.key for _, ref in refs if ref is not None]
-        if not all(key in self._cache for key in keys):
+        parts = [(self.source.ref(coords, entries), target, within) for coords, target, within in self._parts(box)]
+        keys = [ref.key for ref, _, _ in parts if ref is not None]
+        if not self._cache.has_all(keys):
             return None
         found = self._cache.get_all(keys, scan=self._note(box))
         if found is None:
             return None
         out = np.empty(box.shape, self.source.dtype)
         present = iter(found)
-        for coords, ref in refs:
-            self._place(out, box, coords, None if ref is None else next(present))
+        for ref, target, within in parts:
+            out[target] = self.source.fill_value if ref is None else next(present)[within]
         return out
-
-    def block(self, ref: BlockRef) -> Block:
-        """One block through the cache. Do not write into it."""
-        return self._cache.get_or_make(ref.key, ref.load, scan=True)
 
     def prefetch(self, box: Box) -> Ahead:
         """Have the blocks of a box decoded in the background. Set `cancelled` when they are wanted no more."""
@@ -142,21 +145,24 @@ class BlockReader:
             raise BadInput(f"out is {out.dtype} {out.shape}, must be {self.source.dtype} {box.shape}")
         return out
 
-    def _place(self, out: Voxels, box: Box, coords: Index, block: Block | None) -> None:
-        inside = self.source.grid.chunk_box(coords).intersect(box)
-        target = inside.relative_to(box.start).slices()
-        if block is None:
-            out[target] = self.source.fill_value
-            return
-        origin = tuple(i * n for i, n in zip(coords, self.source.grid.chunk_shape, strict=True))
-        out[target] = block[inside.relative_to(origin).slices()]
+    def _parts(self, box: Box) -> Iterator[_Part]:
+        """The blocks that a box inside the array crosses, each with where its part goes and where in it that lies."""
+        axes = []
+        for start, stop, chunk in zip(box.start, box.stop, self.source.grid.chunk_shape, strict=True):
+            axes.append(
+                [
+                    (
+                        i,
+                        slice(max(start, i * chunk) - start, min(stop, (i + 1) * chunk) - start),
+                        slice(max(start - i * chunk, 0), min(stop - i * chunk, chunk)),
+                    )
+                    for i in range(start // chunk, -(-stop // chunk) if stop > start else start // chunk)
+                ]
+            )
+        for combination in product(*axes):
+            coords, target, within = zip(*combination, strict=True)
+            yield coords, target, within
 
-    def _load_in_place(self, ref: BlockRef, out: Voxels, box: Box, coords: Index) -> bool:
-        """Decode a block straight to where it is wanted, if all of it is."""
-        whole = self.source.grid.chunk_box(coords)
-        if whole.shape != self.source.grid.chunk_shape or not box.contains(whole) or ref.key in self._cache:
-            return False
-        target = out[whole.relative_to(box.start).slices()]
-        ref.load(target)
-        self._cache.count_decoded(target.nbytes)
-        return True
+    def _is_whole(self, within: tuple[slice, ...]) -> bool:
+        """Whether that is all of a block, so that it can be decoded straight to where it is wanted."""
+        return all(s.stop - s.start == n for s, n in zip(within, self.source.grid.chunk_shape, strict=True))
