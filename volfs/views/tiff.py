@@ -20,6 +20,7 @@ from volfs.views.plane import PlaneSpec
 SAMPLE_FORMATS = {"u": 1, "b": 1, "i": 2, "f": 3, "c": 6}
 
 _CLASSIC_LIMIT = (1 << 32) - 1
+_HEADER_ROOM = 4096
 _SHORT, _LONG, _RATIONAL, _LONG8 = 3, 4, 5, 16
 _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "I", _LONG8: "Q"}
 
@@ -37,9 +38,7 @@ def layout(plane: PlaneSpec) -> Layout:
     """The slice as a TIFF of exact size."""
     packed = plane.dtype.kind == "b"
     voxels = Voxels(plane.box, plane.order, plane.dtype.newbyteorder("<"), packed=packed)
-    header = _header(plane, voxels.size, big=False)
-    if len(header) + voxels.size > _CLASSIC_LIMIT:
-        header = _header(plane, voxels.size, big=True)
+    header = _header(plane, voxels.size, big=voxels.size + _HEADER_ROOM > _CLASSIC_LIMIT)
     return Layout(Literal(header), voxels)
 
 
@@ -98,7 +97,7 @@ def _directory(tags: list[_Tag], *, big: bool) -> bytes:
     inline, pointer, count = (8, "Q", "Q") if big else (4, "I", "H")
     start = 16 if big else 8
     head = b"II" + (struct.pack("<HHHQ", 43, 8, 0, start) if big else struct.pack("<HI", 42, start))
-    values_at = start + struct.calcsize(f"<{count}") + len(tags) * (12 + 2 * inline - 4 if big else 12) + inline
+    values_at = start + struct.calcsize(f"<{count}") + len(tags) * (4 + 2 * inline) + inline
     entries, values = b"", b""
     for number, kind, numbers in tags:
         if kind == _LONG8 and not big:

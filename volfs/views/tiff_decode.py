@@ -4,7 +4,8 @@ The page directory is read here first: to tell a file that is still being writte
 it with the slice before anything is allocated, and to refuse what is lossy or means something else than voxels. The
 pixels are then decoded by tifffile. Uncompressed, PackBits and Deflate need nothing else; LZW, Zstandard and LZMA need
 imagecodecs (``volfs[import]``). Palettes are accepted, because ImageJ saves any picture with a lookup table as one:
-the indices are the voxels.
+the indices are the voxels. Pictures where zero is white are refused, but for one-bit masks: there white is True,
+unless tifffile wrote the file, which means the bits themselves whatever the tag says.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def decode(data: bytes | bytearray | memoryview, plane: PlaneSpec) -> np.ndarray
         raise BadInput(f"the TIFF is damaged: {error}") from error
     if plane.has_samples and page.planar:
         picture = np.moveaxis(picture.reshape(plane.samples, plane.rows, plane.columns), 0, -1)
+    if page.inverted:
+        picture = ~picture
     if plane.dtype.kind == "b" and page.dtype.kind != "b":
         top = int(picture.max(initial=0))
         if top > 1 and not np.isin(picture, (0, 255)).all():
@@ -73,6 +76,7 @@ class _Page:
     segments: list[memoryview]
     segment_bytes: int
     pages: int
+    inverted: bool
 
     @property
     def shape(self) -> Index:
@@ -118,6 +122,7 @@ class _Page:
             [view[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)],
             per_row * height,
             pages,
+            depth == 1 and one(262, 1) == 0 and not bytes(tags.get(305, ())).startswith(b"tifffile"),
         )
 
     def check(self, plane: PlaneSpec) -> None:
@@ -128,8 +133,8 @@ class _Page:
         ):
             raise BadInput(f"expected {plane.describe()}, got {describe(self.shape, self.dtype)}")
         if self.pages > 1:
-            raise BadInput(f"expected one picture, got a TIFF of {self.pages} pages")
-        if self.photometric not in (1, 2, 3):
+            raise BadInput(f"expected one picture, got a TIFF of several pages")
+        if self.photometric not in ((0, 1) if self.dtype.kind == "b" else (1, 2, 3)):
             raise BadInput(f"the TIFF is neither gray nor RGB (its photometric interpretation is {self.photometric})")
         name = _COMPRESSIONS.get(self.compression)
         if name is None:
