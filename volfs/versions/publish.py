@@ -1,0 +1,213 @@
+"""How a complete version gets its place: the few steps that make it exist, and what is done when they were cut short.
+
+Decided here: the order of rename, ref and index, all under the dataset's lock, and that a process which dies between
+them leaves a store that the next one mends. Not decided here: how a version is written
+(:mod:`volfs.versions.writer`), nor what becomes of a working copy (:mod:`volfs.versions.commit`).
+
+Under the lock of the dataset:
+
+1. the intent ``versions/.N.publish.json`` is written, naming the branch;
+2. ``.N.partial`` is renamed to ``N``;
+3. the ref of the branch is replaced: **the commit point**;
+4. the catalog indexes the version, in one transaction with its mirror of the ref;
+5. the intent is removed.
+
+Whoever takes the lock and finds an intent knows that its writer is dead, and calls :func:`settle`: a ref that names
+version N means N is committed, so it is indexed; else N never was, and is removed. Nothing that no intent names is
+touched. A partial version whose writer no longer holds the lock inside it is dead too: :func:`remove_dead_partials`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from volfs.errors import Conflict, Damaged, NotFound, VolfsError
+from volfs.model.graph import VersionInfo
+from volfs.storage.crash import crash_point
+from volfs.storage.files import (
+    FileLock,
+    fsync_dir,
+    make_dirs,
+    no_space,
+    read_json,
+    replace_durably,
+    unlink_durably,
+    write_json,
+)
+from volfs.storage.layout import DatasetLayout, parse_partial_dir, parse_publish_intent, parse_version_dir
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+
+TRASH = ".trash"
+"""Ending of a name given to what is being deleted: whatever holds such a name is nobody's any more."""
+
+
+def reserve(layout: DatasetLayout, at_least: int) -> tuple[int, FileLock]:
+    """Take the next free version number, not below ``at_least``: a partial directory and the held lock inside it.
+
+    Call with the dataset's lock held, so that nobody takes the new directory for a dead one before it is locked.
+    """
+    make_dirs(layout.versions)
+    number = max(at_least, 1 + max(_numbers(layout), default=0))
+    with no_space("reserving a version"):
+        layout.partial(number).root.mkdir()
+    lock = FileLock(layout.partial(number).lock)
+    if not lock.try_lock():
+        raise Conflict(f"version v{number} is being written by another process")
+    return number, lock
+
+
+def publish(
+    dataset: Dataset,
+    number: int,
+    lock: FileLock,
+    *,
+    branch: str,
+    expected: int,
+    index: Callable[[], VersionInfo],
+) -> VersionInfo:
+    """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``.
+
+    ``index`` makes the catalog know it. Call with the dataset's lock held. Raises Conflict, and changes nothing, when
+    the branch has moved.
+    """
+    layout = dataset.layout
+    settle(dataset)
+    check_expected(layout, branch, expected)
+    partial, final = layout.partial(number), layout.version(number)
+    intent = layout.publish_intent(number)
+    write_json(intent, {"version": number, "branch": branch})
+    try:
+        partial.lock.unlink(missing_ok=True)
+        fsync_dir(partial.root)
+        replace_durably(partial.root, final.root)
+        crash_point("commit.renamed")
+        write_ref(layout.head(branch), number)
+        crash_point("commit.ref")
+        info = index()
+    except BaseException:
+        # Nobody has seen the version: readers go by the catalog, other writers wait for the lock. If even this fails
+        # (a disk so full that the old ref cannot be written), the intent stays, and the next to come settles it.
+        with suppress(VolfsError, OSError):
+            if read_ref(layout.head(branch)) == number:
+                write_ref(layout.head(branch), expected)
+            _roll_back(layout, number)
+        raise
+    crash_point("commit.indexed")
+    unlink_durably(intent)
+    lock.release()
+    return info
+
+
+def check_expected(layout: DatasetLayout, branch: str, expected: int) -> None:
+    """Raise Conflict unless the branch stands where a commit onto it began."""
+    try:
+        head = read_ref(layout.head(branch))
+    except NotFound:
+        raise Conflict(f"branch {branch!r} was removed meanwhile: nothing was committed") from None
+    if head != expected:
+        moved = f"moved from {_name(expected)} to {_name(head)} meanwhile"
+        raise Conflict(f"branch {branch!r} {moved}: nothing was committed, try again")
+
+
+def settle(dataset: Dataset) -> list[int]:
+    """Finish or undo what processes that died while publishing left. Call with the dataset's lock held.
+
+    Returns the numbers that were rolled forward.
+    """
+    layout = dataset.layout
+    forward = []
+    for number in pending(layout):
+        intent = layout.publish_intent(number)
+        try:
+            branch = str(read_json(intent).get("branch", ""))
+            committed = layout.version(number).root.is_dir() and read_ref(layout.head(branch)) == number
+        except NotFound:
+            committed = False
+        if committed:
+            dataset.index_stored(number)
+            forward.append(number)
+            unlink_durably(intent)
+        else:
+            _roll_back(layout, number)
+    return forward
+
+
+def pending(layout: DatasetLayout) -> list[int]:
+    """Numbers of the versions that an intent to publish names."""
+    return sorted(n for n in map(parse_publish_intent, _names(layout.versions)) if n is not None)
+
+
+def published(layout: DatasetLayout) -> list[int]:
+    """Numbers of the versions on disk, in order, those with an intent to publish left out."""
+    names = _names(layout.versions)
+    unsure = {n for n in map(parse_publish_intent, names) if n is not None}
+    return sorted(n for n in map(parse_version_dir, names) if n is not None and n not in unsure)
+
+
+def remove_dead_partials(layout: DatasetLayout) -> list[int]:
+    """Remove partial versions whose writer is gone. Call with the dataset's lock held. Returns their numbers."""
+    removed = []
+    for name in _names(layout.versions):
+        number = parse_partial_dir(name)
+        if number is not None and not FileLock(layout.partial(number).lock).locked_by_other():
+            delete_tree(layout.partial(number).root)
+            removed.append(number)
+        elif name.endswith(TRASH):
+            shutil.rmtree(layout.versions / name, ignore_errors=True)
+    return removed
+
+
+def delete_tree(path: Path) -> None:
+    """Remove a directory so that it is gone at once under its name, and for good should the process die meanwhile."""
+    trash = path.with_name(f".{path.name.lstrip('.')[:180]}.{secrets.token_hex(4)}{TRASH}")
+    with suppress(FileNotFoundError):
+        replace_durably(path, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def read_ref(path: Path) -> int:
+    """The version that a ref file names. Raises NotFound, or Damaged."""
+    number = read_json(path).get("version")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise Damaged(f'{path} does not name a version: it should read {{"version": 12}}, with the right number')
+    return number
+
+
+def write_ref(path: Path, number: int) -> None:
+    """Make a ref name a version, durably and atomically."""
+    write_json(path, {"version": number})
+
+
+def _roll_back(layout: DatasetLayout, number: int) -> None:
+    delete_tree(layout.version(number).root)
+    delete_tree(layout.partial(number).root)
+    unlink_durably(layout.publish_intent(number))
+
+
+def _numbers(layout: DatasetLayout) -> list[int]:
+    """Every number that is taken: published, partial or between the two."""
+    found = []
+    for name in _names(layout.versions):
+        for parse in (parse_version_dir, parse_partial_dir, parse_publish_intent):
+            number = parse(name)
+            if number is not None:
+                found.append(number)
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _name(number: int) -> str:
+    return f"v{number}" if number else "no version"

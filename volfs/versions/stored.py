@@ -1,0 +1,176 @@
+"""Reading a version's own directory: everything about it, without the catalog.
+
+Decided here: what ``version.json`` says, how it is checked against the manifest beside it, and how a manifest becomes
+the changes that the content id covers. Used by recovery, by rebuilding the catalog and by fsck; readers of data go
+through the catalog. Written by :mod:`volfs.versions.writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from volfs.errors import Damaged, VolfsError
+from volfs.model.box import Index
+from volfs.model.graph import VersionInfo
+from volfs.model.metadata import ArrayMeta, parse_node
+from volfs.storage.files import read_json
+from volfs.storage.layout import VersionLayout
+from volfs.storage.manifest import Manifest, Op
+from volfs.versions.content_id import PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
+from volfs.versions.keys import NODE_JSON, node_key
+
+AS_WRITTEN = "zarr.as-written.json"
+"""The client's own ``zarr.json``, beside the one that says how the chunks are packed."""
+
+_LEAF = {Op.PUT: PUT, Op.TAKE: PUT, Op.REMOVE: REMOVE, Op.REMOVE_SUBTREE: REMOVE_SUBTREE}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """How one array is kept in one version. Shapes in chunks; ``complete``: this version created the array."""
+
+    block_shape: Index
+    shard_chunks: Index
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a version changed. ``bytes`` is that of its own payloads."""
+
+    put: int
+    removed: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """``version.json``: ``info`` has no place in a lineage yet."""
+
+    info: VersionInfo
+    branch: str
+    counts: Counts
+    arrays: Mapping[str, StoredArray]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document. Times are for people; ``time_ns`` counts."""
+        info = self.info
+        when = datetime.fromtimestamp(info.time_ns // 10**9, UTC)
+        return {
+            "version": info.number,
+            "parents": list(info.parents),
+            "branch": self.branch,
+            "author": info.author,
+            "time": when.isoformat().replace("+00:00", "Z"),
+            "time_ns": info.time_ns,
+            "message": info.message,
+            "content_id": info.content_id,
+            "counts": {"put": self.counts.put, "removed": self.counts.removed, "bytes": self.counts.bytes},
+            "arrays": {
+                path: {
+                    "block_shape": list(array.block_shape),
+                    "shard_chunks": list(array.shard_chunks),
+                    "complete": array.complete,
+                }
+                for path, array in sorted(self.arrays.items())
+            },
+        }
+
+
+def read_version(layout: VersionLayout, number: int) -> StoredVersion:
+    """Read ``version.json`` of version ``number``. Raises Damaged, or NotFound if there is none."""
+    doc = read_json(layout.version_json)
+    try:
+        info = VersionInfo(
+            number=_int(doc["version"]),
+            parents=_ints(doc["parents"]),
+            lineage=0,
+            position=0,
+            time_ns=_int(doc["time_ns"]),
+            author=_str(doc["author"]),
+            message=_str(doc["message"]),
+            content_id=_str(doc["content_id"]),
+        )
+        counts = Counts(*(_int(doc["counts"][name]) for name in ("put", "removed", "bytes")))
+        arrays = {
+            path: StoredArray(_ints(array["block_shape"]), _ints(array["shard_chunks"]), bool(array["complete"]))
+            for path, array in doc["arrays"].items()
+        }
+        stored = StoredVersion(info, _str(doc["branch"]), counts, arrays)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{layout.version_json}: not what a version says about itself ({error})") from None
+    if info.number != number:
+        raise Damaged(f"{layout.version_json}: says it is v{info.number}, but lies where v{number} belongs")
+    if any(parent >= number for parent in info.parents):
+        raise Damaged(f"{layout.version_json}: a parent is not older than the version")
+    return stored
+
+
+def read_manifest(layout: VersionLayout) -> Manifest:
+    """Read the manifest. Raises Damaged, or NotFound if there is none."""
+    return Manifest.read(layout.manifest)
+
+
+def array_meta(layout: VersionLayout, path: str) -> ArrayMeta:
+    """What an array's client said about it as of this version, from the copy in the version's directory."""
+    folder = layout.root / node_key(path)
+    for name in (AS_WRITTEN, NODE_JSON):
+        try:
+            meta = parse_node((folder / name).read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, VolfsError) as error:
+            raise Damaged(f"{folder / name}: {error}") from None
+        if isinstance(meta, ArrayMeta):
+            return meta
+    raise Damaged(f"{folder}: no {NODE_JSON} of an array, though the manifest has chunks of one")
+
+
+def count(manifest: Manifest) -> Counts:
+    """How much a manifest changes."""
+    records = manifest.records
+    put = int(np.count_nonzero((records["op"] == Op.PUT) | (records["op"] == Op.TAKE)))
+    own = records["op"] == Op.PUT
+    return Counts(put, len(records) - put, int(records["length"][own].sum()))
+
+
+def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Change]:
+    """The changes a manifest records, as the content id covers them: whole keys, whatever the packing."""
+    records = manifest.records
+    for i in np.flatnonzero(records["ndim"] == 0).tolist():
+        op = Op(int(records["op"][i]))
+        digest = records["sha256"][i].tobytes() if _LEAF[op] == PUT else b""
+        yield Change(key_bytes(manifest.strings[records["name"][i]]), _LEAF[op], digest)
+    for path, rows in manifest.chunks():
+        meta = metas[path]
+        codes = records["op"][rows].tolist()
+        coords = records["chunk"][rows][:, : meta.ndim].tolist()
+        digests = np.ascontiguousarray(records["sha256"][rows]).tobytes()
+        prefix = node_key(path) + "/"
+        for at, (code, chunk) in enumerate(zip(codes, coords, strict=True)):
+            leaf = _LEAF[code]
+            digest = digests[32 * at : 32 * at + 32] if leaf == PUT else b""
+            yield Change((prefix + meta.chunk_key(chunk)).encode(), leaf, digest)
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _ints(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return tuple(map(_int, value))
