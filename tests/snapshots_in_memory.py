@@ -69,6 +69,13 @@ class Array(ArrayNode):
         keys = self.snapshot.keys
         return {c: Payload(keys[k], self.snapshot, k) for c, k in self._keys(chunks).items() if k in keys}
 
+    def changed(self):
+        folder = node_key(self.path) + "/"
+        dataset, number = self.snapshot.dataset, self.snapshot.number
+        now, then = self.snapshot.keys, dataset.version(number).keys if number else {}
+        differing = [k for k in now.keys() | then.keys() if k.startswith(folder) and now.get(k) != then.get(k)]
+        return {c for k in differing if (c := self.meta.parse_chunk_key(k.removeprefix(folder))) is not None}
+
     def newest(self, axes):
         whole = np.zeros(self.meta.grid.grid_shape, np.int64)
         for c in np.ndindex(whole.shape):

@@ -123,7 +123,7 @@ def test_levels_follow_s0_through_any_changes(case, data):
                 voxels[s0.source.keys.chunk_box(coords).slices()] = 0
         elif step == "meddle":
             level = image.levels[-1]
-            coords = tuple(data.draw(st.integers(0, n - 1)) for n in level.array.meta.grid.grid_shape)
+            coords = tuple(data.draw(st.integers(0, n - 1)) for n in level.source.keys.grid_shape)
             key = node_key(level.array.path, level.array.meta.chunk_key(coords))
             codec = ChunkCodec.of(level.array.meta)
             branch.put(key, codec.encode(random_voxels(rng, codec.shape, codec.dtype)))

@@ -196,13 +196,13 @@ class Level:
     # -- what changed -------------------------------------------------------------------------------------------
 
     def newest(self, box: Box) -> int:
-        """Time (ns) of the newest change to any chunk that a box crosses, or to the array's metadata."""
+        """Time (ns) of the newest change to any voxel of a box, as told by the chunks it crosses."""
         keys = self.source.keys.chunks(box)
         stored = keys.intersect(Box.whole(self.array.meta.grid.grid_shape))
-        newest = max(self.array.mtime_ns, 0 if stored.empty else self.array.newest_in(stored))
+        newest = self.array.mtime_ns if stored.empty else self.array.newest_in(stored)
         if (above := self._above) is not None:
-            for part in self._dirty_within(keys):
-                newest = max(newest, above.newest(finer_box(part, self.factors, above.shape)))
+            parts = [box] if self._reshaped else list(self._dirty_within(keys))
+            newest = max((newest, *(above.newest(finer_box(part, self.factors, above.shape)) for part in parts)))
         return newest
 
     def newest_along(self, axes: tuple[int, ...]) -> npt.NDArray[np.int64]:
@@ -214,12 +214,13 @@ class Level:
         grid = tuple(self.source.keys.grid_shape[a] for a in axes)
         newest = np.full(grid, self.array.mtime_ns, np.int64)
         common = tuple(slice(0, min(a, b)) for a, b in zip(grid, stored.shape, strict=True))
-        newest[common] = np.maximum(newest[common], stored[common])
+        newest[common] = stored[common]
         above, dirty = self._above, self.derived_keys()
-        if above is None or not dirty:
+        if above is None or not (dirty or self._reshaped):
             return newest
         finer = above.newest_along(axes)
-        for at in {tuple(key[a] for a in axes) for key in dirty}:
+        changed = np.ndindex(grid) if self._reshaped else {tuple(key[a] for a in axes) for key in dirty}
+        for at in changed:
             under = tuple(
                 slice(i * n * f // m, -(-min((i + 1) * n * f, size) // m))
                 for i, n, f, m, size in zip(
@@ -233,6 +234,11 @@ class Level:
             )
             newest[at] = max(int(newest[at]), int(finer[under].max(initial=0)))
         return newest
+
+    @property
+    def _reshaped(self) -> bool:
+        """Whether the level follows s0 to a shape that its own metadata does not have yet."""
+        return self.derived and self.shape != self.array.meta.shape
 
     @property
     def key_shape(self) -> Index:

@@ -23,6 +23,7 @@ from volfs.volume.derived import DerivedBlocks, Recipe
 from volfs.volume.downsample import downsample, method_for
 from volfs.volume.image import images
 from volfs.volume.level import Level
+from volfs.volume.reader import retrying
 
 __all__ = ["derived_metadata", "derived_payload", "downsample", "method_for", "settle"]
 
@@ -36,11 +37,15 @@ def derived_payload(level: Level, coords: Index) -> bytes | None:
     Only for keys in `level.derived_keys()`: all others are as stored (LookupError). Computed once per state, then
     cached. Raises Damaged or Held if what it is computed from does not load.
     """
-    source = level.source
-    recipe = source.recipe(coords) if isinstance(source, DerivedBlocks) else None
-    if recipe is None:
-        raise LookupError(f"{level!r}: chunk {coords} is as it is stored")
-    return _payload(level, coords, recipe)
+
+    def look_and_read() -> bytes | None:
+        source = level.source
+        recipe = source.recipe(coords) if isinstance(source, DerivedBlocks) else None
+        if recipe is None:
+            raise LookupError(f"{level!r}: chunk {coords} is as it is stored")
+        return _payload(level, coords, recipe)
+
+    return retrying(look_and_read)
 
 
 def derived_metadata(level: Level) -> bytes | None:

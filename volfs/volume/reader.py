@@ -10,10 +10,11 @@ fill value, and no harm to any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from volfs.volume.travel import Ahead, Travel
 from volfs.volume.workers import Workers
 
 Voxels = npt.NDArray[Any]
+T = TypeVar("T")
 
 #: Block coordinates, the part of the result that comes from it, and the part of the block that is.
 _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
@@ -35,6 +37,17 @@ _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
 _CACHED_PART = 8
 #: A chunk of a branch can be replaced between being found and being read. It is looked up again this many times.
 _ATTEMPTS = 20
+
+
+def retrying(look_and_read: Callable[[], T]) -> T:
+    """Do what finds chunks of a branch and then reads them, again if one was replaced in between."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return look_and_read()
+        except (NotFound, FileNotFoundError):
+            # The file is there a moment before the branch says that it changed.
+            time.sleep(min(0.05, 0.0005 * 2**attempt))
+    raise Busy("chunks change faster than they can be read: try again")
 
 
 class BlockReader:
@@ -59,13 +72,7 @@ class BlockReader:
         if box.empty:
             return out
         blocks = self.source.grid.chunks(box)
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self.read_entries(box, self.source.find(blocks), out, scan=scan)
-            except (NotFound, FileNotFoundError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise Busy(f"the chunks of {box} change faster than they can be read") from error
-        raise AssertionError("unreachable")
+        return retrying(lambda: self.read_entries(box, self.source.find(blocks), out, scan=scan))
 
     def read_entries(self, box: Box, entries: Entries, out: Voxels | None = None, *, scan: bool = True) -> Voxels:
         """The same from entries found before: the voxels as they were then, or NotFound if those bytes are gone."""
