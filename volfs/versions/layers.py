@@ -41,14 +41,26 @@ _AT_FDCWD: Final = -100
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key that a layer puts or removes. ``path`` is the file on disk: the new bytes, or the whiteout."""
+    """A key that a layer puts or removes. ``path`` is the file on disk: the new bytes, or the whiteout.
+
+    ``changed_ns`` is when that happened: a file's mtime can be set back, its ctime cannot.
+    """
 
     key: str
     kind: Literal["put", "removed"]
     size: int
     mtime_ns: int
+    changed_ns: int
     ino: int
     path: str
+
+    @classmethod
+    def of(cls, key: str, kind: Literal["put", "removed"], found: os.stat_result, path: str) -> Change:
+        """The change that a file is: of the key's own bytes, or a whiteout."""
+        mtime = found.st_mtime_ns
+        if kind == "removed":
+            return cls(key, kind, 0, mtime, mtime, found.st_ino, path)
+        return cls(key, kind, found.st_size, mtime, max(mtime, found.st_ctime_ns), found.st_ino, path)
 
 
 class Blocked:
@@ -166,8 +178,7 @@ def _walk(path: str, key: str, kind: Literal["put", "removed"]) -> Iterator[Chan
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             if stat.S_ISREG(found.st_mode):
-                size = found.st_size if kind == "put" else 0
-                yield Change(key, kind, size, found.st_mtime_ns, found.st_ino, path)
+                yield Change.of(key, kind, found, path)
             return
         names = sorted(os.listdir(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from volfs.errors import Busy, NotFound, WrongKind
+from volfs.errors import BadName, Busy, NotFound, WrongKind
+from volfs.model.names import check_key
 from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
-from volfs.versions.layers import Change, Layer, layers_of
+from volfs.versions.layers import SPACES, Change, Layer, layers_of
 from volfs.versions.lock import BranchLock
 from volfs.versions.pulse import Pulse
 from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
@@ -67,6 +68,8 @@ class WorkingReader:
 
     def stat(self, key: str) -> KeyInfo | None:
         """What is at ``key``, or None."""
+        if not _possible(key):
+            return None
         entry = self.look(lambda view: view.entry(key))
         return None if entry is None else entry.info
 
@@ -77,10 +80,15 @@ class WorkingReader:
 
     def list(self, key: str) -> Listing:
         """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
+        if not _possible(key):
+            raise NotFound(f"{key} does not exist")
         return self.look(lambda view: view.list(key))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; short at its end. Raises NotFound, WrongKind, Damaged."""
+
+        if not _possible(key):
+            raise NotFound(f"{key} does not exist")
 
         def see(view: View) -> bytes:
             entry = existing(view, key)
@@ -118,6 +126,17 @@ class WorkingReader:
         lower = self._lower()
         head = lower.head if lower is not None else None
         return View(layers, lower), (*stamp, None if head is None else head.number)
+
+
+def _possible(key: str) -> bool:
+    """Whether something can be at ``key``. Keeps names such as ".." from being looked up on disk."""
+    if not key or key in SPACES:
+        return True
+    try:
+        check_key(key)
+    except BadName:
+        return False
+    return True
 
 
 def existing(view: View, key: str) -> Entry:

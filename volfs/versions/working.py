@@ -201,6 +201,7 @@ class WorkingCopy(WorkingReader):
 
     def chmod(self, key: str, mode: int) -> None:
         """Keep the permission bits. The owner's are always there: volfs itself must get at the file."""
+        check_key(key)
         entry = self.look(lambda view: existing(view, key))
         folder = entry.kind == "dir"
         mode = _harmless(mode, folder=folder)
@@ -234,7 +235,10 @@ class WorkingCopy(WorkingReader):
             self._restructured(key)
 
     def remove_tree(self, key: str) -> None:
-        """Remove a key and everything below it, in one step for whoever looks. A key that is not there is fine."""
+        """Remove a key and everything below it, in one step for whoever looks. A key that is not there is fine.
+
+        Of ``zarr`` and ``files`` themselves only the content goes, name by name.
+        """
         with self._changing() as view:
             if key in SPACES:
                 for name in view.names(key):

@@ -1,0 +1,291 @@
+"""A branch: its head version with the uncommitted changes of its working copy, as a snapshot that can be written.
+
+Decided here: what a branch offers, and that every read sees one consistent union of working copy and head. Not decided
+here: the union itself (:mod:`volfs.versions.working`), what files mean as arrays (:mod:`volfs.versions.interpret`,
+:mod:`volfs.versions.branchnode`), and how a commit is made (:mod:`volfs.versions.commit`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from volfs.errors import Busy, NotFound, ReadOnly
+from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.versions.branchnode import BranchArray
+from volfs.versions.chunkmap import ChunkMaps
+from volfs.versions.forward import ask_mount
+from volfs.versions.interpret import Interpreter
+from volfs.versions.keys import json_key
+from volfs.versions.layers import Change
+from volfs.versions.lock import Holder
+from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
+from volfs.versions.status import Action, Status, count_changes, left_behind, rejected_slices
+from volfs.versions.union import View
+from volfs.versions.working import WorkingCopy
+
+if TYPE_CHECKING:
+    from volfs.model.graph import VersionInfo
+    from volfs.versions.dataset import Dataset
+    from volfs.versions.version import Version
+
+Bytes = bytes | bytearray | memoryview
+_Numbers = list[int]  # spelt here, because inside Branch the name ``list`` is a method
+_HOLDER_SECONDS = 0.25
+"""How long an answer about who else may write is believed."""
+
+
+class Branch(Snapshot):
+    """One branch of a dataset. Thread-safe. Made by :meth:`volfs.versions.dataset.Dataset.branch`.
+
+    Operations on single keys with POSIX semantics are those of ``branch.working``. A change takes the writer's lock for
+    its own duration unless the process has it already: :meth:`acquire`, or ``with branch.writing():``.
+    """
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.ref = name
+        self.working = WorkingCopy(dataset.layout.working(name), name, self.head_version)
+        self.interpreter = Interpreter()
+        self.action: Action | None = None
+        self.open_writers: Counter[str] = Counter()
+        self._maps = ChunkMaps(self.working.pulse)
+        self._arrays: dict[str, BranchArray] = {}
+        self._mutex = threading.Lock()
+        self._holder: tuple[float, Holder | None] = (0.0, None)
+
+    def __repr__(self) -> str:
+        return f"<branch {self.ref!r} of {self.dataset!r}>"
+
+    # -- the snapshot -------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:  # type: ignore[override]
+        """Whether changes are possible now: not while a mount of another process writes."""
+        if self.dataset.store.read_only:
+            return False
+        if self.working.lock.held:
+            return True
+        holder = self.holder()
+        return holder is None or holder.mountpoint is None
+
+    @property
+    def head(self) -> VersionInfo | None:
+        number = self._head_number()
+        return self.dataset.info(number) if number else None
+
+    def head_version(self) -> Version | None:
+        """The version that the working copy lies over; None while nothing is committed."""
+        number = self._head_number()
+        return self.dataset.version(number) if number else None
+
+    def generation(self) -> Hashable:
+        return self._head_number(), self.working.pulse.read()
+
+    def stat(self, key: str) -> KeyInfo | None:
+        return self.working.stat(key)
+
+    def list(self, key: str) -> Listing:
+        return self.working.list(key)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self.working.read(key, offset, length)
+
+    def node(self, path: str) -> ArrayNode | GroupNode | None:
+        return self.working.look(lambda view: self._node(view, path))
+
+    def _node(self, view: View, path: str) -> ArrayNode | GroupNode | None:
+        parsed = self.interpreter.node(view, path)
+        if not isinstance(parsed, ArrayMeta | GroupMeta):
+            return None
+        entry = view.entry(json_key(path))
+        mtime_ns = 0 if entry is None else entry.info.mtime_ns
+        if isinstance(parsed, GroupMeta):
+            return GroupNode(path, parsed.attributes, mtime_ns)
+        with self._mutex:
+            array = self._arrays.get(path)
+            if array is None or array.meta is not parsed or array.mtime_ns != mtime_ns:
+                if len(self._arrays) > 4096:
+                    self._arrays.clear()
+                array = self._arrays[path] = BranchArray(self, path, parsed, mtime_ns, self._maps)
+            return array
+
+    def _head_number(self) -> int:
+        number = self.dataset.refs().heads.get(self.ref)
+        if number is None:
+            raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")
+        return number
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def acquire(self, mountpoint: str | None = None) -> None:
+        """Become the branch's only writer, until :meth:`release`. ReadOnly, naming the holder, if there is another."""
+        self._check_writable()
+        self.working.lock.acquire(mountpoint)
+
+    def release(self) -> None:
+        """Undo one :meth:`acquire`."""
+        self.working.lock.release()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only writer for the length of a block; waits some seconds for another that is not a mount."""
+        self._check_writable()
+        return self.working.lock.hold()
+
+    def holder(self) -> Holder | None:
+        """The other process that writes to the branch, if there is one. May be a quarter of a second old."""
+        now = time.monotonic()
+        when, holder = self._holder
+        if now - when > _HOLDER_SECONDS:
+            holder = self.working.lock.holder()
+            self._holder = now, holder
+        return holder
+
+    def put(self, key: str, data: Bytes, *, only_new: bool = False) -> bool:
+        """Make ``data`` the whole content of a key, in one step, with the directories it needs.
+
+        With ``only_new`` a key that is there stays as it is, and the answer is False.
+        """
+        self._check_writable()
+        return self.working.put(key, data, only_new=only_new)
+
+    def delete(self, key: str) -> None:
+        """Remove a file. Raises NotFound."""
+        self._check_writable()
+        self.working.unlink(key)
+
+    def delete_tree(self, key: str) -> None:
+        """Remove a directory or file with all below it, in one step. An array put there later is a new one."""
+        self._check_writable()
+        self.working.remove_tree(key)
+
+    def note_writer(self, key: str, by: int) -> None:
+        """Count somebody who is going to write under ``key`` (+1), or is done (-1), beside those with open files."""
+        with self._mutex:
+            self.open_writers[key] += by
+            if self.open_writers[key] <= 0:
+                del self.open_writers[key]
+
+    def left_behind(self, view: View | None = None) -> frozenset[str]:
+        """Keys and whole directories that a commit now leaves in the working copy: somebody is writing there."""
+        with self._mutex:
+            written = set(self.open_writers)
+        written |= self.working.open_for_writing()
+        return left_behind(self.working.view() if view is None else view, self.interpreter, written)
+
+    def validate(self, key: str) -> str | None:
+        """Why the file at ``key`` is held; None if it can be committed, is committed already, or is not there."""
+
+        def see(view: View) -> str | None:
+            entry = view.entry(key)
+            if entry is None or entry.st is None or entry.layer is None or entry.kind == "dir":
+                return None
+            return self.interpreter.verdict(view, Change.of(key, "put", entry.st, entry.layer.path(key)))
+
+        return self.working.look(see)
+
+    # -- the working copy as a whole ----------------------------------------------------------------------------
+
+    def status(self, *, check: bool = True) -> Status:
+        """What is not committed yet. ``check`` judges every changed chunk, by decoding it the first time."""
+
+        def see(view: View) -> Status:
+            changes, held = count_changes(view, self.interpreter, check=check)
+            holder = self.working.lock.holder()
+            return Status(
+                branch=self.ref,
+                head=self._head_number(),
+                changes=changes,
+                held=tuple(held),
+                left_behind=tuple(sorted(self.left_behind(view))),
+                rejected=rejected_slices(self.working.layout),
+                action=self.action,
+                writer=None if holder is None else str(holder),
+            )
+
+        return self.working.look(see)
+
+    def is_clean(self) -> bool:
+        """Whether nothing differs from the head version."""
+        return self.working.look(lambda view: next(view.changes(), None) is None)
+
+    def commit(self, message: str, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
+        """Make the working copy a version. ``leave``: keys or directories that stay uncommitted.
+
+        Raises Held (naming keys), NothingToCommit, Conflict. If a mount of another process writes to the branch, that
+        mount commits, as its own user.
+        """
+        from volfs.versions.commit import commit  # commit is written against this module
+
+        self._check_store()
+        holder = self.working.lock.holder()
+        if holder is not None and holder.mountpoint is not None:
+            left = tuple(leave)
+            if left:
+                raise Busy(f"{self.ref} is being written by {holder}: to leave keys behind, unmount it first")
+            described = ask_mount(holder, self.dataset.name, self.ref, "commit", message)
+            self.dataset.store.refresh()
+            number = described.get("version")
+            return self.dataset.info(number if isinstance(number, int) else self._head_number())
+        with self._acting(Action.begin("commit", message)) as outcome, self.writing():
+            info = commit(self, message, author, leave=frozenset(leave))
+            outcome.append(info.number)
+        return info
+
+    def discard(self, prefix: str = "") -> None:
+        """Go back to the head version at and below ``prefix`` (a key, or all)."""
+        self._check_store()
+        holder = self.working.lock.holder()
+        if holder is not None and holder.mountpoint is not None:
+            ask_mount(holder, self.dataset.name, self.ref, "discard", prefix)
+            return
+        with self._acting(Action.begin("discard", prefix)), self.writing():
+            self.working.discard(prefix)
+            if not prefix:
+                self.working.layout.rejected.unlink(missing_ok=True)
+
+    @contextmanager
+    def _acting(self, action: Action) -> Iterator[_Numbers]:
+        """Keep ``self.action`` true while something goes on. The block appends the number of a version it makes."""
+        outcome: _Numbers = []
+        self.action = action
+        try:
+            yield outcome
+        except Exception as error:
+            self.action = action.failed(error)
+            raise
+        self.action = action.done(outcome[0] if outcome else None)
+
+    @contextmanager
+    def retiring(self, force: bool = False) -> Iterator[None]:
+        """Keep everybody from writing while the branch is being removed, which needs ``force`` if it has changes."""
+        try:
+            self.working.lock.acquire()
+        except ReadOnly as error:
+            raise Busy(str(error)) from None
+        try:
+            if self.working.open_for_writing() or self.open_writers:
+                raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
+            if not force and not self.is_clean():
+                raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")
+            yield
+        except BaseException:
+            self.working.lock.release()
+            raise
+        self.working.close()
+
+    def close(self) -> None:
+        """Give up the writer's lock and close files. The branch can be used again."""
+        self.working.close()
+
+    def _check_store(self) -> None:
+        self.dataset.store.check_writable()
+
+    def _check_writable(self) -> None:
+        self._check_store()
+        if self.dataset.refs().heads.get(self.ref) is None:
+            raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")

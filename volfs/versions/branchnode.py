@@ -1,0 +1,278 @@
+"""An array in a branch: the chunks of the working copy over those of the head version.
+
+Decided here: which bytes a chunk has, and when it last changed. Not here: where the working copy keeps its files
+(:mod:`volfs.versions.working`), and how the head version resolves chunks (:mod:`volfs.versions.version`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.errors import NotFound
+from volfs.model.box import Box, Index
+from volfs.model.metadata import ArrayMeta
+from volfs.storage.codec import ChunkCodec
+from volfs.versions.chunkmap import ChunkMap, ChunkMaps
+from volfs.versions.keys import json_key, node_key
+from volfs.versions.layers import Change
+from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
+from volfs.versions.union import View
+
+if TYPE_CHECKING:
+    from volfs.versions.branch import Branch
+
+_RACY_NS = 50_000_000
+"""A file changed as recently as this may change again without its times telling (clock ticks are some ms apart)."""
+
+_nonces = count()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingPayload:
+    """A chunk file of the working copy, as it was when looked up."""
+
+    token: Hashable
+    size: int
+    change: Change
+
+    @classmethod
+    def of(cls, change: Change) -> WorkingPayload:
+        identity: tuple[Hashable, ...] = ("working", change.ino, change.mtime_ns, change.changed_ns, change.size)
+        if time.time_ns() - change.changed_ns < _RACY_NS:
+            identity = (*identity, next(_nonces))
+        return cls(identity, change.size, change)
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes. NotFound if the file was moved, replaced or changed meanwhile: look the chunk up again."""
+        change = self.change
+        try:
+            fd = os.open(change.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{change.key} has changed") from None
+        try:
+            wanted = self.size - offset if length is None else min(length, self.size - offset)
+            data = os.pread(fd, max(0, wanted), offset)
+            while 0 < len(data) < wanted:
+                more = os.pread(fd, wanted - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if (found.st_ino, found.st_mtime_ns, found.st_size) != (change.ino, change.mtime_ns, change.size):
+            raise NotFound(f"{change.key} has changed")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPayload:
+    """A chunk that the head version keeps as an opaque key: its array was not understood when it was committed."""
+
+    lower: Snapshot
+    key: str
+    token: Hashable
+    size: int
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        return self.lower.read(self.key, offset, length)
+
+
+@dataclass(frozen=True, slots=True)
+class ReinterpretedPayload:
+    """A committed chunk read under other metadata than it was written under: its voxels are others, so its token is."""
+
+    stored: StoredPayload
+    token: Hashable
+
+    @property
+    def size(self) -> int:
+        return self.stored.size
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        return self.stored.read(offset, length)
+
+
+class BranchArray(ArrayNode):
+    """One array of a branch, under the metadata it had when asked for. Chunks are always those of now."""
+
+    def __init__(self, branch: Branch, path: str, meta: ArrayMeta, mtime_ns: int, maps: ChunkMaps) -> None:
+        self.snapshot = branch
+        self.path = path
+        self.meta = meta
+        self.mtime_ns = mtime_ns
+        self._working = branch.working
+        self._maps = maps
+        self._codec: ChunkCodec | None = None
+        self._whole = Box.whole(meta.grid.grid_shape)
+
+    @property
+    def codec(self) -> ChunkCodec:
+        if self._codec is None:
+            self._codec = ChunkCodec.of(self.meta)
+        return self._codec
+
+    def payloads(self, chunks: Box) -> dict[Index, StoredPayload]:
+        inside = chunks.intersect(self._whole)
+        if inside.empty:
+            return {}
+        return self._working.look(lambda view: self._payloads(view, inside))
+
+    def changed(self) -> set[Index]:
+        """Chunks that the working copy puts or removes, told by their coordinates; inside the grid or not.
+
+        Costs what was changed, unless whole directories of committed chunks were removed.
+        """
+        return self._working.look(self._changed)
+
+    def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        return self._working.look(lambda view: self._newest(view, axes))
+
+    def newest_in(self, chunks: Box) -> int:
+        return self._working.look(lambda view: self._newest_in(view, chunks))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _below(self, view: View) -> ArrayNode | None:
+        """The head version's array, where any of its chunks may show here."""
+        if not view.shows_head(node_key(self.path)):
+            return None
+        assert view.lower is not None
+        node = view.lower.node(self.path)
+        if isinstance(node, ArrayNode) and node.meta.key_encoding == self.meta.key_encoding:
+            return node if node.meta.ndim == self.meta.ndim else None
+        return None
+
+    def _payloads(self, view: View, box: Box) -> dict[Index, StoredPayload]:
+        now = self._maps.get(view, self.path, self.meta, box)
+        below = {} if now.hidden is not None else self._inherited(view, box)
+        found = {c: payload for c, payload in below.items() if c not in now.puts and not now.is_removed(c)}
+        return found | {coords: WorkingPayload.of(change) for coords, change in now.puts.items()}
+
+    def _inherited(self, view: View, box: Box) -> dict[Index, StoredPayload]:
+        below = self._below(view)
+        if below is None:
+            return self._opaque(view, box)
+        inside = box.intersect(Box.whole(below.meta.grid.grid_shape))
+        if inside.empty:
+            return {}
+        payloads = below.payloads(inside)
+        if below.meta.same_storage(self.meta):
+            return payloads
+        how = (self.meta.dtype.str, self.meta.chunk_shape, repr(self.meta.codecs))
+        return {coords: ReinterpretedPayload(p, (p.token, how)) for coords, p in payloads.items()}
+
+    def _opaque(self, view: View, box: Box) -> dict[Index, StoredPayload]:
+        """Chunks that the head version has as keys, but not as chunks of an array."""
+        folder = node_key(self.path)
+        if not view.shows_head(folder):
+            return {}
+        lower = view.lower
+        assert lower is not None
+        found: dict[Index, StoredPayload] = {}
+        for key in View((), lower).keys(folder):
+            coords = self.meta.parse_chunk_key(key[len(folder) + 1 :])
+            if coords is not None and all(a <= c < b for a, c, b in zip(box.start, coords, box.stop, strict=True)):
+                info = lower.stat(key)
+                if info is not None:
+                    token = ("key", lower.dataset.name, lower.ref, key)
+                    found[coords] = KeyPayload(lower, key, token, info.size)
+        return found
+
+    def _changed(self, view: View) -> set[Index]:
+        now = self._maps.get(view, self.path, self.meta)
+        found = set(now.puts) | set(now.removed)
+        below = None if view.lower is None else view.lower.node(self.path)
+        if isinstance(below, ArrayNode) and (now.regions or now.hidden is not None):
+            for coords in below.payloads(Box.whole(below.meta.grid.grid_shape)):
+                if now.is_removed(coords):
+                    found.add(coords)
+        return found
+
+    def _described(self, view: View) -> int | None:
+        """When the working copy changed the array's metadata; None if it did not."""
+        entry = view.entry(json_key(self.path))
+        if entry is None or entry.st is None:
+            return None
+        return max(entry.st.st_mtime_ns, entry.st.st_ctime_ns)
+
+    def _newest(self, view: View, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        now = self._maps.get(view, self.path, self.meta)
+        times = self._inherited_times(view, axes, now)
+        shape = self.meta.grid.grid_shape
+        if not times.size or 0 in shape:
+            return times
+        coords = [c for c in now.puts if self.meta.grid.holds(c)]
+        changed = [now.puts[c].changed_ns for c in coords]
+        gone = [c for c in now.removed if self.meta.grid.holds(c)]
+        coords += gone
+        changed += [now.removed[c] for c in gone]
+        if coords:
+            at = np.asarray(coords, dtype=np.int64)[:, list(axes)]
+            np.maximum.at(times, tuple(at.T), np.asarray(changed, dtype=np.int64))
+        for prefix, time_ns in now.regions:
+            if all(c < n for c, n in zip(prefix, shape, strict=False)):
+                part = times[tuple(slice(prefix[a], prefix[a] + 1) if a < len(prefix) else slice(None) for a in axes)]
+                np.maximum(part, time_ns, out=part)
+        return times
+
+    def _inherited_times(self, view: View, axes: tuple[int, ...], now: ChunkMap) -> NDArray[np.int64]:
+        """Times before the working copy's chunks are counted in: the head version's, and that of new metadata."""
+        shape = self.meta.grid.grid_shape
+        wanted = tuple(shape[a] for a in axes)
+        described = self._described(view)
+        below = self._below(view)
+        if below is None:
+            return np.full(wanted, max(described or self.mtime_ns, now.hidden or 0), dtype=np.int64)
+        old = below.newest(axes)
+        if described is None:
+            return old.copy()
+        if not self._continues(below.meta) or any(
+            below.meta.shape[a] != self.meta.shape[a] for a in range(self.meta.ndim) if a not in axes
+        ):
+            return np.full(wanted, described, dtype=np.int64)
+        # Along the axes that grew or shrank, only what is at the old or new edge, or beyond it, reads differently.
+        times = np.full(wanted, described, dtype=np.int64)
+        kept = tuple(slice(0, self._unchanged(below.meta, a)) for a in axes)
+        times[kept] = old[kept]
+        return times
+
+    def _newest_in(self, view: View, chunks: Box) -> int:
+        box = chunks.intersect(self._whole)
+        now = self._maps.get(view, self.path, self.meta, box)
+        described = self._described(view)
+        below = self._below(view)
+        if below is None:
+            newest = max(described or self.mtime_ns, now.hidden or 0)
+        else:
+            newest = below.newest_in(box.intersect(Box.whole(below.meta.grid.grid_shape)))
+            if described is not None and not (
+                self._continues(below.meta) and all(b <= self._unchanged(below.meta, a) for a, b in enumerate(box.stop))
+            ):
+                newest = max(newest, described)
+        times = [change.changed_ns for change in now.puts.values()]
+        times += now.removed.values()
+        times += [t for prefix, t in now.regions if _crosses(prefix, box)]
+        return max((newest, *times))
+
+    def _continues(self, before: ArrayMeta) -> bool:
+        """Whether the same chunks hold the same voxels as under the head version's metadata, but for the shape."""
+        same_fill = before.fill_value.tobytes() == self.meta.fill_value.tobytes()
+        return same_fill and before.same_storage(self.meta)
+
+    def _unchanged(self, before: ArrayMeta, axis: int) -> int:
+        """How many chunks along an axis hold the same voxels of the array as before."""
+        old, new, chunk = before.shape[axis], self.meta.shape[axis], self.meta.chunk_shape[axis]
+        return -(-old // chunk) if old == new else min(old, new) // chunk
+
+
+def _crosses(prefix: Index, box: Box) -> bool:
+    return all(a <= c < b for c, a, b in zip(prefix, box.start, box.stop, strict=False))

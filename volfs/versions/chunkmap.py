@@ -1,0 +1,223 @@
+"""Which chunks of which arrays a working copy changes, remembered between reads.
+
+Decided here: how the map of an array is built from the layers and kept true while keys change. Not here: what a branch
+makes of it (:mod:`volfs.versions.branchnode`).
+
+A map is right as of one count of the working copy's pulse. Changes that this process makes are replayed onto it, key by
+key; after changes by another process, or to whole directories, it is built again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TypeVar
+
+from volfs.model.box import Box, Index
+from volfs.model.metadata import ArrayMeta
+from volfs.versions.keys import covers, node_key
+from volfs.versions.layers import BLOCKED, Change
+from volfs.versions.pulse import Pulse
+from volfs.versions.union import View
+
+_MAPS_KEPT = 64
+_LOG_KEPT = 8192
+_ATTEMPTS = 20
+_PROBED = 256
+"""A box of at most this many chunks is looked up file by file when the map is out of date."""
+
+_V = TypeVar("_V")
+
+
+@dataclass(slots=True)
+class ChunkMap:
+    """What the layers say about the chunks of one array.
+
+    ``puts``: chunks with bytes of their own, inside the grid or not. ``removed``: chunks taken away, with the time.
+    ``regions``: (leading coordinates, time) of directories of chunks taken away. ``hidden``: when all that the head
+    version has there was taken away; None where it shows.
+    """
+
+    puts: dict[Index, Change] = field(default_factory=dict)
+    removed: dict[Index, int] = field(default_factory=dict)
+    regions: list[tuple[Index, int]] = field(default_factory=list)
+    hidden: int | None = None
+
+    def is_removed(self, coords: Index) -> bool:
+        """Whether the head version's chunk is gone. Ask only about chunks that are not in ``puts``."""
+        return (
+            self.hidden is not None
+            or coords in self.removed
+            or any(coords[: len(prefix)] == prefix for prefix, _ in self.regions)
+        )
+
+    def within(self, box: Box | None) -> ChunkMap:
+        """A copy, with the chunks of a box only if one is given."""
+        return ChunkMap(_select(self.puts, box), _select(self.removed, box), list(self.regions), self.hidden)
+
+    @property
+    def touched(self) -> bool:
+        """Whether the layers say anything at all."""
+        return bool(self.puts or self.removed or self.regions or self.hidden is not None)
+
+
+@dataclass(slots=True)
+class _Kept:
+    folder: str
+    encoding: tuple[str, str]
+    ndim: int
+    count: int
+    chunks: ChunkMap
+
+
+class ChunkMaps:
+    """The maps of a working copy's arrays. Thread-safe."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._mutex = threading.RLock()
+        self._maps: OrderedDict[str, _Kept] = OrderedDict()
+        # _log[i] is the change from count _base + i to the next one.
+        self._base = 0
+        self._log: deque[tuple[str, bool]] = deque()
+        self._log_mutex = threading.Lock()
+        pulse.listen(self._note)
+
+    def get(self, view: View, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
+        """What ``view`` says about the chunks of the array at ``path``, or only about those in a box of chunks.
+
+        Call it within a look, which is made again if the layers moved meanwhile.
+        """
+        with self._mutex:
+            count = self._pulse.read()
+            kept = self._maps.get(path)
+            if kept is None or (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
+                kept = self._build(view, path, meta)
+            elif kept.count != count and not self._catch_up(view, kept, meta, count):
+                if box is not None and box.size <= _PROBED:
+                    return _probe_all(view, kept.folder, meta, box)
+                kept = self._build(view, path, meta)
+            return kept.chunks.within(box)
+
+    def _build(self, view: View, path: str, meta: ArrayMeta) -> _Kept:
+        for _ in range(_ATTEMPTS):
+            count = self._pulse.read()
+            folder = node_key(path)
+            built = _Kept(folder, meta.key_encoding, meta.ndim, count, build(view, folder, meta))
+            if self._pulse.read() == count:
+                break
+        self._maps[path] = built
+        self._maps.move_to_end(path)
+        if len(self._maps) > _MAPS_KEPT:
+            self._maps.popitem(last=False)
+        return built
+
+    def _note(self, key: str, below: bool, before: int, after: int) -> None:
+        with self._log_mutex:
+            if before != self._base + len(self._log):
+                self._log.clear()
+                self._base = before
+            self._log.append((key, below))
+            if len(self._log) > _LOG_KEPT:
+                self._log.popleft()
+                self._base += 1
+
+    def _catch_up(self, view: View, kept: _Kept, meta: ArrayMeta, count: int) -> bool:
+        with self._log_mutex:
+            first, last = kept.count - self._base, count - self._base
+            if not 0 <= first <= last <= len(self._log):
+                return False
+            news = {self._log[i] for i in range(first, last)}
+        dirty = set()
+        for key, below in news:
+            if below and (not key or covers(key, kept.folder) or covers(kept.folder, key)):
+                return False
+            if not below and covers(kept.folder, key):
+                coords = meta.parse_chunk_key(key[len(kept.folder) + 1 :])
+                if coords is not None:
+                    dirty.add(coords)
+        for coords in dirty:
+            _look_again(view, kept.chunks, coords, f"{kept.folder}/{meta.chunk_key(coords)}")
+        kept.count = count
+        return True
+
+
+def build(view: View, folder: str, meta: ArrayMeta) -> ChunkMap:
+    """The map of the array in a directory, from the layers."""
+    found = ChunkMap()
+    for layer in reversed(view.layers):
+        if layer.stat(folder) is BLOCKED or layer.hides(folder):
+            found = ChunkMap(hidden=layer.removal_time(folder) or 0)
+        for change in layer.changes(folder):
+            rel = change.key[len(folder) + 1 :]
+            coords = meta.parse_chunk_key(rel)
+            if change.kind == "put":
+                if coords is not None:
+                    found.puts[coords] = change
+                    found.removed.pop(coords, None)
+            elif coords is not None:
+                found.puts.pop(coords, None)
+                found.removed[coords] = change.mtime_ns
+            elif (prefix := _region(meta, rel)) is not None:
+                for inside in [c for c in found.puts if c[: len(prefix)] == prefix]:
+                    del found.puts[inside]
+                found.regions.append((prefix, change.mtime_ns))
+    return found
+
+
+def _select(chunks: dict[Index, _V], box: Box | None) -> dict[Index, _V]:
+    if box is None:
+        return dict(chunks)
+    if box.size <= len(chunks):
+        return {coords: chunks[coords] for coords in product(*map(range, box.start, box.stop)) if coords in chunks}
+    spans = tuple(zip(box.start, box.stop, strict=True))
+    return {
+        coords: change
+        for coords, change in chunks.items()
+        if all(a <= c < b for c, (a, b) in zip(coords, spans, strict=True))
+    }
+
+
+def _probe_all(view: View, folder: str, meta: ArrayMeta, box: Box) -> ChunkMap:
+    found = ChunkMap()
+    for coords in product(*map(range, box.start, box.stop)):
+        _look_again(view, found, coords, f"{folder}/{meta.chunk_key(coords)}")
+    return found
+
+
+def probe(view: View, key: str) -> Change | int | None:
+    """What the layers say about one chunk: the file, or when it was removed; None if nothing."""
+    for layer in view.layers:
+        found = layer.stat(key)
+        if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
+            return Change.of(key, "put", found, layer.path(key))
+        if found is BLOCKED or layer.hides(key):
+            return layer.removal_time(key) or 0
+    return None
+
+
+def _look_again(view: View, chunks: ChunkMap, coords: Index, key: str) -> None:
+    now = probe(view, key)
+    chunks.puts.pop(coords, None)
+    chunks.removed.pop(coords, None)
+    if isinstance(now, Change):
+        chunks.puts[coords] = now
+    elif now is not None:
+        chunks.removed[coords] = now
+
+
+def _region(meta: ArrayMeta, rel: str) -> Index | None:
+    """The leading coordinates of all chunks in a directory; None if no chunks can be in it."""
+    kind, separator = meta.key_encoding
+    parts = rel.split("/")
+    if separator != "/":
+        return None
+    if kind == "default" and parts.pop(0) != "c":
+        return None
+    if len(parts) >= meta.ndim or not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    return tuple(map(int, parts))

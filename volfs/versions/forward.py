@@ -1,0 +1,79 @@
+"""Asking the mount that holds a branch to do what only the holder may: commit, discard.
+
+Decided here: how another process uses a mount's control files, and how long it waits. Not here: what the mount does on
+such a write (``tree/``), and the outcome's form (:class:`volfs.versions.status.Action`).
+
+The action happens in the write itself, whose error is its outcome. A commit that takes longer than the mount lets a
+write wait goes on; its outcome is then read from ``.volfs/status.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from volfs import errors
+from volfs.errors import BadInput, Busy, ReadOnly, VolfsError
+from volfs.versions.lock import Holder
+
+_PAUSE = 0.2
+_PATIENCE = 24 * 3600.0
+
+
+def ask_mount(holder: Holder, dataset: str, branch: str, action: str, text: str) -> dict[str, Any]:
+    """Write ``text`` into the control file ``action`` of the branch in the holder's mount; wait for the outcome.
+
+    Returns the mount's description of the action when it is done. Raises what stopped it. ReadOnly if that mount cannot
+    be reached from here.
+    """
+    if holder.mountpoint is None:
+        raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
+    control = Path(holder.mountpoint, dataset, "branches", branch, ".volfs")
+    if not text.strip() and action == "commit":
+        raise BadInput("a commit needs a message")
+    began_ns = time.time_ns()
+    try:
+        fd = os.open(control / action, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ReadOnly(f"{branch} is being written by {holder}, which cannot be reached: {error.strerror}") from None
+    try:
+        os.write(fd, text.encode("utf-8", "surrogateescape") or b"\n")
+    except OSError as error:
+        described = _action(control)
+        if described.get("state") == "failed" and described.get("began_ns", 0) >= began_ns:
+            raise _error(described) from None
+        raise VolfsError(f"{holder} could not {action}: {error.strerror}", errno=error.errno) from None
+    finally:
+        os.close(fd)
+    return _wait(control, action)
+
+
+def _wait(control: Path, action: str) -> dict[str, Any]:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        described = _action(control)
+        if described.get("state") == "failed":
+            raise _error(described)
+        if described.get("state") != "running":
+            return described
+        if time.monotonic() > deadline:
+            raise Busy(f"the {action} is still going on: see {control / 'status.json'}")
+        time.sleep(_PAUSE)
+
+
+def _action(control: Path) -> dict[str, Any]:
+    try:
+        described = json.loads((control / "status.json").read_bytes()).get("action")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def _error(described: dict[str, Any]) -> VolfsError:
+    kind = getattr(errors, str(described.get("error_kind")), VolfsError)
+    if not (isinstance(kind, type) and issubclass(kind, VolfsError)):
+        kind = VolfsError
+    return kind(str(described.get("error") or "the mount could not do it"))

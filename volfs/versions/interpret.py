@@ -1,0 +1,200 @@
+"""What the keys of a working copy mean: whose chunk a file is, and whether it can be read as one.
+
+Decided here: which files are *held*: kept and read back as written, but not fit to be committed or shown as voxels. Not
+here: the union that keys are looked up in (:mod:`volfs.versions.union`), and what a commit does about held keys.
+
+A file under ``zarr/`` is held if it is a chunk that does not decode or lies outside its array, metadata that breaks the
+specification, or looks like a chunk (its name is what a chunk's would be) with no array above it: some writers make
+chunks long before ``zarr.json``. Everything else that is not understood, such as a codec or data type that volfs does
+not know, Zarr v2 metadata or stray files, is opaque: versioned as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from volfs.errors import BadMetadata, Damaged, Unsupported, VolfsError
+from volfs.model.box import Index
+from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
+from volfs.storage.codec import ChunkCodec
+from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
+from volfs.versions.layers import Change
+from volfs.versions.snapshot import ArrayNode, GroupNode
+from volfs.versions.union import Entry, View
+
+Parsed = ArrayMeta | GroupMeta | BadMetadata | Unsupported
+"""What a ``zarr.json`` says; or why volfs does not go by it."""
+
+_NUMBER = re.compile(r"[0-9]+")
+_DOTTED = re.compile(r"(?:c\.)?[0-9]+(?:\.[0-9]+)*")
+_PARSED_KEPT = 4096
+_VERDICTS_KEPT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a key is: ``path`` is the node it belongs to (None outside ``zarr/``, or where there is no node at all).
+
+    An ``orphan`` looks like a chunk of an array that is not there; ``path`` is then where that array should be.
+    """
+
+    kind: Literal["metadata", "chunk", "object", "orphan", "file"]
+    path: str | None
+    coords: Index | None = None
+    meta: ArrayMeta | None = None
+
+
+def chunk_root(key: str) -> str | None:
+    """The directory of the array whose chunk a key under ``zarr/`` would be, by its name alone; None if by no array's.
+
+    ``zarr/a/c/0/1`` and ``zarr/a/0.1`` are chunks of an array at ``zarr/a``.
+    """
+    space, *parts = key.split("/")
+    if space != "zarr" or not parts:
+        return None
+    if not _NUMBER.fullmatch(parts[-1]):
+        return "/".join((space, *parts[:-1])) if _DOTTED.fullmatch(parts[-1]) else None
+    end = len(parts)
+    while end and _NUMBER.fullmatch(parts[end - 1]):
+        end -= 1
+    if end and parts[end - 1] == "c":
+        end -= 1
+    return "/".join((space, *parts[:end]))
+
+
+class Interpreter:
+    """Reads metadata and judges chunks, and remembers both as long as the files are the same. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._parsed: OrderedDict[str, tuple[Hashable, Parsed]] = OrderedDict()
+        self._verdicts: OrderedDict[Hashable, str | None] = OrderedDict()
+
+    def node(self, view: View, path: str) -> Parsed | None:
+        """What the ``zarr.json`` of a node says; None if there is none."""
+        key = json_key(path)
+        entry = view.entry(key)
+        if entry is None or entry.kind == "dir":
+            return None
+        if entry.layer is None:
+            assert view.lower is not None
+            node = view.lower.node(path)
+            if isinstance(node, ArrayNode):
+                return node.meta
+            if isinstance(node, GroupNode):
+                return GroupMeta(node.attributes)
+        token = (_identity(entry), view.lower.ref if entry.layer is None and view.lower is not None else None)
+        with self._mutex:
+            known = self._parsed.get(key)
+            if known is not None and known[0] == token:
+                self._parsed.move_to_end(key)
+                return known[1]
+        parsed = self._parse(view, key, entry)
+        with self._mutex:
+            self._parsed[key] = token, parsed
+            if len(self._parsed) > _PARSED_KEPT:
+                self._parsed.popitem(last=False)
+        return parsed
+
+    def meaning(self, view: View, key: str) -> Meaning:
+        """What a file at ``key`` is, in the hierarchy that ``view`` shows."""
+        if not key.startswith("zarr/"):
+            return Meaning("file", None)
+        folder, _, name = key.rpartition("/")
+        if name == NODE_JSON:
+            return Meaning("metadata", node_path(folder))
+        nearest: str | None = None
+        for above in parents(key):
+            path = node_path(above)
+            assert path is not None
+            parsed = self.node(view, path)
+            if isinstance(parsed, ArrayMeta):
+                coords = parsed.parse_chunk_key(key[len(above) + 1 :])
+                return Meaning("object" if coords is None else "chunk", path, coords, parsed)
+            if isinstance(parsed, Unsupported):
+                return Meaning("object", path)
+            if parsed is not None:
+                nearest = path
+                break
+        root = chunk_root(key)
+        # A Zarr v2 array has its metadata under another name: volfs keeps it as it is.
+        if root is None or view.entry(f"{root}/.zarray") is not None:
+            return Meaning("object", nearest)
+        return Meaning("orphan", node_path(root))
+
+    def verdict(self, view: View, change: Change, meaning: Meaning | None = None) -> str | None:
+        """Why a file that was put is held; None if it is fit to be committed. Reads and decodes a chunk."""
+        meaning = meaning or self.meaning(view, change.key)
+        if meaning.kind == "orphan":
+            where = node_key(meaning.path or "")
+            return f"looks like a chunk, but {where} is no array (yet): there is no valid {where}/{NODE_JSON}"
+        if meaning.kind == "metadata":
+            assert meaning.path is not None
+            parsed = self.node(view, meaning.path)
+            return str(parsed) if isinstance(parsed, BadMetadata) else None
+        if meaning.kind != "chunk":
+            return None
+        meta, coords = meaning.meta, meaning.coords
+        assert meta is not None and coords is not None
+        if not meta.grid.holds(coords):
+            return f"lies outside its array of shape {meta.shape}"
+        token = (change.ino, change.mtime_ns, change.size, _storage(meta))
+        with self._mutex:
+            if token in self._verdicts:
+                self._verdicts.move_to_end(token)
+                return self._verdicts[token]
+        reason = _decodes(change, meta)
+        with self._mutex:
+            self._verdicts[token] = reason
+            if len(self._verdicts) > _VERDICTS_KEPT:
+                self._verdicts.popitem(last=False)
+        return reason
+
+    def _parse(self, view: View, key: str, entry: Entry) -> Parsed:
+        if entry.layer is not None:
+            raw = Path(entry.layer.path(key)).read_bytes()
+        else:
+            assert view.lower is not None
+            raw = view.lower.read(key)
+        try:
+            return parse_node(raw)
+        except (BadMetadata, Unsupported) as error:
+            return error
+
+
+def _identity(entry: Entry) -> Hashable:
+    if entry.st is None:
+        return entry.info
+    return entry.st.st_ino, entry.st.st_mtime_ns, entry.st.st_ctime_ns, entry.st.st_size
+
+
+def _storage(meta: ArrayMeta) -> Hashable:
+    return meta.dtype.str, meta.chunk_shape, repr(meta.codecs), meta.fill_value.tobytes()
+
+
+def _decodes(change: Change, meta: ArrayMeta) -> str | None:
+    try:
+        codec = ChunkCodec.of(meta)
+    except Unsupported:
+        return None
+    fd = os.open(change.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+
+        def read(offset: int, length: int) -> bytes:
+            return os.pread(fd, length, offset)
+
+        codec.check(read, os.fstat(fd).st_size)
+    except (Damaged, Unsupported) as error:
+        return f"does not decode: {error}"
+    except VolfsError as error:
+        return str(error)
+    finally:
+        os.close(fd)
+    return None
