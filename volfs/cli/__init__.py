@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,22 @@ COMMANDS = {
 class _Commands(click.Group):
     """Loads a command's module when the command is named: starting up must not take longer than ``ls``."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run one command and exit with its status."""
+
+        def run() -> Any:
+            return super(_Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        sys.exit(_status(lambda: super(_Commands, self).main(*args, standalone_mode=False, **extra)))
+            return run()
+        sys.exit(_status(run))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

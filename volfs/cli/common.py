@@ -21,6 +21,7 @@ import click
 from volfs.errors import BadInput
 
 if TYPE_CHECKING:
+    from volfs.model.graph import VersionInfo
     from volfs.model.refs import Target
     from volfs.versions.snapshot import Snapshot
     from volfs.versions.store import Store
@@ -68,8 +69,7 @@ class Place:
 
     def snapshot(self, store: Store) -> Snapshot:
         """The snapshot meant: of the ref, or of the default branch."""
-        dataset = store[self.target.dataset]
-        return dataset[self.target.ref or dataset.default_branch]
+        return store[self.target.dataset].snapshot(self.target.ref)
 
 
 def parse_place(text: str) -> Place:
@@ -124,26 +124,28 @@ def time_text(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ns / 1e9))
 
 
+def version_facts(info: VersionInfo) -> dict[str, Any]:
+    """A version for ``--json``, in the words of ``version.json`` on a mount."""
+    from volfs.views.documents import version_json
+
+    facts: dict[str, Any] = json.loads(version_json(info, ()))
+    del facts["changes"]
+    return facts
+
+
 def count_text(count: int, what: str) -> str:
     """``1 chunk``, ``2 chunks``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-class SizeType(click.ParamType[int]):
-    """Bytes, with K, M, G or T for powers of 1024."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r} is not a size; write for example 512M or 4G", param, ctx)
-        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
-
-
-SIZE = SizeType()
+def size_value(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Callback of an option that takes bytes, with K, M, G or T for powers of 1024."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a size; write for example 512M or 4G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

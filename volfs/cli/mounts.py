@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import SIZE, Frame, json_option, pass_frame, say_json
+from volfs.cli.common import Frame, json_option, pass_frame, say_json, size_value
 
 _DIRECTORY = click.Path(path_type=Path)
 
@@ -15,7 +15,7 @@ _DIRECTORY = click.Path(path_type=Path)
 @click.argument("mountpoint", type=_DIRECTORY)
 @click.option("-r", "--read-only", is_flag=True, help="Nothing can be changed through this mount.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, held to owner and mode of each file.")
-@click.option("--cache-size", type=SIZE, metavar="SIZE", help="Memory for decoded voxels, such as 4G.")
+@click.option("--cache-size", callback=size_value, metavar="SIZE", help="Memory for decoded voxels, such as 4G.")
 @click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="Where the daemon logs.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to stderr; Ctrl-C unmounts.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")

@@ -26,6 +26,7 @@ from volfs.fuse.tuning import tune_process
 from volfs.tree import Tree
 from volfs.tree.api import TreeOptions
 from volfs.versions.store import Store
+from volfs.volume.context import store_context
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Readiness:
 
 
 async def _serve_store(store: Store, options: argparse.Namespace, readiness: Readiness) -> None:
+    if options.cache_size is not None:
+        store_context(store).cache.resize(options.cache_size)
     notifier = KernelNotifier()
     presented = TreeOptions(
         uid=os.getuid(), gid=os.getgid(), read_only=options.read_only, mountpoint=str(options.mountpoint)

@@ -1,0 +1,149 @@
+"""``status``, ``commit`` and ``discard``: the working copy of a branch.
+
+They do the same whether the branch is mounted or not: a mount that writes to it is asked to do it, by the branch
+itself (:mod:`volfs.versions.branch`).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from volfs.cli.common import (
+    Frame,
+    Place,
+    confirm,
+    count_text,
+    json_option,
+    parse_place,
+    pass_frame,
+    say_json,
+    say_table,
+    size_text,
+    version_facts,
+    yes_option,
+)
+from volfs.errors import BadInput
+
+if TYPE_CHECKING:
+    from volfs.model.graph import VersionInfo
+    from volfs.versions.branch import Branch
+    from volfs.versions.status import Status
+    from volfs.versions.store import Store
+
+
+def branch_meant(store: Store, place: Place) -> Branch:
+    """The branch that the ref names, or the default branch."""
+    dataset = store[place.target.dataset]
+    return dataset.branch(place.target.ref or dataset.default_branch)
+
+
+@click.command()
+@click.argument("target", metavar="[DATASET[@BRANCH]]", required=False)
+@json_option
+@pass_frame
+def status(frame: Frame, target: str | None, as_json: bool) -> None:
+    """What is not committed yet, and what stands in the way of a commit.
+
+    Without DATASET, of every branch that has changes.
+    """
+    with frame.open(read_only=True) as store:
+        if target is not None:
+            found = [(parse_place(target).target.dataset, branch_meant(store, parse_place(target)).status())]
+        else:
+            every = ((name, branch) for name in store.datasets() for branch in store[name].branches())
+            all_of_them = [(name, store[name].branch(branch)) for name, branch in every]
+            found = [(name, branch.status()) for name, branch in all_of_them if not branch.is_clean()]
+    if as_json:
+        answers = [{"dataset": name, **answer.to_json()} for name, answer in found]
+        say_json(answers[0] if target is not None else answers)
+        return
+    for name, answer in found:
+        _show(name, answer)
+    if not found:
+        click.echo("nothing is uncommitted")
+
+
+def _show(dataset: str, answer: Status) -> None:
+    head = f"v{answer.head}" if answer.head else "no version yet"
+    writer = f", written by {answer.writer}" if answer.writer else ""
+    click.echo(f"{dataset}@{answer.branch}: on {head}{writer}")
+    if answer.clean:
+        click.echo("  nothing to commit")
+    rows = []
+    for where, changed in answer.changes.items():
+        removed = f"{changed.removed:,} removed" if changed.removed else ""
+        rows.append((f"  {where}", f"{changed.put:,} put", removed, size_text(changed.bytes)))
+    say_table(rows, right=(1, 2, 3))
+    if answer.held:
+        click.echo(f"  in the way of a commit, {count_text(len(answer.held), 'key')}:")
+    for key, reason in answer.held[:20]:
+        click.echo(f"    {key}: {reason}")
+    if len(answer.held) > 20:
+        click.echo(f"    and {len(answer.held) - 20:,} more (--json lists them)")
+    for key in answer.left_behind:
+        click.echo(f"  still being written, stays uncommitted: {key}")
+    for slice_ in answer.rejected:
+        click.echo(f"  refused: {', '.join(str(value) for value in slice_.values())}")
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@BRANCH]")
+@click.option("-m", "--message", help="What changed and why; without it an editor asks.")
+@click.option("--author", help="Who made the changes; else VOLFS_AUTHOR, else user@host.")
+@click.option("--leave", multiple=True, metavar="KEY", help="A key or directory that stays uncommitted; repeatable.")
+@json_option
+@pass_frame
+def commit(
+    frame: Frame, target: str, message: str | None, author: str | None, leave: tuple[str, ...], as_json: bool
+) -> None:
+    """Make a version of the working copy of DATASET's branch (the default branch if none is named)."""
+    place = parse_place(target)
+    with frame.open() as store:
+        branch = branch_meant(store, place)
+        if message is None:
+            message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
+        info = branch.commit(message, author, leave=leave)
+        left = branch.left_behind()
+    _say_version(info, as_json)
+    for key in sorted(left):
+        click.echo(f"volfs: still being written, stays uncommitted: {key}", err=True)
+
+
+def _ask_for_message(what: str) -> str:
+    if not sys.stdin.isatty():
+        raise BadInput('a commit needs a message: --message "what changed"')
+    written = click.edit(
+        f"\n# What changed in {what}? Lines that begin with # are left out; nothing written, no commit.\n"
+    )
+    lines = [line for line in (written or "").splitlines() if not line.startswith("#")]
+    message = "\n".join(lines).strip()
+    if not message:
+        raise BadInput("no message, no commit")
+    return message
+
+
+def _say_version(info: VersionInfo, as_json: bool) -> None:
+    if as_json:
+        say_json(version_facts(info))
+    else:
+        click.echo(f"v{info.number}  {info.message.partition(chr(10))[0]}")
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@BRANCH]")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@yes_option
+@pass_frame
+def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None:
+    """Go back to the last version: everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt)."""
+    with frame.open() as store:
+        branch = branch_meant(store, parse_place(target))
+        if branch.is_clean():
+            return
+        what = ", ".join(keys) if keys else "all uncommitted changes"
+        confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes)
+        for key in keys or ("",):
+            branch.discard(key)

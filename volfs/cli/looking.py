@@ -1,0 +1,271 @@
+"""``ls``, ``info`` and ``log``: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volfs.cli.common import (
+    Frame,
+    Place,
+    count_text,
+    json_option,
+    parse_place,
+    pass_frame,
+    say_json,
+    say_table,
+    size_text,
+    time_text,
+    version_facts,
+)
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+    from volfs.versions.snapshot import KeyInfo, Snapshot
+    from volfs.versions.store import Store
+    from volfs.volume.image import Image
+
+
+@click.command()
+@click.argument("target", metavar="[DATASET[/PATH][@REF][:KEY]]", required=False)
+@click.option("-l", "--long", is_flag=True, help="Size, time and origin of each.")
+@click.option("-R", "--recursive", is_flag=True, help="Everything below, too.")
+@json_option
+@pass_frame
+def ls(frame: Frame, target: str | None, long: bool, recursive: bool, as_json: bool) -> None:
+    """List the datasets, or the keys of one: at PATH of its hierarchy, or at KEY (zarr/… or files/…).
+
+    Without REF, the default branch with its uncommitted changes.
+    """
+    with frame.open(read_only=True) as store:
+        if target is None:
+            _list_datasets(store, long, as_json)
+        else:
+            _list_keys(parse_place(target), store, long, recursive, as_json)
+
+
+def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
+    if not (long or as_json):
+        for name in store.datasets():
+            click.echo(name)
+        return
+    facts = []
+    for name in store.datasets():
+        dataset = store[name]
+        versions = dataset.versions()
+        newest = versions[-1] if versions else None
+        facts.append((name, len(versions), len(dataset.branches()), len(dataset.tags()), newest))
+    if as_json:
+        keys = ("name", "versions", "branches", "tags", "latest")
+        say_json([dict(zip(keys, (*row[:4], row[4] and version_facts(row[4])), strict=True)) for row in facts])
+        return
+    rows = [
+        (*row[:4], *((time_text(row[4].time_ns), row[4].message.partition("\n")[0]) if row[4] else ("", "")))
+        for row in facts
+    ]
+    say_table(rows, ("dataset", "versions", "branches", "tags", "latest", ""), right=(1, 2, 3))
+
+
+def _list_keys(place: Place, store: Store, long: bool, recursive: bool, as_json: bool) -> None:
+    from volfs.errors import NotFound
+
+    snapshot = place.snapshot(store)
+    info = snapshot.stat(place.where)
+    if info is None:
+        raise NotFound(f"{place.target.dataset}@{snapshot.ref} has no key {place.where!r}")
+    if info.kind == "file":
+        entries = [(place.where.rpartition("/")[2], info)]
+    else:
+        entries = _below(snapshot, place.where, "", recursive)
+    if as_json:
+        say_json(
+            [
+                {
+                    "key": name,
+                    "kind": one.kind,
+                    "size": one.size,
+                    "mtime_ns": one.mtime_ns,
+                    "version": _origin(one) or None,
+                }
+                for name, one in entries
+            ]
+        )
+    elif long:
+        rows = [
+            ("" if one.kind == "dir" else f"{one.size:,}", time_text(one.mtime_ns), _origin(one), _shown(name, one))
+            for name, one in entries
+        ]
+        say_table(rows, right=(0, 2))
+    else:
+        for name, one in entries:
+            click.echo(_shown(name, one))
+
+
+def _below(snapshot: Snapshot, key: str, prefix: str, recursive: bool) -> list[tuple[str, KeyInfo]]:
+    found: list[tuple[str, KeyInfo]] = []
+    for name, info in snapshot.list(key):
+        found.append((prefix + name, info))
+        if recursive and info.kind == "dir":
+            found += _below(snapshot, f"{key}/{name}" if key else name, f"{prefix}{name}/", recursive)
+    return found
+
+
+def _shown(name: str, info: KeyInfo) -> str:
+    return f"{name}/" if info.kind == "dir" else name
+
+
+def _origin(info: KeyInfo) -> str:
+    return f"v{info.version}" if info.version else ""
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[/PATH][@REF]")
+@json_option
+@pass_frame
+def info(frame: Frame, target: str, as_json: bool) -> None:
+    """What a dataset, or the image at PATH, is: axes, shape, type, voxel size, levels, refs."""
+    import volfs
+    from volfs.errors import NotFound
+    from volfs.volume.image import image_at
+
+    place = parse_place(target)
+    with frame.open(read_only=True) as store:
+        dataset = store[place.target.dataset]
+        snapshot = place.snapshot(store)
+        if place.target.path:
+            image = image_at(snapshot, place.target.path)
+            if image is None:
+                raise NotFound(f"{target}: no image is at {place.target.path!r}; volfs ls {dataset.name} lists keys")
+            found = [image]
+        else:
+            found = list(volfs.images(snapshot).values())
+        answer: dict[str, Any] = _dataset_facts(dataset) if not place.target.path else {}
+        answer |= {"snapshot": snapshot.ref, "images": [_image_facts(image) for image in found]}
+    if as_json:
+        say_json(answer)
+        return
+    _show_info(answer)
+
+
+def _dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    versions = dataset.versions()
+    return {
+        "name": dataset.name,
+        "versions": len(versions),
+        "latest": version_facts(versions[-1]) if versions else None,
+        "default_branch": dataset.default_branch,
+        "branches": {name: f"v{number}" if number else None for name, number in dataset.branches().items()},
+        "tags": {name: f"v{number}" for name, number in dataset.tags().items()},
+    }
+
+
+def _image_facts(image: Image) -> dict[str, Any]:
+    return {
+        "path": image.path,
+        "kind": "labels" if image.is_label else "image",
+        "axes": [{"name": axis.name, "type": axis.type, "unit": axis.unit} for axis in image.axes],
+        "dtype": image.levels[0].dtype.name if image.levels else None,
+        "levels_follow_s0": image.managed,
+        "levels": [
+            {
+                "name": level.name,
+                "shape": list(level.shape),
+                "voxel_size": list(level.scale),
+                "chunk_shape": list(level.chunk_shape),
+                "bytes": level.nbytes,
+                "codecs": [codec.get("name") for codec in level.array.meta.codecs],
+            }
+            for level in image.levels
+        ],
+        "problems": list(image.problems),
+    }
+
+
+def _show_info(answer: dict[str, Any]) -> None:
+    if "name" in answer:
+        latest = answer["latest"]
+        click.secho(answer["name"], bold=True)
+        click.echo(
+            f"  {count_text(answer['versions'], 'version')}" + (f", latest {latest['version']}" if latest else "")
+        )
+        click.echo("  branches  " + _refs_text(answer["branches"]))
+        if answer["tags"]:
+            click.echo("  tags      " + _refs_text(answer["tags"]))
+    for image in answer["images"]:
+        axes = " ".join(axis["name"] for axis in image["axes"])
+        kind = "label image" if image["kind"] == "labels" else "image"
+        click.echo(f"\n{click.style(image['path'] or '/', bold=True)}  {kind}, axes {axes}, {image['dtype']}")
+        rows = [
+            (
+                f"  {level['name']}",
+                " x ".join(map(str, level["shape"])),
+                size_text(level["bytes"]),
+                _voxel_text(level["voxel_size"], image["axes"]),
+                "chunks " + ",".join(map(str, level["chunk_shape"])),
+            )
+            for level in image["levels"]
+        ]
+        say_table(rows, right=(2,))
+        for problem in image["problems"]:
+            click.echo(f"  {problem}")
+    if not answer["images"]:
+        click.echo("  no images")
+
+
+def _refs_text(refs: dict[str, str | None]) -> str:
+    return ", ".join(f"{name} ({version or 'empty'})" for name, version in refs.items())
+
+
+def _voxel_text(scale: list[float], axes: list[dict[str, str | None]]) -> str:
+    sizes = " x ".join(f"{size:g}" for size in scale)
+    units = {axis["unit"] for axis in axes if axis["unit"]}
+    return f"{sizes} {units.pop()}" if len(units) == 1 else sizes
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@REF]")
+@click.option("-n", "--number", type=click.IntRange(min=1), metavar="N", help="At most N versions.")
+@click.option("--oneline", is_flag=True, help="One line each.")
+@json_option
+@pass_frame
+def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: bool) -> None:
+    """The versions of DATASET, newest first. With REF, only those it stands on."""
+    from itertools import islice
+
+    place = parse_place(target)
+    with frame.open(read_only=True) as store:
+        dataset = store[place.target.dataset]
+        if place.target.ref is None:
+            chosen = iter(reversed(dataset.versions()))
+        else:
+            start = dataset.resolve(place.target.ref)
+            chosen = (dataset.info(each) for each in dataset.graph.first_parents(start))
+        versions = list(islice(chosen, number))
+        names: dict[int, list[str]] = {}
+        for ref, at in (*dataset.branches().items(), *((f"tag {tag}", at) for tag, at in dataset.tags().items())):
+            names.setdefault(at, []).append(ref)
+    if as_json:
+        say_json([{**version_facts(info), "refs": names.get(info.number, [])} for info in versions])
+        return
+    if oneline:
+        rows = [
+            (
+                f"v{info.number}",
+                time_text(info.time_ns),
+                info.message.partition("\n")[0],
+                ", ".join(names.get(info.number, [])),
+            )
+            for info in versions
+        ]
+        say_table(rows)
+        return
+    for position, info in enumerate(versions):
+        refs = f"  ({', '.join(names[info.number])})" if info.number in names else ""
+        parents = ", ".join(f"v{parent}" for parent in info.parents)
+        click.echo("\n" * (position > 0) + click.style(f"v{info.number}", fg="yellow") + refs)
+        if len(info.parents) > 1 or (info.parents != (info.number - 1,) and info.parents):
+            click.echo(f"parent  {parents}")
+        click.echo(f"author  {info.author}\ndate    {time_text(info.time_ns)}\n")
+        for line in (info.message or "(no message)").splitlines():
+            click.echo(f"    {line}".rstrip())

@@ -1,0 +1,81 @@
+"""``branch`` and ``tag``: list, make and delete refs."""
+
+from __future__ import annotations
+
+import click
+
+from volfs.cli.common import Frame, json_option, pass_frame, say_json, say_table
+
+_FORCE = "Even with uncommitted changes, which are lost."
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("name", required=False)
+@click.argument("at", metavar="[REF]", required=False)
+@click.option("-d", "--delete", is_flag=True, help="Delete the branch NAME. Its versions stay.")
+@click.option("--force", is_flag=True, help=f"With --delete: {_FORCE[0].lower()}{_FORCE[1:]}")
+@json_option
+@pass_frame
+def branch(
+    frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, force: bool, as_json: bool
+) -> None:
+    """List the branches of DATASET, make one called NAME at REF, or delete it.
+
+    Without REF a branch begins at the default branch's head. NAME may say where, too: exp@v3.
+    """
+    _check(name, at, delete)
+    with frame.open(read_only=name is None) as store:
+        owner = store[dataset]
+        if name is None:
+            _list(owner.branches(), as_json, {owner.default_branch: "default"})
+        elif delete:
+            owner.delete_branch(name, force=force)
+        else:
+            name, _, written = name.partition("@")
+            owner.create_branch(name, at or written or None)
+            if as_json:
+                _list({name: owner.branches()[name]}, as_json)
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("name", required=False)
+@click.argument("at", metavar="[REF]", required=False)
+@click.option("-d", "--delete", is_flag=True, help="Delete the tag NAME. The version stays.")
+@json_option
+@pass_frame
+def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, as_json: bool) -> None:
+    """List the tags of DATASET, tag REF as NAME, or delete a tag.
+
+    Without REF the default branch's head is tagged.
+    """
+    _check(name, at, delete)
+    with frame.open(read_only=name is None) as store:
+        owner = store[dataset]
+        if name is None:
+            _list(owner.tags(), as_json)
+        elif delete:
+            owner.delete_tag(name)
+        else:
+            owner.create_tag(name, at or owner.default_branch)
+            if as_json:
+                _list({name: owner.tags()[name]}, as_json)
+
+
+def _check(name: str | None, at: str | None, delete: bool) -> None:
+    if delete and name is None:
+        raise click.UsageError("--delete needs a NAME")
+    if delete and at is not None:
+        raise click.UsageError("--delete takes no REF")
+
+
+def _list(refs: dict[str, int], as_json: bool, notes: dict[str, str] | None = None) -> None:
+    if as_json:
+        say_json(refs)
+        return
+    from volfs.model.names import natural_key
+
+    notes = notes or {}
+    versions = {name: f"v{refs[name]}" if refs[name] else "empty" for name in sorted(refs, key=natural_key)}
+    say_table([(name, version, notes.get(name, "")) for name, version in versions.items()])

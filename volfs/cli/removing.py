@@ -1,0 +1,34 @@
+"""``rm``: a whole dataset, or a key of a working copy."""
+
+from __future__ import annotations
+
+import click
+
+from volfs.cli.changes import branch_meant
+from volfs.cli.common import Frame, confirm, count_text, parse_place, pass_frame, yes_option
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@BRANCH][:KEY]")
+@yes_option
+@pass_frame
+def rm(frame: Frame, target: str, yes: bool) -> None:
+    """Remove DATASET with all its versions, for good; or, of a branch's working copy, what is at KEY.
+
+    DATASET/PATH names the group or array at PATH of the hierarchy. What is removed from a working copy is in the
+    versions still, and comes back with `volfs discard`.
+    """
+    place = parse_place(target)
+    with frame.open() as store:
+        if place.where:
+            branch = branch_meant(store, place)
+            branch.delete_tree(place.where)
+            return
+        if place.target.ref is not None or place.key is not None:
+            raise click.UsageError(
+                "name a KEY to remove, or the DATASET alone; `volfs branch --delete` removes a branch"
+            )
+        dataset = store[place.target.dataset]
+        versions = count_text(len(dataset.versions()), "version")
+        confirm(f"Remove the dataset {dataset.name} with {versions}? Nothing of it can be brought back.", yes)
+        store.remove_dataset(dataset.name)

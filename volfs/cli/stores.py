@@ -1,0 +1,116 @@
+"""``init``, ``fsck`` and ``stats``: stores as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from volfs.cli.common import (
+    Frame,
+    count_text,
+    json_option,
+    pass_frame,
+    progress,
+    say_json,
+    say_table,
+    size_text,
+)
+
+
+@click.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@json_option
+@pass_frame
+def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
+    """Make a store: DIRECTORY, or the one that --store names."""
+    import volfs
+
+    path = directory or frame.store_path()
+    with volfs.init_store(path, catalog=frame.catalog) as store:
+        if as_json:
+            say_json({"store": path.absolute(), "id": store.id})
+        else:
+            click.echo(f"an empty store at {path}")
+
+
+@click.command()
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
+@click.option("--rebuild-catalog", is_flag=True, help="First make the index anew from what the store holds.")
+@json_option
+@pass_frame
+@click.pass_context
+def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_catalog: bool, as_json: bool) -> None:
+    """Read and decode everything in the store, and say what is wrong where.
+
+    Exit status 1 if anything is.
+    """
+    from volfs.versions.fsck import fsck as check
+
+    with frame.open() as store, progress("checking", show=not as_json) as tell:
+        report = check(store, datasets=datasets or None, rebuild_catalog=rebuild_catalog, progress=tell)
+    if as_json:
+        say_json(asdict(report))
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.dataset}: {finding.where}: {finding.what}")
+        if not report.findings:
+            click.echo("nothing is wrong")
+    if report.findings:
+        ctx.exit(1)
+
+
+@click.command()
+@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
+@json_option
+@pass_frame
+def stats(frame: Frame, mountpoint: Path | None, as_json: bool) -> None:
+    """Sizes and counts of the store; with MOUNTPOINT, what its daemon has done so far."""
+    if mountpoint is not None:
+        _stats_of_mount(mountpoint, as_json)
+        return
+    with frame.open(read_only=True) as store:
+        answer = store.stats()
+    if as_json:
+        say_json(asdict(answer))
+        return
+    rows = [
+        (
+            one.name,
+            one.versions,
+            one.branches,
+            one.tags,
+            f"{one.payloads:,}",
+            size_text(one.stored),
+            size_text(one.loose),
+        )
+        for one in answer.datasets
+    ]
+    headings = ("dataset", "versions", "branches", "tags", "payloads", "committed", "uncommitted")
+    say_table(rows, headings, right=(1, 2, 3, 4, 5, 6))
+    click.echo(f"{count_text(len(rows), 'dataset')}; catalog {size_text(answer.catalog)}")
+
+
+def _stats_of_mount(mountpoint: Path, as_json: bool) -> None:
+    import json
+
+    from volfs.errors import NotFound
+    from volfs.fuse.mountpoints import mounted_at
+
+    mounted = mounted_at(mountpoint)
+    if mounted is None or not mounted.is_volfs:
+        raise NotFound(f"{mountpoint}: no volfs mount is here")
+    answer = json.loads((mountpoint / ".volfs" / "stats.json").read_text())
+    if as_json:
+        say_json(answer)
+    else:
+        say_table(list(_flat(answer)))
+
+
+def _flat(answer: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in answer.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, value)]
+    return rows
