@@ -111,7 +111,7 @@ class Branch(Snapshot):
             if array is None or array.meta is not parsed or array.mtime_ns != mtime_ns:
                 if len(self._arrays) > 4096:
                     self._arrays.clear()
-                array = self._arrays[path] = BranchArray(self, path, parsed, mtime_ns, self._maps)
+                array = self._arrays[path] = BranchArray(self, self.working, path, parsed, mtime_ns, self._maps)
             return array
 
     def _head_number(self) -> int:

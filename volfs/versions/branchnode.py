@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,18 @@ from volfs.versions.layers import Change
 from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
 from volfs.versions.union import View
 
-if TYPE_CHECKING:
-    from volfs.versions.branch import Branch
+_T = TypeVar("_T")
 
 _RACY_NS = 50_000_000
 """A file changed as recently as this may change again without its times telling (clock ticks are some ms apart)."""
 
 _nonces = count()
+
+
+class Looks(Protocol):
+    """Lets one look into a union that does not change under it: a working copy, or what is frozen of one."""
+
+    def look(self, see: Callable[[View], _T]) -> _T: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,14 @@ class ReinterpretedPayload:
 class BranchArray(ArrayNode):
     """One array of a branch, under the metadata it had when asked for. Chunks are always those of now."""
 
-    def __init__(self, branch: Branch, path: str, meta: ArrayMeta, mtime_ns: int, maps: ChunkMaps) -> None:
-        self.snapshot = branch
+    def __init__(
+        self, snapshot: Snapshot, working: Looks, path: str, meta: ArrayMeta, mtime_ns: int, maps: ChunkMaps
+    ) -> None:
+        self.snapshot = snapshot
         self.path = path
         self.meta = meta
         self.mtime_ns = mtime_ns
-        self._working = branch.working
+        self._working = working
         self._maps = maps
         self._codec: ChunkCodec | None = None
         self._whole = Box.whole(meta.grid.grid_shape)

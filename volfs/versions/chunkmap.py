@@ -15,13 +15,13 @@ import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
 from volfs.versions.layers import BLOCKED, Change
-from volfs.versions.pulse import Pulse
+from volfs.versions.pulse import Listener
 from volfs.versions.union import View
 
 _MAPS_KEPT = 64
@@ -74,10 +74,18 @@ class _Kept:
     chunks: ChunkMap
 
 
+class Counter(Protocol):
+    """What says that something changed: a :class:`~volfs.versions.pulse.Pulse`, or a count that stands still."""
+
+    def listen(self, listener: Listener) -> None: ...
+
+    def read(self) -> int: ...
+
+
 class ChunkMaps:
     """The maps of a working copy's arrays. Thread-safe."""
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: Counter) -> None:
         self._pulse = pulse
         self._mutex = threading.RLock()
         self._maps: OrderedDict[str, _Kept] = OrderedDict()
