@@ -1,0 +1,335 @@
+"""The catalog of one store: what is key K at version V, what changed, which versions and refs are there.
+
+A :class:`Catalog` may be used by any number of threads, and any number of processes may have the same file open. Reads
+are autocommit and never wait; they are short enough to be made inline by an event loop. :meth:`Catalog.index_version`
+is the only way a version gets in, all or nothing.
+
+Decided here: the interface of this room, and what is cached: graphs and directory paths, both of committed versions,
+which never change. Not decided here: anything about the bytes behind a payload, and inodes (:mod:`.inodes`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.catalog import blocks, changes, entries, graphs, indexing, schema
+from volfs.catalog.connections import Connections, translate
+from volfs.catalog.files import FileNames
+from volfs.catalog.index_entries import load_shape
+from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
+from volfs.errors import AlreadyThere, Damaged, NotFound
+from volfs.model.box import Index
+from volfs.model.graph import At, VersionGraph, VersionInfo
+from volfs.storage.manifest import Manifest
+
+_PATHS_KEPT = 65536
+_R = TypeVar("_R")
+
+
+class Catalog:
+    """The index of a store. Make it with :meth:`open`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._cx = connections.get
+        self._files = FileNames()
+        self._lock = threading.Lock()
+        self._graphs: dict[int, tuple[int, VersionGraph, int]] = {}
+        self._roots: dict[int, int] = {}
+        self._shapes: dict[int, tuple[int, NodeShape]] = {}
+        self._paths: OrderedDict[tuple[int, int, int, str], int] = OrderedDict()
+
+    @classmethod
+    def open(cls, path: Path, create: bool = False, *, read_only: bool = False) -> Catalog:
+        """Open the catalog file, or make it.
+
+        NotFound if it is not there and ``create`` is not set; StoreFormat if it is another file or from a newer volfs;
+        Damaged if SQLite cannot read it.
+        """
+        connections = Connections(Path(path), read_only=read_only)
+
+        def prepare(connection: sqlite3.Connection) -> None:
+            if read_only:
+                schema.check(connection, connections.path)
+            else:
+                schema.migrate(connection, connections.path)
+
+        connections.open(prepare, create=create and not read_only)
+        return cls(connections)
+
+    @property
+    def path(self) -> Path:
+        return self._connections.path
+
+    def close(self) -> None:
+        """Close the file, for all threads."""
+        self._connections.close()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def data_version(self) -> int:
+        """Changes whenever this or another process has committed anything to the catalog. A few microseconds."""
+        return self._guard(self._connections.data_version)
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty if nothing."""
+        rows = self._guard(lambda: self._cx().execute("PRAGMA integrity_check").fetchall())
+        return [row[0] for row in rows if row[0] != "ok"]
+
+    # --- datasets, versions, refs ---
+
+    def datasets(self) -> dict[str, int]:
+        """Dataset ids by name."""
+        return dict(self._guard(lambda: self._cx().execute("SELECT name, id FROM dataset ORDER BY name").fetchall()))
+
+    def add_dataset(self, name: str, created_ns: int) -> int:
+        """Add an empty dataset; its id. AlreadyThere if the name is taken."""
+        with self._connections.write() as cx:
+            if cx.execute("SELECT 1 FROM dataset WHERE name = ?", (name,)).fetchone():
+                raise AlreadyThere(f"there is a dataset {name} already")
+            cursor = cx.execute("INSERT INTO dataset (name, created_ns, root) VALUES (?, ?, 0)", (name, created_ns))
+            dataset = cursor.lastrowid
+            assert dataset is not None
+            cursor = cx.execute("INSERT INTO dir (dataset, parent, name, born) VALUES (?, 0, x'', 0)", (dataset,))
+            cx.execute("UPDATE dataset SET root = ? WHERE id = ?", (cursor.lastrowid, dataset))
+        return dataset
+
+    def drop_dataset(self, dataset: int) -> None:
+        """Forget a dataset with all its versions. NotFound if there is none."""
+        with self._connections.write() as cx:
+            if cx.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset,)).fetchone() is None:
+                raise NotFound(f"there is no dataset with id {dataset}")
+            # Pieces are reached through the groups of their files, rows of nodes through their directories.
+            for (group,) in cx.execute("SELECT id FROM file_group WHERE dataset = ?", (dataset,)).fetchall():
+                first = group * schema.GROUP
+                cx.execute("DELETE FROM piece WHERE file BETWEEN ? AND ?", (first, first + schema.GROUP - 1))
+            for table, column in (
+                ("entry", "dir"),
+                ("entry_lineages", "dir"),
+                ("block", "node"),
+                ("block_lineages", "node"),
+                ("touched", "node"),
+            ):
+                cx.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM dir WHERE dataset = ?)", (dataset,))
+            for table in ("file_group", "dir", "version", "ref"):
+                cx.execute(f"DELETE FROM {table} WHERE dataset = ?", (dataset,))
+            cx.execute("DELETE FROM dataset WHERE id = ?", (dataset,))
+        with self._lock:
+            self._graphs.pop(dataset, None)
+            self._roots.pop(dataset, None)
+            self._paths = OrderedDict((memo, found) for memo, found in self._paths.items() if memo[0] != dataset)
+            self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
+
+    def graph(self, dataset: int) -> VersionGraph:
+        """The versions of a dataset, as of now. What is returned never changes; ask again to see new versions."""
+        seen = self.data_version()
+        held = self._graphs.get(dataset)
+        if held is not None and held[0] == seen:
+            return held[1]
+        with self._lock:
+            held = self._graphs.get(dataset)
+            if held is not None and held[0] == seen:
+                return held[1]
+            _, known, last = held if held is not None else (0, None, 0)
+            graph, last = self._guard(lambda: graphs.load_graph(self._cx(), dataset, known, last))
+            self._graphs[dataset] = (seen, graph, last)
+        return graph
+
+    def refs(self, dataset: int) -> Refs:
+        """Branches and tags, as mirrored."""
+        return self._guard(lambda: graphs.load_refs(self._cx(), dataset))
+
+    def set_refs(
+        self, dataset: int, *, heads: Mapping[str, int] | None = None, tags: Mapping[str, int] | None = None
+    ) -> None:
+        """Make these all the branches, all the tags, or both."""
+        with self._connections.write() as cx:
+            for kind, refs in (("head", heads), ("tag", tags)):
+                if refs is not None:
+                    graphs.replace_refs(cx, dataset, kind, refs)
+
+    def index_version(
+        self,
+        dataset: int,
+        info: VersionInfo,
+        manifest: Manifest,
+        nodes: Mapping[str, NodeShape],
+        *,
+        heads: Mapping[str, int] | None = None,
+        tags: Mapping[str, int] | None = None,
+    ) -> VersionInfo:
+        """Index a version, in one transaction with the refs given (others stay); the version as placed in the graph.
+
+        ``nodes``: the index shape of each array, by hierarchy path, that this version creates; for arrays that exist
+        the shape they have is kept, so giving it again does no harm. Indexing a version twice changes nothing but the
+        refs; NotFound if a parent is missing, Damaged if another version has this number.
+        """
+        with self._connections.write() as cx:
+            graph, _ = graphs.load_graph(cx, dataset, *self._graphs.get(dataset, (0, None, 0))[1:])
+            known = graph.versions.get(info.number)
+            if known is None:
+                info = indexing.index(cx, dataset, self._root(dataset), graph, info, manifest, nodes)
+            elif known.content_id != info.content_id:
+                raise Damaged(f"the catalog has another version v{info.number}; run `volfs fsck --rebuild-catalog`")
+            else:
+                info = known
+            graphs.put_refs(cx, dataset, "head", heads or {})
+            graphs.put_refs(cx, dataset, "tag", tags or {})
+        return info
+
+    # --- names ---
+
+    def entry(self, dataset: int, at: At, key: str) -> Entry | None:
+        """What a key is: an object, a directory, or None. "" is the root. Keys of chunks have no entries."""
+        return self._guard(lambda: self._entry(dataset, at, key))
+
+    def _entry(self, dataset: int, at: At, key: str) -> Entry | None:
+        if not key:
+            return Entry("dir", self._root(dataset), None, 0)
+        above, _, name = key.rpartition("/")
+        directory = self._directory(dataset, at, above)
+        if directory is None:
+            return None
+        cx = self._cx()
+        row = entries.find(cx, directory, entries.encode(name), at)
+        return self._spell(cx, row) if row is not None else None
+
+    def _directory(self, dataset: int, at: At, path: str) -> int | None:
+        if not path:
+            return self._root(dataset)
+        memo = (dataset, at.lineage, at.position, path)
+        found = self._paths.get(memo)
+        if found is not None:
+            return found
+        entry = self._entry(dataset, at, path)
+        if entry is None or entry.kind != "dir":
+            return None
+        with self._lock:
+            self._paths[memo] = entry.dir_id
+            while len(self._paths) > _PATHS_KEPT:
+                self._paths.popitem(last=False)
+        return entry.dir_id
+
+    def list_entries(self, dataset: int, at: At, dir_id: int) -> list[tuple[str, Entry]]:
+        """The names in a directory, in byte order of their UTF-8. Chunks of arrays are not among them."""
+
+        def read() -> list[tuple[str, Entry]]:
+            cx = self._cx()
+            found = entries.listing(cx, dir_id, at)
+            return [(entries.decode(name), self._spell(cx, row)) for name, row in found]
+
+        return self._guard(read)
+
+    def _spell(self, cx: sqlite3.Connection, row: entries.EntryRow) -> Entry:
+        if row.kind == entries.DIRECTORY:
+            return Entry("dir", row.child, None, row.version)
+        payload = self._files.payload(cx, row.file, row.offset, row.length, row.crc32c)
+        return Entry("object", 0, payload, row.version)
+
+    def born(self, dir_id: int) -> int:
+        """The version that made this incarnation of a directory; 0 for a dataset's root."""
+        row = self._guard(lambda: self._cx().execute("SELECT born FROM dir WHERE id = ?", (dir_id,)).fetchone())
+        if row is None:
+            raise NotFound(f"there is no directory {dir_id}")
+        return int(row[0])
+
+    # --- chunks ---
+
+    def node_shape(self, node: int) -> NodeShape | None:
+        """The index shape of an array, None for a directory that is none."""
+        known = self._shapes.get(node)
+        return known[1] if known is not None else self._guard(lambda: self._load_shape(node, missing_ok=True))
+
+    def block_shape(self, node: int) -> Index | None:
+        """Chunks per index block and axis of an array, None for a directory that is none."""
+        shape = self.node_shape(node)
+        return shape.block_shape if shape is not None else None
+
+    def _load_shape(self, node: int, *, missing_ok: bool = False) -> NodeShape | None:
+        cx = self._cx()
+        shape = load_shape(cx, node)
+        if shape is not None:
+            (dataset,) = cx.execute("SELECT dataset FROM dir WHERE id = ?", (node,)).fetchone()
+            self._shapes[node] = (dataset, shape)
+        elif not missing_ok:
+            raise NotFound(f"directory {node} is no array")
+        return shape
+
+    def _node(self, node: int) -> tuple[int, NodeShape]:
+        known = self._shapes.get(node)
+        if known is None:
+            self._load_shape(node)
+            known = self._shapes[node]
+        return known
+
+    def chunk(self, node: int, at: At, block: Index, cell: int) -> ChunkRow | None:
+        """One chunk; None where the version has none. ``block``, ``cell``: see :func:`volfs.model.grid.split`."""
+        try:
+            cx = self._cx()
+            dataset = self._node(node)[0]
+            found = blocks.find_chunk(cx, node, blocks.block_key(block), cell, at, lambda: self.graph(dataset))
+            if found is None or not found[1]:
+                return None
+            return ChunkRow(self._files.payload(cx, *found[1:]), found[0])
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def block_map(self, node: int, at: At, block: Index) -> BlockMap:
+        """All chunks of one block."""
+
+        def read() -> BlockMap:
+            dataset, shape = self._node(node)
+            return blocks.block_map(
+                self._cx(), self._files, node, blocks.block_key(block), shape.cells, at, lambda: self.graph(dataset)
+            )
+
+        return self._guard(read)
+
+    def file_name(self, file_id: int) -> str:
+        """A payload file, relative to its dataset's versions directory."""
+        return self._guard(lambda: self._files.name(self._cx(), file_id))
+
+    # --- changes ---
+
+    def newest_changes(self, node: int, at: At) -> Iterator[tuple[Index, NDArray[np.int32]]]:
+        """For each block ever changed on the chain: per cell, the version that changed it last (put or removed; 0:
+        never). Costs by blocks, not by their histories."""
+        _, shape = self._node(node)
+        yield from changes.newest_changes(self._cx(), node, shape.cells, at)
+
+    def changes(self, node: int, at: At, since: At | None) -> Iterator[BlockChange]:
+        """Every change to an array on the chain, newest first, without those that ``since`` sees.
+
+        ``since`` must be an ancestor by first parents, else BadInput. Costs by what changed in between.
+        """
+        _, shape = self._node(node)
+        yield from changes.changes_since(self._cx(), node, shape.cells, at, since)
+
+    # --- inside ---
+
+    def _root(self, dataset: int) -> int:
+        root = self._roots.get(dataset)
+        if root is None:
+            row = self._cx().execute("SELECT root FROM dataset WHERE id = ?", (dataset,)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no dataset with id {dataset}")
+            root = self._roots[dataset] = int(row[0])
+        return root
+
+    def _guard(self, read: Callable[[], _R]) -> _R:
+        try:
+            return read()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error

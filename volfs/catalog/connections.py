@@ -1,0 +1,191 @@
+"""SQLite connections of one catalog file: one per thread, one writer at a time, all closed together.
+
+What the rest of the room relies on:
+
+- WAL: readers never wait for writers, nor writers for readers. A read is one autocommit statement, or several under one
+  open cursor; no read transaction outlives the call that began it.
+- A thread's connection is its own; the objects that hold them die with their threads, and :meth:`Connections.close`
+  closes what is left, from any thread.
+- :meth:`Connections.write` is one ``BEGIN IMMEDIATE`` transaction. Threads of this process queue on a lock, other
+  processes on SQLite's (up to :data:`BUSY_SECONDS`, then Busy).
+- ``synchronous = NORMAL``: a power cut may lose the last transactions, never the file. The store's files are the truth,
+  and recovery indexes again what is missing.
+
+Decided here: the above, and which volfs error an SQLite error is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
+
+BUSY_SECONDS = 60.0
+_SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN = 13, 8, 5, 6, 14
+
+
+def translate(error: sqlite3.Error, path: Path, mend: str = "`volfs fsck --rebuild-catalog` rebuilds it") -> VolfsError:
+    """The volfs error for an error of SQLite."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (_SQLITE_BUSY, _SQLITE_LOCKED):
+        return Busy(f"{path} is being written by another process; try again")
+    if code == _SQLITE_FULL:
+        return NoSpace(f"{path}: no space left to write it")
+    if code == _SQLITE_READONLY:
+        return ReadOnly(f"{path} cannot be written: {error}")
+    if code == _SQLITE_CANTOPEN:
+        return NotFound(f"{path} cannot be opened: {error}")
+    if isinstance(error, sqlite3.ProgrammingError):
+        return NotAllowed(f"{path} is closed")
+    return Damaged(f"{path}: {error}; {mend}")
+
+
+class _Held:
+    """One thread's connection. Its finaliser runs when the thread's locals go."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
+class _Local(threading.local):
+    held: _Held | None = None
+
+
+class Connections:
+    """All connections of this process to one SQLite file."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "NORMAL") -> None:
+        self.path = path
+        self.read_only = read_only
+        self._synchronous = synchronous
+        self._immutable = False
+        self._local = _Local()
+        self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._writing = threading.RLock()
+        self._closed = False
+        self._watcher: sqlite3.Connection | None = None
+
+    def open(self, prepare: Callable[[sqlite3.Connection], None], *, create: bool) -> None:
+        """Open the file for the first time. ``prepare`` checks or creates the schema."""
+        if not create and not self.path.exists():
+            raise NotFound(f"{self.path} does not exist; `volfs fsck --rebuild-catalog` makes it from the store")
+        try:
+            if self.read_only:
+                self._try_read_only()
+            connection = self.get()
+            if not self.read_only:
+                self._write_ahead(connection)
+            prepare(connection)
+        except sqlite3.Error as error:
+            self.close()
+            raise translate(error, self.path) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _try_read_only(self) -> None:
+        try:
+            self.get().execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            # WAL needs to create its -shm file even to read. Where it cannot (a read-only medium), nobody can be
+            # writing either.
+            self._drop_local()
+            self._immutable = True
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        # Deciding on page size and WAL happens once, when the file is empty; afterwards both statements change nothing.
+        connection.execute("PRAGMA page_size = 8192")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreFormat(f"{self.path}: this filesystem cannot hold it; choose a local place with --catalog")
+
+    def get(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        held = self._local.held
+        if held is not None:
+            return held.connection
+        held = _Held(self._connect())
+        with self._lock:
+            if self._closed:
+                raise NotAllowed(f"{self.path} is closed")
+            self._all.add(held)
+        self._local.held = held
+        return held.connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise NotAllowed(f"{self.path} is closed")
+        mode = "ro" if self.read_only else "rwc"
+        uri = f"file:{quote(str(self.path.absolute()))}?mode={mode}" + ("&immutable=1" if self._immutable else "")
+        connection = sqlite3.connect(
+            uri,
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -16384")
+        # A commit of millions of chunks makes a large WAL file once; do not keep its size for ever.
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction; rolled back if the block raises."""
+        if self.read_only:
+            raise ReadOnly(f"{self.path} was opened for reading only")
+        with self._writing:
+            connection = self.get()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+
+    def data_version(self) -> int:
+        """A number that changes whenever anyone, here or in another process, has committed to the file.
+
+        Asked of a connection that never writes, so that all threads of this process get the same answer.
+        """
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = self._connect()
+            (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _drop_local(self) -> None:
+        held, self._local.held = self._local.held, None
+        if held is not None:
+            self._all.discard(held)
+            held.connection.close()
+
+    def close(self) -> None:
+        """Close every connection. Using the catalog afterwards raises NotAllowed."""
+        with self._lock:
+            self._closed = True
+            held = list(self._all)
+            self._all.clear()
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+        for one in held:
+            one.connection.close()

@@ -1,0 +1,115 @@
+"""Names in a version: from a key to its entry, and the listing of a directory.
+
+Decided here: how names are found. A name costs one seek whatever its history, and a listing costs by the names it
+walks, not by the changes they went through. A directory is an incarnation (see :mod:`.schema`), so nothing below a
+removed or replaced directory is ever seen. Not here: what the names mean, and chunk keys, which have no entries
+(:mod:`.blocks`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any, NamedTuple
+
+from volfs.catalog.lineages import ENTRIES, ENTRY_COLUMNS, newest_row
+from volfs.model.graph import At
+
+REMOVED, DIRECTORY, OBJECT = 0, 1, 2
+
+_PAGE = 4096
+"""Names per read of a listing: between pages no read transaction is open."""
+_ROWS_PER_NAME = 8
+"""Rows of one name read past before it is cheaper to seek to the next name."""
+
+_NAMES = f"SELECT name, {ENTRY_COLUMNS} FROM entry WHERE dir = ? AND name > ? ORDER BY name, lineage, position"
+
+
+class EntryRow(NamedTuple):
+    """A row of ``entry`` without its key."""
+
+    lineage: int
+    position: int
+    version: int
+    kind: int
+    child: int
+    file: int
+    offset: int
+    length: int
+    crc32c: int
+
+
+def find(cx: sqlite3.Connection, directory: int, name: bytes, at: At) -> EntryRow | None:
+    """The live entry of this name, None where there is none or it was removed."""
+    row = newest_row(cx, ENTRIES, (directory, name), at)
+    return EntryRow(*row) if row is not None and row[3] != REMOVED else None
+
+
+def listing(cx: sqlite3.Connection, directory: int, at: At) -> list[tuple[bytes, EntryRow]]:
+    """All live names of a directory, in byte order."""
+    found: list[tuple[bytes, EntryRow]] = []
+    after: bytes | None = b""
+    while after is not None:
+        page, after = _page(cx, directory, after, at, _PAGE)
+        found += page
+    return found
+
+
+def is_empty(cx: sqlite3.Connection, directory: int, at: At, pending: dict[bytes, bool]) -> bool:
+    """Whether no name lives. ``pending`` says what is about to become of names: True lives, False does not."""
+    if any(pending.values()):
+        return False
+    after: bytes | None = b""
+    while after is not None:
+        page, after = _page(cx, directory, after, at, 64)
+        if any(name not in pending for name, _ in page):
+            return False
+    return True
+
+
+def _page(
+    cx: sqlite3.Connection, directory: int, after: bytes, at: At, limit: int
+) -> tuple[list[tuple[bytes, EntryRow]], bytes | None]:
+    """Live names after ``after``, up to about ``limit`` names walked; and where to go on, None at the end."""
+    found: list[tuple[bytes, EntryRow]] = []
+    limits = at.limits
+    name: bytes | None = None
+    best: Any = None
+    rows = walked = 0
+
+    def settle() -> None:
+        if name is not None and best is not None and best[4] != REMOVED:
+            found.append((name, EntryRow(*best[1:])))
+
+    cursor = cx.execute(_NAMES, (directory, after))
+    for row in cursor:
+        if row[0] != name:
+            settle()
+            walked += 1
+            if walked > limit and name is not None:
+                return found, name
+            name, best, rows = row[0], None, 0
+        rows += 1
+        if rows > _ROWS_PER_NAME:
+            # A name with a long history: one seek finds its newest row, another the next name.
+            assert name is not None
+            cursor.close()
+            entry = find(cx, directory, name, at)
+            if entry is not None:
+                found.append((name, entry))
+            return found, name
+        # Ascending order: a later row on the chain is a newer one.
+        limit_here = limits.get(row[1])
+        if limit_here is not None and row[2] <= limit_here:
+            best = row
+    settle()
+    return found, None
+
+
+def encode(name: str) -> bytes:
+    """A key's component as the catalog holds it."""
+    return os.fsencode(name)
+
+
+def decode(name: bytes) -> str:
+    return os.fsdecode(name)

@@ -1,0 +1,72 @@
+"""Names of payload files, and piece checksums: from the small numbers in index rows to :class:`Payload`.
+
+File names are kept in compressed groups of 256 (neighbouring chunk files have nearly the same name), so a commit of a
+million single-chunk files costs a few bytes a name. Groups never change: those in use are kept decoded in memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import zstandard
+
+from volfs.catalog.schema import GROUP
+from volfs.errors import Damaged
+from volfs.storage.payload import PIECE, Payload
+
+_GROUPS_KEPT = 4096
+
+
+def add_files(cx: sqlite3.Connection, dataset: int, names: Sequence[str]) -> list[int]:
+    """Give each file name an id, in order."""
+    ids: list[int] = []
+    compressor = zstandard.ZstdCompressor(level=3)
+    for start in range(0, len(names), GROUP):
+        group = names[start : start + GROUP]
+        packed = compressor.compress("\0".join(group).encode("utf-8", "surrogateescape"))
+        cursor = cx.execute("INSERT INTO file_group (dataset, names) VALUES (?, ?)", (dataset, packed))
+        assert cursor.lastrowid is not None
+        first = cursor.lastrowid * GROUP
+        ids.extend(range(first, first + len(group)))
+    return ids
+
+
+class FileNames:
+    """File ids to names. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[int, list[str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def name(self, cx: sqlite3.Connection, file: int) -> str:
+        """The name of file id ``file``, relative to the dataset's versions directory."""
+        group, number = divmod(file, GROUP)
+        names = self._groups.get(group)
+        if names is None:
+            names = self._load(cx, group)
+        return names[number]
+
+    def _load(self, cx: sqlite3.Connection, group: int) -> list[str]:
+        row = cx.execute("SELECT names FROM file_group WHERE id = ?", (group,)).fetchone()
+        if row is None:
+            raise Damaged(f"the catalog names a payload file that it does not know (group {group}); rebuild it")
+        names = zstandard.ZstdDecompressor().decompress(row[0]).decode("utf-8", "surrogateescape").split("\0")
+        # Eviction in order of loading, not of use: moving on every hit would cost more than a rare reload.
+        with self._lock:
+            self._groups[group] = names
+            while len(self._groups) > _GROUPS_KEPT:
+                self._groups.popitem(last=False)
+        return names
+
+    def payload(self, cx: sqlite3.Connection, file: int, offset: int, length: int, crc: int) -> Payload:
+        """The payload that an index row points at."""
+        pieces = self.pieces(cx, file, offset) if length > PIECE else None
+        return Payload(self.name(cx, file), offset, length, crc, pieces)
+
+    def pieces(self, cx: sqlite3.Connection, file: int, offset: int) -> bytes | None:
+        """The piece checksums of the payload there, if it has some."""
+        row = cx.execute("SELECT crcs FROM piece WHERE file = ? AND offset = ?", (file, offset)).fetchone()
+        return row[0] if row is not None else None

@@ -1,0 +1,153 @@
+"""Indexing the chunks that a version changed in one array.
+
+Decided here: how columns of chunk records become block rows, vectorised: a version may touch millions of chunks, and
+only what differs per block is done per block. Each row is linked to the older row on its chain, and given owners when
+the walk down from it would cost more than ``MAX_STEPS`` (see ``block`` in :mod:`.schema`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.catalog.blocks import changed_versions, pack_owners, walk
+from volfs.catalog.changes import pack_blocks
+from volfs.catalog.lineages import BLOCKS, newest_row, note_lineage
+from volfs.catalog.schema import HOP, MAX_STEPS
+from volfs.catalog.values import NodeShape, PayloadArray
+from volfs.errors import BadInput
+from volfs.model.graph import At
+
+_INSERT = (
+    "INSERT INTO block (node, block, lineage, position, version, older_lineage, older_position, steps, cells, owners,"
+    " payloads) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the rows of a new version go, and what its first parent sees."""
+
+    parent: At
+    lineage: int
+    position: int
+    number: int
+
+
+def index_chunks(
+    cx: sqlite3.Connection,
+    node: int,
+    shape: NodeShape,
+    place: Place,
+    coords: NDArray[Any],
+    payloads: PayloadArray,
+    *,
+    fresh: bool,
+) -> None:
+    """Write the rows of an array's changed chunks.
+
+    ``coords``: one row of chunk coordinates per record; ``payloads``: file 0 for removals. Of two records of one chunk
+    the later counts. ``fresh``: this version makes the node, so there is nothing older.
+    """
+    if not len(coords):
+        return
+    blocks, cells, order = _arrange(coords, shape)
+    payloads = payloads[order]
+    starts = np.flatnonzero(np.r_[True, np.any(blocks[1:] != blocks[:-1], axis=1)])
+    stops = np.r_[starts[1:], len(blocks)].tolist()
+    keys_packed = blocks[starts].astype(">u4").tobytes()
+    width = 4 * shape.ndim
+    keys = [keys_packed[i : i + width] for i in range(0, len(keys_packed), width)]
+    cell_bytes = cells.astype("<u2").tobytes()
+    payload_bytes = payloads.tobytes()
+    size = payloads.dtype.itemsize
+    rows = []
+    for key, start, stop in zip(keys, starts.tolist(), stops, strict=True):
+        if fresh or stop - start == shape.cells:
+            older: tuple[int, int, int, bytes | None] = (0, 0, 1, None)
+            if not fresh:
+                _note(cx, node, key, place)
+        else:
+            older = _link(cx, node, key, shape, place, cells[start:stop])
+        lineage, position, steps, owners = older
+        rows.append(
+            (
+                node,
+                key,
+                place.lineage,
+                place.position,
+                place.number,
+                lineage,
+                position,
+                steps,
+                cell_bytes[2 * start : 2 * stop],
+                owners,
+                payload_bytes[size * start : size * stop],
+            )
+        )
+        if len(rows) >= _BATCH:
+            cx.executemany(_INSERT, rows)
+            rows.clear()
+    cx.executemany(_INSERT, rows)
+    cx.execute(
+        "INSERT INTO touched (node, lineage, position, version, blocks) VALUES (?, ?, ?, ?, ?)",
+        (node, place.lineage, place.position, place.number, pack_blocks(keys)),
+    )
+
+
+def _arrange(coords: NDArray[Any], shape: NodeShape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.intp]]:
+    """Records in order of block, then cell, each chunk once: block coordinates, cells, and the records taken."""
+    extent = np.array(shape.block_shape, np.int64)
+    blocks, within = np.divmod(coords.astype(np.int64), extent)
+    cells = np.ravel_multi_index(tuple(within.T), shape.block_shape)
+    grid = [int(n) + 1 for n in blocks.max(axis=0)]
+    if prod(grid) * shape.cells < 2**62:
+        # One number per record sorts several times faster than several columns.
+        rank = np.ravel_multi_index(tuple(blocks.T), grid) * shape.cells + cells
+        order = np.argsort(rank, kind="stable")
+        rank = rank[order]
+        last = np.r_[rank[1:] != rank[:-1], True]
+    else:
+        order = np.lexsort((cells, *blocks.T[::-1]))
+        together = np.column_stack([blocks, cells])[order]
+        last = np.r_[np.any(together[1:] != together[:-1], axis=1), True]
+    order = order[last]
+    return blocks[order], cells[order], order
+
+
+def _link(
+    cx: sqlite3.Connection, node: int, key: bytes, shape: NodeShape, place: Place, cells: NDArray[np.int64]
+) -> tuple[int, int, int, bytes | None]:
+    """(older lineage, older position, steps, owners) of a new row."""
+    newest = newest_row(cx, BLOCKS, (node, key), place.parent)
+    if newest is None or newest[0] != place.lineage:
+        note_lineage(cx, BLOCKS, (node, key), place.lineage, place.position)
+    if newest is None:
+        return 0, 0, 1, None
+    lineage, position, steps = newest
+    steps += 1 if lineage == place.lineage else 1 + HOP
+    if steps <= MAX_STEPS:
+        return lineage, position, steps, None
+    # Walked at the parent, so below a fork only the parent's own chain is followed.
+    owners = changed_versions(walk(cx, node, key, place.parent, payloads=False), shape.cells)
+    owners[cells] = place.number
+    return lineage, position, 1, pack_owners(owners)
+
+
+def _note(cx: sqlite3.Connection, node: int, key: bytes, place: Place) -> None:
+    """Upkeep of the list of lineages for a row that needs no older one."""
+    newest = newest_row(cx, BLOCKS, (node, key), place.parent)
+    if newest is None or newest[0] != place.lineage:
+        note_lineage(cx, BLOCKS, (node, key), place.lineage, place.position)
+
+
+def check_coords(coords: NDArray[Any], ndim: NDArray[Any], shape: NodeShape, path: str) -> None:
+    """BadInput if a record has another rank than its array."""
+    if np.any(ndim != shape.ndim):
+        raise BadInput(f"chunk records of {path or 'the root array'} do not have {shape.ndim} coordinates")
