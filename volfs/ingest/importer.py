@@ -1,0 +1,341 @@
+"""The whole import: a source becomes a new version, or nothing changes.
+
+Decided here: what metadata an imported image gets (OME-Zarr 0.5), where a label image belongs, what becomes of an
+image that was at the same path, and that a dataset made for an import goes away again when the import fails. Not here:
+the pass over the voxels (:mod:`volfs.ingest.streaming`) and how a version comes to exist
+(:mod:`volfs.versions.writer`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from volfs.errors import BadInput, BadMetadata
+from volfs.ingest.arrange import arrange
+from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
+from volfs.ingest.source import Description, Source, check_unchanged
+from volfs.ingest.streaming import Memory, Meter, Report, VolumeStream
+from volfs.ingest.voxelsize import VoxelSize, parse_voxel_size
+from volfs.model.box import Index
+from volfs.model.graph import VersionInfo
+from volfs.model.metadata import array_zarr_json, group_zarr_json
+from volfs.model.names import check_dataset_name, check_key
+from volfs.model.ngff import (
+    Axis,
+    Multiscale,
+    downsampling_factors,
+    labels_attributes,
+    ome_attributes,
+    parse_labels,
+    parse_multiscale,
+    pyramid,
+)
+from volfs.versions.array_writer import ArrayWriter
+from volfs.versions.dataset import Dataset
+from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
+from volfs.versions.store import Store
+from volfs.versions.writer import VersionWriter
+from volfs.volume.downsample import method_for
+from volfs.volume.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What a user may decide. ``chunks`` and ``shard`` in voxels, for the axes of space or for all; ``memory`` is
+    about what voxels may take, in bytes."""
+
+    axes: str | None = None
+    voxel_size: VoxelSize | str | None = None
+    chunks: Sequence[int] | None = None
+    shard: Sequence[int] | None = None
+    levels: int | Literal["auto"] = "auto"
+    labels: bool = False
+    message: str | None = None
+    author: str | None = None
+    name: str | None = None
+    memory: int = 1 << 30
+
+
+def import_source(
+    store: Store,
+    dataset: str,
+    path: str,
+    source: Source,
+    options: ImportOptions | None = None,
+    *,
+    progress: Report | None = None,
+    cancel: threading.Event | None = None,
+) -> VersionInfo:
+    """Import ``source`` as the image at hierarchy path ``path`` ("" for the root) of ``dataset``: a new version on its
+    default branch. The dataset is made if there is none.
+
+    Whatever goes wrong (bad input, a full disk, an interrupt, ``cancel`` being set), nothing is changed. An image that
+    was at ``path`` is replaced; other nodes below ``path``, such as label images, stay. BadInput if the source is not
+    an image, or changes while it is read.
+    """
+    chosen = options or ImportOptions()
+    check_dataset_name(dataset)
+    path = check_path(path)
+    before = source.fingerprint()
+    arranged = arrange(source, chosen.axes)
+    store.check_writable()
+    with _dataset_for(store, dataset) as target:
+        job = _Job(target, path, arranged, chosen)
+        with VersionWriter(target, target.default_branch, job.parent) as writer:
+            job.write(writer, Meter(job.bytes, progress, cancel))
+            check_unchanged(before, source.fingerprint())
+            return writer.publish(chosen.message or f"import {source.description.name}", chosen.author)
+
+
+def check_path(path: str) -> str:
+    """A hierarchy path without slashes at its ends. BadName or BadInput for one that no node can have."""
+    path = path.strip("/")
+    if not path:
+        return ""
+    check_key(f"zarr/{path}")
+    if any(part == "zarr.json" or part.startswith("__") for part in path.split("/")):
+        raise BadInput(f"{path!r} cannot be the path of an image: a part of it has a meaning in Zarr")
+    return path
+
+
+@contextmanager
+def _dataset_for(store: Store, name: str) -> Iterator[Dataset]:
+    """The dataset, or a new one that goes away with the error that ends the block."""
+    if name in store:
+        yield store[name]
+        return
+    dataset = store.create_dataset(name)
+    try:
+        yield dataset
+    except BaseException:
+        store.remove_dataset(name)
+        raise
+
+
+class _Job:
+    """One import: everything that follows from metadata, and then the writing."""
+
+    def __init__(self, dataset: Dataset, path: str, source: Source, options: ImportOptions) -> None:
+        found = source.description
+        self._path = path
+        self._source = source
+        self._options = options
+        self.parent = dataset.branches().get(dataset.default_branch, 0)
+        self._base: Snapshot | None = dataset.version(self.parent) if self.parent else None
+        self._check_source(found)
+        self._check_place(dataset)
+        home, _, last = path.rpartition("/")
+        self._labels_group = home if home.rpartition("/")[2] == "labels" else None
+        self._is_label = options.labels or self._labels_group is not None
+        if self._is_label and found.dtype.kind not in "iub":
+            raise BadInput(f"a label image has whole numbers, but {found.name} is {found.dtype.name}")
+        of_image = self._image_of_labels()
+        axes, scale, translation = found.axes, found.scale, found.translation
+        if of_image is not None and options.voxel_size is None and _unknown(found):
+            axes, scale, translation = _as_in(of_image, axes, scale)
+        if options.voxel_size is not None:
+            size = options.voxel_size
+            size = parse_voxel_size(size) if isinstance(size, str) else size
+            axes, scale = size.apply(axes, scale)
+        factors = self._factors(of_image, axes, scale)
+        rgb = found.rgb and not self._is_label
+        self._image = pyramid(
+            options.name or (last if self._is_label and last else found.name),
+            axes,
+            scale,
+            factors,
+            translation=translation,
+            method=method_for(found.dtype, self._is_label),
+            rgb=rgb,
+            is_label=self._is_label,
+        )
+        chunks = (
+            default_chunks(found.shape, axes, rgb)
+            if options.chunks is None
+            else chosen_chunks(options.chunks, found.shape, axes, rgb)
+        )
+        self._plan: Plan = make_plan(
+            found.shape,
+            axes,
+            chunks,
+            factors,
+            found.grain,
+            found.dtype.itemsize,
+            options.memory // 8,
+            rgb=rgb,
+        )
+        self._shard = None if options.shard is None else chosen_shard(options.shard, chunks, axes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of voxels at full resolution."""
+        return math.prod(self._plan.levels[0].shape) * self._source.description.dtype.itemsize
+
+    def write(self, writer: VersionWriter, meter: Meter) -> None:
+        """Write metadata and voxels of all levels."""
+        self._write_groups(writer)
+        arrays = [self._array(writer, index) for index in range(len(self._plan.levels))]
+        workers = Workers()
+        try:
+            memory = Memory(self._options.memory, writer.layout.root.parent)
+            stream = VolumeStream(self._source, self._plan, arrays, self._image.method, memory, workers, meter)
+            stream.run()
+        finally:
+            workers.close()
+
+    def _array(self, writer: VersionWriter, index: int) -> ArrayWriter:
+        level = self._plan.levels[index]
+        found = self._source.description
+        raw = array_zarr_json(
+            level.shape,
+            found.dtype,
+            level.chunks,
+            fill_value=found.fill_value,
+            dimension_names=[a.name for a in self._image.axes],
+        )
+        shard = None
+        if self._shard is not None:
+            # Small levels have smaller chunks; a shard is a whole number of them.
+            shard = tuple(max(1, s // c) * c for s, c in zip(self._shard, level.chunks, strict=True))
+        count = math.prod(-(-n // c) for n, c in zip(level.shape, level.chunks, strict=True))
+        path = _join(self._path, self._image.levels[index].path)
+        return writer.array(path, raw, created=True, shard_shape=shard, expected_chunks=count)
+
+    def _write_groups(self, writer: VersionWriter) -> None:
+        """The image's own group, those above it, and the list of label images; and take away what was there."""
+        old = self._base.node(self._path) if self._base is not None else None
+        if isinstance(old, ArrayNode):
+            writer.remove_subtree(_key(self._path))
+        elif isinstance(old, GroupNode):
+            kept = {level.path for level in self._image.levels}
+            for level in _levels_of(old):
+                if level not in kept and self._base is not None and self._base.stat(_key(_join(self._path, level))):
+                    writer.remove_subtree(_key(_join(self._path, level)))
+        found = self._source.description
+        attributes = ome_attributes(self._image)
+        if "ome" in attributes:
+            attributes["ome"].update(found.ome)
+        if found.facts:
+            attributes["volfs"]["source"] = dict(found.facts)
+        groups: dict[str, bytes] = {self._path: group_zarr_json(attributes)}
+        above = self._path
+        while above:
+            above = above.rpartition("/")[0]
+            node = self._base.node(above) if self._base is not None else None
+            if above == self._labels_group:
+                names = list(parse_labels(node.attributes)) if isinstance(node, GroupNode) else []
+                name = self._path.rpartition("/")[2]
+                if name not in names or node is None:
+                    groups[above] = group_zarr_json(labels_attributes([*(n for n in names if n != name), name]))
+            elif node is None:
+                groups[above] = group_zarr_json()
+        for path, raw in groups.items():
+            writer.put(_key(path) + "/zarr.json", raw)
+
+    def _factors(self, of_image: Multiscale | None, axes: Sequence[Axis], scale: Sequence[float]) -> list[Index]:
+        shape, levels = self._source.description.shape, self._options.levels
+        if of_image is None or levels != "auto":
+            return downsampling_factors(shape, scale, axes, levels)
+        # A label image has as many levels as its image, and they shrink alike.
+        names = [a.name for a in of_image.axes]
+        return [
+            tuple(of_image.factors(index)[names.index(a.name)] if a.name in names else 1 for a in axes)
+            for index in range(1, len(of_image.levels))
+        ]
+
+    def _image_of_labels(self) -> Multiscale | None:
+        """The image that a label image below ``labels/`` belongs to, if there is one. BadInput if sizes differ."""
+        if self._labels_group is None or self._base is None:
+            return None
+        home = self._labels_group.rpartition("/")[0]
+        node = self._base.node(home)
+        if not isinstance(node, GroupNode):
+            return None
+        try:
+            image = parse_multiscale(node.attributes)
+        except BadMetadata:
+            return None
+        finest = self._base.node(_join(home, image.levels[0].path)) if image is not None else None
+        if image is None or not isinstance(finest, ArrayNode) or len(image.axes) != len(finest.meta.shape):
+            return None
+        sizes = dict(zip((a.name for a in image.axes), finest.meta.shape, strict=True))
+        found = self._source.description
+        for a, n in zip(found.axes, found.shape, strict=True):
+            if a.type == "space" and sizes.get(a.name, n) != n:
+                raise BadInput(
+                    f"the label image {found.name} has {n} voxels along {a.name}, its image has {sizes[a.name]}"
+                )
+        return image
+
+    def _check_source(self, found: Description) -> None:
+        if not 2 <= len(found.shape) <= 6:
+            raise BadInput(f"{found.name} has {len(found.shape)} axes: an image has 2 to 6")
+        if 0 in found.shape:
+            raise BadInput(f"{found.name} is empty: its shape is {found.shape}")
+
+    def _check_place(self, dataset: Dataset) -> None:
+        """Nothing may be in the way: an array above, or uncommitted changes where the image goes."""
+        above = self._path
+        while above and self._base is not None:
+            above = above.rpartition("/")[0]
+            if isinstance(self._base.node(above), ArrayNode):
+                raise BadInput(f"{above or 'the root'!r} is an array: no image can be below it")
+        place = _key(self._path)
+        changes = dataset.branch(dataset.default_branch).status(check=False).changes
+        if any(at == place or at.startswith(place + "/") for at in changes):
+            raise BadInput(
+                f"branch {dataset.default_branch!r} has uncommitted changes in {place}/: commit or discard them first"
+            )
+
+
+def chosen_shard(given: Sequence[int], chunks: Index, axes: Sequence[Axis]) -> Index:
+    """The shard shape that a user's numbers mean, as for chunks; a whole number of chunks. BadInput if it is not."""
+    space = [i for i, a in enumerate(axes) if a.type == "space"]
+    shard = list(chunks)
+    where = list(range(len(chunks))) if len(given) == len(chunks) else space
+    if len(given) not in (1, len(where)):
+        raise BadInput(f"shard {tuple(given)}: give 1 number, {len(space)} (space) or {len(chunks)}")
+    for i, at in enumerate(where):
+        shard[at] = given[i if len(given) > 1 else 0]
+    if any(s < 1 or s % c for s, c in zip(shard, chunks, strict=True)):
+        raise BadInput(f"shard {tuple(shard)} is not a whole number of chunks {chunks}")
+    return tuple(shard)
+
+
+def _levels_of(group: GroupNode) -> list[str]:
+    """Paths of the arrays of an image, relative to its group."""
+    with suppress(BadMetadata):
+        image = parse_multiscale(group.attributes)
+        if image is not None:
+            return [level.path for level in image.levels]
+    return []
+
+
+def _unknown(found: Description) -> bool:
+    return all(n == 1.0 for n in found.scale) and not any(a.unit for a in found.axes)
+
+
+def _as_in(
+    image: Multiscale, axes: Sequence[Axis], scale: Sequence[float]
+) -> tuple[tuple[Axis, ...], tuple[float, ...], tuple[float, ...]]:
+    """Axes, voxel size and translation as those of ``image``, where it has axes of the same names."""
+    finest = image.levels[0]
+    known = {a.name: i for i, a in enumerate(image.axes)}
+    return (
+        tuple(image.axes[known[a.name]] if a.name in known else a for a in axes),
+        tuple(finest.scale[known[a.name]] if a.name in known else s for a, s in zip(axes, scale, strict=True)),
+        tuple(finest.translation[known[a.name]] if a.name in known else 0.0 for a in axes),
+    )
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _key(path: str) -> str:
+    return f"zarr/{path}" if path else "zarr"

@@ -1,0 +1,173 @@
+"""NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``).
+
+i, j, k are x, y, z: voxels are taken as they lie, never flipped nor resampled; the affine is kept with the image. Raw
+numbers are kept as well: ``scl_slope`` and ``scl_inter`` are facts beside them. A compressed file is unpacked into a
+temporary file without a name (in ``$TMPDIR``, else /var/tmp), of the size that the header promises and not more.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import tempfile
+import threading
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from volfs.errors import BadInput
+from volfs.ingest.readers.raw import RawVoxels
+from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
+from volfs.model.box import Box
+from volfs.model.ngff import Axis, axis
+from volfs.storage.files import no_space
+
+_STEP = 1 << 20
+_TAIL = 64 << 20
+"""What may follow the voxels (nothing should)."""
+
+_NAMES = ("x", "y", "z", "t", "c", "a")
+"""What the dimensions of NIfTI are called here; the sixth has no common name."""
+
+
+def open_nifti(path: Path) -> Source:
+    """Open a volume; BadInput if it is not one, or its data are cut short."""
+    return _Nifti(path)
+
+
+class _Nifti(Source):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        header = _header(path)
+        dims = [int(n) for n in header.get_data_shape()]
+        while len(dims) > 3 and dims[-1] == 1:
+            dims.pop()
+        if not 2 <= len(dims) <= len(_NAMES) or min(dims) < 1:
+            raise BadInput(f"{path} has dimensions {tuple(dims)}: 2 to {len(_NAMES)} are imported")
+        dtype = header.get_data_dtype()
+        self._samples = len(dtype.fields) if dtype.fields else 0  # RGB24, RGBA32
+        if self._samples:
+            names = dtype.names or ()
+            if any(dtype[name] != np.uint8 for name in names) or "c" in _NAMES[: len(dims)]:
+                raise BadInput(f"{path} holds {dtype}, which are not voxels")
+            dtype = np.dtype(np.uint8)
+        if dtype.kind not in "biufc":
+            raise BadInput(f"{path} holds {dtype}, which are not voxels")
+        # x runs fastest in the file: in C order that is the last axis.
+        axes, scale = _axes(header, len(dims))
+        shape = tuple(dims[::-1])
+        if self._samples:
+            axes, scale, shape = (*axes, axis("c")), (*scale, 1.0), (*shape, self._samples)
+        self._dtype, self._shape = dtype, shape
+        self._offset = int(header.get_data_offset())
+        self._voxels: RawVoxels | None = None
+        self._lock = threading.Lock()
+        if path.suffix.lower() != ".gz":
+            self._voxels = RawVoxels(path, dtype, shape, self._offset)
+        self.description = Description(
+            path.name[: path.name.lower().rindex(".nii")] or path.stem,
+            shape,
+            dtype.newbyteorder("="),
+            axes,
+            scale,
+            (*(1,) * (len(shape) - 1), shape[-1]) if not self._samples else (*(1,) * (len(shape) - 2), *shape[-2:]),
+            rgb=bool(self._samples),
+            facts=_facts(header),
+        )
+
+    def read(self, box: Box) -> np.ndarray:
+        with self._lock:
+            if self._voxels is None:
+                self._voxels = RawVoxels(self._path, self._dtype, self._shape, self._offset, self._unpacked())
+        return self._voxels.read(box)
+
+    def fingerprint(self) -> Fingerprint:
+        return files_fingerprint([self._path])
+
+    def close(self) -> None:
+        if self._voxels is not None:
+            self._voxels.close()
+
+    def _unpacked(self) -> IO[bytes]:
+        """The file behind the gzip, in a temporary file; its checksum has been compared."""
+        limit = self._offset + math.prod(self._shape) * self._dtype.itemsize
+        with no_space("for unpacking the volume"):
+            target = tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (it outlives this function)
+        try:
+            with gzip.open(self._path) as packed, no_space("for unpacking the volume"):
+                left = limit
+                while piece := packed.read(_STEP):  # to the end, where the checksum is
+                    left -= target.write(piece[: max(0, left)])
+                    if packed.tell() > limit + _TAIL:
+                        raise BadInput(f"{self._path} holds far more than its header promises")
+                target.flush()
+        except (OSError, EOFError, zlib.error) as error:
+            target.close()
+            raise unreadable(self._path, error) from error
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+
+def _header(path: Path) -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise BadInput("NIfTI files need the package nibabel: pip install 'volfs[import]'") from error
+    try:
+        image = nibabel.load(path)
+    except Exception as error:  # nibabel and its readers raise whatever the damage leads to
+        raise unreadable(path, error) from error
+    header = image.header
+    if not isinstance(header, nibabel.Nifti1Header):  # NIfTI-2 headers are subclasses
+        raise BadInput(f"{path} is not a NIfTI file")
+    return header
+
+
+def _axes(header: Any, ndim: int) -> tuple[tuple[Axis, ...], tuple[float, ...]]:
+    """Axes and voxel sizes, slowest first."""
+    space, time = header.get_xyzt_units()
+    units = {"meter": "meter", "mm": "millimeter", "micron": "micrometer"}
+    times = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}
+    axes, scale = [], []
+    zooms = header.get_zooms()
+    for i in range(ndim):
+        name = _NAMES[i]
+        unit = units.get(space) if i < 3 else times.get(time) if name == "t" else None
+        size = float(zooms[i]) if i < min(4, len(zooms)) else 1.0
+        axes.append(axis(name, unit))
+        scale.append(size if math.isfinite(size) and size > 0 else 1.0)
+    return tuple(axes[::-1]), tuple(scale[::-1])
+
+
+def _facts(header: Any) -> dict[str, Any]:
+    """What the header says beyond shape and voxel size. The affine takes (i, j, k, 1) = (x, y, z, 1) to millimetres
+    or whatever the unit is."""
+    facts: dict[str, Any] = {
+        "format": "nifti",
+        "affine": [[float(n) for n in row] for row in header.get_best_affine()],
+        "qform_code": int(header["qform_code"]),
+        "sform_code": int(header["sform_code"]),
+    }
+    for name in ("scl_slope", "scl_inter"):
+        value = float(header[name])
+        if math.isfinite(value):
+            facts[name] = value
+    for name in ("descrip", "intent_name"):
+        text = bytes(header[name]).rstrip(b"\0").decode("latin1").strip()
+        if text:
+            facts[name] = text
+    if int(header["intent_code"]):
+        facts["intent_code"] = int(header["intent_code"])
+    return facts
+
+
+def _scratch() -> str | None:
+    """/tmp is often memory; /var/tmp is on disk."""
+    if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):
+        return None
+    return "/var/tmp"

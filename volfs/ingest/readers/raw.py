@@ -1,0 +1,84 @@
+"""Voxels that lie uncompressed, one after the other, in a file: NPY, NIfTI and plain TIFF stacks.
+
+Read with ``pread`` rather than a memory map: a file that is cut short under a map kills the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from volfs.errors import BadInput
+from volfs.ingest.source import unreadable
+from volfs.model.box import Box, Index
+
+
+class RawVoxels:
+    """An array of ``shape`` in C order at ``offset`` of a file. ``dtype`` carries the byte order of the file."""
+
+    def __init__(
+        self, path: Path, dtype: np.dtype[Any], shape: Index, offset: int, file: IO[bytes] | None = None
+    ) -> None:
+        self._path = path
+        self._file = file if file is not None else _open(path)
+        self._dtype = dtype
+        self._shape = shape
+        self._offset = offset
+        needed, there = offset + math.prod(shape) * dtype.itemsize, os.fstat(self._file.fileno()).st_size
+        if there < needed:
+            self._file.close()
+            raise unreadable(path, f"it has {there} bytes, its header promises {needed}")
+
+    @property
+    def grain(self) -> Index:
+        """Rows are read whole, where they are not very long."""
+        row = self._shape[-1]
+        return (*(1,) * (len(self._shape) - 1), row if row * self._dtype.itemsize <= 1 << 20 else 1)
+
+    def read(self, box: Box) -> np.ndarray:
+        out = np.empty(box.shape, self._dtype)
+        flat = out.reshape(-1).view(np.uint8).data
+        at = 0
+        for start, count in self._runs(box):
+            size = count * self._dtype.itemsize
+            self._fill(flat[at : at + size], self._offset + start * self._dtype.itemsize)
+            at += size
+        return out.astype(self._dtype.newbyteorder("="), copy=False)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _runs(self, box: Box) -> Iterator[tuple[int, int]]:
+        """Runs of consecutive voxels that make up a box: (first, count), in C order."""
+        inner = len(self._shape)
+        while inner > 0 and box.shape[inner - 1] == self._shape[inner - 1]:
+            inner -= 1  # axes read whole run into each other
+        lead = max(0, inner - 1)
+        strides = [math.prod(self._shape[i + 1 :]) for i in range(len(self._shape))]
+        count = math.prod(box.shape[lead:])
+        first = sum(a * s for a, s in zip(box.start[lead:], strides[lead:], strict=True))
+        for index in itertools.product(*(range(a, b) for a, b in zip(box.start[:lead], box.stop[:lead], strict=True))):
+            yield first + sum(i * s for i, s in zip(index, strides, strict=False)), count
+
+    def _fill(self, target: memoryview, offset: int) -> None:
+        while len(target):
+            try:
+                got = os.preadv(self._file.fileno(), [target], offset)
+            except OSError as error:
+                raise unreadable(self._path, error.strerror) from error
+            if got == 0:
+                raise BadInput(f"{self._path} became shorter while it was being read: nothing was imported")
+            target, offset = target[got:], offset + got
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error.strerror) from error
