@@ -5,6 +5,7 @@ reference for every table. What bytes mean is decided above this room, where the
 """
 
 from volfs.catalog.catalog import Catalog
+from volfs.catalog.inodes import InodeTable
 from volfs.catalog.values import PAYLOAD, BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
 
-__all__ = ["PAYLOAD", "BlockChange", "BlockMap", "Catalog", "ChunkRow", "Entry", "NodeShape", "Refs"]
+__all__ = ["PAYLOAD", "BlockChange", "BlockMap", "Catalog", "ChunkRow", "Entry", "InodeTable", "NodeShape", "Refs"]

@@ -41,7 +41,7 @@ _WALK = (
     "SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads FROM block"
     " WHERE node = ? AND block = ? AND (lineage, position) <= (?, ?) ORDER BY lineage DESC, position DESC"
 )
-_WALK_CELLS = _WALK.replace(", payloads FROM", ", NULL FROM")
+_WALK_CELLS = _WALK.replace(", payloads FROM", ", x'' FROM")
 _EXACT = "SELECT version, cells, payloads FROM block WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
 
 Found = tuple[int, int, int, int, int]
@@ -117,7 +117,7 @@ def _owned(cx: sqlite3.Connection, node: int, block: bytes, owner: int, needle: 
 
 
 def walk(cx: sqlite3.Connection, node: int, block: bytes, at: At, *, payloads: bool = True) -> Iterator[BlockRow]:
-    """The rows on the chain, newest first, up to one with owners or the oldest. Without ``payloads``, they are None.
+    """The rows on the chain, newest first, up to one with owners or the oldest. Without ``payloads``, they are empty.
 
     Exhaust it or close it soon: its cursor is an open read.
     """

@@ -70,7 +70,7 @@ def _page(
             block, rows, passed, complete = row[0], [], 0, False
         passed += 1
         if not complete and at.sees(row[1], row[2]):
-            rows.append(BlockRow(*row[1:], payloads=b""))
+            rows.append(BlockRow._make((*row[1:8], b"")))
             complete = row[7] is not None or not row[4]
         if passed > 2 * MAX_STEPS:
             # A block with a long history: read it by itself, then seek to the next block.

@@ -74,9 +74,9 @@ class BlockMap:
     """All chunks of one index block in one version. Arrays have one element per cell, in C order of the block.
 
     ``owner``: the version that put the chunk, 0 where there is none. ``changed``: the version that changed it last,
-    removals included, 0 where nothing ever did. ``payloads`` is of dtype :data:`PAYLOAD`; ``files`` names the file ids in
-    it, ``pieces`` holds the piece checksums of the cells whose payloads have some. Complete in itself: using it asks
-    the catalog nothing more.
+    removals included, 0 where nothing ever did. ``payloads`` is of dtype :data:`PAYLOAD`; ``files`` names the file ids
+    in it, ``pieces`` holds the piece checksums of the cells whose payloads have some. Complete in itself: using it
+    asks the catalog nothing more.
     """
 
     owner: NDArray[np.int32]
