@@ -49,7 +49,7 @@ def arrange(source: Source, names: str | None = None) -> Source:
 def parse_axes(names: str) -> list[str]:
     """Axis names from ``zyx`` or ``angle,z,y,x``."""
     parts = [part.strip() for part in names.split(",")] if "," in names else list(names.strip())
-    if not all(_NAME.match(part) for part in parts) or len(set(parts)) != len(parts):
+    if not parts or not all(_NAME.match(part) for part in parts) or len(set(parts)) != len(parts):
         raise BadInput(f"axes {names!r}: write them like zyx or tczyx, each once, in the order of the data")
     return parts
 

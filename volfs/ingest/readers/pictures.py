@@ -7,11 +7,12 @@ and TIFF do not.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -24,6 +25,10 @@ from volfs.model.box import Index
 PNG, JPEG, TIFF = "PNG", "JPEG", "TIFF"
 KINDS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".tif": TIFF, ".tiff": TIFF}
 
+# Said in our errors, in one line: without a handler Python prints it besides.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 
@@ -86,6 +91,8 @@ def page_voxels(page: tifffile.TiffPage | tifffile.TiffFrame, lock: Any = None) 
     """The voxels of one TIFF page, samples last, native byte order. ValueError if pixels are missing."""
     if 0 in page.databytecounts or 0 in page.dataoffsets or not page.dataoffsets:
         raise ValueError("pixels are missing")  # tifffile would give zeros
+    if any(a + n > page.parent.filehandle.size for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
+        raise ValueError("pixels lie past its end")
     voxels: np.ndarray = page.asarray(maxworkers=1, lock=lock)
     keyframe = page.keyframe
     assert keyframe is not None
@@ -105,7 +112,26 @@ def check_page(path: Path, page: tifffile.TiffPage) -> None:
         raise BadInput(f"{path} has {page.bitspersample} bits a sample, which is not a type of voxels")
 
 
+def check_chain(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise BadInput unless the last page says that it is: of a file cut short, tifffile gives what is left."""
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(form.offsetsize)
+    at, seen = int.from_bytes(file.read(form.offsetsize), _ORDERS[form.byteorder]), 0
+    while at:
+        seen += 1
+        file.seek(at)
+        count = int.from_bytes(file.read(form.tagnosize), _ORDERS[form.byteorder])
+        file.seek(at + form.tagnosize + count * form.tagsize)
+        pointer = file.read(form.offsetsize)
+        if len(pointer) != form.offsetsize:
+            raise unreadable(path, f"page {seen} lies past its end")
+        if seen > len(tiff.pages):
+            raise unreadable(path, "its pages run in a circle")
+        at = int.from_bytes(pointer, _ORDERS[form.byteorder])
+
+
 def _page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, Picture]:
+    check_chain(path, tiff)
     if len(tiff.pages) != 1:
         raise BadInput(f"{path} has {len(tiff.pages)} pages, a slice has one: import TIFF stacks one at a time")
     page = tiff.pages.first

@@ -51,6 +51,7 @@ class _Tiff(Source):
 
     def _open(self) -> None:
         path, file = self._path, self._file
+        pictures.check_chain(path, file)
         every = [series for series in file.series if series.kind != "thumbnail"]
         if not every:
             raise unreadable(path, "no picture in it")
