@@ -20,7 +20,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from volfs.catalog.files import FileNames
-from volfs.catalog.lineages import BLOCKS, SEEKS, newest_link, newest_row
+from volfs.catalog.lineages import BLOCKS, newest_row, next_link
 from volfs.catalog.values import PAYLOAD, BlockMap, PayloadArray
 from volfs.errors import Damaged
 from volfs.model.graph import At, VersionGraph
@@ -73,7 +73,7 @@ def find_chunk(
             if not on_chain and not at.sees(row[0], row[1]):
                 # Beside the chain: go on at the next link below it.
                 misses += 1
-                link = newest_link(cx, BLOCKS, (node, block), at) if misses == SEEKS else at.below(row[0] + 1)
+                link = next_link(cx, BLOCKS, (node, block), at, row[0], misses)
                 if link is None:
                     return None
                 lineage, position = link

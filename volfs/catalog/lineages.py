@@ -27,6 +27,8 @@ _PAIR = np.dtype([("lineage", "<u4"), ("first", "<u4")])
 
 Key = tuple[int, bytes]
 Row = tuple[Any, ...]
+Link = tuple[int, int]
+"""A lineage and the newest position in it that a chain sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +61,25 @@ BLOCKS = RowKind(
 def newest_row(cx: sqlite3.Connection, kind: RowKind, key: Key, at: At) -> Row | None:
     """The newest row on the chain, as ``kind.seek`` selects it."""
     link: tuple[int, int] | None = at.chain[0]
-    for _ in range(SEEKS):
-        assert link is not None
+    misses = 0
+    while link is not None:
         row: Row | None = cx.execute(kind.seek, (*key, *link)).fetchone()
         if row is None or at.sees(row[0], row[1]):
             return row
-        link = at.below(row[0] + 1)
-        if link is None:
-            return None
-    link = newest_link(cx, kind, key, at)
-    if link is None:
-        return None
-    row = cx.execute(kind.seek, (*key, *link)).fetchone()
-    return row
+        misses += 1
+        link = next_link(cx, kind, key, at, row[0], misses)
+    return None
 
 
-def newest_link(cx: sqlite3.Connection, kind: RowKind, key: Key, at: At) -> tuple[int, int] | None:
-    """The newest link of the chain whose lineage changed the key at or below the link's limit."""
+def next_link(cx: sqlite3.Connection, kind: RowKind, key: Key, at: At, landed: int, misses: int) -> Link | None:
+    """Where on the chain to seek next, after a seek has landed beside it, in lineage ``landed``."""
+    below = at.below(landed + 1)
+    if misses != SEEKS or below is None:
+        return below
     found = cx.execute(kind.lineages, key).fetchone()
     if found is None:
-        return None
+        # One lineage only changed it, past where this chain left that lineage.
+        return below
     pairs = np.frombuffer(found[0], _PAIR)
     if len(pairs) <= 32:
         for lineage, first in reversed(pairs.tolist()):
