@@ -162,10 +162,10 @@ class WorkingCopy(WorkingReader):
         check_key(target)
         with self._changing() as view:
             entry = existing(view, source)
-            if entry.kind == "dir":
-                raise NotAllowed(f"{source} is a directory: it cannot have a second name")
             if view.entry(target) is not None:
                 raise AlreadyThere(f"{target} exists")
+            if entry.kind == "dir":
+                raise NotAllowed(f"{source} is a directory: it cannot have a second name")
             top = view.layers[0]
             self._make_parent(view, target)
             self._copy_up(view, source, entry)
@@ -185,7 +185,7 @@ class WorkingCopy(WorkingReader):
             moving, there = existing(view, source), view.entry(target)
             if there is not None and flags & RENAME_NOREPLACE:
                 raise AlreadyThere(f"{target} exists")
-            if target.startswith(f"{source}/"):
+            if moving.kind == "dir" and target.startswith(f"{source}/"):
                 raise BadInput(f"{source} cannot move into itself")
             if source == target or _same_file(moving, there):
                 return
@@ -271,9 +271,17 @@ class WorkingCopy(WorkingReader):
 
     # -- committing and discarding --------------------------------------------------------------------------------
 
-    def freeze(self, number: int, leave: Iterable[str] = ()) -> None:
-        """Put what there is aside as the layer that version ``number`` is made of; see :func:`freezing.freeze`."""
-        self._rearrange(lambda: freezing.freeze(self.layout, number, leave))
+    def freeze(self, number: int, leave: Iterable[str] | Callable[[View], Iterable[str]] = ()) -> None:
+        """Put what there is aside as the layer that version ``number`` is made of; see :func:`freezing.freeze`.
+
+        ``leave``: keys that stay; as a function, it is asked while nobody can open a file.
+        """
+
+        def move() -> None:
+            kept = frozenset(leave(self.view()) if callable(leave) else leave)
+            freezing.freeze(self.layout, number, kept)
+
+        self._rearrange(move)
 
     def merge_back(self, number: int) -> None:
         """Undo :meth:`freeze`: the commit did not happen. See :func:`freezing.merge_back`."""

@@ -43,7 +43,7 @@ class ZarrStore(Store):
         super().__init__(read_only=read_only)
         self.snapshot = snapshot
         self._branch = branch
-        _open_stores[str(snapshot.dataset.store.path)] = snapshot.dataset.store
+        _open_stores[self._place[0]] = snapshot.dataset.store
 
     def with_read_only(self, read_only: bool = False) -> ZarrStore:
         return type(self)(self.snapshot, read_only=read_only)
@@ -61,12 +61,13 @@ class ZarrStore(Store):
     __str__ = __repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (*self._place, self.read_only)
+        catalog = str(self.snapshot.dataset.store.catalog_path.absolute())
+        return _reopen, (*self._place, catalog, self.read_only)
 
     @property
     def _place(self) -> tuple[str, str, str]:
         dataset = self.snapshot.dataset
-        return str(dataset.store.path), dataset.name, self.snapshot.ref
+        return str(dataset.store.path.absolute()), dataset.name, self.snapshot.ref
 
     @property
     def supports_writes(self) -> bool:
@@ -222,10 +223,10 @@ class ZarrStore(Store):
         return self._branch
 
 
-def _reopen(path: str, dataset: str, ref: str, read_only: bool) -> ZarrStore:
+def _reopen(path: str, dataset: str, ref: str, catalog: str, read_only: bool) -> ZarrStore:
     from volfs.versions.store import open_store  # store, dataset and snapshots are written against each other
 
     store = _open_stores.get(path)
     if store is None:
-        store = _open_stores[path] = open_store(path)
+        store = _open_stores[path] = open_store(path, catalog=catalog)
     return ZarrStore(store[dataset][ref], read_only=read_only)
