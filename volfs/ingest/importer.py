@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from volfs.errors import BadInput, BadMetadata
+from volfs.errors import BadInput, BadMetadata, Busy
 from volfs.ingest.arrange import arrange
 from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
 from volfs.ingest.source import Description, Source, check_unchanged
@@ -113,7 +113,10 @@ def _dataset_for(store: Store, name: str) -> Iterator[Dataset]:
     try:
         yield dataset
     except BaseException:
-        store.remove_dataset(name)
+        # Somebody may have begun to use it meanwhile: what they made is theirs.
+        with suppress(Busy):
+            if not dataset.versions():
+                store.remove_dataset(name)
         raise
 
 
