@@ -1,1 +1,70 @@
-"""volfs: versioned image volumes as plain directories and files."""
+"""volfs: versioned image volumes as plain directories and files.
+
+    import volfs
+
+    with volfs.open_store("/data/store") as store:
+        version = store["cells"]["v3"]         # a snapshot; store["cells"]["main"] is a branch, writable
+        for image in volfs.images(version).values():
+            plane = image.levels[0][12]        # levels slice like arrays and give numpy
+
+Everything that a mount does is done by the same code here.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata as _metadata
+from typing import TYPE_CHECKING, Any
+
+from volfs.errors import VolfsError
+
+if TYPE_CHECKING:
+    from volfs.versions.snapshot import Snapshot
+    from volfs.versions.store import Store
+    from volfs.volume.image import Image
+
+__all__ = ["VolfsError", "__version__", "images", "init_store", "open_store"]
+
+try:
+    __version__ = _metadata.version("volfs")
+except _metadata.PackageNotFoundError:  # run from a checkout that was not installed
+    __version__ = "0"
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    catalog: str | os.PathLike[str] | None = None,
+    create: bool = False,
+    read_only: bool = False,
+) -> Store:
+    """Open a store; see :func:`volfs.versions.store.open_store`. A context manager."""
+    from volfs.versions import store as stores
+
+    return _wired(stores.open_store(path, catalog=catalog, create=create, read_only=read_only))
+
+
+def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:
+    """Make an empty store and open it; see :func:`volfs.versions.store.init_store`."""
+    from volfs.versions import store as stores
+
+    return _wired(stores.init_store(path, catalog=catalog))
+
+
+def images(snapshot: Snapshot) -> dict[str, Image]:
+    """The images of a snapshot by their path in the hierarchy; see :func:`volfs.volume.image.images`."""
+    from volfs.volume.image import images as find
+
+    return find(snapshot)
+
+
+def _wired(store: Store) -> Store:
+    """Have commits settle the levels of images: versions know nothing of images, so somebody above must say so."""
+    store.before_commit.append(_settle_levels)
+    return store
+
+
+def _settle_levels(snapshot: Snapshot, put: Any) -> None:
+    from volfs.volume.pyramid import settle
+
+    settle(snapshot, put)

@@ -64,6 +64,7 @@ class ArrayWriter:
         self._shards: dict[Index, _Shard] = {}
         self._open: OrderedDict[Index, ShardWriter] = OrderedDict()
         self._cells = prod(shard_chunks)
+        self._grid = meta.grid
 
     @property
     def sharded(self) -> bool:
@@ -105,11 +106,12 @@ class ArrayWriter:
         self._settled(where, shard)
 
     def remove(self, coords: Index) -> None:
-        """Record that a chunk is gone: it reads as fill."""
-        where, cell = split(self._check(coords), self.shard_chunks)
+        """Record that a chunk is gone: it reads as fill. It may lie outside the array, which was shrunk."""
+        where, cell = split(coords, self.shard_chunks)
         shard = self._claim(where, cell, coords)
         self._record(shard, cell, coords, None, b"")
-        self._settled(where, shard)
+        if self._grid.holds(coords):
+            self._settled(where, shard)
 
     def skip(self, coords: Index) -> None:
         """Say that a chunk will not come (it is all fill), so that its shard can be finished when the rest is there."""
@@ -145,7 +147,7 @@ class ArrayWriter:
         builder.extend(records[order], pieces)
 
     def _check(self, coords: Index) -> Index:
-        if not self.meta.grid.holds(coords):
+        if not self._grid.holds(coords):
             raise BadInput(f"{self.path or 'the root array'}: {coords} is outside the chunk grid")
         return coords
 
@@ -164,8 +166,8 @@ class ArrayWriter:
             shard.rows[cell] = _Shard.FREE
 
     def _new_shard(self, where: Index) -> _Shard:
-        grid = self.meta.grid.grid_shape
-        expected = prod(min(s, n - w * s) for s, n, w in zip(self.shard_chunks, grid, where, strict=True))
+        grid = self._grid.grid_shape
+        expected = prod(max(0, min(s, n - w * s)) for s, n, w in zip(self.shard_chunks, grid, where, strict=True))
         return _Shard(self._cells, expected)
 
     def _located(self, where: Index, shard: _Shard) -> Path:

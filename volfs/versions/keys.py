@@ -27,6 +27,12 @@ def node_path(key: str) -> str | None:
     return key[5:] if key.startswith("zarr/") else None
 
 
+def node_path_of_json(key: str) -> str | None:
+    """The hierarchy path of the node whose metadata ``key`` is; None for other keys."""
+    folder, _, name = key.rpartition("/")
+    return node_path(folder) if name == NODE_JSON else None
+
+
 def parents(key: str) -> Iterator[str]:
     """The directories above a key, nearest first, without the root ``""``."""
     while "/" in key:

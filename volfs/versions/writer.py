@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,14 +42,14 @@ from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
 from volfs.versions.array_writer import ArrayWriter, Buffer, copy_in
 from volfs.versions.content_id import content_id, tree_root
-from volfs.versions.keys import NODE_JSON, covers, json_key, node_path, parents
+from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 from volfs.versions.packing import choose_shard, dense_shard
 from volfs.versions.publish import delete_tree, publish, reserve
 from volfs.versions.stored import AS_WRITTEN, StoredArray, StoredVersion, changes, count
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
-    from volfs.versions.snapshot import Snapshot
+    from volfs.versions.version import Version
 
 _MAX_CELLS = 1 << 16
 """Chunks per index block: the index counts cells in 16 bits."""
@@ -80,12 +80,12 @@ class VersionWriter:
         self.branch = branch
         self.parent = parent
         self._parents = ((parent,) if parent else ()) + tuple(extra_parents)
-        self._base: Snapshot | None = dataset.version(parent) if parent else None
+        self._base: Version | None = dataset.version(parent) if parent else None
         self._infos = [dataset.info(number) for number in self._parents]
         with dataset.locked():
             self.number, self._alive = reserve(dataset.layout, dataset.next_number())
         self.layout: VersionLayout = dataset.layout.partial(self.number)
-        self._lock = Lock()
+        self._lock = RLock()
         self._arrays: dict[str, ArrayWriter] = {}
         self._array_json: dict[str, bytes] = {}
         self._objects: dict[str, tuple[Payload, bytes]] = {}
@@ -133,8 +133,8 @@ class VersionWriter:
         meta = parse_node(zarr_json)
         if not isinstance(meta, ArrayMeta):
             raise WrongKind(f"{json_key(path)} is the metadata of a group, not of an array")
-        if created and self._base is not None and self._base.stat(json_key(path).removesuffix(f"/{NODE_JSON}")):
-            self.remove_subtree(json_key(path).removesuffix(f"/{NODE_JSON}"))
+        if created and self._base is not None and self._base.array(path) is not None:
+            self.remove_subtree(node_key(path))
         block, shard = self._shapes(path, meta, created, shard_shape, expected_chunks, chunks)
         writer = ArrayWriter(path, meta, shard, block, self._place, created=created)
         with self._lock:
@@ -170,6 +170,11 @@ class VersionWriter:
         """Whether this version puts or removes that whole key."""
         with self._lock:
             return key in self._objects or key in self._removed or node_path_of_json(key) in self._array_json
+
+    def cuts(self, key: str) -> bool:
+        """Whether this version removes what its parent has at a key, by removing a directory above it."""
+        with self._lock:
+            return any(covers(gone, key) for gone in self._subtrees)
 
     @property
     def empty(self) -> bool:
@@ -242,7 +247,7 @@ class VersionWriter:
 
     def _inherited(self, key: str) -> bytes | None:
         """What this version inherits under a key: None where the parent has nothing, or a removal hides it."""
-        if self._base is None or key in self._removed or any(covers(gone, key) for gone in self._subtrees):
+        if self._base is None or key in self._removed or self.cuts(key):
             return None
         try:
             return self._base.read(key)
@@ -388,12 +393,6 @@ class VersionWriter:
         for _, array in sorted(self._arrays.items()):
             array.records(builder)
         return builder.build()
-
-
-def node_path_of_json(key: str) -> str | None:
-    """The hierarchy path of the node whose metadata ``key`` is; None for other keys."""
-    folder, _, name = key.rpartition("/")
-    return node_path(folder) if name == NODE_JSON else None
 
 
 def _in_memory(data: Buffer | Path | BinaryIO) -> bytes:

@@ -1,0 +1,210 @@
+"""An array in a committed version: which payload each chunk has, and when each part last changed.
+
+Decided here: how chunk lookups are answered a whole index block at a time, and how times of change are carried from a
+version to its children. Not decided here: how a block is resolved (:mod:`volfs.catalog`), nor what else a version holds
+(:mod:`volfs.versions.version`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.catalog import BlockMap
+from volfs.model.box import Box, Index
+from volfs.model.grid import split
+from volfs.model.metadata import ArrayMeta
+from volfs.storage.codec import ChunkCodec
+from volfs.storage.payload import Payload, PayloadReader
+from volfs.versions.resolved import Resolved
+from volfs.versions.snapshot import ArrayNode, StoredPayload
+
+if TYPE_CHECKING:
+    from volfs.versions.version import Version
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPayload:
+    """The bytes of one committed chunk. Reading checks them."""
+
+    reader: PayloadReader
+    dataset: int
+    payload: Payload
+
+    @property
+    def token(self) -> Hashable:
+        return self.dataset, self.payload.file, self.payload.offset
+
+    @property
+    def size(self) -> int:
+        return self.payload.length
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        return self.reader.read(self.payload, offset, length)
+
+
+class VersionArray(ArrayNode):
+    """One array of a version. ``node`` is the catalog's number of this incarnation; ``born_ns`` when it was created."""
+
+    snapshot: Version
+
+    def __init__(
+        self, version: Version, path: str, meta: ArrayMeta, mtime_ns: int, node: int, block_shape: Index, born_ns: int
+    ) -> None:
+        self.snapshot = version
+        self.path = path
+        self.meta = meta
+        self.mtime_ns = mtime_ns
+        self.node = node
+        self.block_shape = block_shape
+        self.born_ns = born_ns
+        self._codec: ChunkCodec | None = None
+        self._grid = meta.grid
+        self._whole = Box.whole(self._grid.grid_shape)
+
+    @property
+    def codec(self) -> ChunkCodec:
+        if self._codec is None:
+            self._codec = ChunkCodec.of(self.meta)
+        return self._codec
+
+    def payloads(self, chunks: Box) -> dict[Index, StoredPayload]:
+        inside = chunks.intersect(self._whole)
+        if inside.size == 1:
+            one = self.payload(inside.start)
+            return {} if one is None else {inside.start: one}
+        found: dict[Index, StoredPayload] = {}
+        for block in self._blocks(inside):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                for coords, cell in self._cells(resolved.owner != 0, block, inside):
+                    found[coords] = self._payload(resolved, cell)
+        return found
+
+    def payload(self, coords: Index) -> VersionPayload | None:
+        """The payload of one chunk, None if it is not stored."""
+        if not self._grid.holds(coords):
+            return None
+        block, cell = split(coords, self.block_shape)
+        resolved = self._resolved(block)
+        return None if resolved is None or not resolved.owner[cell] else self._payload(resolved, cell)
+
+    def changed_in(self, coords: Index) -> int:
+        """The version that changed a chunk last; 0 if none did."""
+        block, cell = split(coords, self.block_shape)
+        resolved = self._resolved(block)
+        return 0 if resolved is None else int(resolved.changed[cell])
+
+    def present(self, chunks: Box) -> NDArray[np.bool_]:
+        inside = chunks.intersect(self._whole)
+        found = np.zeros(chunks.shape, dtype=np.bool_)
+        for block in self._blocks(inside):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                box = self._block_box(block).intersect(inside)
+                part = (resolved.owner != 0).reshape(self.block_shape)[box.relative_to(self._origin(block)).slices()]
+                found[box.relative_to(chunks.start).slices()] = part
+        return found
+
+    def indices(self, prefix: Index) -> list[int]:
+        """Indices along the axis after ``prefix`` under which at least one chunk is stored, ascending."""
+        axis = len(prefix)
+        start = (*prefix, *self._whole.start[axis:])
+        box = Box(start, (*(i + 1 for i in prefix), *self._whole.stop[axis:])).intersect(self._whole)
+        size = self.block_shape[axis]
+        there: set[int] = set()
+        known = self._known_blocks()
+        for block in known[_within(known, self._block_range(box))].tolist():
+            at = block[axis] * size
+            wanted = range(max(at, box.start[axis]), min(at + size, box.stop[axis]))
+            if all(i in there for i in wanted):
+                continue  # nothing more to learn in this slab: dense arrays look at one block of each
+            resolved = self._resolved(tuple(block))
+            if resolved is not None:
+                for coords, _ in self._cells(resolved.owner != 0, tuple(block), box):
+                    there.add(coords[axis])
+        return sorted(there)
+
+    def stored_below(self, prefix: Index) -> Iterator[tuple[Index, int, int]]:
+        """(coordinates, bytes, version that changed it) of every stored chunk whose coordinates begin so."""
+        free = self._whole.start[len(prefix) :]
+        box = Box((*prefix, *free), (*(i + 1 for i in prefix), *self._whole.stop[len(prefix) :]))
+        box = box.intersect(self._whole)
+        known = self._known_blocks()
+        for block in map(tuple, known[_within(known, self._block_range(box))].tolist()):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                for coords, cell in self._cells(resolved.owner != 0, block, box):
+                    yield coords, int(resolved.length[cell]), int(resolved.changed[cell])
+
+    # -- times --------------------------------------------------------------------------------------------------
+
+    def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        return self._known.times(self.snapshot, self, axes)
+
+    def newest_in(self, chunks: Box) -> int:
+        inside = chunks.intersect(self._whole)
+        newest = 0
+        for block in self._blocks(inside):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                box = self._block_box(block).intersect(inside).relative_to(self._origin(block))
+                newest = max(newest, int(resolved.changed.reshape(self.block_shape)[box.slices()].max(initial=0)))
+        # Along a chain of first parents a newer change has a larger version number, and a later time.
+        return max(self.born_ns, self.snapshot.time_of(newest) if newest else 0)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _resolved(self, block: Index) -> BlockMap | None:
+        return self._known.block_map(self.snapshot, self.node, block)
+
+    def _payload(self, resolved: BlockMap, cell: int) -> VersionPayload:
+        dataset = self.snapshot.dataset
+        return VersionPayload(dataset.reader, dataset.id, resolved.payload(cell))
+
+    @property
+    def _known(self) -> Resolved:
+        return self.snapshot.dataset.store.resolved
+
+    def _known_blocks(self) -> NDArray[np.int64]:
+        return self._known.blocks(self.snapshot, self)
+
+    def _origin(self, block: Index) -> Index:
+        return tuple(b * s for b, s in zip(block, self.block_shape, strict=True))
+
+    def _block_box(self, block: Index) -> Box:
+        return Box(self._origin(block), tuple((b + 1) * s for b, s in zip(block, self.block_shape, strict=True)))
+
+    def _block_range(self, chunks: Box) -> Box:
+        if chunks.empty:
+            return Box((0,) * chunks.ndim, (0,) * chunks.ndim)
+        return Box(
+            tuple(a // s for a, s in zip(chunks.start, self.block_shape, strict=True)),
+            tuple(-(-b // s) for b, s in zip(chunks.stop, self.block_shape, strict=True)),
+        )
+
+    def _blocks(self, chunks: Box) -> Iterator[Index]:
+        box = self._block_range(chunks)
+        return product(*(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
+
+    def _cells(self, chosen: NDArray[np.bool_], block: Index, box: Box) -> Iterator[tuple[Index, int]]:
+        """(chunk coordinates, cell) of the chosen cells of a block that lie in a box of chunks."""
+        shape = self.block_shape
+        origin = self._origin(block)
+        part = self._block_box(block).intersect(box)
+        local = part.relative_to(origin).slices()
+        there = chosen.reshape(shape)[local]
+        cells = np.arange(chosen.size).reshape(shape)[local][there]
+        coords = np.argwhere(there) + np.array(part.start)
+        for at, cell in zip(coords.tolist(), cells.tolist(), strict=True):
+            yield tuple(at), cell
+
+
+def _within(blocks: NDArray[np.int64], box: Box) -> NDArray[np.bool_]:
+    inside = (blocks >= np.array(box.start)) & (blocks < np.array(box.stop))
+    return np.asarray(inside.all(axis=1), dtype=np.bool_)

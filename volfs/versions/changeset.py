@@ -1,0 +1,297 @@
+"""From the changes of a working copy to what a version says: what is a chunk, what was removed, what was made anew.
+
+Decided here: what may be committed, and as what. A chunk must decode under its array's metadata; metadata may not
+change how inherited chunks are read; removals of whole directories become one record; chunks outside a shrunk array go;
+bytes equal to the parent's are no change. Not decided here: what keys mean (:mod:`volfs.versions.interpret`), and the
+steps of a commit (:mod:`volfs.versions.commit`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from crc32c import crc32c
+
+from volfs.errors import Damaged, Held, VolfsError
+from volfs.model.box import Box, Index
+from volfs.model.metadata import ArrayMeta
+from volfs.versions.array import VersionArray
+from volfs.versions.array_writer import ArrayWriter
+from volfs.versions.interpret import Interpreter, Meaning, chunk_root
+from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path_of_json
+from volfs.versions.layers import Change
+from volfs.versions.union import View
+from volfs.versions.version import Version, chunk_prefix
+from volfs.versions.writer import VersionWriter
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_BATCH = 256
+_NAMED = 20
+"""Held keys that an error spells out."""
+
+
+def problems(view: View, interpreter: Interpreter, leave: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """(key, reason) of everything that cannot be committed, but for what is at or below ``leave``. Decodes chunks."""
+    left = tuple(leave)
+    found: list[tuple[str, str]] = []
+    described: set[str] = set()
+
+    def judge(item: tuple[Change, Meaning]) -> tuple[str, str] | None:
+        reason = interpreter.verdict(view, *item)
+        return None if reason is None else (item[0].key, reason)
+
+    def put() -> Iterator[tuple[Change, Meaning]]:
+        for change in view.changes():
+            if any(covers(prefix, change.key) for prefix in left):
+                continue
+            path = node_path_of_json(change.key)
+            if path is not None:
+                described.add(path)
+            if change.kind == "put":
+                yield change, interpreter.meaning(view, change.key)
+
+    found += [held for held in _in_parallel(judge, put()) if held is not None]
+    for path in sorted(described):
+        reason = _misread(view, interpreter, path)
+        if reason is not None:
+            found.append((json_key(path), reason))
+    return found
+
+
+def held(found: list[tuple[str, str]]) -> Held:
+    """The error that names what cannot be committed."""
+    named = "; ".join(f"{key}: {reason}" for key, reason in found[:_NAMED])
+    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return Held(f"not committed, mend or remove these or leave them behind: {named}{more}")
+
+
+def _misread(view: View, interpreter: Interpreter, path: str) -> str | None:
+    """Why changed metadata would misread chunks that the head version has there; None if it does not."""
+    folder = node_key(path)
+    lower = view.lower
+    if not isinstance(lower, Version) or not view.shows_head(folder):
+        return None
+    before, after = lower.array(path), interpreter.node(view, path)
+    if before is None:
+        if isinstance(after, ArrayMeta) and any(chunk_root(f"{folder}/{name}") for name in _names(lower, folder)):
+            return "describes chunks that were committed before volfs could read them: remove the array, then write it"
+        return None
+    if continues(before.meta, after):
+        return None
+    for coords, _, _ in before.stored_below(()):
+        entry = view.entry(node_key(path, before.meta.chunk_key(coords)))
+        if entry is not None and entry.layer is None:
+            change = "changes data type, chunks, codecs or keys" if isinstance(after, ArrayMeta) else "ends the array"
+            return f"{change}, but chunks committed under the old metadata are there: remove the array first"
+    return None
+
+
+def _names(lower: Version, folder: str) -> list[str]:
+    """Names in a directory that may be those of chunks: a directory ``c`` stands for what is in it."""
+    if lower.stat(folder) is None:
+        return []
+    return [f"{name}/0" if name == "c" and info.kind == "dir" else name for name, info in lower.list(folder)]
+
+
+def continues(before: ArrayMeta, after: object) -> bool:
+    """Whether chunks written under ``before`` read the same under what the node's metadata is now."""
+    return isinstance(after, ArrayMeta) and after.ndim == before.ndim and after.same_storage(before)
+
+
+@dataclass(slots=True)
+class _Array:
+    puts: dict[Index, Change] = field(default_factory=dict)
+    gone: set[Index] = field(default_factory=set)
+
+
+class Packer:
+    """Writes what a view changes on top of its head version into a version."""
+
+    def __init__(self, view: View, interpreter: Interpreter, writer: VersionWriter) -> None:
+        self._view = view
+        self._interpreter = interpreter
+        self._writer = writer
+        self._lower = view.lower if isinstance(view.lower, Version) else None
+        self._arrays: defaultdict[str, _Array] = defaultdict(_Array)
+        self._objects: list[Change] = []
+        self._described: set[str] = set()
+
+    def pack(self) -> None:
+        """Do it. What cannot be committed must have been refused before: see :func:`problems`."""
+        for change in self._view.changes():
+            if change.kind == "removed":
+                self._removed(change.key)
+            else:
+                self._put(change)
+        for path in sorted(self._described):
+            if isinstance(self._interpreter.node(self._view, path), ArrayMeta):
+                self._arrays[path]  # an array whose metadata alone changed
+            else:
+                self._end_array(path)
+                self._put_object(json_key(path), Path(self._path_of(json_key(path))))
+        for path, array in sorted(self._arrays.items()):
+            self._pack_array(path, array)
+        for change in self._objects:
+            self._put_object(change.key, Path(change.path))
+
+    # -- sorting out --------------------------------------------------------------------------------------------
+
+    def _put(self, change: Change) -> None:
+        meaning = self._interpreter.meaning(self._view, change.key)
+        if meaning.kind == "metadata" and meaning.path is not None:
+            self._described.add(meaning.path)
+        elif meaning.kind == "chunk" and meaning.path is not None and meaning.coords is not None:
+            self._arrays[meaning.path].puts[meaning.coords] = change
+        else:
+            self._objects.append(change)
+
+    def _removed(self, key: str) -> None:
+        lower = self._lower
+        assert lower is not None, "nothing can be removed from nothing"
+        found = lower.array_above(key)
+        if found is not None:
+            array, rel = found
+            coords = array.meta.parse_chunk_key(rel)
+            prefix = chunk_prefix(array.meta, rel)
+            if coords is not None and array.payload(coords) is not None:
+                self._arrays[array.path].gone.add(coords)
+                return
+            if prefix is not None:
+                self._arrays[array.path].gone.update(c for c, _, _ in array.stored_below(prefix))
+                return
+        info = lower.stat(key)
+        if info is not None and info.kind == "dir":
+            self._writer.remove_subtree(key)
+            return
+        self._writer.remove(key)
+        path = node_path_of_json(key)
+        if path is not None and not self._is_array(path):
+            self._end_array(path)
+
+    # -- arrays -------------------------------------------------------------------------------------------------
+
+    def _pack_array(self, path: str, array: _Array) -> None:
+        after = self._interpreter.node(self._view, path)
+        before = self._before(path)
+        if not isinstance(after, ArrayMeta):
+            self._end_array(path)  # all its chunks are gone, or it would have been refused
+            return
+        if before is not None and not continues(before.meta, after):
+            self._end_array(path)
+            before = None
+        raw = self._read(json_key(path))
+        coords = np.array(sorted(array.puts), dtype=np.int64).reshape(len(array.puts), after.ndim)
+        writer = self._writer.array(path, raw, created=before is None, chunks=coords)
+        for _ in _in_parallel(lambda item: self._put_chunk(writer, before, *item), array.puts.items()):
+            pass
+        if before is None:
+            return
+        gone = array.gone | set(self._outside(before, after))
+        for at in sorted(gone - array.puts.keys()):
+            writer.remove(at)
+
+    def _put_chunk(self, writer: ArrayWriter, before: VersionArray | None, coords: Index, change: Change) -> None:
+        payload = None if before is None else before.payload(coords)
+        if payload is not None and payload.size == change.size:
+            data = Path(change.path).read_bytes()
+            if crc32c(data) == payload.payload.crc32c and _same(payload.read, data):
+                return
+        writer.put(coords, Path(change.path))
+
+    def _outside(self, before: VersionArray, after: ArrayMeta) -> Iterator[Index]:
+        """Stored chunks that a shrunk array no longer reaches."""
+        old, new = before.meta.grid.grid_shape, after.grid.grid_shape
+        for axis, (was, now) in enumerate(zip(old, new, strict=True)):
+            if now < was:
+                start = tuple(now if a == axis else 0 for a in range(len(old)))
+                yield from before.payloads(Box(start, old))
+
+    def _end_array(self, path: str) -> None:
+        """Make the array that the head version has here be gone, keeping what else is in its directory."""
+        before = self._before(path)
+        if before is None:
+            return
+        folder = node_key(path)
+        self._writer.remove_subtree(folder)
+        for key in View((), self._lower).keys(folder):
+            rel = key[len(folder) + 1 :]
+            entry = self._view.entry(key)
+            kept = entry is not None and entry.kind == "file" and entry.layer is None
+            if kept and rel != NODE_JSON and before.meta.parse_chunk_key(rel) is None:
+                self._writer.put(key, self._read(key))
+
+    def _before(self, path: str) -> VersionArray | None:
+        """The head version's array at a path, where it is still the same one."""
+        if self._lower is None or not self._view.shows_head(node_key(path)):
+            return None
+        return self._lower.array(path)
+
+    def _is_array(self, path: str) -> bool:
+        return isinstance(self._interpreter.node(self._view, path), ArrayMeta)
+
+    # -- whole keys ---------------------------------------------------------------------------------------------
+
+    def _put_object(self, key: str, path: Path) -> None:
+        if not self._unchanged(key, path):
+            self._writer.put(key, path)
+
+    def _unchanged(self, key: str, path: Path) -> bool:
+        if self._lower is None or not self._view.shows_head(key.rpartition("/")[0]) or self._writer.cuts(key):
+            return False
+        info = self._lower.stat(key)
+        if info is None or info.kind != "file" or info.size != path.stat().st_size:
+            return False
+        lower = self._lower
+        try:
+            with path.open("rb") as file:
+                at = 0
+                while piece := file.read(1 << 20):
+                    if lower.read(key, at, len(piece)) != piece:
+                        return False
+                    at += len(piece)
+        except Damaged:
+            return False  # what was committed is lost: the same bytes again mend it
+        return True
+
+    def _path_of(self, key: str) -> str:
+        entry = self._view.entry(key)
+        assert entry is not None and entry.layer is not None
+        return entry.layer.path(key)
+
+    def _read(self, key: str) -> bytes:
+        entry = self._view.entry(key)
+        assert entry is not None
+        if entry.layer is not None:
+            return Path(entry.layer.path(key)).read_bytes()
+        assert self._view.lower is not None
+        return self._view.lower.read(key)
+
+
+def _same(read: Callable[[], bytes], data: bytes) -> bool:
+    try:
+        return read() == data
+    except VolfsError:
+        return False
+
+
+def _in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """``work`` of each item, in order, on all cores. Bounded: items are taken a batch at a time."""
+    source = iter(items)
+    first = list(islice(source, 8))
+    if len(first) < 8:
+        yield from map(work, first)
+        return
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        batch = first
+        while batch:
+            yield from pool.map(work, batch)
+            batch = list(islice(source, _BATCH))

@@ -1,0 +1,204 @@
+"""The commit protocol: how the working copy of a branch becomes its next version, whatever happens meanwhile.
+
+Decided here: the steps, their order, and how each is undone or finished after a crash:
+
+1. refuse, changing nothing, what cannot be committed (held keys);
+2. reserve the number, and write the intent ``working/B/commit.json`` that names it;
+3. freeze: what is to be committed becomes a layer of its own under a fresh top, and writers go on;
+4. pack the frozen layer, with what others derive from it (``store.before_commit``), into ``.N.partial``; sync;
+5. publish: rename, replace the ref, index (:mod:`volfs.versions.publish`);
+6. remove the frozen layer, whose content readers now find in the head version, and the intent.
+
+Until the ref is replaced the commit has not happened: the frozen layer goes back into the working copy. Afterwards it
+has, and the layer goes. Not decided here: what a change means (:mod:`volfs.versions.changeset`), and how layers move
+(:mod:`volfs.versions.freezing`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from volfs.errors import BadInput, NotFound, NothingToCommit, VolfsError
+from volfs.model.graph import VersionInfo
+from volfs.storage.crash import crash_point
+from volfs.storage.files import read_json, unlink_durably, write_json
+from volfs.storage.layout import parse_frozen_dir
+from volfs.versions import freezing
+from volfs.versions.changeset import Packer, held, problems
+from volfs.versions.frozen import Additions, FrozenState
+from volfs.versions.keys import covers
+from volfs.versions.publish import settle
+from volfs.versions.stored import read_version
+from volfs.versions.union import View
+from volfs.versions.writer import VersionWriter
+
+if TYPE_CHECKING:
+    from volfs.versions.branch import Branch
+    from volfs.versions.dataset import Dataset
+
+_guard = threading.Lock()
+_turns: WeakKeyDictionary[Branch, threading.Lock] = WeakKeyDictionary()
+
+
+def commit(
+    branch: Branch, message: str, author: str | None = None, *, leave: frozenset[str] = frozenset()
+) -> VersionInfo:
+    """Make the branch's uncommitted changes a version. The caller holds the branch's lock.
+
+    ``leave``: keys or directories that stay uncommitted, besides those that somebody is writing. A repeat of the head's
+    message with nothing changed returns the head: commands that are sent twice do no harm. Raises Held, naming keys;
+    NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
+    """
+    message = message.strip()
+    if not message:
+        raise BadInput("a commit needs a message")
+    with _turn(branch):
+        _settle_own(branch)
+        return _commit(branch, message, author, leave)
+
+
+def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[str]) -> VersionInfo:
+    head = branch.head
+
+    def look(view: View) -> tuple[bool, list[tuple[str, str]]]:
+        left = leave | branch.left_behind(view)
+        changed = any(not any(covers(key, c.key) for key in left) for c in view.changes())
+        return changed, problems(view, branch.interpreter, left) if changed else []
+
+    changed, bad = branch.working.look(look)
+    if bad:
+        raise held(bad)
+    if not changed:
+        return _nothing(branch, head, message)
+    with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
+        made = _Frozen(branch, writer.number)
+        made.intend(message)
+        crash_point("commit.intent")
+        try:
+            made.freeze(leave)
+            crash_point("commit.frozen")
+            _pack(branch, made.view(), writer)
+            if writer.empty:
+                writer.abort()
+                made.end(committed=True)  # all of it is what the head version says already
+                return _nothing(branch, head, message)
+            info = writer.publish(message, author)
+        except BaseException:
+            made.end(committed=False)
+            raise
+    made.end(committed=True)
+    crash_point("commit.cleaned")
+    return info
+
+
+def _nothing(branch: Branch, head: VersionInfo | None, message: str) -> VersionInfo:
+    if head is not None and head.message == message:
+        return head
+    raise NothingToCommit(
+        f"nothing to commit on {branch.ref!r}: it shows {f'v{head.number}' if head else 'no version'}"
+    )
+
+
+def _pack(branch: Branch, view: View, writer: VersionWriter) -> None:
+    """Write the version. What is derived from the frozen state counts as changed too, and has the last word."""
+    bad = problems(view, branch.interpreter)
+    if bad:  # a file that was fit when first looked at was written to before it was frozen
+        raise held(bad)
+    additions = Additions(writer.layout.root / "additions")
+    state = FrozenState(branch.dataset, branch.ref, view, branch.interpreter)
+    for before_commit in branch.dataset.store.before_commit:
+        before_commit(state, additions.put)
+    if additions.count:
+        view = View((additions.layer, *view.layers), view.lower)
+    Packer(view, branch.interpreter, writer).pack()
+    shutil.rmtree(writer.layout.root / "additions")
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """The frozen layer of one commit in this process, and the intent that names it."""
+
+    branch: Branch
+    number: int
+
+    def intend(self, message: str) -> None:
+        layout = self.branch.working.layout
+        write_json(layout.commit_intent, {"version": self.number, "branch": self.branch.ref, "message": message})
+
+    def freeze(self, leave: frozenset[str]) -> None:
+        branch = self.branch
+        branch.working.freeze(self.number, lambda view: leave | branch.left_behind(view))
+
+    def view(self) -> View:
+        return View((self.branch.working.frozen_layer(self.number),), self.branch.head_version())
+
+    def end(self, *, committed: bool) -> None:
+        working = self.branch.working
+        if committed:
+            working.drop(self.number)
+        else:
+            working.merge_back(self.number)
+        unlink_durably(working.layout.commit_intent)
+
+
+# -- after a crash ------------------------------------------------------------------------------------------------
+
+
+def settle_working(dataset: Dataset, branch: str) -> None:
+    """Finish or undo a commit whose process died. The caller holds the branch's lock; nobody has the branch open."""
+    layout = dataset.layout.working(branch)
+
+    def in_head(key: str) -> bool:
+        number = dataset.branches().get(branch, 0)
+        return number != 0 and dataset.version(number).stat(key) is not None
+
+    _settle(
+        dataset,
+        branch,
+        drop=lambda number: freezing.drop(layout, number, in_head),
+        merge_back=lambda number: freezing.merge_back(layout, number),
+    )
+
+
+def _settle_own(branch: Branch) -> None:
+    """The same for a branch that this process has open: its writer died, and this one took the lock after it."""
+    if branch.working.layout.commit_intent.exists():
+        _settle(branch.dataset, branch.ref, drop=branch.working.drop, merge_back=branch.working.merge_back)
+
+
+def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]) -> None:
+    layout = dataset.layout.working(branch)
+    with dataset.locked():
+        settle(dataset)
+    try:
+        named = read_json(layout.commit_intent).get("version")
+    except VolfsError:
+        named = None
+    # At most one layer is frozen; one that no intent names is a commit that did not happen.
+    frozen = {n for n in (parse_frozen_dir(folder.name) for folder in layout.root.iterdir()) if n is not None}
+    for number in sorted(frozen):
+        if number == named and _is_committed(dataset, branch, number):
+            drop(number)
+        else:
+            merge_back(number)
+    unlink_durably(layout.commit_intent)
+
+
+def _is_committed(dataset: Dataset, branch: str, number: int) -> bool:
+    """Whether version ``number`` exists and was made on this branch: a number may have gone to another one."""
+    try:
+        dataset.info(number)
+        return read_version(dataset.layout.version(number), number).branch == branch
+    except NotFound:
+        return False
+
+
+def _turn(branch: Branch) -> threading.Lock:
+    """One commit of a branch at a time in this process: the branch's lock lets in all its threads."""
+    with _guard:
+        return _turns.setdefault(branch, threading.Lock())

@@ -1,0 +1,344 @@
+"""A dataset: its versions, branches and tags, and how a ref becomes a snapshot.
+
+Decided here: the meaning of refs, and that a ref changes in its file and in the catalog's mirror of it in one go, under
+the dataset's lock. Not decided here: how a version is found on disk (:mod:`volfs.versions.version`), made
+(:mod:`volfs.versions.writer`) or given its place (:mod:`volfs.versions.publish`), and what a branch's working copy is
+(:mod:`volfs.versions.branch`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volfs.catalog import NodeShape, Refs
+from volfs.errors import AlreadyThere, Busy, NotAllowed, NotFound
+from volfs.model.box import Index
+from volfs.model.graph import VersionGraph, VersionInfo
+from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.model.names import check_ref_name, version_number
+from volfs.model.refs import RefExpr, parse_ref
+from volfs.storage.files import FileLock, make_dirs, unlink_durably
+from volfs.storage.layout import DatasetLayout
+from volfs.storage.manifest import Manifest
+from volfs.storage.payload import Payload, PayloadReader
+from volfs.versions import publish
+from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
+from volfs.versions.version import Version, parse
+
+if TYPE_CHECKING:
+    from volfs.versions.branch import Branch
+    from volfs.versions.snapshot import Snapshot
+    from volfs.versions.store import Store
+
+_VERSIONS_KEPT = 256
+_METADATA_KEPT = 4096
+_LOCK_PATIENCE = 60.0
+"""Seconds to wait for another process that publishes or changes a ref."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChanges:
+    """What one version changed: keys by node path (side files under ``files``), and the totals."""
+
+    counts: Counts
+    nodes: Mapping[str, tuple[int, int]]
+    """(keys put, keys removed) for each array path as ``zarr/PATH``, for other metadata and objects by directory."""
+
+
+class Dataset:
+    """One dataset of an open store. Made by :class:`~volfs.versions.store.Store`; thread-safe."""
+
+    def __init__(self, store: Store, name: str, ident: int, layout: DatasetLayout, default_branch: str) -> None:
+        self.store = store
+        self.name = name
+        self.id = ident
+        self.layout = layout
+        self.default_branch = default_branch
+        self.reader = PayloadReader(layout.versions)
+        self._guard = threading.RLock()
+        self._versions: OrderedDict[int, Version] = OrderedDict()
+        self._branches: dict[str, Branch] = {}
+        self._times: dict[int, int] = {}
+        self._metadata: OrderedDict[tuple[str, int], ArrayMeta | GroupMeta | None] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<dataset {self.name!r}>"
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> VersionGraph:
+        """All versions, as the catalog knows them now."""
+        return self.store.catalog.graph(self.id)
+
+    def versions(self) -> list[VersionInfo]:
+        """Every version, oldest first."""
+        found = self.graph.versions
+        return [found[number] for number in sorted(found)]
+
+    def info(self, number: int) -> VersionInfo:
+        """What is known of version ``number``. Raises NotFound."""
+        return self.graph.info(number)
+
+    def time_of(self, number: int) -> int:
+        """The time (ns) of a version. Raises NotFound."""
+        known = self._times.get(number)
+        if known is None:
+            known = self._times[number] = self.info(number).time_ns
+        return known
+
+    def metadata(self, payload: Payload) -> ArrayMeta | GroupMeta | None:
+        """What a committed ``zarr.json`` says; None where volfs does not interpret it. Versions share what is equal."""
+        key = payload.file, payload.offset
+        with self._guard:
+            if key in self._metadata:
+                self._metadata.move_to_end(key)
+                return self._metadata[key]
+        meta = parse(self.reader.read(payload))
+        with self._guard:
+            self._metadata[key] = meta
+            if len(self._metadata) > _METADATA_KEPT:
+                self._metadata.popitem(last=False)
+        return meta
+
+    def version(self, number: int) -> Version:
+        """The snapshot of version ``number``. Raises NotFound."""
+        with self._guard:
+            version = self._versions.get(number)
+            if version is None:
+                graph = self.graph
+                version = self._versions[number] = Version(self, graph.info(number), graph.at(number))
+                if len(self._versions) > _VERSIONS_KEPT:
+                    self._versions.popitem(last=False)
+            else:
+                self._versions.move_to_end(number)
+            return version
+
+    def changes(self, number: int) -> VersionChanges:
+        """What version ``number`` changed on top of its first parent, from its manifest."""
+        self.info(number)
+        layout = self.layout.version(number)
+        manifest = read_manifest(layout)
+        nodes: dict[str, tuple[int, int]] = {}
+
+        def add(where: str, put: int, removed: int) -> None:
+            before = nodes.get(where, (0, 0))
+            nodes[where] = before[0] + put, before[1] + removed
+
+        ops = manifest.records["op"]
+        for path, rows in manifest.chunks():
+            put = int(((ops[rows] == 1) | (ops[rows] == 4)).sum())
+            add(f"zarr/{path}" if path else "zarr", put, len(rows) - put)
+        for i in manifest.keys().tolist():
+            key = manifest.strings[manifest.records["name"][i]]
+            is_put = int(ops[i]) in (1, 4)
+            add(key.rpartition("/")[0] or key, int(is_put), int(not is_put))
+        return VersionChanges(read_version(layout, number).counts, nodes)
+
+    # -- refs ---------------------------------------------------------------------------------------------------
+
+    def refs(self) -> Refs:
+        """Branches and tags, with the version each names (0: a branch without one)."""
+        return self.store.catalog.refs(self.id)
+
+    def branches(self) -> dict[str, int]:
+        """Version number by branch; 0 for a branch without a version."""
+        return dict(self.refs().heads)
+
+    def tags(self) -> dict[str, int]:
+        """Version number by tag."""
+        return dict(self.refs().tags)
+
+    def branch(self, name: str) -> Branch:
+        """The branch ``name`` with its working copy: the same object every time. Raises NotFound."""
+        from volfs.versions.branch import Branch  # branch is written against this module
+
+        with self._guard:
+            if name not in self.refs().heads:
+                self._branches.pop(name, None)
+                raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
+            branch = self._branches.get(name)
+            if branch is None:
+                branch = self._branches[name] = Branch(self, name)
+            return branch
+
+    def resolve(self, ref: str | int) -> int:
+        """The number of the version that a ref expression names: a branch, a tag, ``v12``, ``latest``, with ``~N``.
+
+        Raises NotFound, also for a branch that has no version yet.
+        """
+        if isinstance(ref, int):
+            return self.info(ref).number
+        expr = parse_ref(ref)
+        number = self._base_of(expr)
+        return self.graph.ancestor(number, expr.back) if expr.back else number
+
+    def _base_of(self, expr: RefExpr) -> int:
+        refs = self.refs()
+        graph = self.graph
+        if expr.base == "latest":
+            if not graph.versions:
+                raise NotFound(f"dataset {self.name!r} has no version yet")
+            return max(graph.versions)
+        number = version_number(expr.base)
+        if number is not None:
+            if number not in graph:
+                raise NotFound(f"dataset {self.name!r} has no version v{number}")
+            return number
+        named = refs.heads.get(expr.base, refs.tags.get(expr.base))
+        if named is None:
+            raise NotFound(
+                f"dataset {self.name!r} has no branch, tag or version {expr.base!r}"
+                f"{self._offer({**refs.heads, **refs.tags})}"
+            )
+        if named == 0:
+            raise NotFound(f"branch {expr.base!r} of dataset {self.name!r} has no version yet")
+        return named
+
+    def snapshot(self, ref: str | int | None = None) -> Snapshot:
+        """The snapshot that a ref expression names; a branch's name, or None for the default branch, gives the branch
+        with its uncommitted changes."""
+        if ref is None:
+            return self.branch(self.default_branch)
+        if isinstance(ref, str):
+            expr = parse_ref(ref)
+            if not expr.back and expr.base in self.refs().heads:
+                return self.branch(expr.base)
+        return self.version(self.resolve(ref))
+
+    def __getitem__(self, ref: str | int) -> Snapshot:
+        return self.snapshot(ref)
+
+    def create_branch(self, name: str, at: str | int | None = None) -> None:
+        """Make a branch at a version; None means where the default branch stands. Raises AlreadyThere."""
+        check_ref_name(name)
+        self.store.check_writable()
+        with self.locked():
+            number = self.branches().get(self.default_branch, 0) if at is None else self.resolve(at)
+            self._check_free(name)
+            # What an earlier branch of that name left behind is not this branch's.
+            publish.delete_tree(self.layout.working(name).root)
+            make_dirs(self.layout.heads)
+            publish.write_ref(self.layout.head(name), number)
+            self.mirror_refs()
+
+    def create_tag(self, name: str, at: str | int) -> None:
+        """Tag a version. Raises AlreadyThere."""
+        check_ref_name(name)
+        self.store.check_writable()
+        with self.locked():
+            number = self.resolve(at)
+            self._check_free(name)
+            make_dirs(self.layout.tags)
+            publish.write_ref(self.layout.tag(name), number)
+            self.mirror_refs()
+
+    def delete_branch(self, name: str, force: bool = False) -> None:
+        """Remove a branch; its versions stay. Busy if somebody writes to it, or it has changes and not ``force``."""
+        self.store.check_writable()
+        branch = self.branch(name)
+        if name == self.default_branch:
+            raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
+        with branch.retiring(force), self.locked():
+            publish.delete_tree(self.layout.working(name).root)
+            unlink_durably(self.layout.head(name))
+            self.mirror_refs()
+            with self._guard:
+                self._branches.pop(name, None)
+
+    def delete_tag(self, name: str) -> None:
+        """Remove a tag; the version stays."""
+        self.store.check_writable()
+        with self.locked():
+            if name not in self.tags():
+                raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
+            unlink_durably(self.layout.tag(name))
+            self.mirror_refs()
+
+    def _check_free(self, name: str) -> None:
+        refs = self.refs()
+        for kind, taken in (("branch", refs.heads), ("tag", refs.tags)):
+            if name in taken:
+                raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
+
+    @staticmethod
+    def _offer(names: Mapping[str, int]) -> str:
+        return f": there is {', '.join(sorted(names))}" if names else ""
+
+    # -- for the rest of this room ------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the dataset's lock: for moments, while a number is reserved, a version published or a ref changed."""
+        lock = FileLock(self.layout.lock)
+        if not self.layout.root.is_dir():
+            raise NotFound(f"dataset {self.name!r} was removed")
+        lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def next_number(self) -> int:
+        """The number after the newest version that the catalog knows."""
+        return max(self.graph.versions, default=0) + 1
+
+    def block_shape(self, number: int, path: str) -> Index | None:
+        """Chunks per index block of the array at ``path`` in a version; None if it has no such array."""
+        return self.version(number).block_shape(path) if number else None
+
+    def index(self, stored: StoredVersion, manifest: Manifest, heads: Mapping[str, int] | None = None) -> VersionInfo:
+        """Make the catalog know a version, in one transaction with its mirror of the refs given. Idempotent."""
+        shapes = {path: NodeShape(array.block_shape) for path, array in stored.arrays.items()}
+        return self.store.catalog.index_version(self.id, stored.info, manifest, shapes, heads=dict(heads or {}))
+
+    def index_stored(self, number: int) -> VersionInfo:
+        """Make the catalog know a version that lies on disk, and where its branch stands. Idempotent."""
+        layout = self.layout.version(number)
+        info = self.index(read_version(layout, number), read_manifest(layout))
+        self.mirror_refs()
+        return info
+
+    def ref_files(self) -> Refs:
+        """Branches and tags as their files say: the truth that the catalog mirrors."""
+        found: list[dict[str, int]] = []
+        for folder in (self.layout.heads, self.layout.tags):
+            names = sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []
+            found.append({path.name.removesuffix(".json"): publish.read_ref(path) for path in names})
+        return Refs(heads=found[0], tags=found[1])
+
+    def mirror_refs(self) -> None:
+        """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
+        refs = self.ref_files()
+        self.store.catalog.set_refs(self.id, heads=refs.heads, tags=refs.tags)
+
+    def open_branches(self) -> list[Branch]:
+        """Branches handed out so far."""
+        with self._guard:
+            return list(self._branches.values())
+
+    def close(self) -> None:
+        """Release the branches held, close files."""
+        with self._guard:
+            branches = list(self._branches.values())
+            self._branches.clear()
+            self._versions.clear()
+        for branch in branches:
+            branch.close()
+        self.reader.close()
+
+
+def check_unused(dataset: Dataset) -> None:
+    """Raise Busy if a process (this one too) holds a branch of the dataset for writing."""
+    for name in dataset.branches():
+        lock = FileLock(dataset.layout.working(name).lock)
+        if lock.path.parent.is_dir() and lock.locked_by_other():
+            owner = lock.owner() or {}
+            who = owner.get("mountpoint") or f"process {owner.get('pid', '?')}"
+            raise Busy(f"branch {name!r} of dataset {dataset.name!r} is in use by {who}")

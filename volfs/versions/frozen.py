@@ -1,0 +1,120 @@
+"""What a commit is made of, as a snapshot: the frozen layer of a working copy over the head version.
+
+Decided here: that what is being committed reads like any other snapshot, so that those who add to a commit (the levels
+of an image follow s0) work on exactly the state that is committed, while writers go on in the branch. Not decided here:
+the union (:mod:`volfs.versions.union`), arrays over it (:mod:`volfs.versions.branchnode`), and the commit
+(:mod:`volfs.versions.commit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from volfs.errors import WrongKind
+from volfs.model.graph import VersionInfo
+from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.storage.files import no_space
+from volfs.versions.branchnode import BranchArray
+from volfs.versions.chunkmap import ChunkMaps
+from volfs.versions.interpret import Interpreter
+from volfs.versions.keys import json_key
+from volfs.versions.layers import SPACES, Layer
+from volfs.versions.pulse import Listener
+from volfs.versions.reading import existing
+from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
+from volfs.versions.union import View
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+
+_T = TypeVar("_T")
+
+
+class FrozenState(Snapshot):
+    """A fixed union of layers over a version. Nobody writes to the layers while this is read."""
+
+    writable = False
+
+    def __init__(self, dataset: Dataset, ref: str, view: View, interpreter: Interpreter) -> None:
+        self.dataset = dataset
+        self.ref = ref
+        self.view = view
+        self._interpreter = interpreter
+        self._maps = ChunkMaps(_Still())
+        self._arrays: dict[str, BranchArray] = {}
+
+    @property
+    def head(self) -> VersionInfo | None:
+        return None if self.view.lower is None else self.view.lower.head
+
+    def generation(self) -> Hashable:
+        return id(self)
+
+    def look(self, see: Callable[[View], _T]) -> _T:
+        """What ``see`` finds: nothing changes meanwhile."""
+        return see(self.view)
+
+    def stat(self, key: str) -> KeyInfo | None:
+        entry = self.view.entry(key)
+        return None if entry is None else entry.info
+
+    def list(self, key: str) -> Listing:
+        return self.view.list(key)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        entry = existing(self.view, key)
+        if entry.kind == "dir":
+            raise WrongKind(f"{key} is a directory")
+        if entry.layer is None:
+            assert self.view.lower is not None
+            return self.view.lower.read(key, offset, length)
+        with Path(entry.layer.path(key)).open("rb") as file:
+            file.seek(offset)
+            return file.read() if length is None else file.read(length)
+
+    def node(self, path: str) -> ArrayNode | GroupNode | None:
+        parsed = self._interpreter.node(self.view, path)
+        if not isinstance(parsed, ArrayMeta | GroupMeta):
+            return None
+        entry = self.view.entry(json_key(path))
+        mtime_ns = 0 if entry is None else entry.info.mtime_ns
+        if isinstance(parsed, GroupMeta):
+            return GroupNode(path, parsed.attributes, mtime_ns)
+        array = self._arrays.get(path)
+        if array is None or array.meta is not parsed:
+            array = self._arrays[path] = BranchArray(self, self, path, parsed, mtime_ns, self._maps)
+        return array
+
+
+class Additions:
+    """A layer above what was frozen, for what is derived from it: on disk, so that memory does not follow its size."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.layer = Layer(str(root))
+        self.count = 0
+        for name in (*SPACES, "removed"):
+            (root / name).mkdir(parents=True)
+
+    def put(self, key: str, data: bytes | None) -> None:
+        """Have the version hold ``data`` at ``key``; None takes the key away."""
+        self.count += 1
+        with no_space("adding to the version"):
+            if data is None:
+                self.layer.hide(key, str(self._root))
+                return
+            path = Path(self.layer.path(key))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+class _Still:
+    """A count that stands still."""
+
+    def listen(self, listener: Listener) -> None:
+        return None
+
+    def read(self) -> int:
+        return 0

@@ -1,0 +1,127 @@
+"""What opening a store for writing puts right, and making the catalog anew from the store's own files.
+
+Decided here: which traces of dead processes are acted upon. Recovery touches exactly what an intent names (a version
+being published, a commit under way), a partial version whose writer no longer holds the lock in it, and names that say
+they are half made or thrown away. What a live process holds is left to it. Not decided here: how each is settled
+(:mod:`volfs.versions.publish`, :mod:`volfs.versions.commit`).
+
+Storage is the truth: versions that lie in the store and that the catalog does not know are indexed, parents first. With
+a new catalog that is all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from volfs.errors import Damaged, NotFound, VolfsError
+from volfs.storage.files import FileLock, read_json
+from volfs.versions.publish import TRASH, delete_tree, published, remove_dead_partials, settle
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+    from volfs.versions.store import Store
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+
+
+def recover(store: Store) -> None:
+    """Bring the store and its catalog to rest after whatever happened before. For every opening; cheap if nothing did.
+
+    A dataset that cannot be recovered harms no other: it is logged, and fsck says what is wrong.
+    """
+    with store.locked():
+        _sweep(store)
+        _register(store)
+    for name in store.datasets():
+        try:
+            recover_dataset(store[name])
+        except VolfsError as error:
+            log.error("dataset %s: not recovered: %s", name, error)
+
+
+def recover_dataset(dataset: Dataset) -> None:
+    """Settle what dead processes left in one dataset."""
+    with dataset.locked():
+        settle(dataset)
+        remove_dead_partials(dataset.layout)
+        catch_up(dataset)
+    if not dataset.layout.workings.is_dir():
+        return
+    from volfs.versions.commit import settle_working  # commit is written against this room's other modules
+
+    for folder in sorted(dataset.layout.workings.iterdir()):
+        if folder.name.endswith(TRASH):
+            delete_tree(folder)
+        elif dataset.layout.working(folder.name).commit_intent.exists():
+            lock = FileLock(dataset.layout.working(folder.name).lock)
+            if lock.try_lock():
+                try:
+                    settle_working(dataset, folder.name)
+                finally:
+                    lock.release()
+
+
+def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
+    """Index the versions on disk that the catalog does not know, and mirror the refs if they differ.
+
+    Call with the dataset's lock held. Returns the numbers indexed. A version whose files are damaged is left out, with
+    all that descends from it, and the rest is indexed: one bad version harms no other.
+    """
+    known = dataset.graph.versions
+    missing = [number for number in published(dataset.layout) if number not in known]
+    done = []
+    for at, number in enumerate(missing):
+        if progress is not None:
+            progress(at, len(missing), dataset.name)
+        try:
+            dataset.index_stored(number)
+            done.append(number)
+        except VolfsError as error:
+            log.error("dataset %s: v%d cannot be indexed: %s", dataset.name, number, error)
+    refs, mirrored = dataset.ref_files(), dataset.refs()
+    if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+        dataset.mirror_refs()
+    return done
+
+
+def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
+    """Make the catalog anew from the store's own files. Nothing committed is lost by it.
+
+    Other processes that have the store open keep the numbers they know; inodes stay what they were.
+    """
+    store.check_writable()
+    with store.locked():
+        for name in list(store.catalog.datasets()):
+            store.forget(name)
+        _register(store)
+    for name in store.datasets():
+        dataset = store[name]
+        with dataset.locked():
+            catch_up(dataset, progress)
+
+
+def _sweep(store: Store) -> None:
+    """Remove datasets half made or half removed: whoever makes or removes one holds the store's lock."""
+    for folder in sorted(store.layout.datasets.iterdir()):
+        if folder.name.startswith("."):
+            delete_tree(folder)
+
+
+def _register(store: Store) -> None:
+    """Make the catalog know the datasets that are there, and forget those that are not."""
+    known = store.catalog.datasets()
+    there = {folder.name for folder in store.layout.datasets.iterdir() if not folder.name.startswith(".")}
+    for name in sorted(known.keys() - there):
+        store.forget(name)
+    for name in sorted(there - known.keys()):
+        try:
+            doc = read_json(store.layout.dataset(name).dataset_json)
+        except (NotFound, Damaged) as error:
+            log.error("dataset %s: not indexed: %s", name, error)
+            continue
+        created = doc.get("created_ns", 0)
+        store.catalog.add_dataset(name, created if isinstance(created, int) else 0)

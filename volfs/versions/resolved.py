@@ -1,0 +1,201 @@
+"""What versions have looked up in the catalog, remembered: index blocks, and when the parts of arrays changed.
+
+Decided here: how much is remembered, and that times of change go on from the nearest ancestor whose times are known,
+so that the next version costs what it changed. A version never changes, so nothing here can be out of date; the least
+recently used goes first. Not decided here: how the catalog finds blocks and changes (:mod:`volfs.catalog`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volfs.catalog import BlockMap
+from volfs.model.box import Index
+from volfs.model.graph import At
+
+if TYPE_CHECKING:
+    from volfs.versions.array import VersionArray
+    from volfs.versions.version import Version
+
+_BLOCK_BYTES = 64 << 20
+_TIMES_BYTES = 64 << 20
+_OVERHEAD = 512
+_STARTS = 16
+"""Versions per array and axes from which times may go on."""
+
+Kept = TypeVar("Kept")
+
+
+class ByteLRU(Generic[Kept]):
+    """A mapping that forgets the least recently used beyond so many bytes. Thread-safe.
+
+    Two threads that miss at once both make the value; it is the same one, and waiting would only couple them.
+    """
+
+    def __init__(self, limit: int, size_of: Callable[[Kept], int]) -> None:
+        self._limit = limit
+        self._size_of = size_of
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, tuple[Kept, int]] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept now."""
+        return self._bytes
+
+    def get(self, key: Hashable) -> Kept | None:
+        """What is kept under ``key``."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Hashable, value: Kept) -> None:
+        """Keep a value, unless it alone exceeds the limit."""
+        size = self._size_of(value) + _OVERHEAD
+        if size > self._limit:
+            return
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._bytes += size - (before[1] if before else 0)
+            self._kept[key] = value, size
+            while self._bytes > self._limit:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
+
+class Resolved:
+    """What the versions of one store have looked up. Thread-safe."""
+
+    def __init__(self) -> None:
+        # In a tuple, because "no chunk of this block ever changed" is worth remembering too.
+        self._blocks: ByteLRU[tuple[BlockMap | None]] = ByteLRU(
+            _BLOCK_BYTES, lambda kept: 0 if kept[0] is None else kept[0].nbytes
+        )
+        self._times: ByteLRU[NDArray[np.int64]] = ByteLRU(_TIMES_BYTES, lambda times: times.nbytes)
+        self._lock = threading.Lock()
+        self._starts: OrderedDict[Hashable, deque[At]] = OrderedDict()
+
+    def block_map(self, version: Version, node: int, block: Index) -> BlockMap | None:
+        """An index block as of a version; None if none of its chunks ever changed."""
+        key = (node, version.at.lineage, version.at.position, block)
+        kept = self._blocks.get(key)
+        if kept is None:
+            found = version.catalog.block_map(node, version.at, block)
+            kept = (found if found.changed.any() else None,)
+            self._blocks.put(key, kept)
+        return kept[0]
+
+    def blocks(self, version: Version, array: VersionArray) -> NDArray[np.int64]:
+        """The blocks that ever changed, a row of block coordinates each, ascending."""
+        key = (array.node, "blocks")
+
+        def afresh() -> NDArray[np.int64]:
+            rows = [block for block, _ in version.catalog.newest_changes(array.node, version.at)]
+            return np.array(rows, dtype=np.int64).reshape(len(rows), array.meta.ndim)
+
+        def onwards(start: NDArray[np.int64], since: At) -> NDArray[np.int64]:
+            rows = {change.block for change in version.catalog.changes(array.node, version.at, since)}
+            return np.concatenate([start, np.array(sorted(rows), dtype=np.int64).reshape(len(rows), array.meta.ndim)])
+
+        found = self._carried(version, key, afresh, onwards)
+        unique: NDArray[np.int64] = np.unique(found, axis=0)
+        return unique
+
+    def times(self, version: Version, array: VersionArray, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        """See :meth:`volfs.versions.snapshot.ArrayNode.newest`. The result is shared: it cannot be written into."""
+        grid = array.meta.grid.grid_shape
+        shape = tuple(grid[axis] for axis in axes)
+
+        def afresh() -> NDArray[np.int64]:
+            newest = np.zeros(shape, dtype=np.int32)
+            for block, changed in version.catalog.newest_changes(array.node, version.at):
+                _project(changed.reshape(array.block_shape), block, grid, axes, newest)
+            return _times_of(version, newest, array.born_ns)
+
+        def onwards(start: NDArray[np.int64], since: At) -> NDArray[np.int64]:
+            newest = np.zeros(shape, dtype=np.int32)
+            for change in version.catalog.changes(array.node, version.at, since):
+                changed = np.zeros(array.block_shape, dtype=np.int32)
+                changed.reshape(-1)[change.cells] = change.version
+                _project(changed, change.block, grid, axes, newest)
+            return np.maximum(start, _times_of(version, newest, array.born_ns))
+
+        # The grid is part of the key: after a resize, chunks that were outside may be inside.
+        return self._carried(version, (array.node, grid, axes), afresh, onwards)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._blocks.clear()
+        self._times.clear()
+        with self._lock:
+            self._starts.clear()
+
+    def _carried(
+        self,
+        version: Version,
+        key: Hashable,
+        afresh: Callable[[], NDArray[np.int64]],
+        onwards: Callable[[NDArray[np.int64], At], NDArray[np.int64]],
+    ) -> NDArray[np.int64]:
+        """What is kept for this version, or made: going on from the nearest ancestor that has it, else afresh."""
+        at = version.at
+        known = self._times.get((key, at.lineage, at.position))
+        if known is not None:
+            return known
+        with self._lock:
+            starts = [s for s in self._starts.get(key, ()) if at.sees(s.lineage, s.position)]
+        made: NDArray[np.int64] | None = None
+        for since in sorted(starts, key=lambda s: s.position, reverse=True):
+            start = self._times.get((key, since.lineage, since.position))
+            if start is not None:
+                made = onwards(start, since)
+                break
+        if made is None:
+            made = afresh()
+        made.setflags(write=False)
+        self._times.put((key, at.lineage, at.position), made)
+        with self._lock:
+            self._starts.setdefault(key, deque(maxlen=_STARTS)).append(at)
+            self._starts.move_to_end(key)
+            while len(self._starts) > 4096:
+                self._starts.popitem(last=False)
+        return made
+
+
+def _project(
+    changed: NDArray[np.int32], block: Index, grid: Index, axes: tuple[int, ...], newest: NDArray[np.int32]
+) -> None:
+    """Take the versions that changed the chunks of one block into the newest per index along ``axes``."""
+    inside = tuple(slice(0, max(0, n - b * s)) for n, b, s in zip(grid, block, changed.shape, strict=True))
+    part = changed[inside]
+    if not part.size:
+        return
+    others = tuple(axis for axis in range(part.ndim) if axis not in axes)
+    part = part.max(axis=others)
+    kept = sorted(axes)
+    part = part.transpose([kept.index(axis) for axis in axes])
+    start = tuple(block[axis] * changed.shape[axis] for axis in axes)
+    where = tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))
+    np.maximum(newest[where], part, out=newest[where])
+
+
+def _times_of(version: Version, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
+    """The times of versions, per element; where there is none, when the array was made."""
+    unique, place = np.unique(numbers, return_inverse=True)
+    times = np.array([version.time_of(n) if n else born_ns for n in unique.tolist()], dtype=np.int64)
+    return np.maximum(times[place].reshape(numbers.shape), born_ns)

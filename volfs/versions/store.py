@@ -1,0 +1,309 @@
+"""A store: its datasets, and opening one safely.
+
+Decided here: what counts as a store, how datasets come and go, and when an opening recovers what a crash left. Not
+decided here: what recovery does (:mod:`volfs.versions.recover`), where things lie (:mod:`volfs.storage.layout`), and
+what a dataset is (:mod:`volfs.versions.dataset`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from volfs.catalog import Catalog
+from volfs.errors import AlreadyThere, BadInput, Damaged, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.model.names import check_dataset_name, natural_key
+from volfs.storage.files import FileLock, fsync_dir, make_dirs, no_space, read_json, replace_durably, write_json
+from volfs.storage.layout import FORMAT, StoreLayout
+from volfs.versions.dataset import Dataset, check_unused
+from volfs.versions.publish import delete_tree, published, write_ref
+from volfs.versions.resolved import Resolved
+from volfs.versions.snapshot import Snapshot
+from volfs.versions.stored import read_version
+
+DEFAULT_BRANCH = "main"
+
+_PATIENCE = 60.0
+
+Put = Callable[[str, bytes | None], None]
+"""Takes a key and its new bytes, or None if the key must go."""
+
+BeforeCommit = Callable[[Snapshot, Put], object]
+"""Given the state about to be committed: hands over what must be changed in it, such as the levels of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStats:
+    """Sizes of one dataset. ``payloads`` counts what its versions put, ``stored`` their bytes, ``loose`` bytes of
+    working copies."""
+
+    name: str
+    versions: int
+    branches: int
+    tags: int
+    payloads: int
+    stored: int
+    loose: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Sizes of a store; ``catalog`` in bytes."""
+
+    datasets: list[DatasetStats]
+    catalog: int
+
+
+def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:
+    """Make an empty store and open it. AlreadyThere if ``path`` is one, BadInput if other things are in it."""
+    root = Path(path)
+    layout = StoreLayout(root)
+    if layout.volfs_json.exists():
+        raise AlreadyThere(f"{root} is a volfs store already")
+    if root.exists():
+        if not root.is_dir():
+            raise BadInput(f"{root} is a file: a store is a directory")
+        if any(root.iterdir()):
+            raise BadInput(f"{root} holds other files: a store is made in an empty directory")
+    make_dirs(root.absolute())
+    make_dirs(layout.datasets.absolute())
+    # Last, because it is what makes the directory a store: before it, making the store may simply be repeated.
+    write_json(layout.volfs_json, {"format": FORMAT, "id": str(uuid.uuid4())})
+    return open_store(path, catalog=catalog)
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    catalog: str | os.PathLike[str] | None = None,
+    create: bool = False,
+    read_only: bool = False,
+) -> Store:
+    """Open a store. ``create`` makes it if there is nothing there.
+
+    Opening for writing recovers what crashed processes left, and indexes versions that the catalog does not know (all
+    of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing.
+    Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
+    """
+    root = Path(path)
+    layout = StoreLayout(root)
+    if create and not layout.volfs_json.exists():
+        return init_store(path, catalog=catalog)
+    ident = _check_format(layout)
+    place = layout.catalog if catalog is None else Path(catalog)
+    if read_only and not place.exists():
+        raise StoreFormat(f"{place} does not exist: open the store once for writing, which makes it")
+    index = Catalog.open(place, create=not read_only, read_only=read_only)
+    store = Store(layout, ident, index, place, read_only=read_only)
+    try:
+        if not read_only:
+            from volfs.versions.recover import recover  # recovery works on an open store
+
+            recover(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _check_format(layout: StoreLayout) -> str:
+    """The store's id. NotFound or StoreFormat, with what to do, unless it is a store this volfs knows."""
+    if not layout.root.is_dir():
+        raise NotFound(f"{layout.root} does not exist: make a store with `volfs init {layout.root}`")
+    try:
+        doc = read_json(layout.volfs_json)
+    except NotFound:
+        raise StoreFormat(
+            f"{layout.root} is not a volfs store (no {layout.volfs_json.name}): make one with `volfs init`"
+        ) from None
+    except Damaged as error:
+        raise StoreFormat(f"{layout.root} is not a volfs store that can be read: {error}") from None
+    found = doc.get("format")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise StoreFormat(f"{layout.volfs_json} names no format: it is not the file of a volfs store")
+    if found > FORMAT:
+        raise StoreFormat(
+            f"{layout.root} has store format {found}, made by a newer volfs: this one knows up to {FORMAT}, upgrade it"
+        )
+    return str(doc.get("id", ""))
+
+
+class Store:
+    """An open store. Thread-safe; a context manager that closes it. Made by :func:`open_store`."""
+
+    def __init__(
+        self, layout: StoreLayout, ident: str, catalog: Catalog, catalog_path: Path, *, read_only: bool
+    ) -> None:
+        self.layout = layout
+        self.path = layout.root
+        self.id = ident
+        self.catalog = catalog
+        self.catalog_path = catalog_path
+        self.read_only = read_only
+        self.before_commit: list[BeforeCommit] = []
+        self.resolved = Resolved()
+        self._guard = threading.RLock()
+        self._datasets: dict[str, Dataset] = {}
+        self._seen = catalog.data_version()
+        self._open = True
+
+    def __repr__(self) -> str:
+        return f"<volfs store {os.fspath(self.path)!r}>"
+
+    # -- datasets -----------------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets, in natural order."""
+        return sorted(self.catalog.datasets(), key=natural_key)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.catalog.datasets()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.datasets())
+
+    def __getitem__(self, name: str) -> Dataset:
+        ident = self.catalog.datasets().get(name)
+        with self._guard:
+            dataset = self._datasets.get(name)
+            if ident is None or (dataset is not None and dataset.id != ident):
+                if dataset is not None:
+                    del self._datasets[name]
+                    dataset.close()
+                dataset = None
+            if ident is None:
+                known = ", ".join(self.datasets())
+                raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
+            if dataset is None:
+                layout = self.layout.dataset(name)
+                doc = read_json(layout.dataset_json)
+                branch = doc.get("default_branch", DEFAULT_BRANCH)
+                dataset = self._datasets[name] = Dataset(self, name, ident, layout, str(branch))
+            return dataset
+
+    def create_dataset(self, name: str) -> Dataset:
+        """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere."""
+        check_dataset_name(name)
+        self.check_writable()
+        with self.locked():
+            layout = self.layout.dataset(name)
+            if layout.root.exists() or name in self.catalog.datasets():
+                raise AlreadyThere(f"there is a dataset {name!r} already")
+            created = time.time_ns()
+            # Made whole under another name: a dataset that is seen is complete.
+            draft = self.layout.dataset(f".{name}.partial")
+            delete_tree(draft.root)
+            for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
+                make_dirs(folder)
+            write_ref(draft.head(DEFAULT_BRANCH), 0)
+            write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
+            fsync_dir(draft.root)
+            replace_durably(draft.root, layout.root)
+            ident = self.catalog.add_dataset(name, created)
+            self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
+        return self[name]
+
+    def remove_dataset(self, name: str) -> None:
+        """Remove a dataset with all its versions. Busy while anyone writes to one of its branches."""
+        self.check_writable()
+        with self.locked():
+            dataset = self[name]
+            with dataset.locked():
+                check_unused(dataset)
+                root = dataset.layout.root
+                trash = root.with_name(f".{name}.{uuid.uuid4().hex[:8]}.trash")
+                replace_durably(root, trash)
+            self.catalog.drop_dataset(dataset.id)
+            with self._guard:
+                self._datasets.pop(name, None)
+            dataset.close()
+        delete_tree(trash)
+
+    def forget(self, name: str) -> None:
+        """Have the catalog forget a dataset, whose files stay what they are. For recovery."""
+        with self._guard:
+            dataset = self._datasets.pop(name, None)
+        if dataset is not None:
+            dataset.close()
+        self.catalog.drop_dataset(self.catalog.datasets()[name])
+
+    # -- the store as a whole -----------------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Whether other processes have changed anything since the last call. Cheap.
+
+        Versions and refs need no refresh to be seen: this is for those who cache what they made of them.
+        """
+        now = self.catalog.data_version()
+        with self._guard:
+            changed, self._seen = now != self._seen, now
+        return changed
+
+    def stats(self) -> StoreStats:
+        """Counts and sizes, read from the store's own files."""
+        size = 0
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                size += self.catalog_path.with_name(self.catalog_path.name + suffix).stat().st_size
+        return StoreStats([self._dataset_stats(self[name]) for name in self.datasets()], size)
+
+    @staticmethod
+    def _dataset_stats(dataset: Dataset) -> DatasetStats:
+        payloads = stored = 0
+        numbers = published(dataset.layout)
+        for number in numbers:
+            with suppress(VolfsError):
+                counts = read_version(dataset.layout.version(number), number).counts
+                payloads += counts.put
+                stored += counts.bytes
+        loose = 0
+        for folder, _, names in os.walk(dataset.layout.workings):
+            for name in names:
+                with suppress(OSError):
+                    loose += os.lstat(os.path.join(folder, name)).st_size
+        refs = dataset.refs()
+        return DatasetStats(dataset.name, len(numbers), len(refs.heads), len(refs.tags), payloads, stored, loose)
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly if the store was opened read-only."""
+        if self.read_only:
+            raise ReadOnly(f"{self.path} was opened read-only")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock: while datasets come and go, and during recovery."""
+        lock = FileLock(self.layout.lock)
+        with no_space("locking the store"):
+            lock.lock({"pid": os.getpid()}, timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def close(self) -> None:
+        """Release branches, close files. Closing twice is fine."""
+        with self._guard:
+            if not self._open:
+                return
+            self._open = False
+            datasets = list(self._datasets.values())
+            self._datasets.clear()
+        for dataset in datasets:
+            dataset.close()
+        self.resolved.clear()
+        self.catalog.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
