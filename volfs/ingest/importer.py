@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from volfs.errors import BadInput, BadMetadata, Busy
+from volfs.errors import BadInput, BadMetadata
 from volfs.ingest.arrange import arrange
 from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
 from volfs.ingest.source import Description, Source, check_unchanged
@@ -109,15 +109,8 @@ def _dataset_for(store: Store, name: str) -> Iterator[Dataset]:
     if name in store:
         yield store[name]
         return
-    dataset = store.create_dataset(name)
-    try:
+    with store.new_dataset(name) as dataset:
         yield dataset
-    except BaseException:
-        # Somebody may have begun to use it meanwhile: what they made is theirs.
-        with suppress(Busy):
-            if not dataset.versions():
-                store.remove_dataset(name)
-        raise
 
 
 class _Job:

@@ -8,6 +8,7 @@
         ├── refs/heads/BRANCH.json     {"version": 12}; 0 is a branch with no version yet
         ├── refs/tags/TAG.json
         ├── lock                       held while versions and refs change
+        ├── unfinished                 held by the import that makes the dataset
         ├── versions/00000012/         version.json, manifest.npy.zst, zarr/, files/
         ├── versions/.00000013.partial/    a version being written; ``lock`` inside is held by its writer
         ├── versions/.00000013.publish.json    the intent of giving it its place
@@ -157,6 +158,11 @@ class DatasetLayout:
     def lock(self) -> Path:
         """Held for moments: while a version number is reserved, a version published, a ref changed."""
         return self.root / "lock"
+
+    @property
+    def unfinished(self) -> Path:
+        """There, and held, while a dataset is being made that shall not stay if that fails: an import's."""
+        return self.root / "unfinished"
 
     @property
     def heads(self) -> Path:

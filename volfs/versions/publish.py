@@ -151,6 +151,13 @@ def published(layout: DatasetLayout) -> list[int]:
     return sorted(n for n in map(parse_version_dir, names) if n is not None and n not in unsure)
 
 
+def is_untouched(layout: DatasetLayout) -> bool:
+    """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
+    committed = any(read_ref(path) for path in layout.heads.glob("*.json")) or any(layout.tags.glob("*.json"))
+    loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
+    return not committed and not any(path.is_file() for path in loose)
+
+
 def remove_dead_partials(layout: DatasetLayout) -> list[int]:
     """Remove partial versions whose writer is gone. Call with the dataset's lock held. Returns their numbers."""
     removed = []

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from volfs.errors import Damaged, NotFound, VolfsError
-from volfs.storage.files import FileLock, read_json
-from volfs.versions.publish import TRASH, delete_tree, published, remove_dead_partials, settle
+from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
+from volfs.versions.publish import TRASH, delete_tree, is_untouched, published, remove_dead_partials, settle
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -105,10 +105,20 @@ def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
 
 
 def _sweep(store: Store) -> None:
-    """Remove datasets half made or half removed: whoever makes or removes one holds the store's lock."""
+    """Remove datasets half made or half removed: whoever makes or removes one holds the store's lock. And those that
+    were to stay only with a version in them, and whose maker died before.
+    """
     for folder in sorted(store.layout.datasets.iterdir()):
+        layout = store.layout.dataset(folder.name)
         if folder.name.startswith("."):
             delete_tree(folder)
+        elif layout.unfinished.exists() and not FileLock(layout.unfinished).locked_by_other():
+            if is_untouched(layout):
+                trash = folder.with_name(f".{folder.name}{TRASH}")
+                replace_durably(folder, trash)
+                delete_tree(trash)
+            else:
+                unlink_durably(layout.unfinished)
 
 
 def _register(store: Store) -> None:

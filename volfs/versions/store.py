@@ -18,12 +18,21 @@ from pathlib import Path
 from types import TracebackType
 
 from volfs.catalog import Catalog
-from volfs.errors import AlreadyThere, BadInput, Damaged, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.model.names import check_dataset_name, natural_key
-from volfs.storage.files import FileLock, fsync_dir, make_dirs, no_space, read_json, replace_durably, write_json
+from volfs.storage.files import (
+    FileLock,
+    fsync_dir,
+    make_dirs,
+    no_space,
+    read_json,
+    replace_durably,
+    unlink_durably,
+    write_json,
+)
 from volfs.storage.layout import FORMAT, StoreLayout
 from volfs.versions.dataset import Dataset, check_unused
-from volfs.versions.publish import delete_tree, published, write_ref
+from volfs.versions.publish import delete_tree, is_untouched, published, write_ref
 from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.stored import read_version
@@ -190,6 +199,32 @@ class Store:
 
     def create_dataset(self, name: str) -> Dataset:
         """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere."""
+        return self._create(name, None)
+
+    @contextmanager
+    def new_dataset(self, name: str) -> Iterator[Dataset]:
+        """Make a dataset that stays if the block ends well. If it raises, or this process dies in it, the dataset goes
+        away again, unless somebody has put something into it meanwhile. Raises BadName or AlreadyThere.
+        """
+        check_dataset_name(name)
+        marker = FileLock(self.layout.dataset(f".{name}.partial").unfinished)
+        try:
+            dataset = self._create(name, marker)
+            try:
+                yield dataset
+            except BaseException:
+                if is_untouched(dataset.layout):
+                    with suppress(Busy):
+                        self.remove_dataset(name)
+                raise
+            finally:
+                if dataset.layout.unfinished.exists():
+                    unlink_durably(dataset.layout.unfinished)
+        finally:
+            marker.release()
+
+    def _create(self, name: str, marker: FileLock | None) -> Dataset:
+        """``marker`` is taken before the dataset can be seen, where it is being made."""
         check_dataset_name(name)
         self.check_writable()
         with self.locked():
@@ -202,6 +237,8 @@ class Store:
             delete_tree(draft.root)
             for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
                 make_dirs(folder)
+            if marker is not None:
+                marker.lock({"pid": os.getpid()})
             write_ref(draft.head(DEFAULT_BRANCH), 0)
             write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
             fsync_dir(draft.root)
