@@ -163,17 +163,18 @@ class Progress(Protocol):
 
 
 @contextlib.contextmanager
-def progress(title: str, *, unit: str = "", show: bool = True) -> Iterator[Progress]:
+def progress(title: str, *, in_bytes: bool = False, show: bool = True) -> Iterator[Progress]:
     """A bar on stderr while the block runs; nothing when stderr is no terminal or ``show`` is false."""
     if not (show and sys.stderr.isatty()):
         yield lambda done, total, what="": None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+    count = DownloadColumn(binary_units=True) if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)
 
         def show_it(done: int, total: int, what: str = "") -> None:

@@ -1,0 +1,115 @@
+"""``import``: what it does is in :mod:`volfs.ingest.importer`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from volfs.cli.common import Frame, json_option, numbers, parse_place, pass_frame, progress, say_json, version_facts
+from volfs.errors import BadInput, VolfsError
+
+if TYPE_CHECKING:
+    from volfs.ingest.streaming import Progress
+
+
+def _levels(_: click.Context, __: click.Parameter, text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 1 <= int(text) <= 32:
+        raise click.BadParameter("auto, or how many, 1 being full resolution alone")
+    return int(text)
+
+
+@click.command("import")
+@click.argument("target", metavar="DATASET[/PATH]")
+@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+@click.option("--axes", metavar="NAMES", help="One letter per axis in the order of the files, such as tczyx.")
+@click.option("--voxel-size", metavar="SIZE", help="In the order of the axes, z first: 40,4,4nm.")
+@click.option("--chunks", metavar="Z,Y,X", help="Voxels per chunk, along the axes of space or along all.")
+@click.option("--shard", metavar="Z,Y,X", help="Voxels per shard file; else chosen by size.")
+@click.option("--levels", default="auto", metavar="auto|N", callback=_levels, help="How many levels; auto by default.")
+@click.option("--labels", is_flag=True, help="A segmentation: coarser levels take the most frequent label.")
+@click.option("-m", "--message", help="What the new version says; else what was imported.")
+@click.option("--author", help="Who imports; else VOLFS_AUTHOR, else user@host.")
+@json_option
+@pass_frame
+def import_(
+    frame: Frame,
+    target: str,
+    sources: tuple[str, ...],
+    axes: str | None,
+    voxel_size: str | None,
+    chunks: str | None,
+    shard: str | None,
+    levels: int | Literal["auto"],
+    labels: bool,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Import SRC as a new version of DATASET, which is made if there is none.
+
+    SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG), a TIFF stack, NIfTI, NPY, or Zarr v2 or v3 (also
+    OME-Zarr). PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
+    """
+    from volfs.ingest.importer import ImportOptions, import_source
+    from volfs.ingest.readers import open_source
+
+    place = parse_place(target)
+    if place.target.ref is not None or place.key is not None:
+        raise BadInput(f"{target}: an import makes a version on the default branch; name DATASET or DATASET/PATH")
+    options = ImportOptions(
+        axes=axes,
+        voxel_size=voxel_size,
+        chunks=numbers(chunks, "--chunks") if chunks else None,
+        shard=numbers(shard, "--shard") if shard else None,
+        levels=levels,
+        labels=labels,
+        message=message,
+        author=author,
+    )
+    with (
+        frame.open() as store,
+        open_source(sources) as source,
+        progress(f"importing {source.description.name}", in_bytes=True, show=not as_json) as tell,
+        _interruptible() as cancel,
+    ):
+
+        def report(now: Progress) -> None:
+            tell(now.done, now.total)
+
+        info = import_source(
+            store, place.target.dataset, place.target.path, source, options, progress=report, cancel=cancel
+        )
+    if as_json:
+        say_json(version_facts(info))
+    else:
+        shape = " x ".join(map(str, source.description.shape))
+        click.echo(f"{target}: v{info.number}, {shape} {source.description.dtype.name}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C asks the import to stop, which it does between two pieces of work; the second one does not wait."""
+    cancel = threading.Event()
+
+    def ask(number: int, where: FrameType | None) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield cancel
+    except VolfsError:
+        if cancel.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
