@@ -13,12 +13,13 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
+from volfs.catalog.compress import compress, decompress
 from volfs.catalog.files import FileNames
 from volfs.catalog.lineages import BLOCKS, newest_row, next_link
 from volfs.catalog.values import PAYLOAD, BlockMap, PayloadArray
@@ -31,18 +32,29 @@ _PAYLOAD = struct.Struct("<IQQI")
 _I32 = struct.Struct("<i")
 
 # instr() may also find the two bytes across two cells; the row is then looked at for nothing, which is rare.
+# The row of zeros at the end says that there is none; besides, it keeps the statement open, and with it the read that
+# later statements of the same lookup share: beginning a read of their own would double their cost.
 _FIND = (
-    "SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads FROM block"
-    " WHERE node = ?1 AND block = ?2 AND (lineage, position) <= (?3, ?4)"
+    "SELECT * FROM (SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads"
+    " FROM block WHERE node = ?1 AND block = ?2 AND (lineage, position) <= (?3, ?4)"
     " AND (lineage <> ?3 OR owners IS NOT NULL OR older_lineage <> lineage OR instr(cells, ?5))"
-    " ORDER BY lineage DESC, position DESC"
+    " ORDER BY lineage DESC, position DESC LIMIT 1)"
+    " UNION ALL SELECT 0, 0, 0, 0, 0, x'', NULL, x''"
 )
+# A statement that is open cannot be run again: lookups that take several go back and forth between two.
+_FIND_TURNS = (_FIND, _FIND + " ")
 _WALK = (
     "SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads FROM block"
     " WHERE node = ? AND block = ? AND (lineage, position) <= (?, ?) ORDER BY lineage DESC, position DESC"
 )
 _WALK_CELLS = _WALK.replace(", payloads FROM", ", x'' FROM")
 _EXACT = "SELECT version, cells, payloads FROM block WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
+_BATCH = 64
+_MANY = (
+    f"WITH wanted (lineage, position) AS (VALUES {', '.join(['(?, ?)'] * _BATCH)})"
+    " SELECT version, cells, payloads FROM wanted CROSS JOIN block USING (lineage, position)"
+    " WHERE node = ? AND block = ?"
+)
 
 Found = tuple[int, int, int, int, int]
 """version, file, offset, length, crc32c."""
@@ -66,32 +78,33 @@ def find_chunk(
     needle = _CELL.pack(cell)
     lineage, position = at.chain[0]
     on_chain = False
-    misses = 0
+    misses = turn = 0
+    cursor: sqlite3.Cursor | None = None
     while True:
-        start = lineage
-        for row in cx.execute(_FIND, (node, block, lineage, position, needle)):
-            if not on_chain and not at.sees(row[0], row[1]):
-                # Beside the chain: go on at the next link below it.
-                misses += 1
-                link = next_link(cx, BLOCKS, (node, block), at, row[0], misses)
-                if link is None:
-                    return None
-                lineage, position = link
-                break
-            on_chain = True
-            number = _number_of(row[5], needle)
-            if number >= 0:
-                return row[2], *_PAYLOAD.unpack_from(row[7], number * _PAYLOAD.size)
-            if row[6] is not None:
-                owner = _owner_of(row[6], cell)
-                return _owned(cx, node, block, owner, needle, graph()) if owner else None
-            if not row[3]:
-                return None
-            if row[3] != start or row[0] != start:
-                lineage, position = row[3], row[4]
-                break
-        else:
+        # Until the next one has begun, `before` keeps the read open.
+        before, turn = cursor, turn ^ 1
+        cursor = cx.execute(_FIND_TURNS[turn], (node, block, lineage, position, needle))
+        del before
+        row = BlockRow._make(cursor.fetchone())
+        if not row.lineage:
             return None
+        if not on_chain and not at.sees(row.lineage, row.position):
+            misses += 1
+            link = next_link(cx, BLOCKS, (node, block), at, row.lineage, misses)
+            if link is None:
+                return None
+            lineage, position = link
+            continue
+        on_chain = True
+        number = _number_of(row.cells, needle)
+        if number >= 0:
+            return row.version, *_PAYLOAD.unpack_from(row.payloads, number * _PAYLOAD.size)
+        if row.owners is not None:
+            owner = _owner_of(row.owners, cell)
+            return _owned(cx, node, block, owner, needle, graph()) if owner else None
+        if not row.older_lineage:
+            return None
+        lineage, position = row.older_lineage, row.older_position
 
 
 def _number_of(cells: bytes, needle: bytes) -> int:
@@ -103,7 +116,7 @@ def _number_of(cells: bytes, needle: bytes) -> int:
 
 
 def _owner_of(owners: bytes, cell: int) -> int:
-    owner: int = _I32.unpack_from(zstandard.ZstdDecompressor().decompress(owners), 4 * cell)[0]
+    owner: int = _I32.unpack_from(decompress(owners), 4 * cell)[0]
     return owner
 
 
@@ -196,19 +209,17 @@ def _fetch_owned(
     if not owners:
         return
     known = graph()
-    versions: list[int] = []
-    counts: list[int] = []
-    all_cells: list[bytes] = []
-    all_payloads: list[bytes] = []
-    for owner in owners:
-        info = known.info(owner)
-        row = cx.execute(_EXACT, (node, block, info.lineage, info.position)).fetchone()
-        if row is None:
-            raise Damaged(f"the catalog's owners of node {node} name v{owner}, which changed nothing there; rebuild it")
-        versions.append(owner)
-        counts.append(len(row[1]) // 2)
-        all_cells.append(row[1])
-        all_payloads.append(row[2])
+    places = [(info.lineage, info.position) for info in map(known.info, owners)]
+    rows: list[tuple[int, bytes, bytes]] = []
+    for start in range(0, len(places), _BATCH):
+        batch = places[start : start + _BATCH]
+        # One statement for any number: what is not needed asks for the row that never is.
+        batch += [(0, 0)] * (_BATCH - len(batch))
+        rows += cx.execute(_MANY, (*chain.from_iterable(batch), node, block))
+    if len(rows) != len(owners):
+        raise Damaged(f"the catalog's owners of node {node} name versions that changed nothing there; rebuild it")
+    versions, all_cells, all_payloads = zip(*rows, strict=True)
+    counts = [len(listed) // 2 for listed in all_cells]
     cells = cell_numbers(b"".join(all_cells), len(wanted))
     mine = wanted[cells] == np.repeat(np.array(versions, np.int32), counts)
     payloads[cells[mine]] = np.frombuffer(b"".join(all_payloads), PAYLOAD)[mine]
@@ -224,11 +235,11 @@ def cell_numbers(cells: bytes, limit: int) -> NDArray[np.uint16]:
 
 def pack_owners(owners: NDArray[np.int32]) -> bytes:
     """``owners`` of a block row."""
-    return zstandard.ZstdCompressor(level=3).compress(owners.astype("<i4").tobytes())
+    return compress(owners.astype("<i4").tobytes())
 
 
 def unpack_owners(packed: bytes, cells: int) -> NDArray[np.int32]:
-    owners = np.frombuffer(zstandard.ZstdDecompressor().decompress(packed), "<i4")
+    owners = np.frombuffer(decompress(packed), "<i4")
     if len(owners) != cells:
         raise Damaged("the catalog's owners do not fit their block; rebuild it")
     return owners.astype(np.int32, copy=False)

@@ -147,6 +147,11 @@ class Catalog:
             self._graphs[dataset] = (seen, graph, last)
         return graph
 
+    def _graph_of(self, dataset: int, at: At) -> VersionGraph:
+        """A graph that knows all that ``at`` sees: any does that knows its first link, without asking for news."""
+        held = self._graphs.get(dataset)
+        return held[1] if held is not None and held[1].has(at.lineage, at.position) else self.graph(dataset)
+
     def refs(self, dataset: int) -> Refs:
         """Branches and tags, as mirrored."""
         return self._guard(lambda: graphs.load_refs(self._cx(), dataset))
@@ -187,6 +192,8 @@ class Catalog:
                 info = known
             graphs.put_refs(cx, dataset, "head", heads or {})
             graphs.put_refs(cx, dataset, "tag", tags or {})
+        # Taken in now, so that indexing many versions reads each once.
+        self.graph(dataset)
         return info
 
     # --- names ---
@@ -279,7 +286,7 @@ class Catalog:
         try:
             cx = self._cx()
             dataset = self._node(node)[0]
-            found = blocks.find_chunk(cx, node, blocks.block_key(block), cell, at, lambda: self.graph(dataset))
+            found = blocks.find_chunk(cx, node, blocks.block_key(block), cell, at, lambda: self._graph_of(dataset, at))
             if found is None or not found[1]:
                 return None
             return ChunkRow(self._files.payload(cx, *found[1:]), found[0])
@@ -292,7 +299,13 @@ class Catalog:
         def read() -> BlockMap:
             dataset, shape = self._node(node)
             return blocks.block_map(
-                self._cx(), self._files, node, blocks.block_key(block), shape.cells, at, lambda: self.graph(dataset)
+                self._cx(),
+                self._files,
+                node,
+                blocks.block_key(block),
+                shape.cells,
+                at,
+                lambda: self._graph_of(dataset, at),
             )
 
         return self._guard(read)

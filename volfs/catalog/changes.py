@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Iterator
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from volfs.catalog.blocks import BlockRow, block_coords, cell_numbers, changed_versions, walk
+from volfs.catalog.compress import compress, decompress
 from volfs.catalog.schema import MAX_STEPS
 from volfs.catalog.values import BlockChange
 from volfs.errors import BadInput
@@ -106,10 +106,10 @@ def changes_since(cx: sqlite3.Connection, node: int, cells: int, at: At, since: 
 
 def unpack_blocks(packed: bytes) -> list[bytes]:
     """Block keys of a ``touched`` row: their width comes first, as one byte."""
-    data = zstandard.ZstdDecompressor().decompress(packed)
+    data = decompress(packed)
     width = data[0]
     return [data[i : i + width] for i in range(1, len(data), width)]
 
 
 def pack_blocks(keys: list[bytes]) -> bytes:
-    return zstandard.ZstdCompressor(level=3).compress(bytes([len(keys[0])]) + b"".join(keys))
+    return compress(bytes([len(keys[0])]) + b"".join(keys))

@@ -22,6 +22,10 @@ _PAGE = 4096
 _ROWS_PER_NAME = 8
 """Rows of one name read past before it is cheaper to seek to the next name."""
 
+_LONG_RUN = 16
+"""Names sought one by one after one with many rows, before rows are read through again."""
+
+_NEXT = "SELECT name FROM entry WHERE dir = ? AND name > ? ORDER BY name LIMIT 1"
 _NAMES = f"SELECT name, {ENTRY_COLUMNS} FROM entry WHERE dir = ? AND name > ? ORDER BY name, lineage, position"
 
 
@@ -91,19 +95,38 @@ def _page(
             name, best, rows = row[0], None, 0
         rows += 1
         if rows > _ROWS_PER_NAME:
-            # A name with a long history: one seek finds its newest row, another the next name.
             assert name is not None
-            cursor.close()
-            entry = find(cx, directory, name, at)
-            if entry is not None:
-                found.append((name, entry))
-            return found, name
+            return found, _long(cx, directory, name, at, found, limit - walked)
         # Ascending order: a later row on the chain is a newer one.
         limit_here = limits.get(row[1])
         if limit_here is not None and row[2] <= limit_here:
             best = row
     settle()
     return found, None
+
+
+def _long(
+    cx: sqlite3.Connection,
+    directory: int,
+    name: bytes,
+    at: At,
+    found: list[tuple[bytes, EntryRow]],
+    limit: int,
+) -> bytes:
+    """Names with long histories: one seek finds the newest row, another the next name. Where one name has a long
+    history its neighbours often have, so a few more are taken like this. The last name walked."""
+    for _ in range(min(_LONG_RUN, limit)):
+        entry = find(cx, directory, name, at)
+        if entry is not None:
+            found.append((name, entry))
+        following = cx.execute(_NEXT, (directory, name)).fetchone()
+        if following is None:
+            return name
+        name = following[0]
+    entry = find(cx, directory, name, at)
+    if entry is not None:
+        found.append((name, entry))
+    return name
 
 
 def encode(name: str) -> bytes:

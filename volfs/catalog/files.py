@@ -11,22 +11,27 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import zstandard
-
+from volfs.catalog.compress import compress, decompress
 from volfs.catalog.schema import GROUP
 from volfs.errors import Damaged
 from volfs.storage.payload import PIECE, Payload
 
-_GROUPS_KEPT = 4096
+_NAMES_KEPT = 1 << 18
+"""File names kept in memory."""
+_SHORT = 256
+"""Bytes up to which a group is not worth compressing."""
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""How every zstd frame begins, and no payload's name: names begin with a version's digits."""
 
 
 def add_files(cx: sqlite3.Connection, dataset: int, names: Sequence[str]) -> list[int]:
     """Give each file name an id, in order."""
     ids: list[int] = []
-    compressor = zstandard.ZstdCompressor(level=3)
     for start in range(0, len(names), GROUP):
         group = names[start : start + GROUP]
-        packed = compressor.compress("\0".join(group).encode("utf-8", "surrogateescape"))
+        packed = "\0".join(group).encode("utf-8", "surrogateescape")
+        if len(packed) > _SHORT or packed.startswith(_ZSTD):
+            packed = compress(packed)
         cursor = cx.execute("INSERT INTO file_group (dataset, names) VALUES (?, ?)", (dataset, packed))
         assert cursor.lastrowid is not None
         first = cursor.lastrowid * GROUP
@@ -39,6 +44,7 @@ class FileNames:
 
     def __init__(self) -> None:
         self._groups: OrderedDict[int, list[str]] = OrderedDict()
+        self._count = 0
         self._lock = threading.Lock()
 
     def name(self, cx: sqlite3.Connection, file: int) -> str:
@@ -53,12 +59,16 @@ class FileNames:
         row = cx.execute("SELECT names FROM file_group WHERE id = ?", (group,)).fetchone()
         if row is None:
             raise Damaged(f"the catalog names a payload file that it does not know (group {group}); rebuild it")
-        names = zstandard.ZstdDecompressor().decompress(row[0]).decode("utf-8", "surrogateescape").split("\0")
+        packed: bytes = row[0]
+        joined = decompress(packed) if packed.startswith(_ZSTD) else packed
+        names = joined.decode("utf-8", "surrogateescape").split("\0")
         # Eviction in order of loading, not of use: moving on every hit would cost more than a rare reload.
         with self._lock:
-            self._groups[group] = names
-            while len(self._groups) > _GROUPS_KEPT:
-                self._groups.popitem(last=False)
+            if group not in self._groups:
+                self._groups[group] = names
+                self._count += len(names)
+            while self._count > _NAMES_KEPT:
+                self._count -= len(self._groups.popitem(last=False)[1])
         return names
 
     def payload(self, cx: sqlite3.Connection, file: int, offset: int, length: int, crc: int) -> Payload:

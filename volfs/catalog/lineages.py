@@ -20,7 +20,7 @@ import numpy as np
 
 from volfs.model.graph import At
 
-SEEKS = 3
+SEEKS = 2
 """Seeks beside the chain before the list of lineages is asked."""
 
 _PAIR = np.dtype([("lineage", "<u4"), ("first", "<u4")])

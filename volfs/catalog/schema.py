@@ -157,7 +157,7 @@ CREATE TABLE touched (
 CREATE TABLE file_group (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     dataset  INTEGER NOT NULL,
-    names    BLOB NOT NULL                  -- zstd of the names joined by NUL
+    names    BLOB NOT NULL                  -- the names joined by NUL; as a zstd frame when long
 );
 
 -- crc32c of each 1 MiB piece (little-endian u32 each) of the payloads longer than one, whoever points at them.

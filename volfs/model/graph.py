@@ -203,6 +203,10 @@ class VersionGraph:
             link = self._forks[link[0]]
         return At(tuple(links))
 
+    def has(self, lineage: int, position: int) -> bool:
+        """Whether there is a version at (lineage, position)."""
+        return (lineage, position) in self._numbers
+
     def number_at(self, lineage: int, position: int) -> int:
         """The version at (lineage, position). Raises NotFound."""
         try:
