@@ -1,0 +1,45 @@
+"""A branch as a directory: a snapshot that can be written, and its ``.volfs``.
+
+Decided here: what a branch has besides what every snapshot has. What is in ``.volfs`` is in :mod:`volfs.tree.control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from volfs.tree.attrs import Attr
+from volfs.tree.branchkeys import BranchKeyDir
+from volfs.tree.control import ControlDir
+from volfs.tree.node import Dir, Node
+from volfs.tree.room import Room
+from volfs.tree.shared import Shared
+from volfs.tree.snapshot import SnapshotDir
+
+
+class BranchDir(SnapshotDir):
+    """``branches/NAME/``."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
+        super().__init__(shared, ino, up, path, room.places)
+        self.room: Room = room
+
+    def fixed(self) -> Sequence[str]:
+        return [".volfs", *super().fixed()]
+
+    def find(self, name: str) -> Node | None:
+        if name != ".volfs":
+            return super().find(name)
+        path = f"{self.path}/{name}"
+        return ControlDir(self.shared, self.shared.inodes.directory(path), self, path, self.room)
+
+    def space(self, name: str) -> Node:
+        path = f"{self.path}/{name}"
+        return BranchKeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.room, name)
+
+    def attr(self) -> Attr:
+        head = self.room.branch.head
+        return self.directory_attr(
+            self.shared.clock.mtime(self.path, None, head.time_ns if head is not None else self.shared.started_ns),
+            1.0,
+            writable=self.room.writable,
+        )

@@ -1,0 +1,449 @@
+"""``zarr/`` and ``files/`` of a branch: directories in which any program may do anything.
+
+Decided here: inodes (allocated per name, following renames and links), what is refused, and what the kernel is told
+when a key is closed or moved. The semantics of the files themselves are those of
+:class:`volfs.versions.working.WorkingCopy`. Keys of levels that follow s0 show computed bytes
+(:mod:`volfs.tree.derived`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from bisect import bisect_right
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from volfs.errors import BadName, NotAllowed, NotFound, VolfsError, WrongKind
+from volfs.model.names import check_key
+from volfs.tree.api import RENAME_EXCHANGE, DirEntry
+from volfs.tree.attrs import SOON, Attr, SetAttr
+from volfs.tree.derived import DerivedKey, derived_key, derived_level, derived_names
+from volfs.tree.handles import BytesHandle, Handle, wants_writing
+from volfs.tree.keyhandle import KeyHandle
+from volfs.tree.node import Dir, Node, attr_of, name_cookie
+from volfs.tree.stages import Place
+from volfs.versions.keys import NODE_JSON
+from volfs.versions.union import Entry
+
+if TYPE_CHECKING:
+    from volfs.tree.room import Room
+    from volfs.tree.shared import Shared
+
+#: How long a listing that was begun goes on with the names it began with.
+_LISTING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The names of a directory as of a generation, by cookie. Computed keys come with their nodes, loaded."""
+
+    generation: Hashable
+    when: float
+    rows: list[tuple[int, str, Entry | None]]
+    computed: dict[str, DerivedFile]
+
+
+class BranchKeyDir(Dir):
+    """A directory of keys in a branch."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room, key: str) -> None:
+        super().__init__(shared, ino, up, path)
+        self.room: Room = room
+        self.key = key
+        self._listing: _Listing | None = None
+
+    def _entry(self, key: str) -> Entry | None:
+        return self.room.branch.working.look(lambda view: view.entry(key))
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def cold(self) -> bool:
+        return self.room.places.cold  # for knowing which keys are computed
+
+    def load(self) -> None:
+        self.room.places.load()
+
+    def key_of(self, name: str) -> str:
+        return f"{self.key}/{name}"
+
+    def find(self, name: str) -> Node | None:
+        key = self.key_of(name)
+        try:
+            check_key(key)
+        except BadName:
+            return None
+        computed = self._computed(key)
+        if computed is not None:
+            return DerivedFile(self.shared, self.shared.inodes.name(self.ino, name), self, computed, self.room)
+        entry = self._entry(key)
+        if entry is not None:
+            return self._node(name, key, entry)
+        if self._derived_names().get(name):
+            ino = self.shared.inodes.name(self.ino, name)
+            return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
+        return None
+
+    def _computed(self, key: str) -> DerivedKey | None:
+        """A key that somebody is writing shows what they write; one that was just removed shows nothing."""
+        found = derived_key(self.room.places, key)
+        if found is None or self.room.is_hidden(place_of(key)) or key in self.room.branch.working.open_for_writing():
+            return None
+        return found
+
+    def _derived_names(self) -> dict[str, bool]:
+        found = derived_names(self.room.places, self.key)
+        return {name: deeper for name, deeper in found.items() if not self.room.is_hidden((self.key, name))}
+
+    def _node(self, name: str, key: str, entry: Entry) -> Node:
+        ino = self.shared.inodes.name(self.ino, name)
+        if entry.kind == "dir":
+            return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
+        return BranchKeyFile(self.shared, ino, self, key, entry)
+
+    def listing_cold(self, cookie: int) -> bool:
+        listing = self._listing
+        if listing is None or not cookie:
+            return listing is None or listing.generation != self.room.branch.generation()
+        # Who goes on listing while keys change gets the names that there were; each is looked at again.
+        return time.monotonic() - listing.when > _LISTING_SECONDS
+
+    def load_listing(self) -> None:
+        working = self.room.branch.working
+        generation = self.room.branch.generation()
+        listing = self._listing
+        if listing is not None and listing.generation == generation:
+            return
+        found = working.look(lambda view: {name: view.entry(self.key_of(name)) for name in view.names(self.key)})
+        computed: dict[str, DerivedFile] = {}
+        for name, deeper in self._derived_names().items():
+            key = self.key_of(name)
+            if deeper:
+                found.setdefault(name, None)
+            elif (derived := self._computed(key)) is not None:
+                found.pop(name, None)
+                ino = self.shared.inodes.name(self.ino, name)
+                node = DerivedFile(self.shared, ino, self, derived, self.room)
+                try:
+                    node.load()
+                except VolfsError:
+                    found[name] = None  # listed, and an error when it is read
+                else:
+                    if node.exists:
+                        computed[name] = node
+        rows = sorted((name_cookie(name), name, found.get(name)) for name in (*found, *computed))
+        self._listing = _Listing(generation, time.monotonic(), rows, computed)
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        listing = self._listing
+        assert listing is not None
+        fresh = listing.generation == self.room.branch.generation()
+        for at, name, entry in listing.rows[bisect_right(listing.rows, cookie, key=itemgetter(0)) :]:
+            node: Node | None = listing.computed.get(name)
+            if node is None:
+                node = self._node(name, self.key_of(name), entry) if fresh and entry is not None else self.find(name)
+            if node is not None and not node.cold and (attr := attr_of(node)) is not None:
+                yield DirEntry(os.fsencode(name), attr, at)
+
+    def attr(self) -> Attr:
+        entry = self._entry(self.key)
+        mtime = entry.info.mtime_ns if entry is not None else 0
+        if entry is None and not self._derived_names():
+            raise NotFound(f"{self.key} does not exist")
+        if entry is not None and entry.kind != "dir":
+            raise NotFound(f"{self.key} is no directory any more")
+        head = self.room.branch.head
+        mtime = max(mtime, self.room.touched(self.ino)) or (head.time_ns if head else self.shared.started_ns)
+        attr = self.directory_attr(mtime, SOON, writable=self.room.writable)
+        if entry is not None and entry.st is not None and self.room.writable:
+            attr = attr._replace(mode=stat.S_IFDIR | stat.S_IMODE(entry.st.st_mode))
+        return attr
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        if changes.size is not None:
+            raise WrongKind(f"{self.key} is a directory", errno=errno.EISDIR)
+        await set_times_and_mode(self.room, self.key, changes)
+
+    # -- changing names ---------------------------------------------------------------------------------------------
+
+    async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
+        key, room = self.key_of(name), self.room
+        check_key(key)
+        await self._check_not_computed(key)
+        async with room.renaming():
+            new = self._entry(key) is None
+            file = await room.look(lambda: room.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
+            if new:
+                room.touch(self.ino)
+            ino = self.shared.inodes.name(self.ino, name)
+        entry = self._entry(key)
+        if entry is None or entry.kind != "file":
+            file.close()
+            raise NotFound(f"{key} was removed again")
+        node = BranchKeyFile(self.shared, ino, self, key, entry)
+        return node, KeyHandle(room, ino, file, flags)
+
+    async def mkdir(self, name: str, mode: int) -> Attr:
+        key, room = self.key_of(name), self.room
+        async with room.renaming():
+            await room.look(lambda: room.branch.working.mkdir(key, stat.S_IMODE(mode)))
+            room.touch(self.ino)
+        ino = self.shared.inodes.name(self.ino, name)
+        return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", room, key).attr()
+
+    async def rmdir(self, name: str) -> None:
+        key, room = self.key_of(name), self.room
+        async with room.renaming():
+            if self._entry(key) is not None or not isinstance(self.find(name), BranchKeyDir):
+                await room.look(lambda: room.branch.working.rmdir(key))
+            self._hide_computed(key)
+            self.shared.nodes.discard(self.shared.inodes.name(self.ino, name))
+            self.shared.inodes.removed(self.ino, name)
+            room.touch(self.ino)
+        await self.moved(key)
+
+    async def unlink(self, name: str) -> None:
+        key, room = self.key_of(name), self.room
+        ino = self.shared.inodes.name(self.ino, name)
+        async with room.renaming():
+            if self._entry(key) is not None or not isinstance(self.find(name), DerivedFile):
+                await room.look(lambda: room.branch.working.unlink(key))
+            self._hide_computed(key)
+            self._lost(ino, name)
+            room.touch(self.ino)
+        await self.moved(key)
+
+    async def symlink(self, name: str, target: str) -> Node:
+        await self.room.enter()
+        raise NotAllowed("a hierarchy of keys has no symbolic links")
+
+    async def link(self, node: Node, name: str) -> Node:
+        room, target = self.room, self.key_of(name)
+        if not isinstance(node, BranchKeyFile) or node.room is not room:
+            raise NotAllowed("only keys of the same branch can share bytes", errno=errno.EXDEV)
+        source = node.key
+        async with room.renaming():
+            await room.look(lambda: room.branch.working.link(source, target))
+            self.shared.inodes.linked(node.ino, self.ino, name)
+            room.touch(self.ino)
+        await self.moved(target)
+        entry = self._entry(target)
+        if entry is None:
+            raise NotFound(f"{target} was removed again")
+        return BranchKeyFile(self.shared, node.ino, self, target, entry)
+
+    async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
+        room = self.room
+        if not isinstance(to, BranchKeyDir) or to.room is not room:
+            raise NotAllowed("keys move within their branch", errno=errno.EXDEV)
+        source, target = self.key_of(name), to.key_of(new_name)
+        if flags & RENAME_EXCHANGE:
+            raise OSError(errno.EINVAL, "a branch renames one name at a time")
+        await self._check_not_computed(source)
+        await self._check_not_computed(target)
+        inodes = self.shared.inodes
+        async with room.renaming():
+            before, moving = self._entry(target), self._entry(source)
+            await room.look(lambda: room.branch.working.rename(source, target, flags))
+            if self._entry(source) is None:  # two names of one file stay as they are
+                if before is not None:
+                    to._lost(inodes.name(to.ino, new_name), new_name)
+                inodes.moved(inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
+            room.touch(self.ino)
+            room.touch(to.ino)
+            if moving is not None and moving.kind == "dir":
+                self.shared.epoch += 1  # directories below have other keys now
+        await self.moved(source, target)
+
+    async def sync(self) -> None:
+        if self.room.held:
+            await self.room.look(lambda: self.room.branch.working.fsync_dir(self.key))
+
+    def _hide_computed(self, key: str) -> None:
+        """What is removed of a level that follows s0 stays away for some seconds, as removed slices do: who removes a
+        whole image must get to its end, in whatever order."""
+        if derived_level(self.room.places, key) is not None:
+            self.room.hide(place_of(key))
+
+    async def moved(self, *keys: str) -> None:
+        """Names changed: what follows from metadata is looked up again, and open slices are told."""
+        await interpret(self.room, *keys, below=True)
+
+    async def _check_not_computed(self, key: str) -> None:
+        """A committed level that follows s0 is not written by hand: what s0 says would count, and the write would be
+        lost. While its array is new, a copy of a whole image may bring it along."""
+        await self.room.enter()
+        found = derived_level(self.room.places, key)
+        if found is None:
+            return
+        level, rel = found
+        if level.array.meta.parse_chunk_key(rel) is None:
+            return
+        metadata = self.room.branch.stat(f"{key[: len(key) - len(rel)]}{NODE_JSON}")
+        if metadata is not None and metadata.version:
+            raise NotAllowed(f"{key}: {level.name} is computed from s0: write s0")
+
+    def _lost(self, ino: int, name: str) -> None:
+        """A file lost this name; who has it open keeps it, if it was the last."""
+        self.shared.inodes.removed(self.ino, name)
+        if self.shared.inodes.where(ino) is None:
+            for handle in self.shared.files.at(ino):
+                if isinstance(handle, KeyHandle):
+                    handle.unlinked = True
+                    self.shared.inodes.orphans[ino] = handle
+
+
+class BranchKeyFile(Node):
+    """A key of a branch."""
+
+    def __init__(self, shared: Shared, ino: int, up: BranchKeyDir, key: str, entry: Entry) -> None:
+        super().__init__(shared, ino, up)
+        self.room: Room = up.room
+        self.key = key
+        self._entry = entry
+
+    def attr(self) -> Attr:
+        entry, options, shared = self._entry, self.shared.options, self.shared
+        info = entry.info
+        mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
+        return Attr(
+            self.ino,
+            stat.S_IFREG | (mode if self.room.writable else mode & ~0o222),
+            info.size,
+            info.mtime_ns,
+            nlink=max(1, shared.inodes.links(self.ino)),
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=SOON,
+            attr_timeout=SOON,
+        )
+
+    async def open(self, flags: int) -> Handle:
+        if flags & os.O_DIRECTORY:
+            raise WrongKind(f"{self.key} is a file", errno=errno.ENOTDIR)
+        room, key = self.room, self.key
+        flags &= ~(os.O_CREAT | os.O_EXCL)
+        if wants_writing(flags):
+            assert isinstance(self.up, BranchKeyDir)
+            await self.up._check_not_computed(key)
+            file = await room.look(lambda: room.branch.working.open(key, flags))
+        else:
+            file = room.branch.working.open(key, flags)
+        return KeyHandle(room, self.ino, file, flags)
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        room, key, size = self.room, self.key, changes.size
+        if size is not None:
+            assert isinstance(self.up, BranchKeyDir)
+            await self.up._check_not_computed(key)
+            await room.look(lambda: room.branch.working.truncate(key, size))
+            room.places.forget() if key.endswith(NODE_JSON) else None
+            await room.told(wait=False, but=self.ino)
+        await set_times_and_mode(room, key, changes)
+
+
+class DerivedFile(Node):
+    """A key whose bytes are computed from s0."""
+
+    def __init__(self, shared: Shared, ino: int, up: BranchKeyDir, computed: DerivedKey, room: Room) -> None:
+        super().__init__(shared, ino, up)
+        self.room: Room = room
+        self._computed = computed
+        self._data: bytes | None = None
+        self._mtime = 0
+        self._loaded = False
+
+    @property
+    def heavy(self) -> bool:
+        return True
+
+    @property
+    def cold(self) -> bool:
+        return not self._loaded
+
+    def load(self) -> None:
+        self._data = self._computed.bytes()
+        self._mtime = self._computed.mtime()
+        self._loaded = True
+
+    @property
+    def exists(self) -> bool:
+        """Whether there are any bytes: a chunk of nothing but fill value has no file."""
+        return self._data is not None
+
+    def attr(self) -> Attr:
+        if self._data is None:
+            raise NotFound("this chunk holds nothing but the fill value")
+        options = self.shared.options
+        return Attr(
+            self.ino,
+            stat.S_IFREG | 0o444,
+            len(self._data),
+            self._mtime,
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=SOON,
+            attr_timeout=SOON,
+        )
+
+    async def open(self, flags: int) -> Handle:
+        if wants_writing(flags):
+            await self.room.enter()
+            raise NotAllowed("this level is computed from s0: write s0")
+        if self.cold:
+            await self.prepare()
+        if self._data is None:
+            raise NotFound("this chunk holds nothing but the fill value")
+        return DerivedHandle(self.ino, self._data, self._mtime)
+
+
+class DerivedHandle(BytesHandle):
+    """The computed bytes as they were when the file was opened."""
+
+    def __init__(self, ino: int, data: bytes, mtime: int) -> None:
+        super().__init__(ino, data)
+        self._stamp = hash(data), mtime, len(data)
+
+    def stamp(self) -> Hashable:
+        return self._stamp
+
+    def quick_stamp(self) -> Hashable:
+        return self._stamp
+
+
+def place_of(key: str) -> Place:
+    """Directory and name of a key."""
+    folder, _, name = key.rpartition("/")
+    return folder, name
+
+
+async def set_times_and_mode(room: Room, key: str, changes: SetAttr) -> None:
+    """utimens and chmod of a key. Owners are the mounting user's, whatever an archiver says."""
+    working = room.branch.working
+    if changes.atime_ns is None and changes.mtime_ns is None and changes.mode is None:
+        return
+    if key in ("zarr", "files"):
+        return
+    await room.enter()
+    info = room.branch.stat(key)
+    if info is None:
+        raise NotFound(f"{key} does not exist")
+    if changes.mode is not None:
+        mode = stat.S_IMODE(changes.mode)
+        await room.look(lambda: working.chmod(key, mode))
+    if changes.mtime_ns is not None or changes.atime_ns is not None:
+        mtime = changes.mtime_ns if changes.mtime_ns is not None else info.mtime_ns
+        atime = changes.atime_ns if changes.atime_ns is not None else mtime
+        await room.look(lambda: working.utimens(key, atime, mtime))
+
+
+async def interpret(room: Room, *keys: str, below: bool = False, but: int | None = None) -> None:
+    """Keys were closed or moved into place: what they mean for open slices is told before anybody goes on."""
+    if below or any(key.endswith(NODE_JSON) for key in keys):
+        room.places.forget()
+    await room.told(wait=True, but=but)

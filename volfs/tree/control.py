@@ -1,0 +1,223 @@
+"""``.volfs`` of a branch: committing and discarding by writing into a file.
+
+Decided here: that the action happens in the write, whose error every program reports; that it waits for about ten
+seconds and then goes on by itself; that the same words while it goes on join it. ``status.json`` tells how it goes and
+went. Not here: what a commit is (:mod:`volfs.versions.commit`).
+
+Control files are ``direct_io`` with size 0: what is written never lies in a page cache, and writes come as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar
+
+import trio
+
+from volfs.errors import BadInput, Busy, NotFound, VolfsError
+from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
+from volfs.tree.generated import Document, Generated
+from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.node import Dir, Node, SmallDir
+from volfs.tree.room import Order, Room
+from volfs.tree.shared import Shared
+from volfs.tree.stagehandle import decode
+from volfs.views import documents
+
+_LONGEST = 64 << 10
+_EVERYTHING = ("", "all", ".", "/")
+
+
+class ControlDir(SmallDir):
+    """``branches/NAME/.volfs``."""
+
+    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3}
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
+        super().__init__(shared, ino, up, path)
+        self.room: Room = room
+
+    def names(self) -> Sequence[str]:
+        return list(self.slots)
+
+    def find(self, name: str) -> Node | None:
+        if name == "status.json":
+            head = self.room.branch.head
+            mtime = head.time_ns if head is not None else self.shared.started_ns
+            return Generated(self.shared, self.slot_ino(name), self, Document(self._status, mtime, self._stamp))
+        if name in self.slots:
+            return ControlFile(self.shared, self.slot_ino(name), self, name)
+        return None
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self.shared.started_ns, SOON, writable=self.room.writable)
+
+    def refusal(self) -> VolfsError:
+        return self.room.refusal()
+
+    def _stamp(self) -> Hashable:
+        room = self.room
+        writing = tuple(sorted(room.branch.working.open_for_writing()))
+        holder = room.branch.holder() if not room.held else None
+        return room.branch.generation(), room.branch.action, room.stages.changes, writing, holder
+
+    def _status(self) -> bytes:
+        branch = self.room.branch
+        status = branch.status()
+        return documents.status_json(
+            branch=status.branch,
+            head=branch.dataset.info(status.head) if status.head else None,
+            changes=[documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in status.changes.items()],
+            held=dict(status.held),
+            left_behind=status.left_behind,
+            rejected=status.rejected,
+            staged=["/".join(stage.place) for stage in self.room.stages if not stage.decoded],
+            action=None if status.action is None else status.action.to_json(),
+            writer=status.writer,
+        )
+
+
+class ControlFile(Node):
+    """``commit`` or ``discard``."""
+
+    up: ControlDir
+
+    def __init__(self, shared: Shared, ino: int, up: ControlDir, name: str) -> None:
+        super().__init__(shared, ino, up)
+        self._name = name
+
+    def attr(self) -> Attr:
+        options = self.shared.options
+        return Attr(
+            self.ino,
+            stat.S_IFREG | (0o644 if self.up.room.writable else 0o444),
+            0,
+            self.shared.started_ns,
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=SOON,
+            attr_timeout=NEVER,
+        )
+
+    async def open(self, flags: int) -> Handle:
+        if wants_writing(flags):
+            await self.up.room.enter()
+        return ControlHandle(self.ino, self.up.room, self._name)
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        """``>`` truncates first: nothing to do."""
+
+
+class ControlHandle(Handle):
+    """An open control file: each write is an order."""
+
+    direct_io = True
+    writable = True
+
+    def __init__(self, ino: int, room: Room, name: str) -> None:
+        super().__init__(ino)
+        self._room = room
+        self._name = name
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return b""
+
+    async def truncate(self, size: int) -> None:
+        """``>`` truncates first: nothing to do."""
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if offset or len(data) > _LONGEST:
+            raise BadInput(f"write the whole of it at once, at most {_LONGEST >> 10} KiB")
+        text = os.fsdecode(data).strip()
+        if self._name == "commit":
+            if not text:
+                raise BadInput("a commit needs a message")
+            await perform(self._room, "commit", text)
+        else:
+            await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
+        return len(data)
+
+
+async def perform(room: Room, kind: str, text: str) -> None:
+    """Commit or discard, and wait for the outcome as long as a write may take. Raises what went wrong.
+
+    The same words while it goes on wait for the same outcome: an NFS client that heard nothing sends its write again.
+    """
+    order = room.order
+    if order is not None and order.words != (kind, text):
+        raise Busy(f"branch {room.name!r}: a {order.words[0]} is going on, see .volfs/status.json")
+    if order is None:
+        await room.enter()
+        order = room.order = Order(kind, text)
+        room.shared.start(lambda: _carry_out(room, order))
+    with trio.move_on_after(room.shared.options.action_seconds):
+        await order.done.wait()
+        if order.error is not None:
+            raise order.error
+
+
+async def _carry_out(room: Room, order: Order) -> None:
+    kind, text = order.words
+    try:
+        if kind == "commit":
+            await _commit(room, text)
+        else:
+            await _discard(room, text)
+    except Exception as error:
+        order.error = error
+    finally:
+        room.order = None
+        order.done.set()
+    await room.told(wait=False)
+
+
+async def _commit(room: Room, message: str) -> None:
+    await settle(room)
+    before = _head(room)
+    await run_alone(lambda: room.branch.commit(message))
+    room.places.forget()
+    number = _head(room)
+    if number != before:
+        dataset = room.shared.origin(room.dataset.name)
+        versions = room.shared.inodes.directory(f"{dataset}/versions")
+        for name in (f"v{number}", "latest"):
+            room.shared.notifier.queue_entry(versions, name.encode())
+
+
+async def _discard(room: Room, prefix: str) -> None:
+    """A key, a slice being written, or everything."""
+    stages = [stage for stage in room.stages if not prefix or "/".join(stage.place).startswith(prefix)]
+    if prefix and not prefix.startswith(("zarr", "files")) and not stages:
+        raise BadInput(f"{prefix!r}: write a key such as zarr/s0 or files/notes.txt, or all")
+    for stage in stages:
+        room.stages.drop(stage)
+    if not prefix or prefix.startswith(("zarr", "files")):
+        await run_alone(lambda: room.branch.discard(prefix))
+    room.places.forget()
+
+
+async def settle(room: Room) -> None:
+    """Let every slice that is complete be one: NFS clients, and mapped files, tell nobody when they are done."""
+    for stage in list(room.stages):
+        try:
+            await decode(room, stage)
+        except (VolfsError, OSError) as error:
+            stage.reason = str(error)
+
+
+async def run_alone(work: Callable[[], object]) -> None:
+    """Run a long action on a thread of its own: it must not wait for readers, nor they for it."""
+    await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+
+
+def _head(room: Room) -> int:
+    try:
+        head = room.branch.head
+    except NotFound:
+        return 0
+    return head.number if head is not None else 0
+
+
+__all__ = ["ControlDir", "perform", "settle"]

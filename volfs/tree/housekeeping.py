@@ -1,0 +1,125 @@
+"""What the tree does by itself, besides answering: watching, dropping, letting go, writing inodes.
+
+Decided here: how often, and in which order at the end. Other processes' commits are seen within a second; a staged file
+that never decoded is dropped some time after its last close, and recorded; a branch nobody writes to any more is let go
+for others; new inode numbers reach the disk every second.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+
+from volfs.errors import VolfsError
+from volfs.tree.edits import EditablePlaneDir
+from volfs.tree.node import Node
+from volfs.tree.room import Room
+from volfs.tree.shared import Shared
+from volfs.tree.stagehandle import decode
+from volfs.tree.stages import Stage
+
+log = logging.getLogger(__name__)
+
+_INODE_SECONDS = 1.0
+
+
+class Housekeeping:
+    """``at`` finds the node at a path."""
+
+    def __init__(self, shared: Shared, at: Callable[[str], Awaitable[Node | None]]) -> None:
+        self._shared = shared
+        self._at = at
+        self._closing = trio.Event()
+        self._closed = False
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Until :meth:`close`."""
+        async with trio.open_nursery() as nursery:
+            self._shared.serve_in(nursery)
+            task_status.started()
+            nursery.start_soon(self._every, self._shared.options.refresh_seconds, self._look_around)
+            nursery.start_soon(self._every, _INODE_SECONDS, self._write_inodes)
+            await self._closing.wait()
+            # Commits under way go on to their end: the nursery waits for them.
+
+    async def close(self) -> None:
+        """Interpret what is staged, give branches back, write inodes."""
+        if self._closed:
+            return
+        self._closed = True
+        for room in list(self._shared.rooms.values()):
+            if room.order is not None:
+                await room.order.done.wait()
+            for stage in list(room.stages):
+                with suppress(VolfsError, OSError):
+                    await self._try(room, stage)
+            room.close()
+        self._closing.set()
+        await trio.to_thread.run_sync(self._shared.inodes.close)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while not self._closing.is_set():
+            with trio.move_on_after(seconds):
+                await self._closing.wait()
+                return
+            try:
+                await work()
+            except (VolfsError, OSError) as error:
+                log.warning("%s", error)
+
+    async def _write_inodes(self) -> None:
+        if not self._closed:
+            await trio.to_thread.run_sync(self._shared.inodes.flush)
+
+    async def _look_around(self) -> None:
+        shared = self._shared
+        if await trio.to_thread.run_sync(shared.store.refresh):
+            shared.epoch += 1
+        for key, room in list(shared.rooms.items()):
+            try:
+                await self._look_after(room)
+            except VolfsError as error:
+                log.debug("branch %s: %s", room.name, error)
+                if room.name not in room.dataset.refs().heads:
+                    shared.rooms.pop(key, None)
+                    room.close()
+
+    async def _look_after(self, room: Room) -> None:
+        await room.watch()
+        if not room.held and room.writable and await room.look(room.stages.left_behind):
+            await room.enter()  # an earlier mount left slices half written
+        for stage in list(room.stages):
+            if not stage.handles and time.monotonic() - stage.idle_since > self._shared.options.stage_seconds:
+                await self._drop(room, stage)
+        if room.idle:
+            room.leave()
+
+    async def _drop(self, room: Room, stage: Stage) -> None:
+        """Give a staged file its last chance, then forget it, and say so."""
+        ino = stage.target.ino if stage.target is not None else None
+        try:
+            await self._try(room, stage)
+        except (VolfsError, OSError) as error:
+            stage.reason = str(error)
+        if stage.removed or stage.handles:
+            return
+        if not stage.decoded and stage.size:
+            log.warning("branch %s: %s was dropped: %s", room.name, "/".join(stage.place), stage.reason)
+            await room.look(lambda: room.reject(stage.place, stage.reason))
+        room.stages.drop(stage)
+        await room.told(wait=True, also=room.names_of(ino) if ino is not None else ())
+
+    async def _try(self, room: Room, stage: Stage) -> None:
+        if stage.target is None:
+            folder = await self._at(f"{room.places.path}/{stage.place[0]}")
+            if isinstance(folder, EditablePlaneDir):
+                if folder.cold:
+                    await folder.prepare()
+                stage.target = folder.target(stage.place[1])
+                if stage.target is None:
+                    stage.reason = f"{stage.place[1]} is no slice of this image"
+        await decode(room, stage)

@@ -1,0 +1,131 @@
+"""An open key of a branch: a real file of the working copy.
+
+Decided here: which reads wait for no thread, and that a file whose key was put anew under it (a slice over the chunk
+was written, or a commit or discard moved what is underneath) goes on with what is there now, because the kernel caches
+pages by inode, and the inode is the name's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from volfs.errors import VolfsError
+from volfs.tree.attrs import SOON, Attr
+from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.reading import read_resident
+from volfs.versions.keys import NODE_JSON
+from volfs.versions.openfile import WorkingFile
+
+if TYPE_CHECKING:
+    from volfs.tree.room import Room
+
+
+class KeyHandle(Handle):
+    """One open file under ``zarr/`` or ``files/``."""
+
+    def __init__(self, room: Room, ino: int, file: WorkingFile, flags: int) -> None:
+        super().__init__(ino)
+        self.room: Room = room
+        self.writable = wants_writing(flags)
+        #: Its last name is gone, so it shows nothing but itself any more.
+        self.unlinked = False
+        self._file = file
+        self._key = file.key
+        self._changed = bool(flags & (os.O_TRUNC | os.O_CREAT))
+        self._retired: list[WorkingFile] = []
+
+    @property
+    def key(self) -> str | None:
+        """Its key now; None once it has been removed or replaced."""
+        return self._file.key
+
+    async def read(self, offset: int, size: int) -> bytes:
+        file = self._file
+        if file.fd is not None:
+            data = read_resident(file.fd, size, offset)
+            if data is not None:
+                return data
+        return bytes(await self.room.fetch(lambda: file.pread(size, offset)))
+
+    async def write(self, offset: int, data: bytes) -> int:
+        file = self._file
+        self._changed = True
+        return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
+
+    async def truncate(self, size: int) -> None:
+        file = self._file
+        self._changed = True
+        await self.room.look(lambda: file.truncate(size))
+        await self.room.told(wait=False, but=self.ino)
+
+    async def flush(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
+        if self._file.key is None:
+            return
+        if self._file.key.endswith(NODE_JSON):
+            self.room.places.forget()
+        await self.room.told(wait=True, but=self.ino)
+
+    async def fsync(self) -> None:
+        file = self._file
+        await self.flush()
+        await self.room.look(file.fsync)
+
+    async def release(self) -> None:
+        try:
+            await self.flush()
+        finally:
+            for file in (self._file, *self._retired):
+                await self.room.look(file.close)
+
+    # -- what it shows ----------------------------------------------------------------------------------------------
+
+    def stamp(self) -> Hashable:
+        """Blocks. Goes over to what the key has now, if somebody else put it."""
+        if not self.unlinked:
+            self._follow()
+        fd = self._file.fd
+        if fd is None:
+            info = self._file.stat()
+            return info.version, info.mtime_ns, info.size
+        found = os.fstat(fd)
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _follow(self) -> None:
+        key = self._file.key or self._key
+        if key is None:
+            return
+        self._key = key
+        working = self.room.branch.working
+        there, fd = working.disk_stat(key), self._file.fd
+        mine = os.fstat(fd).st_ino if fd is not None else None
+        if there is not None and there.st_ino == mine:
+            return
+        if there is None and fd is None and self._file.key is not None:
+            return  # both are the head version's
+        with suppress(VolfsError, OSError):
+            again = working.open(key, os.O_RDWR if self.writable else os.O_RDONLY)
+            # The old one stays open for reads that are under way.
+            self._retired.append(self._file)
+            self._file = again
+
+    def orphan_attr(self) -> Attr | None:
+        if not self.unlinked:
+            return None
+        info, options = self._file.stat(), self.room.shared.options
+        return Attr(
+            self.ino,
+            stat.S_IFREG | 0o644,
+            info.size,
+            info.mtime_ns,
+            nlink=0,
+            uid=options.uid,
+            gid=options.gid,
+            attr_timeout=SOON,
+        )

@@ -1,0 +1,186 @@
+"""Where the images of a snapshot appear: the hierarchy of ``zarr/`` as directories of levels.
+
+Decided here: which groups lead to an image, and what is remembered of a snapshot between requests. A node that cannot
+be read is left out and takes nothing else with it. Not here: what an image is (:mod:`volfs.volume.image`), and what
+the directories are called (:mod:`volfs.tree.snapshot`, :mod:`volfs.tree.levels`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volfs.errors import NotFound, VolfsError
+from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
+from volfs.views.colour import Window
+from volfs.views.slices import SliceGeometry
+from volfs.volume.image import Image, image_at
+from volfs.volume.level import Level
+
+if TYPE_CHECKING:
+    from volfs.tree.room import Room
+
+#: How long a walk through a branch's hierarchy is good while chunks change all the time.
+_WALK_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a walk through the hierarchy found: paths of images, and below each group the names that lead to one."""
+
+    generation: Hashable
+    when: float
+    images: frozenset[str]
+    below: dict[str, tuple[str, ...]]
+
+
+class Places:
+    """The images of one snapshot. ``path`` is the snapshot's own directory, ``room`` its branch, None for a version.
+
+    Thread-safe: walking happens in worker threads.
+    """
+
+    def __init__(self, snapshot: Snapshot, path: str, room: Room | None = None) -> None:
+        self.snapshot = snapshot
+        self.path = path
+        self.room = room
+        self.windows: dict[tuple[str, tuple[int, ...]], Window] = {}
+        self._mutex = threading.Lock()
+        self._walk: Walk | None = None
+        self._following: tuple[Hashable, dict[str, Level]] | None = None
+        self._geometries: dict[tuple[str, str], tuple[Level, SliceGeometry | None]] = {}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether nothing here ever changes."""
+        return self.room is None
+
+    @property
+    def cold(self) -> bool:
+        walk = self._walk
+        if walk is None:
+            return True
+        if self.room is None or time.monotonic() - walk.when < _WALK_SECONDS:
+            return False
+        return walk.generation != self.snapshot.generation()
+
+    def load(self) -> None:
+        with self._mutex:
+            if self.cold:
+                self._walk = self._look_around()
+
+    def forget(self) -> None:
+        """Metadata changed: look again at once."""
+        self._walk = None
+        self._following = None
+
+    # -- what there is ----------------------------------------------------------------------------------------------
+
+    def image(self, path: str) -> Image | None:
+        """The image at a hierarchy path; None if there is none that can be read."""
+        try:
+            return image_at(self.snapshot, path)
+        except VolfsError:
+            return None
+
+    def below(self, path: str) -> tuple[str, ...]:
+        """Names in a group that are images or lead to some."""
+        return self._walked().below.get(path, ())
+
+    def images(self) -> list[Image]:
+        """All images, the root's first."""
+        found = (self.image(path) for path in sorted(self._walked().images))
+        return [image for image in found if image is not None]
+
+    def following(self) -> dict[str, Level]:
+        """The levels that follow s0, by the path of their arrays: in a branch, those that volfs manages."""
+        generation = self.snapshot.generation()
+        known = self._following
+        if known is None or known[0] != generation:
+            levels = {level.array.path: level for image in self.images() for level in image.levels if level.derived}
+            known = self._following = generation, levels
+        return known[1]
+
+    def level(self, path: str, name: str) -> Level:
+        """A level of an image. Raises NotFound."""
+        image = self.image(path)
+        level = image.level(name) if image is not None else None
+        if level is None:
+            raise NotFound(f"there is no level {name} of an image at {path or '/'}")
+        return level
+
+    def geometry(self, path: str, name: str) -> tuple[Level, SliceGeometry | None]:
+        """A level and how its slices lie; None for the latter where it has none."""
+        level = self.level(path, name)
+        known = self._geometries.get((path, name))
+        if known is None or known[0] is not level:
+            image = self.image(path)
+            known = self._geometries[path, name] = level, geometry_of(level, rgb=image is not None and image.rgb)
+        return known
+
+    def relative(self, directory: str) -> str:
+        """The path of a directory of the snapshot, from the snapshot on."""
+        return directory[len(self.path) + 1 :]
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _walked(self) -> Walk:
+        walk = self._walk
+        if walk is None:
+            self.load()
+            walk = self._walk
+            assert walk is not None
+        return walk
+
+    def _look_around(self) -> Walk:
+        generation, when = self.snapshot.generation(), time.monotonic()
+        images: set[str] = set()
+        below: dict[str, tuple[str, ...]] = {}
+        self._visit("", images, below)
+        return Walk(generation, when, frozenset(images), below)
+
+    def _visit(self, path: str, images: set[str], below: dict[str, tuple[str, ...]]) -> bool:
+        """Note what is at and below a path; whether that is, or leads to, an image."""
+        try:
+            node = self.snapshot.node(path)
+        except VolfsError:
+            return False
+        if node is None and path:
+            return False
+        if self.image(path) is not None:
+            images.add(path)
+        if isinstance(node, ArrayNode):
+            return path in images
+        assert node is None or isinstance(node, GroupNode)
+        prefix = f"{path}/" if path else ""
+        names = [name for name in self._subdirectories(path) if self._visit(prefix + name, images, below)]
+        if names:
+            below[path] = tuple(names)
+        return bool(names) or path in images
+
+    def _subdirectories(self, path: str) -> list[str]:
+        try:
+            listing = self.snapshot.list(f"zarr/{path}" if path else "zarr")
+        except VolfsError:
+            return []
+        return [name for name, info in listing if info.kind == "dir"]
+
+
+def is_plain(image: Image) -> bool:
+    """Whether the image is an array that stands by itself: its directory is that of its one level."""
+    return image.levels[0].array.path == image.path
+
+
+def geometry_of(level: Level, *, rgb: bool) -> SliceGeometry | None:
+    """How the slices of a level lie."""
+    return SliceGeometry.of(
+        [axis.name for axis in level.axes],
+        level.shape,
+        level.dtype,
+        scale=level.scale,
+        units=[axis.unit for axis in level.axes],
+        rgb=rgb,
+    )

@@ -1,0 +1,243 @@
+"""A plane directory: a hundred thousand slices, listed without looking at any of them.
+
+Decided here: inodes, sizes and times of slices, computed for a whole directory at once; and which other endings open by
+name. Not here: what slices are called and look like (:mod:`volfs.views.slices`), reading them
+(:mod:`volfs.tree.reading`), and writing them (:mod:`volfs.tree.edits`).
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volfs.errors import NotFound
+from volfs.tree.api import DirEntry
+from volfs.tree.attrs import FOREVER, GENERATION, SOON, Attr
+from volfs.tree.generated import Document, Generated
+from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.node import FIRST_COOKIE, Dir, Node
+from volfs.tree.reading import SliceHandle
+from volfs.tree.shared import Shared
+from volfs.views import jpeg, slices
+from volfs.views.layout import Layout
+from volfs.views.plane import PlaneSpec
+from volfs.views.slices import THROUGH, SliceGeometry
+from volfs.volume.level import Level
+
+if TYPE_CHECKING:
+    from volfs.tree.levels import LevelRef
+
+#: The ordinals of one slice: one for each ending, with room for more. Kept once released: they are part of inodes.
+_ENDINGS = {".png": 0, ".tif": 1, ".npy": 2, ".jpg": 3}
+_STRIDE = 8
+MAX_SLICES = ((1 << 27) - 1) // _STRIDE
+
+#: What a name looks like that means a slice, in the directory of any plane.
+_SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:png|tif|tiff|npy|jpg)")
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneFacts:
+    """All slices of one directory at a moment: ``times`` by chunk along the axis that numbers them."""
+
+    generation: Hashable
+    level: Level
+    geometry: SliceGeometry
+    count: int
+    ending: str
+    digits: int
+    chunk: int
+    times: list[int]
+    sizes: dict[str, int]
+
+    def time(self, index: int) -> int:
+        return self.times[min(index // self.chunk, len(self.times) - 1)]
+
+
+class PlaneDir(Dir):
+    """``xy/``, ``xz/`` or ``yz/`` of a version."""
+
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
+    ) -> None:
+        super().__init__(shared, ino, up, path)
+        self.ref = ref
+        self.plane = plane
+        self.others = others
+        self.lasting = ref.places.lasting
+        self.absence = FOREVER if self.lasting else SOON
+        self._facts: PlaneFacts | None = None
+
+    @property
+    def cold(self) -> bool:
+        facts = self._facts
+        return facts is None or (not self.lasting and facts.generation != self.ref.places.snapshot.generation())
+
+    def load(self) -> None:
+        generation = self.ref.places.snapshot.generation()
+        level, geometry = self.ref.geometry()
+        if geometry is None or self.plane not in geometry.planes:
+            raise NotFound(f"{self.ref.name} has no {self.plane} slices")
+        through = geometry.through(self.plane)
+        axes = tuple(other.axis for other in geometry.others)
+        newest = level.newest_along(axes if through is None else (*axes, through))
+        for axis, index in zip(axes, self.others, strict=True):
+            newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]
+        ending = geometry.listed_ending(self.plane)
+        before = self._facts
+        same = before is not None and before.geometry == geometry
+        self._facts = PlaneFacts(
+            generation,
+            level,
+            geometry,
+            geometry.count(self.plane),
+            ending,
+            len(geometry.name(self.plane, 0, ending)) - 1 - len(ending),
+            1 if through is None else level.key_shape[through],
+            newest.reshape(-1).tolist(),
+            before.sizes if same and before is not None else {},
+        )
+
+    @property
+    def facts(self) -> PlaneFacts:
+        if self._facts is None:
+            self.load()
+            assert self._facts is not None
+        return self._facts
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Node | None:
+        parsed = self.facts.geometry.parse(self.plane, name)
+        return None if parsed is None else self._slice(*parsed)
+
+    def numbered(self, ordinal: int) -> Node | None:
+        index, number = divmod(ordinal - 1, _STRIDE)
+        ending = next((ending for ending, at in _ENDINGS.items() if at == number), None)
+        return None if ending is None or index >= self.facts.count else self._slice(index, ending)
+
+    def _slice(self, index: int, ending: str) -> Node | None:
+        if ending not in _ENDINGS or self.size(ending) is None:
+            return None
+        ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
+        if ending == jpeg.ENDING:
+            return Generated(self.shared, ino, self, self._preview(index))
+        return self.slice_node(ino, index, ending)
+
+    def slice_node(self, ino: int, index: int, ending: str) -> Node:
+        return SliceFile(self.shared, ino, self, index, ending)
+
+    @staticmethod
+    def ordinal(index: int, ending: str) -> int:
+        return index * _STRIDE + _ENDINGS[ending] + 1
+
+    def means_slice(self, name: str) -> bool:
+        """Whether somebody who uses this name thinks of a slice, there or not."""
+        return _SLICE_LIKE.fullmatch(name) is not None
+
+    # -- what slices are --------------------------------------------------------------------------------------------
+
+    def spec(self, index: int) -> PlaneSpec:
+        return self.facts.geometry.spec(self.plane, index, self.others)
+
+    def layout(self, index: int, ending: str) -> Layout:
+        made = slices.layout(ending, self.spec(index))
+        if made is None:
+            raise NotFound(f"these slices have no {ending}")
+        return made
+
+    def size(self, ending: str) -> int | None:
+        """The size of every slice with an ending: it follows from what all of them have in common. None if there is
+        no such file; 0 for previews, which have each their own."""
+        sizes = self.facts.sizes
+        if ending not in sizes:
+            if ending == jpeg.ENDING:
+                sizes[ending] = 0 if jpeg.holds(self.spec(0)) else -1
+            else:
+                made = slices.layout(ending, self.spec(0))
+                sizes[ending] = made.size if made is not None else -1
+        return sizes[ending] if sizes[ending] >= 0 else None
+
+    def slice_attr(self, ino: int, index: int, ending: str) -> Attr:
+        options = self.shared.options
+        timeout = FOREVER if self.lasting else SOON
+        return Attr(
+            ino,
+            self.file_mode,
+            self.size(ending) or 0,
+            self.facts.time(index),
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=timeout,
+            attr_timeout=timeout,
+        )
+
+    @property
+    def file_mode(self) -> int:
+        return stat.S_IFREG | 0o444
+
+    # -- the directory ----------------------------------------------------------------------------------------------
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self.ref.level().array.mtime_ns, FOREVER)
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        facts, options = self.facts, self.shared.options
+        size = self.size(facts.ending) or 0
+        mode, timeout = self.file_mode, FOREVER if self.lasting else SOON
+        prefix, digits, ending = THROUGH[self.plane], facts.digits, facts.ending
+        first = self.ino + self.ordinal(0, ending)
+        uid, gid, chunk, times, last = options.uid, options.gid, facts.chunk, facts.times, len(facts.times) - 1
+        for index in range(max(0, cookie - FIRST_COOKIE + 1), facts.count):
+            time = times[min(index // chunk, last)]
+            attr = Attr(first + index * _STRIDE, mode, size, time, 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
+            yield DirEntry(f"{prefix}{index:0{digits}}{ending}".encode(), attr, FIRST_COOKIE + index)
+
+    # -- previews ---------------------------------------------------------------------------------------------------
+
+    def _preview(self, index: int) -> Document:
+        facts, places, ref = self.facts, self.ref.places, self.ref
+        level, spec = facts.level, self.spec(index)
+        image = places.image(ref.image)
+        is_label = image is not None and image.is_label
+
+        def render() -> bytes:
+            window = places.windows.get((ref.image, self.others)) if places.lasting else None
+            if window is None and not is_label:
+                coarsest = image.levels[-1] if image is not None else level
+                geometry = places.geometry(ref.image, coarsest.name)[1] or facts.geometry
+                others = tuple(min(at, o.count - 1) for at, o in zip(self.others, geometry.others, strict=True))
+                window = places.windows[ref.image, self.others] = jpeg.window(geometry, coarsest, others)
+            return jpeg.render(level, spec, window or (0.0, 1.0), is_label=is_label)
+
+        return Document(
+            render, facts.time(index), places.snapshot.generation, lasting=self.lasting, pause=1.0, heavy=True
+        )
+
+
+class SliceFile(Node):
+    """One slice of a version: ``z00012.png``."""
+
+    up: PlaneDir
+
+    def __init__(self, shared: Shared, ino: int, up: PlaneDir, index: int, ending: str) -> None:
+        super().__init__(shared, ino, up)
+        self.index = index
+        self.ending = ending
+
+    def attr(self) -> Attr:
+        return self.up.slice_attr(self.ino, self.index, self.ending)
+
+    async def open(self, flags: int) -> Handle:
+        if wants_writing(flags):
+            raise self.refusal()
+        return self.reader()
+
+    def reader(self) -> SliceHandle:
+        plane = self.up
+        return SliceHandle(
+            self.shared, self.ino, self.dataset, plane.facts.level, plane.layout(self.index, self.ending)
+        )

@@ -1,0 +1,232 @@
+"""``versions/``, ``branches/`` and ``tags/``: refs as directories and links, made and removed by file operations.
+
+Decided here: which file operation means what for a ref, and with which error it is refused. Not here: what refs are
+(:mod:`volfs.versions.dataset`), nor what a snapshot shows (:mod:`volfs.tree.snapshot`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
+from volfs.model.names import check_ref_name, version_number
+from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
+from volfs.tree.attrs import NEVER, SOON, Attr
+from volfs.tree.branch import BranchDir
+from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, SmallDir, attr_of
+from volfs.tree.snapshot import VersionDir
+
+if TYPE_CHECKING:
+    from volfs.tree.dataset import DatasetDir
+    from volfs.versions.dataset import Dataset
+
+
+class RefsDir(SmallDir):
+    """What the three have in common."""
+
+    @property
+    def opened(self) -> Dataset:
+        assert self.up is not None
+        return cast("DatasetDir", self.up).open_dataset()
+
+    def check_writable(self) -> None:
+        if not self.shared.writable:
+            raise ReadOnly("this mount is read-only")
+
+    async def changing(self, work: Callable[[], None]) -> None:
+        """Change refs, in a thread; whatever was looked up before is looked up again."""
+        self.check_writable()
+        try:
+            await self.shared.look(self.dataset, work)
+        finally:
+            self.shared.epoch += 1
+
+
+class VersionsDir(RefsDir):
+    """``versions/``: every version, and ``latest``. Nothing here is made or removed by hand."""
+
+    slots = {"latest": 1}  # noqa: RUF012
+
+    def names(self) -> Sequence[str]:
+        numbers = sorted(self.opened.graph.versions)
+        return [*(["latest"] if numbers else []), *(f"v{number}" for number in numbers)]
+
+    def find(self, name: str) -> Node | None:
+        versions = self.opened.graph.versions
+        if name == "latest":
+            if not versions:
+                return None
+            latest = max(versions)
+            return Link(self.shared, self.slot_ino(name), self, f"v{latest}", versions[latest].time_ns, SOON)
+        number = version_number(name)
+        if number is None or number not in versions:
+            return None
+        path = f"{self.path}/{name}"
+        return VersionDir(self.shared, self.shared.inodes.directory(path), self, path, self.opened.version(number))
+
+    def attr(self) -> Attr:
+        versions = self.opened.graph.versions
+        newest = max((info.time_ns for info in versions.values()), default=self.shared.started_ns)
+        return self.directory_attr(self.shared.clock.mtime(self.path, len(versions), newest), SOON)
+
+    def listing_cold(self, cookie: int) -> bool:
+        return False
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        numbers = sorted(self.opened.graph.versions)
+        if numbers and cookie < FIRST_COOKIE:
+            attr = attr_of(self.find("latest"))
+            if attr is not None:
+                yield DirEntry(b"latest", attr, FIRST_COOKIE)
+        for number in numbers[bisect_right(numbers, max(0, cookie - FIRST_COOKIE)) :]:
+            attr = attr_of(self.find(f"v{number}"))
+            if attr is not None:
+                yield DirEntry(b"v%d" % number, attr, FIRST_COOKIE + number)
+
+    def refusal(self) -> VolfsError:
+        return NotAllowed("a version is made by a commit, and never changed")
+
+
+class BranchesDir(RefsDir):
+    """``branches/``: mkdir makes one, rmdir removes it."""
+
+    def names(self) -> Sequence[str]:
+        return sorted(self.opened.refs().heads)
+
+    def find(self, name: str) -> Node | None:
+        if name not in self.opened.refs().heads:
+            return None
+        path = f"{self.path}/{name}"
+        room = self.shared.room(self.opened, name)
+        return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
+
+    def attr(self) -> Attr:
+        names = tuple(self.names())
+        mtime = self.shared.clock.mtime(self.path, names, self.shared.started_ns)
+        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
+
+    def listing_cold(self, cookie: int) -> bool:
+        return False
+
+    async def mkdir(self, name: str, mode: int) -> Attr:
+        """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ stays absent: the
+        kernel is told to forget it at once."""
+        branch, at, ref = name.partition("@")
+        dataset = self.opened
+        if at and not ref:
+            raise BadInput(f"{name}: say at which version, as in {branch}@v3")
+        await self.changing(lambda: dataset.create_branch(branch, ref or None))
+        node = self.find(branch)
+        if node is None:
+            raise NotFound(f"branch {branch!r} was removed again")
+        attr = node.attr()
+        self.shared.notifier.queue_entry(self.ino, os.fsencode(branch))
+        if at:
+            attr = attr._replace(entry_timeout=NEVER, attr_timeout=NEVER)
+            self.shared.notifier.queue_entry(self.ino, os.fsencode(name))
+        return attr
+
+    async def rmdir(self, name: str) -> None:
+        dataset = self.opened
+        if name not in dataset.refs().heads:
+            raise NotFound(f"there is no branch {name!r}")
+        self.check_writable()
+        room = self.shared.room(dataset, name)
+        await room.retire()
+        await self.changing(lambda: dataset.delete_branch(name))
+        self.shared.rooms.pop((dataset.name, name), None)
+
+    async def unlink(self, name: str) -> None:
+        if name not in self.opened.refs().heads:
+            raise NotFound(f"there is no branch {name!r}")
+        raise WrongKind(f"{name} is a directory: rmdir removes a branch", errno=errno.EISDIR)
+
+    async def symlink(self, name: str, target: str) -> Node:
+        raise NotAllowed("a branch cannot be a link: mkdir makes one, mkdir NAME@v3 at a version")
+
+    def refusal(self) -> VolfsError:
+        if not self.shared.writable:
+            return ReadOnly("this mount is read-only")
+        return NotAllowed("branches/ holds branches only: mkdir makes one, rmdir removes it")
+
+
+class TagsDir(RefsDir):
+    """``tags/``: ln -s makes one, rm removes it, mv renames it or puts it over another."""
+
+    def names(self) -> Sequence[str]:
+        return sorted(self.opened.refs().tags)
+
+    def find(self, name: str) -> Node | None:
+        dataset = self.opened
+        number = dataset.refs().tags.get(name)
+        if number is None:
+            return None
+        ino = self.shared.inodes.directory(f"{self.path}/{name}")
+        return Link(self.shared, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
+
+    def attr(self) -> Attr:
+        names = tuple(sorted(self.opened.refs().tags.items()))
+        mtime = self.shared.clock.mtime(self.path, names, self.shared.started_ns)
+        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
+
+    async def symlink(self, name: str, target: str) -> Node:
+        dataset = self.opened
+        self.check_writable()
+        number = _version_meant(dataset, target)
+        await self.changing(lambda: dataset.create_tag(name, number))
+        node = self.find(name)
+        if node is None:
+            raise NotFound(f"tag {name!r} was removed again")
+        return node
+
+    async def unlink(self, name: str) -> None:
+        dataset = self.opened
+        await self.changing(lambda: dataset.delete_tag(name))
+
+    async def rmdir(self, name: str) -> None:
+        if name not in self.opened.refs().tags:
+            raise NotFound(f"there is no tag {name!r}")
+        raise WrongKind(f"{name} is a link: rm removes a tag")
+
+    async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
+        dataset = self.opened
+        if not isinstance(to, TagsDir) or to.ino != self.ino:
+            raise NotAllowed("a tag belongs to its dataset", errno=errno.EXDEV)
+        if flags & RENAME_EXCHANGE:
+            raise BadInput("tags cannot be exchanged")
+        number = dataset.refs().tags.get(name)
+        if number is None:
+            raise NotFound(f"there is no tag {name!r}")
+        check_ref_name(new_name)
+        if name == new_name:
+            return
+
+        def move() -> None:
+            if new_name in dataset.refs().tags:
+                if flags & RENAME_NOREPLACE:
+                    raise AlreadyThere(f"there is a tag {new_name!r} already")
+                dataset.delete_tag(new_name)
+            dataset.create_tag(new_name, number)
+            dataset.delete_tag(name)
+
+        await self.changing(move)
+
+    def refusal(self) -> VolfsError:
+        if not self.shared.writable:
+            return ReadOnly("this mount is read-only")
+        return NotAllowed("tags/ holds links to versions only: ln -s ../versions/v3 NAME makes one")
+
+
+def _version_meant(dataset: Dataset, target: str) -> int:
+    """The version that a link's target names: ``../versions/v3``, another ref's path, or a ref alone.
+
+    Relative and absolute paths count by their end: where the mount stands is nothing that a link here depends on.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    if not parts or (len(parts) > 1 and parts[-2] not in ("versions", "tags", "branches", "..")):
+        raise BadInput(f"{target!r} names no version: link to ../versions/v3")
+    return dataset.resolve(parts[-1])

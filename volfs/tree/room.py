@@ -1,0 +1,247 @@
+"""A branch while it is mounted: who may write, what is staged, and what the kernel must forget.
+
+Decided here: when this process becomes the branch's writer and when it lets go; that changes of names take turns; and
+the rule for telling the kernel, found by deadlocking real mounts: *flush, fsync and rename await an invalidation, write
+and setattr never do* (they queue it), and only inodes with open handles are told at all, for all others the stamp at
+their next open decides. Not here: what a change is (:mod:`volfs.tree.edits`, :mod:`volfs.tree.branchkeys`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from volfs.errors import Busy, NotAllowed, NotFound, ReadOnly, VolfsError
+from volfs.storage.files import read_json, write_json
+from volfs.tree.places import Places
+from volfs.tree.stages import Place, Stages
+from volfs.versions.branch import Branch
+from volfs.versions.dataset import Dataset
+
+if TYPE_CHECKING:
+    from volfs.tree.handles import Handle
+    from volfs.tree.shared import Shared
+
+#: How long the writer's lock is kept after the last change, so that others get their turn.
+_HOLD_SECONDS = 10.0
+_REJECTED_KEPT = 100
+
+
+class Order:
+    """An action under way: whoever asks for the same joins it."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.words = kind, text
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+
+class Room:
+    """One branch of one dataset. Used on the tree's thread, but for what says that it blocks."""
+
+    def __init__(self, shared: Shared, dataset: Dataset, name: str, path: str) -> None:
+        self.shared = shared
+        self.dataset = dataset
+        self.name = name
+        self.branch: Branch = dataset.branch(name)
+        self.places = Places(self.branch, path, self)
+        self.stages = Stages(self.branch.working.layout.staged)
+        #: Names of slices that were removed, and until when (monotonic) they stay so.
+        self.hidden: dict[Place, float] = {}
+        self._names = trio.Lock()
+        self._entering = trio.Lock()
+        self._dir_times: dict[int, int] = {}
+        self._held = False
+        self._last_use = 0.0
+        self._seen: object = None
+        #: The commit or discard that is going on.
+        self.order: Order | None = None
+
+    # -- who may write ----------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether changes through this mount are possible now."""
+        if not self.shared.writable:
+            return False
+        try:
+            return self._held or self.branch.writable
+        except VolfsError:
+            return False
+
+    @property
+    def held(self) -> bool:
+        """Whether this mount is the branch's writer now."""
+        return self._held
+
+    def refusal(self) -> VolfsError:
+        """Why something of this branch that is generated, or not to be changed now, cannot be changed."""
+        if not self.shared.writable:
+            return ReadOnly("this mount is read-only")
+        holder = None if self._held else self.branch.holder()
+        if holder is not None:
+            return ReadOnly(f"branch {self.name!r} is being written by {holder}")
+        return NotAllowed("this is generated: it cannot be changed")
+
+    async def enter(self) -> None:
+        """Become the branch's writer, before anything is changed. ReadOnly, naming the holder, if another is."""
+        self._last_use = time.monotonic()
+        if self._held:
+            return
+        if not self.shared.writable:
+            raise ReadOnly("this mount is read-only")
+        async with self._entering:
+            if self._held:
+                return
+            mountpoint = self.shared.options.mountpoint
+            await self.look(lambda: self.branch.acquire(mountpoint))
+            self._held = True
+            await self.look(lambda: self.stages.load(self._limit))
+
+    def leave(self) -> None:
+        """Let others write. What is staged must be settled before."""
+        if self._held:
+            self._held = False
+            self.branch.release()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the lock is held for nobody."""
+        return (
+            self._held
+            and time.monotonic() - self._last_use > _HOLD_SECONDS
+            and not any(True for _ in self.stages)
+            and not self._entering.locked()
+            and self.order is None
+            and not any(handle.writable for handle in self.shared.files.of_room(self))
+        )
+
+    async def retire(self) -> None:
+        """Make ready for the branch to be removed. Busy if something is staged."""
+        if any(not stage.decoded and stage.size for stage in self.stages):
+            raise Busy(f"branch {self.name!r} has slices that are being written")
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back. What is staged stays for the next mount."""
+        self.stages.close()
+        self.leave()
+
+    def _limit(self, folder: str) -> int:
+        """The size of a slice in a directory, for stages that an earlier mount left."""
+        for image in self.places.images():
+            for level in image.levels:
+                if f"/{folder}/".find(f"/{level.name}/") >= 0:
+                    return int(level.dtype.itemsize * max(level.shape[-2:]) ** 2 * 4)
+        return 1 << 30
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def renaming(self) -> AsyncIterator[None]:
+        """Change names: one at a time, so that nobody sees a name on disk whose inode has not followed yet."""
+        await self.enter()
+        async with self._names:
+            yield
+        self._last_use = time.monotonic()
+
+    async def settled(self) -> None:
+        """Wait until no name is half changed."""
+        if self._names.locked():
+            async with self._names:
+                pass
+
+    def touch(self, directory: int) -> None:
+        """The names in a directory changed."""
+        self._dir_times[directory] = max(time.time_ns(), self._dir_times.get(directory, 0) + 1)
+
+    def touched(self, directory: int) -> int:
+        """When :meth:`touch` was last told of a directory; 0 for never."""
+        return self._dir_times.get(directory, 0)
+
+    def hide(self, place: Place) -> None:
+        """A slice was removed: its voxels stay, its name is gone for some seconds."""
+        self.hidden[place] = time.monotonic() + self.shared.options.hide_seconds
+
+    def is_hidden(self, place: Place) -> bool:
+        until = self.hidden.get(place)
+        if until is None:
+            return False
+        if time.monotonic() >= until:
+            self.hidden.pop(place, None)
+            return False
+        return True
+
+    # -- threads ----------------------------------------------------------------------------------------------------
+
+    async def look(self, work: Any) -> Any:
+        return await self.shared.look(self.dataset.name, work)
+
+    async def fetch(self, work: Any) -> Any:
+        return await self.shared.fetch(self.dataset.name, work)
+
+    # -- what the kernel must forget --------------------------------------------------------------------------------
+
+    async def told(self, *, wait: bool, also: Iterable[int] = (), but: int | None = None) -> None:
+        """Have the kernel forget whatever open files no longer show, and the inodes in ``also``.
+
+        ``but`` is an inode whose pages are right because the change came through them. Call it with no lock held: while
+        the kernel forgets, it may write dirty pages back, and those writes must get through.
+        """
+        stale = set(also)
+        handles = [handle for handle in self.shared.files.of_room(self) if handle.ino != but]
+        if handles:
+            for handle, stamp in await self.look(lambda: [(each, _stamp(each)) for each in handles]):
+                if stamp != handle.shown:
+                    handle.shown = stamp
+                    stale.add(handle.ino)
+        notifier = self.shared.notifier
+        if not wait:
+            for ino in stale:
+                notifier.queue_inode(ino)
+        elif len(stale) == 1:
+            await notifier.invalidate_inode(stale.pop())
+        elif stale:
+            async with trio.open_nursery() as nursery:
+                for ino in stale:
+                    nursery.start_soon(notifier.invalidate_inode, ino)
+
+    def names_of(self, ino: int) -> set[int]:
+        """An inode and all that have become aliases of it."""
+        return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
+
+    async def watch(self) -> None:
+        """Once in a while: see what others did to the branch, and tell the kernel."""
+        try:
+            now = self.branch.generation()
+        except NotFound:
+            return
+        if now != self._seen:
+            self._seen = now
+            await self.told(wait=False)
+
+    # -- slices that never decoded ----------------------------------------------------------------------------------
+
+    def reject(self, place: Place, reason: str) -> None:
+        """Record, for ``status.json``, that a staged file was dropped. Blocks."""
+        path = self.branch.working.layout.rejected
+        try:
+            listed = read_json(path).get("rejected", [])
+        except VolfsError:
+            listed = []
+        entry = {"path": "/".join(place), "reason": reason, "time_ns": time.time_ns()}
+        os.makedirs(path.parent, exist_ok=True)
+        write_json(path, {"rejected": [*(listed if isinstance(listed, list) else []), entry][-_REJECTED_KEPT:]})
+        self.branch.working.pulse.beat("files")
+
+
+def _stamp(handle: Handle) -> object:
+    try:
+        return handle.stamp()
+    except (VolfsError, OSError) as error:
+        return type(error).__name__

@@ -1,0 +1,98 @@
+"""The root of a mount and its ``.volfs``: which datasets there are, and how the daemon does.
+
+Decided here: the fixed names at the root, and what ``stats.json`` counts. A dataset that cannot be opened is listed
+like any other and fails when it is entered: it harms no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+
+import volfs
+from volfs.tree.attrs import SOON, Attr
+from volfs.tree.dataset import DatasetDir
+from volfs.tree.generated import Document, Generated
+from volfs.tree.node import Node, SmallDir
+from volfs.tree.shared import Shared
+from volfs.views import documents
+from volfs.volume.context import store_context
+
+_STATS_SECONDS = 1.0
+
+
+class RootDir(SmallDir):
+    """``README.txt``, ``.volfs`` and the datasets."""
+
+    slots = {"README.txt": 1}  # noqa: RUF012
+
+    def __init__(self, shared: Shared, ino: int) -> None:
+        super().__init__(shared, ino, None, "")
+
+    def names(self) -> Sequence[str]:
+        return ["README.txt", ".volfs", *self.shared.store.datasets()]
+
+    def find(self, name: str) -> Node | None:
+        shared = self.shared
+        if name == "README.txt":
+            return Generated(shared, self.slot_ino(name), self, self._readme())
+        if name == ".volfs":
+            return DaemonDir(shared, shared.inodes.directory(name), self, name)
+        if name not in shared.store.catalog.datasets():
+            return None
+        path = shared.origin(name)
+        return DatasetDir(shared, shared.inodes.directory(path), self, path, name)
+
+    def attr(self) -> Attr:
+        shared = self.shared
+        return self.directory_attr(shared.clock.mtime("", tuple(shared.store.datasets()), shared.started_ns), SOON)
+
+    def _readme(self) -> Document:
+        shared = self.shared
+
+        def stamp() -> Hashable:
+            return tuple(shared.store.datasets()), shared.writable
+
+        def render() -> bytes:
+            return documents.readme_txt(
+                store=str(shared.store.path), datasets=shared.store.datasets(), writable=shared.writable
+            )
+
+        return Document(render, shared.started_ns, stamp)
+
+
+class DaemonDir(SmallDir):
+    """``MOUNT/.volfs``: what the daemon is and does."""
+
+    slots = {"stats.json": 1, "version": 2}  # noqa: RUF012
+
+    def names(self) -> Sequence[str]:
+        return list(self.slots)
+
+    def find(self, name: str) -> Node | None:
+        if name not in self.slots:
+            return None
+        started = self.shared.started_ns
+        if name == "version":
+            document = Document(lambda: f"volfs {volfs.__version__}\n".encode(), started)
+        else:
+            document = Document(self._stats, started, time.monotonic, pause=_STATS_SECONDS)
+        return Generated(self.shared, self.slot_ino(name), self, document)
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self.shared.started_ns, SOON)
+
+    def _stats(self) -> bytes:
+        shared = self.shared
+        cache = store_context(shared.store).cache.stats()
+        return documents.to_json(
+            {
+                "store": str(shared.store.path),
+                "mountpoint": shared.options.mountpoint,
+                "writable": shared.writable,
+                "up_seconds": (time.time_ns() - shared.started_ns) // 1_000_000_000,
+                "open_files": len(shared.files),
+                "requests": dict(sorted(shared.requests.items())),
+                "cache": {name: getattr(cache, name) for name in cache.__slots__},
+            }
+        )

@@ -1,0 +1,198 @@
+"""What all nodes of one mounted tree share.
+
+Decided here: which threads work runs on (two kinds per dataset, so that reading much of one delays neither looking
+around in it nor anything in another), and when generated directories changed. Not here: what any node shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from volfs.errors import Damaged, NotFound, VolfsError
+from volfs.storage.files import read_json
+from volfs.tree.api import Notifier, TreeOptions
+from volfs.tree.handles import FileTable
+from volfs.tree.inodes import Inodes
+from volfs.tree.rendering import Renderings
+from volfs.versions.store import Store
+
+if TYPE_CHECKING:
+    from volfs.tree.node import Dir
+    from volfs.tree.room import Room
+    from volfs.versions.dataset import Dataset
+
+_T = TypeVar("_T")
+
+_NAMES_THREADS = 4
+_PAYLOAD_BYTES = 32 << 20
+_NODES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The threads of one dataset: for reading and decoding, and for looking around."""
+
+    data: trio.CapacityLimiter
+    names: trio.CapacityLimiter
+
+
+class NameClock:
+    """When the names in a generated directory last changed, which nothing else records."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Hashable, int]] = {}
+
+    def mtime(self, path: str, names: Hashable, at_first: int) -> int:
+        """Time (ns) when ``names`` was first seen in directory ``path``; it grows with every change."""
+        known = self._known.get(path)
+        if known is not None and known[0] == names:
+            return known[1]
+        mtime = at_first if known is None else max(time.time_ns(), known[1] + 1)
+        self._known[path] = names, mtime
+        return mtime
+
+
+class PayloadCache:
+    """Small stored files, as they are, that clients read in several pieces."""
+
+    def __init__(self, limit: int = _PAYLOAD_BYTES) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable) -> bytes | None:
+        data = self._kept.get(key)
+        if data is not None:
+            self._kept.move_to_end(key)
+        return data
+
+    def put(self, key: Hashable, data: bytes) -> None:
+        if key in self._kept or len(data) > self._limit // 4:
+            return
+        self._kept[key] = data
+        self._bytes += len(data)
+        while self._bytes > self._limit:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+class NodeCache:
+    """Directories found lately, by inode. What holds them also holds what they have loaded."""
+
+    def __init__(self, limit: int = _NODES) -> None:
+        self._limit = limit
+        self._epoch = 0
+        self._kept: OrderedDict[int, Dir] = OrderedDict()
+
+    def get(self, ino: int, epoch: int) -> Dir | None:
+        """None as well for what was found before datasets, refs or directories moved."""
+        if epoch != self._epoch:
+            self._kept.clear()
+            self._epoch = epoch
+        found = self._kept.get(ino)
+        if found is not None:
+            self._kept.move_to_end(ino)
+        return found
+
+    def put(self, node: Dir) -> None:
+        self._kept[node.ino] = node
+        self._kept.move_to_end(node.ino)
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+
+    def discard(self, ino: int) -> None:
+        self._kept.pop(ino, None)
+
+
+class Shared:
+    """One per tree."""
+
+    def __init__(self, store: Store, options: TreeOptions, notifier: Notifier, inodes: Inodes) -> None:
+        self.store = store
+        self.options = options
+        self.notifier = notifier
+        self.inodes = inodes
+        self.files = FileTable()
+        self.renderings = Renderings()
+        self.payloads = PayloadCache()
+        self.nodes = NodeCache()
+        self.clock = NameClock()
+        self.started_ns = time.time_ns()
+        self.requests: Counter[str] = Counter()
+        #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
+        self.epoch = 0
+        self.rooms: dict[tuple[str, str], Room] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._origins: dict[int, str] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def writable(self) -> bool:
+        return not (self.options.read_only or self.store.read_only)
+
+    # -- datasets ---------------------------------------------------------------------------------------------------
+
+    def origin(self, name: str) -> str:
+        """The first component of a dataset's paths: its name, and which dataset of that name it is."""
+        ident = self.store.catalog.datasets().get(name)
+        if ident is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        found = self._origins.get(ident)
+        if found is None:
+            try:
+                created = read_json(self.store.layout.dataset(name).dataset_json).get("created_ns", 0)
+            except Damaged:
+                created = 0  # broken, but still to be seen
+            found = self._origins[ident] = f"{name}@{created}"
+        return found
+
+    def has_origin(self, name: str, dataset: Dataset | None) -> bool:
+        """Whether a dataset object is the dataset that now has that name."""
+        return dataset is not None and self.store.catalog.datasets().get(name) == dataset.id
+
+    def room(self, dataset: Dataset, branch: str) -> Room:
+        """The room of a branch: one for as long as the branch lives."""
+        from volfs.tree.room import Room  # rooms are written against this module
+
+        found = self.rooms.get((dataset.name, branch))
+        if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
+            if found is not None:
+                found.close()
+            path = f"{self.origin(dataset.name)}/branches/{branch}"
+            found = self.rooms[dataset.name, branch] = Room(self, dataset, branch, path)
+        return found
+
+    # -- threads ----------------------------------------------------------------------------------------------------
+
+    def lane(self, dataset: str) -> Lane:
+        lane = self._lanes.get(dataset)
+        if lane is None:
+            lane = self._lanes[dataset] = Lane(
+                trio.CapacityLimiter(self.options.threads), trio.CapacityLimiter(_NAMES_THREADS)
+            )
+        return lane
+
+    async def look(self, dataset: str, work: Callable[[], _T]) -> _T:
+        """Run something short that blocks, on a thread for looking around."""
+        return await trio.to_thread.run_sync(work, limiter=self.lane(dataset).names)
+
+    async def fetch(self, dataset: str, work: Callable[[], _T]) -> _T:
+        """Run something long that blocks, on a thread for reading and decoding."""
+        return await trio.to_thread.run_sync(work, limiter=self.lane(dataset).data)
+
+    # -- background -------------------------------------------------------------------------------------------------
+
+    def serve_in(self, nursery: trio.Nursery | None) -> None:
+        """Where background work runs from now on."""
+        self._nursery = nursery
+
+    def start(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Run something that must end even if the request that began it does not wait."""
+        if self._nursery is None:
+            raise VolfsError("the tree does not run: start Tree.run first")
+        self._nursery.start_soon(work)

@@ -1,0 +1,191 @@
+"""A snapshot as a directory: its keys, its images, and what is generated about it.
+
+Decided here: the fixed names of a snapshot, which win over images of the same name (those are reachable under ``zarr/``
+only), and how groups of the hierarchy become directories. What a branch has besides is in :mod:`volfs.tree.branch`;
+what is in a level in :mod:`volfs.tree.levels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
+
+from volfs.errors import NotFound, ReadOnly, VolfsError
+from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.generated import Document, Generated
+from volfs.tree.keys import KeyDir
+from volfs.tree.levels import LevelContents, LevelDir, LevelRef
+from volfs.tree.node import Dir, Node, SmallDir
+from volfs.tree.places import Places, is_plain
+from volfs.tree.shared import Shared
+from volfs.versions.version import Version
+from volfs.views import documents, thumbnail
+
+
+class GroupDir(SmallDir):
+    """A group of the hierarchy that is an image or leads to some: ``labels/``, ``labels/NAME/``."""
+
+    slots: ClassVar[dict[str, int]] = LevelContents.slots
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, group: str) -> None:
+        super().__init__(shared, ino, up, path)
+        self.places = places
+        self.group = group
+        self.absence = FOREVER if places.lasting else SOON
+
+    @property
+    def cold(self) -> bool:
+        return self.places.cold
+
+    def load(self) -> None:
+        self.places.load()
+
+    def names(self) -> Sequence[str]:
+        image = self.places.image(self.group)
+        own: list[str] = []
+        if image is not None:
+            own = self._contents().names() if is_plain(image) else [level.name for level in image.levels]
+        return [*own, *(name for name in self.places.below(self.group) if name not in own)]
+
+    def find(self, name: str) -> Node | None:
+        image = self.places.image(self.group)
+        if image is not None and is_plain(image):
+            return self._contents().find(name)
+        path = f"{self.path}/{name}"
+        if image is not None and image.level(name) is not None:
+            return self._level(path, LevelRef(self.places, self.group, name))
+        if name not in self.places.below(self.group):
+            return None
+        child = f"{self.group}/{name}" if self.group else name
+        inner = self.places.image(child)
+        if inner is not None and is_plain(inner):
+            return self._level(path, LevelRef(self.places, child, inner.levels[0].name))
+        return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, child)
+
+    def attr(self) -> Attr:
+        image = self.places.image(self.group)
+        if image is None and not self.places.below(self.group):
+            raise NotFound(f"{self.group or '/'} holds no image")
+        return self.times_attr(max((level.array.mtime_ns for level in image.levels), default=0) if image else 0)
+
+    def times_attr(self, mtime: int) -> Attr:
+        """Attributes, with at least the time of the snapshot where nothing better is known."""
+        head = self.places.snapshot.head
+        mtime = mtime or (head.time_ns if head is not None else self.shared.started_ns)
+        if self.places.lasting:
+            return self.directory_attr(mtime, FOREVER)
+        room = self.places.room
+        mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
+        return self.directory_attr(mtime, SOON, writable=room is not None and room.writable)
+
+    def refusal(self) -> VolfsError:
+        room = self.places.room
+        return ReadOnly(f"{self.places.snapshot.ref} never changes") if room is None else room.refusal()
+
+    def _level(self, path: str, ref: LevelRef) -> LevelDir:
+        return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref)
+
+    def _contents(self) -> LevelContents:
+        image = self.places.image(self.group)
+        assert image is not None
+        return LevelContents(self, LevelRef(self.places, self.group, image.levels[0].name))
+
+
+class SnapshotDir(GroupDir):
+    """The directory of a version or branch. A subclass adds names of its own to ``slots`` and ``fixed``."""
+
+    slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places) -> None:
+        super().__init__(shared, ino, up, path, places, "")
+
+    def fixed(self) -> Sequence[str]:
+        """The names that are the snapshot's own."""
+        return ["thumbnail.png", "zarr", "files"] if self._pictured() else ["zarr", "files"]
+
+    def names(self) -> Sequence[str]:
+        fixed = self.fixed()
+        return [*fixed, *(name for name in super().names() if name not in self.reserved)]
+
+    #: Names that no image takes, whether they are there now or not.
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"version.json", "thumbnail.png", "zarr", "files", "formats", ".volfs", "README.txt"}
+    )
+
+    def find(self, name: str) -> Node | None:
+        if name not in self.reserved:
+            return super().find(name)
+        if name == "thumbnail.png" and self._pictured():
+            return Generated(self.shared, self.slot_ino(name), self, self._thumbnail())
+        if name in ("zarr", "files"):
+            return self.space(name)
+        return None
+
+    def space(self, name: str) -> Node:
+        """``zarr/`` or ``files/``."""
+        path = f"{self.path}/{name}"
+        return KeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.places.snapshot, name)
+
+    def attr(self) -> Attr:
+        head = self.places.snapshot.head
+        return self.times_attr(head.time_ns if head is not None else 0)
+
+    def _pictured(self) -> bool:
+        return self._pictured_image() is not None
+
+    def _pictured_image(self) -> str | None:
+        """The image that the thumbnail shows: the first one, and rather no label image."""
+        images = [image for image in self.places.images() if self.places.geometry(image.path, image.levels[0].name)[1]]
+        if not images:
+            return None
+        return min(images, key=lambda image: (image.is_label, image.path.count("/"), image.path)).path
+
+    def _thumbnail(self) -> Document:
+        snapshot, places = self.places.snapshot, self.places
+
+        def render() -> bytes:
+            path = self._pictured_image()
+            image = places.image(path) if path is not None else None
+            if image is None:
+                raise NotFound("there is no image to show")
+            pairs = [(places.geometry(image.path, level.name)[1], level) for level in image.levels]
+            return thumbnail.render([(g, level) for g, level in pairs if g is not None], is_label=image.is_label)
+
+        def stamp() -> Hashable:
+            return snapshot.generation()
+
+        head = snapshot.head
+        mtime = head.time_ns if head is not None else self.shared.started_ns
+        pause = 0.0 if places.lasting else 1.0
+        return Document(render, mtime, stamp, lasting=places.lasting, pause=pause, heavy=True)
+
+
+class VersionDir(SnapshotDir):
+    """``versions/vN/``: everything in it may be cached for ever."""
+
+    absence = FOREVER
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, version: Version) -> None:
+        super().__init__(shared, ino, up, path, Places(version, path))
+        self._version = version
+
+    def fixed(self) -> Sequence[str]:
+        return ["version.json", *super().fixed()]
+
+    def find(self, name: str) -> Node | None:
+        if name != "version.json":
+            return super().find(name)
+        info = self._version.info
+        document = Document(self._version_json, info.time_ns, lasting=True)
+        return Generated(self.shared, self.slot_ino(name), self, document)
+
+    def _version_json(self) -> bytes:
+        version = self._version
+        changes = version.dataset.changes(version.info.number)
+        return documents.version_json(
+            version.info,
+            [documents.ChangeFacts(path, put, removed, 0) for path, (put, removed) in sorted(changes.nodes.items())],
+        )
+
+
+__all__ = ["GroupDir", "SnapshotDir", "VersionDir"]

@@ -1,0 +1,245 @@
+"""An open slice of a branch, or an open temporary file beside slices.
+
+Decided here: which bytes it reads and writes. While a stage shows, the stage's. Otherwise the slice's; the first write
+makes a stage of them. A stage that has become the slice is kept until its writers are done: one that goes on writing
+goes on in its own file, not in volfs's rendering of it, unless the voxels have changed otherwise since.
+
+Locks: a stage's bytes change, and are decoded, under its own lock. The kernel is told after the lock is released, since
+to forget an inode it may first write the pages that a program has mapped.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from volfs.errors import BadInput, ReadOnly, VolfsError
+from volfs.tree.attrs import SOON, Attr
+from volfs.tree.handles import Handle
+from volfs.tree.reading import SliceHandle, read_resident
+from volfs.tree.stages import Stage
+from volfs.tree.targets import Target
+from volfs.views.plane import Incomplete
+
+if TYPE_CHECKING:
+    from volfs.tree.room import Room
+
+
+class StageHandle(Handle):
+    """``target`` is the slice, ``stage`` the temporary file: one of the two."""
+
+    def __init__(self, room: Room, ino: int, target: Target | None, stage: Stage | None, *, writable: bool) -> None:
+        super().__init__(ino)
+        self.room: Room = room
+        self.writable = writable
+        self.stage: Stage | None = None
+        self._target = target
+        self._slice: tuple[object, SliceHandle] | None = None
+        self._generation: Hashable = None
+        if stage is not None:
+            self._attach(stage)
+
+    @property
+    def target(self) -> Target | None:
+        """The slice that this is; a temporary file is none, until it is renamed over one."""
+        if self._target is None and self.stage is not None:
+            self._target = self.stage.target
+        return self._target
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        stage = self._showing()
+        if stage is None:
+            return await self._slice_handle().read(offset, size)
+        data = read_resident(stage.fd, size, offset)
+        if data is None:
+            stage.handles += 1  # it must not be closed under the thread
+            try:
+                data = await self.room.look(lambda: stage.read(offset, size))
+            finally:
+                self._let_go(stage)
+        return data
+
+    def _showing(self) -> Stage | None:
+        """The stage whose bytes this file has now."""
+        own = self.stage
+        if own is not None and (own.removed or not own.decoded):
+            return own
+        target = self.target
+        return self.room.stages.visible(target.place) if target is not None else own
+
+    def _slice_handle(self) -> SliceHandle:
+        target = self.target
+        assert target is not None
+        level, layout = target.shown()
+        if self._slice is None or self._slice[0] is not level:
+            room = self.room
+            self._slice = level, SliceHandle(room.shared, self.ino, room.dataset.name, level, layout)
+        handle = self._slice[1]
+        generation = self.room.branch.generation()
+        if generation != self._generation:
+            # Checksums that were noted may be of voxels that have changed.
+            self._generation = generation
+            handle.memo = {}
+        return handle
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def write(self, offset: int, data: bytes) -> int:
+        stage = self._stage_to_write()
+        async with stage.lock:
+            await self._revive(stage)
+            stage.dirty = True
+            return int(await self.room.fetch(lambda: stage.write(offset, data)))
+
+    async def truncate(self, size: int) -> None:
+        stage = self._stage_to_write()
+        async with stage.lock:
+            if stage.decoded and size:
+                target = stage.target
+                if target is not None and target.shown()[1].size == size:
+                    return  # as it is
+                await self._revive(stage)
+            await self.room.look(lambda: stage.truncate(size))
+            stage.dirty = True
+            self._show(stage)
+
+    def _stage_to_write(self) -> Stage:
+        if not self.writable:
+            raise ReadOnly("this file is not open for writing")
+        if self.stage is not None:
+            return self.stage
+        target = self._target
+        assert target is not None
+        stages = self.room.stages
+        stage = stages.get(target.place)
+        if stage is None:
+            stage = stages.open(target.place, target.shown()[1].size)
+            stage.target = target
+            stage.decoded = True  # until it has the slice's bytes, the slice shows
+        self._attach(stage)
+        return stage
+
+    async def _revive(self, stage: Stage) -> None:
+        """Let a stage show again that has become the slice, or has nothing of it yet. With its lock held."""
+        if not stage.decoded or stage.removed:
+            return
+        target = stage.target
+        assert target is not None
+
+        def refill() -> None:
+            if stage.stamp is None or target.stamp() != stage.stamp:
+                stage.fill(target.pieces())
+
+        await self.room.fetch(refill)
+        self._show(stage)
+
+    def _show(self, stage: Stage) -> None:
+        if stage.decoded:
+            stage.decoded = False
+            self.room.stages.changes += 1
+
+    # -- done writing -----------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        if self.stage is not None and self.writable:
+            await decode(self.room, self.stage)
+
+    async def fsync(self) -> None:
+        stage = self.stage
+        if stage is None or not self.writable:
+            return
+        await decode(self.room, stage)
+        target = stage.target
+        if stage.decoded and target is not None:
+            await self.room.look(target.sync)
+        else:
+            await self.room.look(stage.sync)
+
+    async def release(self) -> None:
+        stage, self.stage = self.stage, None
+        if stage is None:
+            return
+        try:
+            if self.writable:
+                await decode(self.room, stage)
+        finally:
+            self._let_go(stage)
+
+    def _attach(self, stage: Stage) -> None:
+        self.stage = stage
+        stage.handles += 1
+
+    def _let_go(self, stage: Stage) -> None:
+        stage.handles -= 1
+        if stage.handles == 0:
+            stage.idle_since = time.monotonic()
+            if stage.decoded or stage.removed:
+                self.room.stages.drop(stage)
+
+    # -- what it shows ----------------------------------------------------------------------------------------------
+
+    def stamp(self) -> Hashable:
+        stage = self._showing()
+        if stage is not None:
+            found = stage.stat()
+            return "staged", id(stage), found.st_mtime_ns, found.st_size
+        assert self.target is not None
+        return self.target.stamp()
+
+    def quick_stamp(self) -> Hashable:
+        return None if self._showing() is not None else (self.room.branch.generation(), self.room.stages.changes)
+
+    def orphan_attr(self) -> Attr | None:
+        stage = self.stage
+        if stage is None or not stage.removed:
+            return None
+        found, options = stage.stat(), self.room.shared.options
+        return Attr(
+            self.ino,
+            stat.S_IFREG | 0o644,
+            found.st_size,
+            found.st_mtime_ns,
+            nlink=0,
+            uid=options.uid,
+            gid=options.gid,
+            attr_timeout=SOON,
+        )
+
+
+async def decode(room: Room, stage: Stage) -> None:
+    """Try to make a changed stage the slice it stands for, and have the kernel forget what showed before.
+
+    An incomplete or empty one is no error. Raises BadInput for one that never can be the slice, and whatever keeps its
+    voxels from being stored: then the next attempt may succeed.
+    """
+    target = stage.target
+    if target is None or not stage.dirty or stage.removed:
+        return
+    async with stage.lock:
+        if not stage.dirty or stage.removed:
+            return
+        stage.dirty = False
+        if not stage.size:
+            stage.reason = "it is empty"
+            return
+        try:
+            stage.stamp = await room.fetch(lambda: target.take(stage.whole()))
+        except Incomplete as error:
+            stage.reason = str(error)
+            return
+        except BadInput as error:
+            stage.reason = str(error)
+            raise
+        except (VolfsError, OSError) as error:
+            stage.reason = str(error)
+            stage.dirty = True
+            raise
+        stage.decoded = True
+        room.stages.changes += 1
+    if not stage.handles:
+        room.stages.drop(stage)
+    await room.told(wait=True, also=room.names_of(target.ino))

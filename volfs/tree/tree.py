@@ -1,0 +1,314 @@
+"""The directory tree of a mounted store: what every request does, whatever it is about.
+
+Decided here: from inode to node and back, which requests wait for what, and the order of the steps of opening a file.
+What is where is decided by the nodes (``root``, ``dataset``, ``refs``, ``snapshot``, ``levels``, ``planes``, ``keys``,
+``branch…``, ``edits``, ``control``); how often things happen by themselves in :mod:`volfs.tree.housekeeping`; the
+contract with a protocol adapter is :mod:`volfs.tree.api`. No kernel and no mount are needed to use this.
+
+One trio thread runs all of this. Between two awaits nothing else happens, so looking is consistent as long as it does
+not await; nodes say when they must be loaded in a thread first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import trio
+
+from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
+from volfs.tree.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
+from volfs.tree.attrs import Attr, SetAttr, missing
+from volfs.tree.handles import Handle
+from volfs.tree.housekeeping import Housekeeping
+from volfs.tree.inodes import Inodes
+from volfs.tree.node import Dir, Link, Node
+from volfs.tree.root import RootDir
+from volfs.tree.shared import Shared
+from volfs.versions.store import Store
+
+_NAME_MAX = 255
+
+
+class Tree:
+    """Implements :class:`volfs.tree.api.TreeApi`."""
+
+    def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
+        self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store))
+        self._root = RootDir(self._shared, ROOT_INO)
+        self._housekeeping = Housekeeping(self._shared, self._at)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Background work until :meth:`close`."""
+        await self._housekeeping.run(task_status)
+
+    async def close(self) -> None:
+        """Finish what is open and staged, and give the branches back. Idempotent."""
+        for fh in self._shared.files.numbers():
+            with suppress(VolfsError, OSError):
+                await self.release(fh)
+        await self._housekeeping.close()
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> Attr:
+        self._shared.requests["lookup"] += 1
+        if name == b".":
+            attr = await self.getattr(parent)
+            return attr._replace(ino=parent)
+        node = await self._node(parent)
+        if name == b"..":
+            above = node.up or node
+            await self._ready(above)
+            return above.attr()
+        directory = self._directory(node)
+        await self._ready(directory)
+        found = self._find(directory, name)
+        if found is None:
+            return missing(directory.absence)
+        try:
+            await self._ready(found)
+            attr = found.attr()
+        except NotFound:
+            return missing(directory.absence)
+        self._keep(found)
+        return attr
+
+    async def getattr(self, ino: int) -> Attr:
+        orphan = self._shared.inodes.orphans.get(ino)
+        if orphan is not None and (attr := orphan.orphan_attr()) is not None:
+            return attr
+        node = await self._node(ino)
+        await self._ready(node)
+        return node.attr()
+
+    async def readdir(self, ino: int, cookie: int) -> Iterator[DirEntry]:
+        self._shared.requests["readdir"] += 1
+        directory = self._directory(await self._node(ino))
+        await self._ready(directory)
+        if directory.listing_cold(cookie):
+            await self._shared.fetch(directory.dataset, directory.load_listing)
+        return directory.entries(cookie)
+
+    async def readlink(self, ino: int) -> bytes:
+        node = await self._node(ino)
+        if not isinstance(node, Link):
+            raise WrongKind("this is no symbolic link", errno=errno.EINVAL)
+        return node.target
+
+    async def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
+        self._shared.inodes.forget(inodes)
+
+    # -- changing names ---------------------------------------------------------------------------------------------
+
+    async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
+        return await (await self._writable(parent, name)).mkdir(os.fsdecode(name), mode)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await (await self._writable(parent, name)).rmdir(os.fsdecode(name))
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await (await self._writable(parent, name)).unlink(os.fsdecode(name))
+
+    async def symlink(self, parent: int, name: bytes, target: bytes) -> Attr:
+        node = await (await self._writable(parent, name)).symlink(os.fsdecode(name), os.fsdecode(target))
+        return node.attr()
+
+    async def link(self, ino: int, new_parent: int, new_name: bytes) -> Attr:
+        directory, node = await self._writable(new_parent, new_name), await self._node(ino)
+        return (await directory.link(node, os.fsdecode(new_name))).attr()
+
+    async def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+        directory, to = await self._writable(old_parent, old_name), await self._writable(new_parent, new_name)
+        await directory.rename(os.fsdecode(old_name), to, os.fsdecode(new_name), flags)
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int = 0) -> Attr:
+        directory = await self._writable(parent, name)
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise NotAllowed("only regular files can be made here")
+        node = await directory.make(os.fsdecode(name), mode)
+        await self._ready(node)
+        return node.attr()
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[OpenFile, Attr]:
+        directory = await self._writable(parent, name)
+        node, handle = await directory.create(os.fsdecode(name), mode, flags)
+        opened = await self._register(node.ino, handle)
+        await self._ready(node)
+        return opened, node.attr()
+
+    async def open(self, ino: int, flags: int) -> OpenFile:
+        self._shared.requests["open"] += 1
+        node = await self._node(ino)
+        if node.cold and not isinstance(node, Dir):
+            await node.prepare()
+        return await self._register(ino, await node.open(flags))
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
+        self._shared.requests["read"] += 1
+        return await self._shared.files.get(fh).read(offset, size)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        self._shared.requests["write"] += 1
+        return await self._shared.files.get(fh).write(offset, data)
+
+    async def flush(self, fh: int) -> None:
+        await self._shared.files.get(fh).flush()
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._shared.files.get(fh).fsync()
+
+    async def fsyncdir(self, ino: int, datasync: bool) -> None:
+        await self._directory(await self._node(ino)).sync()
+
+    async def release(self, fh: int) -> None:
+        handle = self._shared.files.get(fh)
+        try:
+            await handle.release()
+        finally:
+            self._shared.files.remove(fh)
+            if self._shared.inodes.orphans.get(handle.ino) is handle:
+                del self._shared.inodes.orphans[handle.ino]
+
+    async def setattr(self, ino: int, changes: SetAttr, fh: int | None = None) -> Attr:
+        handle = self._shared.files.get(fh) if fh is not None else None
+        if handle is not None and changes.size is not None:
+            await handle.truncate(changes.size)
+            changes = SetAttr(None, changes.mode, changes.uid, changes.gid, changes.atime_ns, changes.mtime_ns)
+        if handle is None or handle.orphan_attr() is None:
+            node = await self._node(ino)
+            await self._ready(node)
+            await node.change(changes, handle)
+        return await self.getattr(ino)
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    async def statfs(self) -> os.statvfs_result:
+        path = self._shared.store.path
+        return await self._shared.look("", lambda: os.statvfs(path))
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+    async def listxattr(self, ino: int) -> Sequence[bytes]:
+        return ()
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+    # -- from inode to node -----------------------------------------------------------------------------------------
+
+    async def _node(self, ino: int) -> Node:
+        """The node of any inode ever handed out. NotFound if what it stood for is gone."""
+        shared = self._shared
+        ino = shared.inodes.actual(ino)
+        if ino == ROOT_INO:
+            return self._root
+        kept = shared.nodes.get(ino, shared.epoch)
+        if kept is not None:
+            return kept
+        node = await self._resolve(ino)
+        if node is None or node.ino != ino:
+            raise NotFound(f"inode {ino} is not there any more")
+        self._keep(node)
+        return node
+
+    async def _resolve(self, ino: int) -> Node | None:
+        inodes = self._shared.inodes
+        if inodes.is_allocated(ino):
+            where = inodes.where(ino)
+            if where is None:
+                return None
+            parent = self._directory(await self._node(where[0]))
+            await self._ready(parent)
+            return parent.allocated(where[1], ino)
+        if ino <= 0:
+            return None
+        directory_ino, ordinal = inodes.split(ino)
+        if ordinal:
+            directory = self._directory(await self._node(directory_ino))
+            await self._ready(directory)
+            return directory.numbered(ordinal)
+        path = inodes.path(ino)
+        return None if not path else await self._at(path)
+
+    async def _at(self, path: str) -> Node | None:
+        """The node at a path as inodes are derived from."""
+        node: Node = self._root
+        for depth, part in enumerate(path.split("/")):
+            if not isinstance(node, Dir):
+                return None
+            await self._ready(node)
+            found = node.find(part.partition("@")[0] if depth == 0 else part)
+            if found is None:
+                return None
+            kept = self._shared.nodes.get(found.ino, self._shared.epoch)
+            node = kept if kept is not None else found
+            self._keep(node)
+        return node
+
+    def _find(self, directory: Dir, name: bytes) -> Node | None:
+        if len(name) > _NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        found = directory.find(os.fsdecode(name))
+        if isinstance(found, Dir):
+            return self._shared.nodes.get(found.ino, self._shared.epoch) or found
+        return found
+
+    def _keep(self, node: Node) -> None:
+        if isinstance(node, Dir):
+            self._shared.nodes.put(node)
+
+    @staticmethod
+    def _directory(node: Node) -> Dir:
+        if not isinstance(node, Dir):
+            raise WrongKind("this is no directory")
+        return node
+
+    @staticmethod
+    async def _ready(node: Node) -> None:
+        """Have the node know what it needs to answer, and no name of its branch half changed."""
+        room = node.room
+        if room is not None:
+            await room.settled()
+        if node.cold:
+            await node.prepare()
+
+    async def _writable(self, parent: int, name: bytes) -> Dir:
+        """A directory in which a name is about to change."""
+        self._shared.requests["change"] += 1
+        directory = self._directory(await self._node(parent))
+        if len(name) > _NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        await self._ready(directory)
+        return directory
+
+    async def _register(self, ino: int, handle: Handle) -> OpenFile:
+        """Enter an open file into the table, with the answer whether the kernel's pages of it are still right."""
+        handle.ino = ino
+        files = self._shared.files
+        quick, last = handle.quick_stamp(), files.last_stamp(ino)
+        if last is not None and quick is not None and last[0] == quick:
+            stamp = last[1]
+        elif handle.room is not None:
+            stamp = await self._shared.look(handle.room.dataset.name, handle.stamp)
+        else:
+            stamp = handle.stamp()
+        handle.shown = stamp
+        if stamp is None:
+            return files.add(handle, keep_cache=True)
+        files.note_stamp(ino, quick, stamp)
+        return files.add(handle, keep_cache=last is not None and last[1] == stamp)
+
+
+__all__ = ["Tree"]
