@@ -102,6 +102,10 @@ class BlockSource(ABC):
         """The same if memory has it: no I/O."""
 
     @abstractmethod
+    def entry(self, key: Index) -> Any:
+        """The entry of one key, None if nothing is stored there. May do I/O."""
+
+    @abstractmethod
     def ref(self, coords: Index, entries: Entries) -> BlockRef | None:
         """The block at these block coordinates, None if it is not stored and so all fill value. No I/O."""
 
@@ -161,6 +165,9 @@ class StoredBlocks(BlockSource):
 
     def peek(self, blocks: Box) -> Entries | None:
         return self._map.peek(self.keys_of(blocks))
+
+    def entry(self, key: Index) -> Any:
+        return self._map.find(Box(key, tuple(i + 1 for i in key))).get(key)
 
     def ref(self, coords: Index, entries: Entries) -> BlockRef | None:
         if self._inner is None:

@@ -145,10 +145,8 @@ class DerivedBlocks(BlockSource):
             return _DerivedRef(self, coords, entry)
         return self.stored.ref(coords, entries)
 
-    def recipe(self, key: Index) -> Recipe | None:
-        """How the key is made, or None if it is as stored. May do I/O."""
-        entry = self._map.find(Box(key, tuple(i + 1 for i in key))).get(key)
-        return entry if isinstance(entry, Recipe) else None
+    def entry(self, key: Index) -> Any:
+        return self._map.find(Box(key, tuple(i + 1 for i in key))).get(key)
 
     def compute(self, box: Box, recipe: Recipe) -> npt.NDArray[Any]:
         """A box within one dirty key. Raises what reading the level above raises."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from volfs.model.box import Box, Index
 from volfs.versions.keys import json_key, node_key
-from volfs.versions.snapshot import Snapshot
+from volfs.versions.snapshot import Snapshot, StoredPayload
 from volfs.volume.context import context_of
 from volfs.volume.derived import DerivedBlocks, Recipe
 from volfs.volume.downsample import downsample, method_for
@@ -34,16 +34,16 @@ _ROUND = 64
 def derived_payload(level: Level, coords: Index) -> bytes | None:
     """The bytes that the key at chunk coordinates `coords` of a level must show; None if there must be no such key.
 
-    Only for keys in `level.derived_keys()`: all others are as stored (LookupError). Computed once per state, then
-    cached. Raises Damaged or Held if what it is computed from does not load.
+    For a key in `level.derived_keys()` they are computed, once per state, then cached; for any other they are the
+    stored ones. Raises Damaged or Held if they, or what they are computed from, do not load.
     """
 
     def look_and_read() -> bytes | None:
-        source = level.source
-        recipe = source.recipe(coords) if isinstance(source, DerivedBlocks) else None
-        if recipe is None:
-            raise LookupError(f"{level!r}: chunk {coords} is as it is stored")
-        return _payload(level, coords, recipe)
+        entry = level.source.entry(coords)
+        if isinstance(entry, Recipe):
+            return _payload(level, coords, entry)
+        payload: StoredPayload | None = entry
+        return None if payload is None else payload.read()
 
     return retrying(look_and_read)
 
@@ -83,8 +83,8 @@ def settle(snapshot: Snapshot, put: Callable[[str, bytes | None], None]) -> int:
 
 
 def _recipes(level: Level, source: DerivedBlocks) -> list[tuple[Index, Recipe]]:
-    found = ((coords, source.recipe(coords)) for coords in sorted(level.derived_keys()))
-    return [(coords, recipe) for coords, recipe in found if recipe is not None]
+    found = ((coords, source.entry(coords)) for coords in sorted(level.derived_keys()))
+    return [(coords, entry) for coords, entry in found if isinstance(entry, Recipe)]
 
 
 def _computed(level: Level, recipes: list[tuple[Index, Recipe]]) -> list[tuple[Index, bytes | None]]:
