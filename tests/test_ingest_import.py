@@ -116,6 +116,20 @@ def test_a_chunk_of_nothing_is_not_stored(store: Store) -> None:
     equal_at_all_levels(store, "d", "", data)
 
 
+def test_the_fill_value_of_a_zarr_source_is_kept(store: Store, tmp_path: Path) -> None:
+    for name, dtype, fill in (("a", "u2", 7), ("b", "f4", np.nan)):
+        array = zarr.create_array(
+            tmp_path / f"{name}.zarr", shape=(60, 70, 80), chunks=(30, 30, 30), dtype=dtype, fill_value=fill
+        )
+        array[:30, :30] = 3
+        with open_source([tmp_path / f"{name}.zarr"]) as source:
+            import_source(store, name, "", source, ImportOptions(chunks=(30,), levels=2))
+        equal_at_all_levels(store, name, "", np.asarray(array[...]))
+        found: Any = judged(store, name)["s0"]
+        np.testing.assert_equal(found.fill_value, fill)
+        assert store[name].changes(1).nodes["zarr/s0"] == (3 + 1, 0)
+
+
 def test_label_images_join_their_image(store: Store) -> None:
     data = volume((30, 200, 300), "u1")
     labels = (data // 50).astype("u4")

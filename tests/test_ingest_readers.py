@@ -266,6 +266,32 @@ def test_ome_tiff_in_any_order_of_dimensions(tmp_path: Path, axes: str, compress
     holds(source, data.transpose([axes.index(a) for a in wanted]), "".join(wanted).lower())
 
 
+def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
+    data = volume((3, 20, 30), "u2")
+    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{n}" for n in range(3)]
+    planes = "".join(
+        f'<TiffData FirstZ="{n}" IFD="0" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{name}</UUID></TiffData>'
+        for n, name in enumerate(ids)
+    )
+    for n, name in enumerate(ids):
+        text = (
+            f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{name}">'
+            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="30" SizeY="20" '
+            f'SizeZ="3" SizeC="1" SizeT="1" PhysicalSizeX="2">{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / f"z{n}.ome.tif", data[n], description=text, metadata=None)
+    source = open_source([tmp_path / "z0.ome.tif"])
+    assert source.description.scale[-1] == 2
+    holds(source, data, "zyx")
+    source = open_source([tmp_path / "z0.ome.tif"])
+    before = source.fingerprint()
+    tifffile.imwrite(tmp_path / "z2.ome.tif", data[0, :5])
+    with pytest.raises(BadInput, match=r"z2\.ome\.tif changed"):
+        check_unchanged(before, source.fingerprint())
+    with pytest.raises(BadInput, match=r"z2\.ome\.tif"):
+        source.read(Box.whole((3, 20, 30)))
+
+
 def test_tiled_pyramidal_and_planar_tiff(tmp_path: Path) -> None:
     data = volume((5, 64, 80), "u1")
     tifffile.imwrite(tmp_path / "tiled.tif", data, tile=(16, 32), compression="zlib", photometric="minisblack")

@@ -5,6 +5,7 @@ What a file looks like, byte for byte, is decided here, from metadata alone; whe
 stands in (``volfs.tree``).
 
 ``layout``     the algebra of extents: exact size, reading of any range, writing in place; once, for all formats
+``framing``    zlib streams and checksums in that algebra
 ``plane``      what one slice shows: which box, which way up, pixel size
 ``slices``     names, orientation and formats of slice files; the one door for the tree
 ``png`` ``tiff`` ``npy``   one format each: metadata to extents, and a whole written file back to voxels

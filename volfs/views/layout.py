@@ -8,13 +8,17 @@ something, take bytes back. A format module composes extents and has no read pat
 ``Voxels``         a box of voxels in a stated axis order, byte order and dtype, whole bytes or one bit each
 ``Chain``          extents one after the other
 ``Part``           a range of another extent (one IDAT of a longer stream)
+
+and from :mod:`volfs.views.framing`
+
 ``Rows``           each row of an extent preceded by one zero byte (the filter byte of PNG)
 ``StoredDeflate``  an extent as a zlib stream of stored blocks, its Adler-32 at the end
 ``Summed``         an extent followed by the CRC-32 of its bytes
 
 The cost of a read follows its range. A checksum needs every byte that it covers; to pay for that once, and not at all
 when a file is read from front to back, callers may keep a ``memo`` (a plain dict) beside the layout and pass it to
-every read: checksums note in it how far they have come. A memo is valid as long as the voxels do not change.
+every read: checksums note in it how far they have come. A memo is valid as long as the voxels do not change: start a
+new one when they have.
 
 Not decided here: which extents make up a format, where voxels come from, and any caching of voxels.
 """
@@ -22,7 +26,6 @@ Not decided here: which extents make up a format, where voxels come from, and an
 from __future__ import annotations
 
 import math
-import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -38,13 +41,8 @@ from volfs.model.box import Box, Index
 Memo = dict[str, tuple[int, int]]
 """How far each checksum of a layout has come: name to (bytes covered, value so far)."""
 
-_STEP = 4 << 20
-"""Bytes read at a time when a checksum has to read what it covers."""
-
 _SLACK = 64 << 10
 """A read may fetch this many bytes beyond its range (or as many as the range has) to need one box instead of three."""
-
-_DEFLATE_BLOCK = 65535
 
 
 class VoxelSource(Protocol):
@@ -268,155 +266,6 @@ class Part(Extent):
 
     def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
         self.inner.fill(source, self.start + offset, out, memo)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows(Extent):
-    """Every ``row`` bytes of ``inner`` preceded by one zero byte."""
-
-    inner: Extent
-    row: int
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", self.inner.size // self.row * (self.row + 1))
-
-    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
-        period = self.row + 1
-        first, last = offset // period, -(-(offset + len(out)) // period)
-        if last - first <= 2:  # rows may be long: touch only what was asked for
-            done = 0
-            while done < len(out):
-                row, at = divmod(offset + done, period)
-                if at == 0:
-                    out[done] = 0
-                    done += 1
-                    continue
-                length = min(period - at, len(out) - done)
-                self.inner.fill(source, row * self.row + at - 1, out[done : done + length], memo)
-                done += length
-            return
-        low = first * self.row + max(0, offset - first * period - 1)
-        high = (last - 1) * self.row + max(0, offset + len(out) - (last - 1) * period - 1)
-        rows = np.zeros((last - first) * self.row, np.uint8)
-        begin = low - first * self.row
-        self.inner.fill(source, low, rows.data[begin : begin + high - low], memo)
-        framed = np.zeros((last - first, period), np.uint8)
-        framed[:, 1:] = rows.reshape(-1, self.row)
-        begin = offset - first * period
-        out[:] = framed.reshape(-1).data[begin : begin + len(out)]
-
-
-class _Running:
-    """A checksum over the bytes of an extent that may be seen in any order, and are rarely seen twice."""
-
-    __slots__ = ("_inner", "_name", "_step")
-
-    def __init__(self, name: str, inner: Extent) -> None:
-        self._name = name
-        self._inner = inner
-        self._step = zlib.adler32 if name.startswith("adler32") else zlib.crc32
-
-    def _progress(self, memo: Memo) -> tuple[int, int]:
-        return memo.get(self._name) or (0, self._step(b""))
-
-    def saw(self, offset: int, data: memoryview, memo: Memo) -> None:
-        """Note bytes of the inner extent that went by."""
-        covered, value = self._progress(memo)
-        if offset <= covered < offset + len(data):
-            memo[self._name] = (offset + len(data), self._step(data[covered - offset :], value))
-
-    def value(self, source: VoxelSource, memo: Memo) -> bytes:
-        """The checksum of the whole inner extent, big-endian; reads what has not been seen yet."""
-        covered, value = self._progress(memo)
-        while covered < self._inner.size:
-            piece = bytearray(min(_STEP, self._inner.size - covered))
-            self._inner.fill(source, covered, memoryview(piece), memo)
-            value = self._step(piece, value)
-            covered += len(piece)
-            memo[self._name] = (covered, value)
-        return value.to_bytes(4, "big")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredDeflate(Extent):
-    """``inner`` as a zlib stream (RFC 1950) of stored deflate blocks (RFC 1951, 3.2.4)."""
-
-    inner: Extent
-    _sum: _Running = field(init=False, repr=False)
-    _blocks: int = field(init=False, repr=False)
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        blocks = max(1, -(-self.inner.size // _DEFLATE_BLOCK))
-        object.__setattr__(self, "_sum", _Running("adler32", self.inner))
-        object.__setattr__(self, "_blocks", blocks)
-        object.__setattr__(self, "size", 2 + 5 * blocks + self.inner.size + 4)
-
-    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
-        period = _DEFLATE_BLOCK + 5
-        end = offset + len(out)
-        body_end = self.size - 4
-        # Positions in the body (without the two bytes of header) and in the inner extent.
-        low, high = max(0, offset - 2), max(0, min(end, body_end) - 2)
-        first, last = self._inner_position(low), self._inner_position(high)
-        inner = memoryview(bytearray(last - first))
-        if inner:
-            self.inner.fill(source, first, inner, memo)
-            self._sum.saw(first, inner, memo)
-        if offset < 2:
-            head = b"\x78\x01"[offset:end]
-            out[: len(head)] = head
-        at = low
-        while at < high:
-            block, within = divmod(at, period)
-            to = at + 2 - offset
-            if within < 5:
-                piece = self._block_header(block)[within : within + high - at]
-                out[to : to + len(piece)] = piece
-                at += len(piece)
-            else:
-                length = min(period - within, high - at)
-                start = self._inner_position(at) - first
-                out[to : to + length] = inner[start : start + length]
-                at += length
-        if end > body_end:
-            begin = max(offset, body_end)
-            out[begin - offset :] = self._sum.value(source, memo)[begin - body_end : end - body_end]
-
-    def _inner_position(self, body: int) -> int:
-        """How many inner bytes come before position ``body``."""
-        block, within = divmod(body, _DEFLATE_BLOCK + 5)
-        return min(self.inner.size, block * _DEFLATE_BLOCK + max(0, within - 5))
-
-    def _block_header(self, block: int) -> bytes:
-        final = block == self._blocks - 1
-        length = self.inner.size - block * _DEFLATE_BLOCK if final else _DEFLATE_BLOCK
-        return bytes([final]) + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Summed(Extent):
-    """``inner`` followed by its CRC-32 (ISO 3309), big-endian. ``name`` tells it from others of the same layout."""
-
-    inner: Extent
-    name: str
-    _sum: _Running = field(init=False, repr=False)
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_sum", _Running(f"crc32 {self.name}", self.inner))
-        object.__setattr__(self, "size", self.inner.size + 4)
-
-    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
-        end, covered = offset + len(out), self.inner.size
-        if offset < covered:
-            data = out[: covered - offset]
-            self.inner.fill(source, offset, data, memo)
-            self._sum.saw(offset, data, memo)
-        if end > covered:
-            begin = max(offset, covered)
-            out[begin - offset :] = self._sum.value(source, memo)[begin - covered : end - covered]
 
 
 class Layout:

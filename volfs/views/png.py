@@ -21,7 +21,8 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from volfs.errors import BadInput
-from volfs.views.layout import Chain, Extent, Layout, Literal, Part, Rows, StoredDeflate, Summed, Voxels
+from volfs.views.framing import Rows, StoredDeflate, Summed
+from volfs.views.layout import Chain, Extent, Layout, Literal, Part, Voxels
 from volfs.views.plane import Incomplete, PlaneSpec, describe
 from volfs.views.unfilter import unfilter
 

@@ -133,7 +133,7 @@ class _Page:
         ):
             raise BadInput(f"expected {plane.describe()}, got {describe(self.shape, self.dtype)}")
         if self.pages > 1:
-            raise BadInput(f"expected one picture, got a TIFF of several pages")
+            raise BadInput("expected one picture, got a TIFF of several pages")
         if self.photometric not in ((0, 1) if self.dtype.kind == "b" else (1, 2, 3)):
             raise BadInput(f"the TIFF is neither gray nor RGB (its photometric interpretation is {self.photometric})")
         name = _COMPRESSIONS.get(self.compression)

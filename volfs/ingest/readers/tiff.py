@@ -112,7 +112,8 @@ class _Tiff(Source):
         return out
 
     def fingerprint(self) -> Fingerprint:
-        return files_fingerprint([self._path])
+        others = {Path(page.parent.filehandle.path) for page in self._pages if page is not None}
+        return files_fingerprint([self._path, *sorted(others)])
 
     def close(self) -> None:
         self._file.close()
@@ -122,12 +123,17 @@ class _Tiff(Source):
     def _page(self, number: int) -> np.ndarray:
         page = self._pages[number]
         assert page is not None
+        path = Path(page.parent.filehandle.path)
         try:
-            voxels = pictures.page_voxels(page, self._lock)
+            if page.parent is self._file:
+                voxels = pictures.page_voxels(page, self._lock)
+            else:  # an OME-TIFF over several files, of which tifffile keeps only the first open
+                with tifffile.TiffFile(path) as other:
+                    voxels = pictures.page_voxels(other.pages[page.index])
         except Exception as error:
-            raise unreadable(f"{self._path} (page {number + 1})", error) from error
+            raise unreadable(f"{path} (page {page.index + 1})", error) from error
         if voxels.size != math.prod(self._page_shape):
-            raise unreadable(f"{self._path} (page {number + 1})", "its size differs from the first page's")
+            raise unreadable(f"{path} (page {page.index + 1})", "its size differs from the first page's")
         return voxels.reshape(self._page_shape)
 
 
