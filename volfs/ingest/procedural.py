@@ -122,4 +122,5 @@ def _smooth_noise(shape: tuple[int, int, int], period: float, rng: np.random.Gen
         low = at.astype(np.int32)
         weight = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
         nodes = np.take(nodes, low, axis) * (1 - weight) + np.take(nodes, low + 1, axis) * weight
-    return (nodes / nodes.std()).astype(np.float32)
+    scaled: NDArray[np.float32] = (nodes / nodes.std()).astype(np.float32)
+    return scaled
