@@ -24,8 +24,6 @@ _STATS_SECONDS = 1.0
 class RootDir(SmallDir):
     """``README.txt``, ``.volfs`` and the datasets."""
 
-    slots = {"README.txt": 1}  # noqa: RUF012
-
     def __init__(self, shared: Shared, ino: int) -> None:
         super().__init__(shared, ino, None, "")
 
@@ -35,7 +33,8 @@ class RootDir(SmallDir):
     def find(self, name: str) -> Node | None:
         shared = self.shared
         if name == "README.txt":
-            return Generated(shared, self.slot_ino(name), self, self._readme())
+            # The root is inode 1, which has no ordinals: its one file is numbered as a directory would be.
+            return Generated(shared, shared.inodes.directory(name), self, self._readme())
         if name == ".volfs":
             return DaemonDir(shared, shared.inodes.directory(name), self, name)
         if name not in shared.store.catalog.datasets():
