@@ -272,6 +272,15 @@ class TestFsck:
         volfs(own, "fsck", "--rebuild-catalog")
         assert answer(own, "log", "small") == expected
 
+    def test_a_catalog_that_is_garbage_is_set_aside_and_made_anew(self, own: Path) -> None:
+        expected = answer(own, "log", "small")
+        for path in own.glob("catalog.sqlite-*"):
+            path.unlink()
+        (own / "catalog.sqlite").write_bytes(bytes(range(256)) * 64)
+        assert "--rebuild-catalog" in refused(own, "ls")
+        assert "set aside" in volfs(own, "fsck", "--rebuild-catalog").stderr
+        assert answer(own, "log", "small") == expected
+
 
 class TestDemo:
     def test_it_makes_three_versions_a_tag_a_branch_and_a_label_image(self, tmp_path: Path) -> None:

@@ -48,7 +48,14 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
     """
     from volfs.versions.fsck import fsck as check
 
-    with frame.open() as store, progress("checking", show=not as_json) as tell:
+    if rebuild_catalog:
+        from volfs.storage.layout import StoreLayout
+        from volfs.versions.recover import set_aside_damaged
+
+        aside = set_aside_damaged(frame.catalog or StoreLayout(frame.store_path()).catalog)
+        if aside is not None:
+            click.echo(f"volfs: the catalog was damaged; it is set aside as {aside}", err=True)
+    with frame.open() as store, progress("checking", in_bytes=True, show=not as_json) as tell:
         report = check(store, datasets=datasets or None, rebuild_catalog=rebuild_catalog, progress=tell)
     if as_json:
         say_json(asdict(report))

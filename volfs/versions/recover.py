@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from volfs.catalog import Catalog
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
 from volfs.versions.publish import TRASH, delete_tree, is_untouched, published, remove_dead_partials, settle
@@ -102,6 +105,26 @@ def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
         dataset = store[name]
         with dataset.locked():
             catch_up(dataset, progress)
+
+
+def set_aside_damaged(path: Path) -> Path | None:
+    """Move a catalog that SQLite cannot read out of the way, with its log; where to, or None if there was no need.
+
+    Opening the store for writing then makes it anew: all but the inodes of names in branches is the same again.
+    """
+    try:
+        with Catalog.open(path, read_only=True) as catalog:
+            if not catalog.check():
+                return None
+    except NotFound:
+        return None
+    except Damaged:
+        pass
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in ("-shm", "-wal", ""):
+        with suppress(FileNotFoundError):
+            replace_durably(Path(f"{path}{suffix}"), Path(f"{aside}{suffix}"))
+    return aside
 
 
 def _sweep(store: Store) -> None:
