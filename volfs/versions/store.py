@@ -166,6 +166,11 @@ class Store:
     def __repr__(self) -> str:
         return f"<volfs store {os.fspath(self.path)!r}>"
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return not self._open
+
     # -- datasets -----------------------------------------------------------------------------------------------
 
     def datasets(self) -> list[str]:

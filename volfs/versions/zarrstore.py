@@ -227,6 +227,6 @@ def _reopen(path: str, dataset: str, ref: str, catalog: str, read_only: bool) ->
     from volfs.versions.store import open_store  # store, dataset and snapshots are written against each other
 
     store = _open_stores.get(path)
-    if store is None:
+    if store is None or store.closed:
         store = _open_stores[path] = open_store(path, catalog=catalog)
     return ZarrStore(store[dataset][ref], read_only=read_only)
