@@ -37,19 +37,29 @@ class Step:
 class _Reader:
     """One reader's place: the last box, all it has read at that position, and the axis and direction it moves in."""
 
-    __slots__ = ("ahead", "axis", "box", "direction", "plane", "run")
+    __slots__ = ("ahead", "axis", "box", "direction", "here", "plane", "run")
 
     def __init__(self, box: Box) -> None:
         self.box = self.plane = box
         self.axis = -1
         self.direction = 0
         self.run = 0
+        # What was guessed for the next slab, and for the one that the reader is in.
         self.ahead: Ahead | None = None
+        self.here: Ahead | None = None
+
+    def guess(self, slab: Box) -> Ahead:
+        """The reader is in the slab guessed last and wants this one next: it has no use for earlier ones."""
+        if self.here is not None:
+            self.here.cancelled.set()
+        self.here, self.ahead = self.ahead, Ahead(slab)
+        return self.ahead
 
     def cancel(self) -> None:
-        if self.ahead is not None:
-            self.ahead.cancelled.set()
-            self.ahead = None
+        for guessed in (self.here, self.ahead):
+            if guessed is not None:
+                guessed.cancelled.set()
+        self.here = self.ahead = None
 
 
 class Travel:
@@ -123,8 +133,7 @@ class Travel:
             return None
         if not self._fits(slab.size):
             return None
-        reader.ahead = Ahead(slab)
-        return reader.ahead
+        return reader.guess(slab)
 
 
 def _with(index: Index, axis: int, value: int) -> Index:
