@@ -31,6 +31,8 @@ from volfs.model.graph import At, VersionGraph, VersionInfo
 from volfs.storage.manifest import Manifest
 
 _PATHS_KEPT = 65536
+_LARGE = 20_000
+"""Records from which indexing is worth a larger page cache."""
 _R = TypeVar("_R")
 
 
@@ -181,7 +183,7 @@ class Catalog:
         the shape they have is kept, so giving it again does no harm. Indexing a version twice changes nothing but the
         refs; NotFound if a parent is missing, Damaged if another version has this number.
         """
-        with self._connections.write() as cx:
+        with self._connections.write(large=len(manifest) > _LARGE) as cx:
             graph, _ = graphs.load_graph(cx, dataset, *self._graphs.get(dataset, (0, None, 0))[1:])
             known = graph.versions.get(info.number)
             if known is None:

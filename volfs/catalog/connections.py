@@ -27,6 +27,8 @@ from urllib.parse import quote
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
 
 BUSY_SECONDS = 60.0
+_CACHE, _LARGE_CACHE = 16 << 10, 256 << 10
+"""KiB of pages that a connection keeps at most; while it writes something large."""
 _SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN = 13, 8, 5, 6, 14
 
 
@@ -137,19 +139,21 @@ class Connections:
         )
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
         # A commit of millions of chunks makes a large WAL file once; do not keep its size for ever.
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction; rolled back if the block raises."""
+    def write(self, *, large: bool = False) -> Iterator[sqlite3.Connection]:
+        """One write transaction; rolled back if the block raises. ``large``: with more memory for its pages."""
         if self.read_only:
             raise ReadOnly(f"{self.path} was opened for reading only")
         with self._writing:
             connection = self.get()
             try:
+                if large:
+                    connection.execute(f"PRAGMA cache_size = -{_LARGE_CACHE}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -160,6 +164,10 @@ class Connections:
                     raise
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
+            finally:
+                if large and not self._closed:
+                    connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+                    connection.execute("PRAGMA shrink_memory")
 
     def data_version(self) -> int:
         """A number that changes whenever anyone, here or in another process, has committed to the file.

@@ -27,7 +27,16 @@ _INSERT = (
     "INSERT INTO block (node, block, lineage, position, version, older_lineage, older_position, steps, cells, owners,"
     " payloads) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_OTHERS = (
+    "SELECT EXISTS (SELECT 1 FROM touched WHERE node = :node AND lineage < :lineage)"
+    " OR EXISTS (SELECT 1 FROM touched WHERE node = :node AND lineage > :lineage)"
+)
 _BATCH = 10_000
+
+Links = tuple[int, int, int, bytes | None]
+"""older lineage, older position, steps, owners of a block row."""
+_ALONE: Links = (0, 0, 1, None)
+"""Of a row that needs no older one: it is the first, or lists every cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +76,10 @@ def index_chunks(
     cell_bytes = cells.astype("<u2").tobytes()
     payload_bytes = payloads.tobytes()
     size = payloads.dtype.itemsize
+    linker = _Linker(cx, node, place, shape.cells)
     rows = []
     for key, start, stop in zip(keys, starts.tolist(), stops, strict=True):
-        if fresh or stop - start == shape.cells:
-            older: tuple[int, int, int, bytes | None] = (0, 0, 1, None)
-            if not fresh:
-                _note(cx, node, key, place)
-        else:
-            older = _link(cx, node, key, shape, place, cells[start:stop])
-        lineage, position, steps, owners = older
+        lineage, position, steps, owners = _ALONE if fresh else linker.link(key, cells[start:stop])
         rows.append(
             (
                 node,
@@ -121,30 +125,33 @@ def _arrange(coords: NDArray[Any], shape: NodeShape) -> tuple[NDArray[np.int64],
     return blocks[order], cells[order], order
 
 
-def _link(
-    cx: sqlite3.Connection, node: int, key: bytes, shape: NodeShape, place: Place, cells: NDArray[np.int64]
-) -> tuple[int, int, int, bytes | None]:
-    """(older lineage, older position, steps, owners) of a new row."""
-    newest = newest_row(cx, BLOCKS, (node, key), place.parent)
-    if newest is None or newest[0] != place.lineage:
-        note_lineage(cx, BLOCKS, (node, key), place.lineage, place.position)
-    if newest is None:
-        return 0, 0, 1, None
-    lineage, position, steps = newest
-    steps += 1 if lineage == place.lineage else 1 + HOP
-    if steps <= MAX_STEPS:
-        return lineage, position, steps, None
-    # Walked at the parent, so below a fork only the parent's own chain is followed.
-    owners = changed_versions(walk(cx, node, key, place.parent, payloads=False), shape.cells)
-    owners[cells] = place.number
-    return lineage, position, 1, pack_owners(owners)
+class _Linker:
+    """Finds the older row of each new row of one array, and keeps the lists of lineages."""
 
+    def __init__(self, cx: sqlite3.Connection, node: int, place: Place, cells: int) -> None:
+        self._cx = cx
+        self._node = node
+        self._place = place
+        self._cells = cells
+        # While one lineage alone has changed the array there is no list to keep, nor to look for.
+        self._listed = bool(cx.execute(_OTHERS, {"node": node, "lineage": place.lineage}).fetchone()[0])
 
-def _note(cx: sqlite3.Connection, node: int, key: bytes, place: Place) -> None:
-    """Upkeep of the list of lineages for a row that needs no older one."""
-    newest = newest_row(cx, BLOCKS, (node, key), place.parent)
-    if newest is None or newest[0] != place.lineage:
-        note_lineage(cx, BLOCKS, (node, key), place.lineage, place.position)
+    def link(self, key: bytes, cells: NDArray[np.int64]) -> Links:
+        """How the row that changes these cells goes on."""
+        place = self._place
+        newest = newest_row(self._cx, BLOCKS, (self._node, key), place.parent)
+        if self._listed and (newest is None or newest[0] != place.lineage):
+            note_lineage(self._cx, BLOCKS, (self._node, key), place.lineage, place.position)
+        if newest is None or len(cells) == self._cells:
+            return _ALONE
+        lineage, position, steps = newest
+        steps += 1 if lineage == place.lineage else 1 + HOP
+        if steps <= MAX_STEPS:
+            return lineage, position, steps, None
+        rows = walk(self._cx, self._node, key, place.parent, payloads=False)
+        owners = changed_versions(rows, self._cells)
+        owners[cells] = place.number
+        return lineage, position, 1, pack_owners(owners)
 
 
 def check_coords(coords: NDArray[Any], ndim: NDArray[Any], shape: NodeShape, path: str) -> None:
