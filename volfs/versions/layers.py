@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from volfs.storage.files import fsync_dir
 from volfs.storage.layout import WorkingLayout, parse_frozen_dir
 
 SPACES: Final = ("zarr", "files")
@@ -211,6 +212,9 @@ def make_layer(layout: WorkingLayout) -> str:
     path = scratch_name(layout)
     for part in (*SPACES, *(f"removed/{space}" for space in SPACES)):
         os.makedirs(f"{path}/{part}")
+    # A rename makes the layer durable by its name; what it starts with must be so before.
+    fsync_dir(Path(path, "removed"))
+    fsync_dir(Path(path))
     return path
 
 
