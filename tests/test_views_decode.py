@@ -281,6 +281,20 @@ def test_what_is_not_exact_or_not_voxels_is_refused() -> None:
         assert not isinstance(caught.value, Incomplete), reason
 
 
+def test_a_tiff_with_too_few_strips_or_tags_without_values_is_refused() -> None:
+    picture = smooth("u2", 17, 13)
+    good = saved(picture, "TIFF", compression="tiff_lzw")
+    with tifffile.TiffFile(io.BytesIO(good)) as file:
+        tags = {number: file.pages.first.tags[number].offset for number in (258, 278)}
+    fewer_rows = bytearray(good)
+    fewer_rows[tags[278] + 8 : tags[278] + 12] = (9).to_bytes(4, "little")
+    no_values = bytearray(good)
+    no_values[tags[258] + 4 : tags[258] + 8] = bytes(4)
+    for bad, reason in ((fewer_rows, "1 of 2 strips"), (no_values, "got 13 x 17")):
+        with pytest.raises(BadInput, match=reason):
+            slices.decode(".tif", bytes(bad), plane_for(picture))
+
+
 def test_a_bomb_is_refused_before_it_takes_memory() -> None:
     plane = plane_for(smooth("u2", 8, 8, 3))
     header = plane.columns.to_bytes(4, "big") + plane.rows.to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])

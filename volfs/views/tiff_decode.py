@@ -11,6 +11,7 @@ unless tifffile wrote the file, which means the bits themselves whatever the tag
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import zlib
@@ -25,6 +26,9 @@ from tifffile import TiffFile
 from volfs.errors import BadInput
 from volfs.model.box import Index
 from volfs.views.plane import Incomplete, PlaneSpec, describe
+
+# Damage is told in our errors: without a handler Python prints what tifffile logs besides.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _CODES = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
@@ -91,7 +95,7 @@ class _Page:
             return values[0] if values else default
 
         rows, columns, samples = one(257, 0), one(256, 0), one(277, 1)
-        bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
+        bits, kinds = set(tags.get(258) or (1,)), set(tags.get(339) or (1,))
         if len(bits) > 1 or len(kinds) > 1 or one(32997, 1) != 1:
             raise BadInput("the samples of the TIFF differ in size or kind")
         depth, kind = bits.pop(), _DTYPES.get(kinds.pop())
@@ -109,6 +113,12 @@ class _Page:
             raise Incomplete("the TIFF ends early")
         width, height = (one(322, 0), one(323, 0)) if tiled else (columns, min(rows, one(278, rows)))
         planar = one(284, 1) == 2 and samples > 1
+        if rows and columns and (not width or not height):
+            raise BadInput("the TIFF is damaged: its strips or tiles are empty")
+        if rows and columns:
+            expected = -(-rows // height) * -(-columns // width) * (samples if planar else 1)
+            if len(offsets) != expected:  # tifffile would give zeros for what is missing
+                raise BadInput(f"the TIFF is damaged: it has {len(offsets)} of {expected} strips or tiles")
         per_row = (width * (1 if planar else samples) * depth + 7) // 8
         return cls(
             rows,
@@ -178,7 +188,7 @@ def _directories(view: memoryview) -> tuple[dict[int, tuple[int, ...]], int]:
     while at and at not in seen and pages < 2:
         seen.add(at)
         tags, at = _directory(view, at, f"{order}", big=big)
-        if not tags.get(254, (0,))[0] & 1:
+        if not (tags.get(254) or (0,))[0] & 1:
             pages += 1
         if first is None:
             first = tags

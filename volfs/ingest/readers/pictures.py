@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def page_voxels(page: tifffile.TiffPage | tifffile.TiffFrame, lock: Any = None) 
     """The voxels of one TIFF page, samples last, native byte order. ValueError if pixels are missing."""
     if 0 in page.databytecounts or 0 in page.dataoffsets or not page.dataoffsets:
         raise ValueError("pixels are missing")  # tifffile would give zeros
+    if len(page.dataoffsets) != math.prod(page.chunked):
+        raise ValueError(f"it has {len(page.dataoffsets)} of {math.prod(page.chunked)} strips or tiles")
     if any(a + n > page.parent.filehandle.size for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
         raise ValueError("pixels lie past its end")
     voxels: np.ndarray = page.asarray(maxworkers=1, lock=lock)
