@@ -321,16 +321,14 @@ class Catalog:
     def newest_changes(self, node: int, at: At) -> Iterator[tuple[Index, NDArray[np.int32]]]:
         """For each block ever changed on the chain: per cell, the version that changed it last (put or removed; 0:
         never). Costs by blocks, not by their histories."""
-        _, shape = self._node(node)
-        yield from changes.newest_changes(self._cx(), node, shape.cells, at)
+        return self._guard_each(lambda: changes.newest_changes(self._cx(), node, self._node(node)[1].cells, at))
 
     def changes(self, node: int, at: At, since: At | None) -> Iterator[BlockChange]:
         """Every change to an array on the chain, newest first, without those that ``since`` sees.
 
         ``since`` must be an ancestor by first parents, else BadInput. Costs by what changed in between.
         """
-        _, shape = self._node(node)
-        yield from changes.changes_since(self._cx(), node, shape.cells, at, since)
+        return self._guard_each(lambda: changes.changes_since(self._cx(), node, self._node(node)[1].cells, at, since))
 
     # --- inside ---
 
@@ -346,5 +344,11 @@ class Catalog:
     def _guard(self, read: Callable[[], _R]) -> _R:
         try:
             return read()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def _guard_each(self, read: Callable[[], Iterator[_R]]) -> Iterator[_R]:
+        try:
+            yield from read()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
