@@ -77,7 +77,7 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
         return _nothing(branch, head, message)
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
         made = _Frozen(branch, writer.number)
-        made.intend(message)
+        made.intend(message, writer.token)
         crash_point("commit.intent")
         try:
             made.freeze(leave)
@@ -126,9 +126,9 @@ class _Frozen:
     branch: Branch
     number: int
 
-    def intend(self, message: str) -> None:
+    def intend(self, message: str, writer: str) -> None:
         layout = self.branch.working.layout
-        write_json(layout.commit_intent, {"version": self.number, "branch": self.branch.ref, "message": message})
+        write_json(layout.commit_intent, {"version": self.number, "writer": writer, "message": message})
 
     def freeze(self, leave: frozenset[str]) -> None:
         branch = self.branch
@@ -176,24 +176,25 @@ def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge
     with dataset.locked():
         settle(dataset)
     try:
-        named = read_json(layout.commit_intent).get("version")
+        intent = read_json(layout.commit_intent)
     except VolfsError:
-        named = None
+        intent = {}
     # At most one layer is frozen; one that no intent names is a commit that did not happen.
     frozen = {n for n in (parse_frozen_dir(folder.name) for folder in layout.root.iterdir()) if n is not None}
     for number in sorted(frozen):
-        if number == named and _is_committed(dataset, branch, number):
+        if number == intent.get("version") and _is_committed(dataset, number, intent.get("writer")):
             drop(number)
         else:
             merge_back(number)
+        crash_point("recover.settled")
     unlink_durably(layout.commit_intent)
 
 
-def _is_committed(dataset: Dataset, branch: str, number: int) -> bool:
-    """Whether version ``number`` exists and was made on this branch: a number may have gone to another one."""
+def _is_committed(dataset: Dataset, number: int, writer: object) -> bool:
+    """Whether version ``number`` exists and is the one that this writer was making."""
     try:
         dataset.info(number)
-        return read_version(dataset.layout.version(number), number).branch == branch
+        return read_version(dataset.layout.version(number), number).writer == writer
     except NotFound:
         return False
 

@@ -51,9 +51,12 @@ TRASH = ".trash"
 def reserve(layout: DatasetLayout, at_least: int) -> tuple[int, FileLock]:
     """Take the next free version number, not below ``at_least``: a partial directory and the held lock inside it.
 
+    Numbers of writers that died are taken again: what tells two writers of one number apart is their token.
+
     Call with the dataset's lock held, so that nobody takes the new directory for a dead one before it is locked.
     """
     make_dirs(layout.versions)
+    remove_dead_partials(layout)
     number = max(at_least, 1 + max(_numbers(layout), default=0))
     with no_space("reserving a version"):
         layout.partial(number).root.mkdir()
@@ -133,6 +136,7 @@ def settle(dataset: Dataset) -> list[int]:
         if committed:
             dataset.index_stored(number)
             forward.append(number)
+            crash_point("recover.indexed")
             unlink_durably(intent)
         else:
             _roll_back(layout, number)

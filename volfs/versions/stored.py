@@ -50,10 +50,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """``version.json``: ``info`` has no place in a lineage yet."""
+    """``version.json``: ``info`` has no place in a lineage yet.
+
+    ``writer`` is a token of whoever made it: an intent of a commit names the version by number and token, because the
+    number alone may have gone to another writer after a crash. It is no part of the content id.
+    """
 
     info: VersionInfo
     branch: str
+    writer: str
     counts: Counts
     arrays: Mapping[str, StoredArray]
 
@@ -65,6 +70,7 @@ class StoredVersion:
             "version": info.number,
             "parents": list(info.parents),
             "branch": self.branch,
+            "writer": self.writer,
             "author": info.author,
             "time": when.isoformat().replace("+00:00", "Z"),
             "time_ns": info.time_ns,
@@ -101,7 +107,7 @@ def read_version(layout: VersionLayout, number: int) -> StoredVersion:
             path: StoredArray(_ints(array["block_shape"]), _ints(array["shard_chunks"]), bool(array["complete"]))
             for path, array in doc["arrays"].items()
         }
-        stored = StoredVersion(info, _str(doc["branch"]), counts, arrays)
+        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{layout.version_json}: not what a version says about itself ({error})") from None
     if info.number != number:

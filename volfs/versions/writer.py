@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,7 @@ class VersionWriter:
         self._infos = [dataset.info(number) for number in self._parents]
         with dataset.locked():
             self.number, self._alive = reserve(dataset.layout, dataset.next_number())
+        self.token = secrets.token_hex(8)
         self.layout: VersionLayout = dataset.layout.partial(self.number)
         self._lock = RLock()
         self._arrays: dict[str, ArrayWriter] = {}
@@ -334,7 +336,7 @@ class VersionWriter:
             path: StoredArray(array.block_shape, array.shard_chunks, array.created)
             for path, array in self._arrays.items()
         }
-        stored = StoredVersion(replace(info, content_id=identity), self.branch, count(manifest), arrays)
+        stored = StoredVersion(replace(info, content_id=identity), self.branch, self.token, count(manifest), arrays)
         write_json(self.layout.version_json, stored.to_json())
         return stored, manifest
 
