@@ -16,7 +16,7 @@ import pytest
 
 from volfs.catalog import Catalog, schema
 from volfs.catalog.connections import Connections
-from volfs.errors import Busy, Damaged, NotAllowed, NotFound, ReadOnly, StoreFormat
+from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat
 from volfs.model.graph import VersionInfo
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
@@ -332,6 +332,39 @@ def test_a_read_only_catalog_sees_what_a_writer_commits(path: Path) -> None:
         dataset = writer.add_dataset("cells", 0)
         commit(writer, dataset, 1)
         assert list(reader.graph(dataset).versions) == [1]
+
+
+def test_a_catalog_on_a_read_only_medium_is_read_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Catalog.open(path, create=True) as catalog:
+        dataset = catalog.add_dataset("cells", 0)
+        commit(catalog, dataset, 1)
+    real = sqlite3.connect
+
+    def connect(database: str, **options: object) -> sqlite3.Connection:
+        if "immutable" not in database:
+            raise sqlite3.OperationalError("unable to open database file")
+        return real(database, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr("volfs.catalog.connections.sqlite3.connect", connect)
+    with Catalog.open(path, read_only=True) as catalog:
+        assert list(catalog.graph(dataset).versions) == [1]
+    # A log that was never merged holds versions that would be missed.
+    path.with_name(path.name + "-wal").write_bytes(b"something")
+    with pytest.raises(ReadOnly, match="not closed in order"):
+        Catalog.open(path, read_only=True)
+
+
+def test_a_full_disk_is_no_space_and_leaves_the_catalog_as_it_was(path: Path) -> None:
+    with Catalog.open(path, create=True) as catalog:
+        dataset = catalog.add_dataset("cells", 0)
+        commit(catalog, dataset, 1)
+        catalog._cx().execute("PRAGMA max_page_count = 40")
+        with pytest.raises(NoSpace):
+            commit(catalog, dataset, 2, keys=20_000)
+        catalog._cx().execute("PRAGMA max_page_count = 1000000")
+        assert list(catalog.graph(dataset).versions) == [1]
+        commit(catalog, dataset, 2, keys=20_000)
+        assert catalog.check() == []
 
 
 def test_a_missing_catalog_is_not_made_by_reading(path: Path) -> None:

@@ -100,8 +100,13 @@ class Connections:
             self.get().execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
             # WAL needs to create its -shm file even to read. Where it cannot (a read-only medium), nobody can be
-            # writing either.
+            # writing either; but what lies in a log that was never merged would be missed without a word.
             self._drop_local()
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise ReadOnly(
+                    f"{self.path} was not closed in order; open the store once where it can be written"
+                ) from None
             self._immutable = True
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
