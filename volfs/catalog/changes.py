@@ -17,7 +17,7 @@ from volfs.catalog.blocks import BlockRow, block_coords, cell_numbers, changed_v
 from volfs.catalog.compress import compress, decompress
 from volfs.catalog.schema import MAX_STEPS
 from volfs.catalog.values import BlockChange
-from volfs.errors import BadInput
+from volfs.errors import BadInput, Damaged
 from volfs.model.box import Index
 from volfs.model.graph import At
 
@@ -98,8 +98,10 @@ def changes_since(cx: sqlite3.Connection, node: int, cells: int, at: At, since: 
         first = since.position if since is not None and last else 0
         for position, version, packed in cx.execute(_TOUCHED, (node, lineage, first, limit)).fetchall():
             for key in unpack_blocks(packed):
-                (listed,) = cx.execute(_CELLS, (node, key, lineage, position)).fetchone()
-                yield BlockChange(block_coords(key), version, cell_numbers(listed, cells))
+                row = cx.execute(_CELLS, (node, key, lineage, position)).fetchone()
+                if row is None:
+                    raise Damaged(f"the catalog lacks a block of node {node} that v{version} changed; rebuild it")
+                yield BlockChange(block_coords(key), version, cell_numbers(row[0], cells))
         if last:
             return
 
