@@ -19,14 +19,14 @@ import numpy as np
 
 from volfs.errors import Damaged, NotFound, Unsupported, VolfsError
 from volfs.model.grid import split
-from volfs.model.metadata import ArrayMeta
+from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.layout import VersionLayout, version_dir_name
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.storage.shards import read_shard_index
 from volfs.versions.content_id import content_id, tree_root
-from volfs.versions.keys import NODE_JSON, node_key
+from volfs.versions.keys import NODE_JSON, json_key, node_key
 from volfs.versions.stored import AS_WRITTEN, StoredVersion, array_meta, changes, read_manifest, read_version
 
 if TYPE_CHECKING:
@@ -169,13 +169,38 @@ class Proof:
             if array is None:
                 yield self.finding("has chunks in the manifest, but version.json does not know it", key=node_key(path))
                 continue
-            if meta is None or prod(array.shard_chunks) == 1:
+            if meta is None:
+                continue
+            if not self._describes(path, meta, array.shard_chunks):
+                what = "what other readers go by does not describe the array as it is stored"
+                yield self.finding(what, key=f"versions/{version_dir_name(self.number)}/{json_key(path)}")
+            if prod(array.shard_chunks) == 1:
                 continue
             by_file: dict[str, list[int]] = {}
             for i in rows[records["op"][rows] == Op.PUT].tolist():
                 by_file.setdefault(self.manifest.strings[records["file"][i]], []).append(i)
             for file, members in by_file.items():
                 yield from self._shard(file, members, array.shard_chunks)
+
+    def _describes(self, path: str, meta: ArrayMeta, shard_chunks: tuple[int, ...]) -> bool:
+        """Whether the version's own ``zarr.json`` of an array is the client's, packed as it says."""
+        try:
+            own = parse_node((self._layout.root / json_key(path)).read_bytes())
+        except (OSError, VolfsError):
+            return False
+        if not isinstance(own, ArrayMeta) or (own.shape, own.dtype) != (meta.shape, meta.dtype):
+            return False
+        if own.fill_value.tobytes() != meta.fill_value.tobytes() or own.key_encoding != meta.key_encoding:
+            return False
+        if prod(shard_chunks) == 1:
+            return own.same_storage(meta)
+        packed = tuple(s * c for s, c in zip(shard_chunks, meta.chunk_shape, strict=True))
+        inner = own.sharding
+        return (
+            inner is not None
+            and own.chunk_shape == packed
+            and (inner.chunk_shape, inner.codecs) == (meta.chunk_shape, meta.codecs)
+        )
 
     def _shard(self, file: str, members: list[int], shard_chunks: tuple[int, ...]) -> Iterator[Finding]:
         assert self.manifest is not None
@@ -203,18 +228,15 @@ class Proof:
         assert self.manifest is not None
         base = version_dir_name(self.number)
         used = {self.manifest.strings[i] for i in np.unique(self.manifest.records["file"]) if i < 2**32 - 1}
-        arrays = set() if self.stored is None else {node_key(path) for path in self.stored.arrays}
         for folder, _, names in os.walk(self._layout.root):
             rel = os.path.relpath(folder, self._layout.root)
             for name in names:
                 key = name if rel == "." else f"{rel}/{name}"
                 if key in _OWN_FILES or f"{base}/{key}" in used:
                     continue
-                if rel == "zarr" or rel.startswith("zarr/"):
-                    if name == NODE_JSON and self._is_metadata(rel):
-                        continue
-                    if name == AS_WRITTEN and (rel in arrays or self._is_metadata(rel)):
-                        continue
+                below_zarr = rel == "zarr" or rel.startswith("zarr/")
+                if below_zarr and name in (NODE_JSON, AS_WRITTEN) and self._is_metadata(rel):
+                    continue
                 yield self.finding("no record of the manifest accounts for this file", key=f"versions/{base}/{key}")
 
     def _is_metadata(self, folder: str) -> bool:
