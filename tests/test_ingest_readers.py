@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,16 @@ def test_a_slice_that_is_damaged_or_cut_short_is_named(tmp_path: Path) -> None:
     source.read(Box((0, 0, 0), (2, 40, 50)))
     with pytest.raises(BadInput, match=r"z10\.png is unreadable or cut short"):
         source.read(Box.whole((3, 40, 50)))
+
+
+def test_a_header_that_promises_the_impossible_is_refused_at_once(tmp_path: Path) -> None:
+    header = b"IHDR" + (1 << 30).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    start = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(start)
+    with pytest.raises(BadInput, match="promises more"):
+        open_source([tmp_path / "huge.png"])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "black.png")
+    assert open_source([tmp_path / "black.png"]).read(Box.whole((20_000, 20_000))).sum() == 0
 
 
 def test_what_is_no_slice_is_refused(tmp_path: Path) -> None:

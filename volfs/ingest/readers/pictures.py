@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ KINDS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".tif": TIFF, ".tiff": TIFF}
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
+_DEFLATE_AT_BEST = 1032
+"""No more bytes come out of one byte. (One-bit masks become eight times as large again.)"""
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 
@@ -57,7 +61,11 @@ def header_of(path: Path) -> Picture:
     try:
         if kind == PNG:
             with path.open("rb") as file:
-                return _png_header(path, file.read(33))
+                found = _png_header(path, file.read(33))
+                size = os.fstat(file.fileno()).st_size
+                if math.prod(found.shape) * found.dtype.itemsize > (size + 1024) * _DEFLATE_AT_BEST * 8:
+                    raise unreadable(path, "its header promises more than so few bytes can hold")
+                return found
         if kind == JPEG:
             with path.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
                 return _jpeg_header(path, image)
