@@ -28,7 +28,7 @@ from volfs.tree.api import TreeOptions
 from volfs.versions.store import Store
 from volfs.volume.context import store_context
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("volfs.fuse.daemon")  # __name__ is __main__ here
 
 
 class Readiness:

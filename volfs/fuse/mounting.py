@@ -143,8 +143,13 @@ def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) ->
 
 def _end_by_force(daemon: Daemon) -> None:
     """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive."""
-    for number, seconds in ((None, 2.0), (signal.SIGTERM, _STOPPING_SECONDS), (signal.SIGKILL, 5.0)):
-        if number is not None:
+    asking: list[tuple[tuple[signal.Signals, ...], float]] = [
+        ((), 1.0),
+        ((signal.SIGTERM, signal.SIGINT), _STOPPING_SECONDS),  # the second one says not to wait for programs
+        ((signal.SIGKILL,), 5.0),
+    ]
+    for signals, seconds in asking:
+        for number in signals:
             daemon.signal(number)
         if daemon.wait(seconds):
             return

@@ -70,11 +70,14 @@ def _unescape(text: str) -> str:
 
 
 def canonical(path: Path) -> Path:
-    """The mountpoint as the kernel spells it, without asking what is mounted there: a broken mount cannot be asked."""
+    """The path as the kernel spells it in its table. What is mounted there is not asked: it may be broken, or it may
+    be ourselves, who cannot answer while we wait.
+    """
     absolute = Path(os.path.abspath(path))
-    if os.path.islink(absolute):  # Path.is_symlink raises on a broken mount
-        return canonical(absolute.parent / absolute.readlink())
-    return Path(os.path.realpath(absolute.parent)) / absolute.name
+    place = Path(os.path.realpath(absolute.parent)) / absolute.name
+    if any(mount.mountpoint == place for mount in mounts()) or not os.path.islink(place):
+        return place
+    return canonical(place.parent / place.readlink())
 
 
 def mounted_at(path: Path) -> Mounted | None:

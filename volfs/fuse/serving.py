@@ -24,7 +24,7 @@ import trio
 from volfs.errors import VolfsError
 from volfs.fuse.adapter import Adapter
 from volfs.fuse.logs import reopen_log
-from volfs.fuse.mountpoints import detach
+from volfs.fuse.mountpoints import detach, mounted_at
 from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.tuning import tune_kernel
 from volfs.tree.api import TreeApi
@@ -94,6 +94,9 @@ class _Serving:
         self._mountpoint = mountpoint
         self._on_ready = on_ready
         self._foreground = foreground
+        # The number tells this mount from any later one at the same place, which is not ours to take away.
+        mounted = mounted_at(mountpoint)
+        self._device = mounted.device if mounted is not None else None
         self._scope = trio.CancelScope()
         self._over = False
 
@@ -138,21 +141,21 @@ class _Serving:
 
     async def _leave(self) -> None:
         """Unmount while still answering, so that the kernel can write back what programs have mapped and left."""
-        await trio.to_thread.run_sync(_take_away, self._mountpoint, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(self._take_away, abandon_on_cancel=True)
         await trio.sleep(_GRACE_SECONDS)
         if not self._over:
             log.info("programs still use files of the mount; they get errors from now on")
             self.end_now()
 
-
-def _take_away(mountpoint: Path) -> None:
-    try:
-        detach(mountpoint, tries=1)
-    except VolfsError:
-        try:
-            detach(mountpoint, lazy=True)
-        except VolfsError as error:
-            log.warning("%s", error)  # gone already, or for somebody else to take away
+    def _take_away(self) -> None:
+        for lazy in (False, True):
+            mounted = mounted_at(self._mountpoint)
+            if mounted is None or mounted.device != self._device:
+                return
+            try:
+                detach(self._mountpoint, lazy=lazy, tries=1)
+            except VolfsError as error:
+                log.log(logging.WARNING if lazy else logging.INFO, "%s", error)
 
 
 async def serve(
@@ -171,13 +174,13 @@ async def serve(
     in the background it asks for a new log.
     """
     adapter = Adapter(tree, never_written=read_only)
-    serving = _Serving(mountpoint, on_ready, foreground=foreground)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serving.heed, signals)
             await nursery.start(tree.run)
             try:
                 with _mounted(adapter, mountpoint, options, notifier):
+                    serving = _Serving(mountpoint, on_ready, foreground=foreground)
+                    nursery.start_soon(serving.heed, signals)
                     await serving.until_unmounted()
             finally:
                 with trio.CancelScope(shield=True):
