@@ -42,6 +42,7 @@ _NAMED = 20
 def problems(view: View, interpreter: Interpreter, leave: Iterable[str] = ()) -> list[tuple[str, str]]:
     """(key, reason) of everything that cannot be committed, but for what is at or below ``leave``. Decodes chunks."""
     left = tuple(leave)
+    meanings = _Meanings(view, interpreter)
     found: list[tuple[str, str]] = []
     described: set[str] = set()
 
@@ -57,7 +58,7 @@ def problems(view: View, interpreter: Interpreter, leave: Iterable[str] = ()) ->
             if path is not None:
                 described.add(path)
             if change.kind == "put":
-                yield change, interpreter.meaning(view, change.key)
+                yield change, meanings.of(change.key)
 
     found += [held for held in _in_parallel(judge, put()) if held is not None]
     for path in sorted(described):
@@ -107,6 +108,28 @@ def continues(before: ArrayMeta, after: object) -> bool:
     return isinstance(after, ArrayMeta) and after.ndim == before.ndim and after.same_storage(before)
 
 
+class _Meanings:
+    """What keys mean in a view that stands still: neighbours in one directory belong to the same array."""
+
+    def __init__(self, view: View, interpreter: Interpreter) -> None:
+        self._view = view
+        self._interpreter = interpreter
+        self._arrays: dict[str, tuple[str, ArrayMeta]] = {}
+
+    def of(self, key: str) -> Meaning:
+        """See :meth:`Interpreter.meaning`."""
+        folder, _, name = key.rpartition("/")
+        known = self._arrays.get(folder)
+        if known is not None and name != NODE_JSON:
+            path, meta = known
+            coords = meta.parse_chunk_key(key[len(node_key(path)) + 1 :])
+            return Meaning("object" if coords is None else "chunk", path, coords, meta)
+        meaning = self._interpreter.meaning(self._view, key)
+        if meaning.path is not None and meaning.meta is not None:
+            self._arrays[folder] = meaning.path, meaning.meta
+        return meaning
+
+
 @dataclass(slots=True)
 class _Array:
     puts: dict[Index, Change] = field(default_factory=dict)
@@ -119,6 +142,7 @@ class Packer:
     def __init__(self, view: View, interpreter: Interpreter, writer: VersionWriter) -> None:
         self._view = view
         self._interpreter = interpreter
+        self._meanings = _Meanings(view, interpreter)
         self._writer = writer
         self._lower = view.lower if isinstance(view.lower, Version) else None
         self._arrays: defaultdict[str, _Array] = defaultdict(_Array)
@@ -146,7 +170,7 @@ class Packer:
     # -- sorting out --------------------------------------------------------------------------------------------
 
     def _put(self, change: Change) -> None:
-        meaning = self._interpreter.meaning(self._view, change.key)
+        meaning = self._meanings.of(change.key)
         if meaning.kind == "metadata" and meaning.path is not None:
             self._described.add(meaning.path)
         elif meaning.kind == "chunk" and meaning.path is not None and meaning.coords is not None:
