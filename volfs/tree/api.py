@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from trio import TaskStatus
+
 from volfs.tree.attrs import Attr, SetAttr
 
 ROOT_INO = 1
@@ -105,7 +107,7 @@ class TreeApi(Protocol):
     #         ... serve ...
     #         await tree.close()                 # interprets what is staged, releases branches; run() then returns
 
-    async def run(self, task_status: object = ...) -> None:
+    async def run(self, task_status: TaskStatus[None] = ...) -> None:
         """Background work until :meth:`close`. Start it with ``nursery.start``. Serve requests only afterwards."""
 
     async def close(self) -> None:
