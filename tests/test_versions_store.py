@@ -365,3 +365,45 @@ def test_the_public_door_opens_the_same_store(tmp_path, store, dataset):
     with volfs.open_store(tmp_path / "store") as again:
         assert again.before_commit
         assert again["cells"]["v1"].stat("zarr/s0/zarr.json") is not None
+
+
+def test_machines_with_catalogs_of_their_own_see_each_others_commits(tmp_path, store, dataset):
+    with open_store(tmp_path / "store", catalog=tmp_path / "theirs.sqlite") as theirs:
+        branch = theirs["cells"].branch("main")
+        assert branch.head.number == 1
+        theirs.refresh()
+        assert not theirs.refresh()
+        number = write_version(dataset, volume((16, 16, 16), 3), parent=1, coords=[(0, 1, 0)], files={"files/a": b"a"})
+        dataset.create_tag("paper", number)
+        store.create_dataset("more")
+        assert theirs.refresh()
+        assert branch.head.number == number
+        assert branch.read("files/a") == b"a"
+        assert theirs["cells"].tags() == {"paper": number}
+        assert theirs.datasets() == ["cells", "more"]
+        assert not theirs.refresh()
+        branch.put("files/b", b"b")
+        branch.commit("from there")
+        store.close()
+    with open_store(tmp_path / "store") as again:
+        assert again["cells"].version(number + 1).read("files/b") == b"b"
+
+
+def test_two_machines_cannot_both_extend_a_version(tmp_path, store, dataset):
+    with open_store(tmp_path / "store", catalog=tmp_path / "theirs.sqlite") as theirs:
+        write_version(dataset, volume((16, 16, 16), 3), parent=1, coords=[(0, 1, 0)])
+        with pytest.raises(Conflict):  # it has not looked yet
+            write_version(theirs["cells"], volume((16, 16, 16), 4), parent=1, coords=[(0, 1, 0)])
+        theirs.refresh()
+        assert write_version(theirs["cells"], volume((16, 16, 16), 4), parent=2, coords=[(0, 1, 0)]) == 3
+
+
+def test_what_was_thrown_away_is_deleted_by_the_next_opening_and_is_no_finding(tmp_path, store, dataset):
+    from volfs.versions.fsck import fsck
+
+    for folder in (dataset.layout.versions, dataset.layout.workings, store.layout.datasets):
+        (folder / ".old.1234.trash/deep").mkdir(parents=True)
+    assert fsck(store).findings == []
+    store.close()
+    with open_store(tmp_path / "store"):
+        assert not list((tmp_path / "store").rglob("*.trash"))

@@ -274,12 +274,15 @@ class Dataset:
     # -- for the rest of this room ------------------------------------------------------------------------------
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the dataset's lock: for moments, while a number is reserved, a version published or a ref changed."""
+    def locked(self, patience: float | None = None) -> Iterator[None]:
+        """Hold the dataset's lock: for moments, while a number is reserved, a version published or a ref changed.
+
+        Busy if others keep it for ``patience`` seconds.
+        """
         lock = FileLock(self.layout.lock)
         if not self.layout.root.is_dir():
             raise NotFound(f"dataset {self.name!r} was removed")
-        lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE)
+        lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ the union (:mod:`volfs.versions.union`), arrays over it (:mod:`volfs.versions.br
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
 
 _T = TypeVar("_T")
+_states = count()
 
 
 class FrozenState(Snapshot):
@@ -42,6 +44,7 @@ class FrozenState(Snapshot):
         self.ref = ref
         self.view = view
         self._interpreter = interpreter
+        self._generation = ("frozen", next(_states))
         self._maps = ChunkMaps(_Still())
         self._arrays: dict[str, BranchArray] = {}
 
@@ -50,7 +53,7 @@ class FrozenState(Snapshot):
         return None if self.view.lower is None else self.view.lower.head
 
     def generation(self) -> Hashable:
-        return id(self)
+        return self._generation
 
     def look(self, see: Callable[[View], _T]) -> _T:
         """What ``see`` finds: nothing changes meanwhile."""

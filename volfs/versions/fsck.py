@@ -22,7 +22,7 @@ from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import Payload
 from volfs.versions.keys import covers, node_key
 from volfs.versions.proof import Finding, Proof
-from volfs.versions.publish import published, read_ref
+from volfs.versions.publish import TRASH, published, read_ref
 from volfs.versions.recover import rebuild_catalog
 from volfs.versions.stored import StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version
@@ -61,7 +61,7 @@ def fsck(
 ) -> Report:
     """Check datasets (None: all). ``progress`` is told (bytes read, bytes in all, dataset)."""
     if rebuild_catalog:
-        _rebuild(store)
+        _rebuild(store, progress)
     report = Report()
     if datasets is None:
         report.findings += [Finding("", "catalog.sqlite", what) for what in store.catalog.check()]
@@ -79,7 +79,7 @@ _rebuild = rebuild_catalog
 def _unknown_datasets(store: Store) -> Iterator[Finding]:
     known = store.catalog.datasets()
     for folder in sorted(store.layout.datasets.iterdir()):
-        if folder.name not in known:
+        if folder.name not in known and not folder.name.endswith(TRASH):
             yield Finding(folder.name, f"datasets/{folder.name}", "is not a dataset that the catalog knows")
 
 
@@ -158,7 +158,7 @@ class _Check:
                 # Its writer holds the dataset's lock as long as it lives.
                 if not FileLock(layout.lock).locked_by_other():
                     yield self._finding(where, "a version was being published when its writer died")
-            elif parse_version_dir(path.name) is None:
+            elif parse_version_dir(path.name) is None and not path.name.endswith(TRASH):
                 yield self._finding(where, "does not belong there")
 
     def _refs(self) -> Iterator[Finding]:
@@ -190,7 +190,7 @@ class _Check:
         layout = self._dataset.layout
         heads = self._dataset.branches()
         for folder in sorted(layout.workings.iterdir()) if layout.workings.is_dir() else ():
-            if folder.name not in heads:
+            if folder.name not in heads and not folder.name.endswith(TRASH):
                 yield self._finding(f"working/{folder.name}", "is the working copy of no branch")
                 continue
             intent, lock = layout.working(folder.name).commit_intent, FileLock(layout.working(folder.name).lock)

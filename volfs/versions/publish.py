@@ -163,24 +163,41 @@ def is_untouched(layout: DatasetLayout) -> bool:
 
 
 def remove_dead_partials(layout: DatasetLayout) -> list[int]:
-    """Remove partial versions whose writer is gone. Call with the dataset's lock held. Returns their numbers."""
+    """Throw away partial versions whose writer is gone. Call with the dataset's lock held. Returns their numbers."""
     removed = []
     for name in _names(layout.versions):
         number = parse_partial_dir(name)
         if number is not None and not FileLock(layout.partial(number).lock).locked_by_other():
-            delete_tree(layout.partial(number).root)
+            throw_away(layout.partial(number).root)
             removed.append(number)
-        elif name.endswith(TRASH):
-            shutil.rmtree(layout.versions / name, ignore_errors=True)
     return removed
+
+
+def throw_away(path: Path) -> Path | None:
+    """Take a directory's name away, durably. What it holds is deleted later: that may take long, this does not.
+
+    Returns where it lies now, None if there was nothing.
+    """
+    trash = path.with_name(f".{path.name.lstrip('.')[:180]}.{secrets.token_hex(4)}{TRASH}")
+    try:
+        replace_durably(path, trash)
+    except FileNotFoundError:
+        return None
+    return trash
+
+
+def empty_trash(folder: Path) -> None:
+    """Delete what was thrown away in a directory, whoever did. Needs no lock."""
+    for name in _names(folder):
+        if name.endswith(TRASH):
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def delete_tree(path: Path) -> None:
     """Remove a directory so that it is gone at once under its name, and for good should the process die meanwhile."""
-    trash = path.with_name(f".{path.name.lstrip('.')[:180]}.{secrets.token_hex(4)}{TRASH}")
-    with suppress(FileNotFoundError):
-        replace_durably(path, trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    trash = throw_away(path)
+    if trash is not None:
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def read_ref(path: Path) -> int:
@@ -197,8 +214,8 @@ def write_ref(path: Path, number: int) -> None:
 
 
 def _roll_back(layout: DatasetLayout, number: int) -> None:
-    delete_tree(layout.version(number).root)
-    delete_tree(layout.partial(number).root)
+    throw_away(layout.version(number).root)
+    throw_away(layout.partial(number).root)
     unlink_durably(layout.publish_intent(number))
 
 

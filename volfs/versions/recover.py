@@ -18,9 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volfs.catalog import Catalog
-from volfs.errors import Damaged, NotFound, VolfsError
+from volfs.errors import Busy, Damaged, NotFound, VolfsError
 from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
-from volfs.versions.publish import TRASH, delete_tree, is_untouched, published, remove_dead_partials, settle
+from volfs.versions.publish import (
+    TRASH,
+    empty_trash,
+    is_untouched,
+    published,
+    remove_dead_partials,
+    settle,
+    throw_away,
+)
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], object]
 
 
 def recover(store: Store) -> None:
@@ -39,6 +47,7 @@ def recover(store: Store) -> None:
     with store.locked():
         _sweep(store)
         _register(store)
+    empty_trash(store.layout.datasets)
     for name in store.datasets():
         try:
             recover_dataset(store[name])
@@ -52,14 +61,14 @@ def recover_dataset(dataset: Dataset) -> None:
         settle(dataset)
         remove_dead_partials(dataset.layout)
         catch_up(dataset)
+    empty_trash(dataset.layout.versions)
     if not dataset.layout.workings.is_dir():
         return
+    empty_trash(dataset.layout.workings)
     from volfs.versions.commit import settle_working  # commit is written against this room's other modules
 
     for folder in sorted(dataset.layout.workings.iterdir()):
-        if folder.name.endswith(TRASH):
-            delete_tree(folder)
-        elif dataset.layout.working(folder.name).commit_intent.exists():
+        if dataset.layout.working(folder.name).commit_intent.exists():
             lock = FileLock(dataset.layout.working(folder.name).lock)
             if lock.try_lock():
                 try:
@@ -127,19 +136,29 @@ def set_aside_damaged(path: Path) -> Path | None:
     return aside
 
 
-def _sweep(store: Store) -> None:
-    """Remove datasets half made or half removed: whoever makes or removes one holds the store's lock. And those that
-    were to stay only with a version in them, and whose maker died before.
+def look_around(store: Store) -> None:
+    """See what other machines did, which have catalogs of their own: index their versions, mirror their refs.
+
+    Waits for nobody: a dataset that somebody is publishing in is looked at the next time.
     """
+    with suppress(Busy), store.locked(patience=0):
+        _register(store)
+    for name in store.datasets():
+        with suppress(VolfsError), store[name].locked(patience=0):
+            catch_up(store[name])
+
+
+def _sweep(store: Store) -> None:
+    """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
+    version in them, and whose maker died before."""
     for folder in sorted(store.layout.datasets.iterdir()):
         layout = store.layout.dataset(folder.name)
         if folder.name.startswith("."):
-            delete_tree(folder)
+            if not folder.name.endswith(TRASH):
+                throw_away(folder)
         elif layout.unfinished.exists() and not FileLock(layout.unfinished).locked_by_other():
             if is_untouched(layout):
-                trash = folder.with_name(f".{folder.name}{TRASH}")
-                replace_durably(folder, trash)
-                delete_tree(trash)
+                throw_away(folder)
             else:
                 unlink_durably(layout.unfinished)
 

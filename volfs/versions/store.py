@@ -32,7 +32,7 @@ from volfs.storage.files import (
 )
 from volfs.storage.layout import FORMAT, StoreLayout
 from volfs.versions.dataset import Dataset, check_unused
-from volfs.versions.publish import delete_tree, is_untouched, published, write_ref
+from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away, write_ref
 from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.stored import read_version
@@ -161,6 +161,7 @@ class Store:
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._seen = catalog.data_version()
+        self._stamped: tuple[int, ...] = ()
         self._open = True
 
     def __repr__(self) -> str:
@@ -259,14 +260,12 @@ class Store:
             dataset = self[name]
             with dataset.locked():
                 check_unused(dataset)
-                root = dataset.layout.root
-                trash = root.with_name(f".{name}.{uuid.uuid4().hex[:8]}.trash")
-                replace_durably(root, trash)
+                throw_away(dataset.layout.root)
             self.catalog.drop_dataset(dataset.id)
             with self._guard:
                 self._datasets.pop(name, None)
             dataset.close()
-        delete_tree(trash)
+        empty_trash(self.layout.datasets)
 
     def forget(self, name: str) -> None:
         """Have the catalog forget a dataset, whose files stay what they are. For recovery."""
@@ -283,10 +282,40 @@ class Store:
 
         Versions and refs need no refresh to be seen: this is for those who cache what they made of them.
         """
+        self._look_around()
         now = self.catalog.data_version()
         with self._guard:
             changed, self._seen = now != self._seen, now
         return changed
+
+    def _look_around(self) -> None:
+        """With a catalog of its own, a machine learns of the others' commits from the store's directories."""
+        if self.read_only or self.catalog_path.absolute().parent == self.path.absolute():
+            return
+        stamp = self._stamp()
+        with self._guard:
+            if stamp == self._stamped:
+                return
+        from volfs.versions.recover import look_around  # recovery works on an open store
+
+        look_around(self)
+        with self._guard:
+            # What was stamped before looking: changes that came while it looked are looked at again.
+            self._stamped = stamp
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Changes with every version, ref and dataset that comes or goes."""
+        folders = [self.layout.datasets]
+        for name in self.datasets():
+            layout = self.layout.dataset(name)
+            folders += [layout.versions, layout.heads, layout.tags]
+        times = []
+        for folder in folders:
+            try:
+                times.append(folder.stat().st_mtime_ns)
+            except OSError:
+                times.append(0)
+        return tuple(times)
 
     def stats(self) -> StoreStats:
         """Counts and sizes, read from the store's own files."""
@@ -319,11 +348,11 @@ class Store:
             raise ReadOnly(f"{self.path} was opened read-only")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store's lock: while datasets come and go, and during recovery."""
+    def locked(self, patience: float = _PATIENCE) -> Iterator[None]:
+        """Hold the store's lock: while datasets come and go, and during recovery. Busy if others keep it so long."""
         lock = FileLock(self.layout.lock)
         with no_space("locking the store"):
-            lock.lock({"pid": os.getpid()}, timeout=_PATIENCE)
+            lock.lock({"pid": os.getpid()}, timeout=patience)
         try:
             yield
         finally:

@@ -45,7 +45,7 @@ from volfs.versions.array_writer import ArrayWriter, Buffer, copy_in
 from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 from volfs.versions.packing import choose_shard, dense_shard
-from volfs.versions.publish import delete_tree, publish, reserve
+from volfs.versions.publish import delete_tree, empty_trash, publish, reserve
 from volfs.versions.stored import AS_WRITTEN, StoredArray, StoredVersion, changes, count
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ _MAX_CELLS = 1 << 16
 """Chunks per index block: the index counts cells in 16 bits."""
 
 _SECOND = 10**9
+_PATIENCE = 3600.0
+"""Seconds to wait for others to publish: what was written for hours is not given up because they take minutes."""
 
 
 def default_author() -> str:
@@ -201,7 +203,7 @@ class VersionWriter:
             with no_space("writing the version to disk"):
                 fsync_tree(self.layout.root)
             crash_point("commit.synced")
-            with self.dataset.locked():
+            with self.dataset.locked(patience=_PATIENCE):
                 info = publish(
                     self.dataset,
                     self.number,
@@ -225,6 +227,7 @@ class VersionWriter:
             array.abort()
         with suppress(OSError, VolfsError):
             delete_tree(self.layout.root)
+            empty_trash(self.dataset.layout.versions)
         self._alive.release()
 
     def __enter__(self) -> VersionWriter:
