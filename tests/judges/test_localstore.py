@@ -31,7 +31,9 @@ class TestLocalStoreOnAMountedBranch(StoreTests[LocalStore, cpu.Buffer]):
 
     @pytest.fixture
     def store_kwargs(self, judged: Mounted) -> dict[str, Any]:
-        return {"root": str(judged.branch("u8") / "zarr" / f"scratch{next(_fresh)}")}
+        root = judged.branch("u8") / "zarr" / f"scratch{next(_fresh)}"
+        root.mkdir()
+        return {"root": str(root)}
 
     def test_store_repr(self, store: LocalStore) -> None:
         assert re.search(r"scratch\d+", str(store))
