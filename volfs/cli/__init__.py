@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from volfs.cli.common import Frame
+from volfs.cli.common import Frame, path_value
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
@@ -92,14 +92,14 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--store",
     envvar="VOLFS_STORE",
     show_envvar=True,
-    type=click.Path(path_type=Path),
+    callback=path_value,
     help="The store: a directory made by `volfs init`.",
 )
 @click.option(
     "--catalog",
     envvar="VOLFS_CATALOG",
     show_envvar=True,
-    type=click.Path(path_type=Path),
+    callback=path_value,
     help="The store's index, if it is not in the store: for stores on network filesystems.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which volfs.")

@@ -138,6 +138,11 @@ def count_text(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def path_value(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Callback of a path. Unlike click's own type it asks nothing of what is there, which may be a broken mount."""
+    return None if text is None else Path(text)
+
+
 def size_value(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
     """Callback of an option that takes bytes, with K, M, G or T for powers of 1024."""
     if text is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import json_option, say_json
+from volfs.cli.common import json_option, path_value, say_json
 
 _TRY = """
 Try, in another terminal or a file manager:
@@ -37,7 +37,7 @@ Look at it without:
 
 
 @click.command()
-@click.argument("directory", default="volfs-demo", type=click.Path(path_type=Path), metavar="[DIR]")
+@click.argument("directory", default="volfs-demo", callback=path_value, metavar="[DIR]")
 @click.option("--mount", "mount_it", is_flag=True, help="Mount it, too, at DIR/mnt.")
 @click.option("--edge", default=256, show_default=True, type=click.IntRange(64, 2048), help="Voxels along each edge.")
 @json_option

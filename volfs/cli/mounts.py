@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, say_json, size_value
-
-_DIRECTORY = click.Path(path_type=Path)
+from volfs.cli.common import Frame, json_option, pass_frame, path_value, say_json, size_value
 
 
 @click.command()
-@click.argument("mountpoint", type=_DIRECTORY)
+@click.argument("mountpoint", callback=path_value)
 @click.option("-r", "--read-only", is_flag=True, help="Nothing can be changed through this mount.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, held to owner and mode of each file.")
 @click.option("--cache-size", callback=size_value, metavar="SIZE", help="Memory for decoded voxels, such as 4G.")
-@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="Where the daemon logs.")
+@click.option("--log", callback=path_value, metavar="FILE", help="Where the daemon logs.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to stderr; Ctrl-C unmounts.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @json_option
@@ -60,7 +58,7 @@ def _say_slow(log: Path) -> None:
 
 
 @click.command()
-@click.argument("mountpoint", type=_DIRECTORY)
+@click.argument("mountpoint", callback=path_value)
 @click.option("--force", is_flag=True, help="Even while programs use it; they get errors.")
 def umount(mountpoint: Path, force: bool) -> None:
     """Unmount, and wait until the daemon has closed its store. Mends a broken mount, too."""

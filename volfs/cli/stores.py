@@ -12,6 +12,7 @@ from volfs.cli.common import (
     count_text,
     json_option,
     pass_frame,
+    path_value,
     progress,
     say_json,
     say_table,
@@ -20,7 +21,7 @@ from volfs.cli.common import (
 
 
 @click.command()
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False, callback=path_value)
 @json_option
 @pass_frame
 def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
@@ -69,7 +70,7 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
 
 
 @click.command()
-@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
+@click.argument("mountpoint", required=False, callback=path_value)
 @json_option
 @pass_frame
 def stats(frame: Frame, mountpoint: Path | None, as_json: bool) -> None:
