@@ -39,6 +39,7 @@ from volfs.errors import (
 )
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
+from volfs.versions.fsck import fsck
 from volfs.versions.store import open_store
 from volfs.versions.writer import VersionWriter, default_author
 
@@ -399,6 +400,41 @@ def test_a_failure_while_publishing_is_undone(dataset, monkeypatch, step):
     assert sorted(p.name for p in dataset.layout.versions.iterdir()) == ["00000001"]
     assert dataset.ref_files().heads == dataset.branches() == {"main": 1}
     assert write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0)]) == 2
+
+
+def test_a_publish_is_undone_even_when_not_a_byte_more_can_be_written(dataset, monkeypatch):
+    write_version(dataset, volume((16, 16, 16)))
+
+    def fail(*args, **kwargs):
+        def full(fd, data):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        raise NoSpace("the catalog has no room")
+
+    monkeypatch.setattr(dataset.store.catalog, "index_version", fail)
+    with pytest.raises(NoSpace, match="catalog"):
+        write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0)])
+    monkeypatch.undo()
+    assert sorted(p.name for p in dataset.layout.versions.iterdir()) == ["00000001"]
+    assert dataset.ref_files().heads == dataset.branches() == {"main": 1}
+    assert write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0)]) == 2
+
+
+def test_an_interrupt_after_the_catalog_knows_a_version_leaves_it_committed(dataset, monkeypatch):
+    write_version(dataset, volume((16, 16, 16)))
+    index_version = dataset.store.catalog.index_version
+
+    def late(*args, **kwargs):
+        index_version(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset.store.catalog, "index_version", late)
+    with pytest.raises(KeyboardInterrupt):
+        write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0)])
+    monkeypatch.undo()
+    assert dataset.ref_files().heads == dataset.branches() == {"main": 2}
+    assert fsck(dataset.store).findings == []
 
 
 def test_publishing_onto_a_removed_branch_is_a_conflict(dataset):

@@ -31,6 +31,9 @@ from pathlib import Path
 FORMAT = 1
 """The format that this code writes. A store with a larger number is refused."""
 
+PREVIOUS_REF = ".publish.ref"
+"""Ending of the name under which the ref before a version is kept while that is published."""
+
 _VERSION_DIR = re.compile(r"[0-9]{8,}")
 _PARTIAL_DIR = re.compile(r"\.([0-9]{8,})\.partial")
 _PUBLISH_INTENT = re.compile(r"\.([0-9]{8,})\.publish\.json")
@@ -191,6 +194,10 @@ class DatasetLayout:
     def publish_intent(self, number: int) -> Path:
         """There while a complete version is being given its place: see :mod:`volfs.versions.publish`."""
         return self.versions / f".{version_dir_name(number)}.publish.json"
+
+    def previous_ref(self, number: int) -> Path:
+        """The ref as it was before version ``number``, kept beside the intent to publish it."""
+        return self.versions / f".{version_dir_name(number)}{PREVIOUS_REF}"
 
     def working(self, branch: str) -> WorkingLayout:
         return WorkingLayout(self.root / "working" / branch)

@@ -17,7 +17,7 @@ from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.storage.files import FileLock, read_json
-from volfs.storage.layout import parse_partial_dir, parse_publish_intent, parse_version_dir
+from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
 from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import Payload
 from volfs.versions.keys import covers, node_key
@@ -158,7 +158,7 @@ class _Check:
                 # Its writer holds the dataset's lock as long as it lives.
                 if not FileLock(layout.lock).locked_by_other():
                     yield self._finding(where, "a version was being published when its writer died")
-            elif parse_version_dir(path.name) is None and not path.name.endswith(TRASH):
+            elif parse_version_dir(path.name) is None and not path.name.endswith((TRASH, PREVIOUS_REF)):
                 yield self._finding(where, "does not belong there")
 
     def _refs(self) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ touched. A partial version whose writer no longer holds the lock inside it is de
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volfs.errors import Conflict, Damaged, NotFound, VolfsError
+from volfs.errors import Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
 from volfs.storage.files import (
@@ -37,6 +38,7 @@ from volfs.storage.files import (
     read_json,
     replace_durably,
     unlink_durably,
+    write_atomic,
     write_json,
 )
 from volfs.storage.layout import DatasetLayout, parse_partial_dir, parse_publish_intent, parse_version_dir
@@ -87,6 +89,8 @@ def publish(
     intent = layout.publish_intent(number)
     write_json(intent, {"version": number, "branch": branch})
     try:
+        # Putting the old ref back must not need space: the disk may be full by then.
+        _keep(layout.head(branch), layout.previous_ref(number))
         partial.lock.unlink(missing_ok=True)
         fsync_dir(partial.root)
         replace_durably(partial.root, final.root)
@@ -95,17 +99,36 @@ def publish(
         crash_point("commit.ref")
         info = index()
     except BaseException:
-        # Nobody has seen the version: readers go by the catalog, other writers wait for the lock. If even this fails
-        # (a disk so full that the old ref cannot be written), the intent stays, and the next to come settles it.
+        # Other writers wait for the lock, and readers go by the catalog: unless that knows the version (an interrupt
+        # came late), nobody has seen it. If undoing fails, the intent stays, and the next to come settles it.
         with suppress(VolfsError, OSError):
-            if read_ref(layout.head(branch)) == number:
-                write_ref(layout.head(branch), expected)
-            _roll_back(layout, number)
+            if number in dataset.graph:
+                _conclude(layout, number)
+            else:
+                if read_ref(layout.head(branch)) == number:
+                    replace_durably(layout.previous_ref(number), layout.head(branch))
+                _roll_back(layout, number)
         raise
     crash_point("commit.indexed")
-    unlink_durably(intent)
+    _conclude(layout, number)
     lock.release()
     return info
+
+
+def _keep(ref: Path, previous: Path) -> None:
+    """A second name for a ref as it is; a copy where the filesystem knows no links."""
+    previous.unlink(missing_ok=True)
+    try:
+        previous.hardlink_to(ref)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left publishing a version: free some and try again ({ref})") from error
+        write_atomic(previous, ref.read_bytes())
+
+
+def _conclude(layout: DatasetLayout, number: int) -> None:
+    layout.previous_ref(number).unlink(missing_ok=True)
+    unlink_durably(layout.publish_intent(number))
 
 
 def check_expected(layout: DatasetLayout, branch: str, expected: int) -> None:
@@ -137,7 +160,7 @@ def settle(dataset: Dataset) -> list[int]:
             dataset.index_stored(number)
             forward.append(number)
             crash_point("recover.indexed")
-            unlink_durably(intent)
+            _conclude(layout, number)
         else:
             _roll_back(layout, number)
     return forward
@@ -216,7 +239,7 @@ def write_ref(path: Path, number: int) -> None:
 def _roll_back(layout: DatasetLayout, number: int) -> None:
     throw_away(layout.version(number).root)
     throw_away(layout.partial(number).root)
-    unlink_durably(layout.publish_intent(number))
+    _conclude(layout, number)
 
 
 def _numbers(layout: DatasetLayout) -> list[int]:
