@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from volfs.errors import NotAllowed
+from volfs.errors import NotAllowed, NotFound
 from volfs.storage.files import no_space
 from volfs.versions.snapshot import KeyInfo, Snapshot
 
@@ -66,11 +66,14 @@ class WorkingFile:
 
     def stat(self) -> KeyInfo:
         """Size and mtime, exact at this moment, of a removed file too."""
-        if self._fd is not None:
-            found = os.fstat(self._fd)
+        fd = self._fd
+        if fd is not None:
+            found = os.fstat(fd)
             return KeyInfo("file", found.st_size, found.st_mtime_ns)
-        assert self._lower is not None
-        return self._lower[1]
+        lower = self._lower
+        if lower is None:
+            raise NotFound("this file has been closed")
+        return lower[1]
 
     def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes at ``offset``; fewer only at the end of the file."""
