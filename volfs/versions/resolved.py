@@ -191,7 +191,7 @@ def _project(
     part = part.transpose([kept.index(axis) for axis in axes])
     start = tuple(block[axis] * changed.shape[axis] for axis in axes)
     where = tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))
-    np.maximum(newest[where], part, out=newest[where])
+    newest[where] = np.maximum(newest[where], part)  # no view of an array without axes can be written into
 
 
 def _times_of(version: Version, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
