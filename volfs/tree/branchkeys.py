@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import BadName, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.names import check_key
 from volfs.tree.api import RENAME_EXCHANGE, DirEntry
-from volfs.tree.attrs import SOON, Attr, SetAttr
+from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
 from volfs.tree.derived import DerivedKey, derived_key, derived_level, derived_names
 from volfs.tree.handles import BytesHandle, Handle, wants_writing
 from volfs.tree.keyhandle import KeyHandle
@@ -311,6 +311,7 @@ class BranchKeyFile(Node):
         entry, options, shared = self._entry, self.shared.options, self.shared
         info = entry.info
         mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
+        self.room.show(self.key, self.ino, info.size, info.mtime_ns)
         return Attr(
             self.ino,
             stat.S_IFREG | (mode if self.room.writable else mode & ~0o222),
@@ -388,7 +389,7 @@ class DerivedFile(Node):
             uid=options.uid,
             gid=options.gid,
             entry_timeout=SOON,
-            attr_timeout=SOON,
+            attr_timeout=NEVER,  # the size follows the voxels of another level
         )
 
     async def open(self, flags: int) -> Handle:

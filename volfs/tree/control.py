@@ -170,7 +170,7 @@ async def _carry_out(room: Room, order: Order) -> None:
     finally:
         room.order = None
         order.done.set()
-    await room.told(wait=False)
+    await room.told(wait=False, by_views=True)
 
 
 async def _commit(room: Room, message: str) -> None:

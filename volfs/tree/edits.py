@@ -184,7 +184,7 @@ class EditablePlaneDir(PlaneDir):
             room.hidden.pop(to.place(new_name), None)
         room.touch(self.ino)
         room.touch(to.ino)
-        await room.told(wait=True, also={node.ino, *room.names_of(target.ino)})
+        await room.told(wait=True, also={node.ino, *room.names_of(target.ino)}, by_views=True)
         self.shared.notifier.queue_entry(to.ino, os.fsencode(new_name))
 
     async def _rename_temporary(self, stage: Stage, name: str, to: EditablePlaneDir, new_name: str) -> None:

@@ -82,10 +82,6 @@ class PlaneDir(Dir):
         if geometry is None or self.plane not in geometry.planes:
             raise NotFound(f"{self.ref.name} has no {self.plane} slices")
         through = geometry.through(self.plane)
-        axes = tuple(other.axis for other in geometry.others)
-        newest = level.newest_along(axes if through is None else (*axes, through))
-        for axis, index in zip(axes, self.others, strict=True):
-            newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]
         ending = geometry.listed_ending(self.plane)
         before = self._facts
         same = before is not None and before.geometry == geometry
@@ -97,9 +93,20 @@ class PlaneDir(Dir):
             ending,
             len(geometry.name(self.plane, 0, ending)) - 1 - len(ending),
             1 if through is None else level.key_shape[through],
-            newest.reshape(-1).tolist(),
+            self._times(level, geometry, through),
             before.sizes if same and before is not None else {},
         )
+
+    def _times(self, level: Level, geometry: SliceGeometry, through: int | None) -> list[int]:
+        """When slices changed last, by chunk along the axis that numbers them."""
+        if through is None:
+            return [level.newest(geometry.spec(self.plane, 0, self.others).box)]
+        axes = tuple(other.axis for other in geometry.others)
+        newest = level.newest_along((*axes, through))
+        for axis, index in zip(axes, self.others, strict=True):
+            newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]
+        times: list[int] = newest.tolist()
+        return times
 
     @property
     def facts(self) -> PlaneFacts:

@@ -12,16 +12,20 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from volfs.errors import Busy, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import read_json, write_json
+from volfs.tree.attrs import SOON
+from volfs.tree.derived import derived_key
 from volfs.tree.places import Places
 from volfs.tree.stages import Place, Stages
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
+from volfs.versions.keys import node_key
 
 if TYPE_CHECKING:
     from volfs.tree.handles import Handle
@@ -30,6 +34,18 @@ if TYPE_CHECKING:
 #: How long the writer's lock is kept after the last change, so that others get their turn.
 _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
+#: Attributes that were told are looked through for old ones when there are so many.
+_SHOWN_SWEPT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the kernel was told of a key, and when (monotonic)."""
+
+    ino: int
+    when: float
+    size: int
+    mtime: int
 
 
 class Order:
@@ -56,6 +72,7 @@ class Room:
         self._names = trio.Lock()
         self._entering = trio.Lock()
         self._dir_times: dict[int, int] = {}
+        self._shown: dict[str, _Shown] = {}
         self._held = False
         self._last_use = 0.0
         self._seen: object = None
@@ -187,13 +204,24 @@ class Room:
 
     # -- what the kernel must forget --------------------------------------------------------------------------------
 
-    async def told(self, *, wait: bool, also: Iterable[int] = (), but: int | None = None) -> None:
+    def show(self, key: str, ino: int, size: int, mtime: int) -> None:
+        """The attributes of a key are being told: for a second the kernel believes them without asking."""
+        shown = self._shown
+        if len(shown) >= _SHOWN_SWEPT:
+            fresh = time.monotonic() - SOON
+            self._shown = shown = {key: one for key, one in shown.items() if one.when >= fresh}
+        shown[key] = _Shown(ino, time.monotonic(), size, mtime)
+
+    async def told(
+        self, *, wait: bool, also: Iterable[int] = (), but: int | None = None, by_views: bool = False
+    ) -> None:
         """Have the kernel forget whatever open files no longer show, and the inodes in ``also``.
 
-        ``but`` is an inode whose pages are right because the change came through them. Call it with no lock held: while
-        the kernel forgets, it may write dirty pages back, and those writes must get through.
+        ``but`` is an inode whose pages are right because the change came through them. ``by_views``: chunks may have
+        changed that nobody wrote through their own files. Call it with no lock held: while the kernel forgets, it may
+        write dirty pages back, and those writes must get through.
         """
-        stale = set(also)
+        stale = {*also, *await self._misjudged(by_views)}
         handles = [handle for handle in self.shared.files.of_room(self) if handle.ino != but]
         if handles:
             for handle, stamp in await self.look(lambda: [(each, _stamp(each)) for each in handles]):
@@ -211,6 +239,30 @@ class Room:
                 for ino in stale:
                     nursery.start_soon(notifier.invalidate_inode, ino)
 
+    async def _misjudged(self, by_views: bool) -> set[int]:
+        """Keys whose size the kernel was told within the last second, and is wrong about: a chunk's size changes with
+        its voxels, and a reader who believes the old one gets half a chunk."""
+        oldest = time.monotonic() - SOON
+        recent = {key: one for key, one in self._shown.items() if one.when >= oldest}
+        if not by_views:
+            # A key that was written through its own file is right; those computed from it are not.
+            following = self.places.following()
+            arrays = tuple(f"{node_key(path)}/" for path in following)
+            recent = {key: one for key, one in recent.items() if arrays and key.startswith(arrays)}
+        if not recent:
+            return set()
+
+        def differ() -> set[int]:
+            found = set()
+            for key, one in recent.items():
+                info = self.branch.stat(key)
+                if info is None or (info.size, info.mtime_ns) != (one.size, one.mtime) or derived_key(self.places, key):
+                    found.add(one.ino)
+            return found
+
+        changed: set[int] = await self.look(differ)
+        return changed
+
     def names_of(self, ino: int) -> set[int]:
         """An inode and all that have become aliases of it."""
         return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
@@ -223,7 +275,7 @@ class Room:
             return
         if now != self._seen:
             self._seen = now
-            await self.told(wait=False)
+            await self.told(wait=False, by_views=True)
 
     # -- slices that never decoded ----------------------------------------------------------------------------------
 

@@ -242,4 +242,4 @@ async def decode(room: Room, stage: Stage) -> None:
         room.stages.changes += 1
     if not stage.handles:
         room.stages.drop(stage)
-    await room.told(wait=True, also=room.names_of(target.ino))
+    await room.told(wait=True, also=room.names_of(target.ino), by_views=True)
