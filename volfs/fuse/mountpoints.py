@@ -111,6 +111,8 @@ def check_mountpoint(path: Path, store: Path) -> Path:
     except OSError as error:
         raise _unusable(place, error) from None
     if already is not None and already.is_volfs:
+        if is_broken(place):  # what os.stat does not tell while the kernel remembers the attributes
+            raise _unusable(place, OSError(errno.ENOTCONN, ""))
         raise Busy(f"{place}: the store {already.source} is mounted here already; first: volfs umount {place}")
     if not stat.S_ISDIR(status.st_mode):
         raise WrongKind(f"{place}: not a directory; a mountpoint is an empty directory", errno=errno.ENOTDIR)
