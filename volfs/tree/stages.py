@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from volfs.storage.files import fsync_dir, no_space, write_all
-from volfs.versions.openfile import raise_mtime
 
 if TYPE_CHECKING:
     from volfs.tree.targets import Target
@@ -81,7 +80,7 @@ class Stage:
             view = memoryview(data)
             while done < len(view):
                 done += os.pwrite(self.fd, view[done:], offset + done)
-        raise_mtime(self.fd, before)
+        _raise_mtime(self.fd, before)
         return done
 
     def truncate(self, size: int) -> None:
@@ -91,7 +90,7 @@ class Stage:
         before = self.stat()
         with no_space("staging a slice"):
             os.ftruncate(self.fd, size)
-        raise_mtime(self.fd, before)
+        _raise_mtime(self.fd, before)
 
     def read(self, offset: int, size: int) -> bytes:
         """Blocks."""
@@ -132,6 +131,11 @@ class Stage:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _raise_mtime(fd: int, before: os.stat_result) -> None:
+    """Later than before, even by a clock that ticks coarsely: it is how a kernel knows that its pages are old."""
+    os.utime(fd, ns=(before.st_atime_ns, max(time.time_ns(), before.st_mtime_ns + 1)))
 
 
 class Stages:
