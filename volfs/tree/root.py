@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 
-import volfs
+from volfs import __version__
 from volfs.tree.attrs import SOON, Attr
 from volfs.tree.dataset import DatasetDir
 from volfs.tree.generated import Document, Generated
@@ -73,7 +73,7 @@ class DaemonDir(SmallDir):
             return None
         started = self.shared.started_ns
         if name == "version":
-            document = Document(lambda: f"volfs {volfs.__version__}\n".encode(), started)
+            document = Document(lambda: f"volfs {__version__}\n".encode(), started)
         else:
             document = Document(self._stats, started, time.monotonic, pause=_STATS_SECONDS)
         return Generated(self.shared, self.slot_ino(name), self, document)
