@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -37,6 +38,9 @@ class KeyHandle(Handle):
         self._key = file.key
         self._changed = bool(flags & (os.O_TRUNC | os.O_CREAT))
         self._retired: list[WorkingFile] = []
+        self._closed = False
+        # Going over to another file happens in threads that look at stamps.
+        self._mutex = threading.Lock()
 
     @property
     def key(self) -> str | None:
@@ -81,21 +85,29 @@ class KeyHandle(Handle):
         try:
             await self.flush()
         finally:
+            await self.room.look(self._close)
+
+    def _close(self) -> None:
+        with self._mutex:
+            self._closed = True
             for file in (self._file, *self._retired):
-                await self.room.look(file.close)
+                file.close()
 
     # -- what it shows ----------------------------------------------------------------------------------------------
 
     def stamp(self) -> Hashable:
         """Blocks. Goes over to what the key has now, if somebody else put it."""
-        if not self.unlinked:
-            self._follow()
-        fd = self._file.fd
-        if fd is None:
-            info = self._file.stat()
-            return info.version, info.mtime_ns, info.size
-        found = os.fstat(fd)
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+        with self._mutex:
+            if self._closed:
+                return None
+            if not self.unlinked:
+                self._follow()
+            fd = self._file.fd
+            if fd is None:
+                info = self._file.stat()
+                return info.version, info.mtime_ns, info.size
+            found = os.fstat(fd)
+            return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
     def _follow(self) -> None:
         key = self._file.key or self._key

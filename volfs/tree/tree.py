@@ -169,11 +169,12 @@ class Tree:
         await self._directory(await self._node(ino)).sync()
 
     async def release(self, fh: int) -> None:
-        handle = self._shared.files.get(fh)
+        handle = self._shared.files.remove(fh)
+        if handle is None:
+            return
         try:
             await handle.release()
         finally:
-            self._shared.files.remove(fh)
             if self._shared.inodes.orphans.get(handle.ino) is handle:
                 del self._shared.inodes.orphans[handle.ino]
 
