@@ -13,8 +13,8 @@ from volfs.cli.common import json_option, path_value, say_json
 _TRY = """
 Try, in another terminal or a file manager:
   ls {mnt}/cells/versions/latest
-  xdg-open {mnt}/cells/versions/latest/s0/xy/z00128.png
-  cp {mnt}/cells/versions/v1/s1/xz/y00032.tif .
+  xdg-open {mnt}/cells/versions/latest/s0/xy/z00032.png
+  cp {mnt}/cells/versions/v1/s0/xz/y00032.tif .
   cat {mnt}/cells/log.txt
   cat {mnt}/cells/branches/exp/.volfs/status.json
   cp {mnt}/cells/versions/v1/s0/xy/z00000.png {mnt}/cells/branches/main/s0/xy/z00001.png

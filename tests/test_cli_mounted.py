@@ -1,0 +1,135 @@
+"""Commands on a store that is mounted: the mount that writes to a branch is asked, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mounting import answer, make_store, refused, volfs
+from volfs.fuse.mountpoints import canonical, is_broken, mounted_at
+from volfs.fuse.processes import default_log
+from volfs.testing.kit import daemon_pid, mounted, take_away
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("mounted"))
+
+
+@pytest.fixture
+def files(store: Path, mountpoint: Path) -> Iterator[Path]:
+    """``files/`` of ``main`` in a mount that holds the branch."""
+    with mounted(store, mountpoint):
+        folder = mountpoint / "cells" / "branches" / "main" / "files"
+        (folder / "held.txt").write_text("the mount has the branch now")
+        yield folder
+        volfs(store, "discard", "cells", "--yes")
+
+
+def test_status_says_who_writes(store: Path, mountpoint: Path, files: Path) -> None:
+    said = answer(store, "status", "cells")
+    assert said["changes"]["files"]["put"] == 1 and str(mountpoint) in said["writer"]
+    assert str(mountpoint) in volfs(store, "status").stdout
+
+
+def test_commit_is_done_by_the_mount(store: Path, files: Path) -> None:
+    made = answer(store, "commit", "cells", "-m", "By the command\n\nwith more to say")
+    assert made["message"].startswith("By the command")
+    assert answer(store, "status", "cells")["clean"]
+    shown = files.parent.parent.parent / "versions" / made["version"] / "files" / "held.txt"
+    deadline = time.monotonic() + 5
+    while not shown.exists():
+        assert time.monotonic() < deadline, "within a second the mount shows it"
+        time.sleep(0.05)
+    assert shown.read_text() == "the mount has the branch now"
+
+
+def test_what_stops_the_mount_is_told_by_the_command(store: Path, files: Path) -> None:
+    chunk = files.parent / "zarr" / "s0" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(b"no chunk")
+    assert "zarr/s0/c/0/0/0" in refused(store, "commit", "cells", "-m", "Broken")
+    volfs(store, "discard", "cells", "--yes")
+    (files / "again.txt").write_text("x")
+    volfs(store, "discard", "cells", "--yes")
+    assert "nothing" in refused(store, "commit", "cells", "-m", "Nothing").lower()
+
+
+def test_discard_is_done_by_the_mount(store: Path, files: Path) -> None:
+    (files / "other.txt").write_text("goes")
+    volfs(store, "discard", "cells", "files/other.txt", "files/held.txt", "--yes")
+    deadline = time.monotonic() + 3
+    while (files / "other.txt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert answer(store, "status", "cells")["clean"]
+
+
+def test_everything_else_works_beside_a_mount(store: Path, files: Path) -> None:
+    assert volfs(store, "fsck").stdout == "nothing is wrong\n"
+    volfs(store, "branch", "cells", "beside")
+    assert "beside" in os.listdir(files.parent.parent)
+    volfs(store, "tag", "cells", "beside-tag", "v1")
+    assert (files.parent.parent.parent / "tags" / "beside-tag" / "version.json").is_file()
+    volfs(store, "branch", "cells", "--delete", "beside")
+    volfs(store, "tag", "cells", "--delete", "beside-tag")
+    assert "use" in refused(store, "rm", "cells", "--yes")
+    assert answer(store, "info", "cells")["images"]
+
+
+def test_stats_of_a_mount_are_its_daemons(store: Path, mountpoint: Path, files: Path) -> None:
+    said = answer(None, "stats", mountpoint)
+    assert said == json.loads((mountpoint / ".volfs" / "stats.json").read_text()) or said["requests"]
+    assert "cache" in volfs(None, "stats", mountpoint).stdout
+    assert "no volfs mount" in refused(None, "stats", files.parent)
+
+
+def test_demo_mounts_itself_and_can_be_begun_again(tmp_path: Path) -> None:
+    try:
+        said = answer(None, "demo", tmp_path / "demo", "--edge", "64", "--mount")
+        place = Path(said["mountpoint"])
+        assert (place / "cells" / "versions" / "latest" / "s0" / "xy" / "z00003.png").read_bytes()
+        again = volfs(None, "demo", tmp_path / "demo", "--edge", "64", "--mount").stdout
+        assert f"ls {place}/cells/versions/latest" in again
+        lines = [line.strip() for line in again.splitlines()]
+        for command in (line for line in lines if line.startswith(("ls ", "cp ", "cat ", "echo "))):
+            subprocess.run(["bash", "-ec", command], check=True, cwd=tmp_path)
+        volfs(None, "umount", place)
+    finally:
+        place = canonical(tmp_path / "demo" / "mnt")
+        if mounted_at(place) is not None:
+            take_away(place)
+
+
+def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, mountpoint: Path) -> None:
+    volfs(store, "mount", mountpoint)
+    pid = daemon_pid(mountpoint)
+    os.kill(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    assert mounted_at(mountpoint) is not None and canonical(mountpoint) == mountpoint
+    assert time.monotonic() - start < 1, "the mount itself was not asked"
+    volfs(None, "umount", "--force", mountpoint)
+    assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
+
+
+def test_sighup_begins_a_new_log_and_sigusr1_tells_what_every_thread_does(store: Path, mountpoint: Path) -> None:
+    volfs(store, "mount", mountpoint)
+    log = default_log(mountpoint)
+    moved = log.with_suffix(".old")
+    log.rename(moved)
+    os.kill(daemon_pid(mountpoint), signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while not log.exists() or "starts anew" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(daemon_pid(mountpoint), signal.SIGUSR1)
+    while "most recent call first" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    volfs(None, "umount", mountpoint)
