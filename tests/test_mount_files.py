@@ -313,7 +313,7 @@ class TestSideFiles:
                 source / "deep" / "er" / "3.bin"
             ).stat().st_mtime_ns
         assert digests(files / "deep") == digests(source / "deep")
-        again = ["rsync", "-aO", "--out-format=%n", f"{source}/", str(files / "rsync")]
+        again = ["rsync", "-a", "--out-format=%n", f"{source}/", str(files / "rsync")]
         assert subprocess.run(again, capture_output=True, text=True, check=True).stdout == ""
 
 

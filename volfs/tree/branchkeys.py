@@ -168,6 +168,8 @@ class BranchKeyDir(Dir):
         if changes.size is not None:
             raise WrongKind(f"{self.key} is a directory", errno=errno.EISDIR)
         await set_times_and_mode(self.room, self.key, changes)
+        if changes.mtime_ns is not None:
+            self.room.dated(self.ino)
 
     # -- changing names ---------------------------------------------------------------------------------------------
 

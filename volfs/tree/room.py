@@ -177,6 +177,10 @@ class Room:
         """The names in a directory changed."""
         self._dir_times[directory] = max(time.time_ns(), self._dir_times.get(directory, 0) + 1)
 
+    def dated(self, directory: int) -> None:
+        """Somebody set a directory's time, as archivers do when its names are complete: that counts from now on."""
+        self._dir_times.pop(directory, None)
+
     def touched(self, directory: int) -> int:
         """When :meth:`touch` was last told of a directory; 0 for never."""
         return self._dir_times.get(directory, 0)
