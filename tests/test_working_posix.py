@@ -18,8 +18,9 @@ from volfs.errors import VolfsError
 from volfs.storage.layout import WorkingLayout
 from volfs.versions.working import WorkingCopy
 
-NAMES = st.sampled_from(["a", "b", "c"])
-PATHS = st.builds(lambda parts: "/".join(["files", *parts]), st.lists(NAMES, min_size=1, max_size=3))
+NAMES = st.sampled_from(["a", "b", "0"])
+# Names of chunks among them: their removals and renames are written down in more detail.
+PATHS = st.builds(lambda parts: "/".join(["zarr", *parts]), st.lists(NAMES, min_size=1, max_size=3))
 DATA = st.binary(max_size=6)
 
 
@@ -28,7 +29,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="volfs-working-"))
         self.plain = self.root / "plain"
-        (self.plain / "files").mkdir(parents=True)
+        (self.plain / "zarr").mkdir(parents=True)
         self.version: DictVersion | None = None
         self.frozen: dict[str, bytes] | None = None
         self.number = 0
@@ -155,7 +156,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version).view()
         view = type(only)(tuple(layer for layer in only.layers if layer.frozen), only.lower)
         self.frozen = {}
-        for key in view.keys("files"):
+        for key in view.keys("zarr"):
             entry = view.entry(key)
             assert entry is not None
             self.frozen[key] = (
@@ -174,9 +175,9 @@ class AgainstDirectory(RuleBasedStateMachine):
         self.working.drop(self.number)
         # A directory without files is no part of a version.
         shown = contents(self.working)
-        for folder, _, _ in os.walk(self.plain / "files", topdown=False):
+        for folder, _, _ in os.walk(self.plain / "zarr", topdown=False):
             key = os.path.relpath(folder, self.plain)
-            if key != "files" and key not in shown and not os.listdir(folder):
+            if key != "zarr" and key not in shown and not os.listdir(folder):
                 os.rmdir(folder)
 
     @precondition(lambda self: self.frozen is not None)
@@ -193,7 +194,7 @@ class AgainstDirectory(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         expected: dict[str, bytes | None] = {}
-        for folder, folders, names in os.walk(self.plain / "files"):
+        for folder, folders, names in os.walk(self.plain / "zarr"):
             for name in folders:
                 expected[os.path.relpath(os.path.join(folder, name), self.plain)] = None
             for name in names:

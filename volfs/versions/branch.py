@@ -192,15 +192,15 @@ class Branch(Snapshot):
 
     def status(self, *, check: bool = True) -> Status:
         """What is not committed yet. ``check`` judges every changed chunk, by decoding it the first time."""
+        from volfs.versions.changeset import problems  # changeset is written against this room's other modules
 
         def see(view: View) -> Status:
-            changes, held = count_changes(view, self.interpreter, check=check)
             holder = self.working.lock.holder()
             return Status(
                 branch=self.ref,
                 head=self._head_number(),
-                changes=changes,
-                held=tuple(held),
+                changes=count_changes(view, self.interpreter),
+                held=tuple(problems(view, self.interpreter)) if check else (),
                 left_behind=tuple(sorted(self.left_behind(view))),
                 rejected=rejected_slices(self.working.layout),
                 action=self.action,

@@ -20,7 +20,7 @@ from volfs.errors import NotFound
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
-from volfs.versions.chunkmap import ChunkMap, ChunkMaps
+from volfs.versions.chunkmap import ChunkMap, ChunkMaps, probe
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.layers import Change
 from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
@@ -51,7 +51,7 @@ class WorkingPayload:
     @classmethod
     def of(cls, change: Change) -> WorkingPayload:
         identity: tuple[Hashable, ...] = ("working", change.ino, change.mtime_ns, change.changed_ns, change.size)
-        if time.time_ns() - change.changed_ns < _RACY_NS:
+        if time.time_ns() - change.ctime_ns < _RACY_NS:
             identity = (*identity, next(_nonces))
         return cls(identity, change.size, change)
 
@@ -206,10 +206,8 @@ class BranchArray(ArrayNode):
 
     def _described(self, view: View) -> int | None:
         """When the working copy changed the array's metadata; None if it did not."""
-        entry = view.entry(json_key(self.path))
-        if entry is None or entry.st is None:
-            return None
-        return max(entry.st.st_mtime_ns, entry.st.st_ctime_ns)
+        found = probe(view, json_key(self.path))
+        return found.changed_ns if isinstance(found, Change) else None
 
     def _newest(self, view: View, axes: tuple[int, ...]) -> NDArray[np.int64]:
         now = self._maps.get(view, self.path, self.meta)
@@ -225,7 +223,7 @@ class BranchArray(ArrayNode):
         if coords:
             at = np.asarray(coords, dtype=np.int64)[:, list(axes)]
             np.maximum.at(times, tuple(at.T), np.asarray(changed, dtype=np.int64))
-        for prefix, time_ns in now.regions:
+        for prefix, time_ns in (*now.regions, *now.reverted):
             if all(c < n for c, n in zip(prefix, shape, strict=False)):
                 part = times[tuple(slice(prefix[a], prefix[a] + 1) if a < len(prefix) else slice(None) for a in axes)]
                 np.maximum(part, time_ns, out=part)
@@ -262,12 +260,12 @@ class BranchArray(ArrayNode):
         else:
             newest = below.newest_in(box.intersect(Box.whole(below.meta.grid.grid_shape)))
             if described is not None and not (
-                self._continues(below.meta) and all(b <= self._unchanged(below.meta, a) for a, b in enumerate(box.stop))
+                self._continues(below.meta) and all(self._same_along(below.meta, a, box) for a in range(box.ndim))
             ):
                 newest = max(newest, described)
         times = [change.changed_ns for change in now.puts.values()]
         times += now.removed.values()
-        times += [t for prefix, t in now.regions if _crosses(prefix, box)]
+        times += [t for prefix, t in (*now.regions, *now.reverted) if _crosses(prefix, box)]
         return max((newest, *times))
 
     def _continues(self, before: ArrayMeta) -> bool:
@@ -276,9 +274,18 @@ class BranchArray(ArrayNode):
         return same_fill and before.same_storage(self.meta)
 
     def _unchanged(self, before: ArrayMeta, axis: int) -> int:
-        """How many chunks along an axis hold the same voxels of the array as before."""
+        """How many chunks along an axis hold the same voxels of the array as before, and are not all there is."""
         old, new, chunk = before.shape[axis], self.meta.shape[axis], self.meta.chunk_shape[axis]
-        return -(-old // chunk) if old == new else min(old, new) // chunk
+        if old == new:
+            return -(-old // chunk)
+        return min(old, new) // chunk if new > chunk else 0
+
+    def _same_along(self, before: ArrayMeta, axis: int, box: Box) -> bool:
+        """Whether a box of chunks reads the same along an axis; the whole axis does not, if its length changed."""
+        whole = box.start[axis] == 0 and box.stop[axis] == self._whole.stop[axis]
+        if whole and before.shape[axis] != self.meta.shape[axis]:
+            return False
+        return box.stop[axis] <= self._unchanged(before, axis)
 
 
 def _crosses(prefix: Index, box: Box) -> bool:

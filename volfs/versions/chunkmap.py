@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Protocol, TypeVar
 
@@ -38,13 +38,14 @@ class ChunkMap:
     """What the layers say about the chunks of one array.
 
     ``puts``: chunks with bytes of their own, inside the grid or not. ``removed``: chunks taken away, with the time.
-    ``regions``: (leading coordinates, time) of directories of chunks taken away. ``hidden``: when all that the head
-    version has there was taken away; None where it shows.
+    ``regions``: (leading coordinates, time) of directories of chunks taken away; ``reverted``: the same of chunks whose
+    changes were discarded. ``hidden``: when all that the head version has there was taken away; None where it shows.
     """
 
     puts: dict[Index, Change] = field(default_factory=dict)
     removed: dict[Index, int] = field(default_factory=dict)
     regions: list[tuple[Index, int]] = field(default_factory=list)
+    reverted: list[tuple[Index, int]] = field(default_factory=list)
     hidden: int | None = None
 
     def is_removed(self, coords: Index) -> bool:
@@ -57,7 +58,9 @@ class ChunkMap:
 
     def within(self, box: Box | None) -> ChunkMap:
         """A copy, with the chunks of a box only if one is given."""
-        return ChunkMap(_select(self.puts, box), _select(self.removed, box), list(self.regions), self.hidden)
+        return ChunkMap(
+            _select(self.puts, box), _select(self.removed, box), list(self.regions), list(self.reverted), self.hidden
+        )
 
     @property
     def touched(self) -> bool:
@@ -159,14 +162,13 @@ def build(view: View, folder: str, meta: ArrayMeta) -> ChunkMap:
     found = ChunkMap()
     for layer in reversed(view.layers):
         if layer.stat(folder) is BLOCKED or layer.hides(folder):
-            found = ChunkMap(hidden=layer.removal_time(folder) or 0)
+            found = ChunkMap(reverted=found.reverted, hidden=layer.removal_time(folder) or 0)
         for change in layer.changes(folder):
             rel = change.key[len(folder) + 1 :]
             coords = meta.parse_chunk_key(rel)
             if change.kind == "put":
                 if coords is not None:
-                    found.puts[coords] = change
-                    found.removed.pop(coords, None)
+                    found.puts[coords] = _with_time(change, found.removed.pop(coords, 0))
             elif coords is not None:
                 found.puts.pop(coords, None)
                 found.removed[coords] = change.mtime_ns
@@ -174,6 +176,12 @@ def build(view: View, folder: str, meta: ArrayMeta) -> ChunkMap:
                 for inside in [c for c in found.puts if c[: len(prefix)] == prefix]:
                     del found.puts[inside]
                 found.regions.append((prefix, change.mtime_ns))
+        for key, time_ns in layer.discards():
+            if covers(key, folder) or not key:
+                found.reverted.append(((), time_ns))
+            elif covers(folder, key):
+                rel = key[len(folder) + 1 :]
+                found.reverted.append((meta.parse_chunk_key(rel) or _region(meta, rel) or (), time_ns))
     return found
 
 
@@ -202,10 +210,14 @@ def probe(view: View, key: str) -> Change | int | None:
     for layer in view.layers:
         found = layer.stat(key)
         if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
-            return Change.of(key, "put", found, layer.path(key))
+            return _with_time(Change.of(key, "put", found, layer.path(key)), layer.own_time(key))
         if found is BLOCKED or layer.hides(key):
             return layer.removal_time(key) or 0
     return None
+
+
+def _with_time(change: Change, noted: int) -> Change:
+    return replace(change, changed_ns=noted) if noted > change.changed_ns else change
 
 
 def _look_again(view: View, chunks: ChunkMap, coords: Index, key: str) -> None:

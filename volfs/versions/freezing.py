@@ -97,6 +97,8 @@ def merge_back(layout: WorkingLayout, number: int) -> None:
     else:
         for space in SPACES:
             move(frozen, top, space, scratch_dir(layout))
+        for key, time_ns in frozen.discards():
+            top.note_discard(key, time_ns)
         _bury(layout, frozen.root)
     fsync_dir(layout.root)
 
@@ -199,8 +201,7 @@ def _move_whiteouts(lower: Layer, upper: Layer, key: str, scratch: str) -> None:
     if upper.hides(key):
         return
     if not stat.S_ISDIR(found.st_mode):
-        upper.hide(key, scratch)
-        os.utime(upper.whiteout_path(key), ns=(found.st_mtime_ns, found.st_mtime_ns))
+        upper.hide(key, scratch, time_ns=found.st_mtime_ns)
         os.unlink(path)
         return
     for name in os.listdir(path):

@@ -7,14 +7,18 @@ what may be done by whom (:mod:`volfs.versions.working`).
 A layer is a directory with ``zarr/``, ``files/`` and ``removed/``. A key that was put is a file or directory under its
 own name. A *whiteout*, an empty file ``removed/KEY``, hides KEY and all that is below it in the layers underneath; its
 mtime is the time of the removal. A whiteout together with a directory KEY is an opaque directory: a new one that shows
-nothing of an older one of that name. Under a whiteout there are no others, so one ``lstat`` answers whether a layer
-hides a key: ENOTDIR, or a file, means that it does.
+nothing of an older one of that name. Together with a file KEY it hides nothing that the file does not, and tells when
+the key last changed where the file's own times do not (it was renamed or its times were set back). Under a whiteout
+there are no others, so one ``lstat`` answers whether a layer hides a key: ENOTDIR, or a file, means that it does.
+
+The file ``discarded`` beside the three directories has a line for every discard of a part of the changes: key and time.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import secrets
 import stat
@@ -38,13 +42,14 @@ SCRATCH: Final = "tmp"
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
+_DISCARDED: Final = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """A key that a layer puts or removes. ``path`` is the file on disk: the new bytes, or the whiteout.
 
-    ``changed_ns`` is when that happened: a file's mtime can be set back, its ctime cannot.
+    ``changed_ns`` is when that happened: a file's mtime can be set back, its ctime and its whiteout's time cannot.
     """
 
     key: str
@@ -52,6 +57,7 @@ class Change:
     size: int
     mtime_ns: int
     changed_ns: int
+    ctime_ns: int
     ino: int
     path: str
 
@@ -60,8 +66,9 @@ class Change:
         """The change that a file is: of the key's own bytes, or a whiteout."""
         mtime = found.st_mtime_ns
         if kind == "removed":
-            return cls(key, kind, 0, mtime, mtime, found.st_ino, path)
-        return cls(key, kind, found.st_size, mtime, max(mtime, found.st_ctime_ns), found.st_ino, path)
+            return cls(key, kind, 0, mtime, mtime, mtime, found.st_ino, path)
+        ctime = found.st_ctime_ns
+        return cls(key, kind, found.st_size, mtime, max(mtime, ctime), ctime, found.st_ino, path)
 
 
 class Blocked:
@@ -114,6 +121,14 @@ class Layer:
         except NotADirectoryError:
             return True
 
+    def own_time(self, key: str) -> int:
+        """The time of the whiteout of exactly ``key`` (ns); 0 if it has none."""
+        try:
+            found = os.lstat(f"{self.root}/removed/{key}")
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        return 0 if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+
     def removal_time(self, key: str) -> int | None:
         """When the whiteout that hides ``key``, on it or on an ancestor, was made (ns)."""
         while key:
@@ -131,8 +146,8 @@ class Layer:
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
-    def hide(self, key: str, scratch: str, *, after: int = 0) -> None:
-        """Make, or renew, the whiteout of ``key``; its time is later than ``after`` (ns). Takes effect atomically.
+    def hide(self, key: str, scratch: str, *, time_ns: int | None = None) -> None:
+        """Make, or renew, the whiteout of ``key``, with a time (None: now). Takes effect atomically.
 
         Smaller whiteouts below ``key`` become needless and go. A key under another whiteout needs none.
         """
@@ -144,8 +159,30 @@ class Layer:
         except FileExistsError:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 exchange_for_file(path, scratch)
-        now = max(time.time_ns(), after + 1)
+        now = time.time_ns() if time_ns is None else time_ns
         os.utime(path, ns=(now, now))
+
+    def note_discard(self, key: str, time_ns: int) -> None:
+        """Write down that the changes at and below ``key`` were thrown away."""
+        with Path(self.root, _DISCARDED).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps([key, time_ns]) + "\n")
+
+    def discards(self) -> list[tuple[str, int]]:
+        """(key, time) of the discards written down. A line that was cut short by a crash does not count."""
+        found: list[tuple[str, int]] = []
+        try:
+            lines = Path(self.root, _DISCARDED).read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return found
+        for line in lines:
+            with suppress(ValueError, TypeError):
+                key, time_ns = json.loads(line)
+                found.append((str(key), int(time_ns)))
+        return found
+
+    def forget_discards(self) -> None:
+        """All changes are gone: no part of them needs to be told from the rest."""
+        Path(self.root, _DISCARDED).unlink(missing_ok=True)
 
     def _make_room(self, path: str) -> bool:
         """Make the directories that a whiteout lies in; False if one of them is a whiteout itself."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,13 +25,11 @@ _STRIPES = tuple(threading.Lock() for _ in range(64))
 """Writers of one inode take turns, so that its mtime can be read and raised in one go."""
 
 
-def raise_mtime(fd: int, before: os.stat_result) -> None:
-    """Stamp a file that was just changed: now, and later than ``before`` (the disk's clock ticks are too coarse)."""
-    os.utime(fd, ns=(before.st_atime_ns, max(time.time_ns(), before.st_mtime_ns + 1)))
-
-
 class FileOwner(Protocol):
-    """What an open file tells its working copy."""
+    """What an open file asks of its working copy, and tells it."""
+
+    def stamp(self, fd: int, after: int) -> None:
+        """Give a file that was just changed a time of its own, later than ``after``."""
 
     def file_changed(self, key: str, *, linked: bool) -> None:
         """Bytes or times of the file at ``key`` changed; ``linked`` if it has other names as well."""
@@ -101,7 +98,7 @@ class WorkingFile:
                 while done < len(view):
                     done += os.pwrite(fd, view[done:], offset + done)
             finally:
-                raise_mtime(fd, before)
+                self._owner.stamp(fd, before.st_mtime_ns)
         self._changed(before)
         return done
 
@@ -112,7 +109,7 @@ class WorkingFile:
         with _STRIPES[ino % len(_STRIPES)], no_space("writing into the working copy"):
             before = os.fstat(fd)
             os.ftruncate(fd, size)
-            raise_mtime(fd, before)
+            self._owner.stamp(fd, before.st_mtime_ns)
         self._changed(before)
 
     def fsync(self) -> None:

@@ -1,13 +1,17 @@
-"""A counter of the changes to a working copy that every process can read, and who listens in this one.
+"""The clock of a working copy, and a counter of its changes that every process can read.
 
-Decided here: how a reader learns, at the cost of one ``pread``, that something may have changed since it last looked.
-Not here: what changed for whom (:mod:`volfs.versions.chunkmap` listens for arrays).
+Decided here: how a reader learns, at the cost of one ``pread``, that something may have changed since it last looked;
+and which time a change gets. Not here: what changed for whom (:mod:`volfs.versions.chunkmap` listens for arrays).
+
+No two changes to a branch have the same time, and each is later than its head version, whose own time may lie ahead of
+the clock on the wall. So the newest time among any set of chunks tells whether one of them has changed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,13 +25,14 @@ _NAME = "pulse"
 
 
 class Pulse:
-    """Eight bytes in the working copy's directory, counted up with every change. Thread-safe.
+    """Two numbers in the working copy's directory: the count of changes, and the latest time given. Thread-safe.
 
-    Only a process that holds the branch's lock counts up. The number means nothing but "not the same as before".
+    Only a process that holds the branch's lock changes them. ``floor`` gives the time of the head version.
     """
 
-    def __init__(self, layout: WorkingLayout) -> None:
+    def __init__(self, layout: WorkingLayout, floor: Callable[[], int]) -> None:
         self._path = str(layout.root / _NAME)
+        self._floor = floor
         self._fd: int | None = None
         self._mutex = threading.Lock()
         self._listeners: list[Listener] = []
@@ -42,12 +47,23 @@ class Pulse:
             fd = self._current(0)
             return 0 if fd is None else int.from_bytes(os.pread(fd, 8, 0), "little")
 
+    def tick(self, after: int = 0) -> int:
+        """A time (ns) for a change: later than any before, than the head version, and than ``after``."""
+        floor = max(self._floor(), after)
+        with self._mutex:
+            now = max(time.time_ns(), self._last() + 1, floor + 1)
+            self._keep(now)
+            return now
+
+    def last(self) -> int:
+        """The latest time given."""
+        with self._mutex:
+            return self._last()
+
     def beat(self, key: str, *, below: bool = False) -> None:
         """Something at ``key`` (with ``below``: or under it) has changed."""
         with self._mutex:
-            fd = self._current(os.O_CREAT)
-            if fd is None:
-                raise NotFound(f"{os.path.dirname(self._path)} is gone: the branch was removed")
+            fd = self._writing()
             before = int.from_bytes(os.pread(fd, 8, 0), "little")
             after = (before + 1) % 2**63
             for listener in self._listeners:
@@ -58,6 +74,19 @@ class Pulse:
         """Close the file; it is opened again when needed."""
         with self._mutex:
             self._drop()
+
+    def _last(self) -> int:
+        fd = self._current(0)
+        return 0 if fd is None else int.from_bytes(os.pread(fd, 8, 8), "little")
+
+    def _keep(self, now: int) -> None:
+        os.pwrite(self._writing(), min(now, 2**63 - 1).to_bytes(8, "little"), 8)
+
+    def _writing(self) -> int:
+        fd = self._current(os.O_CREAT)
+        if fd is None:
+            raise NotFound(f"{os.path.dirname(self._path)} is gone: the branch was removed")
+        return fd
 
     def _current(self, flags: int) -> int | None:
         if self._fd is not None and os.fstat(self._fd).st_nlink == 0:  # the branch was removed, and perhaps made anew

@@ -40,7 +40,7 @@ class WorkingReader:
         self.layout = layout
         self.branch = branch
         self.lock = BranchLock(layout, branch, self._taken)
-        self.pulse = Pulse(layout)
+        self.pulse = Pulse(layout, self._head_time)
         self._lower = lower
         self._mutex = threading.RLock()
         self._layers: tuple[Layer, ...] = ()
@@ -105,6 +105,11 @@ class WorkingReader:
     def changes(self, prefix: str = "") -> Iterator[Change]:
         """What differs from the head version at and below ``prefix``; see :meth:`View.changes`."""
         return self.view().changes(prefix)
+
+    def _head_time(self) -> int:
+        lower = self._lower()
+        head = None if lower is None else lower.head
+        return 0 if head is None else head.time_ns
 
     def _taken(self) -> None:
         freezing.prepare(self.layout)

@@ -1,7 +1,8 @@
 """What is not committed yet on a branch, and what stands in the way of committing it.
 
-Decided here: how changes are counted by node, and which keys are reported as held, left behind or rejected. Not here:
-why a key is held (:mod:`volfs.versions.interpret`), nor how this is shown (``views/documents``, ``cli``).
+Decided here: how changes are counted by node, and what is left behind while somebody writes. Not here: what is held and
+why (:mod:`volfs.versions.interpret`, :mod:`volfs.versions.changeset`), nor how this is shown (``views/documents``,
+``cli``).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from volfs.versions.interpret import Interpreter, chunk_root
 from volfs.versions.keys import node_key, node_path
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.versions.union import View
-
-_HELD_LISTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +100,9 @@ class Status:
         }
 
 
-def count_changes(
-    view: View, interpreter: Interpreter, *, check: bool
-) -> tuple[dict[str, NodeChanges], list[tuple[str, str]]]:
-    """Changes by place, sorted, and held keys with reasons. ``check`` decodes every changed chunk not judged yet."""
+def count_changes(view: View, interpreter: Interpreter) -> dict[str, NodeChanges]:
+    """Changes by place, sorted."""
     changes: dict[str, NodeChanges] = {}
-    held: list[tuple[str, str]] = []
 
     def add(place: str, put: int = 0, removed: int = 0, size: int = 0) -> None:
         was = changes.get(place, NodeChanges())
@@ -116,16 +112,12 @@ def count_changes(
         meaning = interpreter.meaning(view, change.key)
         folder = change.key.rpartition("/")[0]
         place = folder if meaning.path is None else node_key(meaning.path)
-        if change.kind == "removed":
+        if change.kind == "put":
+            add(place, put=1, size=change.size)
+        else:
             for where, count in _removed(view, change.key, place):
                 add(where, removed=count)
-            continue
-        add(place, put=1, size=change.size)
-        if check and len(held) < _HELD_LISTED:
-            reason = interpreter.verdict(view, change, meaning)
-            if reason is not None:
-                held.append((change.key, reason))
-    return dict(sorted(changes.items())), held
+    return dict(sorted(changes.items()))
 
 
 def _removed(view: View, key: str, place: str) -> Iterable[tuple[str, int]]:

@@ -14,28 +14,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
 from volfs.storage.files import fsync_dir, no_space, write_all
-from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
+from volfs.versions.changing import WorkingSteps
 from volfs.versions.layers import (
     RENAME_NOREPLACE,
     SPACES,
     Layer,
-    delete_tree,
-    scratch_dir,
     scratch_name,
 )
-from volfs.versions.openfile import OpenFiles, WorkingFile, raise_mtime
-from volfs.versions.reading import WorkingReader, existing, pieces
-from volfs.versions.snapshot import Snapshot
+from volfs.versions.openfile import WorkingFile
+from volfs.versions.reading import existing
 from volfs.versions.union import Entry, View
 
 _T = TypeVar("_T")
@@ -44,13 +40,8 @@ _ATTEMPTS = 1000
 _COPY_BYTES = 8 << 20
 
 
-class WorkingCopy(WorkingReader):
+class WorkingCopy(WorkingSteps):
     """All that can be done to the keys of a branch. Thread-safe."""
-
-    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
-        super().__init__(layout, branch, lower)
-        self._files = OpenFiles()
-        self._unsynced: set[str] = set()
 
     def close(self) -> None:
         """Let go of everything: the lock too, however often it was taken."""
@@ -84,7 +75,7 @@ class WorkingCopy(WorkingReader):
                 self._make_parent(view, key)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 os.fchmod(fd, _harmless(mode))
-                os.utime(fd, ns=(now := time.time_ns(), now))
+                self.stamp(fd, 0)
                 self._names_changed(key)
             elif flags & os.O_CREAT and flags & os.O_EXCL:
                 raise AlreadyThere(f"{key} exists")
@@ -99,7 +90,7 @@ class WorkingCopy(WorkingReader):
                 if emptied:
                     before = os.fstat(fd)
                     os.ftruncate(fd, 0)
-                    raise_mtime(fd, before)
+                    self.stamp(fd, before.st_mtime_ns)
                     self.file_changed(key, linked=before.st_nlink > 1)
             file = WorkingFile(self, key, fd, None, writable)
             self._files.add(file)
@@ -125,8 +116,7 @@ class WorkingCopy(WorkingReader):
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 try:
                     write_all(fd, data)
-                    after = 0 if entry is None else entry.info.mtime_ns
-                    os.utime(fd, ns=(now := max(time.time_ns(), after + 1), now))
+                    self.stamp(fd, 0 if entry is None else entry.info.mtime_ns)
                     self._make_parent(view, key, all_missing=True)
                     os.rename(temporary, view.layers[0].path(key))
                 except BaseException:
@@ -170,6 +160,7 @@ class WorkingCopy(WorkingReader):
             self._make_parent(view, target)
             self._copy_up(view, source, entry)
             os.link(top.path(source), top.path(target))
+            self._keep_time(top, target)
             self._names_changed(target)
 
     def rename(self, source: str, target: str, flags: int = 0) -> None:
@@ -308,23 +299,16 @@ class WorkingCopy(WorkingReader):
                 raise Busy(f"{self.branch} is being committed: discard once that is done")
             if prefix not in ("", *SPACES):
                 check_key(prefix)
+            if prefix:
+                top.note_discard(prefix, self.pulse.tick())
             for key in (prefix,) if prefix else SPACES:
                 freezing.uncover(self.layout, top, view.beneath(top), key)
                 freezing.forget(self.layout, top, key)
+            if not prefix:
+                top.forget_discards()
             self._restructured(prefix)
 
-    # -- what other modules tell ----------------------------------------------------------------------------------
-
-    def file_changed(self, key: str, *, linked: bool) -> None:
-        """Somebody changed the bytes or times of a file of the top layer."""
-        self.pulse.beat("" if linked else key)
-
     # -- inside ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _changing(self) -> Iterator[View]:
-        with self._mutex, self.lock.hold(), no_space("in the working copy"):
-            yield self.view()
 
     def _rearrange(self, move: Callable[[], None]) -> None:
         with self._changing():
@@ -358,83 +342,13 @@ class WorkingCopy(WorkingReader):
         if writable:
             self.lock.release()
 
-    def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
-        """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
-        parent = key.rpartition("/")[0]
-        above = parent
-        while above not in SPACES:
-            entry = view.entry(above)
-            if entry is not None and entry.kind == "file":
-                raise WrongKind(f"{above} is a file")
-            if entry is not None:
-                break
-            if not all_missing:
-                raise NotFound(f"{above} does not exist")
-            above = above.rpartition("/")[0]
-        os.makedirs(view.layers[0].path(parent), exist_ok=True)
-        while parent and parent not in self._unsynced:
-            self._unsynced.add(parent)
-            parent = parent.rpartition("/")[0]
-
-    def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
-        """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
-
-        What was never changed must not be lost to a loss of power: the copy is on disk before it has its name.
-        """
-        top = view.layers[0]
-        if entry.layer is top:
-            if target is not None:
-                os.rename(top.path(key), top.path(target))
-            return
-        mtime = entry.info.mtime_ns
-        temporary = scratch_name(self.layout)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            if not emptied:
-                for piece in pieces(view, key, entry):
-                    write_all(fd, piece)
-            os.fchmod(fd, 0o644 if entry.st is None else stat.S_IMODE(entry.st.st_mode))
-            os.utime(fd, ns=(mtime, mtime))
-            if not emptied:
-                os.fsync(fd)
-            self._make_parent(view, target or key)
-            os.rename(temporary, top.path(target or key))
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(fd)
-        for file in self._files.at(key):
-            file.attach(os.open(top.path(target or key), (os.O_RDWR if file.writable else os.O_RDONLY) | os.O_CLOEXEC))
-        self._names_changed(target or key)
-
-    def _remove_name(self, view: View, key: str, entry: Entry) -> None:
-        """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
-        top = view.layers[0]
-        self._hide_below(view, key, entry.info.mtime_ns)
-        if top.stat(key) is not None:
-            if entry.kind == "file":
-                os.unlink(top.path(key))
-            else:
-                grave = scratch_name(self.layout)
-                os.rename(top.path(key), grave)
-                delete_tree(grave)
-
-    def _hide_below(self, view: View, key: str, after: int) -> None:
-        """Hide what the layers below the top, and the head, have at ``key``."""
-        top = view.layers[0]
-        if not top.hides(key) and view.beneath(top).entry(key) is None:
-            return
-        top.hide(key, scratch_dir(self.layout), after=after)
-        self._unsynced.add(key.rpartition("/")[0])
-
     def _rename_file(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
         if there is not None and there.kind == "dir":
             raise WrongKind(f"{target} is a directory", errno=errno.EISDIR)
         self._files.removed(target)
         self._copy_up(view, source, moving, target=target)
-        self._hide_below(view, source, moving.info.mtime_ns)
+        self._keep_time(view.layers[0], target)
+        self._hide_below(view, source)
         self._files.renamed(source, target)
         self._names_changed(source)
         self._names_changed(target)
@@ -447,7 +361,8 @@ class WorkingCopy(WorkingReader):
             raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
         if moving.dirs != (top,) or moving.below is not None:
             raise NotAllowed(f"{source} is in the head version: copy it, then remove it", errno=errno.EXDEV)
-        self._hide_below(view, target, 0)
+        if there is not None:
+            self._hide_below(view, target)
         os.rename(top.path(source), top.path(target))
         self._files.renamed(source, target)
         self._restructured(source)
@@ -463,15 +378,8 @@ class WorkingCopy(WorkingReader):
             else:
                 self._copy_up(view, key, entry)
             apply(path)
+            self._keep_time(view.layers[0], key)
             self.file_changed(key, linked=os.lstat(path).st_nlink > 1 and entry.kind == "file")
-
-    def _names_changed(self, key: str) -> None:
-        self._unsynced.add(key.rpartition("/")[0])
-        self.pulse.beat(key)
-
-    def _restructured(self, prefix: str) -> None:
-        self._unsynced.add(prefix.rpartition("/")[0])
-        self.pulse.beat(prefix, below=True)
 
 
 def _same_file(one: Entry, other: Entry | None) -> bool:

@@ -1,0 +1,146 @@
+"""The steps that changes to a working copy are made of.
+
+Decided here: how a file comes up from below, how a name goes, and which time a change gets, each in an order that a
+crash may interrupt anywhere. Not here: which steps an operation takes (:mod:`volfs.versions.working`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from volfs.errors import NotFound, WrongKind
+from volfs.storage.files import no_space, write_all
+from volfs.storage.layout import WorkingLayout
+from volfs.versions.interpret import chunk_root
+from volfs.versions.keys import NODE_JSON
+from volfs.versions.layers import SPACES, Layer, delete_tree, scratch_dir, scratch_name
+from volfs.versions.openfile import OpenFiles
+from volfs.versions.reading import WorkingReader, pieces
+from volfs.versions.snapshot import Snapshot
+from volfs.versions.union import Entry, View
+
+
+class WorkingSteps(WorkingReader):
+    """What :class:`~volfs.versions.working.WorkingCopy` builds its operations from."""
+
+    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
+        super().__init__(layout, branch, lower)
+        self._files = OpenFiles()
+        self._unsynced: set[str] = set()
+
+    def file_changed(self, key: str, *, linked: bool) -> None:
+        """Somebody changed the bytes or times of a file of the top layer."""
+        self.pulse.beat("" if linked else key)
+
+    def stamp(self, fd: int, after: int) -> None:
+        """Give a file that was just changed a time that no other change has, later than ``after``."""
+        now = self.pulse.tick(after)
+        os.utime(fd, ns=(now, now))
+
+    @contextmanager
+    def _changing(self) -> Iterator[View]:
+        with self._mutex, self.lock.hold(), no_space("in the working copy"):
+            yield self.view()
+
+    def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
+        """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
+        parent = key.rpartition("/")[0]
+        above = parent
+        while above not in SPACES:
+            entry = view.entry(above)
+            if entry is not None and entry.kind == "file":
+                raise WrongKind(f"{above} is a file")
+            if entry is not None:
+                break
+            if not all_missing:
+                raise NotFound(f"{above} does not exist")
+            above = above.rpartition("/")[0]
+        os.makedirs(view.layers[0].path(parent), exist_ok=True)
+        while parent and parent not in self._unsynced:
+            self._unsynced.add(parent)
+            parent = parent.rpartition("/")[0]
+
+    def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
+        """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
+
+        What was never changed must not be lost to a loss of power: the copy is on disk before it has its name.
+        """
+        top = view.layers[0]
+        if entry.layer is top:
+            if target is not None:
+                os.rename(top.path(key), top.path(target))
+            return
+        mtime = entry.info.mtime_ns
+        temporary = scratch_name(self.layout)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if not emptied:
+                for piece in pieces(view, key, entry):
+                    write_all(fd, piece)
+            os.fchmod(fd, 0o644 if entry.st is None else stat.S_IMODE(entry.st.st_mode))
+            os.utime(fd, ns=(mtime, mtime))
+            if not emptied:
+                os.fsync(fd)
+            self._make_parent(view, target or key)
+            os.rename(temporary, top.path(target or key))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+        for file in self._files.at(key):
+            file.attach(os.open(top.path(target or key), (os.O_RDWR if file.writable else os.O_RDONLY) | os.O_CLOEXEC))
+        self._names_changed(target or key)
+
+    def _remove_name(self, view: View, key: str, entry: Entry) -> None:
+        """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
+        top = view.layers[0]
+        self._hide_below(view, key)
+        if top.stat(key) is not None:
+            if entry.kind == "file":
+                os.unlink(top.path(key))
+            else:
+                grave = scratch_name(self.layout)
+                os.rename(top.path(key), grave)
+                delete_tree(grave)
+
+    def _hide_below(self, view: View, key: str) -> None:
+        """Hide what the layers below the top, and the head, have at ``key``.
+
+        Of a chunk the removal is written down even if they have nothing: its time tells that the chunk was there.
+        """
+        top = view.layers[0]
+        if not top.hides(key) and not _is_timed(key) and view.beneath(top).entry(key) is None:
+            return
+        top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
+        self._unsynced.add(key.rpartition("/")[0])
+
+    def _keep_time(self, top: Layer, key: str) -> None:
+        """Have the last change be the newest, where a file came to ``key`` with an older time of its own.
+
+        Clients rely on a file's own times to survive a rename, and may set them to anything.
+        """
+        found = top.stat(key)
+        if not isinstance(found, os.stat_result) or stat.S_ISDIR(found.st_mode) or not _is_timed(key):
+            return
+        if max(found.st_mtime_ns, found.st_ctime_ns) < self.pulse.last():
+            top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
+        elif found.st_mtime_ns > self.pulse.last():
+            self.pulse.tick(found.st_mtime_ns)
+
+    def _names_changed(self, key: str) -> None:
+        self._unsynced.add(key.rpartition("/")[0])
+        self.pulse.beat(key)
+
+    def _restructured(self, prefix: str) -> None:
+        self._unsynced.add(prefix.rpartition("/")[0])
+        self.pulse.beat(prefix, below=True)
+
+
+def _is_timed(key: str) -> bool:
+    """Whether views are made from what is at a key, so that the time of its last change counts."""
+    return key.endswith(f"/{NODE_JSON}") or chunk_root(key) is not None
