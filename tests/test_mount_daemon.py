@@ -87,6 +87,11 @@ class TestComing:
         assert "newer" in refused(newer, "mount", place)
         assert mounted_at(place) is None
 
+    def test_the_cache_is_as_large_as_told(self, store: Path, place: Path) -> None:
+        with mounted(store, place, cache_size=24 << 20):
+            assert answer(None, "stats", place)["cache"]["max_bytes"] == 24 << 20
+        assert "not a size" in volfs(store, "mount", place, "--cache-size", "much", ok=False).stderr
+
     def test_the_daemon_holds_no_directory_but_the_store(self, store: Path, place: Path) -> None:
         with mounted(store, place):
             assert os.readlink(f"/proc/{daemon_pid(place)}/cwd") == "/"
