@@ -8,7 +8,7 @@ branch=$dataset/branches/notes
 mkdir -p "$branch/files/notes"
 date > "$branch/files/notes/seen.txt"
 echo "Notes of the day" > "$branch/.volfs/commit"
-number=$(sed -n 's/.*"version": *"\(v[0-9]*\).*/\1/p' "$branch/version.json" | head -1)
+number=$(sed -n 's/.*"head": *"\(v[0-9]*\)".*/\1/p' "$branch/.volfs/status.json")
 [ -e "$dataset/tags/noted" ] || ln -s "../versions/$number" "$dataset/tags/noted"
 echo "tagged: noted -> $(readlink "$dataset/tags/noted")"
 cat "$dataset/tags/noted/files/notes/seen.txt"
