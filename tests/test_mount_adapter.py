@@ -217,6 +217,17 @@ def test_a_killed_daemon_leaves_a_broken_mount_and_not_an_empty_directory(memory
     assert caught.value.errno == errno.ENOTCONN
 
 
+def test_a_program_killed_while_it_waits_is_no_trouble(memory: Memory) -> None:
+    readers = [subprocess.Popen(["cat", str(memory.mount / "slow")], stdout=subprocess.DEVNULL) for _ in range(5)]
+    time.sleep(0.5)
+    for reader in readers:
+        reader.kill()
+        reader.wait(5)
+    time.sleep(3)
+    assert (memory.mount / "hello.txt").read_text() == "hello\n"
+    assert not unexpected(memory.log.read_text(), None)
+
+
 def test_plain_umount_ends_the_daemon_in_peace(memory: Memory) -> None:
     subprocess.run(["umount", str(memory.mount)], check=True)
     assert memory.process.wait(20) == 0

@@ -6,6 +6,7 @@ file as everything else. Not here: what is worth a line (each room logs for itse
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import logging
 import logging.handlers
@@ -38,12 +39,19 @@ def start_logging(where: str, *, verbose: bool = False) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("pyfuse3").addFilter(_nobody_waits)
     logging.captureWarnings(True)
     warnings.simplefilter("default" if verbose else "ignore", DeprecationWarning)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _nobody_waits(record: logging.LogRecord) -> bool:
+    """Drop what pyfuse3 reports when a reply finds no request: its program was killed, or the mount is gone."""
+    gone = {os.strerror(number) for number in (errno.ENOENT, errno.ENODEV, errno.ENOTCONN)}
+    return not ("fuse_reply_* failed" in str(record.msg) and isinstance(record.args, tuple) and gone & {*record.args})
 
 
 def reopen_log() -> None:
