@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,18 +22,18 @@ Try, in another terminal or a file manager:
   echo "Copied a slice" > {mnt}/cells/branches/main/.volfs/commit
 The same by command:
   export VOLFS_STORE={store}
-  volfs info cells
-  volfs log cells
-  volfs status
+  {volfs} info cells
+  {volfs} log cells
+  {volfs} status
 Take it away again:
-  volfs umount {mnt}
+  {volfs} umount {mnt}
 """
 
 _MOUNT = """
 Mount it with:
-  mkdir -p {mnt} && volfs --store {store} mount {mnt}
+  mkdir -p {mnt} && {volfs} --store {store} mount {mnt}
 Look at it without:
-  volfs --store {store} info cells
+  {volfs} --store {store} info cells
 """
 
 
@@ -59,7 +60,11 @@ def demo(directory: Path, mount_it: bool, edge: int, as_json: bool) -> None:
     if as_json:
         say_json({"store": store.absolute(), "mountpoint": mountpoint.absolute(), "mounted": mounted})
     else:
-        words = {"store": shlex.quote(str(store)), "mnt": shlex.quote(str(mountpoint))}
+        command = (
+            "volfs" if shutil.which("volfs") else sys.argv[0]
+        )  # what can be typed: the environment may not be active
+        words = {"volfs": command, "store": str(store), "mnt": str(mountpoint)}
+        words = {name: shlex.quote(word) for name, word in words.items()}
         click.echo((_TRY if mounted else _MOUNT).format(**words).strip("\n"))
 
 
@@ -72,8 +77,6 @@ def _is_mounted(mountpoint: Path) -> bool:
 
 def _build(store: Path, edge: int) -> None:
     """In a draft that becomes the store when it is whole, so that an interrupted demo is begun anew."""
-    import shutil
-
     import volfs
     from volfs.ingest.demo import build
 
