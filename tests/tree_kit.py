@@ -1,4 +1,4 @@
-"""A client of the tree without any mount: paths instead of inodes, and a kernel that only remembers what it was told."""
+"""A client of the tree without any mount: paths instead of inodes, and a kernel that remembers what it was told."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ class Client:
 
     async def read_fh(self, fh: int, size: int, piece: int = 100_000) -> bytes:
         data = b""
-        while len(data) < size and (more := bytes(await self.call("read", fh, len(data), min(piece, size - len(data))))):
+        while len(data) < size and (
+            more := bytes(await self.call("read", fh, len(data), min(piece, size - len(data))))
+        ):
             data += more
         return data
 
@@ -218,7 +220,9 @@ def make_store(path: Path) -> Path:
 
 def add(store: Any, dataset: str, path: str, voxels: np.ndarray, axes: str, **options: Any) -> None:
     source = ArraySource(voxels)
-    import_source(store, dataset, path, source, ImportOptions(axes=axes, message=f"import {path or dataset}", **options))
+    import_source(
+        store, dataset, path, source, ImportOptions(axes=axes, message=f"import {path or dataset}", **options)
+    )
 
 
 def run(work: Callable[[], Awaitable[None]], seconds: float = 60) -> None:

@@ -47,6 +47,9 @@ class _Listing:
     rows: list[tuple[int, str, Entry | None]]
     computed: dict[str, DerivedFile]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 class BranchKeyDir(Dir):
     """A directory of keys in a branch."""
@@ -55,7 +58,6 @@ class BranchKeyDir(Dir):
         super().__init__(shared, ino, up, path)
         self.room: Room = room
         self.key = key
-        self._listing: _Listing | None = None
 
     def _entry(self, key: str) -> Entry | None:
         return self.room.branch.working.look(lambda view: view.entry(key))
@@ -107,16 +109,22 @@ class BranchKeyDir(Dir):
         return BranchKeyFile(self.shared, ino, self, key, entry)
 
     def listing_cold(self, cookie: int) -> bool:
-        listing = self._listing
+        listing = self._kept
         if listing is None or not cookie:
             return listing is None or listing.generation != self.room.branch.generation()
         # Who goes on listing while keys change gets the names that there were; each is looked at again.
         return time.monotonic() - listing.when > _LISTING_SECONDS
 
+    @property
+    def _kept(self) -> _Listing | None:
+        found = self.room.listings.get(self.ino)
+        assert found is None or isinstance(found, _Listing)
+        return found
+
     def load_listing(self) -> None:
         working = self.room.branch.working
         generation = self.room.branch.generation()
-        listing = self._listing
+        listing = self._kept
         if listing is not None and listing.generation == generation:
             return
         found = working.look(lambda view: {name: view.entry(self.key_of(name)) for name in view.names(self.key)})
@@ -137,11 +145,14 @@ class BranchKeyDir(Dir):
                     if node.exists:
                         computed[name] = node
         rows = sorted((name_cookie(name), name, found.get(name)) for name in (*found, *computed))
-        self._listing = _Listing(generation, time.monotonic(), rows, computed)
+        self.room.listings.put(self.ino, _Listing(generation, time.monotonic(), rows, computed))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        listing = self._listing
-        assert listing is not None
+        listing = self._kept
+        if listing is None:  # pushed out just now, by larger ones
+            self.load_listing()
+            listing = self._kept
+            assert listing is not None
         fresh = listing.generation == self.room.branch.generation()
         for at, name, entry in listing.rows[bisect_right(listing.rows, cookie, key=itemgetter(0)) :]:
             node: Node | None = listing.computed.get(name)
@@ -207,7 +218,6 @@ class BranchKeyDir(Dir):
             self.shared.nodes.discard(self.shared.inodes.name(self.ino, name))
             self.shared.inodes.removed(self.ino, name)
             room.touch(self.ino)
-        await self.moved(key)
 
     async def unlink(self, name: str) -> None:
         key, room = self.key_of(name), self.room
@@ -260,6 +270,7 @@ class BranchKeyDir(Dir):
             room.touch(to.ino)
             if moving is not None and moving.kind == "dir":
                 self.shared.epoch += 1  # directories below have other keys now
+                room.places.forget()
         await self.moved(source, target)
 
     async def sync(self) -> None:
@@ -273,8 +284,10 @@ class BranchKeyDir(Dir):
             self.room.hide(place_of(key))
 
     async def moved(self, *keys: str) -> None:
-        """Names changed: what follows from metadata is looked up again, and open slices are told."""
-        await interpret(self.room, *keys, below=True)
+        """Keys came into place, or went: what that means for open slices is told before anybody goes on."""
+        if any(key.endswith(NODE_JSON) for key in keys):
+            self.room.places.forget()
+        await self.room.told(wait=True)
 
     async def _check_not_computed(self, key: str) -> None:
         """A committed level that follows s0 is not written by hand: what s0 says would count, and the write would be
@@ -345,7 +358,8 @@ class BranchKeyFile(Node):
             assert isinstance(self.up, BranchKeyDir)
             await self.up._check_not_computed(key)
             await room.look(lambda: room.branch.working.truncate(key, size))
-            room.places.forget() if key.endswith(NODE_JSON) else None
+            if key.endswith(NODE_JSON):
+                room.places.forget()
             await room.told(wait=False, but=self.ino)
         await set_times_and_mode(room, key, changes)
 
@@ -443,10 +457,3 @@ async def set_times_and_mode(room: Room, key: str, changes: SetAttr) -> None:
         mtime = changes.mtime_ns if changes.mtime_ns is not None else info.mtime_ns
         atime = changes.atime_ns if changes.atime_ns is not None else mtime
         await room.look(lambda: working.utimens(key, atime, mtime))
-
-
-async def interpret(room: Room, *keys: str, below: bool = False, but: int | None = None) -> None:
-    """Keys were closed or moved into place: what they mean for open slices is told before anybody goes on."""
-    if below or any(key.endswith(NODE_JSON) for key in keys):
-        room.places.forget()
-    await room.told(wait=True, but=but)

@@ -165,12 +165,12 @@ async def _carry_out(room: Room, order: Order) -> None:
             await _commit(room, text)
         else:
             await _discard(room, text)
+        await room.told(wait=False, by_views=True)
     except Exception as error:
         order.error = error
     finally:
         room.order = None
         order.done.set()
-    await room.told(wait=False, by_views=True)
 
 
 async def _commit(room: Room, message: str) -> None:

@@ -42,12 +42,11 @@ class DerivedKey:
 
 def derived_level(places: Places, key: str) -> tuple[Level, str] | None:
     """The level that follows s0 in whose array a key lies, and the key relative to it."""
-    levels = places.following()
-    if not levels:
+    if not places.following():
         return None
     for folder in (key, *parents(key)):
         path = node_path(folder)
-        level = levels.get(path) if path is not None else None
+        level = places.follower(path) if path is not None else None
         if level is not None:
             return level, key[len(folder) + 1 :]
     return None

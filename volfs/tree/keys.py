@@ -45,29 +45,33 @@ class KeyDir(Dir):
         self.snapshot = snapshot
         self.key = key
         self._info = info
-        self._listing: Sequence[tuple[str, KeyInfo]] | None = None
 
     @property
     def cold(self) -> bool:
         """Directories that hold little besides numbered chunks are looked into name by name."""
-        return self._listing is None and not self._chunks_only and self._flat is None
+        return not self._chunks_only and self._kept is None and self._flat is None
 
     def load(self) -> None:
-        if self._listing is None:
-            self._listing = self.snapshot.list(self.key)
+        if self._kept is None:
+            self.shared.listings.put(self.ino, self.snapshot.list(self.key))
+
+    @property
+    def _kept(self) -> Sequence[tuple[str, KeyInfo]] | None:
+        return self.shared.listings.get(self.ino)
 
     def listing_cold(self, cookie: int) -> bool:
-        return self._listing is None
+        return self._kept is None
 
     def load_listing(self) -> None:
         self.load()
 
     @property
     def listing(self) -> Sequence[tuple[str, KeyInfo]]:
-        if self._listing is None:
-            self.load()
-            assert self._listing is not None
-        return self._listing
+        kept = self._kept
+        if kept is None:
+            kept = self.snapshot.list(self.key)
+            self.shared.listings.put(self.ino, kept)
+        return kept
 
     @property
     def _chunks_only(self) -> bool:
@@ -120,8 +124,9 @@ class KeyDir(Dir):
                 number = number * count + index
             if number < _NUMBERED - _FLAT - 1:
                 return _FLAT + 1 + number
-        at = bisect_left(self.listing, name, key=itemgetter(0))
-        return at + 1 if at < min(len(self.listing), _FLAT - 1) and self.listing[at][0] == name else None
+        listing = self.listing
+        at = bisect_left(listing, name, key=itemgetter(0))
+        return at + 1 if at < min(len(listing), _FLAT - 1) and listing[at][0] == name else None
 
     def numbered(self, ordinal: int) -> Node | None:
         if ordinal >= _NUMBERED:
@@ -137,11 +142,13 @@ class KeyDir(Dir):
                 number, index = divmod(number, max(1, count))
                 coords.append(index)
             return self.find(flat.meta.chunk_key(tuple(reversed(coords)))) if number == 0 else None
-        return self.find(self.listing[ordinal - 1][0]) if ordinal <= len(self.listing) else None
+        listing = self.listing
+        return self.find(listing[ordinal - 1][0]) if ordinal <= len(listing) else None
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        for at in range(max(0, cookie - FIRST_COOKIE + 1), len(self.listing)):
-            name, info = self.listing[at]
+        listing = self.listing
+        for at in range(max(0, cookie - FIRST_COOKIE + 1), len(listing)):
+            name, info = listing[at]
             node = self._node(name, f"{self.key}/{name}", info)
             if node is not None:
                 yield DirEntry(os.fsencode(name), node.attr(), FIRST_COOKIE + at)

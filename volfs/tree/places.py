@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,11 @@ class Walk:
 
     generation: Hashable
     when: float
+    held: bool
     images: frozenset[str]
     below: dict[str, tuple[str, ...]]
+    #: Arrays of levels that follow s0: the image, and the level's name.
+    following: dict[str, tuple[str, str]]
 
 
 class Places:
@@ -50,7 +53,6 @@ class Places:
         self.windows: dict[tuple[str, tuple[int, ...]], Window] = {}
         self._mutex = threading.Lock()
         self._walk: Walk | None = None
-        self._following: tuple[Hashable, dict[str, Level]] | None = None
         self._geometries: dict[tuple[str, str], tuple[Level, SliceGeometry | None]] = {}
 
     @property
@@ -65,7 +67,11 @@ class Places:
             return True
         if self.room is None or time.monotonic() - walk.when < _WALK_SECONDS:
             return False
-        return walk.generation != self.snapshot.generation()
+        generation = self.snapshot.generation()
+        if walk.generation == generation:
+            return False
+        # Who is the branch's only writer knows when metadata changes: see forget().
+        return not (self.room.held and walk.held)
 
     def load(self) -> None:
         with self._mutex:
@@ -75,7 +81,6 @@ class Places:
     def forget(self) -> None:
         """Metadata changed: look again at once."""
         self._walk = None
-        self._following = None
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -95,14 +100,18 @@ class Places:
         found = (self.image(path) for path in sorted(self._walked().images))
         return [image for image in found if image is not None]
 
-    def following(self) -> dict[str, Level]:
-        """The levels that follow s0, by the path of their arrays: in a branch, those that volfs manages."""
-        generation = self.snapshot.generation()
-        known = self._following
-        if known is None or known[0] != generation:
-            levels = {level.array.path: level for image in self.images() for level in image.levels if level.derived}
-            known = self._following = generation, levels
-        return known[1]
+    def following(self) -> Iterable[str]:
+        """Paths of the arrays whose level follows s0: in a branch, those of the images that volfs manages."""
+        return self._walked().following
+
+    def follower(self, array: str) -> Level | None:
+        """The level that follows s0 and has its array at a path."""
+        found = self._walked().following.get(array)
+        if found is None:
+            return None
+        image = self.image(found[0])
+        level = image.level(found[1]) if image is not None else None
+        return level if level is not None and level.derived else None
 
     def level(self, path: str, name: str) -> Level:
         """A level of an image. Raises NotFound."""
@@ -137,10 +146,18 @@ class Places:
 
     def _look_around(self) -> Walk:
         generation, when = self.snapshot.generation(), time.monotonic()
+        held = self.room is not None and self.room.held
         images: set[str] = set()
         below: dict[str, tuple[str, ...]] = {}
         self._visit("", images, below)
-        return Walk(generation, when, frozenset(images), below)
+        following = {
+            level.array.path: (path, level.name)
+            for path in images
+            if (image := self.image(path)) is not None
+            for level in image.levels
+            if level.derived
+        }
+        return Walk(generation, when, held, frozenset(images), below, following)
 
     def _visit(self, path: str, images: set[str], below: dict[str, tuple[str, ...]]) -> bool:
         """Note what is at and below a path; whether that is, or leads to, an image."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from volfs.storage.files import read_json, write_json
 from volfs.tree.attrs import SOON
 from volfs.tree.derived import derived_key
 from volfs.tree.places import Places
+from volfs.tree.shared import Bounded
 from volfs.tree.stages import Place, Stages
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: How long the writer's lock is kept after the last change, so that others get their turn.
 _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
+_LISTED_NAMES = 200_000
 #: Attributes that were told are looked through for old ones when there are so many.
 _SHOWN_SWEPT = 20_000
 
@@ -69,6 +71,8 @@ class Room:
         self.stages = Stages(self.branch.working.layout.staged)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
         self.hidden: dict[Place, float] = {}
+        #: Listings of directories of keys, by inode.
+        self.listings: Bounded[Sized] = Bounded(_LISTED_NAMES)
         self._names = trio.Lock()
         self._entering = trio.Lock()
         self._dir_times: dict[int, int] = {}
@@ -246,14 +250,20 @@ class Room:
     async def _misjudged(self, by_views: bool) -> set[int]:
         """Keys whose size the kernel was told within the last second, and is wrong about: a chunk's size changes with
         its voxels, and a reader who believes the old one gets half a chunk."""
+        if not self._shown:
+            return set()
+        if self.places.cold:
+            await self.look(self.places.load)
         oldest = time.monotonic() - SOON
-        recent = {key: one for key, one in self._shown.items() if one.when >= oldest}
-        if not by_views:
-            # A key that was written through its own file is right; those computed from it are not.
-            following = self.places.following()
-            arrays = tuple(f"{node_key(path)}/" for path in following)
-            recent = {key: one for key, one in recent.items() if arrays and key.startswith(arrays)}
+        arrays = tuple(f"{node_key(path)}/" for path in self.places.following())
+        if not by_views and not arrays:
+            return set()
+        # A key that was written through its own file is right; those computed from it are not.
+        recent = {
+            key: one for key, one in self._shown.items() if one.when >= oldest and (by_views or key.startswith(arrays))
+        }
         if not recent:
+            self._shown = {} if by_views else self._shown
             return set()
 
         def differ() -> set[int]:

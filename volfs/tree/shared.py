@@ -6,11 +6,12 @@ around in it nor anything in another), and when generated directories changed. N
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=Sized)
 
 _NAMES_THREADS = 4
 _PAYLOAD_BYTES = 32 << 20
+_LISTED_NAMES = 300_000
 _NODES = 8192
 
 
@@ -58,27 +61,30 @@ class NameClock:
         return mtime
 
 
-class PayloadCache:
-    """Small stored files, as they are, that clients read in several pieces."""
+class Bounded(Generic[_S]):
+    """Things of a length, by key; beyond a total length the least recently used go, but never the newest.
+    Thread-safe."""
 
-    def __init__(self, limit: int = _PAYLOAD_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._bytes = 0
+        self._mutex = threading.Lock()
+        self._kept: OrderedDict[Hashable, _S] = OrderedDict()
+        self._length = 0
 
-    def get(self, key: Hashable) -> bytes | None:
-        data = self._kept.get(key)
-        if data is not None:
-            self._kept.move_to_end(key)
-        return data
+    def get(self, key: Hashable) -> _S | None:
+        with self._mutex:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
 
-    def put(self, key: Hashable, data: bytes) -> None:
-        if key in self._kept or len(data) > self._limit // 4:
-            return
-        self._kept[key] = data
-        self._bytes += len(data)
-        while self._bytes > self._limit:
-            self._bytes -= len(self._kept.popitem(last=False)[1])
+    def put(self, key: Hashable, thing: _S) -> None:
+        with self._mutex:
+            before = self._kept.pop(key, None)
+            self._length += len(thing) - (len(before) if before is not None else 0)
+            self._kept[key] = thing
+            while self._length > self._limit and len(self._kept) > 1:
+                self._length -= len(self._kept.popitem(last=False)[1])
 
 
 class NodeCache:
@@ -119,7 +125,10 @@ class Shared:
         self.inodes = inodes
         self.files = FileTable()
         self.renderings = Renderings()
-        self.payloads = PayloadCache()
+        #: Small stored files, as they are, that clients read in several pieces.
+        self.payloads: Bounded[bytes] = Bounded(_PAYLOAD_BYTES)
+        #: Listings of directories of keys, by inode.
+        self.listings: Bounded[Sequence[Any]] = Bounded(_LISTED_NAMES)
         self.nodes = NodeCache()
         self.clock = NameClock()
         self.started_ns = time.time_ns()

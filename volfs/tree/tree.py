@@ -141,8 +141,13 @@ class Tree:
         directory = await self._writable(parent, name)
         node, handle = await directory.create(os.fsdecode(name), mode, flags)
         opened = await self._register(node.ino, handle)
-        await self._ready(node)
-        return opened, node.attr()
+        try:
+            await self._ready(node)
+            return opened, node.attr()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.release(opened.fh)
+            raise
 
     async def open(self, ino: int, flags: int) -> OpenFile:
         self._shared.requests["open"] += 1

@@ -1,0 +1,289 @@
+"""Versions, branches and tags by file operations alone, and the control files of a branch."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+import volfs
+from tests.test_tree_slices import PLANE, png
+from tests.tree_kit import CELLS, make_store, run, serving
+from volfs.errors import (
+    AlreadyThere,
+    BadInput,
+    Busy,
+    NotAllowed,
+    NotFound,
+    NothingToCommit,
+    ReadOnly,
+    VolfsError,
+    WrongKind,
+)
+from volfs.versions.branch import Branch
+
+MAIN = "cells/branches/main"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+def test_mkdir_makes_a_branch_and_rmdir_removes_it(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            before = (await client.stat("cells/branches")).mtime
+            made = await client.mkdir("cells/branches/exp")
+            assert made.is_dir and made == await client.stat("cells/branches/exp")
+            assert (await client.stat("cells/branches")).mtime > before
+            at = await client.mkdir("cells/branches/old@v1")
+            assert at.entry_timeout == 0
+            parent = await client.ino("cells/branches")
+            assert (parent, b"old@v1") in client.kernel.entries
+            assert not await client.exists("cells/branches/old@v1")
+            assert set(await client.ls("cells/branches")) == {"main", "exp", "old"}
+            assert "labels" not in await client.ls("cells/branches/old")
+            for name, error in (("exp", AlreadyThere), ("v3", VolfsError), ("a@v99", NotFound), ("b@", BadInput)):
+                with pytest.raises(error):
+                    await client.mkdir(f"cells/branches/{name}")
+            with pytest.raises(NotAllowed) as refused:
+                await client.symlink("cells/branches/link", "../versions/v1")
+            assert refused.value.errno == errno.EPERM
+            with pytest.raises(WrongKind) as wrong:
+                await client.unlink("cells/branches/exp")
+            assert wrong.value.errno == errno.EISDIR
+            await client.write("cells/branches/exp/files/n", b"1")
+            with pytest.raises(Busy):
+                await client.rmdir("cells/branches/exp")
+            await client.order("cells/branches/exp/.volfs/discard", "all")
+            await client.rmdir("cells/branches/exp")
+            assert not await client.exists("cells/branches/exp")
+            with pytest.raises(NotAllowed):
+                await client.rmdir("cells/branches/main")
+            with pytest.raises(NotFound):
+                await client.rmdir("cells/branches/absent")
+            with pytest.raises(VolfsError):
+                await client.write("cells/branches/file", b"x")
+
+    run(work)
+
+
+def test_ln_makes_a_tag_mv_moves_it_and_rm_removes_it(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            made = await client.symlink("cells/tags/paper", "../versions/v1")
+            assert made.is_link and made.ino == await client.ino("cells/tags/paper")
+            assert await client.readlink("cells/tags/paper") == "../versions/v1"
+            assert (await client.stat("cells/tags/paper")).size == len("../versions/v1")
+            await client.symlink("cells/tags/absolute", "/mnt/volumes/cells/versions/v2/")
+            await client.symlink("cells/tags/bare", "latest")
+            assert await client.readlink("cells/tags/bare") == "../versions/v2"
+            with pytest.raises(AlreadyThere):
+                await client.symlink("cells/tags/paper", "../versions/v2")
+            for target, error in (("../versions/v9", NotFound), ("/etc/passwd", VolfsError), ("", BadInput)):
+                with pytest.raises(error):
+                    await client.symlink("cells/tags/bad", target)
+            await client.rename("cells/tags/bare", "cells/tags/paper")  # ln -sf
+            assert await client.readlink("cells/tags/paper") == "../versions/v2"
+            assert set(await client.ls("cells/tags")) == {"paper", "absolute"}
+            await client.unlink("cells/tags/paper")
+            assert set(await client.ls("cells/tags")) == {"absolute"}
+            for refused in (
+                client.mkdir("cells/tags/dir"),
+                client.write("cells/tags/file", b""),
+                client.rmdir("cells/tags/absolute"),
+            ):
+                with pytest.raises(VolfsError):
+                    await refused
+
+    run(work)
+
+
+def test_writing_a_message_commits_and_the_new_version_is_there_at_once(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            versions = await client.ino("cells/versions")
+            assert not (await client.tree.lookup(versions, b"v3")).ino
+            attr = await client.stat(f"{MAIN}/.volfs/commit")
+            assert attr.size == 0 and attr.attr_timeout == 0
+            opened = await client.tree.open(attr.ino, os.O_WRONLY | os.O_TRUNC)
+            assert opened.direct_io
+            await client.close(opened.fh)
+            await client.write(f"{MAIN}/s0/xy/z00003.png", png(PLANE))
+            await client.order(f"{MAIN}/.volfs/commit", "a first change")
+            assert (versions, b"v3") in client.kernel.entries and (versions, b"latest") in client.kernel.entries
+            assert await client.readlink("cells/versions/latest") == "v3"
+            assert b"a first change" in await client.read("cells/log.txt")
+            status = json.loads(await client.read(f"{MAIN}/.volfs/status.json"))
+            assert status["clean"] and status["head"] == "v3"
+            assert (status["action"]["state"], status["action"]["version"]) == ("done", 3)
+            # The same again is the answer to a write that an NFS client sends twice.
+            await client.order(f"{MAIN}/.volfs/commit", "a first change")
+            assert await client.readlink("cells/versions/latest") == "v3"
+            with pytest.raises(NothingToCommit):
+                await client.order(f"{MAIN}/.volfs/commit", "something else")
+            with pytest.raises(BadInput):
+                await client.order(f"{MAIN}/.volfs/commit", "  ")
+            status = json.loads(await client.read(f"{MAIN}/.volfs/status.json"))
+            assert status["action"]["state"] == "failed" and status["action"]["error_kind"] == "NothingToCommit"
+            assert await client.read(f"{MAIN}/.volfs/commit") == b""
+
+    run(work)
+
+
+def test_discard_goes_back_in_whole_or_in_part(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+
+            async def change() -> None:
+                await client.write(f"{MAIN}/s0/xy/z00003.png", png(PLANE))
+                await client.write(f"{MAIN}/files/a", b"a")
+                await client.write(f"{MAIN}/s0/xy/z00004.png", png(PLANE)[:100])
+
+            discard = f"{MAIN}/.volfs/discard"
+            await change()
+            with pytest.raises(VolfsError):
+                await client.order(discard, "nonsense")
+            await client.order(discard, "files/a")
+            assert not await client.exists(f"{MAIN}/files/a")
+            await client.order(discard, "s0/xy/z00004.png")
+            canonical = (await client.stat("cells/versions/v2/s0/xy/z00004.png")).size
+            assert (await client.stat(f"{MAIN}/s0/xy/z00004.png")).size == canonical
+            for everything in ("all", ""):
+                await change()
+                held = await client.open(f"{MAIN}/s0/xy/z00003.png")
+                client.kernel.forget_all()
+                await client.order(discard, everything)
+                assert await client.ino(f"{MAIN}/s0/xy/z00003.png") in client.kernel.queued
+                assert not client.kernel.awaited
+                await client.close(held)
+                status = json.loads(await client.read(f"{MAIN}/.volfs/status.json"))
+                assert status["clean"] and not status["staged"]
+                data = await client.read(f"{MAIN}/s0/xy/z00003.png")
+                assert data == await client.read("cells/versions/v2/s0/xy/z00003.png")
+
+    run(work)
+
+
+def test_a_long_commit_goes_on_after_the_write_and_the_same_words_join_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, calls = threading.Event(), []
+    commit = Branch.commit
+
+    def slowly(self: Branch, message: str, *args: object, **options: object) -> object:
+        calls.append(message)
+        go.wait(20)
+        return commit(self, message)
+
+    monkeypatch.setattr(Branch, "commit", slowly)
+
+    async def work() -> None:
+        async with serving(store, action_seconds=0.3) as client:
+            await client.write(f"{MAIN}/files/a", b"a")
+            began = time.monotonic()
+            await client.order(f"{MAIN}/.volfs/commit", "long")
+            assert 0.2 < time.monotonic() - began < 5
+            with pytest.raises(Busy):
+                await client.order(f"{MAIN}/.volfs/commit", "another")
+            with pytest.raises(Busy):
+                await client.order(f"{MAIN}/.volfs/discard", "all")
+            # Everybody else goes on meanwhile.
+            await client.write(f"{MAIN}/files/b", b"b")
+            assert await client.read("cells/versions/v2/s0/xy/z00001.png")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.order, f"{MAIN}/.volfs/commit", "long")
+                await trio.sleep(0.1)
+                go.set()
+            assert calls == ["long"]
+            assert await client.readlink("cells/versions/latest") == "v3"
+
+    run(work)
+
+
+def test_a_mount_ends_only_when_its_commit_has(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Branch.commit
+
+    def slowly(self: Branch, message: str, *args: object, **options: object) -> object:
+        time.sleep(0.5)
+        return commit(self, message)
+
+    monkeypatch.setattr(Branch, "commit", slowly)
+
+    async def work() -> None:
+        async with serving(store, action_seconds=0.05) as client:
+            await client.write(f"{MAIN}/files/a", b"a")
+            await client.order(f"{MAIN}/.volfs/commit", "slow")
+
+    run(work)
+    with volfs.open_store(store) as opened:
+        assert opened["cells"].info(3).message == "slow"
+
+
+def test_another_process_s_refs_and_commits_are_seen_within_a_second(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            fh = await client.open(f"{MAIN}/s0/xy/z00003.png")
+            assert not await client.exists("cells/branches/new")
+            with volfs.open_store(store) as other:
+                cells = other["cells"]
+                cells.create_branch("new")
+                cells.create_tag("paper", 1)
+                branch = cells.branch("main")
+                volfs.images(branch)[""].levels[0][3] = 7
+                branch.commit("from elsewhere")
+                other.create_dataset("fresh")
+            await trio.sleep(1)
+            assert await client.ino(f"{MAIN}/s0/xy/z00003.png") in client.kernel.queued
+            assert await client.exists("cells/branches/new") and await client.exists("fresh/branches/main")
+            assert await client.readlink("cells/versions/latest") == "v3"
+            assert (await client.stat("cells/tags/paper")).is_link
+            assert set(await client.read_fh(fh, 10**6)) != set(CELLS[3].tobytes())
+            await client.close(fh)
+
+    run(work)
+
+
+def test_a_read_only_mount_changes_nothing(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store, read_only=True) as client:
+            for path in ("cells/branches", MAIN, f"{MAIN}/zarr", f"{MAIN}/s0/xy", f"{MAIN}/s0/xy/z00001.png"):
+                assert not (await client.stat(path)).mode & 0o222, path
+            for attempt in (
+                client.mkdir("cells/branches/exp"),
+                client.rmdir(MAIN),
+                client.symlink("cells/tags/t", "../versions/v1"),
+                client.write(f"{MAIN}/files/a", b"a"),
+                client.write(f"{MAIN}/s0/xy/z00001.png", b"a"),
+                client.unlink(f"{MAIN}/zarr/zarr.json"),
+                client.unlink(f"{MAIN}/s0/xy/z00001.png"),
+                client.order(f"{MAIN}/.volfs/commit", "x"),
+            ):
+                with pytest.raises(ReadOnly) as refused:
+                    await attempt
+                assert refused.value.errno == errno.EROFS
+
+    run(work)
+
+
+def test_an_empty_dataset_and_an_empty_branch_can_be_filled(tmp_path: Path) -> None:
+    with volfs.init_store(tmp_path / "store") as store:
+        store.create_dataset("fresh")
+
+    async def work() -> None:
+        async with serving(tmp_path / "store") as client:
+            assert not await client.ls("fresh/versions")
+            assert set(await client.ls("fresh/branches/main")) == {".volfs", "zarr", "files"}
+            assert json.loads(await client.read("fresh/dataset.json"))["latest"] is None
+            await client.write("fresh/branches/main/files/a", b"a")
+            await client.order("fresh/branches/main/.volfs/commit", "begin")
+            assert await client.read("fresh/versions/v1/files/a") == b"a"
+
+    run(work)
