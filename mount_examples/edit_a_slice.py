@@ -1,6 +1,6 @@
 """Paint a white square into one slice, on a branch of one's own, and commit it: all of it with plain files.
 
-    python mount_examples/edit_a_slice.py [DATASET_DIRECTORY]
+python mount_examples/edit_a_slice.py [DATASET_DIRECTORY]
 """
 
 import os

@@ -1,6 +1,6 @@
 """Read two versions of a mounted dataset with zarr-python, and say where they differ.
 
-    python mount_examples/read_with_zarr.py [DATASET_DIRECTORY]
+python mount_examples/read_with_zarr.py [DATASET_DIRECTORY]
 """
 
 import sys
