@@ -141,7 +141,7 @@ def test_growing_and_shrinking_move_the_edge_and_nothing_else(dataset):
         every_chunk(meta_of(array_json(small, (8, 8, 8))))
     )
     times = array_at(dataset.version(4)).newest((0,))
-    assert times[4] == dataset.info(3).time_ns  # the removal
+    assert times[4] == dataset.info(4).time_ns  # there again, as fill
     assert times[0] == dataset.info(1).time_ns
 
 

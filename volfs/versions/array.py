@@ -21,6 +21,7 @@ from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.payload import Payload, PayloadReader
+from volfs.versions.reshaping import Reshape
 from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import ArrayNode, StoredPayload
 
@@ -64,6 +65,7 @@ class VersionArray(ArrayNode):
         self.block_shape = block_shape
         self.born_ns = born_ns
         self._codec: ChunkCodec | None = None
+        self._reshapes: tuple[Reshape, ...] | None = None
         self._grid = meta.grid
         self._whole = Box.whole(self._grid.grid_shape)
 
@@ -145,7 +147,41 @@ class VersionArray(ArrayNode):
     # -- times --------------------------------------------------------------------------------------------------
 
     def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
-        return self._known.times(self.snapshot, self, axes)
+        times = self._known.times(self.snapshot, self, axes)
+        reshapes = self.reshapes()
+        if not reshapes:
+            return times
+        times = times.copy()
+        for reshape in reshapes:
+            reshape.raise_times(times, axes)
+        times.flags.writeable = False
+        return times
+
+    def reshapes(self) -> tuple[Reshape, ...]:
+        """The changes of metadata since the array's birth after which voxels or slabs read differently, newest first.
+
+        Found once: what the version stands on knows the earlier ones.
+        """
+        if self._reshapes is None:
+            found: list[Reshape] = []
+            array = self
+            while array._reshapes is None:
+                before = array._before()
+                if before is None:
+                    break
+                reshape = Reshape(array.mtime_ns, before.meta, array.meta)
+                if not reshape.harmless:
+                    found.append(reshape)
+                array = before
+            self._reshapes = (*found, *(array._reshapes or ()))
+        return self._reshapes
+
+    def _before(self) -> VersionArray | None:
+        """The same array as it was before its metadata last changed."""
+        version = self.snapshot.described_in(self.path)
+        parents = version.head.parents
+        before = version.dataset.version(parents[0]).array(self.path) if parents else None
+        return before if before is not None and before.node == self.node else None
 
     def newest_in(self, chunks: Box) -> int:
         inside = chunks.intersect(self._whole)
@@ -156,7 +192,8 @@ class VersionArray(ArrayNode):
                 box = self._block_box(block).intersect(inside).relative_to(self._origin(block))
                 newest = max(newest, int(resolved.changed.reshape(self.block_shape)[box.slices()].max(initial=0)))
         # Along a chain of first parents a newer change has a larger version number, and a later time.
-        return max(self.born_ns, self.snapshot.time_of(newest) if newest else 0)
+        times = [r.time_ns for r in self.reshapes() if r.changes(inside, self._whole)]
+        return max((self.born_ns, self.snapshot.time_of(newest) if newest else 0, *times))
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from volfs.storage.codec import ChunkCodec
 from volfs.versions.chunkmap import ChunkMap, ChunkMaps, probe
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.layers import Change
+from volfs.versions.reshaping import Reshape
 from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
 from volfs.versions.union import View
 
@@ -240,14 +241,11 @@ class BranchArray(ArrayNode):
         old = below.newest(axes)
         if described is None:
             return old.copy()
-        if not self._continues(below.meta) or any(
-            below.meta.shape[a] != self.meta.shape[a] for a in range(self.meta.ndim) if a not in axes
-        ):
-            return np.full(wanted, described, dtype=np.int64)
-        # Along the axes that grew or shrank, only what is at the old or new edge, or beyond it, reads differently.
         times = np.full(wanted, described, dtype=np.int64)
-        kept = tuple(slice(0, self._unchanged(below.meta, a)) for a in axes)
-        times[kept] = old[kept]
+        if len(old.shape) == len(wanted):
+            both = tuple(slice(0, min(a, b)) for a, b in zip(old.shape, wanted, strict=True))
+            times[both] = old[both]
+        Reshape(described, below.meta, self.meta).raise_times(times, axes)
         return times
 
     def _newest_in(self, view: View, chunks: Box) -> int:
@@ -259,33 +257,12 @@ class BranchArray(ArrayNode):
             newest = max(described or self.mtime_ns, now.hidden or 0)
         else:
             newest = below.newest_in(box.intersect(Box.whole(below.meta.grid.grid_shape)))
-            if described is not None and not (
-                self._continues(below.meta) and all(self._same_along(below.meta, a, box) for a in range(box.ndim))
-            ):
+            if described is not None and Reshape(described, below.meta, self.meta).changes(box, self._whole):
                 newest = max(newest, described)
         times = [change.changed_ns for change in now.puts.values()]
         times += now.removed.values()
         times += [t for prefix, t in (*now.regions, *now.reverted) if _crosses(prefix, box)]
         return max((newest, *times))
-
-    def _continues(self, before: ArrayMeta) -> bool:
-        """Whether the same chunks hold the same voxels as under the head version's metadata, but for the shape."""
-        same_fill = before.fill_value.tobytes() == self.meta.fill_value.tobytes()
-        return same_fill and before.same_storage(self.meta)
-
-    def _unchanged(self, before: ArrayMeta, axis: int) -> int:
-        """How many chunks along an axis hold the same voxels of the array as before, and are not all there is."""
-        old, new, chunk = before.shape[axis], self.meta.shape[axis], self.meta.chunk_shape[axis]
-        if old == new:
-            return -(-old // chunk)
-        return min(old, new) // chunk if new > chunk else 0
-
-    def _same_along(self, before: ArrayMeta, axis: int, box: Box) -> bool:
-        """Whether a box of chunks reads the same along an axis; the whole axis does not, if its length changed."""
-        whole = box.start[axis] == 0 and box.stop[axis] == self._whole.stop[axis]
-        if whole and before.shape[axis] != self.meta.shape[axis]:
-            return False
-        return box.stop[axis] <= self._unchanged(before, axis)
 
 
 def _crosses(prefix: Index, box: Box) -> bool:

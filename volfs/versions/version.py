@@ -171,6 +171,12 @@ class Version(Snapshot):
         """The time of a version; this one's own for 0."""
         return self.dataset.time_of(version) if version else self.info.time_ns
 
+    def described_in(self, path: str) -> Version:
+        """The version that put the metadata which the node at ``path`` has here."""
+        entry = self._entry(json_key(path))
+        assert entry is not None, "a node has metadata"
+        return self.dataset.version(entry.version)
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _entry(self, key: str) -> Entry | None:
