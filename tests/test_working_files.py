@@ -251,3 +251,19 @@ def test_fsync_syncs_the_directories_that_changed_once(working: WorkingCopy, mon
     working.unlink("files/dir/one")
     working.fsync_dir("files/dir")
     assert "dir" in synced
+
+
+def test_the_time_of_a_directory_tells_when_names_come_and_go_and_can_be_set(working: WorkingCopy) -> None:
+    times = [working.stat("files/dir").mtime_ns]  # type: ignore[union-attr]
+    for change in (
+        lambda: working.unlink("files/dir/one"),
+        lambda: working.put("files/dir/three", b""),
+        lambda: working.unlink("files/dir/two"),
+    ):
+        change()
+        times.append(working.stat("files/dir").mtime_ns)  # type: ignore[union-attr]
+    assert len(set(times)) == 4
+    working.utimens("files/dir", 5, 5)
+    assert working.stat("files/dir").mtime_ns == 5  # type: ignore[union-attr]
+    working.freeze(2)
+    assert working.stat("files/dir").mtime_ns == 5  # type: ignore[union-attr]

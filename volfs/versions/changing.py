@@ -116,8 +116,10 @@ class WorkingSteps(WorkingReader):
         top = view.layers[0]
         if not top.hides(key) and not _is_timed(key) and view.beneath(top).entry(key) is None:
             return
-        top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
-        self._unsynced.add(key.rpartition("/")[0])
+        now = self.pulse.tick()
+        top.hide(key, scratch_dir(self.layout), time_ns=now)
+        self._make_parent(view, key)
+        os.utime(top.path(key.rpartition("/")[0]), ns=(now, now))
 
     def _keep_time(self, top: Layer, key: str) -> None:
         """Have the last change be the newest, where a file came to ``key`` with an older time of its own.

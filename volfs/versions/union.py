@@ -46,8 +46,11 @@ class Entry:
                 assert self.below is not None
                 return self.below
             return KeyInfo("file", self.st.st_size, self.st.st_mtime_ns)
-        times = [0 if self.st is None else self.st.st_mtime_ns, 0 if self.below is None else self.below.mtime_ns]
-        return KeyInfo("dir", 0, max(times), self.below.version if self.st is None and self.below is not None else 0)
+        # The layer's own directory tells: it is made, or touched, when a name goes that only lies below.
+        if self.st is not None:
+            return KeyInfo("dir", 0, self.st.st_mtime_ns)
+        assert self.below is not None
+        return self.below
 
 
 @dataclass(frozen=True, slots=True)
