@@ -20,7 +20,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -119,8 +119,9 @@ class Connections:
     def get(self) -> sqlite3.Connection:
         """This thread's connection."""
         held = self._local.held
-        if held is not None:
+        if held is not None and not self._closed:
             return held.connection
+        self._local.held = None  # of a closed catalog: this thread is done with it, so it goes now
         held = _Held(self._connect())
         with self._lock:
             if self._closed:
@@ -192,13 +193,23 @@ class Connections:
             held.connection.close()
 
     def close(self) -> None:
-        """Close every connection. Using the catalog afterwards raises NotAllowed."""
+        """Close the file. Using the catalog afterwards raises NotAllowed.
+
+        Connections of other threads close when those threads next ask for theirs, or end: SQLite does not survive that
+        one is closed in the middle of a statement. So that they leave no log behind, it is merged here.
+        """
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            held = list(self._all)
-            self._all.clear()
             watcher, self._watcher = self._watcher, None
+        mine, self._local.held = self._local.held, None
         if watcher is not None:
             watcher.close()
-        for one in held:
-            one.connection.close()
+        if mine is not None:
+            self._all.discard(mine)
+            if self._all and not self.read_only:
+                with suppress(sqlite3.Error):
+                    mine.connection.execute("PRAGMA busy_timeout = 0")
+                    mine.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            mine.connection.close()
