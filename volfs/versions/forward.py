@@ -48,17 +48,19 @@ def ask_mount(holder: Holder, dataset: str, branch: str, action: str, text: str)
         raise VolfsError(f"{holder} could not {action}: {error.strerror}", errno=error.errno) from None
     finally:
         os.close(fd)
-    return _wait(control, action)
+    return _wait(control, action, text)
 
 
-def _wait(control: Path, action: str) -> dict[str, Any]:
+def _wait(control: Path, action: str, text: str) -> dict[str, Any]:
     deadline = time.monotonic() + _PATIENCE
     while True:
         described = _action(control)
-        if described.get("state") == "failed":
-            raise _error(described)
-        if described.get("state") != "running":
-            return described
+        # What is shown may still be the action before this one: the mount first makes slices being written complete.
+        if described.get("kind") == action and str(described.get("message")).strip() == text.strip():
+            if described.get("state") == "failed":
+                raise _error(described)
+            if described.get("state") == "done":
+                return described
         if time.monotonic() > deadline:
             raise Busy(f"the {action} is still going on: see {control / 'status.json'}")
         time.sleep(_PAUSE)
