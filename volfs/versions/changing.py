@@ -99,7 +99,7 @@ class WorkingSteps(WorkingReader):
     def _remove_name(self, view: View, key: str, entry: Entry) -> None:
         """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
         top = view.layers[0]
-        self._hide_below(view, key)
+        self._hide_below(view, key, tell=is_timed(key) or (entry.kind == "dir" and key.startswith("zarr/")))
         if top.stat(key) is not None:
             if entry.kind == "file":
                 os.unlink(top.path(key))
@@ -108,13 +108,14 @@ class WorkingSteps(WorkingReader):
                 os.rename(top.path(key), grave)
                 delete_tree(grave)
 
-    def _hide_below(self, view: View, key: str) -> None:
+    def _hide_below(self, view: View, key: str, *, tell: bool) -> None:
         """Hide what the layers below the top, and the head, have at ``key``.
 
-        Of a chunk the removal is written down even if they have nothing: its time tells that the chunk was there.
+        With ``tell`` the removal is written down even if they have nothing: chunks were there, or will be, whose own
+        times do not tell that the array has changed.
         """
         top = view.layers[0]
-        if not top.hides(key) and not _is_timed(key) and view.beneath(top).entry(key) is None:
+        if not tell and not top.hides(key) and view.beneath(top).entry(key) is None:
             return
         now = self.pulse.tick()
         top.hide(key, scratch_dir(self.layout), time_ns=now)
@@ -127,7 +128,7 @@ class WorkingSteps(WorkingReader):
         Clients rely on a file's own times to survive a rename, and may set them to anything.
         """
         found = top.stat(key)
-        if not isinstance(found, os.stat_result) or stat.S_ISDIR(found.st_mode) or not _is_timed(key):
+        if not isinstance(found, os.stat_result) or stat.S_ISDIR(found.st_mode) or not is_timed(key):
             return
         if max(found.st_mtime_ns, found.st_ctime_ns) < self.pulse.last():
             top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
@@ -143,6 +144,6 @@ class WorkingSteps(WorkingReader):
         self.pulse.beat(prefix, below=True)
 
 
-def _is_timed(key: str) -> bool:
+def is_timed(key: str) -> bool:
     """Whether views are made from what is at a key, so that the time of its last change counts."""
     return key.endswith(f"/{NODE_JSON}") or chunk_root(key) is not None

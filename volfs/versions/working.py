@@ -23,7 +23,7 @@ from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, Wro
 from volfs.model.names import check_key
 from volfs.storage.files import fsync_dir, no_space, write_all
 from volfs.versions import freezing
-from volfs.versions.changing import WorkingSteps
+from volfs.versions.changing import WorkingSteps, is_timed
 from volfs.versions.layers import (
     RENAME_NOREPLACE,
     SPACES,
@@ -348,7 +348,7 @@ class WorkingCopy(WorkingSteps):
         self._files.removed(target)
         self._copy_up(view, source, moving, target=target)
         self._keep_time(view.layers[0], target)
-        self._hide_below(view, source)
+        self._hide_below(view, source, tell=is_timed(source))
         self._files.renamed(source, target)
         self._names_changed(source)
         self._names_changed(target)
@@ -361,9 +361,12 @@ class WorkingCopy(WorkingSteps):
             raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
         if moving.dirs != (top,) or moving.below is not None:
             raise NotAllowed(f"{source} is in the head version: copy it, then remove it", errno=errno.EXDEV)
-        if there is not None:
-            self._hide_below(view, target)
+        tell = target.startswith("zarr/")
+        if there is not None or tell:
+            self._hide_below(view, target, tell=tell)
         os.rename(top.path(source), top.path(target))
+        if source.startswith("zarr/"):
+            self._hide_below(view, source, tell=True)
         self._files.renamed(source, target)
         self._restructured(source)
         self._restructured(target)
