@@ -120,6 +120,7 @@ class BranchArray(ArrayNode):
         self._working = working
         self._maps = maps
         self._codec: ChunkCodec | None = None
+        self._times: dict[tuple[int, ...], tuple[Hashable, NDArray[np.int64]]] = {}
         self._whole = Box.whole(meta.grid.grid_shape)
 
     @property
@@ -142,7 +143,14 @@ class BranchArray(ArrayNode):
         return self._working.look(self._changed)
 
     def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
-        return self._working.look(lambda view: self._newest(view, axes))
+        generation = self.snapshot.generation()
+        known = self._times.get(axes)
+        if known is not None and known[0] == generation:
+            return known[1]
+        times = self._working.look(lambda view: self._newest(view, axes))
+        times.flags.writeable = False
+        self._times[axes] = generation, times
+        return times
 
     def newest_in(self, chunks: Box) -> int:
         return self._working.look(lambda view: self._newest_in(view, chunks))

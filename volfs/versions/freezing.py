@@ -41,9 +41,15 @@ from volfs.versions.union import View
 
 def prepare(layout: WorkingLayout) -> None:
     """Make what a writer needs: the top and the scratch directory, emptied of what a dead writer left in it."""
-    make_dirs(layout.root)
-    settle_scratch(layout)
-    Path(scratch_dir(layout)).mkdir(exist_ok=True)
+    scratch = scratch_dir(layout)
+    try:
+        left = os.listdir(scratch)
+    except FileNotFoundError:
+        make_dirs(layout.root)
+        Path(scratch).mkdir()
+        left = []
+    if left:
+        settle_scratch(layout)
     if not layout.top.root.is_dir():
         os.rename(make_layer(layout), layout.top.root)
         fsync_dir(layout.root)
@@ -58,7 +64,8 @@ def settle_scratch(layout: WorkingLayout) -> None:
             with suppress(FileNotFoundError):
                 os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
         note.unlink()
-    shutil.rmtree(scratch, ignore_errors=True)
+    for name in os.listdir(scratch):
+        delete_tree(f"{scratch}/{name}")
 
 
 def freeze(layout: WorkingLayout, number: int, leave: Iterable[str] = ()) -> None:
