@@ -36,6 +36,8 @@ class Handle:
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
     room: Room | None = None
     writable = False
+    #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
+    slow_stamp = False
 
     def __init__(self, ino: int) -> None:
         #: The inode it was opened through: a slice's own, or that of a temporary file that became the slice.
@@ -62,7 +64,7 @@ class Handle:
         """At the last close. Errors have nobody to tell."""
 
     def stamp(self) -> Hashable:
-        """Names the bytes that the file has now: equal stamps, equal bytes. May take a while: call it in a thread.
+        """Names the bytes that the file has now: equal stamps, equal bytes. Safe to call in a thread.
 
         None: the bytes cannot change for the length of the mount.
         """

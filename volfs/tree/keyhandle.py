@@ -96,7 +96,7 @@ class KeyHandle(Handle):
     # -- what it shows ----------------------------------------------------------------------------------------------
 
     def stamp(self) -> Hashable:
-        """Blocks. Goes over to what the key has now, if somebody else put it."""
+        """Goes over to what the key has now, if somebody else put it."""
         with self._mutex:
             if self._closed:
                 return None

@@ -26,6 +26,7 @@ from volfs.tree.shared import Bounded
 from volfs.tree.stages import Place, Stages
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
+from volfs.versions.interpret import chunk_root
 from volfs.versions.keys import node_key
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Room:
         self._names = trio.Lock()
         self._entering = trio.Lock()
         self._dir_times: dict[int, int] = {}
-        self._shown: dict[str, _Shown] = {}
+        # By array, then by key.
+        self._shown: dict[str, dict[str, _Shown]] = {}
         self._held = False
         self._last_use = 0.0
         self._seen: object = None
@@ -213,12 +215,15 @@ class Room:
     # -- what the kernel must forget --------------------------------------------------------------------------------
 
     def show(self, key: str, ino: int, size: int, mtime: int) -> None:
-        """The attributes of a key are being told: for a second the kernel believes them without asking."""
-        shown = self._shown
+        """The attributes of a chunk are being told: for a second the kernel believes them without asking."""
+        array = chunk_root(key)
+        if array is None:
+            return
+        shown = self._shown.setdefault(array, {})
+        now = time.monotonic()
         if len(shown) >= _SHOWN_SWEPT:
-            fresh = time.monotonic() - SOON
-            self._shown = shown = {key: one for key, one in shown.items() if one.when >= fresh}
-        shown[key] = _Shown(ino, time.monotonic(), size, mtime)
+            shown = self._shown[array] = {key: one for key, one in shown.items() if one.when >= now - SOON}
+        shown[key] = _Shown(ino, now, size, mtime)
 
     async def told(
         self, *, wait: bool, also: Iterable[int] = (), but: int | None = None, by_views: bool = False
@@ -254,16 +259,13 @@ class Room:
             return set()
         if self.places.cold:
             await self.look(self.places.load)
-        oldest = time.monotonic() - SOON
-        arrays = tuple(f"{node_key(path)}/" for path in self.places.following())
-        if not by_views and not arrays:
-            return set()
         # A key that was written through its own file is right; those computed from it are not.
-        recent = {
-            key: one for key, one in self._shown.items() if one.when >= oldest and (by_views or key.startswith(arrays))
-        }
+        arrays = list(self._shown) if by_views else [node_key(path) for path in self.places.following()]
+        oldest = time.monotonic() - SOON
+        recent: dict[str, _Shown] = {}
+        for array in arrays:
+            recent.update((key, one) for key, one in self._shown.get(array, {}).items() if one.when >= oldest)
         if not recent:
-            self._shown = {} if by_views else self._shown
             return set()
 
         def differ() -> set[int]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class StageHandle(Handle):
     """``target`` is the slice, ``stage`` the temporary file: one of the two."""
 
+    slow_stamp = True
+
     def __init__(self, room: Room, ino: int, target: Target | None, stage: Stage | None, *, writable: bool) -> None:
         super().__init__(ino)
         self.room: Room = room

@@ -306,8 +306,8 @@ class Tree:
         quick, last = handle.quick_stamp(), files.last_stamp(ino)
         if last is not None and quick is not None and last[0] == quick:
             stamp = last[1]
-        elif handle.room is not None:
-            stamp = await self._shared.look(handle.room.dataset.name, handle.stamp)
+        elif handle.room is not None and handle.slow_stamp:
+            stamp = await handle.room.look(handle.stamp)
         else:
             stamp = handle.stamp()
         handle.shown = stamp
