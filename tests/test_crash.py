@@ -239,3 +239,14 @@ def test_a_number_that_went_to_another_writer_is_not_taken_for_the_commit_that_d
             assert branch.commit("after all").number == 3
             assert branch.read("files/new") == b"new"
             assert fsck(store).findings == []
+
+
+def test_half_written_refs_and_intents_of_a_killed_process_go_away(tmp_path: Path) -> None:
+    with init_store(tmp_path / "store") as store:
+        layout = store.create_dataset("cells").layout
+    left = [folder / ".name.json.0123456789abcdef.partial" for folder in (layout.versions, layout.heads)]
+    for path in left:
+        path.write_bytes(b"half of")
+    with open_store(tmp_path / "store") as store:
+        assert not any(path.exists() for path in left)
+        assert fsck(store).findings == []

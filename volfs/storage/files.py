@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -25,6 +26,8 @@ from typing import Any
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
 
 
 @contextmanager
@@ -82,7 +85,8 @@ def make_dirs(path: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file durably: readers see the old bytes or the new ones, now and after a loss of power.
 
-    The temporary name is hidden and ends in ``.partial``; one left by a crash harms nothing.
+    The temporary name is hidden and ends in ``.partial``; one left by a crash harms nothing
+    (:func:`sweep_temporaries`).
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
     with no_space(f"writing {path.name}"):
@@ -99,6 +103,14 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         fsync_dir(path.parent)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what :func:`write_atomic` left in a directory when its process was killed. Nobody may be writing there."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

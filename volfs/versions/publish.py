@@ -37,6 +37,7 @@ from volfs.storage.files import (
     no_space,
     read_json,
     replace_durably,
+    sweep_temporaries,
     unlink_durably,
     write_atomic,
     write_json,
@@ -186,7 +187,10 @@ def is_untouched(layout: DatasetLayout) -> bool:
 
 
 def remove_dead_partials(layout: DatasetLayout) -> list[int]:
-    """Throw away partial versions whose writer is gone. Call with the dataset's lock held. Returns their numbers."""
+    """Throw away partial versions whose writer is gone, and what it was writing beside them. Call with the dataset's
+    lock held. Returns their numbers."""
+    for folder in (layout.versions, layout.heads, layout.tags):
+        sweep_temporaries(folder)
     removed = []
     for name in _names(layout.versions):
         number = parse_partial_dir(name)
