@@ -60,7 +60,7 @@ def demo(directory: Path, mount_it: bool, edge: int, as_json: bool) -> None:
     if as_json:
         say_json({"store": store.absolute(), "mountpoint": mountpoint.absolute(), "mounted": mounted})
     else:
-        command = "volfs" if shutil.which("volfs") else sys.argv[0]
+        command = "volfs" if shutil.which("volfs") else str(Path(sys.executable).with_name("volfs"))
         words = {"volfs": command, "store": str(store), "mnt": str(mountpoint)}
         words = {name: shlex.quote(word) for name, word in words.items()}
         click.echo((_TRY if mounted else _MOUNT).format(**words).strip("\n"))
