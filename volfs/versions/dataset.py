@@ -28,6 +28,7 @@ from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
+from volfs.versions.status import NodeChanges
 from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version, parse
 
@@ -47,8 +48,8 @@ class VersionChanges:
     """What one version changed: keys by node path (side files under ``files``), and the totals."""
 
     counts: Counts
-    nodes: Mapping[str, tuple[int, int]]
-    """(keys put, keys removed) for each array path as ``zarr/PATH``, for other metadata and objects by directory."""
+    nodes: Mapping[str, NodeChanges]
+    """For each array path as ``zarr/PATH``, for other metadata and objects by directory."""
 
 
 class Dataset:
@@ -125,20 +126,21 @@ class Dataset:
         self.info(number)
         layout = self.layout.version(number)
         manifest = read_manifest(layout)
-        nodes: dict[str, tuple[int, int]] = {}
+        nodes: dict[str, NodeChanges] = {}
 
-        def add(where: str, put: int, removed: int) -> None:
-            before = nodes.get(where, (0, 0))
-            nodes[where] = before[0] + put, before[1] + removed
+        def add(where: str, put: int, removed: int, size: int) -> None:
+            before = nodes.get(where, NodeChanges())
+            nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size)
 
-        ops = manifest.records["op"]
+        ops, lengths = manifest.records["op"], manifest.records["length"]
         for path, rows in manifest.chunks():
-            put = int(((ops[rows] == 1) | (ops[rows] == 4)).sum())
-            add(f"zarr/{path}" if path else "zarr", put, len(rows) - put)
+            puts = rows[(ops[rows] == 1) | (ops[rows] == 4)]
+            size = int(lengths[puts].sum(dtype="u8"))
+            add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
         for i in manifest.keys().tolist():
             key = manifest.strings[manifest.records["name"][i]]
             is_put = int(ops[i]) in (1, 4)
-            add(key.rpartition("/")[0] or key, int(is_put), int(not is_put))
+            add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
         return VersionChanges(read_version(layout, number).counts, nodes)
 
     # -- refs ---------------------------------------------------------------------------------------------------
