@@ -19,6 +19,8 @@ from volfs.tree.snapshot import SnapshotDir
 class BranchDir(SnapshotDir):
     """``branches/NAME/``."""
 
+    lenient = True
+
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
         super().__init__(shared, ino, up, path, room.places)
         self.room: Room = room

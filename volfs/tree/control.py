@@ -46,7 +46,8 @@ class ControlDir(SmallDir):
         if name == "status.json":
             head = self.room.branch.head
             mtime = head.time_ns if head is not None else self.shared.started_ns
-            return Generated(self.shared, self.slot_ino(name), self, Document(self._status, mtime, self._stamp))
+            document = Document(self._status, mtime, self._stamp, heavy=True)
+            return Generated(self.shared, self.slot_ino(name), self, document)
         if name in self.slots:
             return ControlFile(self.shared, self.slot_ino(name), self, name)
         return None

@@ -24,7 +24,8 @@ class Document:
     """What there is to say: ``render`` gives the bytes, which depend on nothing that ``stamp`` does not name.
 
     ``mtime`` is that of the first rendering; later ones are as old as the change. ``lasting`` documents never change.
-    ``pause``: seconds for which a rendering is good, whatever has changed. ``heavy``: voxels are read for it.
+    ``pause``: seconds for which a rendering is good, whatever has changed. ``heavy``: it is made of
+    voxels.
     """
 
     render: Callable[[], bytes]

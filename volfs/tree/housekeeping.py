@@ -89,6 +89,7 @@ class Housekeeping:
                     room.close()
 
     async def _look_after(self, room: Room) -> None:
+        room.tidy()
         await room.watch()
         if not room.held and room.writable and await room.look(room.stages.left_behind):
             await room.enter()  # an earlier mount left slices half written

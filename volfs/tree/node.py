@@ -82,10 +82,15 @@ class Node:
         """Open a file."""
         raise WrongKind("this is a directory", errno=errno.EISDIR)
 
+    @property
+    def lenient(self) -> bool:
+        """Whether setting times and modes here is taken without a word and without effect, where files come and go as
+        wholes: archivers always set them."""
+        return self.up is not None and self.up.lenient
+
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        """setattr. Times and modes of what is generated stay what they are, without a word: archivers always set
-        them; sizes cannot change."""
-        if changes.size is not None:
+        """setattr. Sizes of what is generated cannot change."""
+        if changes.size is not None or not (self.lenient and self.shared.writable):
             raise self.refusal()
 
     def refusal(self) -> VolfsError:

@@ -94,6 +94,8 @@ class VersionsDir(RefsDir):
 class BranchesDir(RefsDir):
     """``branches/``: mkdir makes one, rmdir removes it."""
 
+    lenient = True
+
     def names(self) -> Sequence[str]:
         return sorted(self.opened.refs().heads)
 
@@ -156,6 +158,8 @@ class BranchesDir(RefsDir):
 
 class TagsDir(RefsDir):
     """``tags/``: ln -s makes one, rm removes it, mv renames it or puts it over another."""
+
+    lenient = True
 
     def names(self) -> Sequence[str]:
         return sorted(self.opened.refs().tags)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: How long the writer's lock is kept after the last change, so that others get their turn.
 _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
+#: Directories whose last change of names is remembered, beside what the disk says.
+_DIRECTORIES_KEPT = 50_000
 _LISTED_NAMES = 200_000
 #: Attributes that were told are looked through for old ones when there are so many.
 _SHOWN_SWEPT = 20_000
@@ -181,7 +183,9 @@ class Room:
 
     def touch(self, directory: int) -> None:
         """The names in a directory changed."""
-        self._dir_times[directory] = max(time.time_ns(), self._dir_times.get(directory, 0) + 1)
+        self._dir_times[directory] = max(time.time_ns(), self._dir_times.pop(directory, 0) + 1)
+        if len(self._dir_times) > _DIRECTORIES_KEPT:
+            del self._dir_times[next(iter(self._dir_times))]
 
     def dated(self, directory: int) -> None:
         """Somebody set a directory's time, as archivers do when its names are complete: that counts from now on."""
@@ -282,6 +286,16 @@ class Room:
     def names_of(self, ino: int) -> set[int]:
         """An inode and all that have become aliases of it."""
         return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
+
+    def tidy(self) -> None:
+        """Once in a while: drop what is past."""
+        now = time.monotonic()
+        self.hidden = {place: until for place, until in self.hidden.items() if until > now}
+        self._shown = {
+            array: fresh
+            for array, shown in self._shown.items()
+            if (fresh := {key: one for key, one in shown.items() if one.when >= now - SOON})
+        }
 
     async def watch(self) -> None:
         """Once in a while: see what others did to the branch, and tell the kernel."""

@@ -184,7 +184,7 @@ class VersionDir(SnapshotDir):
         changes = version.dataset.changes(version.info.number)
         return documents.version_json(
             version.info,
-            [documents.ChangeFacts(path, put, removed, 0) for path, (put, removed) in sorted(changes.nodes.items())],
+            [documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in sorted(changes.nodes.items())],
         )
 
 
