@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,6 +31,7 @@ from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.testing.model import ModelDataset
 from volfs.versions.branch import Branch
 from volfs.versions.snapshot import ArrayNode
+from volfs.views import slices
 from volfs.volume.image import image_at
 
 RAW = [{"name": "bytes", "configuration": {"endian": "little"}}]
@@ -50,6 +53,7 @@ METAS = [
     group_zarr_json({"name": "a group"}),
     b"{ this is not JSON",
 ]
+SLICE_WRITERS = (".npy", ".tif")
 ROOTS = st.sampled_from(["zarr/a", "zarr/g/b"])
 SIDE = st.sampled_from(["files/notes.txt", "files/sub/x", "files/sub/y", "zarr/extra.bin", "zarr/g/readme"])
 COORDS = st.tuples(st.integers(0, 4), st.integers(0, 2))
@@ -157,6 +161,27 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert image is not None
         image.levels[0].write(Box(tuple(start), tuple(stop)), voxels)
         self.model.write(self.on, root, tuple(map(slice, start, stop)), voxels)
+
+    @rule(root=ROOTS, seed=st.integers(0, 99), ending=st.sampled_from(SLICE_WRITERS))
+    def write_slice(self, root: str, seed: int, ending: str) -> None:
+        """A whole picture by another program's encoder, as a mount takes one that was copied over a slice."""
+        array = self.model.array(self.state, root)
+        if array is None or self.model.blocked(self.on):
+            return
+        image = image_at(self.branch, root.removeprefix("zarr/"))
+        assert image is not None
+        level = image.levels[0]
+        geometry = slices.SliceGeometry.of([axis.name for axis in level.axes], level.shape, level.dtype)
+        assert geometry is not None
+        plane = geometry.spec("xy", 0)
+        picture = np.random.default_rng(seed).integers(0, 9, plane.shape).astype(array.dtype)
+        file = io.BytesIO()
+        if ending == ".npy":
+            np.save(file, picture)
+        else:
+            tifffile.imwrite(file, picture)
+        level.write(plane.box, slices.decode(ending, file.getvalue(), plane))
+        self.model.write(self.on, root, plane.box.slices(), plane.voxels(picture))
 
     # -- versions and refs --------------------------------------------------------------------------------------
 
