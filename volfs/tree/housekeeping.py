@@ -70,6 +70,8 @@ class Housekeeping:
                 await work()
             except (VolfsError, OSError) as error:
                 log.warning("%s", error)
+            except Exception:  # a defect here must not end the mount
+                log.exception("while looking after the mount")
 
     async def _write_inodes(self) -> None:
         if not self._closed:

@@ -323,6 +323,8 @@ class Room:
 
 
 def _stamp(handle: Handle) -> object:
+    """What an open file shows. It may be closed, and its image be gone, while this looks: no reason to fail whoever
+    changed something else."""
     try:
         return handle.stamp()
     except (VolfsError, OSError) as error:

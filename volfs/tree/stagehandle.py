@@ -40,6 +40,7 @@ class StageHandle(Handle):
         self._target = target
         self._slice: tuple[object, SliceHandle] | None = None
         self._generation: Hashable = None
+        self._released = False
         if stage is not None:
             self._attach(stage)
 
@@ -162,9 +163,10 @@ class StageHandle(Handle):
             await self.room.look(stage.sync)
 
     async def release(self) -> None:
-        stage, self.stage = self.stage, None
-        if stage is None:
+        stage = self.stage
+        if stage is None or self._released:
             return
+        self._released = True
         try:
             if self.writable:
                 await decode(self.room, stage)
@@ -185,12 +187,13 @@ class StageHandle(Handle):
     # -- what it shows ----------------------------------------------------------------------------------------------
 
     def stamp(self) -> Hashable:
-        stage = self._showing()
-        if stage is not None:
-            found = stage.stat()
-            return "staged", id(stage), found.st_mtime_ns, found.st_size
-        assert self.target is not None
-        return self.target.stamp()
+        stage, target = self._showing(), self.target
+        if stage is None and target is not None:
+            return target.stamp()
+        if stage is None:
+            return "becoming a slice"
+        found = stage.stat()
+        return "staged", id(stage), found.st_mtime_ns, found.st_size
 
     def quick_stamp(self) -> Hashable:
         return None if self._showing() is not None else (self.room.branch.generation(), self.room.stages.changes)
