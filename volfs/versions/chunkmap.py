@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
-from volfs.versions.layers import BLOCKED, Change
+from volfs.versions.layers import Change
 from volfs.versions.pulse import Listener
 from volfs.versions.union import View
 
@@ -161,21 +161,32 @@ def build(view: View, folder: str, meta: ArrayMeta) -> ChunkMap:
     """The map of the array in a directory, from the layers."""
     found = ChunkMap()
     for layer in reversed(view.layers):
-        if layer.stat(folder) is BLOCKED or layer.hides(folder):
+        if layer.look(folder)[1]:
             found = ChunkMap(reverted=found.reverted, hidden=layer.removal_time(folder) or 0)
-        for change in layer.changes(folder):
+        # Files first: where one goes meanwhile, its whiteout was there before.
+        puts = {}
+        for change in layer.puts(folder):
+            coords = meta.parse_chunk_key(change.key[len(folder) + 1 :])
+            if coords is not None:
+                puts[coords] = change
+        for change in layer.whiteouts(folder):
             rel = change.key[len(folder) + 1 :]
             coords = meta.parse_chunk_key(rel)
-            if change.kind == "put":
-                if coords is not None:
-                    found.puts[coords] = _with_time(change, found.removed.pop(coords, 0))
-            elif coords is not None:
-                found.puts.pop(coords, None)
-                found.removed[coords] = change.mtime_ns
+            if coords is not None:
+                again = None if coords in puts else layer.stat(change.key)
+                if isinstance(again, os.stat_result) and not stat.S_ISDIR(again.st_mode):
+                    puts[coords] = Change.of(change.key, "put", again, layer.path(change.key))
+                if coords in puts:
+                    puts[coords] = _with_time(puts[coords], change.mtime_ns)
+                else:
+                    found.puts.pop(coords, None)
+                    found.removed[coords] = change.mtime_ns
             elif (prefix := _region(meta, rel)) is not None:
                 for inside in [c for c in found.puts if c[: len(prefix)] == prefix]:
                     del found.puts[inside]
                 found.regions.append((prefix, change.mtime_ns))
+        for coords, change in puts.items():
+            found.puts[coords] = _with_time(change, found.removed.pop(coords, 0))
         for key, time_ns in layer.discards():
             if covers(key, folder) or not key:
                 found.reverted.append(((), time_ns))
@@ -208,10 +219,10 @@ def _probe_all(view: View, folder: str, meta: ArrayMeta, box: Box) -> ChunkMap:
 def probe(view: View, key: str) -> Change | int | None:
     """What the layers say about one chunk: the file, or when it was removed; None if nothing."""
     for layer in view.layers:
-        found = layer.stat(key)
+        found, ends = layer.look(key)
         if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
             return _with_time(Change.of(key, "put", found, layer.path(key)), layer.own_time(key))
-        if found is BLOCKED or layer.hides(key):
+        if ends:
             return layer.removal_time(key) or 0
     return None
 

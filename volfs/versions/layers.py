@@ -121,6 +121,22 @@ class Layer:
         except NotADirectoryError:
             return True
 
+    def look(self, key: str) -> tuple[os.stat_result | Blocked | None, bool]:
+        """What this layer has at ``key``, and whether nothing of the layers below shows there."""
+        found = self.stat(key)
+        ends = found is BLOCKED or self.hides(key)
+        if ends and found is None:
+            # It may have come since, with a whiteout that tells its time: not a removal.
+            found = self.stat(key)
+        return found, ends
+
+    def names(self, key: str) -> list[str]:
+        """The names that this layer itself has in directory ``key``."""
+        try:
+            return os.listdir(self.path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def own_time(self, key: str) -> int:
         """The time of the whiteout of exactly ``key`` (ns); 0 if it has none."""
         try:
@@ -197,8 +213,16 @@ class Layer:
 
         A key that is both (a whiteout under a new file or directory) comes twice. Directories are no changes.
         """
+        yield from self.whiteouts(prefix)
+        yield from self.puts(prefix)
+
+    def whiteouts(self, prefix: str = "") -> Iterator[Change]:
+        """The removals at and below ``prefix``, sorted."""
         for space in SPACES if not prefix else (prefix,):
             yield from _walk(self.whiteout_path(space), space, "removed")
+
+    def puts(self, prefix: str = "") -> Iterator[Change]:
+        """The files at and below ``prefix``, sorted."""
         for space in SPACES if not prefix else (prefix,):
             yield from _walk(self.path(space), space, "put")
 

@@ -115,6 +115,11 @@ class WorkingReader:
         freezing.prepare(self.layout)
         self._reload()
 
+    def _in_motion(self) -> None:
+        """Layers are about to move: until :meth:`_reload`, every look goes by what lies on disk."""
+        self._layers = ()
+        self._epoch += 1
+
     def _reload(self) -> None:
         self._layers = layers_of(self.layout)
         self._epoch += 1

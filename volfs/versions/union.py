@@ -66,7 +66,7 @@ class View:
         dirs: list[Layer] = []
         below: KeyInfo | None = None
         for layer in self.layers:
-            found = layer.stat(key)
+            found, ends = layer.look(key)
             if isinstance(found, os.stat_result):
                 if not stat.S_ISDIR(found.st_mode):
                     if dirs:
@@ -74,7 +74,7 @@ class View:
                     return Entry("file", layer, found, None)
                 first = first or found
                 dirs.append(layer)
-            if found is BLOCKED or layer.hides(key):
+            if ends:
                 break
         else:
             below = self.lower.stat(key) if self.lower is not None else None
@@ -93,10 +93,8 @@ class View:
     def shows_head(self, key: str) -> bool:
         """Whether no layer stands between ``key`` and the head version: what is there, or below, may show."""
         for layer in self.layers:
-            found = layer.stat(key)
-            if found is BLOCKED or layer.hides(key):
-                return False
-            if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
+            found, ends = layer.look(key)
+            if ends or (isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode)):
                 return False
         return self.lower is not None
 
@@ -113,13 +111,17 @@ class View:
         found: dict[str, Layer | KeyInfo] = {}
         hidden: set[str] = set()
         for layer in self.layers:
-            if layer in entry.dirs:
-                for name in os.listdir(layer.path(key)):
-                    if name not in hidden:
-                        found.setdefault(name, layer)
+            for name in layer.names(key) if layer in entry.dirs else ():
+                if name not in hidden:
+                    found.setdefault(name, layer)
             if layer.hides(key):
                 break
-            hidden |= layer.hidden_in(key)
+            gone = layer.hidden_in(key)
+            if layer in entry.dirs and not gone <= found.keys():
+                # A file may have come since its name was looked for, with a whiteout that tells its time.
+                for name in gone.intersection(layer.names(key)) - hidden:
+                    found.setdefault(name, layer)
+            hidden |= gone
         if entry.below is not None and entry.below is not _DIR_INFO and self.lower is not None:
             for name, info in self.lower.list(key):
                 if name not in hidden:

@@ -313,6 +313,7 @@ class WorkingCopy(WorkingSteps):
     def _rearrange(self, move: Callable[[], None]) -> None:
         with self._changing():
             try:
+                self._in_motion()
                 move()
             finally:
                 self._reload()
