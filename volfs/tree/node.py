@@ -15,6 +15,7 @@ import errno
 import hashlib
 import os
 import stat
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -40,7 +41,7 @@ def name_cookie(name: str) -> int:
     return _HASHED | int.from_bytes(digest, "little") >> 4
 
 
-class Node:
+class Node(ABC):
     """One inode. ``up`` is the directory it was found in; None only for the root."""
 
     #: The branch whose names, if they are half changed, must settle before this is looked at.
@@ -66,7 +67,7 @@ class Node:
         """Whether ``load`` reads voxels, so that it belongs on the threads for that."""
         return False
 
-    def load(self) -> None:
+    def load(self) -> None:  # noqa: B027  (optional: most nodes have no slow part)
         """Do the slow part of knowing what is here."""
 
     async def prepare(self) -> None:
@@ -74,9 +75,9 @@ class Node:
         run = self.shared.fetch if self.heavy else self.shared.look
         await run(self.dataset, self.load)
 
+    @abstractmethod
     def attr(self) -> Attr:
         """Raises NotFound if it is gone."""
-        raise NotImplementedError  # pragma: no cover
 
     async def open(self, flags: int) -> Handle:
         """Open a file."""
@@ -134,9 +135,9 @@ class Dir(Node):
         super().__init__(shared, ino, up)
         self.path = path
 
+    @abstractmethod
     def find(self, name: str) -> Node | None:
         """The entry ``name``; None if there is none. The node may be cold."""
-        raise NotImplementedError  # pragma: no cover
 
     def numbered(self, ordinal: int) -> Node | None:
         """The file that has this ordinal in the directory's inodes."""
@@ -154,9 +155,9 @@ class Dir(Node):
     def load_listing(self) -> None:
         """Do the slow part of listing."""
 
+    @abstractmethod
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         """The entries after a cookie. What vanishes meanwhile is left out."""
-        raise NotImplementedError  # pragma: no cover
 
     def directory_attr(self, mtime: int, timeout: float, *, writable: bool = False) -> Attr:
         shared = self.shared
@@ -224,9 +225,9 @@ class SmallDir(Dir):
     #: Ordinals of the files with fixed names. Kept once released: they are part of inodes.
     slots: ClassVar[dict[str, int]] = {}
 
+    @abstractmethod
     def names(self) -> Sequence[str]:
         """All names, fixed ones first. May raise what keeps the directory from being read."""
-        raise NotImplementedError  # pragma: no cover
 
     def numbered(self, ordinal: int) -> Node | None:
         for name, slot in self.slots.items():
