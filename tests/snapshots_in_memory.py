@@ -158,11 +158,25 @@ class MemorySnapshot(Snapshot):
         self._generation += 1
 
     def commit(self):
-        """The branch's state as a new version."""
+        """The branch's state as a new version. Chunks outside a shrunk array go, as in a real commit."""
+        for key in self._outside():
+            self.delete(key)
         version = self.dataset.add(self.keys)
         self.number = version.number
         self._generation += 1
         return version
+
+    def _outside(self):
+        found = []
+        for name in [key for key in self.keys if key.startswith("zarr/") and key.endswith("/zarr.json")]:
+            array = self.node(name.removeprefix("zarr/").removesuffix("/zarr.json"))
+            if isinstance(array, Array):
+                folder = node_key(array.path) + "/"
+                for key in self.keys:
+                    coords = array.meta.parse_chunk_key(key.removeprefix(folder)) if key.startswith(folder) else None
+                    if coords is not None and not array.meta.grid.holds(coords):
+                        found.append(key)
+        return found
 
 
 class MemoryDataset:

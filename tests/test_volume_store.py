@@ -122,6 +122,18 @@ def test_what_zarr_python_writes_reaches_every_level(store):
     branch.commit("shrink")
     check(branch, "", grown[:9, :10, :11])
     check(store["cells"]["v2"], "", grown)
+    # No level's chunks outside are left: growing again shows fill value in all of them.
+    array.resize((45, 50, 61))
+    again = np.zeros((45, 50, 61), "u1")
+    again[:9, :10, :11] = grown[:9, :10, :11]
+    array[:9, :10, :11] = grown[:9, :10, :11]
+    array[:20, :20, :20] = again[:20, :20, :20]
+    check(branch, "", again)
+    branch.commit("grow again")
+    check(branch, "", again)
+    for level in image_at(branch, "").levels:
+        stored = zarr.open_array(branch.zarr_store(), path=level.array.path)
+        np.testing.assert_array_equal(stored[...], level[...])
 
 
 def test_discarding_brings_every_level_back(store):
