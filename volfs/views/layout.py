@@ -6,6 +6,8 @@ something, take bytes back. A format module composes extents and has no read pat
 ``Literal``        bytes that are known
 ``Zeros``          padding
 ``Voxels``         a box of voxels in a stated axis order, byte order and dtype, whole bytes or one bit each
+``Payload``        a stored payload, passed through as it is
+``Records``        many small records of one length, each made when it is read (page directories, offset tables)
 ``Chain``          extents one after the other
 ``Part``           a range of another extent (one IDAT of a longer stream)
 
@@ -28,14 +30,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from volfs.errors import BadInput, Unsupported
+from volfs.errors import BadInput, NotFound, Unsupported
 from volfs.model.box import Box, Index
 
 Memo = dict[str, tuple[int, int]]
@@ -57,6 +59,21 @@ class VoxelSource(Protocol):
     def read(self, box: Box) -> np.ndarray: ...
 
     def write(self, box: Box, voxels: np.ndarray) -> None: ...
+
+
+class PayloadSource(VoxelSource, Protocol):
+    """A source that has the stored bytes of its blocks too: see :class:`volfs.views.folder.ArrayView`."""
+
+    def block_size(self, block: Index) -> int | None:
+        """The length of a block's payload, None if it is not stored."""
+
+    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
+        """A range of the payload of a block, verified. NotFound if it is not stored, or not any more."""
+
+    def key_size(self, key: Index) -> int | None:
+        """The same for what one key of ``zarr/`` holds: a chunk, or a client's whole shard."""
+
+    def key_bytes(self, key: Index, offset: int, length: int) -> bytes: ...
 
 
 class Extent(ABC):
@@ -212,6 +229,51 @@ class Voxels(Extent):
             rows = np.frombuffer(data, np.uint8).reshape(*shape[:-1], self._atom_bytes)
             return np.unpackbits(rows, axis=-1, count=shape[-1]).astype(bool)
         return np.frombuffer(data, dtype=self.dtype).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload(Extent):
+    """The payload of a block, or with ``key`` of a whole key, of a :class:`PayloadSource`, as it is stored."""
+
+    at: Index
+    size: int
+    key: bool = False
+
+    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
+        stored = cast(PayloadSource, source)
+        data = (stored.key_bytes if self.key else stored.block_bytes)(self.at, offset, len(out))
+        if len(data) != len(out):
+            raise NotFound(f"chunk {self.at} was replaced while it was read")
+        out[:] = data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Records(Extent):
+    """``count`` records of ``length`` bytes. ``make`` gives those from one number up to another, as one piece."""
+
+    count: int
+    length: int
+    make: Callable[[int, int], bytes]
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.count * self.length
+
+    @property
+    def writable(self) -> bool:
+        return True
+
+    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
+        out[:] = self._bytes(offset, len(out))
+
+    def refuse(self, source: VoxelSource, offset: int, data: memoryview) -> None:
+        if data != self._bytes(offset, len(data)):
+            raise BadInput("the header of this file cannot change: it follows from the shape and dtype of the image")
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        first, last = offset // self.length, -(-(offset + length) // self.length)
+        begin = offset - first * self.length
+        return self.make(first, last)[begin : begin + length]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

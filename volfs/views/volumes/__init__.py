@@ -1,0 +1,27 @@
+"""Volume files: a level, or a box of it, as one file of a format that holds volumes.
+
+Decided here: which formats there are, and which name stands for which. Each module has one format or one family of
+them; what a volume file shows is a :class:`volfs.views.volume.VolumeSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+from volfs.views.layout import Layout
+from volfs.views.volume import VolumeFormat, VolumeSpec
+
+#: By ending. Of two that fit a name, the longer one counts.
+FORMATS: Mapping[str, VolumeFormat] = {one.ending: one for one in chain[VolumeFormat]()}
+
+
+def listed(spec: VolumeSpec) -> list[VolumeFormat]:
+    """The formats that hold a volume, in the order in which they are listed."""
+    return [one for one in FORMATS.values() if one.holds(spec)]
+
+
+def layout(ending: str, spec: VolumeSpec) -> Layout | None:
+    """The layout of a volume file; None if there is no such format, or it cannot hold the volume."""
+    one = FORMATS.get(ending)
+    return one.layout(spec) if one is not None and one.holds(spec) else None
