@@ -1,0 +1,154 @@
+"""From what is known of a level to the :class:`VolumeSpec` of a volume file: of the whole level, of one time point or
+channel, or of a box.
+
+Decided here: which axes a file shows and in which order, where its first voxel lies, its orientation, and the names of
+its channels. Not here: which formats hold such a volume (:mod:`volfs.views.volumes`), what the names of cutouts mean
+(:mod:`volfs.views.cutout`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from volfs.model.box import Box
+from volfs.model.ngff import Axis
+from volfs.views import omero
+from volfs.views.plane import METRES
+from volfs.views.slices import SliceGeometry
+from volfs.views.volume import Affine, ShownAxis, VolumeSpec
+
+_MILLIMETRE = 1e-3
+_SAME = 1e-3
+"""Voxel sizes that differ by less than this part are the same, written with fewer digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelMeta:
+    """What is known of a level before any voxel is read.
+
+    ``geometry`` has its shape and dtype and says which axes are z, y, x and samples; ``axes``, ``scale`` and
+    ``translation`` (voxel size and centre of voxel 0) are as in OME-NGFF, in the order of the array.
+    ``finest_scale`` and ``finest_translation`` are those of s0, by default the level's own. ``attributes`` are those of
+    the image's group, ``title`` is the image's name.
+    """
+
+    geometry: SliceGeometry
+    axes: tuple[Axis, ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    finest_scale: tuple[float, ...] | None = None
+    finest_translation: tuple[float, ...] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    is_label: bool = False
+    title: str = ""
+
+
+def whole(level: LevelMeta, fixed: Sequence[int] = (), stem: str = "volume") -> VolumeSpec:
+    """The volume file of a level's own directory, with all axes; or, with the indices of its first axes besides z, y,
+    x, of the directory ``t0003/``, ``t0003/c01/``, where these axes are left out."""
+    geometry = level.geometry
+    start, stop = [0] * len(geometry.shape), list(geometry.shape)
+    hidden = []
+    for other, index in zip(geometry.others, fixed, strict=False):
+        start[other.axis], stop[other.axis] = index, index + 1
+        hidden.append(other.axis)
+    return part(level, Box(tuple(start), tuple(stop)), hidden, stem)
+
+
+def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "volume") -> VolumeSpec:
+    """The volume file of a box. ``hidden`` are axes besides z, y, x and samples, of length one in the box, that the
+    file does not show."""
+    geometry = level.geometry
+    axes = [
+        _shown(level, box, other.axis, other.label, _kind(level.axes[other.axis]))
+        for other in geometry.others
+        if other.axis not in hidden
+    ]
+    space = [axis for axis in (geometry.z, geometry.y, geometry.x) if axis is not None]
+    axes += [_shown(level, box, axis, level.axes[axis].name, "space") for axis in space]
+    if geometry.sample is not None:
+        axes.append(_shown(level, box, geometry.sample, level.axes[geometry.sample].name, "channel"))
+    return VolumeSpec(
+        box,
+        geometry.dtype,
+        tuple(axes),
+        has_samples=geometry.sample is not None,
+        is_label=level.is_label,
+        stem=stem,
+        title=level.title,
+        channels=_channels(level, box),
+        affine=_affine(level, box),
+    )
+
+
+def _shown(level: LevelMeta, box: Box, axis: int, name: str, kind: str | None) -> ShownAxis:
+    scale, size = level.scale[axis], box.shape[axis]
+    if not (math.isfinite(scale) and scale > 0):  # not a voxel size: nothing is known
+        return ShownAxis(axis, name, kind, size)
+    origin = level.translation[axis] + box.start[axis] * scale
+    return ShownAxis(axis, name, kind, size, scale, origin, level.axes[axis].unit)
+
+
+def _kind(axis: Axis) -> str | None:
+    """What an axis besides z, y, x is. It is not of space to the formats, whatever the image says."""
+    return None if axis.type == "space" else axis.type
+
+
+def _channels(level: LevelMeta, box: Box) -> tuple[str, ...]:
+    """The names of the channels in the box, if each has one."""
+    axis = next((o.axis for o in level.geometry.others if level.axes[o.axis].type == "channel" or o.label == "c"), None)
+    if axis is None:
+        return ()
+    named = omero.labels(level.attributes)[box.start[axis] : box.stop[axis]]
+    names = tuple(name for name in named if name is not None)
+    return names if len(names) == box.shape[axis] else ()
+
+
+def _affine(level: LevelMeta, box: Box) -> Affine | None:
+    """The orientation that the image came with, for the voxels of a box of this level.
+
+    It is kept as a 4 x 4 matrix from (x, y, z, 1), in voxels of s0, to the unit of the axes (``volfs.source``, written
+    by imports). Where its voxel size is not the image's, which may have been set by hand, the image's counts.
+    """
+    matrix = _source_affine(level.attributes)
+    geometry = level.geometry
+    axes = [axis for axis in (geometry.x, geometry.y, geometry.z) if axis is not None]
+    base_scale = level.finest_scale or level.scale
+    base_translation = level.finest_translation or level.translation
+    sizes = [scale[axis] for axis in axes for scale in (base_scale, level.scale)]
+    if matrix is None or not all(size > 0 and math.isfinite(size) for size in sizes):
+        return None
+    unit = METRES.get(level.axes[geometry.x].unit or "", _MILLIMETRE) / _MILLIMETRE
+    to_finest = np.eye(4)
+    for at, axis in enumerate(axes):
+        length = float(np.linalg.norm(matrix[:3, at]))
+        if length <= 0:
+            return None
+        wanted = base_scale[axis] * METRES.get(level.axes[axis].unit or "", _MILLIMETRE) / _MILLIMETRE / unit
+        if abs(length - wanted) > _SAME * wanted:
+            matrix[:3, at] *= wanted / length
+        step = level.scale[axis] / base_scale[axis]
+        to_finest[at, at] = step
+        shift = (level.translation[axis] - base_translation[axis]) / base_scale[axis]
+        to_finest[at, 3] = box.start[axis] * step + shift
+    made = (matrix @ to_finest)[:3] * unit
+    if not np.isfinite(made).all() or np.linalg.matrix_rank(made[:, :3]) < 3:
+        return None
+    first, second, third = ((float(a), float(b), float(c), float(d)) for a, b, c, d in made)
+    return first, second, third
+
+
+def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
+    own = attributes.get("volfs")
+    source = own.get("source") if isinstance(own, Mapping) else None
+    rows = source.get("affine") if isinstance(source, Mapping) else None
+    try:
+        matrix = np.array(rows, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return matrix if matrix.shape == (4, 4) and np.isfinite(matrix).all() else None
