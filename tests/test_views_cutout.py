@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
+from tests.test_views_layout import Volume
 from volfs.model.box import Box
 from volfs.model.ngff import Axis
+from volfs.views import cutout, npy, volumes
+from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.slices import SliceGeometry
+from volfs.views.volume import VolumeFormat, VolumeSpec
 from volfs.views.volumes import spec
 from volfs.views.volumes.spec import LevelMeta
 
@@ -127,3 +136,149 @@ def test_an_affine_of_other_voxel_sizes_keeps_its_directions_only() -> None:
 )
 def test_an_affine_that_is_none_is_left_out(matrix: np.ndarray) -> None:
     assert spec.whole(level("zyx", (5, 8, 12), attributes=oriented(matrix))).affine is None
+
+
+# --------------------------------------------------------------------------------------------- names of cutouts
+
+
+def boxed(image: LevelMeta, name: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    found = cutout.parse(image.geometry, name)
+    return (found[0].box.start, found[0].box.stop) if found is not None else None
+
+
+def test_a_name_says_a_box() -> None:
+    image = level("zyx", (64, 700, 512))
+    assert boxed(image, "z0-64_y100-612_x0-512.tif") == ((0, 100, 0), (64, 612, 512))
+    assert boxed(image, "y100-.nii") == ((0, 100, 0), (64, 700, 512))
+    assert boxed(image, "z5.png") == boxed(image, "z5-6.png") == ((5, 0, 0), (6, 700, 512))
+    time = level("tczyx", (9, 2, 5, 7, 11))
+    assert boxed(time, "t3-5_c1_z0-2.h5") == ((3, 1, 0, 0, 0), (5, 2, 2, 7, 11))
+
+
+NO_NAMES = """
+    z0-65.tif z64.tif z5-5.tif z6-5.tif z-5.tif z05.tif z00-05.tif z5--6.tif z+5.tif z5_.tif _z5.tif z5__y3.tif
+    x0-5_z0-5.tif z0-5_z0-5.tif Z0-5.tif z.tif .tif z5 z5- z٣.tif z0-64y0-5.tif t0.tif c0.tif z0-64,y0-5.tif z1e1.tif
+    z99999999999999999999999.tif z0:5.tif z5-6_y3-.foo z5.png~ z5..png
+"""
+
+
+@pytest.mark.parametrize("name", NO_NAMES.split())
+def test_other_names_are_not_there(name: str) -> None:
+    assert cutout.open_name(level("zyx", (64, 700, 512)), name) is None
+
+
+def test_axes_have_the_names_of_their_directories_and_no_name_means_two() -> None:
+    assert boxed(level("wzyx", (4, 3, 3, 3)), "w2-4_z1.tif") == ((2, 1, 0, 0), (4, 2, 3, 3))
+    # The last three of four unknown axes are z, y, x: the first one's name is taken.
+    assert boxed(level("xbcd", (4, 3, 3, 2)), "d0_1-3_z1_y2_x0.tif") == ((1, 1, 2, 0), (3, 2, 3, 1))
+    assert boxed(level("xyz", (4, 3, 2)), "x1-_y0-2_z1.npy") == ((1, 0, 1), (4, 2, 2))
+    colour = level("yxc", (5, 7, 3), "u1", rgb=True)
+    assert boxed(colour, "y1-3.png") == ((1, 0, 0), (3, 7, 3)) and boxed(colour, "y1_c0.png") is None
+
+
+@st.composite
+def named_boxes(draw: st.DrawFn) -> tuple[LevelMeta, str, Box]:
+    names = draw(st.sampled_from(["zyx", "tczyx", "yx", "tyx", "xyzc", "wtczyx"]))
+    shape = tuple(draw(st.integers(1, 12)) for _ in names)
+    start, stop, parts = [0] * len(names), list(shape), []
+    for axis, name in enumerate(names):
+        kind = draw(st.sampled_from(["", "one", "range", "open"]))
+        low = draw(st.integers(0, shape[axis] - 1))
+        if kind:
+            start[axis] = low
+            stop[axis] = {"one": low + 1, "open": shape[axis]}.get(kind) or draw(st.integers(low + 1, shape[axis]))
+            parts.append(name + {"one": f"{low}", "open": f"{low}-"}.get(kind, f"{low}-{stop[axis]}"))
+    if not parts:
+        parts, start[-1] = [f"{names[-1]}0-"], 0
+    return level(names, shape), "_".join(parts), Box(tuple(start), tuple(stop))
+
+
+@given(named_boxes(), st.sampled_from([".tif", ".npy", ".png", ".nii"]))
+def test_a_made_name_means_its_box_and_the_file_has_its_voxels(made: tuple[LevelMeta, str, Box], ending: str) -> None:
+    image, stem, box = made
+    found = cutout.parse(image.geometry, stem + ending)
+    assert found is not None and found[0].box == box and found[1] == ending
+    opened = cutout.open_name(image, stem + ending)
+    if opened is not None and opened.layout is not None:
+        source = Volume(np.arange(np.prod(image.geometry.shape), dtype="u2").reshape(image.geometry.shape))
+        whole = opened.layout.read(source, 0, opened.layout.size + 1)
+        assert opened.box == box and len(whole) == opened.layout.size
+        if ending == ".npy":
+            array = np.load(io.BytesIO(whole))
+            assert sorted(array.ravel()) == sorted(source.array[box.slices()].ravel())
+
+
+@given(st.text("0123456789-_zyxtcd.", max_size=20))
+def test_any_text_is_a_box_of_the_level_or_no_name(text: str) -> None:
+    image = level("tczyx", (30, 2, 12, 5, 300))
+    found = cutout.parse(image.geometry, text + ".tif")
+    assert found is None or (not found[0].box.empty and Box.whole(image.geometry.shape).contains(found[0].box))
+
+
+# --------------------------------------------------------------------------------------------- files of cutouts
+
+
+def rendered(image: LevelMeta, name: str, array: np.ndarray) -> bytes:
+    found = cutout.open_name(image, name)
+    assert found is not None and found.layout is not None
+    return found.layout.read(Volume(array), 0, found.layout.size)
+
+
+ARRAY = np.random.default_rng(1).integers(0, 60_000, (2, 3, 9, 8, 7), np.uint16)
+
+
+def test_a_plane_by_number_is_a_picture_and_by_range_a_volume() -> None:
+    image = level("tczyx", ARRAY.shape)
+    for stem, expected in (
+        ("t1_c2_z5", ARRAY[1, 2, 5]),
+        ("t1_c2_y3_x2-6", ARRAY[1, 2, :, 3, 2:6]),
+        ("t1_c2_z2-_x4", ARRAY[1, 2, 2:, :, 4]),
+    ):
+        assert np.array_equal(np.load(io.BytesIO(rendered(image, stem + ".npy", ARRAY))), expected)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(rendered(image, stem + ".png", ARRAY)))), expected)
+        assert np.array_equal(tifffile.imread(io.BytesIO(rendered(image, stem + ".tif", ARRAY))), expected)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(rendered(image, "t1_c2_z5-6.png", ARRAY)))), ARRAY[1, 2, 5])
+    for name in ("t1_z5.png", "t1_c2_z5-7.png", "t1_c2_z5_y3.png", "t1_c2_z5.gif", "t1_c2_z5.jpeg", "t1_c2.png"):
+        assert cutout.open_name(image, name) is None
+
+
+def test_a_volume_shows_z_y_x_what_is_longer_than_one_and_what_was_named_as_a_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[VolumeSpec] = []
+
+    def lay_out(volume: VolumeSpec) -> Layout:
+        seen.append(volume)
+        voxels = Voxels(volume.box, volume.order, volume.dtype.newbyteorder("<"))
+        return Layout(Literal(npy.header(volume.shape, volume.dtype)), voxels)
+
+    monkeypatch.setattr(volumes, "FORMATS", {".npy": VolumeFormat(".npy", 6, lambda _: True, lay_out)})
+    image = level("tczyx", ARRAY.shape)
+    for stem, expected in (
+        ("z2-5", ARRAY[:, :, 2:5]),
+        ("t1_z2-5_y3-", ARRAY[1, :, 2:5, 3:]),
+        ("t1-2_c0_z2-5", ARRAY[1:2, 0, 2:5]),
+        ("t1_c0_z2-3", ARRAY[1, 0, 2:3]),
+        ("c0_z2", ARRAY[:, 0, 2:3]),
+        ("t1_c0_z2_y3", ARRAY[1, 0, 2:3, 3:4]),
+    ):
+        assert np.array_equal(np.load(io.BytesIO(rendered(image, stem + ".npy", ARRAY))), expected), stem
+        assert seen[-1].stem == stem and seen[-1].axes[-1].name == "x"
+    one = level("tczyx", (1, 1, *ARRAY.shape[2:]))
+    assert np.load(io.BytesIO(rendered(one, "z2-5.npy", ARRAY[:1, :1]))).shape == (3, 8, 7)
+
+
+def test_a_preview_says_what_is_to_be_rendered() -> None:
+    image = level("tczyx", ARRAY.shape, "u2")
+    found = cutout.open_name(image, "t1_c2_y3_x2-6.jpg")
+    assert found is not None and found.layout is None and found.preview is not None and found.others == (1, 2)
+    assert found.preview.shape == (9, 4) and found.preview.box == found.box
+    assert cutout.open_name(image, "t1_c2_y3-5.jpg") is None
+
+
+def test_the_readme_has_names_that_open() -> None:
+    for names, shape in (("tczyx", (2, 3, 9, 8, 7)), ("yx", (5, 7)), ("xyz", (5, 7, 9))):
+        image = level(names, shape)
+        examples = [line.strip() for line in cutout.readme(image).splitlines() if line.startswith("    ")]
+        assert len(examples) == 2 and all(cutout.parse(image.geometry, name) for name in examples)
+        assert cutout.open_name(image, examples[1])

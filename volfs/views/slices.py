@@ -189,13 +189,15 @@ class SliceGeometry:
             fixed[through] = index
         for axis, at in fixed.items():
             start[axis], stop[axis] = at, at + 1
+        return self.part(plane, Box(tuple(start), tuple(stop)))
+
+    def part(self, plane: str, box: Box) -> PlaneSpec:
+        """A piece of a plane: a box of length one along all axes but the plane's own and the samples."""
         down, across = self.down(plane), self.across(plane)
         shown = (down, across) if self.sample is None else (down, across, self.sample)
         order = (*(axis for axis in range(len(self.shape)) if axis not in shown), *shown)
         pixel, metric = self._pixel(down, across)
-        return PlaneSpec(
-            Box(tuple(start), tuple(stop)), order, self.dtype, self.sample is not None, pixel=pixel, metric=metric
-        )
+        return PlaneSpec(box, order, self.dtype, self.sample is not None, pixel=pixel, metric=metric)
 
     def _digits(self, plane: str) -> int:
         return max(_PLANE_DIGITS, len(str(self.count(plane) - 1)))
