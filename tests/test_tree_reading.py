@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,14 @@ from tests.tree_kit import CELLS, CHUNKS, NUCLEI, Client, add, make_store, run, 
 from volfs.errors import NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.testing.volumes import KINDS
 from volfs.tree.attrs import FOREVER
+
+#: What the directory of a level has besides its slices and volume files.
+LEVEL = {"info.json", "chunks", "cutout"}
+
+
+def without_volumes(names: Iterable[str]) -> set[str]:
+    """Which volume files there are depends on what formats hold: see the tests of volumes."""
+    return {name for name in names if not name.startswith("volume.")}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,7 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
                 "thumbnail.png",
                 "zarr",
                 "files",
+                "formats",
                 "s0",
                 "s1",
                 "labels",
@@ -61,14 +71,15 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
                 "thumbnail.png",
                 "zarr",
                 "files",
+                "formats",
                 "s0",
                 "s1",
                 "labels",
             }
             assert set(await client.ls("cells/branches/main/.volfs")) == {"status.json", "commit", "discard"}
-            assert set(await client.ls("cells/versions/v2/s0")) == {"info.json", "chunks", "xy", "xz", "yz"}
+            assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz"}
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}
-            assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1"}
+            assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats"}
             assert "labels" not in await client.ls("cells/versions/v1")
             assert set(await client.ls(".volfs")) == {"stats.json", "version"}
 
@@ -134,10 +145,10 @@ def test_any_kind_of_volume_has_slices_under_directories_of_its_other_axes(tmp_p
             path, at = "vol/versions/v1/s0", volume
             names = list(made.axes)
             while names[0] not in "zyx":
-                entries = [name for name, attr in (await client.ls(path)).items() if attr.is_dir]
+                entries = [name for name, attr in (await client.ls(path)).items() if attr.is_dir and name != "cutout"]
                 assert len(entries) == at.shape[0]
                 path, at, names = f"{path}/{sorted(entries)[-1]}", at[-1], names[1:]
-            planes = {name for name, attr in (await client.ls(path)).items() if attr.is_dir}
+            planes = {name for name, attr in (await client.ls(path)).items() if attr.is_dir} - {"cutout", "formats"}
             assert planes == ({"xy", "xz", "yz"} if "z" in names else {"xy"})
             data = await client.read(f"{path}/xy/z00000.npy")
             assert (np.load(io.BytesIO(data)) == (at[0] if "z" in names else at)).all()
@@ -308,7 +319,15 @@ def test_names_that_collide_are_reachable_under_zarr_only(tmp_path: Path) -> Non
     async def work() -> None:
         async with serving(tmp_path / "store") as client:
             top = "odd/versions/v1"
-            assert set(await client.ls(top)) == {"version.json", "thumbnail.png", "zarr", "files", "fine", "deep"}
+            assert set(await client.ls(top)) == {
+                "version.json",
+                "thumbnail.png",
+                "zarr",
+                "files",
+                "formats",
+                "fine",
+                "deep",
+            }
             assert not await client.ls(f"{top}/files")
             assert set(await client.ls(f"{top}/zarr")) == {
                 "zarr.json",
@@ -320,7 +339,7 @@ def test_names_that_collide_are_reachable_under_zarr_only(tmp_path: Path) -> Non
             }
             assert (await client.stat(f"{top}/thumbnail.png")).is_file
             assert await client.readlink(f"{top}/deep/er/chunks") == "../../zarr/deep/er"
-            assert set(await client.ls(f"{top}/deep/er")) == {"info.json", "chunks", "xy", "xz", "yz"}
+            assert without_volumes(await client.ls(f"{top}/deep/er")) == LEVEL | {"formats", "xy", "xz", "yz"}
 
     run(work)
 
@@ -334,13 +353,13 @@ def test_an_array_at_the_root_shows_its_level_in_the_snapshot_itself(tmp_path: P
     async def work() -> None:
         async with serving(tmp_path / "store") as client:
             top = "bare/versions/v1"
-            assert set(await client.ls(top)) == {
+            assert without_volumes(await client.ls(top)) == {
                 "version.json",
                 "thumbnail.png",
                 "zarr",
                 "files",
-                "info.json",
-                "chunks",
+                "formats",
+                *LEVEL,
                 "xy",
                 "xz",
                 "yz",

@@ -23,7 +23,7 @@ import volfs
 from tests.tree_kit import CELLS, Client, make_store, run, serving
 from volfs.errors import BadInput, NoSpace, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.tree import SetAttr
-from volfs.tree.targets import Target
+from volfs.tree.targets import SliceTarget
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"
@@ -562,16 +562,16 @@ def test_fsync_of_a_half_written_slice_keeps_the_stage(store: Path) -> None:
 def test_a_full_disk_is_told_at_close_and_the_stage_is_kept(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         async with serving(store) as client:
-            path, take = f"{XY}/z00003.png", Target.take
+            path, take = f"{XY}/z00003.png", SliceTarget.take
 
             def full(*_: Any) -> None:
                 raise NoSpace("the disk is full")
 
-            monkeypatch.setattr(Target, "take", full)
+            monkeypatch.setattr(SliceTarget, "take", full)
             with pytest.raises(VolfsError) as refused:
                 await client.write(path, png(PLANE))
             assert refused.value.errno == errno.ENOSPC
-            monkeypatch.setattr(Target, "take", take)
+            monkeypatch.setattr(SliceTarget, "take", take)
             assert await client.read(path) == png(PLANE)
             fh = await client.open(path, os.O_WRONLY)
             await client.call("write", fh, 0, png(PLANE)[:1])

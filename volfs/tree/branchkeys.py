@@ -121,7 +121,7 @@ class BranchKeyDir(Dir):
         assert found is None or isinstance(found, _Listing)
         return found
 
-    def load_listing(self) -> None:
+    def load_listing(self, cookie: int) -> None:
         working = self.room.branch.working
         generation = self.room.branch.generation()
         listing = self._kept
@@ -150,7 +150,7 @@ class BranchKeyDir(Dir):
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         listing = self._kept
         if listing is None:  # pushed out just now, by larger ones
-            self.load_listing()
+            self.load_listing(cookie)
             listing = self._kept
             assert listing is not None
         fresh = listing.generation == self.room.branch.generation()

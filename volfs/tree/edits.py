@@ -1,45 +1,38 @@
-"""Writing slices: staged per inode until they decode, then voxels.
+"""Writing slices.
 
-Decided here, as DESIGN 3 says it: while a file that is being written over a slice does not decode, its size and bytes
-are its own; each flush of a changed one tries to decode it; a wrong shape or data type is EINVAL, changes nothing and
-keeps the stage; an incomplete or empty one is fine for now. Temporary names live beside slices, and a rename over a
-slice is a write of it. Removing a slice hides its name for some seconds. Not here: the staged files themselves
-(:mod:`volfs.tree.stages`), dropping them (:mod:`volfs.tree.housekeeping`), and formats (:mod:`volfs.views`).
+Decided here: which file becomes which slice, and that removing a slice hides its name for some seconds: its voxels
+stay. How a file that is being written behaves is decided in :mod:`volfs.tree.staged`, formats in :mod:`volfs.views`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import stat
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound
-from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
-from volfs.tree.attrs import SOON, Attr, SetAttr
-from volfs.tree.handles import Handle, wants_writing
-from volfs.tree.node import Dir, Node, name_cookie
+from volfs.errors import NotAllowed
+from volfs.tree.attrs import SOON, Attr
+from volfs.tree.node import Dir, Node
 from volfs.tree.planes import PlaneDir, SliceFile
-from volfs.tree.stagehandle import StageHandle
-from volfs.tree.stages import Place, Stage
-from volfs.tree.targets import Target
+from volfs.tree.room import Room
+from volfs.tree.staged import StagedDir, StagedFile
+from volfs.tree.stages import Place
+from volfs.tree.targets import SliceTarget, Target
 from volfs.views import slices
-from volfs.views.plane import Incomplete
 
 if TYPE_CHECKING:
-    from volfs.tree.levels import LevelRef
-    from volfs.tree.room import Room
+    from volfs.tree.places import LevelRef
     from volfs.tree.shared import Shared
 
 
-class EditablePlaneDir(PlaneDir):
+class EditablePlaneDir(StagedDir, PlaneDir):
     """``xy/`` and the like in a branch."""
+
+    word = "slice"
 
     def __init__(
         self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
     ) -> None:
-        super().__init__(shared, ino, up, path, ref, plane, others)
+        PlaneDir.__init__(self, shared, ino, up, path, ref, plane, others)
         assert ref.places.room is not None
         self.room: Room = ref.places.room
 
@@ -51,16 +44,6 @@ class EditablePlaneDir(PlaneDir):
         writable = self.room.writable and not self.facts.level.derived
         return stat.S_IFREG | (0o644 if writable else 0o444)
 
-    # -- looking ----------------------------------------------------------------------------------------------------
-
-    def find(self, name: str) -> Node | None:
-        if self.room.is_hidden(self.place(name)):
-            return None
-        found = super().find(name)
-        if found is None and self.room.stages.visible(self.place(name)) is not None:
-            return TemporaryFile(self.shared, self.shared.inodes.name(self.ino, name), self, name)
-        return found
-
     def slice_node(self, ino: int, index: int, ending: str) -> Node:
         return EditableSlice(self.shared, ino, self, index, ending)
 
@@ -69,163 +52,33 @@ class EditablePlaneDir(PlaneDir):
         mtime = max(level.array.mtime_ns, room.touched(self.ino))
         return self.directory_attr(mtime, SOON, writable=room.writable and not level.derived)
 
-    def entries(self, cookie: int) -> Iterator[DirEntry]:
-        room, folder = self.room, self.place("")[0]
-        staged = set(room.stages.names(folder))
-        changed = staged or any(place[0] == folder for place in room.hidden)
-        for entry in super().entries(cookie):
-            if changed:
-                name = os.fsdecode(entry.name)
-                if room.is_hidden((folder, name)):
-                    continue
-                if name in staged and (node := self.find(name)) is not None:
-                    entry = entry._replace(attr=node.attr())
-            yield entry
-        extra = sorted((name_cookie(name), name) for name in staged)
-        for at, name in extra:
-            if at > cookie and isinstance(node := self.find(name), TemporaryFile):
-                yield DirEntry(os.fsencode(name), node.attr(), at)
-
     def target(self, name: str) -> Target | None:
-        """What a file of this name would be written to; None for a temporary name."""
         parsed = self.facts.geometry.parse(self.plane, name)
         if parsed is None or parsed[1] not in slices.ENDINGS or self.size(parsed[1]) is None:
             return None
         ino = self.shared.inodes.file(self.ino, self.ordinal(*parsed))
-        return Target(self.ref, self.plane, self.others, parsed[0], parsed[1], ino, self.place(name))
+        return SliceTarget(self.ref, self.plane, self.others, parsed[0], parsed[1], ino, self.place(name))
 
-    # -- changing names ---------------------------------------------------------------------------------------------
+    def means_file(self, name: str) -> bool:
+        return self.means_slice(name)
+
+    def staged_size(self) -> int:
+        return self.size(self.facts.ending) or 0
+
+    def has_files(self) -> str:
+        return f"{self.facts.count}, of {self.facts.ending[1:]}"
 
     async def check_writable(self) -> None:
-        """Become the writer. NotAllowed for a level that is computed from another."""
+        """NotAllowed for a level that is computed from another."""
         await self.room.enter()
         if self.ref.level().derived:
             raise NotAllowed(f"{self.ref.name} is computed from s0: write s0")
 
-    async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
-        await self.check_writable()
-        place, room = self.place(name), self.room
-        if len(os.fsencode(name)) > 255:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        target = self.target(name)
-        if target is None and self.means_slice(name):
-            raise BadInput(f"{name} is no slice of this image: it has {self.facts.count}, of {self.facts.ending[1:]}")
-        hidden = room.hidden.pop(place, None) is not None
-        there = room.stages.visible(place)
-        if flags & os.O_EXCL and not hidden and (there is not None or target is not None):
-            raise AlreadyThere(f"{name} exists")
-        if target is None:
-            stage = there or room.stages.open(place, self.size(self.facts.ending) or 0)
-            node: Node = TemporaryFile(self.shared, self.shared.inodes.name(self.ino, name), self, name)
-            handle = StageHandle(room, node.ino, None, stage, writable=wants_writing(flags))
-            if flags & os.O_TRUNC and there is not None:
-                await handle.truncate(0)
-        else:
-            found = self.find(name)
-            assert isinstance(found, EditableSlice)
-            node, handle = found, found.handle(writable=wants_writing(flags))
-            if hidden or flags & os.O_TRUNC:
-                await handle.truncate(0)
-        room.touch(self.ino)
-        return node, handle
-
-    async def unlink(self, name: str) -> None:
-        node = self.find(name)
-        if node is None:
-            raise NotFound(f"{name} does not exist")
-        await self.check_writable()
-        room, place = self.room, self.place(name)
-        stage = room.stages.get(place)
-        if stage is not None:
-            room.stages.drop(stage)
-        if isinstance(node, TemporaryFile):
-            self._orphan(node.ino, stage)
-            self.shared.inodes.removed(self.ino, name)
-        else:
-            room.hide(place)
-        room.touch(self.ino)
-
-    async def mkdir(self, name: str, mode: int) -> Attr:
-        await self.check_writable()
-        raise NotAllowed("there are no directories among slices")
-
-    async def symlink(self, name: str, target: str) -> Node:
-        await self.check_writable()
-        raise NotAllowed("there are no links among slices")
-
-    async def link(self, node: Node, name: str) -> Node:
-        await self.check_writable()
-        raise NotAllowed("a slice cannot have a second name")
-
-    async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
-        node = self.find(name)
-        if node is None:
-            raise NotFound(f"{name} does not exist")
-        if not isinstance(to, EditablePlaneDir) or to.room is not self.room or not isinstance(node, TemporaryFile):
-            # mv then copies, and removes the original: which is right for slices, whose voxels stay.
-            raise NotAllowed("a slice can be copied, not moved", errno=errno.EXDEV)
-        if flags & RENAME_EXCHANGE:
-            raise BadInput("slices cannot be exchanged")
-        await to.check_writable()
-        if flags & RENAME_NOREPLACE and to.find(new_name) is not None:
-            raise AlreadyThere(f"{new_name} exists")
-        room = self.room
-        stage = room.stages.visible(self.place(name))
-        if stage is None:
-            raise NotFound(f"{name} does not exist")
-        target = to.target(new_name)
-        if target is None:
-            await self._rename_temporary(stage, name, to, new_name)
-            return
-        async with stage.lock:
-            await self._become(stage, target)
-            self.shared.inodes.removed(self.ino, name)
-            self.shared.inodes.aliases[node.ino] = target.ino
-            room.hidden.pop(to.place(new_name), None)
-        room.touch(self.ino)
-        room.touch(to.ino)
-        await room.told(wait=True, also={node.ino, *room.names_of(target.ino)}, by_views=True)
-        self.shared.notifier.queue_entry(to.ino, os.fsencode(new_name))
-
-    async def _rename_temporary(self, stage: Stage, name: str, to: EditablePlaneDir, new_name: str) -> None:
-        if to.means_slice(new_name):
-            raise BadInput(f"{new_name} is no slice of this image")
-        room = self.room
-        there = room.stages.visible(to.place(new_name))
-        if there is not None and there is not stage:
-            ino = self.shared.inodes.name(to.ino, new_name)
-            room.stages.drop(there)
-            self._orphan(ino, there)
-        room.stages.move(stage, to.place(new_name))
-        self.shared.inodes.moved(self.shared.inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
-        room.touch(self.ino)
-        room.touch(to.ino)
-
-    async def _become(self, stage: Stage, target: Target) -> None:
-        """Make a temporary file the slice. Raises, and leaves it a temporary file, if it can never be one."""
-        room = self.room
-        stage.dirty = False
-        try:
-            stage.stamp = await room.fetch(lambda: target.take(stage.whole()))
-        except Incomplete as error:
-            if stage.size and not stage.handles:
-                raise
-            stage.reason = str(error)  # still being written: it shows as it is until it is whole
-        else:
-            stage.decoded = True
-        room.stages.move(stage, target.place)
-        stage.target = target
-        if stage.decoded and not stage.handles:
-            room.stages.drop(stage)
-
-    def _orphan(self, ino: int, stage: Stage | None) -> None:
-        """A temporary file lost its name: whoever has it open keeps it."""
-        for handle in self.shared.files.at(ino):
-            if isinstance(handle, StageHandle) and handle.stage is stage:
-                self.shared.inodes.orphans[ino] = handle
+    async def removed(self, name: str) -> None:
+        self.room.hide(self.place(name))
 
 
-class EditableSlice(SliceFile):
+class EditableSlice(StagedFile, SliceFile):
     """One slice of a branch."""
 
     up: EditablePlaneDir
@@ -233,82 +86,3 @@ class EditableSlice(SliceFile):
     @property
     def place(self) -> Place:
         return self.up.place(self.up.facts.geometry.name(self.up.plane, self.index, self.ending))
-
-    def attr(self) -> Attr:
-        attr = super().attr()
-        stage = self.up.room.stages.visible(self.place)
-        if stage is None:
-            return attr
-        found = stage.stat()
-        return attr._replace(size=found.st_size, mtime=max(found.st_mtime_ns, attr.mtime + 1))
-
-    async def open(self, flags: int) -> Handle:
-        writable = wants_writing(flags)
-        if writable:
-            await self.up.check_writable()
-        handle = self.handle(writable=writable)
-        if flags & os.O_TRUNC:
-            await handle.truncate(0)
-        return handle
-
-    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        if changes.size is None:
-            return
-        await self.up.check_writable()
-        own = self.handle(writable=True)
-        try:
-            await own.truncate(changes.size)
-        finally:
-            await own.release()
-
-    def handle(self, *, writable: bool) -> StageHandle:
-        target = self.up.target(self.place[1])
-        assert target is not None
-        return StageHandle(self.up.room, self.ino, target, None, writable=writable)
-
-
-class TemporaryFile(Node):
-    """A file among slices that is none (yet)."""
-
-    up: EditablePlaneDir
-
-    def __init__(self, shared: Shared, ino: int, up: EditablePlaneDir, name: str) -> None:
-        super().__init__(shared, ino, up)
-        self.name = name
-
-    @property
-    def _stage(self) -> Stage:
-        stage = self.up.room.stages.visible(self.up.place(self.name))
-        if stage is None:
-            raise NotFound(f"{self.name} does not exist")
-        return stage
-
-    def attr(self) -> Attr:
-        options, found = self.shared.options, self._stage.stat()
-        return Attr(
-            self.ino,
-            self.up.file_mode,
-            found.st_size,
-            found.st_mtime_ns,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=SOON,
-        )
-
-    async def open(self, flags: int) -> Handle:
-        writable = wants_writing(flags)
-        if writable:
-            await self.up.check_writable()
-        handle = StageHandle(self.up.room, self.ino, None, self._stage, writable=writable)
-        if flags & os.O_TRUNC:
-            await handle.truncate(0)
-        return handle
-
-    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        if changes.size is not None:
-            await self.up.check_writable()
-            stage, size = self._stage, changes.size
-            async with stage.lock:
-                stage.dirty = True
-                await self.up.room.look(lambda: stage.truncate(size))

@@ -15,10 +15,10 @@ from contextlib import suppress
 import trio
 
 from volfs.errors import VolfsError
-from volfs.tree.edits import EditablePlaneDir
 from volfs.tree.node import Node
 from volfs.tree.room import Room
 from volfs.tree.shared import Shared
+from volfs.tree.staged import StagedDir
 from volfs.tree.stagehandle import decode
 from volfs.tree.stages import Stage
 
@@ -119,10 +119,10 @@ class Housekeeping:
     async def _try(self, room: Room, stage: Stage) -> None:
         if stage.target is None:
             folder = await self._at(f"{room.places.path}/{stage.place[0]}")
-            if isinstance(folder, EditablePlaneDir):
+            if isinstance(folder, StagedDir):
                 if folder.cold:
                     await folder.prepare()
                 stage.target = folder.target(stage.place[1])
                 if stage.target is None:
-                    stage.reason = f"{stage.place[1]} is no slice of this image"
+                    stage.reason = f"{stage.place[1]} is no {folder.word} of this image"
         await decode(room, stage)

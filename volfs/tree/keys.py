@@ -62,7 +62,7 @@ class KeyDir(Dir):
     def listing_cold(self, cookie: int) -> bool:
         return self._kept is None
 
-    def load_listing(self) -> None:
+    def load_listing(self, cookie: int) -> None:
         self.load()
 
     @property

@@ -1,25 +1,29 @@
-"""A level as a directory: what it is, its chunks, and the way to its slices.
+"""A level as a directory: what it is, its chunks, its volume files, and the way to its slices.
 
 Decided here: ``info.json``, the ``chunks`` link, and the directories of other axes (``t0003/c01/``) between level and
-planes. The names of axes and planes are decided in :mod:`volfs.views.slices`; what is in a plane directory in
+planes. Volume files are in :mod:`volfs.tree.volumes`, those made by naming them in :mod:`volfs.tree.named`.
+The names of axes and planes are decided in :mod:`volfs.views.slices`; what is in a plane directory in
 :mod:`volfs.tree.planes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import ClassVar
 
 from volfs.errors import VolfsError
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.edits import EditablePlaneDir
+from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
-from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of
-from volfs.tree.places import Places
+from volfs.tree.named import CUTOUT, CutoutDir
+from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
+from volfs.tree.places import LevelRef
 from volfs.tree.planes import MAX_SLICES, PlaneDir
 from volfs.tree.shared import Shared
+from volfs.tree.volumes import VOLUME_SLOTS, Volumes
 from volfs.views import documents
 from volfs.views.slices import SliceGeometry
 from volfs.volume.level import Level
@@ -27,42 +31,39 @@ from volfs.volume.level import Level
 _STEP_COOKIE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class LevelRef:
-    """A level by name, looked up again whenever it is needed: in a branch it may have changed, or gone."""
-
-    places: Places
-    image: str
-    name: str
-
-    def level(self) -> Level:
-        """Raises NotFound."""
-        return self.places.level(self.image, self.name)
-
-    def geometry(self) -> tuple[Level, SliceGeometry | None]:
-        """The level and how its slices lie. Raises NotFound."""
-        return self.places.geometry(self.image, self.name)
-
-
 class LevelContents:
     """What is in the directory of a level, or in one of its axis directories. Shown by ``owner``, which is either, or
     the directory of an image that is a single array."""
 
-    slots: ClassVar[dict[str, int]] = {"info.json": 11, "chunks": 12}
+    slots: ClassVar[dict[str, int]] = {"info.json": 11, "chunks": 12, **VOLUME_SLOTS}
+    #: Directories of files that are made by naming them, and where they stand in a listing.
+    made: ClassVar[dict[str, int]] = {CUTOUT: _STEP_COOKIE - 2}
 
     def __init__(self, owner: Dir, ref: LevelRef, others: tuple[int, ...] = ()) -> None:
         self._owner = owner
         self._ref = ref
         self._others = others
+        self._volumes = Volumes(owner, ref, others)
 
     def names(self) -> list[str]:
         """All names. For directories that are small; others use :meth:`entries`."""
         _, geometry = self._ref.geometry()
-        return [*(self.slots if not self._others else ()), *(self._step(geometry, i) for i in range(self._count()))]
+        return [*self._fixed(geometry), *(self._step(geometry, i) for i in range(self._count()))]
+
+    def _fixed(self, geometry: SliceGeometry | None) -> dict[str, int]:
+        """Names that are no steps on the way to slices, and their cookies."""
+        found = {name: FIRST_COOKIE + self.slots[name] for name in self._volumes.names()}
+        if not self._others:
+            found |= {name: FIRST_COOKIE + self.slots[name] for name in ("info.json", "chunks")}
+            if geometry is not None:
+                found |= self.made
+        return dict(sorted(found.items(), key=itemgetter(1)))
 
     def find(self, name: str) -> Node | None:
         owner, shared, ref = self._owner, self._owner.shared, self._ref
         level, geometry = ref.geometry()
+        if name in VOLUME_SLOTS:
+            return self._volumes.find(name)
         if name in self.slots and not self._others:
             ino = shared.inodes.file(owner.ino, self.slots[name])
             timeout = FOREVER if ref.places.lasting else SOON
@@ -74,6 +75,8 @@ class LevelContents:
         if geometry is None:
             return None
         path = f"{owner.path}/{name}"
+        if name in self.made and name in self._fixed(geometry):
+            return CutoutDir(shared, shared.inodes.directory(path), owner, path, ref)
         at = len(self._others)
         if at < len(geometry.others):
             index = geometry.others[at].parse(name)
@@ -87,14 +90,30 @@ class LevelContents:
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         _, geometry = self._ref.geometry()
-        if not self._others:
-            for name, slot in self.slots.items():
-                if cookie < FIRST_COOKIE + slot and (attr := attr_of(self.find(name))) is not None:
-                    yield DirEntry(name.encode(), attr, FIRST_COOKIE + slot)
+        for name, at in self._fixed(geometry).items():
+            if cookie < at and (attr := attr_of(self.find(name))) is not None:
+                yield DirEntry(name.encode(), attr, at)
         for index in range(max(0, cookie - _STEP_COOKIE + 1), self._count()):
             name = self._step(geometry, index)
             if (attr := attr_of(self.find(name))) is not None:
                 yield DirEntry(name.encode(), attr, _STEP_COOKIE + index)
+
+    def numbered(self, ordinal: int) -> Node | None:
+        """The file that has this ordinal."""
+        return next((self.find(name) for name, slot in self.slots.items() if slot == ordinal), None)
+
+    def listing_cold(self) -> bool:
+        """Whether :meth:`load_listing` must run before ``entries``."""
+        return any(node is not None and node.cold for node in map(self.find, self._listed()))
+
+    def load_listing(self) -> None:
+        """Do the slow part of listing."""
+        for node in map(self.find, self._listed()):
+            if node is not None and node.cold:
+                node.load()
+
+    def _listed(self) -> list[str]:
+        return [*self._volumes.names(), *(() if self._others else ("info.json",))]
 
     def _count(self) -> int:
         _, geometry = self._ref.geometry()
@@ -130,11 +149,12 @@ class LevelContents:
 
 
 class LevelDir(Dir):
-    """``s0/``, or the directory of a plain array."""
+    """``s0/``; or, with ``plain``, the directory of an array that is an image by itself."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef) -> None:
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
+        self._plain = plain
         self.absence = FOREVER if ref.places.lasting else SOON
         self._contents = LevelContents(self, ref)
 
@@ -146,22 +166,24 @@ class LevelDir(Dir):
         self.ref.places.load()
 
     def find(self, name: str) -> Node | None:
+        if name == FORMATS and self._plain:
+            return formats_of(self, self.ref.places, self.ref.image)
         return self._contents.find(name)
 
     def numbered(self, ordinal: int) -> Node | None:
-        return next((self.find(name) for name, slot in LevelContents.slots.items() if slot == ordinal), None)
+        return self._contents.numbered(ordinal)
 
     def listing_cold(self, cookie: int) -> bool:
-        node = self.find("info.json")
-        return node is not None and node.cold
+        return self._contents.listing_cold()
 
-    def load_listing(self) -> None:
-        node = self.find("info.json")
-        if node is not None and node.cold:
-            node.load()
+    def load_listing(self, cookie: int) -> None:
+        self._contents.load_listing()
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        return self._contents.entries(cookie)
+        yield from self._contents.entries(cookie)
+        at = name_cookie(FORMATS)
+        if self._plain and cookie < at and (attr := attr_of(self.find(FORMATS))) is not None:
+            yield DirEntry(FORMATS.encode(), attr, at)
 
     def attr(self) -> Attr:
         return level_attr(self, self.ref)
@@ -182,6 +204,15 @@ class AxisDir(Dir):
 
     def find(self, name: str) -> Node | None:
         return self._contents.find(name)
+
+    def numbered(self, ordinal: int) -> Node | None:
+        return self._contents.numbered(ordinal)
+
+    def listing_cold(self, cookie: int) -> bool:
+        return self._contents.listing_cold()
+
+    def load_listing(self, cookie: int) -> None:
+        self._contents.load_listing()
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         return self._contents.entries(cookie)

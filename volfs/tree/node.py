@@ -149,15 +149,16 @@ class Dir(Node):
         return node if node is not None and node.ino == ino else None
 
     def listing_cold(self, cookie: int) -> bool:
-        """Whether ``load_listing`` must run, in a thread, before ``entries(cookie)``."""
+        """Whether ``load_listing(cookie)`` must run, in a thread, before ``entries(cookie)``."""
         return False
 
-    def load_listing(self) -> None:
-        """Do the slow part of listing."""
+    def load_listing(self, cookie: int) -> None:
+        """Do the slow part of listing what comes after a cookie."""
 
     @abstractmethod
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        """The entries after a cookie. What vanishes meanwhile is left out."""
+        """The entries after a cookie, or the next of them: some, if there are any. What vanishes meanwhile is left
+        out."""
 
     def directory_attr(self, mtime: int, timeout: float, *, writable: bool = False) -> Attr:
         shared = self.shared
@@ -245,7 +246,7 @@ class SmallDir(Dir):
     def listing_cold(self, cookie: int) -> bool:
         return any(node is not None and node.cold for node in map(self.find, self.names()))
 
-    def load_listing(self) -> None:
+    def load_listing(self, cookie: int) -> None:
         for name in self.names():
             node = self.find(name)
             if node is not None and node.cold:

@@ -17,6 +17,7 @@ from volfs.errors import NotFound, VolfsError
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 from volfs.views.colour import Window
 from volfs.views.slices import SliceGeometry
+from volfs.views.volumes.spec import LevelMeta
 from volfs.volume.image import Image, image_at
 from volfs.volume.level import Level
 
@@ -36,8 +37,10 @@ class Walk:
     held: bool
     images: frozenset[str]
     below: dict[str, tuple[str, ...]]
-    #: Arrays of levels that follow s0: the image, and the level's name.
-    following: dict[str, tuple[str, str]]
+    #: Arrays that are levels: the image, and the level's name.
+    levels: dict[str, tuple[str, str]]
+    #: Those of them that follow s0.
+    following: frozenset[str]
 
 
 class Places:
@@ -54,6 +57,7 @@ class Places:
         self._mutex = threading.Lock()
         self._walk: Walk | None = None
         self._geometries: dict[tuple[str, str], tuple[Level, SliceGeometry | None]] = {}
+        self._metas: dict[tuple[str, str], tuple[Level, Walk, LevelMeta]] = {}
 
     @property
     def lasting(self) -> bool:
@@ -106,12 +110,14 @@ class Places:
 
     def follower(self, array: str) -> Level | None:
         """The level that follows s0 and has its array at a path."""
-        found = self._walked().following.get(array)
-        if found is None:
-            return None
-        image = self.image(found[0])
-        level = image.level(found[1]) if image is not None else None
+        level = self.level_of(array) if array in self._walked().following else None
         return level if level is not None and level.derived else None
+
+    def level_of(self, array: str) -> Level | None:
+        """The level that has its array at a path."""
+        found = self._walked().levels.get(array)
+        image = self.image(found[0]) if found is not None else None
+        return image.level(found[1]) if image is not None and found is not None else None
 
     def level(self, path: str, name: str) -> Level:
         """A level of an image. Raises NotFound."""
@@ -129,6 +135,30 @@ class Places:
             image = self.image(path)
             known = self._geometries[path, name] = level, geometry_of(level, rgb=image is not None and image.rgb)
         return known
+
+    def meta(self, path: str, name: str) -> LevelMeta | None:
+        """What formats are told of a level; None where it has no planes. Raises NotFound."""
+        level, geometry = self.geometry(path, name)
+        image = self.image(path)
+        if geometry is None or image is None:
+            return None
+        known = self._metas.get((path, name))
+        walk = self._walked()  # names of channels and the like change without the level
+        if known is None or known[0] is not level or known[1] is not walk:
+            finest, node = image.levels[0], self.snapshot.node(path)
+            meta = LevelMeta(
+                geometry,
+                level.axes,
+                level.scale,
+                level.translation,
+                finest.scale,
+                finest.translation,
+                node.attributes if isinstance(node, GroupNode) else finest.array.meta.attributes,
+                is_label=image.is_label,
+                title=image.name,
+            )
+            known = self._metas[path, name] = level, walk, meta
+        return known[2]
 
     def relative(self, directory: str) -> str:
         """The path of a directory of the snapshot, from the snapshot on."""
@@ -150,14 +180,15 @@ class Places:
         images: set[str] = set()
         below: dict[str, tuple[str, ...]] = {}
         self._visit("", images, below)
-        following = {
-            level.array.path: (path, level.name)
-            for path in images
-            if (image := self.image(path)) is not None
-            for level in image.levels
-            if level.derived
-        }
-        return Walk(generation, when, held, frozenset(images), below, following)
+        levels: dict[str, tuple[str, str]] = {}
+        following: set[str] = set()
+        for path in images:
+            image = self.image(path)
+            for level in image.levels if image is not None else ():
+                levels[level.array.path] = path, level.name
+                if level.derived:
+                    following.add(level.array.path)
+        return Walk(generation, when, held, frozenset(images), below, levels, frozenset(following))
 
     def _visit(self, path: str, images: set[str], below: dict[str, tuple[str, ...]]) -> bool:
         """Note what is at and below a path; whether that is, or leads to, an image."""
@@ -184,6 +215,23 @@ class Places:
         except VolfsError:
             return []
         return [name for name, info in listing if info.kind == "dir"]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRef:
+    """A level by name, looked up again whenever it is needed: in a branch it may have changed, or gone."""
+
+    places: Places
+    image: str
+    name: str
+
+    def level(self) -> Level:
+        """Raises NotFound."""
+        return self.places.level(self.image, self.name)
+
+    def geometry(self) -> tuple[Level, SliceGeometry | None]:
+        """The level and how its slices lie. Raises NotFound."""
+        return self.places.geometry(self.image, self.name)
 
 
 def is_plain(image: Image) -> bool:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from volfs.errors import NotFound
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, GENERATION, SOON, Attr
-from volfs.tree.generated import Document, Generated
+from volfs.tree.generated import Generated
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import FIRST_COOKIE, Dir, Node
-from volfs.tree.reading import SliceHandle
+from volfs.tree.previews import preview
+from volfs.tree.reading import LayoutHandle
 from volfs.tree.shared import Shared
 from volfs.views import jpeg, slices
 from volfs.views.layout import Layout
@@ -28,7 +29,7 @@ from volfs.views.slices import THROUGH, SliceGeometry
 from volfs.volume.level import Level
 
 if TYPE_CHECKING:
-    from volfs.tree.levels import LevelRef
+    from volfs.tree.places import LevelRef
 
 #: The ordinals of one slice: one for each ending, with room for more. Kept once released: they are part of inodes.
 _ENDINGS = {".png": 0, ".tif": 1, ".npy": 2, ".jpg": 3}
@@ -131,7 +132,8 @@ class PlaneDir(Dir):
             return None
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
         if ending == jpeg.ENDING:
-            return Generated(self.shared, ino, self, self._preview(index))
+            document = preview(self.ref, self.spec(index), self.others, self.facts.time(index))
+            return Generated(self.shared, ino, self, document)
         return self.slice_node(ino, index, ending)
 
     def slice_node(self, ino: int, index: int, ending: str) -> Node:
@@ -203,27 +205,6 @@ class PlaneDir(Dir):
             attr = Attr(first + index * _STRIDE, mode, size, time, 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
             yield DirEntry(f"{prefix}{index:0{digits}}{ending}".encode(), attr, FIRST_COOKIE + index)
 
-    # -- previews ---------------------------------------------------------------------------------------------------
-
-    def _preview(self, index: int) -> Document:
-        facts, places, ref = self.facts, self.ref.places, self.ref
-        level, spec = facts.level, self.spec(index)
-        image = places.image(ref.image)
-        is_label = image is not None and image.is_label
-
-        def render() -> bytes:
-            window = places.windows.get((ref.image, self.others)) if places.lasting else None
-            if window is None and not is_label:
-                coarsest = image.levels[-1] if image is not None else level
-                geometry = places.geometry(ref.image, coarsest.name)[1] or facts.geometry
-                others = tuple(min(at, o.count - 1) for at, o in zip(self.others, geometry.others, strict=True))
-                window = places.windows[ref.image, self.others] = jpeg.window(geometry, coarsest, others)
-            return jpeg.render(level, spec, window or (0.0, 1.0), is_label=is_label)
-
-        return Document(
-            render, facts.time(index), places.snapshot.generation, lasting=self.lasting, pause=1.0, heavy=True
-        )
-
 
 class SliceFile(Node):
     """One slice of a version: ``z00012.png``."""
@@ -243,8 +224,6 @@ class SliceFile(Node):
             raise self.refusal()
         return self.reader()
 
-    def reader(self) -> SliceHandle:
-        plane = self.up
-        return SliceHandle(
-            self.shared, self.ino, self.dataset, plane.facts.level, plane.layout(self.index, self.ending)
-        )
+    def reader(self) -> LayoutHandle:
+        level, layout = self.up.facts.level, self.up.layout(self.index, self.ending)
+        return LayoutHandle(self.shared, self.ino, self.dataset, level, layout, level)

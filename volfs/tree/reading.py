@@ -8,7 +8,7 @@ cache of decoded blocks (:mod:`volfs.volume.cache`).
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from volfs.model.box import Box, Index
 from volfs.tree.handles import Handle
 from volfs.tree.shared import Shared
 from volfs.versions.snapshot import Snapshot
-from volfs.views.layout import Layout, Memo
-from volfs.volume.level import Level
+from volfs.views.layout import Layout, Memo, VoxelSource
 
 #: A checksum at the end of a file needs all of it; more than this is not summed on the tree's thread.
 _SUMMED_INLINE = 4 << 20
@@ -33,22 +32,33 @@ class NotCached(Exception):
     """What a read needs is not in memory."""
 
 
-class CachedVoxels:
-    """The voxels of a level that can be had with no I/O. Raises :class:`NotCached` for others."""
+class QuickSource(VoxelSource, Protocol):
+    """A source that can tell, without any I/O, which voxels are in memory: a level."""
 
-    def __init__(self, level: Level) -> None:
-        self._level = level
+    def read_cached(self, box: Box) -> np.ndarray | None: ...
+
+
+class CachedVoxels:
+    """The voxels of a source that can be had with no I/O. Raises :class:`NotCached` for others, and for payloads."""
+
+    def __init__(self, source: QuickSource) -> None:
+        self._source = source
 
     @property
     def shape(self) -> Index:
-        return self._level.shape
+        return self._source.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._level.dtype
+        return self._source.dtype
+
+    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
+        raise NotCached
+
+    key_bytes = block_bytes
 
     def read(self, box: Box) -> np.ndarray:
-        voxels = self._level.read_cached(box)
+        voxels = self._source.read_cached(box)
         if voxels is None:
             raise NotCached
         return voxels
@@ -57,15 +67,23 @@ class CachedVoxels:
         raise NotCached
 
 
-class SliceHandle(Handle):
-    """A slice that is read through its layout."""
+class LayoutHandle(Handle):
+    """A file that is read through its layout. With ``quick``, what is in memory is answered at once."""
 
-    def __init__(self, shared: Shared, ino: int, dataset: str, level: Level, layout: Layout) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        ino: int,
+        dataset: str,
+        source: VoxelSource,
+        layout: Layout,
+        quick: QuickSource | None = None,
+    ) -> None:
         super().__init__(ino)
         self._shared = shared
         self._dataset = dataset
-        self._level = level
-        self._cached = CachedVoxels(level)
+        self._source = source
+        self._cached = CachedVoxels(quick) if quick is not None else None
         self._layout = layout
         self.memo: Memo = {}
 
@@ -78,13 +96,14 @@ class SliceHandle(Handle):
         out = memoryview(bytearray(max(0, min(size, layout.size - offset))))
         if not out:
             return out
-        if layout.size <= _SUMMED_INLINE or offset + len(out) <= layout.size - _TAIL:
+        cached = self._cached
+        if cached is not None and (layout.size <= _SUMMED_INLINE or offset + len(out) <= layout.size - _TAIL):
             try:
-                layout.read_into(self._cached, offset, out, self.memo)
+                layout.read_into(cached, offset, out, self.memo)
                 return out
             except NotCached:
                 pass
-        await self._shared.fetch(self._dataset, lambda: layout.read_into(self._level, offset, out, self.memo))
+        await self._shared.fetch(self._dataset, lambda: layout.read_into(self._source, offset, out, self.memo))
         return out
 
 

@@ -11,12 +11,14 @@ from collections.abc import Hashable, Sequence
 from typing import ClassVar
 
 from volfs.errors import NotFound, ReadOnly, VolfsError
+from volfs.tree.arrays import shown_node
 from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
 from volfs.tree.keys import KeyDir
-from volfs.tree.levels import LevelContents, LevelDir, LevelRef
+from volfs.tree.levels import LevelContents, LevelDir
 from volfs.tree.node import Dir, Node, SmallDir
-from volfs.tree.places import Places, is_plain
+from volfs.tree.places import LevelRef, Places, is_plain
 from volfs.tree.shared import Shared
 from volfs.versions.version import Version
 from volfs.views import documents, thumbnail
@@ -45,13 +47,16 @@ class GroupDir(SmallDir):
         own: list[str] = []
         if image is not None:
             own = self._contents().names() if is_plain(image) else [level.name for level in image.levels]
+            own.append(FORMATS)
         return [*own, *(name for name in self.places.below(self.group) if name not in own)]
 
     def find(self, name: str) -> Node | None:
         image = self.places.image(self.group)
+        path = f"{self.path}/{name}"
+        if name == FORMATS and image is not None:
+            return formats_of(self, self.places, self.group)
         if image is not None and is_plain(image):
             return self._contents().find(name)
-        path = f"{self.path}/{name}"
         if image is not None and image.level(name) is not None:
             return self._level(path, LevelRef(self.places, self.group, name))
         if name not in self.places.below(self.group):
@@ -59,7 +64,7 @@ class GroupDir(SmallDir):
         child = f"{self.group}/{name}" if self.group else name
         inner = self.places.image(child)
         if inner is not None and is_plain(inner):
-            return self._level(path, LevelRef(self.places, child, inner.levels[0].name))
+            return self._level(path, LevelRef(self.places, child, inner.levels[0].name), plain=True)
         return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, child)
 
     def attr(self) -> Attr:
@@ -82,8 +87,8 @@ class GroupDir(SmallDir):
         room = self.places.room
         return ReadOnly(f"{self.places.snapshot.ref} never changes") if room is None else room.refusal()
 
-    def _level(self, path: str, ref: LevelRef) -> LevelDir:
-        return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref)
+    def _level(self, path: str, ref: LevelRef, *, plain: bool = False) -> LevelDir:
+        return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref, plain=plain)
 
     def _contents(self) -> LevelContents:
         image = self.places.image(self.group)
@@ -101,7 +106,12 @@ class SnapshotDir(GroupDir):
 
     def fixed(self) -> Sequence[str]:
         """The names that are the snapshot's own."""
-        return ["thumbnail.png", "zarr", "files"] if self._pictured() else ["zarr", "files"]
+        return [
+            *(["thumbnail.png"] if self._pictured() else []),
+            "zarr",
+            "files",
+            *([FORMATS] if shown_node(self.places, "", "") is not None else []),
+        ]
 
     def names(self) -> Sequence[str]:
         fixed = self.fixed()
@@ -109,7 +119,7 @@ class SnapshotDir(GroupDir):
 
     #: Names that no image takes, whether they are there now or not.
     reserved: ClassVar[frozenset[str]] = frozenset(
-        {"version.json", "thumbnail.png", "zarr", "files", "formats", ".volfs", "README.txt"}
+        {"version.json", "thumbnail.png", "zarr", "files", FORMATS, ".volfs", "README.txt"}
     )
 
     def find(self, name: str) -> Node | None:
@@ -119,6 +129,8 @@ class SnapshotDir(GroupDir):
             return Generated(self.shared, self.slot_ino(name), self, self._thumbnail())
         if name in ("zarr", "files"):
             return self.space(name)
+        if name == FORMATS and name in self.fixed():
+            return formats_of(self, self.places, self.group)
         return None
 
     def space(self, name: str) -> Node:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import BadInput, ReadOnly, VolfsError
 from volfs.tree.attrs import SOON, Attr
 from volfs.tree.handles import Handle
-from volfs.tree.reading import SliceHandle, read_resident
+from volfs.tree.reading import LayoutHandle, read_resident
 from volfs.tree.stages import Stage
 from volfs.tree.targets import Target
 from volfs.views.plane import Incomplete
@@ -38,7 +38,7 @@ class StageHandle(Handle):
         self.writable = writable
         self.stage: Stage | None = None
         self._target = target
-        self._slice: tuple[object, SliceHandle] | None = None
+        self._slice: tuple[object, LayoutHandle] | None = None
         self._generation: Hashable = None
         self._released = False
         if stage is not None:
@@ -74,13 +74,13 @@ class StageHandle(Handle):
         target = self.target
         return self.room.stages.visible(target.place) if target is not None else own
 
-    def _slice_handle(self) -> SliceHandle:
+    def _slice_handle(self) -> LayoutHandle:
         target = self.target
         assert target is not None
-        level, layout = target.shown()
-        if self._slice is None or self._slice[0] is not level:
+        source, layout = target.shown()
+        if self._slice is None or self._slice[0] is not source:
             room = self.room
-            self._slice = level, SliceHandle(room.shared, self.ino, room.dataset.name, level, layout)
+            self._slice = source, LayoutHandle(room.shared, self.ino, room.dataset.name, source, layout, source)
         handle = self._slice[1]
         generation = self.room.branch.generation()
         if generation != self._generation:

@@ -1,33 +1,64 @@
-"""From the file of a slice to its voxels and back.
+"""From a whole file to its voxels and back.
 
-Decided here: what has to happen with a whole file for the slice to be it. Not here: when
-(:mod:`volfs.tree.stagehandle`, :mod:`volfs.tree.edits`).
+Decided here: what has to happen with a whole file for a slice to be it. Not here: when
+(:mod:`volfs.tree.stagehandle`, :mod:`volfs.tree.staged`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from volfs.errors import BadInput, NotFound
+from volfs.model.box import Box
+from volfs.tree.reading import QuickSource
 from volfs.tree.stages import Place
 from volfs.versions.keys import node_key
 from volfs.views import slices
-from volfs.views.layout import Layout
+from volfs.views.layout import Layout, VoxelSource
 from volfs.views.plane import PlaneSpec
 from volfs.volume.level import Level
 
 if TYPE_CHECKING:
-    from volfs.tree.levels import LevelRef
+    from volfs.tree.places import LevelRef
+    from volfs.tree.room import Room
 
 _PIECE = 4 << 20
 
 
+class Target(Protocol):
+    """A file that can be written as a whole: everything needed to make voxels of its bytes. Its methods block."""
+
+    @property
+    def ino(self) -> int: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    def take(self, data: bytearray) -> Hashable:
+        """Make the voxels of a whole file its own; returns its stamp then.
+
+        Raises Incomplete, BadInput, or what keeps the voxels from being stored.
+        """
+
+    def stamp(self) -> Hashable:
+        """What names the voxels of the file."""
+
+    def shown(self) -> tuple[QuickSource, Layout]:
+        """The file as it is shown when nobody writes it."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes of that file."""
+
+    def sync(self) -> None:
+        """Make the voxels of the file durable."""
+
+
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A slice that can be written: everything needed to make voxels of a file. Its methods block."""
+class SliceTarget:
+    """A slice."""
 
     ref: LevelRef
     plane: str
@@ -45,21 +76,15 @@ class Target:
         return level, geometry.spec(self.plane, self.index, self.others)
 
     def take(self, data: bytearray) -> Hashable:
-        """Make the voxels of a whole file the slice's; returns the slice's stamp then.
-
-        Raises Incomplete, BadInput, or what keeps the voxels from being stored.
-        """
         level, plane = self.now()
         level.write(plane.box, slices.decode(self.ending, data, plane))
         return level.stamp(plane.box)
 
     def stamp(self) -> Hashable:
-        """What names the voxels of the slice."""
         level, plane = self.now()
         return level.stamp(plane.box)
 
     def shown(self) -> tuple[Level, Layout]:
-        """The file as it is shown when nobody writes it."""
         level, plane = self.now()
         layout = slices.layout(self.ending, plane)
         if layout is None:
@@ -67,22 +92,29 @@ class Target:
         return level, layout
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes of that file."""
-        level, layout = self.shown()
-        memo: dict[str, tuple[int, int]] = {}
-        for offset in range(0, layout.size, _PIECE):
-            yield layout.read(level, offset, _PIECE, memo)
+        return pieces_of(*self.shown())
 
     def sync(self) -> None:
-        """Make the voxels of the slice durable."""
         level, plane = self.now()
         room = self.ref.places.room
         assert room is not None
-        working, meta, path = room.branch.working, level.array.meta, level.array.path
-        for coords in meta.grid.iter(meta.grid.chunks(plane.box)):
-            key = node_key(path, meta.chunk_key(coords))
-            try:
-                with working.open(key, os.O_RDONLY) as file:
-                    file.fsync()
-            except NotFound:
-                working.sync_names(key)
+        sync_voxels(room, level, [plane.box])
+
+
+def pieces_of(source: VoxelSource, layout: Layout) -> Iterator[bytes]:
+    """All bytes of a file, piece by piece."""
+    memo: dict[str, tuple[int, int]] = {}
+    for offset in range(0, layout.size, _PIECE):
+        yield layout.read(source, offset, _PIECE, memo)
+
+
+def sync_voxels(room: Room, level: Level, boxes: Sequence[Box]) -> None:
+    """Make the voxels of some boxes of a branch's level durable. Blocks."""
+    working, meta, path = room.branch.working, level.array.meta, level.array.path
+    for coords in sorted({coords for box in boxes for coords in meta.grid.iter(meta.grid.chunks(box))}):
+        key = node_key(path, meta.chunk_key(coords))
+        try:
+            with working.open(key, os.O_RDONLY) as file:
+                file.fsync()
+        except NotFound:
+            working.sync_names(key)

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -92,7 +93,7 @@ class Tree:
         directory = self._directory(await self._node(ino))
         await self._ready(directory)
         if directory.listing_cold(cookie):
-            await self._shared.fetch(directory.dataset, directory.load_listing)
+            await self._shared.fetch(directory.dataset, partial(directory.load_listing, cookie))
         return directory.entries(cookie)
 
     async def readlink(self, ino: int) -> bytes:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,7 +136,7 @@ class ViewFile:
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """An entry with a name of its own. ``ordinal`` (1 to 65535) is part of the inode of a file and must never change
-    for the same name in the same folder; of no meaning for a folder. ``make`` is called when the entry is looked at."""
+    for the same name in the same folder; 0 for a folder. ``make`` is called when the entry is looked at."""
 
     name: str
     make: Callable[[], Folder | ViewFile | None]
@@ -145,9 +144,10 @@ class Fixed:
 
 
 class Run(ABC):
-    """Entries computed from a number, 0 to ``count`` - 1, all files or all folders."""
+    """Entries computed from a number, 0 to ``count`` - 1, all files or, with ``folders``, all folders."""
 
     count: int
+    folders: bool = False
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -160,6 +160,10 @@ class Run(ABC):
     @abstractmethod
     def make(self, index: int) -> Folder | ViewFile | None:
         """The entry; None if there is none of this number (a chunk that is not stored)."""
+
+    def blank(self, index: int) -> ViewFile | None:
+        """What could be written where there is none: its box and how it is decoded count, its layout does not."""
+        return None
 
     def present(self, start: int, stop: int) -> Sequence[int]:
         """Which numbers of a range have an entry: asked for a few thousand at a time, when a directory is listed."""
@@ -190,8 +194,13 @@ class Numbers(Run):
         make: Callable[[int], Folder | ViewFile | None],
         present: Callable[[int, int], Sequence[int]] | None = None,
         prefix: str = "",
+        *,
+        folders: bool = False,
+        blank: Callable[[int], ViewFile | None] | None = None,
     ) -> None:
         self.count = count
+        self.folders = folders
+        self._blank = blank
         self._make, self._present, self._prefix = make, present, prefix
 
     def name(self, index: int) -> str:
@@ -206,6 +215,9 @@ class Numbers(Run):
     def make(self, index: int) -> Folder | ViewFile | None:
         return self._make(index)
 
+    def blank(self, index: int) -> ViewFile | None:
+        return None if self._blank is None else self._blank(index)
+
     def present(self, start: int, stop: int) -> Sequence[int]:
         return range(start, stop) if self._present is None else self._present(start, stop)
 
@@ -216,14 +228,18 @@ def nested(
     present: Callable[[Box], np.ndarray] | None = None,
     mtime: int = 0,
     at: Index = (),
+    *,
+    blank: Callable[[Index], ViewFile | None] | None = None,
 ) -> Folder:
     """Folders in folders, one level for each entry of ``grid``, the last one of files: ``0/3/17``.
 
     ``leaf`` gets all numbers. ``present`` tells of a box of ``grid`` which files there are; folders are all there.
+    ``blank`` is :meth:`Run.blank` of all numbers.
     """
     depth = len(at)
     if depth + 1 < len(grid):
-        return Folder(run=Numbers(grid[depth], lambda i: nested(grid, leaf, present, mtime, (*at, i))), mtime=mtime)
+        inner = Numbers(grid[depth], lambda i: nested(grid, leaf, present, mtime, (*at, i), blank=blank), folders=True)
+        return Folder(run=inner, mtime=mtime)
 
     def there(start: int, stop: int) -> Sequence[int]:
         assert present is not None
@@ -231,11 +247,10 @@ def nested(
         found: Sequence[int] = (np.flatnonzero(row) + start).tolist()
         return found
 
-    return Folder(
-        run=Numbers(grid[depth], lambda i: leaf((*at, i)), there if present is not None else None), mtime=mtime
+    files = Numbers(
+        grid[depth],
+        lambda i: leaf((*at, i)),
+        there if present is not None else None,
+        blank=None if blank is None else lambda i: blank((*at, i)),
     )
-
-
-def count_of(grid: Index) -> int:
-    """How many cells a grid has."""
-    return prod(grid)
+    return Folder(run=files, mtime=mtime)

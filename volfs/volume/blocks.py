@@ -179,6 +179,10 @@ class StoredBlocks(BlockSource):
             return None
         return _InnerRef(self, key_coords, tuple(i % n for i, n in zip(coords, self.per_key, strict=True)), payload)
 
+    def open_shard(self, payload: StoredPayload) -> ShardReader:
+        """A client's shard, its index read. Raises Damaged."""
+        return self._shards.open((payload.token, self.signature), self.codec, payload)
+
     def key_name(self, key_coords: Index) -> str:
         """For messages."""
         return "/".join(filter(None, ("zarr", self.array.path, self.array.meta.chunk_key(key_coords))))
@@ -208,8 +212,7 @@ class _InnerRef(BlockRef):
     def load(self, out: Block | None = None) -> Block:
         source = self._source
         try:
-            shard = source._shards.open((self._payload.token, source.signature), source.codec, self._payload)
-            return shard.decode(self._inner, out)
+            return source.open_shard(self._payload).decode(self._inner, out)
         except (Damaged, Held) as error:
             raise _named(error, source.key_name(self._coords)) from error
 

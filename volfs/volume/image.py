@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from volfs.model.box import Index
-from volfs.model.ngff import Axis, Method, downsampled_shape
-from volfs.versions.snapshot import Snapshot
+from volfs.model.ngff import Axis, LevelSpec, Method, downsampled_shape
+from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.volume.blocks import StoredBlocks, is_version
 from volfs.volume.changes import changed_keys
 from volfs.volume.context import VolumeContext, attached, context_of
@@ -63,6 +63,20 @@ def images(snapshot: Snapshot) -> dict[str, Image]:
 def image_at(snapshot: Snapshot, path: str) -> Image | None:
     """The image at a hierarchy path, None if there is none. Looks at nothing but that path and what is above it."""
     return attached(snapshot, _Images).at(snapshot, path)
+
+
+def array_level(array: ArrayNode) -> Level:
+    """An array that is no level of any image (of one axis, say), to be read and written like one.
+
+    Raises Unsupported for codecs that volfs does not know.
+    """
+    meta = array.meta
+    names = meta.dimension_names or (None,) * meta.ndim
+    axes = tuple(Axis(name or f"dim_{i}") for i, name in enumerate(names))
+    spec = LevelSpec("", (1.0,) * meta.ndim, (0.0,) * meta.ndim)
+    context = context_of(array.snapshot)
+    facts = LevelFacts(0, axes, spec, is_label=False, factors=(1,) * meta.ndim)
+    return Level(array, facts, StoredBlocks(array, context.memory), context)
 
 
 class _Images:

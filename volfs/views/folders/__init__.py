@@ -1,1 +1,19 @@
-"""Formats that are directories, one module each: see :mod:`volfs.views.folder` for what they are made of."""
+"""Formats that are directories, one module each: see :mod:`volfs.views.folder` for what they are made of.
+
+Decided here: which there are of an image, or of a hierarchy, and under which names. Ordinals are parts of inodes and
+never change.
+"""
+
+from __future__ import annotations
+
+from volfs.views.folder import Fixed, ImageView, NodeView
+
+
+def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
+    """Those that show a whole hierarchy, called after ``name``."""
+    return []
+
+
+def image_formats(image: ImageView, name: str) -> list[Fixed]:
+    """Those that show one image."""
+    return []

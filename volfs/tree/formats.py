@@ -1,0 +1,411 @@
+"""``formats/``: an image, and the hierarchy at its place, as the directories that other programs open.
+
+Decided here: what is in ``formats/`` under which name, and how a :class:`volfs.views.folder.Folder` becomes directories
+and inodes. Not here: what formats look like (:mod:`volfs.views.folders`), nor their files (:mod:`volfs.tree.laidout`).
+
+In a branch a folder is made anew when the branch has changed: it is a few small objects, and holds no voxels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+
+from volfs.catalog.inodes import MAX_ORDINAL
+from volfs.errors import BadInput, NotAllowed, NotFound
+from volfs.tree.api import DirEntry
+from volfs.tree.arrays import ShownArray, shown_image, shown_node
+from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.laidout import LaidOut, LaidOutFile, NoVoxels
+from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
+from volfs.tree.places import Places
+from volfs.tree.reading import QuickSource
+from volfs.tree.room import Room
+from volfs.tree.shared import Shared
+from volfs.tree.staged import StagedDir, StagedFile
+from volfs.tree.stages import Place
+from volfs.tree.targets import Target, pieces_of, sync_voxels
+from volfs.views.folder import Fixed, Folder, ViewFile
+from volfs.views.folders import hierarchy_formats, image_formats
+from volfs.views.layout import Layout
+from volfs.views.plane import Incomplete
+
+FORMATS = "formats"
+
+Maker = Callable[[], Folder | ViewFile | None]
+
+#: Where the entries of a run begin, among ordinals and cookies.
+_RUN = 1 << 16
+#: Entries of a run that are made at a time when a directory is listed, and numbers that are looked through for them.
+_LISTED, _SEARCHED = 512, 1 << 16
+_LAST = 1 << 63
+#: What a chunk file may be expected to have, where its size is not known.
+_STAGED = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A piece of a listing: what comes after ``cookie``, as of ``generation``."""
+
+    generation: Hashable
+    cookie: int
+    rows: list[DirEntry]
+
+
+class ViewDir(Dir):
+    """A directory of a format."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, make: Maker) -> None:
+        super().__init__(shared, ino, up, path)
+        self.places = places
+        self.room = places.room
+        self.absence = FOREVER if places.lasting else SOON
+        self._make = make
+        self._made: tuple[Hashable, Folder | None] | None = None
+        self._kept: _Listed | None = None
+
+    # -- the folder -------------------------------------------------------------------------------------------------
+
+    @property
+    def cold(self) -> bool:
+        return self.places.cold or self._made is None or self._made[0] != self.places.snapshot.generation()
+
+    def load(self) -> None:
+        self.places.load()
+        generation = self.places.snapshot.generation()
+        if self._made is None or self._made[0] != generation:
+            made = self.remake()
+            self._made = generation, made if isinstance(made, Folder) else None
+
+    def remake(self) -> Folder | ViewFile | None:
+        """The folder as it is now: what is above may have changed, and be made of other arrays."""
+        up = self.up
+        if isinstance(up, ViewDir) and not self.places.lasting:
+            if up.cold:
+                up.load()
+            make = up.maker(self.path.rpartition("/")[2])
+            return None if make is None else make[0]()
+        return self._make()
+
+    @property
+    def folder(self) -> Folder:
+        """Raises NotFound."""
+        if self._made is None:
+            self.load()
+        if self._made is None or self._made[1] is None:
+            raise NotFound(f"there is no {self.path.rpartition('/')[2]} of this image any more")
+        return self._made[1]
+
+    def maker(self, name: str) -> tuple[Maker, int | None] | None:
+        """How to make an entry, and its ordinal if it is a file: 0 if it has no number of its own, None for a folder.
+        None if there is no such name."""
+        folder = self.folder
+        fixed = folder.fixed.get(name)
+        if fixed is not None:
+            return fixed.make, fixed.ordinal or None
+        run = folder.run
+        index = run.index(name) if run is not None else None
+        if run is None or index is None:
+            return None
+        ordinal = _RUN + index if _RUN + index <= MAX_ORDINAL else 0
+        return (lambda: run.make(index)), None if run.folders else ordinal
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Node | None:
+        found = self.maker(name)
+        return None if found is None else self._node(name, *found)
+
+    def _node(self, name: str, make: Maker, ordinal: int | None) -> Node:
+        shared = self.shared
+        if ordinal is None:
+            path = f"{self.path}/{name}"
+            kind = ViewDir if self.places.lasting else EditableViewDir
+            return kind(shared, shared.inodes.directory(path), self, path, self.places, make)
+        return self.file_node(name, self.file_ino(name, ordinal), make)
+
+    def file_ino(self, name: str, ordinal: int) -> int:
+        inodes = self.shared.inodes
+        return inodes.file(self.ino, ordinal) if ordinal else inodes.name(self.ino, name)
+
+    def file_node(self, name: str, ino: int, make: Maker) -> Node:
+        return LaidOutFile(self.shared, ino, self, self.places, lambda: laid_out(make()))
+
+    def numbered(self, ordinal: int) -> Node | None:
+        folder = self.folder
+        if ordinal < _RUN:
+            return next((self.find(name) for name, entry in folder.fixed.items() if entry.ordinal == ordinal), None)
+        run = folder.run
+        return self.find(run.name(ordinal - _RUN)) if run is not None and ordinal - _RUN < run.count else None
+
+    # -- listing ----------------------------------------------------------------------------------------------------
+
+    def listing_cold(self, cookie: int) -> bool:
+        kept = self._kept
+        return kept is None or kept.cookie != cookie or kept.generation != self.places.snapshot.generation()
+
+    def load_listing(self, cookie: int) -> None:
+        generation = self.places.snapshot.generation()
+        self._kept = _Listed(generation, cookie, list(self._rows(cookie)))
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        kept = self._kept
+        if kept is None or kept.cookie != cookie:  # somebody else lists it too
+            return self._rows(cookie)
+        return iter(kept.rows)
+
+    def _rows(self, cookie: int) -> Iterator[DirEntry]:
+        """Entries after a cookie, at least one if there are any: first fixed files, then the run, then fixed folders,
+        whose positions depend on nothing but their names."""
+        folder, run = self.folder, self.folder.run
+        fixed = sorted((_cookie(entry), name) for name, entry in folder.fixed.items())
+        yield from self._fixed(fixed, cookie, FIRST_COOKIE + _RUN)
+        first, count = max(0, cookie - FIRST_COOKIE - _RUN + 1), 0
+        while run is not None and first < run.count and not count:
+            for index in run.present(first, min(first + _SEARCHED, run.count)):
+                name = run.name(index)
+                if (attr := self._listed(name)) is None:
+                    continue
+                count += 1
+                yield DirEntry(os.fsencode(name), attr, FIRST_COOKIE + _RUN + index)
+                if count >= _LISTED:
+                    return
+            first += _SEARCHED
+        if not count:
+            yield from self._fixed(fixed, max(cookie, FIRST_COOKIE + _RUN), _LAST)
+
+    def _fixed(self, fixed: list[tuple[int, str]], after: int, before: int) -> Iterator[DirEntry]:
+        for at, name in fixed:
+            if after < at < before and (attr := self._listed(name)) is not None:
+                yield DirEntry(os.fsencode(name), attr, at)
+
+    def _listed(self, name: str) -> Attr | None:
+        node = self.find(name)
+        if isinstance(node, LaidOutFile):
+            node.load()
+        return attr_of(node)
+
+    # -- itself -----------------------------------------------------------------------------------------------------
+
+    def attr(self) -> Attr:
+        head = self.places.snapshot.head
+        mtime = (self._made[1].mtime if self._made and self._made[1] else 0) or (
+            head.time_ns if head is not None else self.shared.started_ns
+        )
+        return self.directory_attr(mtime, FOREVER if self.places.lasting else SOON)
+
+
+def _cookie(entry: Fixed) -> int:
+    return FIRST_COOKIE + entry.ordinal if entry.ordinal else name_cookie(entry.name)
+
+
+def laid_out(found: Folder | ViewFile | None) -> LaidOut | None:
+    """A file of a format, for the tree."""
+    if not isinstance(found, ViewFile):
+        return None
+    source, box = found.source, found.box
+    if source is None:
+        return LaidOut(
+            found.layout, NoVoxels(), found.mtime, lambda: found.layout.read(NoVoxels(), 0, found.layout.size)
+        )
+    assert isinstance(source, ShownArray)
+    if box is None:
+        return LaidOut(found.layout, source, found.mtime, lambda: (found.mtime, found.layout.size), source)
+    return LaidOut(found.layout, source, source.newest(box), lambda: (source.stamp(box), found.layout.size), source)
+
+
+class EditableViewDir(StagedDir, ViewDir):
+    """A directory of a format in a branch: chunk files can be replaced, and are recoded into the stored array."""
+
+    word = "file"
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, make: Maker) -> None:
+        ViewDir.__init__(self, shared, ino, up, path, places, make)
+        assert places.room is not None
+        self.room: Room = places.room
+
+    def place(self, name: str) -> Place:
+        return self.places.relative(self.path), name
+
+    def file_node(self, name: str, ino: int, make: Maker) -> Node:
+        return EditableViewFile(self.shared, ino, self, name, make)
+
+    @property
+    def file_mode(self) -> int:
+        return stat.S_IFREG | (0o644 if self.room.writable else 0o444)
+
+    def attr(self) -> Attr:
+        attr = super().attr()
+        mode = stat.S_IFDIR | (0o755 if self.room.writable else 0o555)
+        return attr._replace(mode=mode, mtime=max(attr.mtime, self.room.touched(self.ino)))
+
+    def target(self, name: str) -> Target | None:
+        found = self.maker(name)
+        if found is None or found[1] is None:
+            return None
+        return ViewTarget(self, name, self.file_ino(name, found[1]), self.place(name))
+
+    def becomes(self, name: str) -> ViewFile:
+        """The file of a name, or what would become of one that is not there. Raises NotFound. May do I/O."""
+        folder = self.folder
+        found = self.maker(name)
+        made = found[0]() if found is not None else None
+        if made is None and folder.run is not None and (index := folder.run.index(name)) is not None:
+            made = folder.run.blank(index)
+        if not isinstance(made, ViewFile):
+            raise NotFound(f"there is no {name} of this image")
+        return made
+
+    def means_file(self, name: str) -> bool:
+        run = self.folder.run
+        return run is not None and not run.folders and run.count > 0 and _shape(name) == _shape(run.name(0))
+
+    def staged_size(self) -> int:
+        return _STAGED
+
+    def has_files(self) -> str:
+        run = self.folder.run
+        return f"{run.count}, like {run.name(0)}" if run is not None else "none"
+
+    async def check_writable(self) -> None:
+        await self.room.enter()
+
+    async def removed(self, name: str) -> None:
+        """Writers remove chunks that have come to hold nothing but fill value."""
+        target = self.target(name)
+        if isinstance(target, ViewTarget):
+            await self.room.fetch(target.clear)
+            await self.room.told(wait=True, by_views=True)
+        self.room.hide(self.place(name))
+
+
+class EditableViewFile(StagedFile, LaidOutFile):
+    """A file of a format in a branch."""
+
+    up: EditableViewDir
+
+    def __init__(self, shared: Shared, ino: int, up: EditableViewDir, name: str, make: Maker) -> None:
+        LaidOutFile.__init__(self, shared, ino, up, up.places, lambda: laid_out(make()))
+        self._name = name
+
+    @property
+    def place(self) -> Place:
+        return self.up.place(self._name)
+
+    @property
+    def exists(self) -> bool:
+        return self._made is not None
+
+    def attr(self) -> Attr:
+        return super().attr()._replace(mode=self.up.file_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewTarget:
+    """A file of a format, to be replaced: see :class:`volfs.tree.targets.Target`."""
+
+    folder: EditableViewDir
+    name: str
+    ino: int
+    place: Place
+
+    def take(self, data: bytearray) -> Hashable:
+        file = self.folder.becomes(self.name)
+        source, box = file.source, file.box
+        if file.decode is None or box is None or not isinstance(source, ShownArray):
+            self._same(file, data)
+        else:
+            source.write(box, file.decode(memoryview(data)))
+        return self.stamp()
+
+    def _same(self, file: ViewFile, data: bytearray) -> None:
+        """Metadata is computed: writing it anew is fine as long as it says the same."""
+        source, _ = self.shown()
+        if len(data) < file.layout.size:
+            raise Incomplete(f"{self.name} has {file.layout.size} bytes")
+        if data != file.layout.read(source, 0, file.layout.size):
+            raise BadInput(f"{self.name} follows from the stored image, and cannot be changed here")
+
+    def clear(self) -> None:
+        """Make the voxels fill value."""
+        file = self.folder.becomes(self.name)
+        source, box = file.source, file.box
+        if file.decode is None or box is None or not isinstance(source, ShownArray):
+            raise NotAllowed(f"{self.name} is generated: it cannot be removed")
+        source.write(box, np.full(box.shape, source.meta.fill_value, source.dtype))
+
+    def stamp(self) -> Hashable:
+        made = laid_out(self.folder.becomes(self.name))
+        assert made is not None
+        return made.stamp()
+
+    def shown(self) -> tuple[QuickSource, Layout]:
+        file = self.folder.becomes(self.name)
+        return file.source if isinstance(file.source, ShownArray) else NoVoxels(), file.layout
+
+    def pieces(self) -> Iterator[bytes]:
+        return pieces_of(*self.shown())
+
+    def sync(self) -> None:
+        file = self.folder.becomes(self.name)
+        if isinstance(file.source, ShownArray) and file.box is not None:
+            sync_voxels(self.folder.room, file.source.level, [file.box])
+
+
+def _shape(name: str) -> str:
+    """What is left of a name when numbers do not count."""
+    return re.sub(r"[0-9]+", "0", name)
+
+
+class FormatsDir(ViewDir):
+    """``formats/`` of a snapshot, or of an image in it. ``group`` is its place in the hierarchy."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, group: str, name: str) -> None:
+        super().__init__(shared, ino, up, path, places, self.everything)
+        self._group = group
+        self._name = name
+
+    def everything(self) -> Folder:
+        """All that there is of this image and hierarchy."""
+        places, group, name = self.places, self._group, self._name
+        node = shown_node(places, group, name)
+        found = places.image(group)
+        image = shown_image(places, found, name) if found is not None else None
+        entries: list[Fixed] = []
+        if node is not None:
+            entries += hierarchy_formats(node, name)
+        if image is not None:
+            entries += image_formats(image, name)
+        return Folder(entries)
+
+    @property
+    def _link(self) -> str:
+        return f"{self._name}.ome.zarr"
+
+    def find(self, name: str) -> Node | None:
+        if name != self._link:
+            return super().find(name)
+        up = self.places.relative(self.path).count("/") + 1
+        target = "/".join(part for part in ("../" * up + "zarr", self._group) if part)
+        ino = self.shared.inodes.directory(f"{self.path}/{name}")
+        return Link(self.shared, ino, self, target, self.attr().mtime, self.absence)
+
+    def _rows(self, cookie: int) -> Iterator[DirEntry]:
+        at = name_cookie(self._link)
+        rows = list(super()._rows(cookie))
+        if cookie < at and (node := self.find(self._link)) is not None:
+            rows.append(DirEntry(os.fsencode(self._link), node.attr(), at))
+        return iter(sorted(rows, key=attrgetter("cookie")))
+
+
+def formats_of(up: Dir, places: Places, group: str) -> FormatsDir:
+    """``formats/`` in the directory of an image, or of a snapshot."""
+    path = f"{up.path}/{FORMATS}"
+    name = group.rpartition("/")[2] or up.dataset
+    return FormatsDir(up.shared, up.shared.inodes.directory(path), up, path, places, group, name)

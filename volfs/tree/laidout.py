@@ -1,0 +1,232 @@
+"""Files that are a layout over voxels or payloads: volumes, cutouts, the files of directory formats.
+
+Decided here: their attributes, and reading and writing them in place. What bytes they have is decided by the layout,
+which layout by the directory that has them; a file that is replaced as a whole is staged, see
+:mod:`volfs.tree.staged`.
+
+Written in place, a file keeps its size: truncating it to nothing or to its size has no effect, since what is about to
+be written over it has the same size; any other size is EINVAL.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from volfs.errors import BadInput, NotAllowed, NotFound, VolfsError
+from volfs.model.box import Box, Index
+from volfs.tree.attrs import FOREVER, NEVER, SOON, Attr, SetAttr
+from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.node import Dir, Node
+from volfs.tree.places import Places
+from volfs.tree.reading import LayoutHandle, QuickSource
+from volfs.tree.room import Room
+from volfs.tree.shared import Shared
+from volfs.tree.targets import sync_voxels
+from volfs.views.layout import Layout, Payload, VoxelSource
+from volfs.volume.level import Level
+
+
+class NoVoxels:
+    """The source of a layout that reads none."""
+
+    shape: Index = ()
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def read(self, box: Box) -> np.ndarray:
+        raise NotFound("this file has no voxels")
+
+    def read_cached(self, box: Box) -> np.ndarray | None:
+        return None
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        raise NotFound("this file has no voxels")
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """Such a file at a moment. ``stamp`` names its bytes, equal stamps meaning equal bytes; it may look up chunks.
+
+    ``level``: it can be written in place, and that is where the voxels go.
+    """
+
+    layout: Layout
+    source: VoxelSource
+    mtime: int
+    stamp: Callable[[], Hashable]
+    quick: QuickSource | None = None
+    level: Level | None = None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether a change of voxels can change the size."""
+        return any(isinstance(extent, Payload) for extent in self.layout.extents)
+
+
+class LaidOutFile(Node):
+    """One of them. ``make`` may do I/O; None: there is no such file."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, places: Places, make: Callable[[], LaidOut | None]) -> None:
+        super().__init__(shared, ino, up)
+        self.places = places
+        self._make = make
+        self._made: LaidOut | None = None
+        self._loaded = False
+
+    @property
+    def cold(self) -> bool:
+        return not self._loaded
+
+    def load(self) -> None:
+        self._made = self._make()
+        self._loaded = True
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a file. It must have been loaded."""
+        return self._made is not None
+
+    @property
+    def made(self) -> LaidOut:
+        """Raises NotFound."""
+        if not self._loaded:
+            self.load()
+        if self._made is None:
+            raise NotFound("there is no such file")
+        return self._made
+
+    def attr(self) -> Attr:
+        made, options, room = self.made, self.shared.options, self.places.room
+        timeout = FOREVER if self.places.lasting else SOON
+        writable = room is not None and room.writable and self._editable
+        return Attr(
+            self.ino,
+            stat.S_IFREG | (0o644 if writable else 0o444),
+            made.layout.size,
+            made.mtime,
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=timeout,
+            attr_timeout=NEVER if made.resizes and not self.places.lasting else timeout,
+        )
+
+    @property
+    def _editable(self) -> bool:
+        level = self.made.level
+        return level is not None and not level.derived and self.made.layout.writable
+
+    async def open(self, flags: int) -> Handle:
+        writable = wants_writing(flags)
+        if writable:
+            await self._enter()
+        made, room = self.made, self.places.room
+        if room is None:
+            return LayoutHandle(self.shared, self.ino, self.dataset, made.source, made.layout, made.quick)
+        return LaidOutHandle(room, self.ino, made, writable=writable)
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        if changes.size is not None:
+            await self._enter()
+            check_size(self.made.layout, changes.size)
+
+    async def _enter(self) -> None:
+        room = self.places.room
+        if room is None:
+            raise self.refusal()
+        await room.enter()
+        if not self._editable:
+            level = self.made.level
+            if level is not None and level.derived:
+                raise NotAllowed(f"{level.name} is computed from s0: write s0")
+            raise self.refusal()
+
+
+def check_size(layout: Layout, size: int) -> None:
+    """BadInput for a size that a file which is written in place cannot have."""
+    if size not in (0, layout.size):
+        raise BadInput(f"this file has {layout.size} bytes and can have no other size")
+
+
+class _Noting:
+    """A level that remembers which boxes were written."""
+
+    def __init__(self, level: Level) -> None:
+        self._level = level
+        self.boxes: list[Box] = []
+
+    @property
+    def shape(self) -> Index:
+        return self._level.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._level.dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        return self._level.read(box)
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        self._level.write(box, voxels)
+        self.boxes.append(box)
+
+
+class LaidOutHandle(LayoutHandle):
+    """Such a file of a branch, open."""
+
+    slow_stamp = True
+
+    def __init__(self, room: Room, ino: int, made: LaidOut, *, writable: bool) -> None:
+        super().__init__(room.shared, ino, room.dataset.name, made.source, made.layout, made.quick)
+        self.room: Room = room
+        self.writable = writable
+        self._made = made
+        self._noting = _Noting(made.level) if made.level is not None else None
+        self._generation: Hashable = None
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        generation = self.room.branch.generation()
+        if generation != self._generation:
+            # Checksums that were noted may be of voxels that have changed.
+            self._generation = generation
+            self.memo = {}
+        return await super().read(offset, size)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        layout, noting = self._made.layout, self._noting
+        if not self.writable or noting is None:
+            return await super().write(offset, data)
+        written = int(await self.room.fetch(lambda: layout.write(noting, offset, data)))
+        await self.room.told(wait=False, but=self.ino, by_views=True)
+        return written
+
+    async def truncate(self, size: int) -> None:
+        if not self.writable:
+            await super().truncate(size)
+        check_size(self._made.layout, size)
+
+    async def fsync(self) -> None:
+        noting = self._noting
+        if noting is None or not noting.boxes:
+            return
+        level = self._made.level
+        assert level is not None
+        boxes, noting.boxes = noting.boxes, []
+        try:
+            await self.room.look(lambda: sync_voxels(self.room, level, boxes))
+        except (VolfsError, OSError):
+            noting.boxes = boxes + noting.boxes
+            raise
+
+    async def flush(self) -> None:
+        if self.writable and self._noting is not None and self._noting.boxes:
+            await self.room.told(wait=True, but=self.ino, by_views=True)
+
+    def stamp(self) -> Hashable:
+        return self._made.stamp()
+
+    def quick_stamp(self) -> Hashable:
+        return self.room.branch.generation()
