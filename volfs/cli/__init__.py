@@ -23,6 +23,7 @@ from volfs.errors import VolfsError
 COMMANDS = {
     "init": "stores",
     "import": "importing",
+    "export": "exporting",
     "mount": "mounts",
     "umount": "mounts",
     "ls": "looking",

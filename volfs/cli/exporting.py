@@ -1,0 +1,77 @@
+"""``export``: what it does is in :mod:`volfs.tree.export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from volfs.cli.common import (
+    Frame,
+    count_text,
+    json_option,
+    parse_place,
+    pass_frame,
+    path_value,
+    progress,
+    say_json,
+    size_text,
+)
+from volfs.errors import BadInput
+
+
+@click.command("export")
+@click.argument("source", metavar="DATASET[/PATH][@REF]")
+@click.argument("out", metavar="OUT", callback=path_value)
+@click.option("-f", "--format", "kind", metavar="FORMAT", help="What to write; else what OUT ends in.")
+@click.option("--level", default="s0", show_default=True, help="Which resolution level, of files and slices.")
+@click.option("--box", metavar="NAME", help="A part of the level, as in cutout/: z0-64_y100-612, t3_c1.")
+@click.option(
+    "--plane", type=click.Choice(("xy", "xz", "yz")), default="xy", show_default=True, help="Which slices to write."
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@json_option
+@pass_frame
+def export(
+    frame: Frame,
+    source: str,
+    out: Path,
+    kind: str | None,
+    level: str,
+    box: str | None,
+    plane: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write an image, in any format that a mount shows, as a plain file or directory OUT.
+
+    \b
+    Files: tif nii nrrd npy mrc raw mha h5
+    Directories: zarr (OME-Zarr 0.5), zarr2 (0.4), sharded-zarr, n5, precomputed,
+    tiles, slices, files (the dataset's side files), and bdv: a directory with
+    an N5 and its BigDataViewer XML.
+
+    OUT appears when it is complete, or not at all.
+    """
+    from volfs.tree.export import FILES, FOLDERS, OTHERS, wanted
+    from volfs.tree.export import export as copy
+
+    place = parse_place(source)
+    if place.key is not None:
+        raise BadInput(f"{source}: an export writes an image; name DATASET, DATASET/PATH or DATASET/PATH@REF")
+    known = (*FILES, *FOLDERS, *OTHERS)
+    kind = kind or out.suffix[1:].lower()
+    if kind not in known:
+        raise BadInput(f"which format is {kind or out.name!r}? say --format with one of {' '.join(known)}")
+    if box is not None and kind not in FILES:
+        raise BadInput(f"--box cuts files ({' '.join(FILES)}); {kind} is written whole")
+    with (
+        frame.open(read_only=True) as store,
+        progress(f"exporting {out.name}", in_bytes=True, show=not as_json) as tell,
+    ):
+        jobs = wanted(place.snapshot(store), place.target.path, kind, out, level=level, box=box or "", plane=plane)
+        copied = copy(store, jobs, tell, overwrite=overwrite)
+    if as_json:
+        say_json({"paths": [job.out for job in jobs], "files": copied.files, "bytes": copied.bytes})
+    else:
+        click.echo(f"{out}: {count_text(copied.files, 'file')}, {size_text(copied.bytes)}")
