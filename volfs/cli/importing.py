@@ -55,8 +55,12 @@ def import_(
 ) -> None:
     """Import SRC as a new version of DATASET, which is made if there is none.
 
-    SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG), a TIFF stack, NIfTI, NPY, or Zarr v2 or v3 (also
-    OME-Zarr). PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
+    SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG, DICOM); a TIFF stack, NIfTI, NRRD,
+    MetaImage, MRC, HDF5 or NPY file; Zarr v2 or v3 (also OME-Zarr), N5, the .xml of BigDataViewer, or
+    Neuroglancer's precomputed. SRC:PART is one of several: scan.h5:/path/to/dataset, a DICOM series by its
+    number (head:4), a setup of an .xml (embryo.xml:0).
+
+    PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
     """
     from volfs.ingest.importer import ImportOptions, import_source
     from volfs.ingest.readers import open_source

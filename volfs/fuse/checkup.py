@@ -38,8 +38,10 @@ _SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone"}
 _EXTRA = {
     "pillow": "PNG and JPEG slices",
     "tifffile": "TIFF stacks",
-    "imagecodecs": "compressed TIFF",
+    "imagecodecs": "compressed TIFF and DICOM",
     "nibabel": "NIfTI volumes",
+    "h5py": "HDF5",
+    "pydicom": "DICOM series",
 }
 
 

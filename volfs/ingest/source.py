@@ -134,6 +134,16 @@ def files_fingerprint(paths: Iterable[Path]) -> dict[str, object]:
     return {str(path): stat_of(path) for path in paths}
 
 
+def tree_fingerprint(folder: Path) -> dict[str, object]:
+    """A fingerprint of every file below a directory."""
+    found: dict[str, object] = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            found[str(path)] = stat_of(path)
+    return found
+
+
 def check_unchanged(before: Fingerprint, after: Fingerprint) -> None:
     """Raise BadInput, naming the first file that changed, appeared or went away in between."""
     for name in [*before, *(name for name in after if name not in before)]:

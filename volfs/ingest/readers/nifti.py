@@ -1,33 +1,24 @@
 """NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``).
 
 i, j, k are x, y, z: voxels are taken as they lie, never flipped nor resampled; the affine is kept with the image. Raw
-numbers are kept as well: ``scl_slope`` and ``scl_inter`` are facts beside them. A compressed file is unpacked into a
-temporary file without a name (in ``$TMPDIR``, else /var/tmp), of the size that the header promises and not more.
+numbers are kept as well: ``scl_slope`` and ``scl_inter`` are facts beside them.
 """
 
 from __future__ import annotations
 
 import gzip
 import math
-import os
-import tempfile
-import threading
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.raw import RawVoxels
+from volfs.ingest.readers.packed import PackedVoxels
+from volfs.ingest.readers.raw import RawVoxels, Voxels
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box
 from volfs.model.ngff import Axis, axis
-from volfs.storage.files import no_space
-
-_STEP = 1 << 20
-_TAIL = 64 << 20
-"""What may follow the voxels (nothing should)."""
 
 _NAMES = ("x", "y", "z", "t", "c", "a")
 """What the dimensions of NIfTI are called here; the sixth has no common name."""
@@ -61,12 +52,12 @@ class _Nifti(Source):
         shape = tuple(dims[::-1])
         if self._samples:
             axes, scale, shape = (*axes, axis("c")), (*scale, 1.0), (*shape, self._samples)
-        self._dtype, self._shape = dtype, shape
-        self._offset = int(header.get_data_offset())
-        self._voxels: RawVoxels | None = None
-        self._lock = threading.Lock()
-        if path.suffix.lower() != ".gz":
-            self._voxels = RawVoxels(path, dtype, shape, self._offset)
+        offset = int(header.get_data_offset())
+        self._voxels: Voxels = (
+            PackedVoxels(path, "gzip", dtype, shape, offset)
+            if path.suffix.lower() == ".gz"
+            else RawVoxels(path, dtype, shape, offset)
+        )
         self.description = Description(
             path.name[: path.name.lower().rindex(".nii")] or path.stem,
             shape,
@@ -79,38 +70,13 @@ class _Nifti(Source):
         )
 
     def read(self, box: Box) -> np.ndarray:
-        with self._lock:
-            if self._voxels is None:
-                self._voxels = RawVoxels(self._path, self._dtype, self._shape, self._offset, self._unpacked())
         return self._voxels.read(box)
 
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint([self._path])
 
     def close(self) -> None:
-        if self._voxels is not None:
-            self._voxels.close()
-
-    def _unpacked(self) -> IO[bytes]:
-        """The file behind the gzip, in a temporary file; its checksum has been compared."""
-        limit = self._offset + math.prod(self._shape) * self._dtype.itemsize
-        with no_space("for unpacking the volume"):
-            target = tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (it outlives this function)
-        try:
-            with gzip.open(self._path) as packed, no_space("for unpacking the volume"):
-                left = limit
-                while piece := packed.read(_STEP):  # to the end, where the checksum is
-                    left -= target.write(piece[: max(0, left)])
-                    if packed.tell() > limit + _TAIL:
-                        raise BadInput(f"{self._path} holds far more than its header promises")
-                target.flush()
-        except (OSError, EOFError, zlib.error) as error:
-            target.close()
-            raise unreadable(self._path, error) from error
-        except BaseException:
-            target.close()
-            raise
-        return target
+        self._voxels.close()
 
 
 def _header(path: Path) -> Any:
@@ -172,10 +138,3 @@ def _facts(header: Any) -> dict[str, Any]:
     if int(header["intent_code"]):
         facts["intent_code"] = int(header["intent_code"])
     return facts
-
-
-def _scratch() -> str | None:
-    """/tmp is often memory; /var/tmp is on disk."""
-    if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):
-        return None
-    return "/var/tmp"

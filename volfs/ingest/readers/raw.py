@@ -1,4 +1,4 @@
-"""Voxels that lie uncompressed, one after the other, in a file: NPY, NIfTI and plain TIFF stacks.
+"""Voxels that lie uncompressed, one after the other, in a file or in several: NPY, NIfTI, TIFF stacks.
 
 Read with ``pread`` rather than a memory map: a file that is cut short under a map kills the process.
 """
@@ -8,15 +8,46 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.source import unreadable
+from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
+
+
+class Voxels(Protocol):
+    """An array of voxels in files."""
+
+    @property
+    def grain(self) -> Index: ...
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box, native byte order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FileSource(Source):
+    """A source whose description has been read, and whose voxels are one array. ``files`` are all that matter."""
+
+    def __init__(self, description: Description, voxels: Voxels, files: Sequence[Path]) -> None:
+        self.description = description
+        self._voxels = voxels
+        self._files = files
+
+    def read(self, box: Box) -> np.ndarray:
+        return self._voxels.read(box)
+
+    def fingerprint(self) -> Fingerprint:
+        return files_fingerprint(self._files)
+
+    def close(self) -> None:
+        self._voxels.close()
 
 
 class RawVoxels:
@@ -37,9 +68,7 @@ class RawVoxels:
 
     @property
     def grain(self) -> Index:
-        """Rows are read whole, where they are not very long."""
-        row = self._shape[-1]
-        return (*(1,) * (len(self._shape) - 1), row if row * self._dtype.itemsize <= 1 << 20 else 1)
+        return row_grain(self._shape, self._dtype.itemsize)
 
     def read(self, box: Box) -> np.ndarray:
         out = np.empty(box.shape, self._dtype)
@@ -75,6 +104,53 @@ class RawVoxels:
             if got == 0:
                 raise BadInput(f"{self._path} became shorter while it was being read: nothing was imported")
             target, offset = target[got:], offset + got
+
+
+class StackedVoxels:
+    """An array whose slowest axes run over files: each holds an equal part, at the same offset. A file is open only
+    while it is read, for there may be thousands."""
+
+    def __init__(self, paths: Sequence[Path], dtype: np.dtype[Any], shape: Index, offset: int) -> None:
+        self._paths = paths
+        self._dtype = dtype
+        self._offset = offset
+        self._shape = shape
+        lead = 0
+        while lead < len(shape) and math.prod(shape[:lead]) < len(paths):
+            lead += 1
+        if math.prod(shape[:lead]) != len(paths):
+            raise BadInput(f"{paths[0]} and others: {len(paths)} files cannot be {shape} voxels in equal parts")
+        self._lead = lead
+        for path in paths:
+            self._part(path).close()
+
+    @property
+    def grain(self) -> Index:
+        return row_grain(self._shape, self._dtype.itemsize)
+
+    def read(self, box: Box) -> np.ndarray:
+        lead = self._lead
+        out = np.empty(box.shape, self._dtype.newbyteorder("="))
+        rest = Box(box.start[lead:], box.stop[lead:])
+        for where in np.ndindex(box.shape[:lead]):
+            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
+            part = self._part(self._paths[int(np.ravel_multi_index(index, self._shape[:lead])) if lead else 0])
+            try:
+                out[where] = part.read(rest)
+            finally:
+                part.close()
+        return out
+
+    def close(self) -> None:
+        return
+
+    def _part(self, path: Path) -> RawVoxels:
+        return RawVoxels(path, self._dtype, self._shape[self._lead :], self._offset)
+
+
+def row_grain(shape: Index, itemsize: int) -> Index:
+    """Rows are read whole, where they are not very long."""
+    return (*(1,) * (len(shape) - 1), shape[-1] if shape[-1] * itemsize <= 1 << 20 else 1)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -6,7 +6,6 @@ levels are made anew, so that they never disagree.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import zarr
 
 from volfs.errors import BadInput, BadMetadata, VolfsError
-from volfs.ingest.source import Description, Fingerprint, Source, default_axes, stat_of, unreadable
+from volfs.ingest.source import Description, Fingerprint, Source, default_axes, stat_of, tree_fingerprint, unreadable
 from volfs.model.box import Box
 from volfs.model.ngff import Axis, axis, parse_multiscale
 
@@ -123,11 +122,7 @@ class _Zarr(Source):
         for folder in {self._top, self._place}:
             for mark in (*_MARKS, ".zattrs"):
                 found[str(folder / mark)] = stat_of(folder / mark)
-        for root, _, names in os.walk(self._place):
-            for name in names:
-                path = Path(root, name)
-                found[str(path)] = stat_of(path)
-        return found
+        return found | tree_fingerprint(self._place)
 
 
 def _dimension_axes(array: ZarrArray) -> tuple[Axis, ...] | None:

@@ -1,0 +1,378 @@
+"""DICOM series (PS3.3, C.7.6.2 and C.7.6.16), in one file per slice or in multi-frame files, through pydicom.
+
+Slices lie in the order of their positions along the normal of their plane, the first having the smallest; what lies
+at the same place several times lies along t, in the order of acquisition. Voxels are taken as they are stored: rescale
+slope and intercept, and MONOCHROME1, are facts beside them. The affine takes (x, y, z, 1) to DICOM's space of the
+patient, in millimetres. Nothing that names the patient is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volfs.errors import BadInput, VolfsError
+from volfs.ingest.readers.dicom_frames import Frame, Stack, stack_frames
+from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
+from volfs.model.box import Box, Index
+from volfs.model.names import natural_key
+from volfs.model.ngff import axis
+
+ENDINGS = (".dcm", ".dicom", ".ima")
+
+# What is wrong is said in our errors, in one line.
+warnings.filterwarnings("ignore", module=r"pydicom(\.|\Z)")
+
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "TemporalPositionIdentifier",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "FrameTime",
+    "GridFrameOffsetVector",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def listed(folder: Path) -> list[Path]:
+    """The DICOM files of a directory."""
+    found = (p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    return sorted((p for p in found if is_dicom(p)), key=lambda path: natural_key(path.name))
+
+
+def open_dicom(paths: Sequence[Path], given: Path, series: str | None = None, *, folder: Path | None = None) -> Source:
+    """Open one series. ``series`` is its number or UID, where the files are of several; files without pixels are left
+    aside. BadInput if slices are missing or do not belong together."""
+    try:
+        import pydicom  # noqa: F401 (asked for here, so that the error says what is missing)
+    except ImportError as error:
+        raise BadInput("DICOM files need the package pydicom: pip install 'volfs[import]'") from error
+    pictures = [found for path in paths if (found := _header(path)) is not None]
+    if not pictures:
+        raise BadInput(f"{given} holds no DICOM image")
+    chosen = _pick(pictures, given, series)
+    return _Series(chosen, given, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file's header."""
+
+    path: Path
+    uid: str
+    series: str
+    number: str
+    facts: dict[str, Any]
+    rows: int
+    columns: int
+    samples: int
+    dtype: np.dtype[Any]
+    frames: tuple[Frame, ...]
+    frame_time: float | None
+
+    @property
+    def text(self) -> str:
+        samples = f", {self.samples} samples" if self.samples > 1 else ""
+        return f"{self.columns} x {self.rows} {self.dtype.name}{samples}"
+
+
+def _header(path: Path) -> _File | None:
+    """What a file says of itself; None if it holds no pixels. Of more than its pixels nothing is read."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS])
+            if "Rows" not in found or "Columns" not in found or found.get("BitsAllocated") is None:
+                return None
+            return _file(path, found)
+    except VolfsError:
+        raise
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise unreadable(path, error) from error
+
+
+def _file(path: Path, found: Any) -> _File:
+    photometric = str(found.get("PhotometricInterpretation", "MONOCHROME2"))
+    samples = int(found.get("SamplesPerPixel", 1))
+    if photometric == "PALETTE COLOR":
+        raise BadInput(f"{path} is a palette image: its numbers are not intensities, convert it to RGB first")
+    if samples not in (1, 3):
+        raise BadInput(f"{path} has {samples} samples per pixel: 1 or 3 are imported")
+    bits = int(found.BitsAllocated)
+    kind = "u" if int(found.get("PixelRepresentation", 0)) == 0 else "i"
+    if bits not in (1, 8, 16, 32, 64):
+        raise BadInput(f"{path} has {bits} bits per sample: 1, 8, 16, 32 and 64 are imported")
+    dtype = np.dtype(f"{kind}{max(1, bits // 8)}")
+    facts: dict[str, Any] = {
+        "modality": str(found.get("Modality", "")),
+        "series_description": str(found.get("SeriesDescription", "")),
+        "photometric_interpretation": photometric,
+        "bits_stored": int(found.get("BitsStored", bits)),
+        "rescale_type": str(found.get("RescaleType", "")),
+        "transfer_syntax": str(found.file_meta.get("TransferSyntaxUID", "")),
+    }
+    time = _number(found.get("FrameTime"))
+    return _File(
+        path,
+        str(found.get("SOPInstanceUID", "")),
+        str(found.get("SeriesInstanceUID", "")),
+        str(found.get("SeriesNumber") if found.get("SeriesNumber") is not None else ""),
+        {key: value for key, value in facts.items() if value != ""},
+        int(found.Rows),
+        int(found.Columns),
+        samples,
+        dtype,
+        _frames(path, found),
+        time if time is not None and time > 0 else None,
+    )
+
+
+def _frames(path: Path, found: Any) -> tuple[Frame, ...]:
+    """The planes of a file, with where they lie."""
+    count = int(found.get("NumberOfFrames", 1) or 1)
+    if count < 1:
+        raise BadInput(f"{path} has {count} frames")
+    common = _geometry(Frame(path, None if "NumberOfFrames" not in found else 0), found)
+    order = tuple(
+        _number(found.get(name)) or 0.0
+        for name in ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
+    )
+    common = replace(common, order=order)
+    if common.index is None:
+        return (common,)
+    shared = _first(found.get("SharedFunctionalGroupsSequence"))
+    common = _groups(common, shared)
+    each = found.get("PerFrameFunctionalGroupsSequence") or []
+    if each and len(each) != count:
+        raise BadInput(f"{path} tells of {len(each)} frames, but has {count}")
+    offsets = found.get("GridFrameOffsetVector")
+    frames = []
+    for index in range(count):
+        frame = replace(common, index=index, order=(*order, index))
+        if each:
+            frame = _groups(frame, each[index])
+        elif offsets is not None and len(offsets) == count and common.orientation and common.position:
+            along = _number(offsets[index]) or 0.0
+            place = tuple(p + along * n for p, n in zip(common.position, common.normal, strict=True))
+            frame = replace(frame, position=place)
+        elif count > 1:
+            frame = replace(frame, position=None)
+        frames.append(frame)
+    return tuple(frames)
+
+
+def _geometry(frame: Frame, found: Any) -> Frame:
+    """Where a plane lies, as far as ``found`` says."""
+    position = _numbers(found.get("ImagePositionPatient"), 3)
+    orientation = _numbers(found.get("ImageOrientationPatient"), 6)
+    spacing = _numbers(found.get("PixelSpacing"), 2)
+    slope, intercept = _number(found.get("RescaleSlope")), _number(found.get("RescaleIntercept"))
+    return replace(
+        frame,
+        position=position or frame.position,
+        orientation=orientation or frame.orientation,
+        spacing=spacing if spacing is not None and min(spacing) > 0 else frame.spacing,
+        slope=frame.slope if slope is None else slope,
+        intercept=frame.intercept if intercept is None else intercept,
+    )
+
+
+def _groups(frame: Frame, groups: Any) -> Frame:
+    """What functional groups say of a frame."""
+    if groups is None:
+        return frame
+    for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if (inside := _first(groups.get(name))) is not None:
+            frame = _geometry(frame, inside)
+    if (inside := _first(groups.get("PixelValueTransformationSequence"))) is not None:
+        frame = _geometry(frame, inside)
+    if (content := _first(groups.get("FrameContentSequence"))) is not None:
+        time = _number(content.get("TemporalPositionIndex"))
+        if time is not None:
+            frame = replace(frame, order=(time, *frame.order))
+    return frame
+
+
+def _first(sequence: Any) -> Any:
+    return sequence[0] if sequence else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
+        return None
+    found = [_number(value) for value in values]
+    return None if any(n is None for n in found) else tuple(n for n in found if n is not None)
+
+
+def _pick(files: list[_File], given: Path, series: str | None) -> list[_File]:
+    """The files of the series that is wanted, or of the only one."""
+    groups: dict[str, list[_File]] = {}
+    for file in files:
+        groups.setdefault(file.series, []).append(file)
+    if series is not None:
+        wanted = [uid for uid, members in groups.items() if series in (uid, members[0].number)]
+        if len(wanted) == 1:
+            return groups[wanted[0]]
+        if not wanted:
+            raise BadInput(f"{given} has no series {series}: it has {_listed(groups)}")
+        groups = {uid: groups[uid] for uid in wanted}
+    if len(groups) > 1:
+        some = next(iter(_names(groups)))
+        raise BadInput(f"{given} holds {len(groups)} series ({_listed(groups)}): name one, like {given}:{some}")
+    return next(iter(groups.values()))
+
+
+def _names(groups: dict[str, list[_File]]) -> list[str]:
+    """What series are called: their numbers, where these tell them apart."""
+    numbers = [members[0].number for members in groups.values()]
+    return [*groups] if "" in numbers or len({*numbers}) < len(numbers) else numbers
+
+
+def _listed(groups: dict[str, list[_File]]) -> str:
+    texts = []
+    for name, members in zip(_names(groups), groups.values(), strict=True):
+        what = " ".join(filter(None, [members[0].facts.get("modality"), members[0].facts.get("series_description")]))
+        images = sum(len(file.frames) for file in members)
+        texts.append(f"{name}: {what + ', ' if what else ''}{images} image{'s' if images > 1 else ''}")
+    return "; ".join(texts[:12]) + ("; …" if len(texts) > 12 else "")
+
+
+class _Series(Source):
+    def __init__(self, files: list[_File], given: Path, folder: Path | None) -> None:
+        first = files[0]
+        uids: dict[str, Path] = {}
+        for file in files:
+            if (file.rows, file.columns, file.samples, file.dtype) != (
+                first.rows,
+                first.columns,
+                first.samples,
+                first.dtype,
+            ):
+                raise BadInput(
+                    f"{file.path} is {file.text}, but {first.path.name} is {first.text}: slices must be alike"
+                )
+            if file.uid and uids.setdefault(file.uid, file.path) != file.path:
+                raise BadInput(f"{file.path} and {uids[file.uid].name} are the same image: keep one of them")
+        self._folder = folder
+        self._syntax = {file.path: str(file.facts.get("transfer_syntax", "")) for file in files}
+        self._paths = [file.path for file in files]
+        self._frame_shape: Index = (first.rows, first.columns) + ((first.samples,) if first.samples > 1 else ())
+        self._dtype = first.dtype
+        self._stack = stack = stack_frames(given, [frame for file in files for frame in file.frames])
+        cine = first.frame_time if stack.names == ("z",) and stack.affine is None and len(files) == 1 else None
+        outer = [axis("t", "ms")] if cine is not None else [axis(name) for name in stack.names]
+        scale = [cine] if cine is not None else [1.0] * len(outer)
+        if stack.step is not None:
+            scale[-1], outer[-1] = stack.step, axis("z", "mm")
+        inner = [axis(n, "mm" if stack.spacing else None) for n in "yx"]
+        shape = (*stack.shape, *self._frame_shape)
+        samples = first.samples > 1
+        self.description = Description(
+            _name(given, first),
+            shape,
+            self._dtype,
+            (*outer, *inner, *((axis("c"),) if samples else ())),
+            (*scale, *(stack.spacing or (1.0, 1.0)), *((1.0,) if samples else ())),
+            (*(1,) * len(outer), *self._frame_shape),
+            rgb=samples,
+            facts=_facts(first, files, stack),
+        )
+
+    def read(self, box: Box) -> np.ndarray:
+        outer = self._stack.shape
+        lead = len(outer)
+        out = np.empty(box.shape, self._dtype)
+        rest = Box(box.start[lead:], box.stop[lead:]).slices()
+        for where in np.ndindex(box.shape[:lead]):
+            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
+            frame = self._stack.frames[int(np.ravel_multi_index(index, outer)) if lead else 0]
+            out[where] = self._pixels(frame)[rest]
+        return out
+
+    def fingerprint(self) -> Fingerprint:
+        found = files_fingerprint(self._paths)
+        if self._folder is not None:
+            found[str(self._folder)] = sorted(os.listdir(self._folder))
+        return found
+
+    def _pixels(self, frame: Frame) -> np.ndarray:
+        from volfs.ingest.readers.dicom_pixels import decoded
+
+        try:
+            found = decoded(frame.path, frame.index or 0, self._syntax[frame.path])
+        except VolfsError:
+            raise
+        except Exception as error:  # pydicom and its decoders raise whatever the damage leads to
+            raise unreadable(frame.path, error) from error
+        if found.shape != self._frame_shape or found.dtype.itemsize != self._dtype.itemsize:
+            raise unreadable(frame.path, f"its pixels are {found.shape} {found.dtype}, not {self._frame_shape}")
+        return found.astype(self._dtype, copy=False)
+
+
+def _name(given: Path, first: _File) -> str:
+    name = given.resolve().name
+    stem = Path(name).stem if name.lower().endswith(ENDINGS) else name
+    return stem or str(first.facts.get("series_description", "dicom"))
+
+
+def _facts(first: _File, files: list[_File], stack: Stack) -> dict[str, Any]:
+    facts: dict[str, Any] = {"format": "dicom", **first.facts}
+    if first.number:
+        facts["series_number"] = first.number
+    if stack.affine is not None:
+        facts["affine"] = stack.affine
+        facts["space"] = "left-posterior-superior"
+    for key, values in (
+        ("rescale_slope", [frame.slope for frame in stack.frames]),
+        ("rescale_intercept", [frame.intercept for frame in stack.frames]),
+    ):
+        if any(value is not None for value in values):
+            facts[key] = values[0] if len({*values}) == 1 else values
+    return facts

@@ -1,0 +1,69 @@
+"""The pixels of one DICOM frame, through pydicom's decoders.
+
+What those leave to packages that most people do not have (JPEG lossless, JPEG-LS, HTJ2K, JPEG of 12 bits), imagecodecs
+decodes: this module is a plugin of pydicom (its guide "Decoder plugins" names the functions), asked after all others.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_BY_SYNTAX = {
+    "1.2.840.10008.1.2.4.51": "jpeg8_decode",
+    "1.2.840.10008.1.2.4.57": "ljpeg_decode",
+    "1.2.840.10008.1.2.4.70": "ljpeg_decode",
+    "1.2.840.10008.1.2.4.80": "jpegls_decode",
+    "1.2.840.10008.1.2.4.81": "jpegls_decode",
+    "1.2.840.10008.1.2.4.201": "htj2k_decode",
+    "1.2.840.10008.1.2.4.202": "htj2k_decode",
+    "1.2.840.10008.1.2.4.203": "htj2k_decode",
+}
+
+DECODER_DEPENDENCIES = dict.fromkeys(_BY_SYNTAX, ("numpy", "imagecodecs"))
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_LABEL = "volfs"
+_lock = threading.Lock()
+_done: set[str] = set()
+
+
+def decoded(path: Path, index: int, syntax: str) -> np.ndarray:
+    """Frame ``index`` of a file: (rows, columns), or with the samples of RGB last. Bits that are not stored are made
+    what the sign says."""
+    import pydicom
+    from pydicom.pixels.utils import pixel_array
+
+    _register(syntax)
+    if syntax == _DEFLATED:  # of which pydicom finds only the first frame by itself
+        return np.asarray(pixel_array(pydicom.dcmread(path), index=index))
+    return np.asarray(pixel_array(path, index=index))
+
+
+def _register(syntax: str) -> None:
+    """Add this plugin to pydicom's decoder of a transfer syntax, once."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    with _lock:
+        if syntax in _BY_SYNTAX and syntax not in _done:
+            get_decoder(syntax).add_plugin(_LABEL, (__name__, "decode"))
+        _done.add(syntax)
+
+
+def is_available(syntax: str) -> bool:
+    """Asked by pydicom."""
+    return syntax in _BY_SYNTAX and importlib.util.find_spec("imagecodecs") is not None
+
+
+def decode(data: bytes, runner: Any) -> bytes:
+    """Called by pydicom: one frame's bytes, and what it knows of them."""
+    import imagecodecs
+
+    voxels: np.ndarray = getattr(imagecodecs, _BY_SYNTAX[str(runner.transfer_syntax)])(data)
+    runner.set_option("bits_allocated", voxels.dtype.itemsize * 8)
+    runner.set_option("planar_configuration", 0)
+    return np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<")).tobytes()

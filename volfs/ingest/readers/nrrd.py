@@ -1,0 +1,212 @@
+"""NRRD (``.nrrd``, and ``.nhdr`` with its data elsewhere), versions 1 to 5 of http://teem.sourceforge.net/nrrd/format.html.
+
+The fastest axis is the last one here. Axes of space are x, y, z, fastest first; the others are t for kind ``time``,
+c for colours and everything else. Space directions give voxel sizes; they are kept, with the origin, as an affine.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volfs.errors import BadInput
+from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numbered, voxels_of
+from volfs.ingest.readers.packed import Packing
+from volfs.ingest.readers.raw import FileSource
+from volfs.ingest.source import Description, Source, unreadable
+from volfs.model.ngff import Axis, axis
+
+_TYPES = {
+    "i1": "signed char,int8,int8_t",
+    "u1": "uchar,unsigned char,uint8,uint8_t",
+    "i2": "short,short int,signed short,signed short int,int16,int16_t",
+    "u2": "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+    "i4": "int,signed int,int32,int32_t",
+    "u4": "uint,unsigned int,uint32,uint32_t",
+    "i8": "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t",
+    "u8": "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t",
+    "f2": "half,float16",
+    "f4": "float",
+    "f8": "double",
+}
+_DTYPES = {name: code for code, names in _TYPES.items() for name in names.split(",")}
+_PACKINGS: dict[str, Packing | None] = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+_COLOURS = {"rgb-color": 3, "rgba-color": 4}
+_PATIENT = re.compile(
+    r"(left|right)-(anterior|posterior)-(superior|inferior)(-time)?\Z|(LPS|RAS|LAS)T?\Z", re.IGNORECASE
+)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def open_nrrd(path: Path) -> Source:
+    """Open a volume; BadInput if it is not one, or its data are cut short."""
+    lines, end = header_lines(path)
+    if not lines or not re.match(r"NRRD000[1-5]\Z", lines[0]):
+        raise unreadable(path, "it does not start as an NRRD file does")
+    try:
+        return _open(path, _Header(lines[1:]), end)
+    except (KeyError, ValueError, OverflowError) as error:
+        missing = f"its header lacks {error}" if isinstance(error, KeyError) else error
+        raise unreadable(path, missing) from error
+
+
+class _Header:
+    """Fields by name (in lower case, without spaces), and what stands as ``key:=value``."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.fields: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+        self.files: list[str] = []
+        for number, line in enumerate(lines):
+            if line.startswith("#"):
+                continue
+            key, mark, value = re.split(r"(:=|: )", line if ":" in line else line + ": ", maxsplit=1)
+            if mark == ":=":
+                self.notes[key] = value
+                continue
+            name = key.strip().lower().replace(" ", "")
+            self.fields[name] = value.strip()
+            if name == "datafile" and value.strip().upper().startswith("LIST"):
+                self.files = [entry for entry in lines[number + 1 :] if entry]
+                break
+
+    def words(self, name: str) -> list[str] | None:
+        return self.fields[name].split() if name in self.fields else None
+
+    def quoted(self, name: str) -> list[str]:
+        return [re.sub(r"\\(.)", r"\1", found) for found in _QUOTED.findall(self.fields.get(name, ""))]
+
+
+def _open(path: Path, header: _Header, end: int) -> Source:
+    fields = header.fields
+    count = int(fields["dimension"])
+    sizes = [int(n) for n in fields["sizes"].split()]
+    if len(sizes) != count or min(sizes, default=0) < 1:
+        raise unreadable(path, f"it has {count} dimensions of sizes {fields['sizes']}")
+    if fields["type"].lower() not in _DTYPES:
+        raise BadInput(f"{path} holds {fields['type']!r}, which are not voxels")
+    dtype = np.dtype(_DTYPES[fields["type"].lower()])
+    if dtype.itemsize > 1:
+        dtype = dtype.newbyteorder(">" if _is_big(fields["endian"]) else "<")
+    encoding = fields["encoding"].lower()
+    if encoding not in _PACKINGS:
+        raise BadInput(f"{path} has encoding {encoding}: raw, gzip and bzip2 are imported")
+    axes, scale, rgb = _axes(header, sizes, dtype)
+    shape = tuple(sizes[::-1])
+    files, start = _data(path, header, end)
+    skipped = int(fields.get("byteskip", 0))
+    if skipped < -1 or (skipped < 0 and _PACKINGS[encoding] is not None):
+        raise unreadable(path, f"byte skip is {skipped}")
+    voxels = voxels_of(files, _PACKINGS[encoding], dtype, shape, skipped, start)
+    grain = voxels.grain
+    if rgb and axes[-1].name == "c":
+        grain = (*grain[:-2], *shape[-2:]) if len(shape) > 1 else grain
+    name = path.name[: -len(path.suffix)] if path.suffix.lower() in (".nrrd", ".nhdr") else path.name
+    description = Description(
+        name or path.name, shape, dtype.newbyteorder("="), axes, scale, grain, rgb=rgb, facts=_facts(header, count)
+    )
+    return FileSource(description, voxels, [path, *(file for file in files if file != path)])
+
+
+def _is_big(endian: str) -> bool:
+    if endian.lower() not in ("little", "big"):
+        raise ValueError(f"its endian is {endian!r}")
+    return endian.lower() == "big"
+
+
+def _data(path: Path, header: _Header, end: int) -> tuple[list[Path], int]:
+    """The files of the data, and the byte at which they begin there."""
+    where = header.fields.get("datafile")
+    if where is None:
+        files, start = [path], end
+    elif header.files:
+        files, start = [beside(path, name) for name in header.files], 0
+    elif is_pattern(where):
+        files, start = numbered(path, where.split()), 0
+    else:
+        files, start = [beside(path, where)], 0
+    skip = int(header.fields.get("lineskip", 0))
+    if skip and len(files) > 1:
+        raise BadInput(f"{path} skips lines of several data files, which is not imported")
+    if skip:
+        with files[0].open("rb") as file:
+            file.seek(start)
+            for _ in range(skip):
+                file.readline(1 << 20)
+            start = file.tell()
+    return files, start
+
+
+def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tuple[Axis, ...], tuple[float, ...], bool]:
+    """Axes and voxel sizes, slowest first, and whether the samples of colours are among them."""
+    count = len(sizes)
+    kinds = [kind.lower() for kind in header.words("kinds") or ["???"] * count]
+    directions = _directions(header, count)
+    spacings = [float(n) for n in header.words("spacings") or ["nan"] * count]
+    if not len(kinds) == len(directions) == len(spacings) == count:
+        raise ValueError("its fields are not all for as many dimensions")
+    units = header.quoted("units") or [""] * count
+    common = {unit for unit in header.quoted("spaceunits") if unit}
+    unit = common.pop() if len(common) == 1 else None
+    if unit is None and not header.quoted("spaceunits") and _PATIENT.match(header.fields.get("space", "")):
+        unit = "mm"  # the space of a patient is DICOM's and NIfTI's, which measure it so
+    named_directions = "spacedirections" in header.fields
+    space, rest = ["x", "y", "z"], ["t", "c", "a"]
+    axes: list[Axis] = []
+    scale: list[float] = []
+    rgb = False
+    for i, kind in enumerate(kinds):
+        vector = directions[i]
+        spatial = vector is not None if named_directions else kind in ("space", "domain", "???", "none")
+        size = math.sqrt(sum(n * n for n in vector)) if vector is not None else abs(spacings[i])
+        known = math.isfinite(size) and size > 0
+        scale.append(size if known else 1.0)
+        if spatial and space:
+            own = units[i] if i < len(units) else ""
+            axes.append(axis(space.pop(0), (unit if vector is not None else own) if known else None))
+            continue
+        colour = _COLOURS.get(kind) == sizes[i] and dtype.kind in "iu"
+        wanted = "t" if kind == "time" or (spatial and kind != "list") else "c"
+        name = wanted if wanted in rest else rest[0] if rest else ""
+        if not name:
+            raise BadInput("an NRRD file of so many dimensions is not imported")
+        rest.remove(name)
+        rgb = rgb or (colour and name == "c")
+        axes.append(axis(name, units[i] if name == "t" and known and i < len(units) else None))
+    return tuple(axes[::-1]), tuple(scale[::-1]), rgb
+
+
+def _directions(header: _Header, count: int) -> list[list[float] | None]:
+    """The step along each axis in the space around; None for axes that are not of space."""
+    text = header.fields.get("spacedirections")
+    if text is None:
+        return [None] * count
+    found = re.findall(r"none|nan|\([^)]*\)", text, re.IGNORECASE)
+    vectors = [_vector(entry) if entry.startswith("(") else None for entry in found]
+    return [None if vector is None or any(map(math.isnan, vector)) else vector for vector in vectors]
+
+
+def _vector(text: str) -> list[float]:
+    return [float(n) for n in text.strip().strip("()").split(",")]
+
+
+def _facts(header: _Header, count: int) -> dict[str, Any]:
+    """What the header says beyond shape and voxel size. The affine takes (x, y, z, 1) to the space that is named."""
+    facts: dict[str, Any] = {"format": "nrrd"}
+    for field in ("space", "content", "kinds", "measurementframe", "labels"):
+        if header.fields.get(field):
+            facts[field] = header.fields[field]
+    vectors = [vector for vector in _directions(header, count) if vector is not None]
+    if vectors and len({len(vector) for vector in vectors}) == 1:
+        world = len(vectors[0])
+        origin = _vector(header.fields["spaceorigin"]) if "spaceorigin" in header.fields else [0.0] * world
+        if len(origin) == world and all(map(math.isfinite, origin)):
+            rows = [[*(vector[row] for vector in vectors), origin[row]] for row in range(world)]
+            facts["affine"] = [*rows, [0.0] * len(vectors) + [1.0]]
+    if header.notes:
+        facts["notes"] = header.notes
+    return facts

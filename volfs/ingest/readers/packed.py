@@ -1,0 +1,108 @@
+"""Voxels behind a compression of the whole (``.nii.gz``, NRRD's gzip and bzip2, MetaImage's zlib).
+
+Such a stream cannot be read from its middle: at the first read it is unpacked into a temporary file without a name (in
+``$TMPDIR``, else /var/tmp), of the size that the header promises and not more. Checksums are compared.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import math
+import os
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from volfs.errors import BadInput
+from volfs.ingest.readers.raw import RawVoxels, row_grain
+from volfs.ingest.source import unreadable
+from volfs.model.box import Box, Index
+from volfs.storage.files import no_space
+
+Packing = Literal["gzip", "bzip2", "zlib"]
+
+_STEP = 1 << 20
+_TAIL = 64 << 20
+"""What may follow the voxels (nothing should)."""
+
+
+class PackedVoxels:
+    """An array of ``shape`` in C order at ``offset`` of what is packed in a file from byte ``start`` on."""
+
+    def __init__(
+        self, path: Path, packing: Packing, dtype: np.dtype[Any], shape: Index, offset: int, start: int = 0
+    ) -> None:
+        self._path = path
+        self._packing = packing
+        self._dtype = dtype
+        self._shape = shape
+        self._offset = offset
+        self._start = start
+        self._voxels: RawVoxels | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def grain(self) -> Index:
+        return row_grain(self._shape, self._dtype.itemsize)
+
+    def read(self, box: Box) -> np.ndarray:
+        with self._lock:
+            if self._voxels is None:
+                self._voxels = RawVoxels(self._path, self._dtype, self._shape, self._offset, self._unpacked())
+        return self._voxels.read(box)
+
+    def close(self) -> None:
+        if self._voxels is not None:
+            self._voxels.close()
+
+    def _unpacked(self) -> IO[bytes]:
+        limit = self._offset + math.prod(self._shape) * self._dtype.itemsize
+        with no_space("for unpacking the volume"):
+            target = tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (it outlives this function)
+        try:
+            with self._path.open("rb") as file, no_space("for unpacking the volume"):
+                file.seek(self._start)
+                total = 0
+                for piece in _pieces(file, self._packing):  # to the end, where the checksum is
+                    target.write(piece[: max(0, limit - total)])
+                    total += len(piece)
+                    if total > limit + _TAIL:
+                        raise BadInput(f"{self._path} holds far more than its header promises")
+                target.flush()
+        except (OSError, EOFError, zlib.error) as error:
+            target.close()
+            raise unreadable(self._path, error) from error
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+
+def _pieces(file: IO[bytes], packing: Packing) -> Iterator[bytes]:
+    """What is packed, in pieces of bounded size."""
+    if packing == "zlib":
+        unpacker = zlib.decompressobj()
+        while not unpacker.eof:
+            packed = unpacker.unconsumed_tail or file.read(_STEP)
+            piece = unpacker.decompress(packed, _STEP)
+            if not packed and not piece and not unpacker.eof:
+                raise EOFError("the compressed data end before their end mark")
+            yield piece
+        return
+    opened = gzip.GzipFile(fileobj=file, mode="rb") if packing == "gzip" else bz2.BZ2File(file)
+    with opened:
+        while piece := opened.read(_STEP):
+            yield piece
+
+
+def _scratch() -> str | None:
+    """/tmp is often memory; /var/tmp is on disk."""
+    if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):
+        return None
+    return "/var/tmp"
