@@ -6,10 +6,10 @@ a memo is, is in :mod:`volfs.views.layout`.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
+from isal import isal_zlib  # the same sums as zlib's, several times faster: every byte of a slice is summed twice
 
 from volfs.views.layout import Extent, Memo, VoxelSource
 
@@ -64,7 +64,7 @@ class _Running:
     def __init__(self, name: str, inner: Extent) -> None:
         self._name = name
         self._inner = inner
-        self._step = zlib.adler32 if name.startswith("adler32") else zlib.crc32
+        self._step = isal_zlib.adler32 if name.startswith("adler32") else isal_zlib.crc32
 
     def _progress(self, memo: Memo) -> tuple[int, int]:
         return memo.get(self._name) or (0, self._step(b""))
