@@ -146,6 +146,7 @@ async def perform(room: Room, kind: str, text: str) -> None:
 
     The same words while it goes on wait for the same outcome: an NFS client that heard nothing sends its write again.
     """
+    await room.settled()
     order = room.order
     if order is not None and order.words != (kind, text):
         raise Busy(f"branch {room.name!r}: a {order.words[0]} is going on, see .volfs/status.json")

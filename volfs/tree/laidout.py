@@ -4,6 +4,9 @@ Decided here: their attributes, and reading and writing them in place. What byte
 which layout by the directory that has them; a file that is replaced as a whole is staged, see
 :mod:`volfs.tree.staged`.
 
+Bytes that are written one after the other are gathered for a while before they become voxels. Whoever looks at anything
+in the branch has them become so first: nobody sees the difference.
+
 Written in place, a file keeps its size: truncating it to nothing or to its size has no effect, since what is about to
 be written over it has the same size; any other size is EINVAL.
 """
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import trio
 
 from volfs.errors import BadInput, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Box, Index
@@ -29,6 +33,9 @@ from volfs.tree.shared import Shared
 from volfs.tree.targets import sync_voxels
 from volfs.views.layout import Layout, Payload, VoxelSource
 from volfs.volume.level import Level
+
+#: Written bytes that are gathered before they become voxels.
+_GATHERED = 32 << 20
 
 
 class NoVoxels:
@@ -185,6 +192,11 @@ class LaidOutHandle(LayoutHandle):
         self.writable = writable
         self._made = made
         self._noting = _Noting(made.level) if made.level is not None else None
+        # Written bytes are gathered, in order: a chunk is recoded once for many writes, and not once for each.
+        self._gathering = trio.Lock()
+        self._gathered = bytearray()
+        self._start = 0
+        self._failure: VolfsError | OSError | None = None
         self._generation: Hashable = None
 
     async def read(self, offset: int, size: int) -> memoryview:
@@ -199,9 +211,43 @@ class LaidOutHandle(LayoutHandle):
         layout, noting = self._made.layout, self._noting
         if not self.writable or noting is None:
             return await super().write(offset, data)
-        written = int(await self.room.fetch(lambda: layout.write(noting, offset, data)))
+        layout.check(noting, offset, data)
+        async with self._gathering:
+            if offset != self._start + len(self._gathered):
+                await self._put()
+            if not self._gathered:
+                self._start = offset
+            self._gathered += data
+            self.room.gathering.add(self)
+            if len(self._gathered) >= _GATHERED:
+                await self._put()
+        return len(data)
+
+    async def settle(self) -> None:
+        """Have what was gathered seen by everybody. What fails is told to the writer, not to who looks."""
+        async with self._gathering:
+            try:
+                await self._put()
+            except (VolfsError, OSError) as error:
+                self._failure = error
+
+    async def _put(self) -> None:
+        """Store what was gathered, with the lock held."""
+        self.room.gathering.discard(self)
+        data, start, noting = self._gathered, self._start, self._noting
+        if not data or noting is None:
+            return
+        self._gathered = bytearray()
+        layout = self._made.layout
+        await self.room.fetch(lambda: layout.write(noting, start, data))
         await self.room.told(wait=False, but=self.ino, by_views=True)
-        return written
+
+    async def _finish(self) -> None:
+        async with self._gathering:
+            await self._put()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     async def truncate(self, size: int) -> None:
         if not self.writable:
@@ -209,11 +255,10 @@ class LaidOutHandle(LayoutHandle):
         check_size(self._made.layout, size)
 
     async def fsync(self) -> None:
-        noting = self._noting
-        if noting is None or not noting.boxes:
+        await self._finish()
+        noting, level = self._noting, self._made.level
+        if noting is None or level is None or not noting.boxes:
             return
-        level = self._made.level
-        assert level is not None
         boxes, noting.boxes = noting.boxes, []
         try:
             await self.room.look(lambda: sync_voxels(self.room, level, boxes))
@@ -222,8 +267,14 @@ class LaidOutHandle(LayoutHandle):
             raise
 
     async def flush(self) -> None:
-        if self.writable and self._noting is not None and self._noting.boxes:
-            await self.room.told(wait=True, but=self.ino, by_views=True)
+        if self.writable:
+            await self._finish()
+            if self._noting is not None and self._noting.boxes:
+                await self.room.told(wait=True, but=self.ino, by_views=True)
+
+    async def release(self) -> None:
+        if self.writable:
+            await self._finish()
 
     def stamp(self) -> Hashable:
         return self._made.stamp()

@@ -154,6 +154,7 @@ class LevelDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
+        self.room = ref.places.room
         self._plain = plain
         self.absence = FOREVER if ref.places.lasting else SOON
         self._contents = LevelContents(self, ref)
@@ -199,6 +200,7 @@ class AxisDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...]) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
+        self.room = ref.places.room
         self.absence = FOREVER if ref.places.lasting else SOON
         self._contents = LevelContents(self, ref, others)
 

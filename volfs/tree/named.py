@@ -33,6 +33,7 @@ class NamedDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
+        self.room = ref.places.room
         self.absence = FOREVER if ref.places.lasting else SOON
 
     @abstractmethod

@@ -31,6 +31,7 @@ from volfs.versions.keys import node_key
 
 if TYPE_CHECKING:
     from volfs.tree.handles import Handle
+    from volfs.tree.laidout import LaidOutHandle
     from volfs.tree.shared import Shared
 
 #: How long the writer's lock is kept after the last change, so that others get their turn.
@@ -84,6 +85,8 @@ class Room:
         self._held = False
         self._last_use = 0.0
         self._seen: object = None
+        #: Open files with bytes that were written and are not voxels yet.
+        self.gathering: set[LaidOutHandle] = set()
         #: The commit or discard that is going on.
         self.order: Order | None = None
 
@@ -176,7 +179,9 @@ class Room:
         self._last_use = time.monotonic()
 
     async def settled(self) -> None:
-        """Wait until no name is half changed."""
+        """Wait until no name is half changed, and nothing that was written waits to become voxels."""
+        for handle in list(self.gathering):
+            await handle.settle()
         if self._names.locked():
             async with self._names:
                 pass

@@ -32,6 +32,7 @@ class GroupDir(SmallDir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, group: str) -> None:
         super().__init__(shared, ino, up, path)
         self.places = places
+        self.room = places.room
         self.group = group
         self.absence = FOREVER if places.lasting else SOON
 

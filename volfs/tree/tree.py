@@ -159,7 +159,10 @@ class Tree:
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
         self._shared.requests["read"] += 1
-        return await self._shared.files.get(fh).read(offset, size)
+        handle = self._shared.files.get(fh)
+        if handle.room is not None and handle.room.gathering:
+            await handle.room.settled()
+        return await handle.read(offset, size)
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
         self._shared.requests["write"] += 1

@@ -369,13 +369,19 @@ class Layout:
         Bytes that follow from metadata must keep their value, else BadInput and nothing is changed. BadInput as well
         past the end of the file, whose size is fixed. Unsupported where the format has checksums.
         """
+        self.check(source, offset, data)
+        view = memoryview(data).cast("B")
+        if len(view):
+            self._root.store(source, offset, view)
+        return len(view)
+
+    def check(self, source: VoxelSource, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Raise what :meth:`write` would raise for these bytes. Nothing is changed."""
         view = memoryview(data).cast("B")
         if offset + len(view) > self.size:
             raise BadInput(f"this file has {self.size} bytes and cannot grow")
         if len(view):
             self._root.refuse(source, offset, view)
-            self._root.store(source, offset, view)
-        return len(view)
 
 
 def cover(shape: Index, start: int, stop: int, slack: int = 0) -> Iterator[tuple[int, Index, Index]]:
