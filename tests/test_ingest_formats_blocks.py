@@ -241,6 +241,7 @@ def test_bdv_of_channels_and_time_points_some_missing(tmp_path: Path, ending: st
     xml.write_text(text.replace("</SequenceDescription>", missing))
     source = arrange(open_source([xml]))
     assert source.description.scale == (1, 1, 40, 4.5, 4)
+    assert source.description.facts["missing_views"] == [{"setup": 1, "timepoint": 1}]
     assert [s["channel"] for s in source.description.facts["setups"]] == ["DAPI", "GFP"]
     holds(source, data, "tczyx")
     holds(arrange(open_source([f"{xml}:1"])), data[:, 1], "tzyx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import locale
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,19 @@ def write_series(folder: Path, data: np.ndarray, zs: list[float] | None = None, 
 # ------------------------------------------------------------------------------------------------------ real images
 
 
+#: Cut short, without a header, with a count of frames that is no number, or JPEG 2000 that OpenJPEG gives up on.
+UNREADABLE = {
+    "ExplVR_BigEndNoMeta.dcm",
+    "ExplVR_LitEndNoMeta.dcm",
+    "GDCMJ2K_TextGBR.dcm",
+    "JPEG2000-embedded-sequence-delimiter.dcm",
+    "MR_truncated.dcm",
+    "badVR.dcm",
+    "no_meta.dcm",
+    "rtstruct.dcm",
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(p.name for p in SHIPPED.glob("*.dcm")))
 def test_every_image_that_pydicom_ships_is_read_right_or_refused(name: str) -> None:
@@ -103,9 +117,12 @@ def test_every_image_that_pydicom_ships_is_read_right_or_refused(name: str) -> N
         seen = source.read(Box.whole(source.description.shape))
     except BadInput as error:
         assert "\n" not in str(error) and name in str(error)
-        refused = {"palette", "no DICOM image", "unreadable"}
-        assert any(reason in str(error) for reason in refused), error
+        if "unreadable" in str(error):
+            assert name in UNREADABLE, error
+        else:
+            assert re.search("palette|no DICOM image", str(error))
         return
+    assert name not in UNREADABLE
     try:
         expected = pydicom.dcmread(path).pixel_array
     except (RuntimeError, NotImplementedError):  # pydicom alone has no decoder for it: ITK judges
@@ -415,6 +432,11 @@ def test_jpeg_lossless_as_most_archives_keep_it(tmp_path: Path) -> None:
         made.save_as(path)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(paths[0])))[0], data[0])
     holds(open_source([tmp_path / "s"]), data, "zyx")
+    whole = pydicom.dcmread(paths[1])
+    frame = bytes(next(pydicom.encaps.generate_frames(whole.PixelData, number_of_frames=1)))
+    whole.PixelData = encapsulate([frame[: len(frame) // 2]])
+    whole.save_as(paths[1])
+    reads_bad(tmp_path / "s", "cut off")
 
 
 # ------------------------------------------------------------------------------------------- bad files, end to end

@@ -419,6 +419,22 @@ def test_hdf5_files_of_several_arrays_say_what_they_hold(tmp_path: Path) -> None
     holds(open_source([f"{tmp_path}/noending:/raw"]), data, "zyx")
 
 
+def test_hdf5_that_is_put_together_of_other_files_needs_them_all(tmp_path: Path) -> None:
+    data = volume((4, 5, 6), "u2")
+    layout = h5py.VirtualLayout(data.shape, data.dtype)
+    for z, plane in enumerate(data):
+        with h5py.File(tmp_path / f"{z}.h5", "w") as file:
+            file["plane"] = plane
+        layout[z] = h5py.VirtualSource(f"{z}.h5", "plane", plane.shape)
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    source = open_source([tmp_path / "all.h5"])
+    assert len(source.fingerprint()) == 5
+    holds(source, data, "zyx")
+    (tmp_path / "2.h5").unlink()
+    reads_bad(tmp_path / "all.h5", r"2\.h5, which is not there")
+
+
 def test_hdf5_that_is_damaged_or_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.h5"
     with h5py.File(path, "w") as file:

@@ -2,7 +2,8 @@
 
 Every view (one setup at one time point) is a volume of its own. Views of the same shape become one image: time points
 along t; setups along c, or, where they differ in more than the channel and are all there, along an axis for each
-attribute (angle, tile, illumination). Views that are missing are zero. Nothing is moved: the affines that register
+attribute (angle, tile, illumination). Views that are missing are zero, and listed among
+the facts. Nothing is moved: the affines that register
 the views are kept as facts.
 """
 
@@ -325,6 +326,9 @@ class _Views(Source):
         if unit in ("pixel", "pixels", "px"):
             unit = None
         facts: dict[str, Any] = {"format": "bdv", "setups": [_setup_facts(s, names) for s in setups]}
+        absent = [(s.number, time) for time in times for s in setups if (s.number, time) not in views]
+        if absent:
+            facts["missing_views"] = [{"setup": setup, "timepoint": time} for setup, time in absent]
         if times != list(range(len(times))):
             facts["timepoints"] = times
         self.description = Description(

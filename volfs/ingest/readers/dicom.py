@@ -20,6 +20,7 @@ import numpy as np
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers.dicom_frames import Frame, Stack, stack_frames
+from volfs.ingest.readers.pictures import kind_of
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.names import natural_key
@@ -72,8 +73,8 @@ def is_dicom(path: Path) -> bool:
 
 
 def listed(folder: Path) -> list[Path]:
-    """The DICOM files of a directory."""
-    found = (p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    """The DICOM files of a directory. Pictures are known by their endings, and not looked into."""
+    found = (p for p in folder.iterdir() if kind_of(p) is None and not p.name.startswith(".") and p.is_file())
     return sorted((p for p in found if is_dicom(p)), key=lambda path: natural_key(path.name))
 
 
@@ -117,6 +118,8 @@ def _header(path: Path) -> _File | None:
     """What a file says of itself; None if it holds no pixels. Of more than its pixels nothing is read."""
     import pydicom
 
+    if not is_dicom(path):
+        raise unreadable(path, "it does not start as a DICOM file does")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
 """The pixels of one DICOM frame, through pydicom's decoders.
 
-What those leave to packages that most people do not have (JPEG lossless, JPEG-LS, HTJ2K, JPEG of 12 bits), imagecodecs
+What those leave to packages that most people do not have (JPEG lossless, JPEG-LS, JPEG of 12 bits), imagecodecs
 decodes: this module is a plugin of pydicom (its guide "Decoder plugins" names the functions), asked after all others.
 """
 
@@ -15,18 +15,14 @@ import numpy as np
 
 _BY_SYNTAX = {
     "1.2.840.10008.1.2.4.51": "jpeg8_decode",
-    "1.2.840.10008.1.2.4.57": "ljpeg_decode",
-    "1.2.840.10008.1.2.4.70": "ljpeg_decode",
+    "1.2.840.10008.1.2.4.57": "jpegsof3_decode",
+    "1.2.840.10008.1.2.4.70": "jpegsof3_decode",
     "1.2.840.10008.1.2.4.80": "jpegls_decode",
     "1.2.840.10008.1.2.4.81": "jpegls_decode",
-    "1.2.840.10008.1.2.4.201": "htj2k_decode",
-    "1.2.840.10008.1.2.4.202": "htj2k_decode",
-    "1.2.840.10008.1.2.4.203": "htj2k_decode",
 }
 
 DECODER_DEPENDENCIES = dict.fromkeys(_BY_SYNTAX, ("numpy", "imagecodecs"))
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _LABEL = "volfs"
 _lock = threading.Lock()
 _done: set[str] = set()
@@ -39,9 +35,11 @@ def decoded(path: Path, index: int, syntax: str) -> np.ndarray:
     from pydicom.pixels.utils import pixel_array
 
     _register(syntax)
-    if syntax == _DEFLATED:  # of which pydicom finds only the first frame by itself
+    try:
+        return np.asarray(pixel_array(path, index=index))
+    except Exception:
+        # Frames of deflated files, and of files that are not quite by the book, pydicom finds only in what it has read.
         return np.asarray(pixel_array(pydicom.dcmread(path), index=index))
-    return np.asarray(pixel_array(path, index=index))
 
 
 def _register(syntax: str) -> None:
@@ -63,6 +61,8 @@ def decode(data: bytes, runner: Any) -> bytes:
     """Called by pydicom: one frame's bytes, and what it knows of them."""
     import imagecodecs
 
+    if not data.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+        raise ValueError("the frame is cut off")  # of which not all decoders say a word
     voxels: np.ndarray = getattr(imagecodecs, _BY_SYNTAX[str(runner.transfer_syntax)])(data)
     runner.set_option("bits_allocated", voxels.dtype.itemsize * 8)
     runner.set_option("planar_configuration", 0)

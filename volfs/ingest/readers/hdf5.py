@@ -104,6 +104,7 @@ class _Hdf5(Source):
         shape: Index = tuple(int(n) for n in dataset.shape)
         if dataset.external:
             raise BadInput(f"{where} keeps its voxels in other files, which is not imported")
+        self._files = [path, *_sources(where, path, dataset)]
         dtype = dataset.dtype.newbyteorder("=")
         named = _axes(dataset)
         axes, scale = _sizes(dataset, named or default_axes(len(shape)))
@@ -129,10 +130,20 @@ class _Hdf5(Source):
         return read_dataset(self._path, self._dataset, box).astype(self.description.dtype, copy=False)
 
     def fingerprint(self) -> Fingerprint:
-        return files_fingerprint([self._path])
+        return files_fingerprint(self._files)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _sources(where: str, path: Path, dataset: Any) -> list[Path]:
+    """The other files of a virtual dataset. HDF5 would show what is missing as fill value."""
+    names = {source.file_name for source in dataset.virtual_sources()} if dataset.is_virtual else set()
+    files = [path.parent / name for name in sorted(names) if name != "." and "%" not in name]
+    for file in files:
+        if not file.is_file():
+            raise BadInput(f"{where} keeps voxels in {file}, which is not there")
+    return files
 
 
 def read_dataset(path: Path, dataset: Any, box: Box) -> np.ndarray:
@@ -195,13 +206,30 @@ class Hdf5Views:
     def view(self, setup: int, time: int) -> Hdf5View | None:
         """The finest level of a setup at a time point; None if it is not there."""
         try:
-            found = self._file.get(f"t{time:05}/s{setup:02}/0/cells")
+            name = f"t{time:05}/s{setup:02}/0/cells"
+            found = self._file.get(name)
+            if found is None:
+                _check_links(self._path, self._file, name)
             return None if found is None else Hdf5View(self._path, found)
+        except VolfsError:
+            raise
         except Exception as error:
             raise unreadable(self._path, error) from error
 
     def close(self) -> None:
         self._file.close()
+
+
+def _check_links(path: Path, file: Any, name: str) -> None:
+    """BadInput if what is not there is kept in another file that is missing, rather than not at all."""
+    parts = name.split("/")
+    for end in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:end]), getlink=True)
+        target = getattr(link, "filename", None)
+        if target is not None and file.get("/".join(parts[:end])) is None:
+            raise BadInput(f"{path} keeps {'/'.join(parts[:end])} in {target}, which is not there")
+        if link is None:
+            return
 
 
 class Hdf5View:

@@ -24,7 +24,7 @@ def open_directory(path: Path) -> Source:
     """The slices of a directory. BadInput if there are none, or of several formats."""
     files = _listed(path)
     if not files:
-        raise BadInput(f"{path} holds neither slices (PNG, TIFF or JPEG) nor a Zarr hierarchy")
+        raise BadInput(f"{path} holds neither slices (PNG, TIFF, JPEG, DICOM) nor Zarr, N5 or a precomputed volume")
     kinds = Counter(pictures.kind_of(file) for file in files)
     if len(kinds) > 1:
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
