@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pybdv
 import pytest
@@ -206,12 +207,11 @@ def make_bdv(path: Path, data: np.ndarray, names: list[str] | None = None, **opt
     )
 
 
-@pytest.mark.parametrize("ending", [".n5", ".h5"])
-@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize(
+    ("ending", "dtype"), [(".n5", "u1"), (".n5", "u2"), (".n5", "f4"), (".h5", "u1"), (".h5", "u2")]
+)
 def test_bdv_of_one_view(tmp_path: Path, ending: str, dtype: str) -> None:
     data = volume((7, 13, 10), dtype)
-    if ending == ".h5" and dtype == "f4":
-        pytest.skip("BigDataViewer's HDF5 has no floats")
     make_bdv(tmp_path / f"v{ending}", data)
     given = [tmp_path / "v.xml"]
     if ending == ".n5":  # the container, a setup, and a time point find the XML by themselves
@@ -276,6 +276,17 @@ def test_bdv_whose_setups_differ_in_size_says_how_to_import_one(tmp_path: Path) 
         open_source([tmp_path / "v.xml"])
     holds(arrange(open_source([f"{tmp_path}/v.xml:1"])), second, "zyx")
     holds(arrange(open_source([tmp_path / "v.n5" / "setup0"])), first, "zyx")
+
+
+def test_bdv_in_partitions_needs_them_all(tmp_path: Path) -> None:
+    data = volume((7, 13, 10), "u2")
+    make_bdv(tmp_path / "v.h5", data)
+    (tmp_path / "v.h5").rename(tmp_path / "part.h5")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["t00000/s00"] = h5py.ExternalLink("part.h5", "t00000/s00")
+    holds(arrange(open_source([tmp_path / "v.xml"])), data, "zyx")
+    (tmp_path / "part.h5").unlink()
+    reads_bad(tmp_path / "v.xml", r"keeps t00000/s00 in part\.h5, which is not there")
 
 
 def test_bdv_xml_that_is_damaged_or_of_another_loader_is_refused(tmp_path: Path) -> None:

@@ -464,6 +464,33 @@ def test_a_part_of_what_has_none_is_refused(tmp_path: Path) -> None:
             open_source([name])
 
 
+def test_what_is_larger_than_memory_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    """34 GB, of which the disk holds nothing but a marked voxel."""
+    n, at = 2048, (1999, 1500, 777)
+    with mrcfile.new_mmap(tmp_path / "a.mrc", (2, 2, 2), 2):
+        pass
+    head = bytearray((tmp_path / "a.mrc").read_bytes()[:1024])
+    head[:12] = np.array([n] * 3, "<i4").tobytes()
+    nrrd_head = f"NRRD0004\ntype: float\ndimension: 3\nsizes: {n} {n} {n}\nendian: little\nencoding: raw\n\n"
+    heads = {
+        "a.mrc": bytes(head),
+        "b.nrrd": nrrd_head.encode(),
+        "c.mha": f"NDims = 3\nDimSize = {n} {n} {n}\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n".encode(),
+    }
+    for name, start in heads.items():
+        with (tmp_path / name).open("wb") as file:
+            file.write(start)
+            file.seek(len(start) + 4 * ((at[0] * n + at[1]) * n + at[2]))
+            file.write(np.float32(7).tobytes())
+            file.truncate(len(start) + 4 * n**3)
+        source = arrange(open_source([tmp_path / name]))
+        assert source.description.shape == (n, n, n)
+        box = Box(tuple(i - 1 for i in at), tuple(i + 2 for i in at))
+        seen = source.read(box)
+        assert seen[1, 1, 1] == 7 and seen.sum() == 7
+        (tmp_path / name).unlink()
+
+
 # ------------------------------------------------------------------------------------------------------ end to end
 
 
