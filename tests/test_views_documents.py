@@ -156,7 +156,7 @@ def test_a_preview_has_the_same_window_on_every_slice() -> None:
     geometry = SliceGeometry.of("czyx", array.shape, array.dtype)
     assert geometry is not None
     source = Volume(array)
-    shown = [jpeg.window(geometry, source, (c,)) for c in (0, 1)]
+    shown = [jpeg.window(geometry, source, c) for c in (0, 1)]
     assert shown[0][1] > 3 * shown[1][1]
     plane = geometry.spec("xz", 3, (1,))
     picture = Image.open(io.BytesIO(jpeg.render(source, plane, shown[1])))

@@ -53,7 +53,9 @@ class Places:
         self.snapshot = snapshot
         self.path = path
         self.room = room
-        self.windows: dict[tuple[str, tuple[int, ...]], Window] = {}
+        #: Of previews: by the path of an image, and the channel; and when they changed last, by the path of an image.
+        self.windows: dict[tuple[str, int], Window] = {}
+        self.window_times: dict[str, int] = {}
         self._mutex = threading.Lock()
         self._walk: Walk | None = None
         self._geometries: dict[tuple[str, str], tuple[Level, SliceGeometry | None]] = {}

@@ -6,9 +6,12 @@ What a preview looks like is decided in :mod:`volfs.views.jpeg`.
 
 from __future__ import annotations
 
+from volfs.errors import NotFound
+from volfs.model.box import Box
 from volfs.tree.generated import Document
 from volfs.tree.places import LevelRef
 from volfs.views import jpeg
+from volfs.views.colour import Window
 from volfs.views.plane import PlaneSpec
 
 
@@ -21,12 +24,39 @@ def preview(ref: LevelRef, plane: PlaneSpec, others: tuple[int, ...], mtime: int
     is_label = image is not None and image.is_label
 
     def render() -> bytes:
-        window = places.windows.get((ref.image, others)) if places.lasting else None
-        if window is None and not is_label:
-            coarsest = image.levels[-1] if image is not None else level
-            coarse = places.geometry(ref.image, coarsest.name)[1] or geometry
-            at = tuple(min(index, other.count - 1) for index, other in zip(others, coarse.others, strict=True))
-            window = places.windows[ref.image, others] = jpeg.window(coarse, coarsest, at)
-        return jpeg.render(level, plane, window or (0.0, 1.0), is_label=is_label)
+        window = (0.0, 1.0) if is_label else window_of(ref, jpeg.channel(geometry, others))
+        return jpeg.render(level, plane, window, is_label=is_label)
 
+    if not is_label:  # the window is part of the picture
+        mtime = max(mtime, _window_time(ref))
     return Document(render, mtime, places.snapshot.generation, lasting=places.lasting, pause=1.0, heavy=True)
+
+
+def window_of(ref: LevelRef, channel: int) -> Window:
+    """The intensities at which a channel is shown black and white; in a version they are looked for once. Blocking."""
+    places = ref.places
+    found = places.windows.get((ref.image, channel)) if places.lasting else None
+    if found is None:
+        coarsest = _coarsest(ref)
+        level, geometry = coarsest.geometry()
+        meta = places.meta(coarsest.image, coarsest.name)
+        if geometry is None or meta is None:
+            raise NotFound(f"{coarsest.name} has no planes")
+        found = places.windows[ref.image, channel] = jpeg.window(geometry, level, channel, meta.attributes)
+    return found
+
+
+def _window_time(ref: LevelRef) -> int:
+    """When that changed last from which windows are taken."""
+    places = ref.places
+    known = places.window_times.get(ref.image) if places.lasting else None
+    if known is None:
+        node, level = places.snapshot.node(ref.image), _coarsest(ref).level()
+        described = node.mtime_ns if node is not None else 0
+        known = places.window_times[ref.image] = max(described, level.newest(Box.whole(level.shape)))
+    return known
+
+
+def _coarsest(ref: LevelRef) -> LevelRef:
+    image = ref.places.image(ref.image)
+    return LevelRef(ref.places, ref.image, image.levels[-1].name) if image is not None else ref

@@ -6,11 +6,14 @@ A preview is windowed to 8 bits, or pseudo-coloured for label images. It cannot 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from volfs.model.box import Box
+from volfs.views import npy, omero
 from volfs.views.colour import Window, pseudo_colour, robust_window, windowed
 from volfs.views.layout import VoxelSource
 from volfs.views.plane import PlaneSpec
@@ -23,21 +26,45 @@ _QUALITY = 88
 
 
 def holds(plane: PlaneSpec) -> bool:
-    """Whether a JPEG of this slice can be made: libjpeg's limit on sides, and voxels that are numbers."""
-    return max(plane.rows, plane.columns) <= _MAX_SIDE and plane.dtype.kind in "biufc"
+    """Whether a JPEG of this slice can be made: libjpeg's limit on sides."""
+    return max(plane.rows, plane.columns) <= _MAX_SIDE and npy.holds(plane.dtype)
 
 
-def window(coarsest: SliceGeometry, source: VoxelSource, others: tuple[int, ...]) -> Window:
-    """The window of one channel and time point: from the middle of the coarsest level, so that it is the same for
-    every slice, plane and level. ``others`` are the indices along ``coarsest.others``."""
+def channel(geometry: SliceGeometry, others: Sequence[int]) -> int:
+    """The channel that slices with these indices along ``geometry.others`` show."""
+    return next((at for other, at in zip(geometry.others, others, strict=True) if other.label == "c"), 0)
+
+
+def window(
+    coarsest: SliceGeometry, source: VoxelSource, channel: int, attributes: Mapping[str, Any] | None = None
+) -> Window:
+    """The window of one channel: the same for every slice, plane, time point and level of a version.
+
+    As the image's metadata say (``omero``, in the ``attributes`` of its group); else from the middle of its coarsest
+    level, or the corners of that where the middle is empty.
+    """
+    told = [omero.window(attributes or {}, sample) for sample in range(channel, channel + coarsest.samples)]
+    known = [one for one in told if one is not None]
+    if len(known) == len(told):  # of a colour picture, one for all samples, so that gray stays gray
+        return min(low for low, _ in known), max(high for _, high in known)
+    for share in (0.5, 0.0, 1.0):
+        voxels = source.read(_sample(coarsest, channel, share))
+        if (voxels != voxels.flat[0]).any():
+            break
+    return robust_window(voxels)
+
+
+def _sample(coarsest: SliceGeometry, channel: int, share: float) -> Box:
+    """A part of one channel, at one time point: in the middle (a ``share`` of 0.5), or at either end."""
     start, stop = [0] * len(coarsest.shape), list(coarsest.shape)
     for axis in (coarsest.z, coarsest.y, coarsest.x):
         if axis is not None and stop[axis] > _SAMPLE:
-            start[axis] = (stop[axis] - _SAMPLE) // 2
+            start[axis] = int((stop[axis] - _SAMPLE) * share)
             stop[axis] = start[axis] + _SAMPLE
-    for other, at in zip(coarsest.others, others, strict=True):
+    for other in coarsest.others:
+        at = min(channel, other.count - 1) if other.label == "c" else int((other.count - 1) * share)
         start[other.axis], stop[other.axis] = at, at + 1
-    return robust_window(source.read(Box(tuple(start), tuple(stop))))
+    return Box(tuple(start), tuple(stop))
 
 
 def render(source: VoxelSource, plane: PlaneSpec, shown: Window, *, is_label: bool = False) -> bytes:
