@@ -106,7 +106,21 @@ def test_nrrd_of_colours_vectors_and_time(tmp_path: Path) -> None:
     source = arrange(open_source([tmp_path / "v.nrrd"]))
     assert source.description.scale[0] == 0.5 and units(tmp_path / "v.nrrd")[0] == "second"
     holds(source, data, "tzyx")
+    header = {
+        "space": "left-posterior-superior-time",
+        "space directions": np.diag([1, 2, 3, 0.5]),
+        "space units": ["um"] * 3 + ["s"],
+        "kinds": ["space"] * 3 + ["time"],
+    }
+    nrrd.write(str(tmp_path / "v.nrrd"), data, header, index_order="C")
+    source = arrange(open_source([tmp_path / "v.nrrd"]))
+    assert source.description.scale == (0.5, 3, 2, 1)
+    assert units(tmp_path / "v.nrrd") == ["second", *["micrometer"] * 3]
+    holds(source, data, "tzyx")
+    header = {"kinds": ["space"] * 3 + ["list"] * 2, "labels": ["x", "y", "z", "t", "c"]}
     data = volume((3, 2, 5, 7, 11), "u2")
+    nrrd.write(str(tmp_path / "v.nrrd"), data, header, index_order="C")
+    assert [a.name for a in open_source([tmp_path / "v.nrrd"]).description.axes] == list("ctzyx")
     nrrd.write(str(tmp_path / "v.nrrd"), data, index_order="C")
     assert sorted(a.name for a in open_source([tmp_path / "v.nrrd"]).description.axes) == sorted("tczyx")
     nrrd.write(str(tmp_path / "v.nrrd"), data[0, 0, 0], index_order="C")
@@ -239,7 +253,11 @@ def test_metaimage_of_either_byte_order_in_one_file_or_several(tmp_path: Path) -
     (tmp_path / "pattern.mhd").write_text(head + "ElementDataFile = z%d.raw 0 3 1\n")
     (tmp_path / "skip.mhd").write_text(head + "HeaderSize = 6\nElementDataFile = all.raw\n")
     (tmp_path / "end.mhd").write_text(head + "DistanceUnits = um\nHeaderSize = -1\nElementDataFile = all.raw\n")
-    for name in ("list", "pattern", "skip", "end"):
+    (tmp_path / "none.mhd").write_text(
+        head
+        + "AnatomicalOrientation = RAI\nDistanceUnits = ?\nElementDataFile = LIST\nz0.raw\nz1.raw\nz2.raw\nz3.raw\n"
+    )
+    for name in ("list", "pattern", "skip", "end", "none"):
         path = tmp_path / f"{name}.mhd"
         assert units(path) == ["micrometer" if name == "end" else None] * 3
         assert arrange(open_source([path])).description.scale == (40, 4.5, 4)

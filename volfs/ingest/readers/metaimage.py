@@ -75,7 +75,7 @@ def _open(path: Path, fields: dict[str, str], end: int) -> Source:
     voxels = voxels_of(files, "zlib" if packed else None, dtype, shape, skipped, start)
     scale, known = _spacing(fields, count)
     unit = fields.get("DistanceUnits", "").strip()
-    if unit in ("", "?") and _is_patient(fields):
+    if not unit and _is_patient(fields):
         unit = "mm"  # the space of a patient is DICOM's and NIfTI's, which measure it so
     axes = [axis(n, unit if known and n in "xyz" and unit != "?" else None) for n in _NAMES[:count]][::-1]
     grain = voxels.grain

@@ -150,10 +150,10 @@ def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tupl
     if not len(kinds) == len(directions) == len(spacings) == count:
         raise ValueError("its fields are not all for as many dimensions")
     units = header.quoted("units") or [""] * count
-    common = {unit for unit in header.quoted("spaceunits") if unit}
-    unit = common.pop() if len(common) == 1 else None
-    if unit is None and not header.quoted("spaceunits") and _PATIENT.match(header.fields.get("space", "")):
-        unit = "mm"  # the space of a patient is DICOM's and NIfTI's, which measure it so
+    around = header.quoted("spaceunits")
+    if not around and _PATIENT.match(header.fields.get("space", "")):
+        around = ["mm", "mm", "mm", ""]  # the space of a patient is DICOM's and NIfTI's, which measure it so
+    labels = [label.lower() for label in header.quoted("labels")] or [""] * count
     named_directions = "spacedirections" in header.fields
     space, rest = ["x", "y", "z"], ["t", "c", "a"]
     axes: list[Axis] = []
@@ -164,19 +164,21 @@ def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tupl
         spatial = vector is not None if named_directions else kind in ("space", "domain", "???", "none")
         size = math.sqrt(sum(n * n for n in vector)) if vector is not None else abs(spacings[i])
         known = math.isfinite(size) and size > 0
+        along = {around[j] for j, n in enumerate(vector or ()) if n and j < len(around)}
+        unit = along.pop() if len(along) == 1 else units[i] if vector is None and i < len(units) else None
         scale.append(size if known else 1.0)
         if spatial and space:
-            own = units[i] if i < len(units) else ""
-            axes.append(axis(space.pop(0), (unit if vector is not None else own) if known else None))
+            axes.append(axis(space.pop(0), unit if known else None))
             continue
         colour = _COLOURS.get(kind) == sizes[i] and dtype.kind in "iu"
         wanted = "t" if kind == "time" or (spatial and kind != "list") else "c"
+        wanted = labels[i] if i < len(labels) and labels[i] in rest and kind not in ("time", *_COLOURS) else wanted
         name = wanted if wanted in rest else rest[0] if rest else ""
         if not name:
             raise BadInput("an NRRD file of so many dimensions is not imported")
         rest.remove(name)
         rgb = rgb or (colour and name == "c")
-        axes.append(axis(name, units[i] if name == "t" and known and i < len(units) else None))
+        axes.append(axis(name, unit if name == "t" and known else None))
     return tuple(axes[::-1]), tuple(scale[::-1]), rgb
 
 
