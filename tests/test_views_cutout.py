@@ -126,6 +126,27 @@ def test_an_affine_holds_for_every_level_and_box_in_millimetres() -> None:
     assert np.allclose(placed(box, 1, 1, 1), placed(spec.whole(coarse), 4, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("source", "signs"),
+    [
+        ({"format": "nifti"}, (1, 1)),
+        ({"format": "dicom", "space": "left-posterior-superior"}, (-1, -1)),
+        ({"format": "metaimage"}, (-1, -1)),
+        ({"format": "nrrd"}, (-1, -1)),
+        ({"format": "nrrd", "space": "RAS"}, (1, 1)),
+        ({"format": "nrrd", "space": "left-anterior-superior"}, (-1, 1)),
+    ],
+)
+def test_an_affine_is_told_in_one_world_whatever_the_world_of_the_imported_file(
+    source: dict[str, Any], signs: tuple[int, int]
+) -> None:
+    matrix = np.diag([4.0, 4.5, 40.0, 1.0])
+    matrix[:3, 3] = (7.0, 8.0, 9.0)
+    attributes = {"volfs": {"source": {"affine": matrix.tolist(), **source}}}
+    shown = spec.whole(level("zyx", (5, 8, 12), attributes=attributes))
+    assert np.allclose(np.array(shown.affine), (np.diag([*signs, 1, 1]) @ matrix)[:3] * 1e-6)
+
+
 def test_an_affine_of_other_voxel_sizes_keeps_its_directions_only() -> None:
     shown = spec.whole(level("zyx", (5, 8, 12), attributes=oriented(np.diag([-1.0, 1.0, 2.0, 1.0]))))
     assert np.allclose(np.array(shown.affine)[:, :3], np.diag([-4.0, 4.5, 40.0]) * 1e-6)

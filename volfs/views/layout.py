@@ -144,8 +144,9 @@ class Voxels(Extent):
     """The voxels of ``box``, with the axes of the source in ``order`` (slowest first), as ``dtype``.
 
     ``dtype`` carries the byte order of the file. Conversions must keep every value: it may differ from the dtype of
-    the source in byte order, and bool may become one-byte 0 and 1. With ``packed``, bool voxels take one bit each,
-    highest bit first, and every row (run along the last axis of ``order``) starts on a byte.
+    the source in byte order, bool may become one-byte 0 and 1, and unsigned integers wider ones, little-endian. With
+    ``packed``, bool voxels take one bit each, highest bit first, and every row (run along the last axis of ``order``)
+    starts on a byte.
     """
 
     box: Box
@@ -188,6 +189,10 @@ class Voxels(Extent):
     def refuse(self, source: VoxelSource, offset: int, data: memoryview) -> None:
         if source.dtype.kind == "b" and not self.packed and np.frombuffer(data, np.uint8).max(initial=0) > 1:
             raise BadInput("the voxels of a bool image are 0 or 1")
+        if source.dtype.kind == "u" and self.dtype.itemsize > source.dtype.itemsize:
+            high = np.arange(offset, offset + len(data)) % self.dtype.itemsize >= source.dtype.itemsize
+            if np.frombuffer(data, np.uint8)[high].any():
+                raise BadInput(f"the voxels of this image are {source.dtype.name}: larger ones do not fit")
 
     def store(self, source: VoxelSource, offset: int, data: memoryview) -> None:
         width = self._atom_bytes

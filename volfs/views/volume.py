@@ -31,7 +31,7 @@ SECONDS = {
 """The time units of OME-NGFF that occur in practice, in seconds."""
 
 Affine = tuple[tuple[float, float, float, float], ...]
-"""Three rows: from (x, y, z, 1), counted in voxels of the box, to millimetres."""
+"""Three rows: from (x, y, z, 1), counted in voxels of the box, to millimetres right, anterior and superior: NIfTI's."""
 
 
 @dataclass(frozen=True, slots=True)

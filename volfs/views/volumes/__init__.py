@@ -11,9 +11,20 @@ from itertools import chain
 
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeFormat, VolumeSpec
+from volfs.views.volumes import metaimage, mrc, nifti, npy, nrrd, raw
 
 #: By ending. Of two that fit a name, the longer one counts.
-FORMATS: Mapping[str, VolumeFormat] = {one.ending: one for one in chain[VolumeFormat]()}
+FORMATS: Mapping[str, VolumeFormat] = {
+    one.ending: one
+    for one in chain[VolumeFormat](
+        nifti.FORMATS,
+        nrrd.FORMATS,
+        npy.FORMATS,
+        mrc.FORMATS,
+        raw.FORMATS,
+        metaimage.FORMATS,
+    )
+}
 
 
 def listed(spec: VolumeSpec) -> list[VolumeFormat]:

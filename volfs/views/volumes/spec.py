@@ -26,6 +26,18 @@ _MILLIMETRE = 1e-3
 _SAME = 1e-3
 """Voxel sizes that differ by less than this part are the same, written with fewer digits."""
 
+_SIDES = {
+    "ras": (1.0, 1.0),
+    "las": (-1.0, 1.0),
+    "lps": (-1.0, -1.0),
+    "right-anterior-superior": (1.0, 1.0),
+    "left-anterior-superior": (-1.0, 1.0),
+    "left-posterior-superior": (-1.0, -1.0),
+}
+"""The signs that take x and y of a named world to those of NIfTI's, which is right-anterior-superior."""
+_WORLDS = {"nrrd": "lps", "metaimage": "lps", "dicom": "lps"}
+"""The world of formats that name another one or none: as ITK takes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class LevelMeta:
@@ -144,6 +156,7 @@ def _affine(level: LevelMeta, box: Box) -> Affine | None:
 
 
 def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
+    """The matrix of the file that was imported, in NIfTI's world."""
     own = attributes.get("volfs")
     source = own.get("source") if isinstance(own, Mapping) else None
     rows = source.get("affine") if isinstance(source, Mapping) else None
@@ -151,4 +164,8 @@ def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
-    return matrix if matrix.shape == (4, 4) and np.isfinite(matrix).all() else None
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        return None
+    assert isinstance(source, Mapping)
+    sides = _SIDES.get(str(source.get("space", "")).lower()) or _SIDES[_WORLDS.get(str(source.get("format")), "ras")]
+    return np.diag((*sides, 1.0, 1.0)) @ matrix

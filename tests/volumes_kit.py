@@ -1,0 +1,131 @@
+"""Volumes in memory, and their files in any format: what the tests of volume files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volfs.model.box import Box, Index
+from volfs.views import volumes
+from volfs.views.layout import Layout, VoxelSource
+from volfs.views.volume import Affine, ShownAxis, VolumeSpec
+
+VOXEL = {"z": 40.0, "y": 4.5, "x": 4.0, "t": 0.5}
+KINDS = {"t": "time", "c": "channel", "s": "channel", "z": "space", "y": "space", "x": "space"}
+ORIGIN = {"z": 400.0, "y": 9.0, "x": -8.0, "t": 1.5}
+"""The centre of the first voxel."""
+
+SHAPES: dict[str, Index] = {"yx": (13, 5), "zyx": (7, 13, 5), "czyx": (2, 5, 7, 11), "tczyx": (3, 2, 5, 7, 11)}
+DTYPES = ("bool", "uint8", "uint16", "int16", "float32", "float64", "uint64")
+
+
+def voxels(shape: Index, dtype: str, seed: int = 0) -> np.ndarray:
+    """Voxels of all values that a dtype has; floats are finite."""
+    made = np.dtype(dtype)
+    random = np.random.default_rng(seed)
+    if made.kind in "iu":
+        limits = np.iinfo(made)
+        return random.integers(limits.min, limits.max, shape, made, endpoint=True)
+    if made.kind == "b":
+        return random.random(shape) < 0.5
+    plain = random.standard_normal(shape) * 1000
+    return (plain + 1j * plain[::-1]).astype(made) if made.kind == "c" else plain.astype(made)
+
+
+def spec_of(
+    names: str,
+    shape: Index,
+    dtype: str = "uint16",
+    *,
+    units: bool = True,
+    origin: bool = False,
+    box: Box | None = None,
+    affine: Affine | None = None,
+    title: str = "cells",
+    is_label: bool = False,
+) -> VolumeSpec:
+    """A volume of anisotropic voxels, in nanometres or whatever. An axis s has the samples of a pixel."""
+    box = box or Box.whole(shape)
+    axes = tuple(
+        ShownAxis(
+            number,
+            name,
+            KINDS.get(name),
+            box.shape[number],
+            VOXEL.get(name, 1.0),
+            ORIGIN.get(name, 0.0) if origin else 0.0,
+            {"time": "second", "space": "nanometer"}.get(KINDS.get(name, "")) if units else None,
+        )
+        for number, name in enumerate(names)
+    )
+    return VolumeSpec(
+        box, np.dtype(dtype), axes, has_samples="s" in names, is_label=is_label, title=title, affine=affine
+    )
+
+
+class InMemory:
+    """A source of voxels for layouts."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    @property
+    def shape(self) -> Index:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        assert Box.whole(self.shape).contains(box)
+        return self.array[box.slices()]
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        self.array[box.slices()] = voxels
+
+
+class Numbered:
+    """A source of any size that takes no memory: each voxel is the sum of its indices (as far as the dtype goes)."""
+
+    def __init__(self, shape: Index, dtype: str) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+
+    def read(self, box: Box) -> np.ndarray:
+        assert box.size < 10_000_000, "a small read of a large file reads much"
+        grids = np.ogrid[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))]
+        return np.broadcast_to(sum(grids), box.shape).astype(self.dtype)  # type: ignore[arg-type]
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        raise AssertionError("not written")
+
+
+def layout_of(ending: str, spec: VolumeSpec) -> Layout:
+    made = volumes.layout(ending, spec)
+    assert made is not None, f"{ending} does not hold {spec}"
+    return made
+
+
+def written(path: Path, layout: Layout, source: VoxelSource) -> Path:
+    """The whole file of a layout, at ``path``."""
+    data = layout.read(source, 0, layout.size)
+    assert len(data) == layout.size == len(layout.read(source, 0, 1 << 40))
+    path.write_bytes(data)
+    return path
+
+
+def shown(folder: Path, ending: str, spec: VolumeSpec, array: np.ndarray) -> Path:
+    """The file of a volume in memory."""
+    return written(folder / f"{spec.stem}{ending}", layout_of(ending, spec), InMemory(array))
+
+
+def head_of(folder: Path, ending: str, spec: VolumeSpec, head: int = 2048) -> Path:
+    """A file as long as that of a huge volume, with its first bytes and holes after them."""
+    made, path = layout_of(ending, spec), folder / f"{spec.stem}{ending}"
+    path.write_bytes(made.read(Numbered(spec.box.shape, spec.dtype.name), 0, head))
+    with path.open("r+b") as file:
+        file.truncate(made.size)
+    return path
