@@ -193,6 +193,9 @@ def test_times_follow_the_chunks(store):
     image = image_at(store["cells"]["v2"], "")
     assert image.levels[0].newest_along((0,)).tolist() == [second.time_ns] + [first.time_ns] * 4
     assert image.levels[1].newest_along((0,)).tolist() == [second.time_ns] + [first.time_ns] * 2
+    assert [int(level.newest_along(())) for level in image.levels[:2]] == [second.time_ns] * 2
+    image = image_at(branch, "")
+    assert int(image.levels[0].newest_along(())) >= second.time_ns
 
 
 def test_versions_share_decoded_blocks(store):

@@ -210,6 +210,8 @@ class Level:
 
         The result has one dimension per axis of `axes`; voxel i lies in chunk `i // key_shape[axis]`.
         """
+        if not axes:
+            return np.asarray(self.newest_along((0,)).max(initial=self.array.mtime_ns))
         stored = self.array.newest(axes)
         grid = tuple(self.source.keys.grid_shape[a] for a in axes)
         newest = np.full(grid, self.array.mtime_ns, np.int64)
