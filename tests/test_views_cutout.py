@@ -147,6 +147,18 @@ def test_an_affine_is_told_in_one_world_whatever_the_world_of_the_imported_file(
     assert np.allclose(np.array(shown.affine), (np.diag([*signs, 1, 1]) @ matrix)[:3] * 1e-6)
 
 
+def test_an_affine_with_time_is_that_of_space_unless_they_are_mixed() -> None:
+    matrix = np.diag([4.0, 4.5, 40.0, 2.0, 1.0])
+    matrix[:4, 4] = (7.0, 8.0, 9.0, 10.0)
+    attributes: dict[str, Any] = {"volfs": {"source": {"format": "nrrd", "space": "RAST", "affine": matrix.tolist()}}}
+    shown = spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes))
+    expected = [[4.0, 0, 0, 7], [0, 4.5, 0, 8], [0, 0, 40, 9]]
+    assert np.allclose(np.array(shown.affine), np.array(expected) * 1e-6)
+    matrix[0, 3] = 0.1
+    attributes["volfs"]["source"]["affine"] = matrix.tolist()
+    assert spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes)).affine is None
+
+
 def test_an_affine_of_other_voxel_sizes_keeps_its_directions_only() -> None:
     shown = spec.whole(level("zyx", (5, 8, 12), attributes=oriented(np.diag([-1.0, 1.0, 2.0, 1.0]))))
     assert np.allclose(np.array(shown.affine)[:, :3], np.diag([-4.0, 4.5, 40.0]) * 1e-6)

@@ -6,6 +6,7 @@ and origin (the centre of the first voxel) are in the units of the axes, null wh
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from volfs.views.documents import to_json
@@ -33,7 +34,7 @@ def _description(spec: VolumeSpec) -> Layout:
         "order": "C",
         "voxel_size": [axis.scale for axis in spec.axes],
         "units": [axis.unit for axis in spec.axes],
-        "origin": [axis.origin for axis in spec.axes],
+        "origin": [axis.origin if math.isfinite(axis.origin) else None for axis in spec.axes],
     }
     if spec.channels:
         facts["channels"] = spec.channels

@@ -156,7 +156,7 @@ def _affine(level: LevelMeta, box: Box) -> Affine | None:
 
 
 def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
-    """The matrix of the file that was imported, in NIfTI's world."""
+    """The matrix of the file that was imported, in NIfTI's world: of x, y and z, where it has time and others too."""
     own = attributes.get("volfs")
     source = own.get("source") if isinstance(own, Mapping) else None
     rows = source.get("affine") if isinstance(source, Mapping) else None
@@ -164,8 +164,12 @@ def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+    if matrix.ndim != 2 or len(matrix) < 4 or len(set(matrix.shape)) > 1 or not np.isfinite(matrix).all():
         return None
+    if matrix[:3, 3:-1].any() or matrix[3:, :3].any():  # x, y, z are mixed with another axis
+        return None
+    matrix = matrix[np.ix_((0, 1, 2, -1), (0, 1, 2, -1))]
     assert isinstance(source, Mapping)
-    sides = _SIDES.get(str(source.get("space", "")).lower()) or _SIDES[_WORLDS.get(str(source.get("format")), "ras")]
+    world = str(source.get("space", "")).lower().removesuffix("-time").removesuffix("t")
+    sides = _SIDES.get(world) or _SIDES[_WORLDS.get(str(source.get("format")), "ras")]
     return np.diag((*sides, 1.0, 1.0)) @ matrix
