@@ -11,12 +11,13 @@ from itertools import chain
 
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes import metaimage, mrc, nifti, npy, nrrd, raw
+from volfs.views.volumes import metaimage, mrc, nifti, npy, nrrd, raw, tiff
 
 #: By ending. Of two that fit a name, the longer one counts.
 FORMATS: Mapping[str, VolumeFormat] = {
     one.ending: one
     for one in chain[VolumeFormat](
+        tiff.FORMATS,
         nifti.FORMATS,
         nrrd.FORMATS,
         npy.FORMATS,
