@@ -9,6 +9,9 @@ stands in (``volfs.tree``).
 ``plane``      what one slice shows: which box, which way up, pixel size
 ``slices``     names, orientation and formats of slice files; the one door for the tree
 ``png`` ``tiff`` ``npy``   one format each: metadata to extents, and a whole written file back to voxels
+``cutout``     boxes of a level as files made by naming them
+``oblique`` ``isotropic`` ``resample``   pictures whose pixels lie between the voxels
 ``jpeg`` ``colour`` ``thumbnail``   pictures for people: windowed, pseudo-coloured, rendered whole
+``omero``      what the image's metadata say of its channels: names and windows
 ``documents``  ``version.json``, ``info.json``, ``README.txt`` and the other generated texts
 """

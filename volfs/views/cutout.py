@@ -82,7 +82,7 @@ def open_name(level: LevelMeta, name: str) -> Cutout | None:
 def parse(geometry: SliceGeometry, name: str) -> tuple[Cut, str] | None:
     """The box behind a name, and its ending, which may be one that no format has. None if there is no such box."""
     stem, dot, ending = name.partition(".")
-    axes = _labels(geometry)
+    axes = geometry.labels
     found = _pattern(tuple(label for _, label in axes)).fullmatch(stem) if dot and len(name) <= _LONGEST else None
     if found is None:
         return None
@@ -106,7 +106,7 @@ def readme(level: LevelMeta) -> str:
     geometry = level.geometry
     space = (geometry.z, geometry.y, geometry.x)
     volume, plane, sizes = [], [], []
-    for axis, label in _labels(geometry):
+    for axis, label in geometry.labels:
         size = geometry.shape[axis]
         sizes.append(f"{label} {size}")
         if axis not in space or axis == geometry.z:
@@ -148,15 +148,6 @@ def _plane(geometry: SliceGeometry, box: Box) -> PlaneSpec | None:
         return geometry.part("xy", box)
     flat = [name for name, axis in (("z", geometry.z), ("y", geometry.y), ("x", geometry.x)) if box.shape[axis] == 1]
     return geometry.part(_PLANES[flat[0]], box) if len(flat) == 1 else None
-
-
-def _labels(geometry: SliceGeometry) -> list[tuple[int, str]]:
-    """The axes that can be cut, with what they are called, in the order of the level."""
-    space = {"z": geometry.z, "y": geometry.y, "x": geometry.x}
-    found = {axis: label for label, axis in space.items() if axis is not None}
-    for other in geometry.others:
-        found[other.axis] = f"d{other.axis}_" if other.label in space else other.label
-    return sorted(found.items())
 
 
 @lru_cache(maxsize=64)

@@ -140,6 +140,16 @@ class SliceGeometry:
         )
 
     @property
+    def labels(self) -> tuple[tuple[int, str], ...]:
+        """The axes besides samples, in the order of the level, as files that are made by naming them call them: z, y
+        and x, and the others as their directories are, unless they would be taken for those."""
+        space = {"z": self.z, "y": self.y, "x": self.x}
+        found = {axis: label for label, axis in space.items() if axis is not None}
+        for other in self.others:
+            found[other.axis] = f"d{other.axis}_" if other.label in space else other.label
+        return tuple(sorted(found.items()))
+
+    @property
     def planes(self) -> tuple[str, ...]:
         return PLANES if self.z is not None else PLANES[:1]
 
