@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,36 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
         volfs(store, "import", name, source, "--chunks", chunks, "--axes", axes, "--levels", "1")
     with mounted(store, root / "mnt") as mount:
         yield Mounted(store, Path(mount), volumes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume to be imported with anisotropic voxels and two levels; at ``where``, or as a dataset of its own name."""
+
+    axes: str
+    voxels: Volume
+    where: str = ""
+    labels: bool = False
+
+    @property
+    def voxel_size(self) -> str:
+        sizes = {"z": "40", "y": "4.5", "x": "4"}
+        return ",".join(sizes[axis] for axis in self.axes if axis in sizes) + "nm"
+
+
+@contextmanager
+def mounted_sources(root: Path, sources: dict[str, Source]) -> Iterator[Mounted]:
+    """A store of these, mounted."""
+    store = root / "store"
+    volfs(store, "init")
+    for name, one in sources.items():
+        path = root / f"{name}.npy"
+        np.save(path, one.voxels)
+        chunks = ",".join(str(min(n, 16)) for n in one.voxels.shape)
+        arguments = ["--axes", one.axes, "--voxel-size", one.voxel_size, "--chunks", chunks, "--levels", "2"]
+        volfs(store, "import", one.where or name, path, *arguments, *(["--labels"] if one.labels else []))
+    with mounted(store, root / "mnt") as mount:
+        yield Mounted(store, Path(mount), {name: one.voxels for name, one in sources.items()})
 
 
 @pytest.fixture
