@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import mrcfile
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -315,3 +319,59 @@ def test_the_readme_has_names_that_open() -> None:
         examples = [line.strip() for line in cutout.readme(image).splitlines() if line.startswith("    ")]
         assert len(examples) == 2 and all(cutout.parse(image.geometry, name) for name in examples)
         assert cutout.open_name(image, examples[1])
+
+
+# ----------------------------------------------------------------------------- cutouts as other programs open them
+
+
+CUT = ARRAY[1, 2, 2:6, 1:, 3:7]
+NAME = "t1_c2_z2-6_y1-_x3-7"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every volume format of one cutout, in one directory."""
+    image = level("tczyx", ARRAY.shape)
+    for ending in volumes.FORMATS:
+        if (opened := cutout.open_name(image, NAME + ending)) is not None and opened.layout is not None:
+            (tmp_path / (NAME + ending)).write_bytes(rendered(image, NAME + ending, ARRAY))
+    return tmp_path
+
+
+def test_cutouts_lie_where_their_voxels_do(folder: Path) -> None:
+    nifti = nibabel.load(folder / f"{NAME}.nii")
+    assert np.array_equal(np.asarray(nifti.dataobj).T, CUT)
+    first = np.array([3 * 4.0, 1 * 4.5, 2 * 40.0])
+    corner = np.abs(nifti.affine[:3, 3]) * {"micron": 1e3, "mm": 1e6}[nifti.header.get_xyzt_units()[0]]
+    assert np.allclose(corner, first)
+    for ending in (".nrrd", ".nhdr", ".mha"):  # the header of .nhdr names the cutout's .raw
+        picture = SimpleITK.ReadImage(str(folder / (NAME + ending)))
+        assert np.array_equal(SimpleITK.GetArrayFromImage(picture), CUT), ending
+        spacing, origin = np.array(picture.GetSpacing()), np.array(picture.GetOrigin())
+        assert np.allclose(np.abs(origin) / spacing, [3, 1, 2]) and np.allclose(spacing / spacing[2], [0.1, 0.1125, 1])
+
+
+def test_cutouts_have_their_voxels_in_tiff_npy_and_mrc(folder: Path) -> None:
+    assert np.array_equal(tifffile.imread(folder / f"{NAME}.tif"), CUT)
+    assert np.array_equal(np.load(folder / f"{NAME}.npy", mmap_mode="r"), CUT)
+    with mrcfile.open(folder / f"{NAME}.mrc") as mrc:
+        assert np.array_equal(mrc.data, CUT)
+    many = rendered(level("tczyx", ARRAY.shape), "t0-2_c1-_z4-6.tif", ARRAY)
+    assert np.array_equal(tifffile.imread(io.BytesIO(many)), ARRAY[0:2, 1:, 4:6].swapaxes(1, 2))  # TZCYX
+
+
+@given(st.data())
+def test_what_is_written_into_a_cutout_is_in_the_level_and_nothing_else_changes(data: st.DataObject) -> None:
+    image, source = level("tczyx", ARRAY.shape), Volume(ARRAY.copy())
+    ending = data.draw(st.sampled_from([".tif", ".nii", ".nrrd", ".npy", ".raw", ".mha", ".mrc"]))
+    opened = cutout.open_name(image, NAME + ending)
+    assert opened is not None and opened.layout is not None and opened.layout.writable
+    header = opened.layout.size - CUT.nbytes
+    a = data.draw(st.integers(0, CUT.nbytes - 1))
+    patch = data.draw(st.binary(min_size=1, max_size=CUT.nbytes - a))
+    opened.layout.write(source, header + a, patch)
+    voxels = bytearray(CUT.tobytes())
+    voxels[a : a + len(patch)] = patch
+    right = ARRAY.copy()
+    right[opened.box.slices()] = np.frombuffer(voxels, ARRAY.dtype).reshape(1, 1, *CUT.shape)
+    assert np.array_equal(source.array, right)
