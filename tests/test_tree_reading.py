@@ -22,7 +22,7 @@ from volfs.testing.volumes import KINDS
 from volfs.tree.attrs import FOREVER
 
 #: What the directory of a level has besides its slices and volume files.
-LEVEL = {"info.json", "chunks", "cutout"}
+LEVEL = {"info.json", "chunks", "cutout", "oblique"}
 
 
 def without_volumes(names: Iterable[str]) -> set[str]:
@@ -145,10 +145,10 @@ def test_any_kind_of_volume_has_slices_under_directories_of_its_other_axes(tmp_p
             path, at = "vol/versions/v1/s0", volume
             names = list(made.axes)
             while names[0] not in "zyx":
-                entries = [name for name, attr in (await client.ls(path)).items() if attr.is_dir and name != "cutout"]
+                entries = [name for name, attr in (await client.ls(path)).items() if attr.is_dir and name not in LEVEL]
                 assert len(entries) == at.shape[0]
                 path, at, names = f"{path}/{sorted(entries)[-1]}", at[-1], names[1:]
-            planes = {name for name, attr in (await client.ls(path)).items() if attr.is_dir} - {"cutout", "formats"}
+            planes = {name for name, attr in (await client.ls(path)).items() if attr.is_dir} - LEVEL - {"formats"}
             assert planes == ({"xy", "xz", "yz"} if "z" in names else {"xy"})
             data = await client.read(f"{path}/xy/z00000.npy")
             assert (np.load(io.BytesIO(data)) == (at[0] if "z" in names else at)).all()

@@ -257,3 +257,22 @@ def test_versions_and_coarser_levels_are_not_written(shown: Mounted) -> None:
     for path in (level(shown, "u8") / "volume.npy", shown.branch("u8") / "s1" / "volume.npy"):
         with pytest.raises(OSError):
             path.open("r+b")
+
+
+def test_slices_with_square_pixels_and_planes_at_an_angle(shown: Mounted) -> None:
+    volume, folder = shown.volumes["u16"], level(shown, "u16")
+    rows = round(volume.shape[0] * 40 / 4)
+    with Image.open(folder / "xz" / "y00010.iso.png") as picture:
+        square = np.asarray(picture)
+    assert square.shape == (rows, volume.shape[2])
+    np.testing.assert_array_equal(square[0], volume[0, 10])
+    np.testing.assert_array_equal(np.load(folder / "xz" / "y00010.iso.npy"), square)
+    np.testing.assert_array_equal(tifffile.imread(folder / "xz" / "y00010.iso.tif"), square)
+    assert not (folder / "xy" / "z99999.iso.png").exists()
+    # Along the axes, at the size of a voxel, a plane of oblique/ is a slice.
+    name = "x0_y45_z0__x40_y45_z0__x0_y45_z320__p4.npy"
+    plane = np.load(folder / "oblique" / name)
+    np.testing.assert_array_equal(plane[::10], volume[:, 10, :11])
+    assert [path.name for path in (folder / "oblique").iterdir()] == ["README.txt"]
+    labels = np.load(level(shown, "u64") / "xz" / "y00010.iso.npy")
+    assert set(np.unique(labels)) <= set(np.unique(shown.volumes["u64"]))

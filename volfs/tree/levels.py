@@ -18,7 +18,7 @@ from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.edits import EditablePlaneDir
 from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
-from volfs.tree.named import CUTOUT, CutoutDir
+from volfs.tree.named import CUTOUT, OBLIQUE, CutoutDir, ObliqueDir
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
 from volfs.tree.places import LevelRef
 from volfs.tree.planes import MAX_SLICES, PlaneDir
@@ -37,7 +37,7 @@ class LevelContents:
 
     slots: ClassVar[dict[str, int]] = {"info.json": 11, "chunks": 12, **VOLUME_SLOTS}
     #: Directories of files that are made by naming them, and where they stand in a listing.
-    made: ClassVar[dict[str, int]] = {CUTOUT: _STEP_COOKIE - 2}
+    made: ClassVar[dict[str, int]] = {CUTOUT: _STEP_COOKIE - 2, OBLIQUE: _STEP_COOKIE - 1}
 
     def __init__(self, owner: Dir, ref: LevelRef, others: tuple[int, ...] = ()) -> None:
         self._owner = owner
@@ -56,7 +56,7 @@ class LevelContents:
         if not self._others:
             found |= {name: FIRST_COOKIE + self.slots[name] for name in ("info.json", "chunks")}
             if geometry is not None:
-                found |= self.made
+                found |= {name: at for name, at in self.made.items() if name == CUTOUT or geometry.z is not None}
         return dict(sorted(found.items(), key=itemgetter(1)))
 
     def find(self, name: str) -> Node | None:
@@ -76,7 +76,8 @@ class LevelContents:
             return None
         path = f"{owner.path}/{name}"
         if name in self.made and name in self._fixed(geometry):
-            return CutoutDir(shared, shared.inodes.directory(path), owner, path, ref)
+            named = CutoutDir if name == CUTOUT else ObliqueDir
+            return named(shared, shared.inodes.directory(path), owner, path, ref)
         at = len(self._others)
         if at < len(geometry.others):
             index = geometry.others[at].parse(name)

@@ -1,4 +1,4 @@
-"""``cutout/``: files that are made by naming them.
+"""``cutout/`` and ``oblique/``: files that are made by naming them.
 
 Decided here: that such files are not listed (there are more of them than atoms), that a README says what they are
 called, and their inodes: those of a name that was asked for once are allocated, and lead back to it for ever. What a
@@ -18,12 +18,12 @@ from volfs.tree.generated import Document, Generated
 from volfs.tree.laidout import LaidOut, LaidOutFile
 from volfs.tree.node import FIRST_COOKIE, Dir, Node, attr_of
 from volfs.tree.places import LevelRef
-from volfs.tree.previews import preview
+from volfs.tree.previews import preview, resampled_file
 from volfs.tree.shared import Shared
-from volfs.views import cutout
+from volfs.views import cutout, oblique
 from volfs.views.volumes.spec import LevelMeta
 
-CUTOUT = "cutout"
+CUTOUT, OBLIQUE = "cutout", "oblique"
 _README = "README.txt"
 
 
@@ -72,18 +72,19 @@ class NamedDir(Dir):
     def attr(self) -> Attr:
         return self.directory_attr(self.ref.level().array.mtime_ns, self.absence)
 
-
-class CutoutDir(NamedDir):
-    """``s0/cutout/``: boxes of the level."""
-
-    def _meta(self) -> LevelMeta:
+    def meta(self) -> LevelMeta:
+        """What is known of the level. Raises NotFound."""
         meta = self.ref.places.meta(self.ref.image, self.ref.name)
         if meta is None:
             raise NotFound(f"{self.ref.name} has no planes")
         return meta
 
+
+class CutoutDir(NamedDir):
+    """``s0/cutout/``: boxes of the level."""
+
     def made(self, name: str) -> Node | None:
-        meta = self._meta()
+        meta = self.meta()
         cut = cutout.open_name(meta, name)
         if cut is None:
             return None
@@ -99,4 +100,17 @@ class CutoutDir(NamedDir):
         return LaidOutFile(self.shared, ino, self, self.ref.places, make)
 
     def readme(self) -> str:
-        return cutout.readme(self._meta())
+        return cutout.readme(self.meta())
+
+
+class ObliqueDir(NamedDir):
+    """``s0/oblique/``: planes at any angle."""
+
+    def made(self, name: str) -> Node | None:
+        found = oblique.open_name(self.meta(), name)
+        if found is None:
+            return None
+        return resampled_file(self.shared, self.shared.inodes.name(self.ino, name), self, self.ref, found)
+
+    def readme(self) -> str:
+        return oblique.readme(self.meta())

@@ -19,10 +19,10 @@ from volfs.tree.attrs import FOREVER, GENERATION, SOON, Attr
 from volfs.tree.generated import Generated
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import FIRST_COOKIE, Dir, Node
-from volfs.tree.previews import preview
+from volfs.tree.previews import preview, resampled_file
 from volfs.tree.reading import LayoutHandle
 from volfs.tree.shared import Shared
-from volfs.views import jpeg, slices
+from volfs.views import isotropic, jpeg, slices
 from volfs.views.layout import Layout
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import THROUGH, SliceGeometry
@@ -32,12 +32,21 @@ if TYPE_CHECKING:
     from volfs.tree.places import LevelRef
 
 #: The ordinals of one slice: one for each ending, with room for more. Kept once released: they are part of inodes.
-_ENDINGS = {".png": 0, ".tif": 1, ".npy": 2, ".jpg": 3}
+_ENDINGS = {
+    ".png": 0,
+    ".tif": 1,
+    ".npy": 2,
+    ".jpg": 3,
+    ".iso.png": 4,
+    ".iso.tif": 5,
+    ".iso.npy": 6,
+    ".iso.jpg": 7,
+}
 _STRIDE = 8
 MAX_SLICES = ((1 << 27) - 1) // _STRIDE
 
 #: What a name looks like that means a slice, in the directory of any plane.
-_SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:png|tif|tiff|npy|jpg)")
+_SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:iso\.)?(?:png|tif|tiff|npy|jpg)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,8 @@ class PlaneDir(Dir):
         return None if ending is None or index >= self.facts.count else self._slice(index, ending)
 
     def _slice(self, index: int, ending: str) -> Node | None:
+        if ending in _ENDINGS and ending.startswith(isotropic.MARK):
+            return self._square(index, ending)
         if ending not in _ENDINGS or self.size(ending) is None:
             return None
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
@@ -135,6 +146,15 @@ class PlaneDir(Dir):
             document = preview(self.ref, self.spec(index), self.others, self.facts.time(index))
             return Generated(self.shared, ino, self, document)
         return self.slice_node(ino, index, ending)
+
+    def _square(self, index: int, ending: str) -> Node | None:
+        """The slice with square pixels, if its own are not."""
+        facts = self.facts
+        made = isotropic.open_ending(
+            facts.geometry, self.plane, index, self.others, ending, is_label=facts.level.is_label
+        )
+        ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
+        return None if made is None else resampled_file(self.shared, ino, self, self.ref, made)
 
     def slice_node(self, ino: int, index: int, ending: str) -> Node:
         return SliceFile(self.shared, ino, self, index, ending)

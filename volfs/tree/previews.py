@@ -1,4 +1,4 @@
-"""Previews of planes: ``.jpg`` beside slices and cutouts, rendered whole.
+"""Pictures that are made of voxels and cannot be written: previews (``.jpg``), resampled planes.
 
 Decided here: which window a preview has, the same for every plane and level of a channel, and for ever in a version.
 What a preview looks like is decided in :mod:`volfs.views.jpeg`.
@@ -6,17 +6,31 @@ What a preview looks like is decided in :mod:`volfs.views.jpeg`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from volfs.errors import NotFound
 from volfs.model.box import Box
-from volfs.tree.generated import Document
+from volfs.tree.generated import Document, Generated
+from volfs.tree.laidout import LaidOut, LaidOutFile
+from volfs.tree.node import Dir, Node
 from volfs.tree.places import LevelRef
+from volfs.tree.shared import Shared
 from volfs.views import jpeg
 from volfs.views.colour import Window
+from volfs.views.layout import VoxelSource
 from volfs.views.plane import PlaneSpec
+from volfs.views.resample import Resampled
 
 
-def preview(ref: LevelRef, plane: PlaneSpec, others: tuple[int, ...], mtime: int) -> Document:
-    """The preview of a plane of a level. ``others`` are its indices along the axes besides the planes'."""
+def preview(
+    ref: LevelRef,
+    plane: PlaneSpec,
+    others: tuple[int, ...],
+    mtime: int,
+    wrap: Callable[[VoxelSource], VoxelSource] | None = None,
+) -> Document:
+    """The preview of a plane of a level, or of what ``wrap`` makes of the level. ``others`` are its indices along the
+    axes besides the planes'."""
     level, geometry = ref.geometry()
     assert geometry is not None
     places = ref.places
@@ -25,11 +39,25 @@ def preview(ref: LevelRef, plane: PlaneSpec, others: tuple[int, ...], mtime: int
 
     def render() -> bytes:
         window = (0.0, 1.0) if is_label else window_of(ref, jpeg.channel(geometry, others))
-        return jpeg.render(level, plane, window, is_label=is_label)
+        source = level if wrap is None else wrap(level)
+        return jpeg.render(source, plane, window, is_label=is_label)
 
     if not is_label:  # the window is part of the picture
         mtime = max(mtime, _window_time(ref))
     return Document(render, mtime, places.snapshot.generation, lasting=places.lasting, pause=1.0, heavy=True)
+
+
+def resampled_file(shared: Shared, ino: int, up: Dir, ref: LevelRef, made: Resampled) -> Node:
+    """The file of a picture that is computed between voxels."""
+    level, box, layout = ref.level(), made.box, made.layout
+    if layout is None:
+        return Generated(shared, ino, up, preview(ref, made.plane, made.others, level.newest(box), made.wrap))
+
+    def make() -> LaidOut:
+        # Where its pixels lie follows from the name and the level's metadata, whose identity is the level's.
+        return LaidOut(layout, made.wrap(level), level.newest(box), lambda: (level.stamp(box), id(level)))
+
+    return LaidOutFile(shared, ino, up, ref.places, make)
 
 
 def window_of(ref: LevelRef, channel: int) -> Window:
