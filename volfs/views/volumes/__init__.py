@@ -11,7 +11,7 @@ from itertools import chain
 
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes import metaimage, mrc, nifti, npy, nrrd, raw, tiff
+from volfs.views.volumes import hdf5, metaimage, mrc, nifti, npy, nrrd, raw, tiff
 
 #: By ending. Of two that fit a name, the longer one counts.
 FORMATS: Mapping[str, VolumeFormat] = {
@@ -24,6 +24,7 @@ FORMATS: Mapping[str, VolumeFormat] = {
         mrc.FORMATS,
         raw.FORMATS,
         metaimage.FORMATS,
+        hdf5.FORMATS,
     )
 }
 
