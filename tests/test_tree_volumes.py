@@ -1,0 +1,223 @@
+"""Volume files, cutouts and directory formats in the tree: inodes, times, caching, and writing in place. No mount."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import volfs
+from tests.tree_kit import CELLS, CHUNKS, Client, add, make_store, run, serving
+from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
+from volfs.testing.volumes import image
+from volfs.volume.level import Level
+
+V1, MAIN = "cells/versions/v1/s0", "cells/branches/main/s0"
+HEADER = 128
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+async def whole(client: Client, path: str = f"{MAIN}/volume.npy") -> np.ndarray:
+    found: np.ndarray = np.load(io.BytesIO(await client.read(path)))
+    return found
+
+
+def test_every_inode_leads_back_to_its_file_after_a_remount(store: Path) -> None:
+    paths = [
+        *(
+            f"{top}/volume.{ending}"
+            for top in (V1, MAIN)
+            for ending in ("tif", "nii", "npy", "raw", "raw.json", "nhdr")
+        ),
+        *(f"{top}/cutout/{name}" for top in (V1, MAIN) for name in ("README.txt", "z1-5.npy", "y3.png", "z2.jpg")),
+        f"{V1}/oblique/x0_y0_z0__x40_y0_z0__x0_y40_z0__p4.npy",
+        "cells/versions/v1/formats/cells.ome.zarr",
+        "cells/versions/v2/labels/nuclei/formats",
+    ]
+    first: dict[str, int] = {}
+
+    async def note() -> None:
+        async with serving(store) as client:
+            for path in paths:
+                first[path] = await client.ino(path)
+            assert len(set(first.values())) == len(paths)
+
+    async def again() -> None:
+        async with serving(store) as client:
+            for path, ino in first.items():
+                attr = await client.tree.lookup(ino, b".")
+                assert attr == await client.stat(path), path
+                if attr.is_file:
+                    opened = await client.tree.open(ino, os.O_RDONLY)
+                    assert len(await client.read_fh(opened.fh, attr.size)) == attr.size
+                    await client.close(opened.fh)
+
+    run(note)
+    run(again)
+
+
+def test_a_volume_is_as_old_as_its_newest_change(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            before = (await client.stat(f"{V1}/volume.npy")).mtime
+            assert (await client.stat("cells/versions/v2/s0/volume.npy")).mtime == before
+            assert (await client.stat(f"{MAIN}/volume.npy")).mtime == before
+            await client.write(f"{MAIN}/xy/z00003.npy", npy(np.zeros(CELLS.shape[1:], "u1")))
+            after = (await client.stat(f"{MAIN}/volume.npy")).mtime
+            assert after > before
+            assert (await client.stat(f"{MAIN}/cutout/z17-19.npy")).mtime == before
+            assert (await client.stat(f"{MAIN}/cutout/z3-5.npy")).mtime == after
+
+    run(work)
+
+
+def npy(voxels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, voxels)
+    return out.getvalue()
+
+
+def test_pages_are_kept_only_while_nothing_changed(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            for path in (f"{MAIN}/volume.nii", f"{MAIN}/cutout/z2-5.npy"):
+                ino = await client.ino(path)
+                await client.close((await client.tree.open(ino, os.O_RDONLY)).fh)
+                opened = await client.tree.open(ino, os.O_RDONLY)
+                assert opened.keep_cache
+                await client.write(f"{MAIN}/xy/z00003.npy", npy(image(CELLS.shape[1:], "uint8", len(path))))
+                assert ino in client.kernel.awaited, "an open file was not told of"
+                await client.close(opened.fh)
+                opened = await client.tree.open(ino, os.O_RDONLY)
+                assert not opened.keep_cache
+                await client.close(opened.fh)
+
+    run(work)
+
+
+def test_what_is_written_in_place_is_seen_by_everybody_at_once(store: Path) -> None:
+    new = image(CELLS.shape, "uint8", 9)
+
+    async def work() -> None:
+        async with serving(store) as client:
+            path = f"{MAIN}/volume.npy"
+            fh = await client.open(path, os.O_RDWR)
+            raw = new.tobytes()
+            for offset in range(0, len(raw), 5000):
+                await client.call("write", fh, HEADER + offset, raw[offset : offset + 5000])
+            # Not closed yet, not flushed.
+            np.testing.assert_array_equal(await whole(client, f"{MAIN}/xy/z00007.npy"), new[7])
+            np.testing.assert_array_equal(await whole(client), new)
+            assert await client.read_fh(fh, (await client.stat(path)).size) == await client.read(path)
+            await client.call("write", fh, HEADER, b"\x07")
+            await client.order("cells/branches/main/.volfs/commit", "written in place")
+            await client.close(fh)
+            expected = new.copy()
+            expected[0, 0, 0] = 7
+            np.testing.assert_array_equal(await whole(client, "cells/versions/v3/s0/volume.npy"), expected)
+
+    run(work)
+
+
+def test_headers_sizes_and_ends_are_what_they_are(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            path = f"{MAIN}/volume.npy"
+            size = (await client.stat(path)).size
+            fh = await client.open(path, os.O_RDWR)
+            with pytest.raises(BadInput, match="header"):
+                await client.call("write", fh, 10, b"nonsense")
+            with pytest.raises(BadInput, match="grow"):
+                await client.call("write", fh, size - 1, b"ab")
+            await client.call("write", fh, 0, (await client.read(path))[:200])
+            await client.close(fh)
+            with pytest.raises(BadInput, match="size"):
+                await client.setattr(path, size=size - 1)
+            for harmless in (0, size):
+                assert (await client.setattr(path, size=harmless)).size == size
+            np.testing.assert_array_equal(await whole(client), CELLS)
+
+    run(work)
+
+
+def test_who_may_not_write_is_told_why(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            refused: list[tuple[str, type[VolfsError]]] = [
+                (f"{V1}/volume.npy", ReadOnly),
+                (f"{V1}/cutout/z1-3.npy", ReadOnly),
+                ("cells/branches/main/s1/volume.npy", NotAllowed),
+                (f"{MAIN}/cutout/README.txt", NotAllowed),
+                (f"{MAIN}/oblique/x0_y0_z0__x40_y0_z0__x0_y40_z0__p4.npy", NotAllowed),
+            ]
+            for path, kind in refused:
+                with pytest.raises(kind):
+                    await client.open(path, os.O_WRONLY)
+            for path in (f"{MAIN}/cutout/new.npy", f"{MAIN}/volume.doc"):
+                with pytest.raises(VolfsError):
+                    await client.write(path, b"x")
+
+    run(work)
+
+
+def test_what_fails_to_become_voxels_is_told_to_its_writer(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async def work() -> None:
+        async with serving(store) as client:
+            fh = await client.open(f"{MAIN}/volume.npy", os.O_RDWR)
+            await client.call("write", fh, HEADER, b"\x01\x02")
+            monkeypatch.setattr(Level, "write", full)
+            await client.stat(f"{MAIN}/xy/z00000.npy")  # has it become voxels, and is not to blame
+            with pytest.raises(OSError, match="no space"):
+                await client.call("flush", fh)
+            monkeypatch.undo()
+            await client.close(fh)
+            np.testing.assert_array_equal(await whole(client), CELLS)
+
+    run(work)
+
+
+def test_names_that_mean_nothing_are_absent(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            for name in ("z1-999.npy", "z5-2.npy", "q.npy", "z1.npy.gz", "..", "z1"):
+                assert not await client.exists(f"{V1}/cutout/{name}") or name == ".."
+            assert not await client.exists(f"{V1}/oblique/x0.png")
+            assert not await client.exists(f"{V1}/volume.imagej.tif")
+            with pytest.raises(NotFound):
+                await client.stat(f"{V1}/t0000/volume.npy")
+
+    run(work)
+
+
+def test_other_axes_have_volumes_of_their_own(tmp_path: Path) -> None:
+    movie = image((3, 2, 5, 30, 41), "uint16")
+    with volfs.init_store(tmp_path / "store") as store:
+        add(store, "movie", "", movie, "tczyx", chunks=(1, 1, *CHUNKS), levels=1)
+
+    async def work() -> None:
+        async with serving(tmp_path / "store") as client:
+            top = "movie/versions/v1/s0"
+            np.testing.assert_array_equal(await whole(client, f"{top}/volume.npy"), movie)
+            np.testing.assert_array_equal(await whole(client, f"{top}/t0002/volume.npy"), movie[2])
+            np.testing.assert_array_equal(await whole(client, f"{top}/t0002/c01/volume.npy"), movie[2, 1])
+            np.testing.assert_array_equal(await whole(client, f"{top}/cutout/t1_c0-1_z2-4.npy"), movie[1, 0:1, 2:4])
+            assert "volume.mrc" in await client.ls(f"{top}/t0002/c01")
+            times = {name: attr.mtime for name, attr in (await client.ls("movie/branches/main/s0")).items()}
+            await client.write("movie/branches/main/s0/t0001/c00/xy/z00002.npy", npy(movie[0, 0, 0]))
+            changed = {name: attr.mtime for name, attr in (await client.ls("movie/branches/main/s0")).items()}
+            assert changed["volume.npy"] > times["volume.npy"]
+            same = (await client.stat("movie/branches/main/s0/t0002/volume.npy")).mtime
+            assert same == times["volume.npy"]
+
+    run(work)
