@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves (see .ci/setup).
 PY := .venv/bin/python
 
-.PHONY: help setup demo undemo test lint types suite soak bench clean
+.PHONY: help setup demo undemo judges test lint types suite soak bench clean
 
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -16,7 +16,10 @@ undemo:  ## unmount and delete ./demo
 	@if mountpoint -q demo/mnt; then .venv/bin/volfs umount demo/mnt; fi
 	@rm -rf demo
 
-test: setup lint types suite  ## everything CI checks
+judges:  # programs other than Python's that judge files in the suite
+	@sh .ci/setup tests
+
+test: judges lint types suite  ## everything CI checks
 
 lint:  ## ruff, format and rules
 	@$(PY) -m ruff format --check .
@@ -28,7 +31,7 @@ types:  ## mypy, strict
 suite:  ## the test suite
 	@$(PY) -m pytest -q -n 2 --dist loadfile
 
-soak: setup  ## the same properties, far longer: hours, not minutes
+soak: judges  ## the same properties, far longer: hours, not minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
 
 bench: setup  ## measure against TensorStore, and the index at scale; prints ratios

@@ -10,6 +10,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,7 +112,6 @@ def test_libtiff_sees_every_page(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_libvips_sees_every_page_and_the_metadata(tmp_path: Path, dtype: str) -> None:
-    pyvips = pytest.importorskip("pyvips", exc_type=ImportError)
     array = voxels((7, 13, 5), dtype)
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, dtype), array)
     picture = pyvips.Image.new_from_file(str(path), n=-1)
