@@ -7,6 +7,7 @@ never change.
 from __future__ import annotations
 
 from volfs.views.folder import Fixed, ImageView, NodeView
+from volfs.views.folders import bdv, n5, precomputed
 
 
 def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
@@ -16,4 +17,8 @@ def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
 
 def image_formats(image: ImageView, name: str) -> list[Fixed]:
     """Those that show one image."""
-    return []
+    return [
+        Fixed(f"{name}.n5", lambda: n5.folder(image)),
+        Fixed(f"{name}.xml", lambda: bdv.document(image, f"{name}.n5"), 1),
+        Fixed(f"{name}.precomputed", lambda: precomputed.folder(image)),
+    ]
