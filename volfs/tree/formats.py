@@ -187,7 +187,7 @@ class ViewDir(Dir):
 
     def _listed(self, name: str) -> Attr | None:
         node = self.find(name)
-        if isinstance(node, LaidOutFile):
+        if node is not None and node.cold:
             node.load()
         return attr_of(node)
 
@@ -195,9 +195,7 @@ class ViewDir(Dir):
 
     def attr(self) -> Attr:
         head = self.places.snapshot.head
-        mtime = (self._made[1].mtime if self._made and self._made[1] else 0) or (
-            head.time_ns if head is not None else self.shared.started_ns
-        )
+        mtime = self.folder.mtime or (head.time_ns if head is not None else self.shared.started_ns)
         return self.directory_attr(mtime, FOREVER if self.places.lasting else SOON)
 
 
