@@ -9,6 +9,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import ome_types
 import pytest
 import pyvips
 import tifffile
@@ -21,10 +22,9 @@ from volfs.errors import BadInput
 from volfs.model.box import Box
 from volfs.views import volumes
 from volfs.views.layout import Layout, Records
-from volfs.views.volume import VolumeSpec
+from volfs.views.volume import ShownAxis, VolumeSpec
 from volfs.views.volumes.spec import whole
 
-GIB = 1 << 30
 LIMIT = (1 << 32) - 1
 
 
@@ -170,6 +170,23 @@ def test_physical_sizes_times_and_channels_are_told(tmp_path: Path) -> None:
         assert page.tags["ImageDescription"].value.isascii()
 
 
+@pytest.mark.parametrize("names", ["yx", "zyx", "tczyx", "zyxs", "tczyxs"])
+@pytest.mark.parametrize("units", [True, False])
+def test_the_xml_is_valid_by_omes_schema(tmp_path: Path, names: str, units: bool) -> None:
+    sizes = {"t": 2, "c": 3, "z": 4, "y": 5, "x": 6, "s": 3}
+    array = voxels(tuple(sizes[name] for name in names), "uint8")
+    plain = spec_of(names, array.shape, "uint8", units=units, title="<Zoë's & cells>")
+    named = VolumeSpec(
+        plain.box, plain.dtype, plain.axes, plain.has_samples, title=plain.title, channels=("a", '"b"', "µ<c>")
+    )
+    with tifffile.TiffFile(shown(tmp_path, ".tif", named, array)) as file:
+        assert file.ome_metadata is not None
+        ome_types.validate_xml(file.ome_metadata)
+        told, pages = ome_types.from_xml(file.ome_metadata).images[0], len(file.pages)
+    assert told.name == "<Zoë's & cells>" and told.pixels.tiff_data_blocks[0].plane_count == pages
+    assert [channel.name for channel in told.pixels.channels] == (["a", '"b"', "µ<c>"] if "c" in names else [None])
+
+
 def test_without_imagejs_description_pixels_are_told_per_centimetre(tmp_path: Path) -> None:
     array = voxels((3, 5, 7), "float64")
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, "float64"), array)
@@ -178,6 +195,37 @@ def test_without_imagejs_description_pixels_are_told_per_centimetre(tmp_path: Pa
         for page in file.pages:
             assert 1 / page.get_resolution("micrometer")[0] == pytest.approx(0.004, rel=1e-9)
             assert 1 / page.get_resolution("micrometer")[1] == pytest.approx(0.0045, rel=1e-9)
+
+
+def test_what_omes_types_do_not_cover_has_its_spacing_too(tmp_path: Path) -> None:
+    array = voxels((3, 5, 7), "uint64")
+    path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, "uint64"), array)
+    with tifffile.TiffFile(path) as file:
+        assert file.shaped_metadata == ({"shape": [3, 5, 7], "axes": "ZYX", "spacing": 0.04, "unit": "um"},)
+        assert 1 / file.pages.first.get_resolution("micrometer")[0] == pytest.approx(0.004, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-30, 1e-5, 1e30, 1e308])
+def test_voxel_sizes_that_the_tags_cannot_say_are_in_the_xml_only(tmp_path: Path, scale: float) -> None:
+    array = voxels((3, 5, 7), "uint8")
+    axes = tuple(
+        ShownAxis(i, name, "space", n, scale, -1.0, "micrometer")
+        for i, (name, n) in enumerate(zip("zyx", array.shape, strict=True))
+    )
+    path = shown(tmp_path, ".tif", VolumeSpec(Box.whole(array.shape), array.dtype, axes), array)
+    assert ome(path)["Pixels"]["PhysicalSizeX"] == scale
+    with tifffile.TiffFile(path) as file:
+        assert file.imagej_metadata is not None
+        told = "unit" in file.imagej_metadata
+        assert told == (scale == 1e-5) and (told or file.pages.first.resolution == (1, 1))
+
+
+def test_many_channels_are_not_named(tmp_path: Path) -> None:
+    array = voxels((1500, 2, 3), "uint8")
+    path = shown(tmp_path, ".tif", spec_of("cyx", array.shape, "uint8"), array)
+    assert "Channel" not in ome(path)["Pixels"]
+    np.testing.assert_array_equal(tifffile.imread(path), array)
+    assert not endings(spec_of("zyx", (1 << 21, 1 << 21, 1 << 21)))
 
 
 def test_unknown_units_are_ratios(tmp_path: Path) -> None:
@@ -198,7 +246,7 @@ def test_unknown_units_are_ratios(tmp_path: Path) -> None:
 def test_units_have_omes_symbols(tmp_path: Path, unit: str, symbol: str | None) -> None:
     array = voxels((3, 5, 7), "uint8")
     spec = spec_of("zyx", array.shape, "uint8")
-    axes = tuple(type(axis)(axis.axis, axis.name, axis.kind, axis.size, 2.5, 0.0, unit) for axis in spec.axes)
+    axes = tuple(ShownAxis(axis.axis, axis.name, axis.kind, axis.size, 2.5, 0.0, unit) for axis in spec.axes)
     path = shown(tmp_path, ".tif", VolumeSpec(spec.box, spec.dtype, axes), array)
     assert ome(path)["Pixels"]["PhysicalSizeXUnit"] == (symbol or "reference frame")
 

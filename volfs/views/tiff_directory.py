@@ -7,6 +7,7 @@ after them, all before the pixels, little-endian. What the pages show is decided
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Resolution:
     @classmethod
     def of(cls, down: float, across: float, unit: int) -> Resolution | None:
         """From pixels per unit. None if a rational of two 32-bit numbers cannot say it."""
+        if not all(0 < value < math.inf for value in (down, across)):
+            return None
         made = cls(_rational(across), _rational(down), unit)
         fits = all(1 <= n <= CLASSIC_LIMIT for n in (*made.across, *made.down))
         return made if fits else None

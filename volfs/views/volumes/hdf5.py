@@ -52,7 +52,7 @@ class _Facts:
     def of(cls, spec: VolumeSpec) -> _Facts:
         axes = tuple(_axis(spec, number) for number in range(len(spec.axes)))
         sizes = [axis.scale_in(_MICRON) for axis in spec.space]
-        known = [_tidy(size) for size in sizes if size is not None]
+        known = [_tidy(size) for size in sizes if size is not None and 0 < size < math.inf]
         dtype = spec.dtype.newbyteorder("<").str
         return cls(spec.shape, dtype, axes, tuple(known) if known and len(known) == len(sizes) else None)
 

@@ -19,6 +19,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from volfs.views.volume import SECONDS, ShownAxis, VolumeFormat, VolumeSpec
 
 _CENTIMETRE, _MICRON = 1e-2, 1e-6
 _MOST_SAMPLES = 1000
+_MOST_BYTES = 1 << 62
 _JAVA_INT = (1 << 31) - 1
 
 _EXACT = ".15g"  # what a double has for certain, after a change of unit
@@ -109,7 +111,8 @@ class _Stack:
         if the tags cannot say it."""
         metres = _MICRON if imagej else _CENTIMETRE
         down, across = ((axis.scale_in(metres) if self.is_metric else axis.scale) for axis in self.spec.space[-2:])
-        assert down is not None and across is not None
+        if not down or not across:  # less than the smallest number there is
+            return None
         return Resolution.of(1 / down, 1 / across, 3 if self.is_metric and not imagej else 1)
 
     def picture(self, *, imagej: bool) -> Picture:
@@ -125,7 +128,10 @@ class _Stack:
         letters = {id(self.time): "T", id(self.z): "Z", id(self.channel): "C"}
         axes = [letters.get(id(axis), "") for axis in self.order]
         flat = "YXS" if self.spec.has_samples else "YX"
-        return json.dumps({"shape": [axis.size for axis in self.order], "axes": "".join(axes) + flat}).encode()
+        told: dict[str, Any] = {"shape": [axis.size for axis in self.order], "axes": "".join(axes) + flat}
+        if self.z is not None and self.is_metric:
+            told |= {"spacing": float(f"{self.z.scale_in(_MICRON):{_EXACT}}"), "unit": "um"}
+        return json.dumps(told).encode()
 
     def imagej_description(self) -> bytes:
         lines = ["ImageJ=1.53t", f"images={self.pages}"]
@@ -149,7 +155,7 @@ class _Stack:
             spacing = self.z.scale_in(_MICRON) if self.is_metric else self.z.scale
             lines.append(f"spacing={spacing:{_EXACT}}")
         for axis, name in zip(reversed(self.spec.space), "xyz", strict=False):
-            if axis.origin:
+            if axis.origin and math.isfinite(axis.origin / axis.scale):
                 lines.append(f"{name}origin={-axis.origin / axis.scale:{_EXACT}}")
         return lines
 
@@ -159,7 +165,7 @@ def holds(spec: VolumeSpec) -> bool:
     stack = _Stack.of(spec)
     if stack is None or spec.box.empty or not 0 < spec.samples <= _MOST_SAMPLES:
         return False
-    wide = any(axis.size > CLASSIC_LIMIT for axis in spec.space[-2:])
+    wide = any(axis.size > CLASSIC_LIMIT for axis in spec.space[-2:]) or stack.voxels().size > _MOST_BYTES
     sizes = {"f": (2, 4, 8), "c": (8, 16)}.get(stack.dtype.kind, (1, 2, 4, 8))
     return not wide and stack.dtype.kind in SAMPLE_FORMATS and stack.dtype.itemsize in sizes
 
