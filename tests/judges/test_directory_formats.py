@@ -121,6 +121,18 @@ def test_n5_by_tensorstore_and_z5py(shown: Mounted, name: str) -> None:
             np.testing.assert_array_equal(file[f"setup0/timepoint0/{key}"][:], expected)
 
 
+def test_n5_with_the_stored_payloads_is_there_by_name(shown: Mounted) -> None:
+    path = named(shown, "u8", ".zstd.n5")
+    assert path.name not in [entry.name for entry in path.parent.iterdir()]
+    block = (path / "setup0/timepoint0/s0/0/0/0").read_bytes()
+    stored = (shown.version("u8") / "s0/chunks/c/0/0/0").read_bytes()
+    assert block[16:] == stored
+    place = path / "setup0/timepoint0/s0"
+    assert json.loads((place / "attributes.json").read_text())["compression"]["type"] == "zstd"
+    np.testing.assert_array_equal(read({"driver": "n5", "kvstore": local(place)}).transpose(), shown.volumes["u8"])
+    assert not named(shown, "u16", ".zstd.n5").exists()
+
+
 def test_a_movie_in_n5_has_setups_and_timepoints(shown: Mounted) -> None:
     volume, path = shown.volumes["movie"], named(shown, "movie", ".n5")
     for t in range(3):

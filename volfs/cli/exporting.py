@@ -47,9 +47,10 @@ def export(
 
     \b
     Files: tif nii nrrd npy mrc raw mha h5
-    Directories: zarr (OME-Zarr 0.5), zarr2 (0.4), sharded-zarr, n5, precomputed,
-    tiles, slices, files (the dataset's side files), and bdv: a directory with
-    an N5 and its BigDataViewer XML.
+    Directories: zarr (OME-Zarr 0.5), zarr2 (0.4), sharded-zarr, n5, n5-zstd
+    (one-byte voxels, as they are stored), precomputed, tiles, slices, files (the
+    dataset's side files), and bdv: a directory with an N5 and its BigDataViewer
+    XML.
 
     OUT appears when it is complete, or not at all.
     """

@@ -36,6 +36,7 @@ FOLDERS = {
     "zarr2": ".v2.zarr",
     "sharded-zarr": ".sharded.zarr",
     "n5": ".n5",
+    "n5-zstd": ".zstd.n5",
     "precomputed": ".precomputed",
     "tiles": ".tiles",
 }

@@ -164,7 +164,7 @@ class ViewDir(Dir):
         """Entries after a cookie, at least one if there are any: first fixed files, then the run, then fixed folders,
         whose positions depend on nothing but their names."""
         folder, run = self.folder, self.folder.run
-        fixed = sorted((_cookie(entry), name) for name, entry in folder.fixed.items())
+        fixed = sorted((_cookie(entry), name) for name, entry in folder.fixed.items() if entry.listed)
         yield from self._fixed(fixed, cookie, FIRST_COOKIE + _RUN)
         first, count = max(0, cookie - FIRST_COOKIE - _RUN + 1), 0
         while run is not None and first < run.count and not count:

@@ -136,11 +136,13 @@ class ViewFile:
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """An entry with a name of its own. ``ordinal`` (1 to 65535) is part of the inode of a file and must never change
-    for the same name in the same folder; 0 for a folder. ``make`` is called when the entry is looked at."""
+    for the same name in the same folder; 0 for a folder. ``make`` is called when the entry is looked at. One that is
+    not ``listed`` is there for those who know its name."""
 
     name: str
     make: Callable[[], Folder | ViewFile | None]
     ordinal: int = 0
+    listed: bool = True
 
 
 class Run(ABC):
