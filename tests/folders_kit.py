@@ -283,7 +283,7 @@ def entries(folder: Folder) -> dict[str, Folder | ViewFile]:
     ordinals = [entry.ordinal for entry in folder.fixed.values() if entry.ordinal]
     assert len(set(ordinals)) == len(ordinals)
     for name, entry in folder.fixed.items():
-        made = entry.make()
+        made = entry.make() if entry.listed else None
         if made is not None:
             assert isinstance(made, ViewFile) == bool(entry.ordinal)
             found[name] = made

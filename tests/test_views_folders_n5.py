@@ -507,3 +507,12 @@ def test_ten_terabytes_cost_nothing_until_they_are_read() -> None:
 def test_blocks_beyond_what_java_has_are_absent() -> None:
     array = HugeArray(array_meta((2048, 2048, 2048), "u1", (2048, 2048, 512)))
     assert n5.folder(view_of([LevelView("s0", array, (1, 1, 1), (0, 0, 0))], "zyx")) is None
+
+
+def test_zstd_has_an_xml_of_its_own(tmp_path: Path) -> None:
+    image = image_view(numbers((7, 13, 5), "u1"))
+    file = bdv.document(image, "cells.zstd.n5", zstd=True)
+    assert file is not None
+    (tmp_path / "cells.xml").write_bytes(content(file))
+    assert pybdv.metadata.get_data_path(str(tmp_path / "cells.xml")) == "cells.zstd.n5"
+    assert bdv.document(image_view(numbers((7, 13, 5), "u2")), "cells.zstd.n5", zstd=True) is None

@@ -252,3 +252,14 @@ def test_a_chunk_that_cannot_be_one_is_refused_and_changes_nothing(shown: Mounte
     path.write_bytes(before)
     np.testing.assert_array_equal(seen(shown, "u8"), shown.volumes["u8"])
     volfs(shown.store, "discard", "u8", "--yes", ok=False)
+
+
+def test_n5_with_zstd_is_there_by_name(shown: Mounted) -> None:
+    path = named(shown, "u8", ".zstd.n5")
+    assert path.is_dir() and path.name not in [found.name for found in path.parent.iterdir()]
+    for key, expected in (("s0", shown.volumes["u8"]), ("s1", coarse(shown, "u8"))):
+        found = read({"driver": "n5", "kvstore": local(path / "setup0/timepoint0" / key)})
+        np.testing.assert_array_equal(found.transpose(), expected)
+    assert json.loads((path / "setup0/timepoint0/s0/attributes.json").read_text())["compression"]["type"] == "zstd"
+    assert ElementTree.parse(named(shown, "u8", ".zstd.xml")).getroot().tag == "SpimData"
+    assert not named(shown, "u16", ".zstd.n5").exists()

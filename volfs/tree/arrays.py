@@ -185,6 +185,7 @@ def shown_image(places: Places, image: Image, name: str) -> ImageView | None:
     )
     node = places.snapshot.node(image.path)
     info = places.snapshot.stat(json_key(image.path))
+    times = [level.array.mtime_ns for level in image.levels]
     return ImageView(
         name,
         image.axes,
@@ -195,5 +196,5 @@ def shown_image(places: Places, image: Image, name: str) -> ImageView | None:
         geometry.sample,
         is_label=image.is_label,
         attributes=node.attributes if isinstance(node, GroupNode) else image.levels[0].array.meta.attributes,
-        mtime=info.mtime_ns if info is not None else image.levels[0].array.mtime_ns,
+        mtime=max(*times, info.mtime_ns if info is not None else 0),
     )

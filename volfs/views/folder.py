@@ -78,7 +78,8 @@ class LevelView:
 @dataclass(frozen=True, slots=True)
 class ImageView:
     """An image of a snapshot. ``z`` (None in 2-D), ``y``, ``x`` and ``sample`` (the axis of RGB(A) samples, None for
-    gray) are numbers of axes. ``attributes`` are those of its group; ``mtime`` is the time (ns) of its metadata."""
+    gray) are numbers of axes. ``attributes`` are those of its group; ``mtime`` is the time (ns) of its metadata
+    and that of its arrays."""
 
     name: str
     axes: tuple[Axis, ...]

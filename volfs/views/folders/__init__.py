@@ -6,7 +6,7 @@ never change.
 
 from __future__ import annotations
 
-from volfs.views.folder import Fixed, ImageView, NodeView, ViewFile
+from volfs.views.folder import Fixed, ImageView, NodeView
 from volfs.views.folders import bdv, n5, precomputed
 
 
@@ -17,14 +17,10 @@ def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
 
 def image_formats(image: ImageView, name: str) -> list[Fixed]:
     """Those that show one image. With zstandard blocks, which not every reader of N5 knows, by name only."""
-
-    def zstd_document() -> ViewFile | None:
-        return None if n5.folder(image, zstd=True) is None else bdv.document(image, f"{name}.zstd.n5")
-
     return [
         Fixed(f"{name}.n5", lambda: n5.folder(image)),
         Fixed(f"{name}.xml", lambda: bdv.document(image, f"{name}.n5"), 1),
         Fixed(f"{name}.zstd.n5", lambda: n5.folder(image, zstd=True), listed=False),
-        Fixed(f"{name}.zstd.xml", zstd_document, 2, listed=False),
+        Fixed(f"{name}.zstd.xml", lambda: bdv.document(image, f"{name}.zstd.n5", zstd=True), 2, listed=False),
         Fixed(f"{name}.precomputed", lambda: precomputed.folder(image)),
     ]

@@ -44,9 +44,9 @@ _RUN = 4096
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def document(image: ImageView, container: str) -> ViewFile | None:
-    """The XML of an image whose container lies beside it under a name; None where N5 has no such image."""
-    levels = n5.held_levels(image)
+def document(image: ImageView, container: str, *, zstd: bool = False) -> ViewFile | None:
+    """The XML of an image whose container lies beside it under a name; None where there is no such container."""
+    levels = n5.held_levels(image, zstd=zstd)
     if not levels or n5.timepoints(image) * math.prod(n5.setups(image)) > _MOST_VIEWS:
         return None
     array = levels[0].array

@@ -78,19 +78,19 @@ def unit_name(unit: str | None) -> str | None:
 def folder(image: ImageView, *, zstd: bool = False) -> Folder | None:
     """The container; None if N5 has no such voxels. With ``zstd``, zstandard blocks are passed through: None if there
     are none that can be."""
-    levels = held_levels(image)
-    if not levels or (zstd and all(_passed(level.array, image, zstd=True) != "zstd" for level in levels)):
-        return None
-    return _Container(image, levels, zstd).root()
+    levels = held_levels(image, zstd=zstd)
+    return _Container(image, levels, zstd).root() if levels else None
 
 
-def held_levels(image: ImageView) -> tuple[LevelView, ...]:
-    """The levels that are shown, s0 first; none if N5 cannot hold s0."""
+def held_levels(image: ImageView, *, zstd: bool = False) -> tuple[LevelView, ...]:
+    """The levels that are shown, s0 first; none if there is no container."""
     levels = shown_levels(image)
     if not levels or data_type(levels[0].array.dtype) is None:
         return ()
     fits = [math.prod(volume_of(image, level.array, {}).block_shape) <= _LARGEST_BLOCK for level in levels]
-    return tuple(level for level, holds in zip(levels, fits, strict=True) if holds) if fits[0] else ()
+    found = tuple(level for level, holds in zip(levels, fits, strict=True) if holds) if fits[0] else ()
+    helps = not zstd or any(_passed(level.array, image, zstd=True) == "zstd" for level in found)
+    return found if helps else ()
 
 
 def volume(image: ImageView, level: LevelView, setup: int, timepoint: int) -> Volume:
