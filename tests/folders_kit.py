@@ -256,6 +256,12 @@ class MemoryNode:
         return self.nodes.get(name)
 
 
+def hierarchy(image: ImageView, attributes: Mapping[str, Any] | None = None, **nodes: MemoryNode) -> MemoryNode:
+    """The group of an image: its levels, and what else stands beside them."""
+    levels = {level.name: MemoryNode(level.name, level.array) for level in image.levels}  # type: ignore[arg-type]
+    return MemoryNode("", None, attributes or image.attributes, levels | nodes)
+
+
 def content(file: ViewFile) -> bytes:
     """The bytes of a file."""
     source = file.source if file.source is not None else _Nothing()

@@ -6,6 +6,7 @@ something, take bytes back. A format module composes extents and has no read pat
 ``Literal``        bytes that are known
 ``Zeros``          padding
 ``Voxels``         a box of voxels in a stated axis order, byte order and dtype, whole bytes or one bit each
+``Padded``         a box of voxels at the origin of a larger chunk, the rest of which is fill value
 ``Payload``        a stored payload, passed through as it is
 ``Records``        many small records of one length, each made when it is read (page directories, offset tables)
 ``Chain``          extents one after the other
@@ -234,6 +235,86 @@ class Voxels(Extent):
             rows = np.frombuffer(data, np.uint8).reshape(*shape[:-1], self._atom_bytes)
             return np.unpackbits(rows, axis=-1, count=shape[-1]).astype(bool)
         return np.frombuffer(data, dtype=self.dtype).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Padded(Extent):
+    """A chunk of ``shape``, in the order of the file, with the voxels of ``inner`` at its origin and ``value`` beyond.
+
+    This is what a format has at the edge of a volume where its chunks are all of one size.
+    """
+
+    inner: Voxels
+    shape: Index
+    value: np.generic
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert not self.inner.packed
+        object.__setattr__(self, "size", math.prod(self.shape) * self.inner.dtype.itemsize)
+
+    @property
+    def writable(self) -> bool:
+        return True
+
+    def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
+        width = self.inner.dtype.itemsize
+        first, last = offset // width, -(-(offset + len(out)) // width)
+        for start, chunk, voxels in self._boxes(first, last, max(last - first, _SLACK // width)):
+            piece = np.full(chunk.shape, self.value, self.inner.dtype)
+            if not voxels.empty:
+                found = source.read(self._of_source(voxels)).transpose(self.inner.order)
+                np.copyto(piece[voxels.relative_to(chunk.start).slices()], found, casting="safe")
+            encoded, begin = piece.reshape(-1).view(np.uint8).data, start * width - offset
+            low, high = max(0, -begin), min(len(encoded), len(out) - begin)
+            out[begin + low : begin + high] = encoded[low:high]
+
+    def refuse(self, source: VoxelSource, offset: int, data: memoryview) -> None:
+        self.inner.refuse(source, offset, data)
+        now = np.frombuffer(self._completed(source, offset, data), self.inner.dtype)
+        first = offset // self.inner.dtype.itemsize
+        for start, chunk, voxels in self._boxes(first, first + len(now), 0):
+            new = now[start - first :][: chunk.size].reshape(chunk.shape)
+            beyond = np.ones(chunk.shape, bool)
+            beyond[voxels.relative_to(chunk.start).slices()] = False
+            if new[beyond].tobytes() != np.full(int(beyond.sum()), self.value, new.dtype).tobytes():
+                raise BadInput("what lies beyond the edge of the volume is fill value, and cannot be changed")
+
+    def store(self, source: VoxelSource, offset: int, data: memoryview) -> None:
+        now = np.frombuffer(self._completed(source, offset, data), self.inner.dtype)
+        first = offset // self.inner.dtype.itemsize
+        for start, chunk, voxels in self._boxes(first, first + len(now), 0):
+            if not voxels.empty:
+                new = now[start - first :][: chunk.size].reshape(chunk.shape)
+                inside = new[voxels.relative_to(chunk.start).slices()].astype(source.dtype, copy=False)
+                source.write(self._of_source(voxels), inside.transpose(np.argsort(self.inner.order)))
+
+    def _completed(self, source: VoxelSource, offset: int, data: memoryview) -> memoryview:
+        """``data`` with the rest of the voxels that it begins and ends in."""
+        width = self.inner.dtype.itemsize
+        end = offset + len(data)
+        first, last = offset // width, -(-end // width)
+        if not (offset % width or end % width):
+            return data
+        whole = memoryview(bytearray((last - first) * width))
+        for atom in {first, last - 1}:
+            self.fill(source, atom * width, whole[(atom - first) * width :][:width], {})
+        whole[offset - first * width : end - first * width] = data
+        return whole
+
+    def _boxes(self, first: int, last: int, slack: int) -> Iterator[tuple[int, Box, Box]]:
+        """Boxes of the chunk that cover a range, each with its first position and the part of it that has voxels."""
+        voxels = Box.whole(tuple(self.inner.box.shape[axis] for axis in self.inner.order))
+        for at, low, high in cover(self.shape, first, last, slack):
+            chunk = Box(low, high)
+            inside = chunk.intersect(voxels)
+            yield at, chunk, Box(low, low) if inside.empty else inside
+
+    def _of_source(self, voxels: Box) -> Box:
+        """A box in the order of the file, as one of the source."""
+        back = np.argsort(self.inner.order)
+        start, stop = (tuple(at[axis] for axis in back) for at in (voxels.start, voxels.stop))
+        return Box(start, stop).shift(self.inner.box.start)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
