@@ -6,6 +6,9 @@ have moved meanwhile (:mod:`volfs.versions.reading`: one look through a view is 
 
 The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
 or has a file there. The head version comes last.
+
+Layers are looked into from the lowest to the uppermost: while layers are being merged what is in one moves up to the
+one above it, so whoever goes the other way could miss it in both.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from operator import itemgetter
 from typing import Literal
 
 from volfs.errors import NotFound, WrongKind
-from volfs.versions.layers import BLOCKED, SPACES, Change, Layer
+from volfs.versions.layers import BLOCKED, SPACES, Blocked, Change, Layer
 from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
 
 _DIR_INFO = KeyInfo("dir", 0, 0)
@@ -65,8 +68,7 @@ class View:
         first: os.stat_result | None = None
         dirs: list[Layer] = []
         below: KeyInfo | None = None
-        for layer in self.layers:
-            found, ends = layer.look(key)
+        for layer, (found, ends) in zip(self.layers, self._looks(key), strict=True):
             if isinstance(found, os.stat_result):
                 if not stat.S_ISDIR(found.st_mode):
                     if dirs:
@@ -86,14 +88,17 @@ class View:
             return Entry("dir", None, None, _DIR_INFO) if key in SPACES or not key else None
         return Entry("dir", dirs[0] if dirs else None, first, below, tuple(dirs))
 
+    def _looks(self, key: str) -> list[tuple[os.stat_result | Blocked | None, bool]]:
+        """What each layer has at ``key``, the uppermost first."""
+        return [layer.look(key) for layer in reversed(self.layers)][::-1]
+
     def beneath(self, layer: Layer) -> View:
         """The view below a layer, without what the layer hides of it."""
         return View(self.layers[self.layers.index(layer) + 1 :], self.lower)
 
     def shows_head(self, key: str) -> bool:
         """Whether no layer stands between ``key`` and the head version: what is there, or below, may show."""
-        for layer in self.layers:
-            found, ends = layer.look(key)
+        for found, ends in self._looks(key):
             if ends or (isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode)):
                 return False
         return self.lower is not None
@@ -110,23 +115,33 @@ class View:
             raise WrongKind(f"{key} is a file")
         found: dict[str, Layer | KeyInfo] = {}
         hidden: set[str] = set()
-        for layer in self.layers:
-            for name in layer.names(key) if layer in entry.dirs else ():
+        for layer, (names, gone, ends) in zip(self.layers, self._names(key), strict=True):
+            for name in names:
                 if name not in hidden:
                     found.setdefault(name, layer)
-            if layer.hides(key):
-                break
-            gone = layer.hidden_in(key)
-            if layer in entry.dirs and not gone <= found.keys():
-                # A file may have come since its name was looked for, with a whiteout that tells its time.
-                for name in gone.intersection(layer.names(key)) - hidden:
-                    found.setdefault(name, layer)
             hidden |= gone
+            if ends:
+                break
         if entry.below is not None and entry.below is not _DIR_INFO and self.lower is not None:
             for name, info in self.lower.list(key):
                 if name not in hidden:
                     found.setdefault(name, info)
         return found
+
+    def _names(self, key: str) -> list[tuple[set[str], set[str], bool]]:
+        """Of each layer, the uppermost first: the names that it has in directory ``key``, those that it hides, and
+        whether nothing of the layers below shows there."""
+        rows = []
+        for layer in reversed(self.layers):
+            there, ends = layer.look(key)
+            names = set(layer.names(key))
+            gone = set() if ends else layer.hidden_in(key)
+            if not gone <= names:
+                # A file may have come since its name was looked for, with a whiteout that tells its time.
+                names |= gone.intersection(layer.names(key))
+            is_file = isinstance(there, os.stat_result) and not stat.S_ISDIR(there.st_mode)
+            rows.append((names, gone, ends or is_file))
+        return rows[::-1]
 
     def list(self, key: str) -> Listing:
         """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
