@@ -61,20 +61,26 @@ class ChunkGrid:
         return product(*(range(a, b) for a, b in zip(chunk_range.start, chunk_range.stop, strict=True)))
 
 
-def block_shape_for(chunk_shape: Sequence[int], itemsize: int, grid_shape: Sequence[int]) -> Index:
+def block_shape_for(
+    chunk_shape: Sequence[int],
+    itemsize: int,
+    grid_shape: Sequence[int],
+    *,
+    nbytes: int = BLOCK_BYTES,
+    fewest: int = MIN_CELLS,
+) -> Index:
     """Chunks per block along each axis, each a power of two.
 
-    Aims at :data:`BLOCK_BYTES` of voxels with MIN_CELLS to MAX_CELLS cells. The last three axes that have more than
-    one chunk grow first, the one with the smallest extent in voxels before the others, so that blocks come out near to
-    cubes; then the axes before them, last first. No axis grows past its grid, save axis 0 up to MIN_CELLS cells in
-    all: it is the one recordings append to, and its grid at creation says little. The result depends on nothing but
-    the arguments.
+    Aims at ``nbytes`` of voxels with ``fewest`` to MAX_CELLS cells. The last three axes that have more than one chunk
+    grow first, the one with the smallest extent in voxels before the others, so that blocks come out near to cubes;
+    then the axes before them, last first. No axis grows past its grid, save axis 0 up to ``fewest`` cells in all: it is
+    the one recordings append to, and its grid at creation says little. The result depends on nothing but the arguments.
     """
     ndim = len(chunk_shape)
     if ndim == 0:
         return ()
     per_chunk = max(1, prod(chunk_shape) * itemsize)
-    target = min(MAX_CELLS, max(MIN_CELLS, BLOCK_BYTES // per_chunk))
+    target = min(MAX_CELLS, max(fewest, nbytes // per_chunk))
     target = 1 << (target.bit_length() - 1)
     block = [1] * ndim
     most = [1 << max(0, n - 1).bit_length() for n in grid_shape]
@@ -90,8 +96,8 @@ def block_shape_for(chunk_shape: Sequence[int], itemsize: int, grid_shape: Seque
     grow(divided[-3:], target)
     for axis in reversed(divided[:-3]):
         grow([axis], target)
-    most[0] = MIN_CELLS
-    grow([0], MIN_CELLS)
+    most[0] = max(most[0], fewest)
+    grow([0], fewest)
     return tuple(block)
 
 

@@ -7,12 +7,15 @@ never change.
 from __future__ import annotations
 
 from volfs.views.folder import Fixed, ImageView, NodeView
-from volfs.views.folders import bdv, n5, precomputed, zarr2
+from volfs.views.folders import bdv, n5, precomputed, sharded, zarr2
 
 
 def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
     """Those that show a whole hierarchy, called after ``name``."""
-    return [Fixed(f"{name}.v2.zarr", lambda: zarr2.folder(node))]
+    return [
+        Fixed(f"{name}.v2.zarr", lambda: zarr2.folder(node)),
+        Fixed(f"{name}.sharded.zarr", lambda: sharded.folder(node)),
+    ]
 
 
 def image_formats(image: ImageView, name: str) -> list[Fixed]:
