@@ -174,7 +174,7 @@ class _Shards:
             high = min(low + step, len(row))
             some = Box((*shards.start[:-1], start + low), (*shards.stop[:-1], start + high))
             blocks = self._blocks_of(some)
-            any_of: np.ndarray = self.array.present(blocks).reshape(-1, blocks.shape[-1]).any(axis=0)
+            any_of = np.asarray(self.array.present(blocks).reshape(-1, blocks.shape[-1]).any(axis=0))
             whole = np.zeros((high - low) * width, bool)
             whole[: len(any_of)] = any_of
             row[low:high] = whole.reshape(-1, width).any(axis=1)
