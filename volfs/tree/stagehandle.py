@@ -238,6 +238,8 @@ async def decode(room: Room, stage: Stage) -> None:
             return
         except BadInput as error:
             stage.reason = str(error)
+            if not target.keeps_refused:
+                room.stages.drop(stage)
             raise
         except (VolfsError, OSError) as error:
             stage.reason = str(error)

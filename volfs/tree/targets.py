@@ -37,6 +37,10 @@ class Target(Protocol):
     @property
     def place(self) -> Place: ...
 
+    @property
+    def keeps_refused(self) -> bool:
+        """Whether a file that can never be this one goes on showing to who might mend it."""
+
     def take(self, data: bytearray) -> Hashable:
         """Make the voxels of a whole file its own; returns its stamp then.
 
@@ -67,6 +71,10 @@ class SliceTarget:
     ending: str
     ino: int
     place: Place
+
+    @property
+    def keeps_refused(self) -> bool:
+        return True
 
     def now(self) -> tuple[Level, PlaneSpec]:
         """The level and the plane as they are now. NotFound if the image has changed so that they are not."""
