@@ -300,7 +300,7 @@ def entries(folder: Folder) -> dict[str, Folder | ViewFile]:
             assert run.index(name) == index and name not in found
             made = run.make(index)
             if made is not None:
-                assert isinstance(made, Folder) == run.folders
+                assert isinstance(made, Folder) == run.is_folder(index)
                 found[name] = made
     return found
 

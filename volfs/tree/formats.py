@@ -116,7 +116,7 @@ class ViewDir(Dir):
         if run is None or index is None:
             return None
         ordinal = _RUN + index if _RUN + index <= MAX_ORDINAL else 0
-        return (lambda: run.make(index)), None if run.folders else ordinal
+        return (lambda: run.make(index)), None if run.is_folder(index) else ordinal
 
     # -- names ------------------------------------------------------------------------------------------------------
 

@@ -147,10 +147,15 @@ class Fixed:
 
 
 class Run(ABC):
-    """Entries computed from a number, 0 to ``count`` - 1, all files or, with ``folders``, all folders."""
+    """Entries computed from a number, 0 to ``count`` - 1, all files or, with ``folders``, all folders, unless
+    :meth:`is_folder` says it of each."""
 
     count: int
     folders: bool = False
+
+    def is_folder(self, index: int) -> bool:
+        """Whether the entry of a number is a folder."""
+        return self.folders
 
     @abstractmethod
     def name(self, index: int) -> str:

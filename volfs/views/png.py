@@ -21,6 +21,7 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from volfs.errors import BadInput
+from volfs.model.box import Index
 from volfs.views.framing import Rows, StoredDeflate, Summed
 from volfs.views.layout import Chain, Extent, Layout, Literal, Part, Voxels
 from volfs.views.plane import Incomplete, PlaneSpec, describe
@@ -48,12 +49,22 @@ def holds(dtype: np.dtype[Any], samples: int, columns: int, rows: int = 1) -> bo
 
 def layout(plane: PlaneSpec, *, idat_limit: int = _IDAT) -> Layout:
     """The slice as a PNG of exact size. ``idat_limit`` is the most bytes that one IDAT chunk takes."""
-    packed = plane.dtype.kind == "b"
-    depth = 1 if packed else plane.dtype.itemsize * 8
-    header = struct.pack(">IIBBBBB", plane.columns, plane.rows, depth, COLOUR_TYPES[plane.samples], 0, 0, 0)
-    voxels = Voxels(plane.box, plane.order, plane.dtype.newbyteorder(">"), packed=packed)
-    stream = StoredDeflate(Rows(voxels, voxels.size // plane.rows))
-    extents: list[Extent] = [Literal(SIGNATURE + _chunk(b"IHDR", header) + _physical_size(plane))]
+    voxels = Voxels(plane.box, plane.order, plane.dtype.newbyteorder(">"), packed=plane.dtype.kind == "b")
+    return framed(voxels, plane.shape, plane.dtype, ancillary=_physical_size(plane), idat_limit=idat_limit)
+
+
+def framed(
+    voxels: Extent, shape: Index, dtype: np.dtype[Any], *, ancillary: bytes = b"", idat_limit: int = _IDAT
+) -> Layout:
+    """A picture of ``shape`` (rows, columns, and samples where a pixel has them) as a PNG.
+
+    ``voxels`` are its pixels: big-endian, bool packed by rows. ``ancillary`` are chunks to put after the header.
+    """
+    rows, columns, samples = (*shape, 1)[:3]
+    depth = 1 if dtype.kind == "b" else dtype.itemsize * 8
+    header = struct.pack(">IIBBBBB", columns, rows, depth, COLOUR_TYPES[samples], 0, 0, 0)
+    stream = StoredDeflate(Rows(voxels, voxels.size // rows))
+    extents: list[Extent] = [Literal(SIGNATURE + _chunk(b"IHDR", header) + ancillary)]
     for start in range(0, stream.size, idat_limit):
         part = Part(stream, start, min(idat_limit, stream.size - start))
         extents += [Literal(struct.pack(">I", part.size)), Summed(Chain((Literal(b"IDAT"), part)), str(start))]

@@ -7,7 +7,7 @@ never change.
 from __future__ import annotations
 
 from volfs.views.folder import Fixed, ImageView, NodeView
-from volfs.views.folders import bdv, n5, precomputed, sharded, zarr2
+from volfs.views.folders import bdv, deepzoom, n5, precomputed, sharded, zarr2
 
 
 def hierarchy_formats(node: NodeView, name: str) -> list[Fixed]:
@@ -26,4 +26,5 @@ def image_formats(image: ImageView, name: str) -> list[Fixed]:
         Fixed(f"{name}.zstd.n5", lambda: n5.folder(image, zstd=True), listed=False),
         Fixed(f"{name}.zstd.xml", lambda: bdv.document(image, f"{name}.zstd.n5", zstd=True), 2, listed=False),
         Fixed(f"{name}.precomputed", lambda: precomputed.folder(image)),
+        Fixed(f"{name}.tiles", lambda: deepzoom.folder(image)),
     ]
