@@ -1,9 +1,9 @@
 """Planes of an image as Deep Zoom images: ``xy/z00012.dzi`` and ``xy/z00012_files/LEVEL/COLUMN_ROW.png``.
 
 Follows Deep Zoom's schema of 2008 (http://schemas.microsoft.com/deepzoom/2008) as OpenSeadragon reads it, from any web
-server: unlike IIIF's, its paths are relative to the descriptor. Tiles do not overlap. They are PNGs of exact size that
-hold the very voxels: of 8 and 16 bits, gray or RGB(A), and bool; for other types there is no folder. Directories of
-planes and other axes are called as those of slices are (:mod:`volfs.views.slices`).
+server: unlike IIIF's, its paths are relative to the descriptor. Tiles are PNGs of exact size that hold the very voxels:
+of 8 and 16 bits, gray or RGB(A), and bool; for other types there is no folder. Directories of planes and other axes are
+called as those of slices are (:mod:`volfs.views.slices`).
 
 Deep Zoom wants a level for each power of two, down to one pixel, alike down and across. A level is the coarsest of the
 image's whose voxels are no larger along either axis; where they are smaller, because the image has no such level or
@@ -31,8 +31,8 @@ from volfs.views.layout import Extent, Voxels
 from volfs.views.sampling import Sampled
 from volfs.views.slices import OtherAxis, SliceGeometry
 
-TILE = 256
-"""Pixels of a tile, down and across."""
+TILE, OVERLAP = 254, 1
+"""Pixels of a tile, down and across, and of each neighbour in it: OpenSeadragon stretches tiles that do not overlap."""
 MOST_VOXELS = 1 << 24
 """Voxels that one tile may be picked from."""
 
@@ -220,7 +220,7 @@ class _Pyramid:
     def descriptor(self) -> bytes:
         """The same for all positions."""
         rows, columns = self.size
-        image = ElementTree.Element("Image", xmlns=_NAMESPACE, TileSize=str(TILE), Overlap="0", Format="png")
+        image = ElementTree.Element("Image", xmlns=_NAMESPACE, TileSize=str(TILE), Overlap=str(OVERLAP), Format="png")
         ElementTree.SubElement(image, "Size", Width=str(columns), Height=str(rows))
         if any(picture is None for picture in self.pictures):
             rectangles = ElementTree.SubElement(image, "DisplayRects")
@@ -248,7 +248,7 @@ class _Picture:
     @property
     def voxels(self) -> int:
         """How many a tile may be picked from."""
-        return math.prod(min(TILE, n) * step for n, step in zip(self.size, self.steps, strict=True))
+        return math.prod(min(TILE + 2 * OVERLAP, n) * step for n, step in zip(self.size, self.steps, strict=True))
 
     def tile(self, position: int, row: int, column: int) -> ViewFile:
         geometry, plane, shape = self.pyramid.geometry, self.pyramid.plane, self.level.shape
@@ -262,8 +262,9 @@ class _Picture:
             (geometry.down(plane), geometry.across(plane)), (row, column), self.size, self.steps, strict=True
         ):
             # Where sizes were rounded down there may be one pixel more than voxels: it shows the last one.
-            start[axis] = min(tile * TILE * step, shape[axis] - 1)
-            counts[axis], steps[axis] = min(TILE, size - tile * TILE), step
+            first, last = max(0, tile * TILE - OVERLAP), min((tile + 1) * TILE + OVERLAP, size)
+            start[axis] = min(first * step, shape[axis] - 1)
+            counts[axis], steps[axis] = last - first, step
         stop = (min(a + (n - 1) * k + 1, m) for a, n, k, m in zip(start, counts, steps, shape, strict=True))
         box = Box(tuple(start), tuple(stop))
         spec = geometry.part(plane, box)
