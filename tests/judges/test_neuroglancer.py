@@ -1,0 +1,190 @@
+"""Neuroglancer in headless Chromium, fed by a plain web server on a mount: its picture is the slice, voxel for voxel.
+
+The client is the built one that the PyPI package ships, unmodified; the web server knows files, byte ranges and CORS,
+and nothing of volfs.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import neuroglancer
+import neuroglancer.webdriver
+import numpy as np
+import pytest
+from PIL import Image
+
+from volfs.testing.kit import mounted
+
+SIDE = 256
+PLANE = 100
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Files, byte ranges, and leave for other origins to read them."""
+
+    protocol_version = "HTTP/1.1"
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+    def send_head(self) -> Any:
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if wanted is None or not path.is_file():
+            return super().send_head()
+        with path.open("rb") as file:
+            return self._part(file, wanted[1], wanted[2])
+
+    def _part(self, file: BinaryIO, first: str, last: str) -> BinaryIO:
+        size = os.fstat(file.fileno()).st_size
+        start = int(first) if first else max(0, size - int(last))
+        stop = min(size, int(last) + 1) if first and last else size
+        file.seek(start)
+        data = file.read(stop - start)
+        self.send_response(HTTPStatus.PARTIAL_CONTENT)
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        return io.BytesIO(data)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A web server on a directory, by its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    root = tmp_path_factory.mktemp("neuroglancer")
+    subprocess.run([sys.executable, "-m", "volfs", "demo", str(root / "demo")], check=True, capture_output=True)
+    with mounted(root / "demo" / "store", root / "mnt") as mount, served(mount) as address:
+        yield mount / "cells/versions/v3", f"{address}/cells/versions/v3"
+
+
+@pytest.fixture(scope="module")
+def viewer() -> Iterator[neuroglancer.Viewer]:
+    for program in ("chromium", "chromedriver"):
+        assert shutil.which(program), (
+            f"{program} is missing: install Debian's chromium and chromium-driver (make test does)"
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SE_OFFLINE", "true")  # the driver is here: Selenium need not look for one
+        patch.setenv("SE_AVOID_STATS", "true")
+        neuroglancer.set_server_bind_address("127.0.0.1")
+        made = neuroglancer.Viewer()
+        browser = neuroglancer.webdriver.Webdriver(
+            made,
+            headless=True,
+            docker=True,  # no sandbox of its own: tests run as root
+            print_logs=False,
+            extra_command_line_args=["--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+        )
+        try:
+            yield made
+        finally:
+            browser.driver.quit()
+            neuroglancer.stop()
+
+
+def picture(viewer: neuroglancer.Viewer, layers: dict[str, Any], position: list[float], **state: Any) -> np.ndarray:
+    """What the browser shows once everything is loaded, shape (rows, columns, 4)."""
+    with viewer.txn() as now:
+        now.layers.clear()
+        for name, layer in layers.items():
+            now.layers[name] = layer
+        now.dimensions = neuroglancer.CoordinateSpace(names=["x", "y", "z"], units=["nm"] * 3, scales=[8, 8, 8])
+        now.position = position
+        now.cross_section_scale = 1
+        now.layout = "xy"
+        now.show_axis_lines = now.show_scale_bar = now.show_default_annotations = False
+        for name, value in state.items():
+            setattr(now, name, value)
+    size = [SIDE, SIDE] if "layout" not in state else [800, 600]
+    shot = viewer.screenshot(size=size).screenshot
+    found: np.ndarray = np.array(Image.open(io.BytesIO(shot.image)).convert("RGBA"))
+    return found
+
+
+GRAY = "#uicontrol invlerp normalized(range=[0, 255])\nvoid main() { emitGrayscale(normalized()); }"
+
+
+@pytest.mark.parametrize(
+    ("source", "corner"),
+    [
+        ("precomputed://{}/formats/cells.precomputed", 0.5),
+        ("zarr://{}/formats/cells.ome.zarr/", 0.0),
+        ("zarr://{}/zarr/", 0.0),
+        ("zarr2://{}/formats/cells.v2.zarr/", 0.0),
+        ("zarr://{}/formats/cells.sharded.zarr/", 0.0),
+        ("n5://{}/formats/cells.n5/setup0/timepoint0/s0/", 0.5),
+    ],
+)
+def test_the_picture_is_the_slice(
+    demonstration: tuple[Path, str], viewer: neuroglancer.Viewer, source: str, corner: float
+) -> None:
+    """``corner``: positions count from the corner of voxel 0, where the format says so, or from its centre."""
+    version, address = demonstration
+    expected = np.load(version / f"s0/xy/z{PLANE:05}.npy").astype(float)
+    layer = neuroglancer.ImageLayer(source=source.format(address), shader=GRAY)
+    middle = SIDE / 2 - 0.5 + corner
+    shown = picture(viewer, {"image": layer}, [middle, middle, PLANE + corner])[..., 0].astype(float)
+    assert shown.shape == expected.shape
+    assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_labels_are_a_segmentation(demonstration: tuple[Path, str], viewer: neuroglancer.Viewer) -> None:
+    version, address = demonstration
+    labels = np.load(version / f"labels/cells/s0/xy/z{PLANE:05}.npy")
+    source = f"precomputed://{address}/labels/cells/formats/cells.precomputed"
+    layer = neuroglancer.SegmentationLayer(source=source, hide_segment_zero=True)
+    middle = SIDE / 2
+    shown = picture(viewer, {"cells": layer}, [middle, middle, PLANE + 0.5], cross_section_background_color="#000000")
+    coloured = shown[..., :3].max(axis=2) > 40
+    assert (coloured == (labels > 0)).mean() > 0.99
+    biggest = np.bincount(labels[labels > 0]).argmax()
+    assert len(np.unique(shown[labels == biggest][:, :3] // 16, axis=0)) == 1, "one label, one colour"
+
+
+def test_the_demonstration_in_four_panels(
+    demonstration: tuple[Path, str], viewer: neuroglancer.Viewer, tmp_path: Path
+) -> None:
+    """As people see it; with VOLFS_PICTURES set the picture is kept there, for the documentation."""
+    _, address = demonstration
+    layers = {
+        "image": neuroglancer.ImageLayer(source=f"zarr://{address}/zarr/", shader=GRAY),
+        "cells": neuroglancer.SegmentationLayer(
+            source=f"precomputed://{address}/labels/cells/formats/cells.precomputed", selected_alpha=0.35
+        ),
+    }
+    shown = picture(viewer, layers, [128, 128, 128], layout="4panel", projection_scale=400, show_scale_bar=True)
+    assert shown[:250, :350, :3].std() > 20 and shown[350:, 450:, :3].std() > 20
+    kept = Path(os.environ.get("VOLFS_PICTURES", tmp_path)) / "neuroglancer.png"
+    Image.fromarray(shown[..., :3]).quantize(128).save(kept, optimize=True)
+    assert kept.stat().st_size < 300_000
