@@ -278,6 +278,16 @@ def test_bdv_whose_setups_differ_in_size_says_how_to_import_one(tmp_path: Path) 
     holds(arrange(open_source([tmp_path / "v.n5" / "setup0"])), first, "zyx")
 
 
+def test_bdv_names_its_container_by_a_uri_since_version_1_1(tmp_path: Path) -> None:
+    data = volume((7, 13, 10), "u1")
+    make_bdv(tmp_path / "v.n5", data)
+    (tmp_path / "v.n5").rename(tmp_path / "my cells.n5")
+    text = (tmp_path / "v.xml").read_text().replace(">v.n5<", ">my%20cells.n5<")
+    (tmp_path / "v.xml").write_text(text.replace('<ImageLoader ', '<ImageLoader version="1.1" '))
+    assert 'version="1.1"' in (tmp_path / "v.xml").read_text()
+    holds(arrange(open_source([tmp_path / "v.xml"])), data, "zyx")
+
+
 def test_bdv_in_partitions_needs_them_all(tmp_path: Path) -> None:
     data = volume((7, 13, 10), "u2")
     make_bdv(tmp_path / "v.h5", data)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -132,6 +133,8 @@ def _parse(path: Path) -> _Project:
     try:
         base = path.parent / (root.findtext("BasePath") or ".").strip()
         file = (data.text or "").strip()
+        if form == "bdv.n5" and loader.get("version") == "1.1":  # since then it is a URI
+            file = unquote(file)
         return _Project(
             form,
             base / file if data.get("type", "relative") == "relative" else Path(file),
