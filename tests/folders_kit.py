@@ -105,6 +105,13 @@ class MemoryArray:
         found = self._block(block)
         return None if found is None else len(found)
 
+    def block_sizes(self, blocks: Box) -> np.ndarray:
+        sizes = np.full(blocks.shape, -1, np.int64)
+        for place in np.argwhere(self.present(blocks)).tolist():
+            size = self.block_size(tuple(a + i for a, i in zip(blocks.start, place, strict=True)))
+            sizes[tuple(place)] = -1 if size is None else size
+        return sizes
+
     def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
         return _part(self._block(block), offset, length)
 

@@ -20,7 +20,7 @@ from volfs.versions.snapshot import ArrayNode, GroupNode
 from volfs.views.folder import ImageView, LevelView
 from volfs.volume.image import Image, array_level
 from volfs.volume.level import Level
-from volfs.volume.payloads import Encoded, block_payload, key_payload, present_blocks
+from volfs.volume.payloads import Encoded, block_payload, block_sizes, key_payload, present_blocks
 
 
 class ShownArray:
@@ -101,6 +101,9 @@ class ShownArray:
     def block_size(self, block: Index) -> int | None:
         found = block_payload(self.level, block)
         return None if found is None else found.size
+
+    def block_sizes(self, blocks: Box) -> np.ndarray:
+        return block_sizes(self.level, blocks)
 
     def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
         return _read(block_payload(self.level, block), block, offset, length)

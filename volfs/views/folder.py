@@ -54,6 +54,10 @@ class ArrayView(PayloadSource, Protocol):
         """Which blocks of a range are stored, bool, shaped like the range; all others are fill value. Where the client
         shards, every block of a stored shard counts."""
 
+    def block_sizes(self, blocks: Box) -> np.ndarray:
+        """The length of each block's payload of a range, shaped like the range; -1 where nothing is stored. As
+        ``block_size`` says it, with one look for many."""
+
     def newest(self, box: Box) -> int:
         """When any voxel of a box changed last, in ns."""
 

@@ -66,6 +66,33 @@ def present_blocks(level: Level, blocks: Box) -> npt.NDArray[np.bool_]:
     return found
 
 
+def block_sizes(level: Level, blocks: Box) -> npt.NDArray[np.int64]:
+    """How many bytes are stored of each block of a range, shaped like the range; -1 of those of which nothing is.
+
+    One look for all of them where keys are blocks. Blocks; may do I/O.
+    """
+    sizes = np.full(blocks.shape, -1, np.int64)
+    if blocks.empty:
+        return sizes
+    if _stored(level.source).per_key == (1,) * blocks.ndim:
+        recipes = []
+        for key, entry in level.source.find(blocks).items():
+            if not all(a <= k < b for a, k, b in zip(blocks.start, key, blocks.stop, strict=True)):
+                continue
+            if isinstance(entry, Recipe):
+                recipes.append(key)
+            else:
+                sizes[tuple(k - a for k, a in zip(key, blocks.start, strict=True))] = entry.size
+    else:
+        places = np.argwhere(present_blocks(level, blocks))
+        recipes = [tuple(int(i) for i in place) for place in places + blocks.start]
+    for block in recipes:
+        payload = block_payload(level, block)
+        if payload is not None:
+            sizes[tuple(k - a for k, a in zip(block, blocks.start, strict=True))] = payload.size
+    return sizes
+
+
 def _stored(source: BlockSource) -> StoredBlocks:
     found = source.stored if isinstance(source, DerivedBlocks) else source
     assert isinstance(found, StoredBlocks)

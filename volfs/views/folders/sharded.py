@@ -11,7 +11,6 @@ All metadata mean what they mean in ``zarr/``: attributes, and so OME-Zarr 0.5, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -139,24 +138,21 @@ class _Shards:
     def make(self, shard: Index) -> ViewFile | None:
         per_shard = self._per_shard
         blocks = self._blocks_of(Box(shard, tuple(i + 1 for i in shard)))
-        stored = list(self._stored(blocks))
-        if not stored:
+        sizes = self.array.block_sizes(blocks)
+        stored = np.argwhere(sizes >= 0)
+        if not len(stored):
             return None
+        lengths = sizes[sizes >= 0]
+        ends = np.cumsum(lengths)
         index = np.full((*per_shard, 2), _MISSING, "<u8")
-        at = 0
-        for payload in stored:
-            index[tuple(np.subtract(payload.at, blocks.start))] = at, payload.size
-            at += payload.size
+        index[tuple(stored.T)] = np.stack([ends - lengths, lengths], axis=1)
         raw = index.tobytes()
-        layout = Layout(*stored, Literal(raw + crc32c(raw).to_bytes(4, "little")))
+        payloads = (
+            Payload(tuple(block), size)
+            for block, size in zip((stored + blocks.start).tolist(), lengths.tolist(), strict=True)
+        )
+        layout = Layout(*payloads, Literal(raw + crc32c(raw).to_bytes(4, "little")))
         return ViewFile(layout, self.array, self.grid.chunk_box(shard))
-
-    def _stored(self, blocks: Box) -> Iterator[Payload]:
-        for place in np.argwhere(self.array.present(blocks)).tolist():
-            block = tuple(a + i for a, i in zip(blocks.start, place, strict=True))
-            size = self.array.block_size(block)
-            if size is not None:
-                yield Payload(block, size)
 
     def _blocks_of(self, shards: Box) -> Box:
         per_shard = self._per_shard
