@@ -112,19 +112,19 @@ class MemoryArray:
             sizes[tuple(place)] = -1 if size is None else size
         return sizes
 
-    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
-        return _part(self._block(block), offset, length)
+    def block_bytes(self, block: Index, size: int, offset: int, length: int) -> bytes:
+        return _part(self._block(block), size, offset, length)
 
     def key_size(self, key: Index) -> int | None:
         found = self.stored.get(key)
         return None if found is None else len(found)
 
-    def key_bytes(self, key: Index, offset: int, length: int) -> bytes:
-        return _part(self.stored.get(key), offset, length)
+    def key_bytes(self, key: Index, size: int, offset: int, length: int) -> bytes:
+        return _part(self.stored.get(key), size, offset, length)
 
 
-def _part(data: bytes | None, offset: int, length: int) -> bytes:
-    if data is None:
+def _part(data: bytes | None, size: int, offset: int, length: int) -> bytes:
+    if data is None or len(data) != size:
         raise NotFound("not stored")
     return data[offset : offset + length]
 

@@ -33,7 +33,7 @@ from tests.folders_kit import (
     sharded,
     write_out,
 )
-from volfs.errors import BadInput
+from volfs.errors import BadInput, NotFound
 from volfs.model import ngff
 from volfs.model.box import Box
 from volfs.views.folder import Folder, ViewFile
@@ -135,6 +135,15 @@ def test_what_v2_cannot_say_is_uncompressed(tmp_path: Path, codecs: tuple[dict[s
     files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
     assert len(files) == len(made.stored) and {p.stat().st_size for p in files} == {64 * made.dtype.itemsize}
     judged(path, made.voxels)
+
+
+def test_a_chunk_that_was_replaced_since_is_not_read_in_part() -> None:
+    made = array((7, 13, 5), "u2", (4, 4, 4), codecs=ZSTD)
+    file = at(shown(made), "1/1/0")
+    assert isinstance(file, ViewFile)
+    made.stored[1, 1, 0] += b"longer"
+    with pytest.raises(NotFound):
+        file.layout.read(made, 0, 10)
 
 
 def test_chunks_of_a_clients_shards_are_the_inner_ones(tmp_path: Path) -> None:

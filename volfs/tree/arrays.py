@@ -105,15 +105,15 @@ class ShownArray:
     def block_sizes(self, blocks: Box) -> np.ndarray:
         return block_sizes(self.level, blocks)
 
-    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
-        return _read(block_payload(self.level, block), block, offset, length)
+    def block_bytes(self, block: Index, size: int, offset: int, length: int) -> bytes:
+        return _read(block_payload(self.level, block), block, size, offset, length)
 
     def key_size(self, key: Index) -> int | None:
         found = self._key(key)
         return None if found is None else found.size
 
-    def key_bytes(self, key: Index, offset: int, length: int) -> bytes:
-        return _read(self._key(key), key, offset, length)
+    def key_bytes(self, key: Index, size: int, offset: int, length: int) -> bytes:
+        return _read(self._key(key), key, size, offset, length)
 
     def _key(self, key: Index) -> Encoded | None:
         if self._level is not None:
@@ -122,9 +122,9 @@ class ShownArray:
         return None if stored is None else Encoded(stored.size, stored.read)
 
 
-def _read(found: Encoded | None, at: Index, offset: int, length: int) -> bytes:
-    if found is None:
-        raise NotFound(f"chunk {at} is not stored any more")
+def _read(found: Encoded | None, at: Index, size: int, offset: int, length: int) -> bytes:
+    if found is None or found.size != size:
+        raise NotFound(f"chunk {at} is not stored any more as it was when the file was opened")
     return found.read(offset, length)
 
 

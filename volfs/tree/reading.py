@@ -52,7 +52,7 @@ class CachedVoxels:
     def dtype(self) -> np.dtype[Any]:
         return self._source.dtype
 
-    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
+    def block_bytes(self, block: Index, size: int, offset: int, length: int) -> bytes:
         raise NotCached
 
     key_bytes = block_bytes

@@ -68,13 +68,13 @@ class PayloadSource(VoxelSource, Protocol):
     def block_size(self, block: Index) -> int | None:
         """The length of a block's payload, None if it is not stored."""
 
-    def block_bytes(self, block: Index, offset: int, length: int) -> bytes:
-        """A range of the payload of a block, verified. NotFound if it is not stored, or not any more."""
+    def block_bytes(self, block: Index, size: int, offset: int, length: int) -> bytes:
+        """A range of the payload of a block, verified. NotFound if what is stored now is not ``size`` bytes."""
 
     def key_size(self, key: Index) -> int | None:
         """The same for what one key of ``zarr/`` holds: a chunk, or a client's whole shard."""
 
-    def key_bytes(self, key: Index, offset: int, length: int) -> bytes: ...
+    def key_bytes(self, key: Index, size: int, offset: int, length: int) -> bytes: ...
 
 
 class Extent(ABC):
@@ -327,7 +327,7 @@ class Payload(Extent):
 
     def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
         stored = cast(PayloadSource, source)
-        data = (stored.key_bytes if self.key else stored.block_bytes)(self.at, offset, len(out))
+        data = (stored.key_bytes if self.key else stored.block_bytes)(self.at, self.size, offset, len(out))
         if len(data) != len(out):
             raise NotFound(f"chunk {self.at} was replaced while it was read")
         out[:] = data
