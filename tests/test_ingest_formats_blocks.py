@@ -283,7 +283,7 @@ def test_bdv_names_its_container_by_a_uri_since_version_1_1(tmp_path: Path) -> N
     make_bdv(tmp_path / "v.n5", data)
     (tmp_path / "v.n5").rename(tmp_path / "my cells.n5")
     text = (tmp_path / "v.xml").read_text().replace(">v.n5<", ">my%20cells.n5<")
-    (tmp_path / "v.xml").write_text(text.replace('<ImageLoader ', '<ImageLoader version="1.1" '))
+    (tmp_path / "v.xml").write_text(text.replace("<ImageLoader ", '<ImageLoader version="1.1" '))
     assert 'version="1.1"' in (tmp_path / "v.xml").read_text()
     holds(arrange(open_source([tmp_path / "v.xml"])), data, "zyx")
 

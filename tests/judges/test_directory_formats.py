@@ -243,6 +243,15 @@ def test_a_change_of_shape_or_type_is_refused(shown: Mounted) -> None:
     volfs(shown.store, "discard", "u8", "--yes", ok=False)
 
 
+def test_what_is_composed_is_not_written(shown: Mounted) -> None:
+    for ending in (".sharded.zarr", ".tiles"):
+        top = named(shown, "u8", ending, branch=True)
+        path = next(file for file in top.rglob("*") if file.is_file() and file.suffix not in (".json", ".dzi"))
+        assert path.stat().st_mode & 0o777 == 0o444
+        with pytest.raises(OSError, match="Operation not permitted"):
+            path.write_bytes(b"x")
+
+
 def test_a_chunk_that_cannot_be_one_is_refused_and_changes_nothing(shown: Mounted) -> None:
     path = named(shown, "u8", ".n5", branch=True) / "setup0/timepoint0/s0/0/0/0"
     before = path.read_bytes()

@@ -14,15 +14,18 @@ import re
 import stat
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
 
 from volfs.catalog.inodes import MAX_ORDINAL
 from volfs.errors import BadInput, NotAllowed, NotFound
+from volfs.model.box import Box
 from volfs.tree.api import DirEntry
 from volfs.tree.arrays import ShownArray, shown_image, shown_node
 from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.laidout import LaidOut, LaidOutFile, NoVoxels
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
 from volfs.tree.places import Places
@@ -209,15 +212,25 @@ def laid_out(found: Folder | ViewFile | None) -> LaidOut | None:
     """A file of a format, for the tree."""
     if not isinstance(found, ViewFile):
         return None
-    source, box = found.source, found.box
+    source, box, layout = found.source, found.box, found.layout
+    replaceable = is_replaceable(found)
     if source is None:
-        return LaidOut(
-            found.layout, NoVoxels(), found.mtime, lambda: found.layout.read(NoVoxels(), 0, found.layout.size)
-        )
+        whole = partial(layout.read, NoVoxels(), 0, layout.size)
+        return LaidOut(layout, NoVoxels(), found.mtime, whole, replaceable=replaceable)
     assert isinstance(source, ShownArray)
     if box is None:
-        return LaidOut(found.layout, source, found.mtime, lambda: (found.mtime, found.layout.size), source)
-    return LaidOut(found.layout, source, source.newest(box), lambda: (source.stamp(box), found.layout.size), source)
+        return LaidOut(layout, source, found.mtime, lambda: (found.mtime, layout.size), source)
+    stamp = partial(_stamp, source, box, layout.size)
+    return LaidOut(layout, source, source.newest(box), stamp, source, replaceable=replaceable)
+
+
+def _stamp(source: ShownArray, box: Box, size: int) -> Hashable:
+    return source.stamp(box), size
+
+
+def is_replaceable(file: ViewFile) -> bool:
+    """Whether a file can be written as a whole: chunks, and metadata as long as it says the same."""
+    return file.decode is not None or file.source is None
 
 
 class EditableViewDir(StagedDir, ViewDir):
@@ -303,7 +316,16 @@ class EditableViewFile(StagedFile, LaidOutFile):
         return self._made is not None
 
     def attr(self) -> Attr:
-        return super().attr()._replace(mode=self.up.file_mode)
+        attr = super().attr()
+        if self.exists and not self.made.replaceable:
+            return attr._replace(mode=stat.S_IFREG | 0o444)
+        return attr._replace(mode=self.up.file_mode)
+
+    async def open(self, flags: int) -> Handle:
+        if wants_writing(flags) and self.exists and not self.made.replaceable:
+            await self.up.check_writable()
+            raise NotAllowed(f"{self._name} is composed of stored chunks: write those")
+        return await super().open(flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +352,8 @@ class ViewTarget:
 
     def _same(self, file: ViewFile, data: bytearray) -> None:
         """Metadata is computed: writing it anew is fine as long as it says the same."""
+        if not is_replaceable(file):
+            raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
         source, _ = self.shown()
         wanted = file.layout.read(source, 0, file.layout.size)
         if data == wanted or (said := _json(data)) == _json(wanted) != _NO_JSON:

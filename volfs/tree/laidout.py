@@ -58,7 +58,8 @@ class NoVoxels:
 class LaidOut:
     """Such a file at a moment. ``stamp`` names its bytes, equal stamps meaning equal bytes; it may look up chunks.
 
-    ``level``: it can be written in place, and that is where the voxels go.
+    ``level``: it can be written in place, and that is where the voxels go. ``replaceable``: it can be written as a
+    whole.
     """
 
     layout: Layout
@@ -67,6 +68,7 @@ class LaidOut:
     stamp: Callable[[], Hashable]
     quick: QuickSource | None = None
     level: Level | None = None
+    replaceable: bool = False
 
     @property
     def resizes(self) -> bool:
