@@ -34,8 +34,9 @@ suite:  ## the test suite
 soak: judges  ## the same properties, far longer: hours, not minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
 
-bench: setup  ## measure against TensorStore, and the index at scale; prints ratios
-	@$(PY) -m tests.benchmarks
+bench: setup  ## measure against other programs, about 15 minutes; writes docs/performance.md
+	@$(PY) -c 'import acquire_zarr, icechunk, matplotlib' 2>/dev/null || $(PY) -m pip install -q -e '.[bench]'
+	@$(PY) -m tests.benchmarks --write
 
 clean:  ## remove the virtual environment and all caches
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -51,6 +51,8 @@ FULL = Scale(10_000, 50, 500_000)
 FEW = Scale(10, 5, 500_000)
 QUICK = Scale(400, 12, 20_000)
 QUICK_FEW = Scale(10, 5, 20_000)
+TINY = Scale(40, 6, 400)
+TINY_FEW = Scale(10, 5, 400)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""P4, P5, P6, P7: files by name. Chunk files, listings, attributes, and how soon a fresh mount answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.benchmarks import data
+from tests.benchmarks.harness import (
+    Bench,
+    Ratio,
+    at_least,
+    at_most,
+    drop_caches,
+    faster,
+    files_below,
+    files_of,
+    longer,
+    measure,
+    read_files,
+    timed,
+)
+from tests.benchmarks.peers import doing_nothing, passthrough
+
+
+@measure("P4", "chunk files")
+def chunk_files(bench: Bench) -> Iterable[Ratio]:
+    """The disk is warm on both sides: what is measured is the way through FUSE."""
+    store = data.em_store(bench)
+    copy = bench.root / "chunks"
+    if not copy.exists():
+        with bench.mounted(store) as mount:
+            shutil.copytree(mount / "em" / "versions" / "v1" / "zarr", copy)
+
+    def warm_disk() -> None:
+        read_files(files_below(copy))
+        read_files(files_below(data.stored_array(store, "em")))
+
+    def ours() -> list[float]:
+        warm_disk()
+        with bench.mounted(store, cold=False) as mount:
+            return _chunks(mount / "em" / "versions" / "v1" / "zarr")
+
+    def theirs() -> list[float]:
+        warm_disk()
+        with passthrough(bench, copy, bench.root / "passed") as mount:
+            return _chunks(mount)
+
+    (through,) = bench.in_turn(ours, theirs)
+    yield faster("P4", "chunk files ÷ C FUSE passthrough, cold daemon, warm disk", through, at_least(0.7))
+
+
+def _chunks(root: Path) -> list[float]:
+    return [timed(lambda: read_files(files_below(root / "s0" / "c")))]
+
+
+def _stack_on_ext4(bench: Bench) -> Path:
+    copy = bench.root / "stack-slices"
+    if not copy.exists():
+        with bench.mounted(data.stack_store(bench)) as mount:
+            shutil.copytree(mount / "stack" / "versions" / "v1" / "s0" / "xy", copy)
+    return copy
+
+
+@measure("P5", "ls -l of many slices")
+def listing(bench: Bench) -> Iterable[Ratio]:
+    copy = _stack_on_ext4(bench)
+
+    def ls(directory: Path) -> list[float]:
+        command = ["ls", "-l", str(directory)]
+        return [timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(2)]
+
+    def ours() -> list[float]:
+        with bench.mounted(data.stack_store(bench)) as mount:
+            return ls(mount / "stack" / "versions" / "v1" / "s0" / "xy")
+
+    def theirs() -> list[float]:
+        drop_caches()
+        return ls(copy)
+
+    cold, warm = bench.in_turn(ours, theirs)
+    yield longer("P5", f"ls -l of {bench.scale.planes:,} slices ÷ ext4, cold (time)", cold, at_most(1.0))
+    yield longer("P5", f"ls -l of {bench.scale.planes:,} slices ÷ ext4, warm (time)", warm)
+
+
+@measure("P6", "attributes of known paths")
+def attributes(bench: Bench) -> Iterable[Ratio]:
+    """Paths that the program knows, without a listing before: a lookup for each."""
+    names = [path.name for path in files_of(_stack_on_ext4(bench))]
+    below = Path("stack", "versions", "v1", "s0", "xy")
+
+    def stat(root: Path) -> list[float]:
+        paths = [str(root / below / name) for name in names]
+        return [timed(lambda: [os.stat(path) for path in paths])]
+
+    def ours() -> list[float]:
+        with bench.mounted(data.stack_store(bench)) as mount:
+            return stat(mount)
+
+    def theirs() -> list[float]:
+        drop_caches()
+        with doing_nothing(bench.root / "nothing") as mount:
+            return stat(mount)
+
+    (cold,) = bench.in_turn(ours, theirs)
+    yield faster("P6", f"stat of {len(names):,} known paths ÷ a pyfuse3 that does nothing, cold", cold, at_least(0.8))
+
+
+@measure("P7", "mount to first byte")
+def first_byte(bench: Bench) -> Iterable[Ratio]:
+    """From starting the daemon to the first byte of a slice."""
+    young, old = data.many_chunks_store(bench), data.long_history_store(bench)
+
+    def first(store: Path, version: int) -> list[float]:
+        drop_caches()
+        start = time.perf_counter()
+        with bench.mounted(store, cold=False) as mount:
+            with (mount / "many" / "versions" / f"v{version}" / "s0" / "xy" / "z00001.png").open("rb") as file:
+                file.read(1)
+            return [time.perf_counter() - start]
+
+    (cold,) = bench.in_turn(lambda: first(old, bench.scale.versions), lambda: first(young, 1))
+    many = f"{bench.scale.versions:,} versions, {bench.scale.grid**3:,} chunks"
+    yield longer("P7", f"mount to first byte, {many} ÷ one version (time)", cold, at_most(1.5))
+    yield longer(
+        "P7", f"mount to first byte, {many} ÷ one second (time)", (cold[0], [1.0] * len(cold[0])), at_most(1.0)
+    )
