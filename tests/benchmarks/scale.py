@@ -57,7 +57,7 @@ def _peak(pid: int) -> int:
 def lookups(bench: Bench) -> Iterable[Ratio]:
     count = max(bench.scale.reads // 2, 100)
     scale = getattr(bench_index, bench.scale.index)
-    few = getattr(bench_index, f"{bench.scale.index}_FEW")
+    few = getattr(bench_index, "FEW" if bench.scale.index == "FULL" else f"{bench.scale.index}_FEW")
     with (
         tempfile.TemporaryDirectory(dir=bench.root) as folder,
         bench_index.built(Path(folder) / "many.sqlite", scale) as many,
