@@ -172,6 +172,32 @@ def test_discard_goes_back_in_whole_or_in_part(store: Path) -> None:
     run(work)
 
 
+def test_a_commit_holds_what_was_closed_before_though_the_kernel_tells_of_it_later(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            path = f"{MAIN}/files/late"
+            fh = await client.open_to_write(path)
+            await client.call("write", fh, 0, b"closed in time")
+            await client.call("flush", fh)  # close(2) returns now
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.order, f"{MAIN}/.volfs/commit", "late")
+                await trio.sleep(0.05)
+                await client.call("release", fh)
+            newest = await client.readlink("cells/versions/latest")
+            assert await client.read(f"cells/versions/{newest}/files/late") == b"closed in time"
+            # Whoever goes on writing is not waited for.
+            fh = await client.open_to_write(path)
+            await client.call("write", fh, 0, b"recording")
+            await client.write(f"{MAIN}/files/other", b"x")
+            await client.order(f"{MAIN}/.volfs/commit", "meanwhile")
+            newest = await client.readlink("cells/versions/latest")
+            assert await client.read(f"cells/versions/{newest}/files/late") == b"closed in time"
+            await client.close(fh)
+            assert await client.read(path) == b"recording"
+
+    run(work)
+
+
 def test_a_long_commit_goes_on_after_the_write_and_the_same_words_join_it(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

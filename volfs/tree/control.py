@@ -30,6 +30,10 @@ _LONGEST = 64 << 10
 _EVERYTHING = ("", "all", ".", "/")
 
 
+#: How long a commit waits for files that seem to be closed.
+_CLOSING_SECONDS = 0.5
+
+
 class ControlDir(SmallDir):
     """``branches/NAME/.volfs``."""
 
@@ -175,7 +179,19 @@ async def _carry_out(room: Room, order: Order) -> None:
         order.done.set()
 
 
+async def _closed(room: Room) -> None:
+    """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
+    is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
+    files = room.shared.files
+    until = trio.current_time() + _CLOSING_SECONDS
+    while trio.current_time() < until:
+        if not room.closing and not any(handle.flushed for handle in files.of_room(room)):
+            return
+        await trio.sleep(0.002)
+
+
 async def _commit(room: Room, message: str) -> None:
+    await _closed(room)
     await settle(room)
     before = _head(room)
     await run_alone(lambda: room.branch.commit(message))

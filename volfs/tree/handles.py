@@ -36,6 +36,8 @@ class Handle:
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
     room: Room | None = None
     writable = False
+    #: Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the last.
+    flushed = False
     #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
     slow_stamp = False
 

@@ -57,16 +57,17 @@ class KeyHandle(Handle):
 
     async def write(self, offset: int, data: bytes) -> int:
         file = self._file
-        self._changed = True
+        self._changed, self.flushed = True, False
         return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
 
     async def truncate(self, size: int) -> None:
         file = self._file
-        self._changed = True
+        self._changed, self.flushed = True, False
         await self.room.look(lambda: file.truncate(size))
         await self.room.told(wait=False, but=self.ino)
 
     async def flush(self) -> None:
+        self.flushed = self.writable
         if not self._changed:
             return
         self._changed = False
@@ -82,10 +83,14 @@ class KeyHandle(Handle):
         await self.room.look(file.fsync)
 
     async def release(self) -> None:
+        self.room.closing += 1
         try:
             await self.flush()
         finally:
-            await self.room.look(self._close)
+            try:
+                await self.room.look(self._close)
+            finally:
+                self.room.closing -= 1
 
     def _close(self) -> None:
         with self._mutex:

@@ -87,6 +87,8 @@ class Room:
         self._seen: object = None
         #: Open files with bytes that were written and are not voxels yet.
         self.gathering: set[LaidOutHandle] = set()
+        #: Files that are being closed.
+        self.closing = 0
         #: The commit or discard that is going on.
         self.order: Order | None = None
 
