@@ -15,25 +15,33 @@ PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 BEGIN = "<!-- from here on: python -m tests.cli_reference -->"
 
 
-def commands(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
-    """The command and, for a group, all its subcommands, in the order they are listed by --help."""
-    found = [(name, command)]
+def commands(context: click.Context) -> list[click.Context]:
+    """The context of a command and, for a group, those of all its subcommands, in the order of --help."""
+    found, command = [context], context.command
     if isinstance(command, click.Group):
-        context = click.Context(command, info_name=name)
         for child in command.list_commands(context):
             sub = command.get_command(context, child)
             if sub is not None and not sub.hidden:
-                found += commands(sub, f"{name} {child}")
+                found += commands(_context(sub, child, context))
     return found
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    # As when it is run: a command remembers its help option from whoever asked first.
+    settings = {**command.context_settings, "terminal_width": 100, "max_content_width": 100}
+    return click.Context(command, info_name=name, parent=parent, **settings)
+
+
+def every_command() -> list[click.Context]:
+    """``volfs`` itself and all its commands."""
+    return commands(_context(main, "volfs"))
 
 
 def reference() -> str:
     """Markdown: one heading and the --help text for every command."""
-    parts = []
-    for name, command in commands(main, "volfs"):
-        context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
-        parts.append(f"## `{name}`\n\n```\n{command.get_help(context).rstrip()}\n```\n")
-    return "\n".join(parts)
+    return "\n".join(
+        f"## `{context.command_path}`\n\n```\n{context.get_help().rstrip()}\n```\n" for context in every_command()
+    )
 
 
 def page() -> str:

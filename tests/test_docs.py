@@ -10,10 +10,9 @@ import click
 import pytest
 
 from tests import cli_reference
-from volfs.cli import main
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = cli_reference.commands(main, "volfs")
+COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
 
 
 def test_the_command_reference_is_what_the_program_says() -> None:

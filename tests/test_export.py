@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 import tensorstore
@@ -37,7 +38,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "mrc"])
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "imagej.tif"])
 def test_a_file_has_the_bytes_that_a_mount_shows(store: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / f"cells.{kind}"
     command(store, "cells@v1", out)
@@ -47,7 +48,19 @@ def test_a_file_has_the_bytes_that_a_mount_shows(store: Path, tmp_path: Path, ki
             assert await client.read(f"cells/versions/v1/s0/volume.{kind}") == out.read_bytes()
 
     run(work)
-    assert sorted(os.listdir(tmp_path)) == sorted([out.name, *([f"{out.name}.json"] if kind == "raw" else [])])
+    beside = {"raw": [f"{out.name}.json"], "nhdr": ["volume.raw"]}.get(kind, [])
+    assert sorted(os.listdir(tmp_path)) == sorted([out.name, *beside])
+
+
+def test_anything_else_by_its_path(store: Path, tmp_path: Path) -> None:
+    command(store, "cells@v1", tmp_path / "a.npy", "--path", "s0/xz/y00003.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), CELLS[:, 3])
+    command(store, "cells@v1", tmp_path / "b.nrrd", "--path", "s0/cutout/z1-3.nrrd")
+    command(store, "cells@v1", tmp_path / "c.nhdr", "--box", "z1-3")
+    data, _ = nrrd.read(str(tmp_path / "c.nhdr"), index_order="C")
+    np.testing.assert_array_equal(data, CELLS[1:3])
+    assert "there is no" in command(store, "cells", tmp_path / "d", "--path", "s0/nothing", status=1).output
+    assert "--path" in command(store, "cells", tmp_path / "d", "--path", "s0", "--box", "z1", status=1).output
 
 
 def test_files_are_read_by_their_own_libraries(store: Path, tmp_path: Path) -> None:

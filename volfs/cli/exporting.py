@@ -29,6 +29,7 @@ from volfs.errors import BadInput
 @click.option(
     "--plane", type=click.Choice(("xy", "xz", "yz")), default="xy", show_default=True, help="Which slices to write."
 )
+@click.option("--path", metavar="PATH", help="Anything else of the version, such as s0/xz/y00034.iso.png.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @json_option
 @pass_frame
@@ -40,13 +41,14 @@ def export(
     level: str,
     box: str | None,
     plane: str,
+    path: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write an image, in any format that a mount shows, as a plain file or directory OUT.
 
     \b
-    Files: tif nii nrrd npy mrc raw mha h5
+    Files: tif nii nrrd nhdr npy mrc raw mha h5, and imagej.tif beyond 4 GiB
     Directories: zarr (OME-Zarr 0.5), zarr2 (0.4), sharded-zarr, n5, n5-zstd
     (one-byte voxels, as they are stored), precomputed, tiles, slices, files (the
     dataset's side files), and bdv: a directory with an N5 and its BigDataViewer
@@ -54,7 +56,7 @@ def export(
 
     OUT appears when it is complete, or not at all.
     """
-    from volfs.tree.export import FILES, FOLDERS, OTHERS, wanted
+    from volfs.tree.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
     from volfs.tree.export import export as copy
 
     place = parse_place(source)
@@ -62,7 +64,9 @@ def export(
         raise BadInput(f"{source}: an export writes an image; name DATASET, DATASET/PATH or DATASET/PATH@REF")
     known = (*FILES, *FOLDERS, *OTHERS)
     kind = kind or out.suffix[1:].lower()
-    if kind not in known:
+    if path is not None and (box is not None or place.target.path):
+        raise BadInput("--path says where everything is: name DATASET or DATASET@REF, and no --box")
+    if path is None and kind not in known:
         raise BadInput(f"which format is {kind or out.name!r}? say --format with one of {' '.join(known)}")
     if box is not None and kind not in FILES:
         raise BadInput(f"--box cuts files ({' '.join(FILES)}); {kind} is written whole")
@@ -70,7 +74,11 @@ def export(
         frame.open(read_only=True) as store,
         progress(f"exporting {out.name}", in_bytes=True, show=not as_json) as tell,
     ):
-        jobs = wanted(place.snapshot(store), place.target.path, kind, out, level=level, box=box or "", plane=plane)
+        snapshot = place.snapshot(store)
+        if path is not None:
+            jobs = wanted_path(snapshot, path, out)
+        else:
+            jobs = wanted(snapshot, place.target.path, kind, out, level=level, box=box or "", plane=plane)
         copied = copy(store, jobs, tell, overwrite=overwrite)
     if as_json:
         say_json({"paths": [job.out for job in jobs], "files": copied.files, "bytes": copied.bytes})

@@ -30,7 +30,7 @@ from volfs.views.volumes import FORMATS
 from volfs.volume.image import image_at
 
 #: Formats that are one file, by their names for people.
-FILES = {one.ending[1:]: one.ending for one in FORMATS.values() if one.ending.count(".") == 1 and one.ending != ".nhdr"}
+FILES = {one.ending[1:]: one.ending for one in FORMATS.values() if one.ending != ".raw.json"}
 #: Those that are a directory of ``formats/``, by the ending there.
 FOLDERS = {
     "zarr2": ".v2.zarr",
@@ -76,7 +76,7 @@ def wanted(
 
     Raises NotFound, saying what there is.
     """
-    top = f"{snapshot.dataset.name}/{'branches' if isinstance(snapshot, Branch) else 'versions'}/{snapshot.ref}"
+    top = _top(snapshot)
     here = "/".join(part for part in (top, image_path) if part)
     if kind == "files":
         return [Wanted(out, f"{top}/files")]
@@ -100,7 +100,20 @@ def wanted(
     found = [Wanted(out, made)]
     if kind == "raw":  # which says nothing about itself
         found.append(Wanted(out.with_name(f"{out.name}.json"), f"{made}.json"))
+    if kind == "nhdr":  # which names the file of its voxels
+        voxels = made.removesuffix("nhdr") + "raw"
+        found.append(Wanted(out.with_name(voxels.rpartition("/")[2]), voxels))
     return found
+
+
+def wanted_path(snapshot: Snapshot, path: str, out: Path) -> list[Wanted]:
+    """What a mount shows at a path of a version or branch: ``s0/xz/y00034.iso.png``."""
+    return [Wanted(out, f"{_top(snapshot)}/{path.strip('/')}")]
+
+
+def _top(snapshot: Snapshot) -> str:
+    folder = "branches" if isinstance(snapshot, Branch) else "versions"
+    return f"{snapshot.dataset.name}/{folder}/{snapshot.ref}"
 
 
 def export(store: Store, jobs: Sequence[Wanted], report: Report, *, overwrite: bool = False) -> Copied:
