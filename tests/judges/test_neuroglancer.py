@@ -217,9 +217,7 @@ def test_the_demonstration_in_four_panels(demonstration: tuple[Path, str], windo
     _, address = demonstration
     layers = {
         "image": neuroglancer.ImageLayer(source=f"zarr://{address}/zarr/", shader=GRAY),
-        "cells": neuroglancer.SegmentationLayer(
-            source=f"precomputed://{address}/labels/cells/formats/cells.precomputed", selected_alpha=0.35
-        ),
+        "cells": neuroglancer.SegmentationLayer(source=f"zarr://{address}/zarr/labels/cells/", selected_alpha=0.35),
     }
     shown = window.picture(
         layers,
