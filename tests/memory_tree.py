@@ -186,15 +186,6 @@ class MemoryTree:
     async def statfs(self) -> os.statvfs_result:
         return os.statvfs("/")
 
-    async def getxattr(self, ino: int, name: bytes) -> bytes:
-        raise OSError(errno.ENODATA, "none")
-
-    async def listxattr(self, ino: int) -> Sequence[bytes]:
-        return []
-
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        raise errors.Unsupported("no attributes here")
-
     async def removexattr(self, ino: int, name: bytes) -> None:
         raise OSError(errno.ENODATA, "none")
 

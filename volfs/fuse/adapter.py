@@ -288,17 +288,9 @@ class Adapter(pyfuse3.Operations):
             setattr(out, name, getattr(disk, name))
         return out
 
-    @guarded
-    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return bytes(await self._tree.getxattr(inode, name))
-
-    @guarded
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [bytes(name) for name in await self._tree.listxattr(inode)]
-
-    @guarded
-    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        await self._tree.setxattr(inode, name, value)
+    # getxattr, listxattr and setxattr are pyfuse3's own: ENOSYS, after which the kernel answers EOPNOTSUPP itself and
+    # asks no more. Otherwise it asks for an access control list of every file that is listed, and for capabilities at
+    # every write. But "no data" is what mv must hear when it takes an attribute away.
 
     @guarded
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:

@@ -180,12 +180,5 @@ class TreeApi(Protocol):
     async def statfs(self) -> os.statvfs_result:
         """Of the disk that holds the store."""
 
-    async def getxattr(self, ino: int, name: bytes) -> bytes:
-        """OSError(ENODATA) always: asked on every write(2), so it awaits nothing."""
-
-    async def listxattr(self, ino: int) -> Sequence[bytes]: ...
-
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None: ...
-
     async def removexattr(self, ino: int, name: bytes) -> None:
-        """OSError(ENODATA): mv falls back to copying quietly only so."""
+        """OSError(ENODATA): mv falls back to copying quietly only so. There are no extended attributes otherwise."""

@@ -204,15 +204,6 @@ class Tree:
         path = self._shared.store.path
         return await self._shared.look("", lambda: os.statvfs(path))
 
-    async def getxattr(self, ino: int, name: bytes) -> bytes:
-        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-
-    async def listxattr(self, ino: int) -> Sequence[bytes]:
-        return ()
-
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-
     async def removexattr(self, ino: int, name: bytes) -> None:
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
