@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,18 @@ def test_fill_values_keep_their_bits_and_clients_read_the_same(dtype: str, value
 )
 def test_fill_values_written_by_others_are_read(dtype: str, fill: Any, bits: bytes) -> None:
     assert parsed(array(data_type=dtype, fill_value=fill)).fill_value.tobytes() == bits
+
+
+def test_an_ordinary_array_is_understood_without_importing_zarr() -> None:
+    """A mount's first answer would wait half a second for it."""
+    code = """
+import sys
+from volfs.model.metadata import array_zarr_json, parse_node
+for dtype, fill in (("uint8", 0), ("int64", -(2**63)), ("uint64", 2**64 - 1), ("float32", 0.0), ("bool", True)):
+    assert parse_node(array_zarr_json((2,), dtype, (2,), fill_value=fill)).fill_value == fill
+assert "zarr" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Zarr v3 node metadata: from the bytes of a ``zarr.json`` to what the rest of volfs needs, and back.
 
 Decided here: which documents are valid, which are valid but not interpreted (Unsupported: their keys stay opaque
-bytes), and how chunk coordinates become keys. Data types and fill values are read by zarr-python itself, so that volfs
-and its clients agree to the bit. Not here: whether the codecs can be run (:mod:`volfs.storage.codec`) and what groups
-mean as images (:mod:`volfs.model.ngff`). Follows the Zarr core specification, version 3.1.
+bytes), and how chunk coordinates become keys. Fill values that can be written in more than one way are read by
+zarr-python itself, so that volfs and its clients agree to the bit. Not here: whether the codecs can be run
+(:mod:`volfs.storage.codec`) and what groups mean as images (:mod:`volfs.model.ngff`). Follows the Zarr core
+specification, version 3.1.
 """
 
 from __future__ import annotations
@@ -300,24 +301,29 @@ def _dtype_and_fill(doc: Json) -> tuple[np.dtype[Any], np.generic]:
         raise Unsupported(f"data type {_short(name)} is not one that volfs interprets")
     if "fill_value" not in doc:
         raise BadMetadata("fill_value is missing")
-    fill = doc["fill_value"]
-    zdtype = _zarr_dtype(name)
+    fill, dtype = doc["fill_value"], np.dtype(name)
+    if _is_plain(fill, dtype):
+        return dtype, dtype.type(fill)
     if name == "bool" and fill not in (True, False):  # zarr-python takes any object's truth
         raise BadMetadata(f"fill_value {_short(fill)} is no bool")
+    # Imported late: zarr takes half a second to import, and 30 MB, which almost nobody's arrays need.
+    from zarr.dtype import parse_dtype
+
     try:
         with np.errstate(all="ignore"):
-            scalar = zdtype.from_json_scalar(fill, zarr_format=3)
+            scalar = parse_dtype(name, zarr_format=3).from_json_scalar(fill, zarr_format=3)
     except (ValueError, TypeError, OverflowError, ArithmeticError):
         raise BadMetadata(f"fill_value {_short(fill)} is no {name}") from None
-    dtype = np.dtype(name)
     return dtype, dtype.type(scalar)
 
 
-def _zarr_dtype(name: str) -> Any:
-    # Imported late: zarr takes half a second to import, and a command that touches no array should not wait for it.
-    from zarr.dtype import parse_dtype
-
-    return parse_dtype(name, zarr_format=3)
+def _is_plain(fill: object, dtype: np.dtype[Any]) -> bool:
+    """Whether there is only one way to read a fill value: integers that the dtype holds, and zero."""
+    if dtype.kind in "iu":
+        return type(fill) is int and np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max
+    if dtype.kind == "f":
+        return type(fill) in (int, float) and fill == 0
+    return dtype.kind == "b" and type(fill) is bool
 
 
 def _fill_json(value: Any, dtype: np.dtype[Any]) -> Any:
