@@ -24,6 +24,7 @@ from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.serving import mount_options, serve
 from volfs.tree.api import DirEntry, Notifier, OpenFile
 from volfs.tree.attrs import FOREVER, Attr, SetAttr, missing
+from volfs.tree.meter import Meter
 
 
 @dataclass
@@ -49,6 +50,7 @@ RAISED: dict[bytes, Exception] = {
 class MemoryTree:
     def __init__(self, notifier: Notifier) -> None:
         self.notifier = notifier
+        self.meter = Meter()
         self.nodes = {1: Node(1, 1, stat.S_IFDIR | 0o755)}
         self.slow_readers = 0
         self.closed = False

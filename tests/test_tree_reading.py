@@ -82,7 +82,7 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}
             assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats"}
             assert "labels" not in await client.ls("cells/versions/v1")
-            assert set(await client.ls(".volfs")) == {"stats.json", "version"}
+            assert set(await client.ls(".volfs")) == {"stats.json", "metrics", "version"}
 
     run(work)
 
@@ -287,7 +287,7 @@ def test_documents_say_what_is_there(store: Path) -> None:
             assert info["chunk_shape"] == list(CHUNKS) and info["voxel_size"] == [4, 4, 4]
             assert "cells" in (await client.read("README.txt")).decode()
             assert (await client.read(".volfs/version")).decode().startswith("volfs ")
-            assert json.loads(await client.read(".volfs/stats.json"))["requests"]["lookup"]
+            assert json.loads(await client.read(".volfs/stats.json"))["cache"]["max_bytes"]
             assert max(picture(await client.read("cells/versions/v2/thumbnail.png")).shape) <= 256
 
     run(work)

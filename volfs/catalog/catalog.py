@@ -85,6 +85,11 @@ class Catalog:
         """Changes whenever this or another process has committed anything to the catalog. A few microseconds."""
         return self._guard(self._connections.data_version)
 
+    @property
+    def statements(self) -> int:
+        """How many statements this process has run on the catalog."""
+        return self._connections.statements
+
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if nothing."""
         rows = self._guard(lambda: self._cx().execute("PRAGMA integrity_check").fetchall())

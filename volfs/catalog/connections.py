@@ -19,9 +19,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
@@ -48,13 +49,29 @@ def translate(error: sqlite3.Error, path: Path, mend: str = "`volfs fsck --rebui
     return Damaged(f"{path}: {error}; {mend}")
 
 
+class _Connection(sqlite3.Connection):
+    """Counts the statements that it is given."""
+
+    statements = 0
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        self.statements += 1
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        self.statements += 1
+        return super().executemany(sql, parameters)
+
+
 class _Held:
     """One thread's connection. Its finaliser runs when the thread's locals go."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: _Connection, ended: list[int]) -> None:
         self.connection = connection
+        self._ended = ended
 
     def __del__(self) -> None:
+        self._ended.append(self.connection.statements)
         self.connection.close()
 
 
@@ -76,6 +93,9 @@ class Connections:
         self._writing = threading.RLock()
         self._closed = False
         self._watcher: sqlite3.Connection | None = None
+        # Statements of connections that are no more. A finaliser may take no lock; appending needs none.
+        self._ended: list[int] = []
+        self._counted = 0
 
     def open(self, prepare: Callable[[sqlite3.Connection], None], *, create: bool) -> None:
         """Open the file for the first time. ``prepare`` checks or creates the schema."""
@@ -122,7 +142,7 @@ class Connections:
         if held is not None and not self._closed:
             return held.connection
         self._local.held = None  # of a closed catalog: this thread is done with it, so it goes now
-        held = _Held(self._connect())
+        held = _Held(self._connect(), self._ended)
         with self._lock:
             if self._closed:
                 raise NotAllowed(f"{self.path} is closed")
@@ -130,7 +150,7 @@ class Connections:
         self._local.held = held
         return held.connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> _Connection:
         if self._closed:
             raise NotAllowed(f"{self.path} is closed")
         mode = "ro" if self.read_only else "rwc"
@@ -142,6 +162,7 @@ class Connections:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
+            factory=_Connection,
         )
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -149,6 +170,14 @@ class Connections:
         # A commit of millions of chunks makes a large WAL file once; do not keep its size for ever.
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
+
+    @property
+    def statements(self) -> int:
+        """Statements that this process has run on the file; not counted is the question whether others have written."""
+        with self._lock:
+            while self._ended:
+                self._counted += self._ended.pop()
+            return self._counted + sum(held.connection.statements for held in self._all)
 
     @contextmanager
     def write(self, *, large: bool = False) -> Iterator[sqlite3.Connection]:

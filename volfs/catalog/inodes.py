@@ -131,6 +131,16 @@ class InodeTable:
         finally:
             self._connections.close()
 
+    @property
+    def statements(self) -> int:
+        """How many statements this process has run on the table."""
+        return self._connections.statements
+
+    def __len__(self) -> int:
+        """Rows in memory."""
+        kept = len(self._ids) + len(self._paths) + len(self._inos) + len(self._names)
+        return kept + len(self._new_directories) + len(self._changed)
+
     def __enter__(self) -> InodeTable:
         return self
 

@@ -69,15 +69,22 @@ def answer(operation: str, error: BaseException) -> FUSEError:
 
 
 def guarded(handler: _Handler) -> _Handler:
-    """Let no exception but ``FUSEError`` out of a handler."""
+    """Let no exception but ``FUSEError`` out of a handler, and have every request counted."""
     operation = handler.__name__
 
     @functools.wraps(handler)
     async def guard(self: Adapter, *args: Any) -> Any:
+        meter = self.meter
+        number = meter.begin(operation, args)
         try:
             return await handler(self, *args)
         except Exception as error:
-            raise answer(operation, error) from None
+            told = answer(operation, error)
+            meter.errors[operation, told.errno] += 1
+            meter.failed += told.errno in _TROUBLE
+            raise told from None
+        finally:
+            meter.end(number)
 
     return cast(_Handler, guard)
 
@@ -129,6 +136,7 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, tree: TreeApi, *, never_written: bool = False) -> None:
         super().__init__()
         self._tree = tree
+        self.meter = tree.meter
         self._never_written = never_written
 
     # -- names ----------------------------------------------------------------------------------------------------
@@ -229,11 +237,14 @@ class Adapter(pyfuse3.Operations):
     @guarded
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         view = memoryview(await self._tree.read(fh, off, size))
+        self.meter.bytes_read += view.nbytes
         return view if view.c_contiguous else view.tobytes()  # type: ignore[return-value]  # any buffer does
 
     @guarded
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return int(await self._tree.write(fh, off, buf))
+        written = int(await self._tree.write(fh, off, buf))
+        self.meter.bytes_written += written
+        return written
 
     @guarded
     async def flush(self, fh: FileHandleT) -> None:

@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from trio import TaskStatus
 
 from volfs.tree.attrs import Attr, SetAttr
+from volfs.tree.meter import Meter
 
 ROOT_INO = 1
 
@@ -99,6 +100,10 @@ class TreeOptions:
 
 class TreeApi(Protocol):
     """The tree, as an adapter sees it. :class:`volfs.tree.Tree` is the implementation."""
+
+    @property
+    def meter(self) -> Meter:
+        """Told by the adapter of every request, from its coming to its answer."""
 
     # -- life ---------------------------------------------------------------------------------------------------
     # Tree(store, options, notifier): no I/O. Then, in the daemon:

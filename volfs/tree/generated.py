@@ -24,8 +24,8 @@ class Document:
     """What there is to say: ``render`` gives the bytes, which depend on nothing that ``stamp`` does not name.
 
     ``mtime`` is that of the first rendering; later ones are as old as the change. ``lasting`` documents never change.
-    ``pause``: seconds for which a rendering is good, whatever has changed. ``heavy``: it is made of
-    voxels.
+    ``pause``: it is live. Each open renders it anew, and reads that past the page cache; to those who only look at its
+    attributes a rendering is good for so many seconds. ``heavy``: it is made of voxels.
     """
 
     render: Callable[[], bytes]
@@ -99,7 +99,7 @@ class Generated(Node):
         assert rendering is not None
         if rendering.error is not None:
             raise rendering.error
-        return DocumentHandle(self.ino, rendering, lasting=self._document.lasting)
+        return DocumentHandle(self.ino, rendering, lasting=self._document.lasting, live=self._document.pause > 0)
 
     def _good(self, rendering: Rendering | None, *, opening: bool = False) -> bool:
         if rendering is None:
@@ -107,9 +107,7 @@ class Generated(Node):
         document = self._document
         if document.lasting and rendering.error is None:
             return True
-        if time.monotonic() - rendering.made < document.pause:
-            return True
-        if not opening and self.shared.files.at(self.ino):
+        if not opening and (time.monotonic() - rendering.made < document.pause or self.shared.files.at(self.ino)):
             return True
         return rendering.error is None and rendering.stamp == document.stamp()
 
@@ -117,8 +115,9 @@ class Generated(Node):
 class DocumentHandle(BytesHandle):
     """A document being read: its rendering does not change under the reader."""
 
-    def __init__(self, ino: int, rendering: Rendering, *, lasting: bool) -> None:
+    def __init__(self, ino: int, rendering: Rendering, *, lasting: bool, live: bool) -> None:
         super().__init__(ino, rendering.data)
+        self.direct_io = live  # two who read at once have two renderings, and the kernel one page cache
         self._stamp = None if lasting else (rendering.mtime, len(rendering.data))
 
     def stamp(self) -> Hashable:

@@ -31,7 +31,7 @@ def wants_writing(flags: int) -> bool:
 class Handle:
     """One open file."""
 
-    #: No page cache, and the size is 0: for control files only.
+    #: No page cache: for control files only.
     direct_io = False
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
     room: Room | None = None

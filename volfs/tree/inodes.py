@@ -51,6 +51,16 @@ class Inodes:
             scratch = tempfile.mkdtemp(prefix="volfs-inodes-")
             return cls(InodeTable.open(Path(scratch, store.catalog_path.name)), scratch)
 
+    @property
+    def statements(self) -> int:
+        """How many statements were run on the table."""
+        return self._table.statements
+
+    @property
+    def remembered(self) -> int:
+        """How many numbers and names are in memory."""
+        return len(self._table) + len(self.aliases) + len(self.orphans)
+
     # -- derived ----------------------------------------------------------------------------------------------------
 
     def directory(self, path: str) -> int:

@@ -28,10 +28,13 @@ class Renderings:
     """What was rendered last, by inode; within a bound, the least recently used first to go. Thread-safe."""
 
     def __init__(self, limit: int = _KEPT_BYTES) -> None:
-        self._limit = limit
+        self.limit = limit
+        self.length = 0
         self._mutex = threading.Lock()
         self._kept: OrderedDict[int, Rendering] = OrderedDict()
-        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def get(self, ino: int) -> Rendering | None:
         with self._mutex:
@@ -43,7 +46,7 @@ class Renderings:
     def put(self, ino: int, rendering: Rendering) -> None:
         with self._mutex:
             before = self._kept.pop(ino, None)
-            self._bytes += len(rendering.data) - (len(before.data) if before else 0)
+            self.length += len(rendering.data) - (len(before.data) if before else 0)
             self._kept[ino] = rendering
-            while self._bytes > self._limit and len(self._kept) > 1:
-                self._bytes -= len(self._kept.popitem(last=False)[1].data)
+            while self.length > self.limit and len(self._kept) > 1:
+                self.length -= len(self._kept.popitem(last=False)[1].data)

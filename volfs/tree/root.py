@@ -1,7 +1,7 @@
 """The root of a mount and its ``.volfs``: which datasets there are, and how the daemon does.
 
-Decided here: the fixed names at the root, and what ``stats.json`` counts. A dataset that cannot be opened is listed
-like any other and fails when it is entered: it harms no other.
+Decided here: the fixed names at the root. A dataset that cannot be opened is listed like any other and fails when it is
+entered: it harms no other. Not here: what the daemon tells of itself (:mod:`volfs.tree.statistics`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from volfs import __version__
 from volfs.tree.attrs import SOON, Attr
 from volfs.tree.dataset import DatasetDir
 from volfs.tree.generated import Document, Generated
+from volfs.tree.metrics import exposition
 from volfs.tree.node import Node, SmallDir
 from volfs.tree.shared import Shared
+from volfs.tree.statistics import statistics
 from volfs.views import documents
-from volfs.volume.context import store_context
 
-_STATS_SECONDS = 1.0
+#: How old the size of a live document may be when it is only looked at.
+_LOOK_SECONDS = 1.0
+#: Live documents are filled up to a multiple of this: an NFS client reads no more than the size it has looked at.
+_STEP = 4096
 
 
 class RootDir(SmallDir):
@@ -63,7 +67,7 @@ class RootDir(SmallDir):
 class DaemonDir(SmallDir):
     """``MOUNT/.volfs``: what the daemon is and does."""
 
-    slots = {"stats.json": 1, "version": 2}  # noqa: RUF012
+    slots = {"stats.json": 1, "version": 2, "metrics": 3}  # noqa: RUF012
 
     def names(self) -> Sequence[str]:
         return list(self.slots)
@@ -75,23 +79,19 @@ class DaemonDir(SmallDir):
         if name == "version":
             document = Document(lambda: f"volfs {__version__}\n".encode(), started)
         else:
-            document = Document(self._stats, started, time.monotonic, pause=_STATS_SECONDS)
+            render = self._stats if name == "stats.json" else self._metrics
+            document = Document(render, started, time.monotonic, pause=_LOOK_SECONDS)
         return Generated(self.shared, self.slot_ino(name), self, document)
 
     def attr(self) -> Attr:
         return self.directory_attr(self.shared.started_ns, SOON)
 
     def _stats(self) -> bytes:
-        shared = self.shared
-        cache = store_context(shared.store).cache.stats()
-        return documents.to_json(
-            {
-                "store": str(shared.store.path),
-                "mountpoint": shared.options.mountpoint,
-                "writable": shared.writable,
-                "up_seconds": (time.time_ns() - shared.started_ns) // 1_000_000_000,
-                "open_files": len(shared.files),
-                "requests": dict(sorted(shared.requests.items())),
-                "cache": {name: getattr(cache, name) for name in cache.__slots__},
-            }
-        )
+        return _filled(documents.to_json(statistics(self.shared)), b" ")
+
+    def _metrics(self) -> bytes:
+        return _filled(exposition(statistics(self.shared)), b"\n")
+
+
+def _filled(text: bytes, filler: bytes) -> bytes:
+    return text[:-1].ljust(-(-len(text) // _STEP) * _STEP - 1, filler) + b"\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,6 +20,7 @@ from volfs.storage.files import read_json
 from volfs.tree.api import Notifier, TreeOptions
 from volfs.tree.handles import FileTable
 from volfs.tree.inodes import Inodes
+from volfs.tree.meter import Meter
 from volfs.tree.rendering import Renderings
 from volfs.versions.store import Store
 
@@ -66,10 +67,13 @@ class Bounded(Generic[_S]):
     Thread-safe."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
+        self.length = 0
         self._mutex = threading.Lock()
         self._kept: OrderedDict[Hashable, _S] = OrderedDict()
-        self._length = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def get(self, key: Hashable) -> _S | None:
         with self._mutex:
@@ -81,19 +85,22 @@ class Bounded(Generic[_S]):
     def put(self, key: Hashable, thing: _S) -> None:
         with self._mutex:
             before = self._kept.pop(key, None)
-            self._length += len(thing) - (len(before) if before is not None else 0)
+            self.length += len(thing) - (len(before) if before is not None else 0)
             self._kept[key] = thing
-            while self._length > self._limit and len(self._kept) > 1:
-                self._length -= len(self._kept.popitem(last=False)[1])
+            while self.length > self.limit and len(self._kept) > 1:
+                self.length -= len(self._kept.popitem(last=False)[1])
 
 
 class NodeCache:
     """Directories found lately, by inode. What holds them also holds what they have loaded."""
 
     def __init__(self, limit: int = _NODES) -> None:
-        self._limit = limit
+        self.limit = limit
         self._epoch = 0
         self._kept: OrderedDict[int, Dir] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def get(self, ino: int, epoch: int) -> Dir | None:
         """None as well for what was found before datasets, refs or directories moved."""
@@ -108,7 +115,7 @@ class NodeCache:
     def put(self, node: Dir) -> None:
         self._kept[node.ino] = node
         self._kept.move_to_end(node.ino)
-        if len(self._kept) > self._limit:
+        if len(self._kept) > self.limit:
             self._kept.popitem(last=False)
 
     def discard(self, ino: int) -> None:
@@ -132,7 +139,7 @@ class Shared:
         self.nodes = NodeCache()
         self.clock = NameClock()
         self.started_ns = time.time_ns()
-        self.requests: Counter[str] = Counter()
+        self.meter = Meter()
         #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
         self.epoch = 0
         self.rooms: dict[tuple[str, str], Room] = {}

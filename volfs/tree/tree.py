@@ -26,6 +26,7 @@ from volfs.tree.attrs import Attr, SetAttr, missing
 from volfs.tree.handles import Handle
 from volfs.tree.housekeeping import Housekeeping
 from volfs.tree.inodes import Inodes
+from volfs.tree.meter import Meter
 from volfs.tree.node import Dir, Link, Node
 from volfs.tree.root import RootDir
 from volfs.tree.shared import Shared
@@ -41,6 +42,11 @@ class Tree:
         self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store))
         self._root = RootDir(self._shared, ROOT_INO)
         self._housekeeping = Housekeeping(self._shared, self._at)
+
+    @property
+    def meter(self) -> Meter:
+        """What is asked of this tree."""
+        return self._shared.meter
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -58,7 +64,6 @@ class Tree:
     # -- names ------------------------------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
-        self._shared.requests["lookup"] += 1
         if name == b".":
             attr = await self.getattr(parent)
             return attr._replace(ino=parent)
@@ -89,7 +94,6 @@ class Tree:
         return node.attr()
 
     async def readdir(self, ino: int, cookie: int) -> Iterator[DirEntry]:
-        self._shared.requests["readdir"] += 1
         directory = self._directory(await self._node(ino))
         await self._ready(directory)
         if directory.listing_cold(cookie):
@@ -151,21 +155,18 @@ class Tree:
             raise
 
     async def open(self, ino: int, flags: int) -> OpenFile:
-        self._shared.requests["open"] += 1
         node = await self._node(ino)
         if node.cold and not isinstance(node, Dir):
             await node.prepare()
         return await self._register(ino, await node.open(flags))
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
-        self._shared.requests["read"] += 1
         handle = self._shared.files.get(fh)
         if handle.room is not None and handle.room.gathering:
             await handle.room.settled()
         return await handle.read(offset, size)
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        self._shared.requests["write"] += 1
         return await self._shared.files.get(fh).write(offset, data)
 
     async def flush(self, fh: int) -> None:
@@ -287,7 +288,6 @@ class Tree:
 
     async def _writable(self, parent: int, name: bytes) -> Dir:
         """A directory in which a name is about to change."""
-        self._shared.requests["change"] += 1
         directory = self._directory(await self._node(parent))
         if len(name) > _NAME_MAX:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

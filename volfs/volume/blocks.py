@@ -51,10 +51,13 @@ class ShardIndexes:
     """Indexes of clients' shards, by token, so that an inner chunk costs one read and not two."""
 
     def __init__(self, max_bytes: int = _INDEX_BYTES) -> None:
-        self._max = max_bytes
-        self._bytes = 0
+        self.max_bytes = max_bytes
+        self.bytes = 0
         self._lock = threading.Lock()
         self._shards: OrderedDict[Hashable, ShardReader] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._shards)
 
     def open(self, key: Hashable, codec: ChunkCodec, payload: StoredPayload) -> ShardReader:
         with self._lock:
@@ -66,10 +69,10 @@ class ShardIndexes:
         with self._lock:
             if key not in self._shards:
                 self._shards[key] = shard
-                self._bytes += _index_bytes(shard)
-                while self._bytes > self._max and len(self._shards) > 1:
+                self.bytes += _index_bytes(shard)
+                while self.bytes > self.max_bytes and len(self._shards) > 1:
                     _, old = self._shards.popitem(last=False)
-                    self._bytes -= _index_bytes(old)
+                    self.bytes -= _index_bytes(old)
         return shard
 
 

@@ -21,8 +21,8 @@ from volfs.model.grid import ChunkGrid
 
 Entries = dict[Index, Any]
 
-#: Entries remembered in all, by everyone: about 64 MiB of them.
-_MAX_ENTRIES = 1 << 17
+#: Entries remembered in all, by everyone, and what one takes, about.
+_MAX_ENTRIES, _ENTRY_BYTES = 1 << 17, 512
 
 
 class EntryMaps:
@@ -30,10 +30,20 @@ class EntryMaps:
 
     def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
         self._max = max_entries
+        #: Entries remembered now.
+        self.count = 0
         self._lock = threading.Lock()
         self._maps: OrderedDict[Hashable, Entries] = OrderedDict()
-        self._count = 0
         self._ids = itertools.count()
+
+    @property
+    def bytes(self) -> int:
+        """What is remembered takes about so much memory."""
+        return self.count * _ENTRY_BYTES
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max * _ENTRY_BYTES
 
     def new_owner(self) -> int:
         """A number under which one source keeps its entries."""
@@ -48,12 +58,12 @@ class EntryMaps:
 
     def put(self, key: Hashable, entries: Entries) -> None:
         with self._lock:
-            self._count += 1 + len(entries) - self._size(self._maps.get(key))
+            self.count += 1 + len(entries) - self._size(self._maps.get(key))
             self._maps[key] = entries
             self._maps.move_to_end(key)
-            while self._count > self._max and len(self._maps) > 1:
+            while self.count > self._max and len(self._maps) > 1:
                 _, old = self._maps.popitem(last=False)
-                self._count -= self._size(old)
+                self.count -= self._size(old)
 
     @staticmethod
     def _size(entries: Entries | None) -> int:
