@@ -22,7 +22,7 @@ NEVER = 0.0
 GENERATION = 1
 
 #: Set on every attribute; large requests suit chunked data, and `cp`/`cat` size their buffers from it.
-BLOCK_SIZE = 1 << 20
+BLOCK_SIZE = 128 << 10
 
 
 class Attr(NamedTuple):
