@@ -97,7 +97,7 @@ def test_a_block_wanted_by_many_at_once_is_made_once():
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert cache.stats().decoded == 1 and cache.stats().hits == 7
+    assert cache.stats().misses == 1 and cache.stats().hits == 7
 
 
 def test_an_error_is_raised_by_everyone_who_asks_and_not_kept():
@@ -258,7 +258,7 @@ def test_large_reads_go_past_the_cache_and_use_what_is_in_it():
     level.read(plane(0))
     np.testing.assert_array_equal(level[...], voxels)
     stats = level.cache_stats()
-    assert stats.blocks == 16
+    assert stats.blocks == 4, "the rows of blocks of the first plane"
     assert stats.decoded == 8 * 16
 
 

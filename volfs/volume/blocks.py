@@ -97,6 +97,10 @@ class BlockSource(ABC):
     fill_value: np.generic
 
     @abstractmethod
+    def generation(self) -> Hashable:
+        """Equal generations mean equal entries."""
+
+    @abstractmethod
     def find(self, blocks: Box) -> Entries:
         """The entries that blocks of this range need, by key coordinates. May do I/O."""
 
@@ -162,6 +166,9 @@ class StoredBlocks(BlockSource):
         """Ask the snapshot. Keys outside the stored array's grid hold nothing."""
         inside = keys.intersect(Box.whole(self._stored))
         return {} if inside.empty else dict(self.array.payloads(inside))
+
+    def generation(self) -> Hashable:
+        return self.array.snapshot.generation()
 
     def find(self, blocks: Box) -> Entries:
         return self._map.find(self.keys_of(blocks))

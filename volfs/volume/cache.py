@@ -10,29 +10,36 @@ or walks slice by slice through it (which touches each block dozens of times in 
 keep coming back to where they are. Who scans is known to the reader (:mod:`volfs.volume.travel`), not guessed here.
 The share moves as in ARC (Megiddo and Modha, 2003): asking for a block that left too early enlarges the segment that it
 left, so a slab larger than the share does not thrash beside a hot set that nobody wants any more.
+
+What is kept may be larger than a block and have blocks as its parts (:mod:`volfs.volume.pencils`): whoever asks for one
+of those is given the view of it, as long as the whole is here.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
 Block = npt.NDArray[Any]
+Parts = Mapping[Hashable, tuple[slice, ...]]
+"""The blocks in something larger, by name."""
 
-#: Bookkeeping of one block besides its voxels.
+#: Bookkeeping of one block besides its voxels, and of one that is a part of something larger.
 _OVERHEAD = 512
+_PART_OVERHEAD = 256
 #: The share of the cache that blocks on probation have at first, and the most that they can win.
 _FIRST_SHARE, _LARGEST_SHARE = 0.25, 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Counters since the cache was made. `bytes` and `blocks` are what it holds now; `decoded` counts blocks made."""
+    """Counters since the cache was made. `bytes` and `blocks` are what it holds now; `decoded` counts blocks decoded,
+    be it past the cache or for a pencil."""
 
     hits: int
     misses: int
@@ -57,32 +64,34 @@ class _Flight:
 class _Segment:
     """Blocks in order of use, least recent first, and the names of those that left lately."""
 
-    __slots__ = ("blocks", "bytes", "ghost_bytes", "ghosts")
+    __slots__ = ("blocks", "bytes", "costs", "ghost_bytes", "ghosts")
 
     def __init__(self) -> None:
         self.blocks: OrderedDict[Hashable, Block] = OrderedDict()
+        self.costs: dict[Hashable, int] = {}
         self.bytes = 0
         self.ghosts: OrderedDict[Hashable, int] = OrderedDict()
         self.ghost_bytes = 0
 
-    def add(self, key: Hashable, block: Block) -> None:
+    def add(self, key: Hashable, block: Block, cost: int) -> None:
         self.blocks[key] = block
-        self.bytes += _cost(block)
+        self.costs[key] = cost
+        self.bytes += cost
 
-    def take(self, key: Hashable) -> Block:
-        block = self.blocks.pop(key)
-        self.bytes -= _cost(block)
-        return block
-
-    def evict(self, ghost_bytes: int) -> None:
-        """Let the least recently used block go. Its name stays, within `ghost_bytes`."""
-        key, block = self.blocks.popitem(last=False)
-        cost = _cost(block)
+    def take(self, key: Hashable) -> tuple[Block, int]:
+        cost = self.costs.pop(key)
         self.bytes -= cost
+        return self.blocks.pop(key), cost
+
+    def evict(self, ghost_bytes: int) -> Hashable:
+        """Let the least recently used block go, and return its name. That is remembered, within `ghost_bytes`."""
+        key = next(iter(self.blocks))
+        _, cost = self.take(key)
         self.ghosts[key] = cost
         self.ghost_bytes += cost
         while self.ghost_bytes > ghost_bytes:
             self.ghost_bytes -= self.ghosts.popitem(last=False)[1]
+        return key
 
     def lay(self, key: Hashable) -> int:
         """Forget that `key` left; returns what it cost, 0 if it is not known to have left."""
@@ -92,6 +101,7 @@ class _Segment:
 
     def clear(self) -> None:
         self.blocks.clear()
+        self.costs.clear()
         self.ghosts.clear()
         self.bytes = self.ghost_bytes = 0
 
@@ -106,6 +116,9 @@ class BlockCache:
         self._protected = _Segment()
         self._share = int(self._max * _FIRST_SHARE)
         self._flights: dict[Hashable, _Flight] = {}
+        # Where blocks lie that are parts, and the names of the parts of what has them.
+        self._places: dict[Hashable, tuple[Hashable, tuple[slice, ...]]] = {}
+        self._parts: dict[Hashable, tuple[Hashable, ...]] = {}
         self._hits = self._misses = self._decoded = self._decoded_bytes = self._evicted = 0
 
     @property
@@ -124,6 +137,8 @@ class BlockCache:
         with self._lock:
             self._probation.clear()
             self._protected.clear()
+            self._places.clear()
+            self._parts.clear()
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -140,7 +155,7 @@ class BlockCache:
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
-            return key in self._probation.blocks or key in self._protected.blocks
+            return self._has_all((key,))
 
     def has_all(self, keys: Iterable[Hashable]) -> bool:
         """Whether all of the blocks are in memory; counts as no reference to any."""
@@ -152,6 +167,16 @@ class BlockCache:
         with self._lock:
             return self._find(key, scan)
 
+    def peek(self, key: Hashable) -> Block | None:
+        """The block if it is in memory; counts as no reference to it."""
+        with self._lock:
+            place = self._places.get(key)
+            whole = key if place is None else place[0]
+            block = self._protected.blocks.get(whole)
+            if block is None:
+                block = self._probation.blocks.get(whole)
+            return block if place is None or block is None else block[place[1]]
+
     def get_all(self, keys: list[Hashable], *, scan: bool = False) -> list[Block] | None:
         """All of the blocks, or None if one is missing (which then counts as no reference to any)."""
         with self._lock:
@@ -159,10 +184,13 @@ class BlockCache:
                 return None
             return [block for key in keys if (block := self._find(key, scan)) is not None]
 
-    def get_or_make(self, key: Hashable, make: Callable[[], Block], *, scan: bool = False) -> Block:
+    def get_or_make(
+        self, key: Hashable, make: Callable[[], Block], *, scan: bool = False, parts: Callable[[], Parts] = dict
+    ) -> Block:
         """The block, made by `make` if it is not in memory, by one of the threads that ask for it at the same time.
 
-        If `make` raises, its caller gets the error and the others make the block themselves.
+        `parts` says which blocks are in it. If `make` raises, its caller gets the error and the others make the block
+        themselves.
         """
         while True:
             with self._lock:
@@ -181,7 +209,7 @@ class BlockCache:
                 return flight.block
         try:
             mine.block = make()
-            self._insert(key, mine.block)
+            self._insert(key, mine.block, parts())
         finally:
             with self._lock:
                 del self._flights[key]
@@ -189,14 +217,14 @@ class BlockCache:
         return mine.block
 
     def count_decoded(self, nbytes: int) -> None:
-        """Note a block that was decoded straight into place, past the cache."""
+        """Note that a block was decoded."""
         with self._lock:
             self._decoded += 1
             self._decoded_bytes += nbytes
 
     def _has_all(self, keys: Iterable[Hashable]) -> bool:
-        protected, probation = self._protected.blocks, self._probation.blocks
-        return all(key in protected or key in probation for key in keys)
+        protected, probation, places = self._protected.blocks, self._probation.blocks, self._places
+        return all(key in protected or key in probation or key in places for key in keys)
 
     def _find(self, key: Hashable, scan: bool) -> Block | None:
         block = self._protected.blocks.get(key)
@@ -207,37 +235,40 @@ class BlockCache:
             return block
         block = self._probation.blocks.get(key)
         if block is None:
-            return None
+            place = self._places.get(key)
+            whole = None if place is None else self._find(place[0], scan)
+            return None if whole is None or place is None else whole[place[1]]
         self._hits += 1
         if scan:
             self._probation.blocks.move_to_end(key)
         else:
-            self._protected.add(key, self._probation.take(key))
+            self._protected.add(key, *self._probation.take(key))
         return block
 
-    def _insert(self, key: Hashable, block: Block) -> None:
+    def _insert(self, key: Hashable, block: Block, parts: Parts) -> None:
         block.flags.writeable = False  # it is handed to many readers
         with self._lock:
-            self._decoded += 1
-            self._decoded_bytes += block.nbytes
-            if _cost(block) > self._max or key in self._probation.blocks or key in self._protected.blocks:
+            cost = _OVERHEAD + block.nbytes + _PART_OVERHEAD * len(parts)
+            if cost > self._max or key in self._probation.blocks or key in self._protected.blocks:
                 return
-            if cost := self._probation.lay(key):
-                self._share = min(int(self._max * _LARGEST_SHARE), self._share + cost)
-                self._probation.add(key, block)
-            elif cost := self._protected.lay(key):
-                self._share = max(0, self._share - cost)
-                self._protected.add(key, block)
+            if lost := self._probation.lay(key):
+                self._share = min(int(self._max * _LARGEST_SHARE), self._share + lost)
+                self._probation.add(key, block, cost)
+            elif lost := self._protected.lay(key):
+                self._share = max(0, self._share - lost)
+                self._protected.add(key, block, cost)
             else:
-                self._probation.add(key, block)
+                self._probation.add(key, block, cost)
+            if parts:
+                self._parts[key] = tuple(parts)
+                self._places.update((part, (key, place)) for part, place in parts.items())
             self._shrink()
 
     def _shrink(self) -> None:
         while (held := self._probation.bytes + self._protected.bytes) > self._max and held:
             over = self._probation.bytes > self._share or not self._protected.blocks
-            (self._probation if over else self._protected).evict(self._max)
+            gone = (self._probation if over else self._protected).evict(self._max)
+            for part in self._parts.pop(gone, ()):
+                if part in self._places and self._places[part][0] == gone:  # and not in a later one
+                    del self._places[part]
             self._evicted += 1
-
-
-def _cost(block: Block) -> int:
-    return _OVERHEAD + block.nbytes

@@ -132,6 +132,9 @@ class DerivedBlocks(BlockSource):
             lasting=False,
         )
 
+    def generation(self) -> Hashable:
+        return self.stored.generation()
+
     def find(self, blocks: Box) -> Entries:
         return self._map.find(self.keys_of(blocks))
 
@@ -186,7 +189,7 @@ class _DerivedRef(BlockRef):
         voxels = self._source.compute(self._source.grid.chunk_box(self._coords), self._recipe)
         if out is None:
             return voxels
-        out[...] = voxels
+        out[tuple(slice(n) for n in voxels.shape)] = voxels
         return out
 
 

@@ -130,9 +130,9 @@ class Level:
         """
         return self.reader.read(box, out)
 
-    def read_cached(self, box: Box) -> npt.NDArray[Any] | None:
+    def read_cached(self, box: Box, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any] | None:
         """The voxels if they can be had without any I/O, else None."""
-        return self.reader.read_cached(box)
+        return self.reader.read_cached(box, out)
 
     def prefetch(self, box: Box) -> Ahead:
         """Decode what a box crosses in the background; set `cancelled` of the result to have it left."""

@@ -2,7 +2,8 @@
 
 Decided here: which blocks a box crosses, that each is decoded once whoever asks, what goes through the cache and what
 past it, and when to decode ahead. Not here: where blocks come from (:mod:`volfs.volume.blocks`,
-:mod:`volfs.volume.derived`), what stays cached (:mod:`volfs.volume.cache`), who scans (:mod:`volfs.volume.travel`).
+:mod:`volfs.volume.derived`), when rows of them are kept together (:mod:`volfs.volume.pencils`), what stays cached
+(:mod:`volfs.volume.cache`), who scans (:mod:`volfs.volume.travel`).
 
 A block that is not stored is fill value. A block that fails to load is an error for every box that crosses it, never
 fill value, and no harm to any other.
@@ -11,7 +12,7 @@ fill value, and no harm to any other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import product
 from math import prod
 from typing import Any, TypeVar
@@ -21,16 +22,18 @@ import numpy.typing as npt
 
 from volfs.errors import BadInput, Busy, NotFound
 from volfs.model.box import Box, Index
-from volfs.volume.blocks import BlockSource
-from volfs.volume.cache import BlockCache
+from volfs.model.grid import ChunkGrid
+from volfs.volume.blocks import BlockRef, BlockSource
+from volfs.volume.cache import Block, BlockCache
 from volfs.volume.maps import Entries
+from volfs.volume.pencils import Orientation, PencilRef, lie
 from volfs.volume.travel import Ahead, Travel
 from volfs.volume.workers import Workers
 
 Voxels = npt.NDArray[Any]
 T = TypeVar("T")
 
-#: Block coordinates, the part of the result that comes from it, and the part of the block that is.
+#: Coordinates of a block or pencil, the part of the result that comes from it, and the part of the block that is.
 _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
 
 #: A box larger than this part of the cache is read past it, as far as it covers whole blocks.
@@ -60,9 +63,13 @@ class BlockReader:
         self._block_bytes = prod(source.grid.chunk_shape) * source.dtype.itemsize
         # A slab that fills more than a quarter of the cache would push out the one that is being read.
         self._travel = Travel(source.grid, lambda blocks: blocks * self._block_bytes <= cache.max_bytes // 4)
+        self._orientations: dict[tuple[Index, int], Orientation] = {}
 
     def read(self, box: Box, out: Voxels | None = None) -> Voxels:
-        """The voxels of a box inside the array, in parallel. Blocks; may do I/O."""
+        """The voxels of a box inside the array, in parallel. Blocks; may do I/O.
+
+        Into `out` if given: of the box's shape, with any strides, of a type that holds all values of the source's.
+        """
         self._check(box)
         return self.fetch(box, out, scan=box.empty or self._note(box))
 
@@ -72,42 +79,38 @@ class BlockReader:
         if box.empty:
             return out
         blocks = self.source.grid.chunks(box)
-        return retrying(lambda: self.read_entries(box, self.source.find(blocks), out, scan=scan))
+        orientation = self._orientation(box)
+
+        def look_and_read() -> Voxels:
+            generation = self.source.generation()
+            return self._gather(box, self.source.find(blocks), out, scan, orientation, generation)
+
+        return retrying(look_and_read)
 
     def read_entries(self, box: Box, entries: Entries, out: Voxels | None = None, *, scan: bool = True) -> Voxels:
         """The same from entries found before: the voxels as they were then, or NotFound if those bytes are gone."""
-        out = self._prepare(box, out)
-        past_cache = out.nbytes > max(self._block_bytes, self._cache.max_bytes // _CACHED_PART)
+        return self._gather(box, entries, self._prepare(box, out), scan, None, None)
 
-        def one(part: _Part) -> None:
-            coords, target, within = part
-            ref = self.source.ref(coords, entries)
-            if ref is None:
-                out[target] = self.source.fill_value
-            elif past_cache and self._is_whole(within) and ref.key not in self._cache:
-                ref.load(out[target])
-                self._cache.count_decoded(self._block_bytes)
-            else:
-                out[target] = self._cache.get_or_make(ref.key, ref.load, scan=scan)[within]
-
-        self._workers.each(one, self._parts(box))
-        return out
-
-    def read_cached(self, box: Box) -> Voxels | None:
+    def read_cached(self, box: Box, out: Voxels | None = None) -> Voxels | None:
         """The voxels if all blocks are in memory, else None. No I/O, no thread hop: fit for an event loop."""
         self._check(box)
         blocks = self.source.grid.chunks(box)
+        orientation = self._orientation(box)
+        generation = self.source.generation()
         entries = self.source.peek(blocks)
         if entries is None:
             return None
-        parts = [(self.source.ref(coords, entries), target, within) for coords, target, within in self._parts(box)]
+        parts = [
+            (self._ref(coords, entries, orientation, generation), target, within)
+            for coords, target, within in self._parts(box, orientation)
+        ]
         keys = [ref.key for ref, _, _ in parts if ref is not None]
         if not self._cache.has_all(keys):
             return None
         found = self._cache.get_all(keys, scan=self._note(box))
         if found is None:
             return None
-        out = np.empty(box.shape, self.source.dtype)
+        out = self._prepare(box, out)
         present = iter(found)
         for ref, target, within in parts:
             out[target] = self.source.fill_value if ref is None else next(present)[within]
@@ -115,9 +118,82 @@ class BlockReader:
 
     def prefetch(self, box: Box) -> Ahead:
         """Have the blocks of a box decoded in the background. Set `cancelled` when they are wanted no more."""
-        ahead = Ahead(self.source.grid.chunks(box))
+        ahead = Ahead(box, self.source.grid.chunks(box))
         self._decode(ahead)
         return ahead
+
+    def _gather(
+        self,
+        box: Box,
+        entries: Entries,
+        out: Voxels,
+        scan: bool,
+        orientation: Orientation | None,
+        generation: Hashable,
+    ) -> Voxels:
+        """Fill `out` from what `entries` say, by pencils of an orientation or by blocks."""
+        past_cache = self._past_cache(box)
+        parts = list(self._parts(box, orientation))
+        each: Any = self._workers.each if len(parts) <= self._workers.count else _one_by_one
+
+        def one(part: _Part) -> None:
+            coords, target, within = part
+            ref = self._ref(coords, entries, orientation, generation)
+            if ref is None:
+                out[target] = self.source.fill_value
+            elif past_cache and isinstance(ref, BlockRef) and self._is_whole(within) and ref.key not in self._cache:
+                if out.dtype == self.source.dtype:
+                    ref.load(out[target])
+                else:
+                    out[target] = ref.load()
+                self._cache.count_decoded(self._block_bytes)
+            else:
+                out[target] = self._made(ref, each, scan)[within]
+
+        self._workers.each(one, parts)
+        return out
+
+    def _made(self, ref: BlockRef | PencilRef, each: Any, scan: bool) -> Block:
+        """A block or pencil out of the cache, or made by whoever asks first."""
+        if isinstance(ref, PencilRef):
+            return self._cache.get_or_make(ref.key, lambda: ref.load(self._place, each), scan=scan, parts=ref.parts)
+
+        def make() -> Block:
+            block = ref.load()
+            self._cache.count_decoded(block.nbytes)
+            return block
+
+        return self._cache.get_or_make(ref.key, make, scan=scan)
+
+    def _place(self, ref: BlockRef, target: Block) -> None:
+        """Put a block where a pencil has it, from memory if it is there."""
+        block = self._cache.peek(ref.key)
+        if block is None:
+            ref.load(target)
+            self._cache.count_decoded(target.nbytes)
+        else:
+            target[tuple(slice(n) for n in block.shape)] = block
+
+    def _ref(
+        self, coords: Index, entries: Entries, orientation: Orientation | None, generation: Hashable
+    ) -> BlockRef | PencilRef | None:
+        if orientation is None:
+            return self.source.ref(coords, entries)
+        return orientation.ref(coords, entries, generation)
+
+    def _orientation(self, box: Box) -> Orientation | None:
+        """The pencils by which to read a box; None to read it by blocks."""
+        found = lie(box, self.source.grid)
+        if found is None or self._past_cache(box):
+            return None
+        orientation = self._orientations.get(found)
+        if orientation is None:
+            orientation = self._orientations[found] = Orientation(self.source, *found)
+        return None if orientation.plain or not orientation.suits(box) else orientation
+
+    def _past_cache(self, box: Box) -> bool:
+        nbytes = box.size * self.source.dtype.itemsize
+        return nbytes > max(self._block_bytes, self._cache.max_bytes // _CACHED_PART)
 
     def _note(self, box: Box) -> bool:
         step = self._travel.note(box)
@@ -129,13 +205,18 @@ class BlockReader:
         def find() -> None:
             if ahead.cancelled.is_set():
                 return
+            orientation = self._orientation(ahead.box)
+            generation = self.source.generation()
             entries = self.source.find(ahead.blocks)
 
-            def one(coords: Index) -> None:
-                if not ahead.cancelled.is_set() and (ref := self.source.ref(coords, entries)) is not None:
-                    self._cache.get_or_make(ref.key, ref.load, scan=True)
+            def one(part: _Part) -> None:
+                if ahead.cancelled.is_set():
+                    return
+                ref = self._ref(part[0], entries, orientation, generation)
+                if ref is not None:
+                    self._made(ref, _one_by_one, scan=True)
 
-            self._workers.each_in_background(one, self.source.grid.iter(ahead.blocks))
+            self._workers.each_in_background(one, self._parts(ahead.box, orientation))
 
         self._workers.in_background(find)
 
@@ -148,14 +229,15 @@ class BlockReader:
         self._check(box)
         if out is None:
             return np.empty(box.shape, self.source.dtype)
-        if out.shape != box.shape or out.dtype != self.source.dtype:
+        if out.shape != box.shape or not np.can_cast(self.source.dtype, out.dtype, "safe"):
             raise BadInput(f"out is {out.dtype} {out.shape}, must be {self.source.dtype} {box.shape}")
         return out
 
-    def _parts(self, box: Box) -> Iterator[_Part]:
-        """The blocks that a box inside the array crosses, each with where its part goes and where in it that lies."""
+    def _parts(self, box: Box, orientation: Orientation | None) -> Iterator[_Part]:
+        """What a box inside the array crosses, each with where its part goes and where in it that lies."""
+        grid: ChunkGrid = self.source.grid if orientation is None else orientation.grid
         axes = []
-        for start, stop, chunk in zip(box.start, box.stop, self.source.grid.chunk_shape, strict=True):
+        for start, stop, chunk in zip(box.start, box.stop, grid.chunk_shape, strict=True):
             axes.append(
                 [
                     (
@@ -173,3 +255,8 @@ class BlockReader:
     def _is_whole(self, within: tuple[slice, ...]) -> bool:
         """Whether that is all of a block, so that it can be decoded straight to where it is wanted."""
         return all(s.stop - s.start == n for s, n in zip(within, self.source.grid.chunk_shape, strict=True))
+
+
+def _one_by_one(work: Callable[[T], object], items: Iterable[T]) -> None:
+    for item in items:
+        work(item)

@@ -20,8 +20,9 @@ _READERS = 8
 
 @dataclass(slots=True)
 class Ahead:
-    """Blocks worth having soon. `cancelled` is set when the reader went elsewhere."""
+    """A box whose blocks are worth having soon. `cancelled` is set when the reader went elsewhere."""
 
+    box: Box
     blocks: Box
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -48,11 +49,11 @@ class _Reader:
         self.ahead: Ahead | None = None
         self.here: Ahead | None = None
 
-    def guess(self, slab: Box) -> Ahead:
+    def guess(self, plane: Box, slab: Box) -> Ahead:
         """The reader is in the slab guessed last and wants this one next: it has no use for earlier ones."""
         if self.here is not None:
             self.here.cancelled.set()
-        self.here, self.ahead = self.ahead, Ahead(slab)
+        self.here, self.ahead = self.ahead, Ahead(plane, slab)
         return self.ahead
 
     def cancel(self) -> None:
@@ -123,17 +124,19 @@ class Travel:
         return Step(scan=True, ahead=self._next_slab(reader, plane.hull(box)) if reader.run > 1 else None)
 
     def _next_slab(self, reader: _Reader, seen: Box) -> Ahead | None:
-        axis = reader.axis
-        at = reader.box.start[axis] // self._grid.chunk_shape[axis] + reader.direction
+        axis, chunk = reader.axis, self._grid.chunk_shape[reader.axis]
+        at = reader.box.start[axis] // chunk + reader.direction
         if not 0 <= at < self._grid.grid_shape[axis]:
             return None
-        blocks = self._grid.chunks(seen)
-        slab = Box(_with(blocks.start, axis, at), _with(blocks.stop, axis, at + 1))
+        # What the reader will ask for first in that slab, as thick as what it asks for now.
+        thick = min(reader.box.stop[axis] - reader.box.start[axis], chunk, self._grid.shape[axis] - at * chunk)
+        plane = Box(_with(seen.start, axis, at * chunk), _with(seen.stop, axis, at * chunk + thick))
+        slab = self._grid.chunks(plane)
         if slab.empty or (reader.ahead is not None and reader.ahead.blocks.contains(slab)):
             return None
         if not self._fits(slab.size):
             return None
-        return reader.guess(slab)
+        return reader.guess(plane, slab)
 
 
 def _with(index: Index, axis: int, value: int) -> Index:

@@ -28,16 +28,17 @@ class Workers:
     """A pool of helpers as large as the machine. Threads start when first needed."""
 
     def __init__(self, count: int | None = None) -> None:
-        self._count = count if count is not None else cores()
-        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="volfs-decode")
-        self._background_count = max(1, self._count // 2)
+        #: Threads, besides those that ask.
+        self.count = count if count is not None else cores()
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="volfs-decode")
+        self._background_count = max(1, self.count // 2)
         self._background = ThreadPoolExecutor(self._background_count, thread_name_prefix="volfs-prefetch")
 
     def each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
         """Call `work` on every item, on all cores. The first error stops the rest and is raised."""
         queue = _Queue(items)
-        if queue.length > 1 and self._count > 1:
-            futures = [self._pool.submit(queue.drain, work) for _ in range(min(queue.length - 1, self._count))]
+        if queue.length > 1 and self.count > 1:
+            futures = [self._pool.submit(queue.drain, work) for _ in range(min(queue.length - 1, self.count))]
             queue.drain(work)
             for future in futures:
                 if not future.cancel():
