@@ -15,6 +15,7 @@ from volfs.model.metadata import ArrayMeta, array_zarr_json, parse_node
 from volfs.model.ngff import Axis, axis
 from volfs.storage.codec import ChunkCodec
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
+from volfs.views.layout import placed
 
 
 class MemoryArray:
@@ -50,10 +51,10 @@ class MemoryArray:
 
     # -- voxels -----------------------------------------------------------------------------------------------------
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert not box.empty and Box.whole(self.shape).contains(box), box
         self.given += box.size
-        return self.voxels[box.slices()]
+        return placed(self.voxels[box.slices()], out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         assert voxels.shape == box.shape and voxels.dtype == self.dtype
@@ -141,14 +142,14 @@ class HugeArray(MemoryArray):
         self.asked = 0
         self._holds = holds
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert not box.empty and Box.whole(self.shape).contains(box), box
         self.given += box.size
-        out = np.zeros(box.shape, np.int64)
+        numbers = np.zeros(box.shape, np.int64)
         for n, (start, stop) in enumerate(zip(box.start, box.stop, strict=True)):
             place = (1,) * n + (-1,) + (1,) * (box.ndim - n - 1)
-            out += (np.arange(start, stop) * (2 * n + 1)).reshape(place)
-        return (out % 251).astype(self.dtype)
+            numbers += (np.arange(start, stop) * (2 * n + 1)).reshape(place)
+        return placed((numbers % 251).astype(self.dtype), out)
 
     def present(self, blocks: Box) -> np.ndarray:
         found = np.zeros(blocks.shape, bool)
@@ -283,7 +284,7 @@ class _Nothing:
     shape: Index = ()
     dtype = np.dtype(np.uint8)
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         raise AssertionError("there are no voxels here")
 
     def write(self, box: Box, voxels: np.ndarray) -> None:

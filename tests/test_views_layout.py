@@ -23,6 +23,7 @@ from volfs.views.layout import (
     VoxelSource,
     Zeros,
     cover,
+    placed,
 )
 
 
@@ -41,10 +42,10 @@ class Volume:
     def dtype(self) -> np.dtype:
         return self.array.dtype
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert not box.empty and Box.whole(self.shape).contains(box)
         self.given += box.size
-        return self.array[box.slices()]
+        return placed(self.array[box.slices()], out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         assert voxels.shape == box.shape and voxels.dtype == self.dtype

@@ -18,6 +18,7 @@ from tests.test_views_layout import Volume
 from volfs.errors import Unsupported
 from volfs.model.box import Box
 from volfs.views import jpeg, oblique
+from volfs.views.layout import placed
 from volfs.views.resample import Resampled
 from volfs.views.volumes.spec import LevelMeta
 
@@ -263,11 +264,11 @@ class Watched(Volume):
         super().__init__(np.broadcast_to(np.uint8(0), shape))
         self.boxes: list[Box] = []
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         self.boxes.append(box)
         assert Box.whole(self.shape).contains(box)
         z, y, x = np.ogrid[box.slices()]
-        return ((z + y + x) % 251).astype(np.uint8)
+        return placed(((z + y + x) % 251).astype(np.uint8), out)
 
 
 def test_a_plane_through_ten_terabytes_reads_small_boxes_near_its_pixels() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from volfs.model.box import Box, Index
 from volfs.views import volumes
-from volfs.views.layout import Layout, VoxelSource
+from volfs.views.layout import Layout, VoxelSource, placed
 from volfs.views.volume import Affine, ShownAxis, VolumeSpec
 
 VOXEL = {"z": 40.0, "y": 4.5, "x": 4.0, "t": 0.5}
@@ -79,9 +79,9 @@ class InMemory:
     def dtype(self) -> np.dtype[Any]:
         return self.array.dtype
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert Box.whole(self.shape).contains(box)
-        return self.array[box.slices()]
+        return placed(self.array[box.slices()], out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         self.array[box.slices()] = voxels
@@ -94,10 +94,10 @@ class Numbered:
         self.shape = shape
         self.dtype = np.dtype(dtype)
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert box.size < 10_000_000, "a small read of a large file reads much"
         grids = np.ogrid[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))]
-        return np.broadcast_to(sum(grids), box.shape).astype(self.dtype)  # type: ignore[arg-type]
+        return placed(np.broadcast_to(sum(grids), box.shape).astype(self.dtype), out)  # type: ignore[arg-type]
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         raise AssertionError("not written")

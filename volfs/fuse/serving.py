@@ -118,8 +118,9 @@ class _Serving:
 
     async def _announce(self) -> None:
         """Ask the mount for something, as its first client, and tell that it answered."""
-        await trio.to_thread.run_sync(tune_kernel, self._mountpoint)
         await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
+        # Not before: at the end of FUSE's own negotiation the kernel takes what is set here back to its default.
+        await trio.to_thread.run_sync(tune_kernel, self._mountpoint)
         self._on_ready()
         log.info("%s answers", self._mountpoint)
 

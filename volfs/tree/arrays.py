@@ -73,12 +73,12 @@ class ShownArray:
 
     # -- voxels -----------------------------------------------------------------------------------------------------
 
-    def read(self, box: Box) -> np.ndarray:
-        return self.level.read(box)
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        return self.level.read(box, out)
 
-    def read_cached(self, box: Box) -> np.ndarray | None:
+    def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None:
         """The voxels if they can be had without any I/O."""
-        return self.level.read_cached(box)
+        return self.level.read_cached(box, out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         self.level.write(box, voxels)

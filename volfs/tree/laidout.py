@@ -44,10 +44,10 @@ class NoVoxels:
     shape: Index = ()
     dtype: np.dtype[Any] = np.dtype(np.uint8)
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         raise NotFound("this file has no voxels")
 
-    def read_cached(self, box: Box) -> np.ndarray | None:
+    def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None:
         return None
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
@@ -175,8 +175,8 @@ class _Noting:
     def dtype(self) -> np.dtype[Any]:
         return self._level.dtype
 
-    def read(self, box: Box) -> np.ndarray:
-        return self._level.read(box)
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        return self._level.read(box, out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         self._level.write(box, voxels)

@@ -35,7 +35,7 @@ class NotCached(Exception):
 class QuickSource(VoxelSource, Protocol):
     """A source that can tell, without any I/O, which voxels are in memory: a level."""
 
-    def read_cached(self, box: Box) -> np.ndarray | None: ...
+    def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None: ...
 
 
 class CachedVoxels:
@@ -57,8 +57,8 @@ class CachedVoxels:
 
     key_bytes = block_bytes
 
-    def read(self, box: Box) -> np.ndarray:
-        voxels = self._source.read_cached(box)
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        voxels = self._source.read_cached(box, out)
         if voxels is None:
             raise NotCached
         return voxels
@@ -93,7 +93,7 @@ class LayoutHandle(Handle):
 
     async def read(self, offset: int, size: int) -> memoryview:
         layout = self._layout
-        out = memoryview(bytearray(max(0, min(size, layout.size - offset))))
+        out = np.empty(max(0, min(size, layout.size - offset)), np.uint8).data
         if not out:
             return out
         cached = self._cached

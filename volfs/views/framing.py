@@ -32,28 +32,22 @@ class Rows(Extent):
 
     def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
         period = self.row + 1
-        first, last = offset // period, -(-(offset + len(out)) // period)
-        if last - first <= 2:  # rows may be long: touch only what was asked for
-            done = 0
-            while done < len(out):
-                row, at = divmod(offset + done, period)
-                if at == 0:
-                    out[done] = 0
-                    done += 1
-                    continue
+        done = 0
+        while done < len(out):
+            row, at = divmod(offset + done, period)
+            whole = (len(out) - done) // period
+            if at == 0 and whole:
+                rows = np.frombuffer(out[done : done + whole * period], np.uint8).reshape(whole, period)
+                rows[:, 0] = 0
+                self.inner.fill_rows(source, row * self.row, rows[:, 1:], memo)
+                done += whole * period
+            elif at == 0:
+                out[done] = 0
+                done += 1
+            else:  # rows may be long: touch only what was asked for
                 length = min(period - at, len(out) - done)
                 self.inner.fill(source, row * self.row + at - 1, out[done : done + length], memo)
                 done += length
-            return
-        low = first * self.row + max(0, offset - first * period - 1)
-        high = (last - 1) * self.row + max(0, offset + len(out) - (last - 1) * period - 1)
-        rows = np.zeros((last - first) * self.row, np.uint8)
-        begin = low - first * self.row
-        self.inner.fill(source, low, rows.data[begin : begin + high - low], memo)
-        framed = np.zeros((last - first, period), np.uint8)
-        framed[:, 1:] = rows.reshape(-1, self.row)
-        begin = offset - first * period
-        out[:] = framed.reshape(-1).data[begin : begin + len(out)]
 
 
 class _Running:
@@ -79,8 +73,8 @@ class _Running:
         """The checksum of the whole inner extent, big-endian; reads what has not been seen yet."""
         covered, value = self._progress(memo)
         while covered < self._inner.size:
-            piece = bytearray(min(_STEP, self._inner.size - covered))
-            self._inner.fill(source, covered, memoryview(piece), memo)
+            piece = np.empty(min(_STEP, self._inner.size - covered), np.uint8).data
+            self._inner.fill(source, covered, piece, memo)
             value = self._step(piece, value)
             covered += len(piece)
             memo[self._name] = (covered, value)
@@ -109,7 +103,7 @@ class StoredDeflate(Extent):
         # Positions in the body (without the two bytes of header) and in the inner extent.
         low, high = max(0, offset - 2), max(0, min(end, body_end) - 2)
         first, last = self._inner_position(low), self._inner_position(high)
-        inner = memoryview(bytearray(last - first))
+        inner = np.empty(last - first, np.uint8).data
         if inner:
             self.inner.fill(source, first, inner, memo)
             self._sum.saw(first, inner, memo)

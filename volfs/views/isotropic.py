@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from volfs.model.box import Box
-from volfs.views.layout import VoxelSource
+from volfs.views.layout import VoxelSource, placed
 from volfs.views.plane import PlaneSpec
 from volfs.views.resample import Picture, Resampled, between, exact, finished, mix, picture_plane, resampled
 from volfs.views.slices import SliceGeometry
@@ -69,15 +69,15 @@ class _Square(Picture):
         """The axis of the picture that is stretched, and by how much."""
         self._step = min(pixel) / max(pixel)
 
-    def read(self, box: Box) -> np.ndarray:
-        out = np.empty(box.shape, self.dtype)
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        picture = np.empty(box.shape, self.dtype)
         work = exact(self.dtype).itemsize if not self._nearest else self.dtype.itemsize
         most = max(1, _AT_ONCE // max(1, work * box.size // max(1, box.shape[0])))
         for first in range(box.start[0], box.stop[0], most):  # rows that fit into memory
             last = min(box.stop[0], first + most)
             piece = Box((first, *box.start[1:]), (last, *box.stop[1:]))
-            out[first - box.start[0] : last - box.start[0]] = self._piece(piece)
-        return out
+            picture[first - box.start[0] : last - box.start[0]] = self._piece(piece)
+        return placed(picture, out)
 
     def _piece(self, box: Box) -> np.ndarray:
         along = self._along

@@ -29,6 +29,7 @@ Not decided here: which extents make up a format, where voxels come from, and an
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -57,9 +58,22 @@ class VoxelSource(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
-    def read(self, box: Box) -> np.ndarray: ...
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        """The voxels of a box, shape ``box.shape``.
+
+        If ``out`` is given they are put there and it is returned: of that shape, with any strides, and of a type that
+        holds all values of the source's (another byte order, a wider integer).
+        """
 
     def write(self, box: Box, voxels: np.ndarray) -> None: ...
+
+
+def placed(voxels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """``voxels`` as :meth:`VoxelSource.read` has to return them, for sources that make them elsewhere."""
+    if out is None:
+        return voxels
+    np.copyto(out, voxels, casting="safe")
+    return out
 
 
 class PayloadSource(VoxelSource, Protocol):
@@ -85,6 +99,12 @@ class Extent(ABC):
     @abstractmethod
     def fill(self, source: VoxelSource, offset: int, out: memoryview, memo: Memo) -> None:
         """Set ``out`` to the bytes from ``offset`` on; the range lies within the extent."""
+
+    def fill_rows(self, source: VoxelSource, offset: int, out: np.ndarray, memo: Memo) -> None:
+        """The same for rows that do not lie side by side: ``out`` is uint8, two-dimensional, its rows contiguous."""
+        rows = np.empty(out.shape, np.uint8)
+        self.fill(source, offset, rows.reshape(-1).data, memo)
+        out[...] = rows
 
     def refuse(self, source: VoxelSource, offset: int, data: memoryview) -> None:
         """Raise if ``data`` cannot be written at ``offset``. Nothing is changed."""
@@ -156,9 +176,11 @@ class Voxels(Extent):
     packed: bool = False
     _atoms: Index = field(init=False, repr=False)
     _atom_bytes: int = field(init=False, repr=False)
+    _back: Index = field(init=False, repr=False)
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_back", tuple(int(axis) for axis in np.argsort(self.order)))
         shape = tuple(self.box.shape[axis] for axis in self.order)
         if self.packed:  # the smallest thing with an address of its own is a row
             atoms, atom_bytes = shape[:-1], (shape[-1] + 7) // 8
@@ -177,15 +199,29 @@ class Voxels(Extent):
         first, last = offset // width, -(-end // width)
         slack = max(last - first, _SLACK // width)
         for start, box in self._boxes(first, last, slack):
-            voxels = source.read(box).transpose(self.order)
+            shape = tuple(box.shape[axis] for axis in self.order)
+            size = box.size * width
             begin = start * width - offset
-            if not self.packed and begin >= 0 and begin + voxels.size * width <= len(out):
-                target = out[begin : begin + voxels.size * width]
-                np.copyto(np.frombuffer(target, dtype=self.dtype).reshape(voxels.shape), voxels, casting="safe")
+            if not self.packed and begin >= 0 and begin + size <= len(out):
+                target = np.frombuffer(out[begin : begin + size], self.dtype).reshape(shape)
+                source.read(box, target.transpose(self._back))
             else:
-                encoded = self._encode(voxels).data
+                encoded = self._encode(source.read(box).transpose(self.order)).data
                 low, high = max(0, -begin), min(len(encoded), len(out) - begin)
                 out[begin + low : begin + high] = encoded[low:high]
+
+    def fill_rows(self, source: VoxelSource, offset: int, out: np.ndarray, memo: Memo) -> None:
+        width = self._atom_bytes
+        rows, row = out.shape
+        lengths = accumulate((width, *reversed(self._atoms)), operator.mul)
+        if self.packed or offset % row or row not in lengths:  # rows of another kind than the voxels'
+            Extent.fill_rows(self, source, offset, out, memo)
+            return
+        first = offset // width
+        for start, box in self._boxes(first, first + rows * row // width, 0):
+            begin, count = (start - first) * width // row, box.size * width // row
+            target = out[begin : begin + count].view(self.dtype).reshape(tuple(box.shape[axis] for axis in self.order))
+            source.read(box, target.transpose(self._back))
 
     def refuse(self, source: VoxelSource, offset: int, data: memoryview) -> None:
         if source.dtype.kind == "b" and not self.packed and np.frombuffer(data, np.uint8).max(initial=0) > 1:
@@ -212,7 +248,7 @@ class Voxels(Extent):
             size = math.prod(shape[: len(self._atoms)]) * width
             begin = (start - first) * width
             voxels = self._decode(data[begin : begin + size], shape).astype(source.dtype, copy=False)
-            source.write(box, voxels.transpose(np.argsort(self.order)))
+            source.write(box, voxels.transpose(self._back))
 
     def _boxes(self, first: int, last: int, slack: int) -> Iterator[tuple[int, Box]]:
         """Boxes of the source that cover the atoms from ``first`` to ``last``, each with its first atom."""

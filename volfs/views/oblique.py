@@ -27,7 +27,7 @@ import numpy as np
 
 from volfs.model.box import Box, Index
 from volfs.views import jpeg, slices
-from volfs.views.layout import VoxelSource
+from volfs.views.layout import VoxelSource, placed
 from volfs.views.plane import METRES
 from volfs.views.resample import (
     Floats,
@@ -228,14 +228,14 @@ class _Oblique(Picture):
         self._others = others
         self._space = tuple(geometry.shape[axis] for axis in _space(geometry))
 
-    def read(self, box: Box) -> np.ndarray:
-        out = np.zeros(box.shape, self.dtype)
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        picture = np.zeros(box.shape, self.dtype)
         top, left = box.start[:2]
         samples = slice(box.start[2], box.stop[2]) if box.ndim == 3 else slice(0, 1)
         for r0, r1, c0, c1, hull in self._pieces(top, box.stop[0], left, box.stop[1]):
             pixels = self._piece(r0, r1, c0, c1, hull, samples)
-            out[r0 - top : r1 - top, c0 - left : c1 - left] = pixels if box.ndim == 3 else pixels[..., 0]
-        return out
+            picture[r0 - top : r1 - top, c0 - left : c1 - left] = pixels if box.ndim == 3 else pixels[..., 0]
+        return placed(picture, out)
 
     def _pieces(self, top: int, bottom: int, left: int, right: int) -> Iterator[tuple[int, int, int, int, Box]]:
         """Pieces that need few voxels at once; those beyond the volume are left out."""

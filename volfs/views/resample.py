@@ -48,7 +48,7 @@ class Picture(ABC):
         return self._source.dtype
 
     @abstractmethod
-    def read(self, box: Box) -> np.ndarray: ...
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray: ...
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         raise Unsupported("this picture is computed from voxels and cannot be written: write the slices")

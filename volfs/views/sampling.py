@@ -12,7 +12,7 @@ import numpy as np
 
 from volfs.errors import Unsupported
 from volfs.model.box import Box, Index
-from volfs.views.layout import Extent, Memo, Voxels, VoxelSource
+from volfs.views.layout import Extent, Memo, Voxels, VoxelSource, placed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ class _Picked:
     def dtype(self) -> np.dtype[Any]:
         return self.source.dtype
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         inside = self.sampled.box
         picked = [
             np.minimum(first + np.arange(start, stop) * step, last - 1)
@@ -66,8 +66,7 @@ class _Picked:
         ]
         start = tuple(int(at[0]) for at in picked)
         voxels = self.source.read(Box(start, tuple(int(at[-1]) + 1 for at in picked)))
-        found: np.ndarray = voxels[np.ix_(*(at - first for at, first in zip(picked, start, strict=True)))]
-        return found
+        return placed(voxels[np.ix_(*(at - first for at, first in zip(picked, start, strict=True)))], out)
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
         raise Unsupported("a coarse picture cannot be written")

@@ -64,6 +64,7 @@ class BlockReader:
         # A slab that fills more than a quarter of the cache would push out the one that is being read.
         self._travel = Travel(source.grid, lambda blocks: blocks * self._block_bytes <= cache.max_bytes // 4)
         self._orientations: dict[tuple[Index, int], Orientation] = {}
+        self._lies: dict[tuple[bool, ...], Orientation | None] = {}  # by which axes a box is longer than one voxel
 
     def read(self, box: Box, out: Voxels | None = None) -> Voxels:
         """The voxels of a box inside the array, in parallel. Blocks; may do I/O.
@@ -94,18 +95,20 @@ class BlockReader:
     def read_cached(self, box: Box, out: Voxels | None = None) -> Voxels | None:
         """The voxels if all blocks are in memory, else None. No I/O, no thread hop: fit for an event loop."""
         self._check(box)
-        blocks = self.source.grid.chunks(box)
-        orientation = self._orientation(box)
         generation = self.source.generation()
-        entries = self.source.peek(blocks)
+        entries = self.source.peek(self.source.grid.chunks(box))
         if entries is None:
             return None
-        parts = [
-            (self._ref(coords, entries, orientation, generation), target, within)
-            for coords, target, within in self._parts(box, orientation)
-        ]
-        keys = [ref.key for ref, _, _ in parts if ref is not None]
-        if not self._cache.has_all(keys):
+        pencils = self._pencils(box)
+        for orientation in (pencils,) if pencils is None or pencils.suits(box) else (pencils, None):
+            parts = [
+                (self._ref(coords, entries, orientation, generation), target, within)
+                for coords, target, within in self._parts(box, orientation)
+            ]
+            keys = [ref.key for ref, _, _ in parts if ref is not None]
+            if self._cache.has_all(keys):
+                break
+        else:
             return None
         found = self._cache.get_all(keys, scan=self._note(box))
         if found is None:
@@ -183,13 +186,19 @@ class BlockReader:
 
     def _orientation(self, box: Box) -> Orientation | None:
         """The pencils by which to read a box; None to read it by blocks."""
-        found = lie(box, self.source.grid)
-        if found is None or self._past_cache(box):
-            return None
-        orientation = self._orientations.get(found)
-        if orientation is None:
-            orientation = self._orientations[found] = Orientation(self.source, *found)
-        return None if orientation.plain or not orientation.suits(box) else orientation
+        pencils = self._pencils(box)
+        return pencils if pencils is not None and pencils.suits(box) else None
+
+    def _pencils(self, box: Box) -> Orientation | None:
+        """The pencils that suit a plane like this box, if not its ends; None if they are no better than blocks."""
+        lengths = tuple(length > 1 for length in box.shape)
+        if lengths not in self._lies:
+            found = lie(box, self.source.grid)
+            if found is not None and found not in self._orientations:
+                self._orientations[found] = Orientation(self.source, *found)
+            orientation = None if found is None else self._orientations[found]
+            self._lies[lengths] = None if orientation is None or orientation.plain else orientation
+        return None if self._past_cache(box) else self._lies[lengths]
 
     def _past_cache(self, box: Box) -> bool:
         nbytes = box.size * self.source.dtype.itemsize
