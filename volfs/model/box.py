@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import le, sub
 
 Index = tuple[int, ...]
 
@@ -32,7 +33,8 @@ class Box:
 
     @property
     def shape(self) -> Index:
-        return tuple(b - a if b > a else 0 for a, b in zip(self.start, self.stop, strict=True))
+        shape = tuple(map(sub, self.stop, self.start))
+        return shape if min(shape, default=0) >= 0 else tuple(max(0, n) for n in shape)
 
     @property
     def size(self) -> int:
@@ -41,7 +43,7 @@ class Box:
 
     @property
     def empty(self) -> bool:
-        return any(b <= a for a, b in zip(self.start, self.stop, strict=True))
+        return any(map(le, self.stop, self.start))
 
     def intersect(self, other: Box) -> Box:
         """The points in both. Where they do not meet, the axis comes out with stop == start."""
@@ -51,11 +53,7 @@ class Box:
 
     def contains(self, other: Box) -> bool:
         """Whether every point of ``other`` is in this box (an empty box is in any)."""
-        if other.empty:
-            return True
-        return all(a <= c for a, c in zip(self.start, other.start, strict=True)) and all(
-            d <= b for b, d in zip(self.stop, other.stop, strict=True)
-        )
+        return (all(map(le, self.start, other.start)) and all(map(le, other.stop, self.stop))) or other.empty
 
     def hull(self, other: Box) -> Box:
         """The smallest box around both. An empty box adds nothing."""

@@ -206,7 +206,7 @@ class LaidOutHandle(LayoutHandle):
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation
-            self.memo = {}
+            self.changed()
         return await super().read(offset, size)
 
     async def write(self, offset: int, data: bytes) -> int:

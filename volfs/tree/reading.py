@@ -11,6 +11,7 @@ import os
 from typing import Any, Protocol
 
 import numpy as np
+import trio
 
 from volfs.model.box import Box, Index
 from volfs.tree.handles import Handle
@@ -20,6 +21,8 @@ from volfs.views.layout import Layout, Memo, VoxelSource
 
 #: A checksum at the end of a file needs all of it; more than this is not summed on the tree's thread.
 _SUMMED_INLINE = 4 << 20
+#: Files up to this size are made whole for a first read that asks for half of them or more.
+_WHOLE_FILE = 2 << 20
 #: Checksums and trailers lie within this many bytes of the end.
 _TAIL = 4096
 #: Stored files up to this size are read whole, once, by whoever reads any of them.
@@ -85,25 +88,57 @@ class LayoutHandle(Handle):
         self._source = source
         self._cached = CachedVoxels(quick) if quick is not None else None
         self._layout = layout
-        self.memo: Memo = {}
+        self._memo: Memo = {}
+        # The end of a file that was made whole for its first read, from some offset on; while that is under way, who
+        # waits for it.
+        self._rest: tuple[int, memoryview] | None = None
+        self._first_read: trio.Event | None = None
 
     @property
     def size(self) -> int:
         return self._layout.size
 
+    def changed(self) -> None:
+        """The voxels may be others now: forget what is known of them."""
+        self._memo = {}
+        self._rest = None
+
     async def read(self, offset: int, size: int) -> memoryview:
-        layout = self._layout
-        out = np.empty(max(0, min(size, layout.size - offset)), np.uint8).data
+        size = max(0, min(size, self._layout.size - offset))
+        if offset and self._first_read is not None:
+            await self._first_read.wait()
+        if self._rest is not None and offset >= self._rest[0]:
+            return self._rest[1][offset - self._rest[0] :][:size]
+        if offset == 0 and size < self._layout.size <= min(2 * size, _WHOLE_FILE):
+            return await self._first(size)
+        return await self._bytes(offset, size)
+
+    async def _first(self, size: int) -> memoryview:
+        """The beginning of a file that the kernel asks for in two requests: the bytes for both cost little more."""
+        made = self._first_read = trio.Event()
+        memo = self._memo
+        try:
+            data = await self._bytes(0, self._layout.size)
+            if self._memo is memo:
+                self._rest = size, data[size:]
+            return data[:size]
+        finally:
+            made.set()
+            self._first_read = None
+
+    async def _bytes(self, offset: int, size: int) -> memoryview:
+        layout, memo = self._layout, self._memo
+        out = np.empty(size, np.uint8).data
         if not out:
             return out
         cached = self._cached
         if cached is not None and (layout.size <= _SUMMED_INLINE or offset + len(out) <= layout.size - _TAIL):
             try:
-                layout.read_into(cached, offset, out, self.memo)
+                layout.read_into(cached, offset, out, memo)
                 return out
             except NotCached:
                 pass
-        await self._shared.fetch(self._dataset, lambda: layout.read_into(self._source, offset, out, self.memo))
+        await self._shared.fetch(self._dataset, lambda: layout.read_into(self._source, offset, out, memo))
         return out
 
 

@@ -86,7 +86,7 @@ class StageHandle(Handle):
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation
-            handle.memo = {}
+            handle.changed()
         return handle
 
     # -- writing ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +158,7 @@ class BlockCache:
             return self._has_all((key,))
 
     def has_all(self, keys: Iterable[Hashable]) -> bool:
-        """Whether all of the blocks are in memory; counts as no reference to any."""
+        """Whether all of the blocks are in memory (None is no block); counts as no reference to any."""
         with self._lock:
             return self._has_all(keys)
 
@@ -177,12 +177,12 @@ class BlockCache:
                 block = self._probation.blocks.get(whole)
             return block if place is None or block is None else block[place[1]]
 
-    def get_all(self, keys: list[Hashable], *, scan: bool = False) -> list[Block] | None:
-        """All of the blocks, or None if one is missing (which then counts as no reference to any)."""
+    def get_all(self, keys: Sequence[Hashable], *, scan: bool = False) -> list[Block | None] | None:
+        """All of the blocks, None for None, or None if one is missing (which then counts as no reference to any)."""
         with self._lock:
             if not self._has_all(keys):
                 return None
-            return [block for key in keys if (block := self._find(key, scan)) is not None]
+            return [None if key is None else self._find(key, scan) for key in keys]
 
     def get_or_make(
         self, key: Hashable, make: Callable[[], Block], *, scan: bool = False, parts: Callable[[], Parts] = dict
@@ -224,7 +224,7 @@ class BlockCache:
 
     def _has_all(self, keys: Iterable[Hashable]) -> bool:
         protected, probation, places = self._protected.blocks, self._probation.blocks, self._places
-        return all(key in protected or key in probation or key in places for key in keys)
+        return all(key in protected or key in probation or key is None or key in places for key in keys)
 
     def _find(self, key: Hashable, scan: bool) -> Block | None:
         block = self._protected.blocks.get(key)

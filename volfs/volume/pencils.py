@@ -103,6 +103,16 @@ class Orientation:
             self._names[coords] = known
         return None if known[1] is None else PencilRef(known[1], self, coords, entries)
 
+    def names(self, coords: Iterable[Index], generation: Hashable) -> list[Hashable] | None:
+        """The names of pencils, None for one that holds nothing, if all of them are remembered."""
+        names = []
+        for at in coords:
+            known = self._names.get(at)
+            if known is None or known[0] != generation:
+                return None
+            names.append(known[1])
+        return names
+
     def load(self, coords: Index, entries: Entries, load: Load, each: Each) -> Block:
         """Make a pencil: whole blocks, seen in the axis order of the array."""
         places = dict(self.blocks(coords))

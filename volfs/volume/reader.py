@@ -95,29 +95,33 @@ class BlockReader:
     def read_cached(self, box: Box, out: Voxels | None = None) -> Voxels | None:
         """The voxels if all blocks are in memory, else None. No I/O, no thread hop: fit for an event loop."""
         self._check(box)
+        pencils = self._pencils(box)
+        for orientation in (pencils,) if pencils is None or pencils.suits(box) else (pencils, None):
+            parts = list(self._parts(box, orientation))
+            keys = self._keys(box, parts, orientation)
+            if keys is None or not self._cache.has_all(keys):
+                continue
+            found = self._cache.get_all(keys, scan=self._note(box))
+            if found is None:
+                break
+            out = self._prepare(box, out)
+            for (_, target, within), block in zip(parts, found, strict=True):
+                out[target] = self.source.fill_value if block is None else block[within]
+            return out
+        return None
+
+    def _keys(self, box: Box, parts: list[_Part], orientation: Orientation | None) -> list[Hashable] | None:
+        """The names of blocks or pencils, None for what is not stored, if memory knows them."""
         generation = self.source.generation()
+        if orientation is not None:
+            names = orientation.names((coords for coords, _, _ in parts), generation)
+            if names is not None:
+                return names
         entries = self.source.peek(self.source.grid.chunks(box))
         if entries is None:
             return None
-        pencils = self._pencils(box)
-        for orientation in (pencils,) if pencils is None or pencils.suits(box) else (pencils, None):
-            parts = [
-                (self._ref(coords, entries, orientation, generation), target, within)
-                for coords, target, within in self._parts(box, orientation)
-            ]
-            keys = [ref.key for ref, _, _ in parts if ref is not None]
-            if self._cache.has_all(keys):
-                break
-        else:
-            return None
-        found = self._cache.get_all(keys, scan=self._note(box))
-        if found is None:
-            return None
-        out = self._prepare(box, out)
-        present = iter(found)
-        for ref, target, within in parts:
-            out[target] = self.source.fill_value if ref is None else next(present)[within]
-        return out
+        refs = (self._ref(coords, entries, orientation, generation) for coords, _, _ in parts)
+        return [None if ref is None else ref.key for ref in refs]
 
     def prefetch(self, box: Box) -> Ahead:
         """Have the blocks of a box decoded in the background. Set `cancelled` when they are wanted no more."""

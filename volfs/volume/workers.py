@@ -7,6 +7,7 @@ itself ask for work to be spread, without any risk of deadlock. zstd, gzip, blos
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_NICENESS = 10
 
 
 def cores() -> int:
@@ -31,8 +34,7 @@ class Workers:
         #: Threads, besides those that ask.
         self.count = count if count is not None else cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="volfs-decode")
-        self._background_count = max(1, self.count // 2)
-        self._background = ThreadPoolExecutor(self._background_count, thread_name_prefix="volfs-prefetch")
+        self._background = ThreadPoolExecutor(self.count, thread_name_prefix="volfs-prefetch", initializer=_step_back)
 
     def each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
         """Call `work` on every item, on all cores. The first error stops the rest and is raised."""
@@ -49,19 +51,25 @@ class Workers:
             raise queue.error
 
     def in_background(self, job: Callable[[], object]) -> None:
-        """Run a job some time soon, on threads that never delay :meth:`each`. Its errors are dropped."""
+        """Run a job some time soon, on cores that nothing else has use for. Its errors are dropped."""
         self._background.submit(job)
 
     def each_in_background(self, work: Callable[[T], object], items: Iterable[T]) -> None:
         """Call `work` on every item some time soon, on the background threads. The first error stops the rest."""
         queue = _Queue(items)
-        for _ in range(min(queue.length, self._background_count)):
+        for _ in range(min(queue.length, self.count)):
             self.in_background(lambda: queue.drain(work))
 
     def close(self) -> None:
         """Stop the threads; what is queued in the background is dropped."""
         self._background.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True)
+
+
+def _step_back() -> None:
+    """Let this thread run only when no other wants to. On Linux niceness is a thread's own."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class _Queue:
