@@ -16,7 +16,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_NICENESS = 10
+#: Decoding ahead gives way to answering, and not much to other programs: somebody is about to ask for it.
+_NICENESS = 5
 
 
 def cores() -> int:
