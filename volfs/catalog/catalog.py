@@ -5,7 +5,8 @@ are autocommit and never wait; they are short enough to be made inline by an eve
 is the only way a version gets in, all or nothing.
 
 Decided here: the interface of this room, and what is cached: graphs and directory paths, both of committed versions,
-which never change. Not decided here: anything about the bytes behind a payload, and inodes (:mod:`.inodes`).
+which never change, and datasets and refs, for as long as nobody has written to the file. Not decided here: anything
+about the bytes behind a payload, and inodes (:mod:`.inodes`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Catalog:
         self._files = FileNames()
         self._lock = threading.Lock()
         self._graphs: dict[int, tuple[int, VersionGraph, int]] = {}
+        self._datasets: tuple[int, dict[str, int]] | None = None
+        self._refs: dict[int, tuple[int, Refs]] = {}
         self._roots: dict[int, int] = {}
         self._shapes: dict[int, tuple[int, NodeShape]] = {}
         self._paths: OrderedDict[tuple[int, int, int, str], int] = OrderedDict()
@@ -99,7 +102,12 @@ class Catalog:
 
     def datasets(self) -> dict[str, int]:
         """Dataset ids by name."""
-        return dict(self._guard(lambda: self._cx().execute("SELECT name, id FROM dataset ORDER BY name").fetchall()))
+        seen = self.data_version()
+        held = self._datasets
+        if held is None or held[0] != seen:
+            query = "SELECT name, id FROM dataset ORDER BY name"
+            held = self._datasets = seen, dict(self._guard(lambda: self._cx().execute(query).fetchall()))
+        return dict(held[1])
 
     def add_dataset(self, name: str, created_ns: int) -> int:
         """Add an empty dataset; its id. AlreadyThere if the name is taken."""
@@ -135,6 +143,7 @@ class Catalog:
             cx.execute("DELETE FROM dataset WHERE id = ?", (dataset,))
         with self._lock:
             self._graphs.pop(dataset, None)
+            self._refs.pop(dataset, None)
             self._roots.pop(dataset, None)
             self._paths = OrderedDict((memo, found) for memo, found in self._paths.items() if memo[0] != dataset)
             self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
@@ -161,7 +170,11 @@ class Catalog:
 
     def refs(self, dataset: int) -> Refs:
         """Branches and tags, as mirrored."""
-        return self._guard(lambda: graphs.load_refs(self._cx(), dataset))
+        seen = self.data_version()
+        held = self._refs.get(dataset)
+        if held is None or held[0] != seen:
+            held = self._refs[dataset] = seen, self._guard(lambda: graphs.load_refs(self._cx(), dataset))
+        return held[1]
 
     def set_refs(
         self, dataset: int, *, heads: Mapping[str, int] | None = None, tags: Mapping[str, int] | None = None
