@@ -279,3 +279,51 @@ def test_prefetch_on_request():
     level.prefetch(box)
     wait_until(lambda: level.read_cached(box) is not None)
     np.testing.assert_array_equal(level.read_cached(box), voxels[:8])
+
+
+def test_what_is_made_ahead_is_counted_by_what_comes_of_it() -> None:
+    cache = BlockCache(4 * (1024 + 512))
+    for name in "abcd":
+        cache.get_or_make(name, block, ahead=True)
+    said = cache.stats()
+    assert (said.prefetched, said.prefetched_bytes) == (4, 4 * 1024)
+    assert (said.hits, said.misses) == (0, 0), "nobody has asked for anything"
+    cache.get_or_make("a", block, ahead=True)
+    assert cache.stats().prefetch_used == 0, "making ahead what is there already is no use of it"
+    assert cache.get("a") is not None and cache.get("a") is not None
+    assert cache.get_all(["b"], scan=True) is not None
+    assert cache.get_or_make("c", block, scan=True).max() == 0
+    said = cache.stats()
+    assert (said.prefetch_used, said.prefetch_used_bytes) == (3, 3 * 1024), "each counts once"
+    assert (said.hits, said.misses) == (4, 0)
+    for name in "efgh":
+        cache.get_or_make(name, block)
+    said = cache.stats()
+    assert (said.prefetch_wasted, said.prefetch_wasted_bytes) == (1, 1024), "d left unseen"
+    cache.get_or_make("i", block, ahead=True)
+    cache.clear()
+    assert cache.stats().prefetch_wasted == 2
+
+
+def test_whoever_waits_for_what_is_being_made_ahead_uses_it() -> None:
+    cache = BlockCache(4 * (1024 + 512))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> np.ndarray:
+        begun.set()
+        assert go_on.wait(10)
+        return block()
+
+    def never() -> np.ndarray:
+        raise AssertionError("it is being made")
+
+    ahead = threading.Thread(target=lambda: cache.get_or_make("a", slowly, ahead=True))
+    ahead.start()
+    assert begun.wait(10)
+    reader = threading.Thread(target=lambda: cache.get_or_make("a", never))
+    reader.start()
+    go_on.set()
+    ahead.join(10)
+    reader.join(10)
+    said = cache.stats()
+    assert (said.prefetched, said.prefetch_used, said.hits, said.misses) == (1, 1, 1, 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ def statistics(shared: Shared) -> dict[str, Any]:
         "bytes": {"read": meter.bytes_read, "written": meter.bytes_written},
         "in_flight": dict(sorted(Counter(request.operation for request in waiting).items())),
         "oldest_in_flight_seconds": round(time.monotonic() - oldest, 3) if oldest is not None else 0.0,
-        "cache": {name: getattr(context.cache.stats(), name) for name in context.cache.stats().__slots__},
+        "decoded": {
+            "payloads": context.memory.decoded.payloads,
+            "stored_bytes": context.memory.decoded.stored_bytes,
+            "bytes": context.memory.decoded.bytes,
+        },
+        "cache": asdict(context.cache.stats()),
         "statements": {"catalog": shared.store.catalog.statements, "inodes": shared.inodes.statements},
         "memory": _memory(shared),
     }

@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,12 +80,27 @@ def _index_bytes(shard: ShardReader) -> int:
     return 1024 + 16 * int(np.prod(shard.grid.grid_shape))
 
 
+class Decoded:
+    """How many stored payloads were decoded, of how many bytes, to how many bytes of voxels. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.payloads = self.stored_bytes = self.bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, stored_bytes: int, nbytes: int) -> None:
+        with self._lock:
+            self.payloads += 1
+            self.stored_bytes += stored_bytes
+            self.bytes += nbytes
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What the sources of a store share."""
 
     maps: EntryMaps
     shards: ShardIndexes
+    decoded: Decoded = field(default_factory=Decoded)
 
 
 class BlockSource(ABC):
@@ -153,6 +168,7 @@ class StoredBlocks(BlockSource):
         )
         self._stored = ChunkGrid(meta.shape, meta.chunk_shape).grid_shape
         self._shards = memory.shards
+        self.decoded = memory.decoded
         self._map = EntryMap(
             memory.maps,
             self.keys,
@@ -207,7 +223,10 @@ class _ChunkRef(BlockRef):
 
     def load(self, out: Block | None = None) -> Block:
         try:
-            return self._source.codec.decode(self._payload.read(), out)
+            stored = self._payload.read()
+            block = self._source.codec.decode(stored, out)
+            self._source.decoded.add(len(stored), block.nbytes)
+            return block
         except (Damaged, Held) as error:
             raise _named(error, self._source.key_name(self._coords)) from error
 
@@ -222,7 +241,11 @@ class _InnerRef(BlockRef):
     def load(self, out: Block | None = None) -> Block:
         source = self._source
         try:
-            return source.open_shard(self._payload).decode(self._inner, out)
+            shard = source.open_shard(self._payload)
+            block = shard.decode(self._inner, out)
+            if (where := shard.stored_range(self._inner)) is not None:
+                source.decoded.add(where[1], block.nbytes)
+            return block
         except (Damaged, Held) as error:
             raise _named(error, source.key_name(self._coords)) from error
 

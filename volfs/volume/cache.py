@@ -39,13 +39,22 @@ _FIRST_SHARE, _LARGEST_SHARE = 0.25, 0.9
 @dataclass(frozen=True, slots=True)
 class CacheStats:
     """Counters since the cache was made. `bytes` and `blocks` are what it holds now; `decoded` counts blocks decoded,
-    be it past the cache or for a pencil."""
+    be it past the cache or for a pencil, and computed ones. `copied_bytes` went from blocks to those who asked.
+    `prefetched` are the entries (blocks or pencils) that were made ahead, `used` those of them that somebody then asked
+    for, `wasted` those that left before; the rest may still be either."""
 
     hits: int
     misses: int
     decoded: int
     decoded_bytes: int
     evicted: int
+    copied_bytes: int
+    prefetched: int
+    prefetched_bytes: int
+    prefetch_used: int
+    prefetch_used_bytes: int
+    prefetch_wasted: int
+    prefetch_wasted_bytes: int
     blocks: int
     bytes: int
     max_bytes: int
@@ -106,6 +115,19 @@ class _Segment:
         self.bytes = self.ghost_bytes = 0
 
 
+class _Count:
+    """How many, and their bytes."""
+
+    __slots__ = ("bytes", "number")
+
+    def __init__(self) -> None:
+        self.number = self.bytes = 0
+
+    def add(self, nbytes: int) -> None:
+        self.number += 1
+        self.bytes += nbytes
+
+
 class BlockCache:
     """Decoded blocks by key. Thread-safe; nothing here does I/O but the `make` given to :meth:`get_or_make`."""
 
@@ -119,7 +141,10 @@ class BlockCache:
         # Where blocks lie that are parts, and the names of the parts of what has them.
         self._places: dict[Hashable, tuple[Hashable, tuple[slice, ...]]] = {}
         self._parts: dict[Hashable, tuple[Hashable, ...]] = {}
-        self._hits = self._misses = self._decoded = self._decoded_bytes = self._evicted = 0
+        self._hits = self._misses = self._decoded = self._decoded_bytes = self._evicted = self._copied = 0
+        # What was made ahead and nobody has asked for yet, and the bytes of each.
+        self._unused: dict[Hashable, int] = {}
+        self._prefetched, self._used, self._wasted = _Count(), _Count(), _Count()
 
     @property
     def max_bytes(self) -> int:
@@ -135,6 +160,8 @@ class BlockCache:
     def clear(self) -> None:
         """Forget every block. Counters stay."""
         with self._lock:
+            for key in list(self._unused):
+                self._wasted.add(self._unused.pop(key))
             self._probation.clear()
             self._protected.clear()
             self._places.clear()
@@ -148,6 +175,13 @@ class BlockCache:
                 self._decoded,
                 self._decoded_bytes,
                 self._evicted,
+                self._copied,
+                self._prefetched.number,
+                self._prefetched.bytes,
+                self._used.number,
+                self._used.bytes,
+                self._wasted.number,
+                self._wasted.bytes,
                 len(self._probation.blocks) + len(self._protected.blocks),
                 self._probation.bytes + self._protected.bytes,
                 self._max,
@@ -185,31 +219,38 @@ class BlockCache:
             return [None if key is None else self._find(key, scan) for key in keys]
 
     def get_or_make(
-        self, key: Hashable, make: Callable[[], Block], *, scan: bool = False, parts: Callable[[], Parts] = dict
+        self,
+        key: Hashable,
+        make: Callable[[], Block],
+        *,
+        scan: bool = False,
+        ahead: bool = False,
+        parts: Callable[[], Parts] = dict,
     ) -> Block:
         """The block, made by `make` if it is not in memory, by one of the threads that ask for it at the same time.
 
-        `parts` says which blocks are in it. If `make` raises, its caller gets the error and the others make the block
-        themselves.
+        `parts` says which blocks are in it. `ahead`: nobody has asked for it yet, so it is neither hit nor miss. If
+        `make` raises, its caller gets the error and the others make the block themselves.
         """
         while True:
             with self._lock:
-                block = self._find(key, scan)
+                block = self._find(key, scan, ahead)
                 if block is not None:
                     return block
                 flight = self._flights.get(key)
                 if flight is None:
                     mine = self._flights[key] = _Flight()
-                    self._misses += 1
+                    self._misses += not ahead
                     break
             flight.done.wait()
             if flight.block is not None:
-                with self._lock:
-                    self._hits += 1
+                if not ahead:
+                    with self._lock:
+                        self._asked(key)
                 return flight.block
         try:
             mine.block = make()
-            self._insert(key, mine.block, parts())
+            self._insert(key, mine.block, parts(), ahead)
         finally:
             with self._lock:
                 del self._flights[key]
@@ -222,35 +263,51 @@ class BlockCache:
             self._decoded += 1
             self._decoded_bytes += nbytes
 
+    def count_copied(self, nbytes: int) -> None:
+        """Note that so many bytes of blocks went to somebody who asked."""
+        with self._lock:
+            self._copied += nbytes
+
+    def _asked(self, key: Hashable) -> None:
+        """Somebody found what they asked for."""
+        self._hits += 1
+        if self._unused and key in self._unused:
+            self._used.add(self._unused.pop(key))
+
     def _has_all(self, keys: Iterable[Hashable]) -> bool:
         protected, probation, places = self._protected.blocks, self._probation.blocks, self._places
         return all(key in protected or key in probation or key is None or key in places for key in keys)
 
-    def _find(self, key: Hashable, scan: bool) -> Block | None:
+    def _find(self, key: Hashable, scan: bool, ahead: bool = False) -> Block | None:
         block = self._protected.blocks.get(key)
         if block is not None:
             if not scan:
                 self._protected.blocks.move_to_end(key)
-            self._hits += 1
+            if not ahead:
+                self._asked(key)
             return block
         block = self._probation.blocks.get(key)
         if block is None:
             place = self._places.get(key)
-            whole = None if place is None else self._find(place[0], scan)
+            whole = None if place is None else self._find(place[0], scan, ahead)
             return None if whole is None or place is None else whole[place[1]]
-        self._hits += 1
+        if not ahead:
+            self._asked(key)
         if scan:
             self._probation.blocks.move_to_end(key)
         else:
             self._protected.add(key, *self._probation.take(key))
         return block
 
-    def _insert(self, key: Hashable, block: Block, parts: Parts) -> None:
+    def _insert(self, key: Hashable, block: Block, parts: Parts, ahead: bool) -> None:
         block.flags.writeable = False  # it is handed to many readers
         with self._lock:
             cost = _OVERHEAD + block.nbytes + _PART_OVERHEAD * len(parts)
             if cost > self._max or key in self._probation.blocks or key in self._protected.blocks:
                 return
+            if ahead:
+                self._unused[key] = block.nbytes
+                self._prefetched.add(block.nbytes)
             if lost := self._probation.lay(key):
                 self._share = min(int(self._max * _LARGEST_SHARE), self._share + lost)
                 self._probation.add(key, block, cost)
@@ -272,3 +329,5 @@ class BlockCache:
                 if part in self._places and self._places[part][0] == gone:  # and not in a later one
                     del self._places[part]
             self._evicted += 1
+            if gone in self._unused:
+                self._wasted.add(self._unused.pop(gone))

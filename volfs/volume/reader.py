@@ -107,6 +107,7 @@ class BlockReader:
             out = self._prepare(box, out)
             for (_, target, within), block in zip(parts, found, strict=True):
                 out[target] = self.source.fill_value if block is None else block[within]
+            self._cache.count_copied(out.nbytes)
             return out
         return None
 
@@ -158,19 +159,22 @@ class BlockReader:
                 out[target] = self._made(ref, each, scan)[within]
 
         self._workers.each(one, parts)
+        self._cache.count_copied(out.nbytes)
         return out
 
-    def _made(self, ref: BlockRef | PencilRef, each: Any, scan: bool) -> Block:
+    def _made(self, ref: BlockRef | PencilRef, each: Any, scan: bool, ahead: bool = False) -> Block:
         """A block or pencil out of the cache, or made by whoever asks first."""
         if isinstance(ref, PencilRef):
-            return self._cache.get_or_make(ref.key, lambda: ref.load(self._place, each), scan=scan, parts=ref.parts)
+            return self._cache.get_or_make(
+                ref.key, lambda: ref.load(self._place, each), scan=scan, ahead=ahead, parts=ref.parts
+            )
 
         def make() -> Block:
             block = ref.load()
             self._cache.count_decoded(block.nbytes)
             return block
 
-        return self._cache.get_or_make(ref.key, make, scan=scan)
+        return self._cache.get_or_make(ref.key, make, scan=scan, ahead=ahead)
 
     def _place(self, ref: BlockRef, target: Block) -> None:
         """Put a block where a pencil has it, from memory if it is there."""
@@ -227,7 +231,7 @@ class BlockReader:
                     return
                 ref = self._ref(part[0], entries, orientation, generation)
                 if ref is not None:
-                    self._made(ref, _one_by_one, scan=True)
+                    self._made(ref, _one_by_one, scan=True, ahead=True)
 
             self._workers.each_in_background(one, self._parts(ahead.box, orientation))
 
