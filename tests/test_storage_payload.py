@@ -224,6 +224,25 @@ def test_files_are_never_closed_under_a_reader(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_what_the_kernel_has_in_memory_is_read_at_once_and_checked_too(tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    (tmp_path / "file").write_bytes(b"before" + data)
+    payload = digest(data).payload("file", 6)
+    reader = PayloadReader(tmp_path)
+    assert reader.read_resident(payload) is None, "its file is not open"
+    assert reader.read(payload) == data
+    found = reader.read_resident(payload)
+    assert found is not None and bytes(found) == data
+    beyond = Payload("file", 7, len(data), payload.crc32c)
+    assert reader.read_resident(beyond) is None, "short: read properly, it is found to be damaged"
+    with (tmp_path / "file").open("r+b") as file:
+        file.seek(50)
+        file.write(b"damage")
+    with pytest.raises(Damaged, match="checksum"):
+        reader.read_resident(payload)
+    reader.close()
+
+
 def test_a_forgotten_file_is_opened_anew(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"old")
     reader = PayloadReader(tmp_path)

@@ -498,6 +498,25 @@ def test_a_read_from_memory_needs_no_thread(store: Path, monkeypatch: pytest.Mon
     run(work)
 
 
+def test_a_chunk_file_that_the_kernel_has_in_memory_needs_no_thread_and_no_statement(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            folder = "cells/versions/v2/zarr/s0/c/0/0"
+            paths = [f"{folder}/{name}" for name in sorted(await client.ls(folder))[:2]]
+            expected = [(await client.ino(path), await client.read(path)) for path in paths]
+            with monkeypatch.context() as patched:
+                patched.setattr("trio.to_thread.run_sync", None)
+                patched.setattr("volfs.catalog.entries.find", None)
+                for ino, data in expected:
+                    opened = await client.tree.open(ino, os.O_RDONLY)
+                    assert bytes(await client.tree.read(opened.fh, 0, 1 << 20)) == data
+                    await client.tree.release(opened.fh)
+
+    run(work)
+
+
 def test_a_dataset_made_anew_under_the_same_name_shares_no_inode_with_the_old_one(tmp_path: Path) -> None:
     path = make_store(tmp_path / "store")
 

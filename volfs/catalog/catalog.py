@@ -31,6 +31,7 @@ from volfs.model.box import Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
 from volfs.storage.manifest import Manifest
 
+_NO_DIRECTORY = 0
 _PATHS_KEPT = 65536
 _LARGE = 20_000
 """Records from which indexing is worth a larger page cache."""
@@ -238,16 +239,15 @@ class Catalog:
             return self._root(dataset)
         memo = (dataset, at.lineage, at.position, path)
         found = self._paths.get(memo)
-        if found is not None:
-            return found
-        entry = self._entry(dataset, at, path)
-        if entry is None or entry.kind != "dir":
-            return None
-        with self._lock:
-            self._paths[memo] = entry.dir_id
-            while len(self._paths) > _PATHS_KEPT:
-                self._paths.popitem(last=False)
-        return entry.dir_id
+        if found is None:
+            entry = self._entry(dataset, at, path)
+            # That there is none is worth remembering too: directories of chunks have none, and a million names below.
+            found = entry.dir_id if entry is not None and entry.kind == "dir" else _NO_DIRECTORY
+            with self._lock:
+                self._paths[memo] = found
+                while len(self._paths) > _PATHS_KEPT:
+                    self._paths.popitem(last=False)
+        return found or None
 
     def list_entries(self, dataset: int, at: At, dir_id: int) -> list[tuple[str, Entry]]:
         """The names in a directory, in byte order of their UTF-8. Chunks of arrays are not among them."""

@@ -27,6 +27,7 @@ from volfs.fuse.logs import reopen_log
 from volfs.fuse.mountpoints import detach, mounted_at
 from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.tuning import tune_kernel
+from volfs.fuse.waiting import stay_awake
 from volfs.tree.api import TreeApi
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ async def serve(
     ``on_ready`` is called once, when the mount has answered. In the foreground SIGHUP means that the terminal is gone;
     in the background it asks for a new log.
     """
+    stay_awake()
     adapter = Adapter(tree, never_written=read_only)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:

@@ -242,8 +242,23 @@ class SliceFile(Node):
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
             raise self.refusal()
-        return self.reader()
+        return SliceHandle(self)
 
     def reader(self) -> LayoutHandle:
         level, layout = self.up.facts.level, self.up.layout(self.index, self.ending)
         return LayoutHandle(self.shared, self.ino, self.dataset, level, layout, level)
+
+
+class SliceHandle(Handle):
+    """A slice of a version, open. What it takes to read it is made at the first read: a client that has read the slice
+    before opens it again and reads nothing."""
+
+    def __init__(self, file: SliceFile) -> None:
+        super().__init__(file.ino)
+        self._file = file
+        self._reader: LayoutHandle | None = None
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        if self._reader is None:
+            self._reader = self._file.reader()
+        return await self._reader.read(offset, size)

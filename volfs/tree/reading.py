@@ -29,6 +29,8 @@ _TAIL = 4096
 WHOLE = 1 << 20
 #: More is not copied from the disk's page cache on the tree's thread.
 _INLINE_BYTES = 256 << 10
+#: More is not read and checked on the tree's thread even if the disk need not be waited for.
+_CHECKED_INLINE = 512 << 10
 
 
 class NotCached(Exception):
@@ -162,8 +164,11 @@ class StoredFileHandle(Handle):
             return await self._shared.fetch(self._dataset, lambda: snapshot.read(key, offset, size))
         name = (snapshot.generation(), key)
         data = self._shared.payloads.get(name)
+        if data is None and self._size <= _CHECKED_INLINE:
+            data = snapshot.read_resident(key)
         if data is None:
             data = await self._shared.fetch(self._dataset, lambda: snapshot.read(key))
+        if size < self._size:
             self._shared.payloads.put(name, data)
         return memoryview(data)[offset : offset + size]
 

@@ -133,7 +133,7 @@ class Shared:
         self.files = FileTable()
         self.renderings = Renderings()
         #: Small stored files, as they are, that clients read in several pieces.
-        self.payloads: Bounded[bytes] = Bounded(_PAYLOAD_BYTES)
+        self.payloads: Bounded[bytes | memoryview] = Bounded(_PAYLOAD_BYTES)
         #: Listings of directories of keys, by inode.
         self.listings: Bounded[Sequence[Any]] = Bounded(_LISTED_NAMES)
         self.nodes = NodeCache()

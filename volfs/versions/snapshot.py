@@ -151,6 +151,10 @@ class Snapshot(ABC):
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file, verified; short at its end, as ``pread``. Raises NotFound, WrongKind, Damaged."""
 
+    def read_resident(self, key: str) -> memoryview | None:
+        """All bytes of a file, verified, if that takes no waiting for a disk; else None. Raises as :meth:`read`."""
+        return None
+
     @abstractmethod
     def node(self, path: str) -> ArrayNode | GroupNode | None:
         """The Zarr node at a hierarchy path; None if no ``zarr.json`` is there or it does not parse."""

@@ -108,6 +108,9 @@ class Version(Snapshot):
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         return self.dataset.reader.read(self.payload(key), offset, length)
 
+    def read_resident(self, key: str) -> memoryview | None:
+        return self.dataset.reader.read_resident(self.payload(key))
+
     def payload(self, key: str) -> Payload:
         """Where the bytes of a file lie. Raises NotFound, or WrongKind for a directory."""
         entry = self._entry(key) if key not in ("", "zarr", "files") else None

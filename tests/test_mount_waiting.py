@@ -1,0 +1,131 @@
+"""How the thread that answers requests waits for the next one: counted, never timed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from volfs.fuse import waiting
+from volfs.fuse.waiting import Turns, Waiting
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The descriptors that were slept for."""
+    slept: list[int] = []
+    real = trio.lowlevel.wait_readable
+
+    async def wait_readable(fd: int) -> None:
+        slept.append(fd)
+        await real(fd)
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+    return slept
+
+
+def test_a_request_that_is_there_already_is_not_slept_for(
+    pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_TURN_SECONDS", 1e9)
+
+    async def work() -> None:
+        wait = Waiting()
+        os.write(pipe[1], b"x")
+        for _ in range(100):
+            await wait.wait_readable(pipe[0])
+
+    trio.run(work)
+    assert not sleeps
+
+
+def test_other_tasks_get_their_turn_however_many_requests_come(
+    pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_TURN_SECONDS", 0)
+    ran: list[str] = []
+
+    async def other() -> None:
+        ran.append("other")
+
+    async def work() -> None:
+        os.write(pipe[1], b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await Waiting().wait_readable(pipe[0])
+            ran.append("request")
+            await Waiting().wait_readable(pipe[0])
+            assert "other" in ran
+
+    trio.run(work)
+    assert len(sleeps) == 2
+
+
+def test_looking_in_vain_is_done_ever_more_rarely(
+    pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_TURN_SECONDS", 1e9)
+    monkeypatch.setattr(waiting, "_AWAKE_SECONDS", 0)
+    looked: list[bool] = []
+
+    class Watched(Waiting):
+        def _look(self, fd: int, now: float) -> bool:
+            looked.append(super()._look(fd, now))
+            return looked[-1]
+
+    async def write() -> None:
+        os.write(pipe[1], b"x")
+
+    async def work() -> None:
+        wait = Watched()
+        for _ in range(1000):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)  # runs only once everybody else sleeps
+                await wait.wait_readable(pipe[0])
+            os.read(pipe[0], 1)
+
+    trio.run(work)
+    assert len(sleeps) == 1000
+    assert 10 < len(looked) < 30 and not any(looked)
+
+
+def test_one_task_waits_at_a_time_and_none_is_forgotten() -> None:
+    inside: list[int] = []
+    done: list[int] = []
+
+    async def take(turns: Turns, number: int) -> None:
+        for _ in range(20):
+            async with turns:
+                inside.append(number)
+                assert len(inside) == 1
+                await trio.lowlevel.checkpoint()
+                inside.pop()
+        done.append(number)
+
+    async def work() -> None:
+        turns = Turns()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    nursery.start_soon(take, turns, number)
+                nursery.start_soon(_give_up, turns)
+
+    trio.run(work)
+    assert sorted(done) == list(range(5))
+
+
+async def _give_up(turns: Turns) -> None:
+    """Cancelled while standing in line."""
+    with trio.move_on_after(0):
+        async with turns:
+            await trio.sleep_forever()
