@@ -6,8 +6,9 @@ are taken and answered (pyfuse3), and what they mean (``volfs.tree``).
 A program that walks, stats or opens files asks again as soon as it has its answer, 10 to 20 µs later. To fall asleep
 and be woken for that costs more than most answers do: two turns of trio's loop, four system calls, two switches of the
 processor. So whoever has just answered looks for the next request for some microseconds. It does so only while that
-pays: each time in vain, it skips twice as many chances as the last time; and never for long in a row without letting
-trio's other tasks run. A daemon that nobody asks sleeps.
+pays: each time in vain, it skips twice as many chances as the last time; where other programs want the processors, who
+sleeps is served before who is awake, so it skips many; and it never looks for long in a row without letting trio's
+other tasks run. A daemon that nobody asks sleeps.
 
 pyfuse3 takes trio from its module's attribute ``trio``, which is how its own ``pyfuse3.asyncio`` puts another loop in
 its place. Here all of trio stays as it is, except for two things that its loop does between requests.
@@ -30,6 +31,9 @@ _AWAKE_SECONDS = 40e-6
 _TURN_SECONDS = 1e-3
 #: However often nothing came, after so many sleeps it is tried again.
 _MOST_SKIPPED = 64
+#: Somebody else had the processor if looking once takes this long. Then this many sleeps come before the next try.
+_CROWDED_SECONDS = 200e-6
+_SKIPPED_IN_CROWD = 1000
 
 
 class Turns:
@@ -73,11 +77,7 @@ class Waiting:
             if self._skip:
                 self._skip -= 1
             elif self._look(fd, now):
-                self._vain = 0
                 return
-            else:
-                self._vain = min(2 * self._vain + 1, _MOST_SKIPPED)
-                self._skip = self._vain
         await trio.lowlevel.wait_readable(fd)
         self._slept = perf_counter()
 
@@ -89,9 +89,16 @@ class Waiting:
             poll.register(fd, select.POLLIN)
         until = now + _AWAKE_SECONDS
         while not poll.poll(0):
-            if perf_counter() > until:
-                return False
             os.sched_yield()  # the one who is about to ask may need this processor
+            now, before = perf_counter(), now
+            if now - before > _CROWDED_SECONDS:
+                self._skip = _SKIPPED_IN_CROWD
+                return False
+            if now > until:
+                self._vain = min(2 * self._vain + 1, _MOST_SKIPPED)
+                self._skip = self._vain
+                return False
+        self._vain = 0
         return True
 
 

@@ -220,10 +220,16 @@ class PlaneDir(Dir):
         prefix, digits, ending = THROUGH[self.plane], facts.digits, facts.ending
         first = self.ino + self.ordinal(0, ending)
         uid, gid, chunk, times, last = options.uid, options.gid, facts.chunk, facts.times, len(facts.times) - 1
-        for index in range(max(0, cookie - FIRST_COOKIE + 1), facts.count):
-            time = times[min(index // chunk, last)]
-            attr = Attr(first + index * _STRIDE, mode, size, time, 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
-            yield DirEntry(f"{prefix}{index:0{digits}}{ending}".encode(), attr, FIRST_COOKIE + index)
+        at = max(0, cookie - FIRST_COOKIE + 1)
+        while at < facts.count:
+            # Up to where the next chunk begins, slices differ only in their names and inodes.
+            number = at // chunk
+            stop = facts.count if number >= last else min(facts.count, (number + 1) * chunk)
+            rest = (mode, size, times[min(number, last)], 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
+            for index in range(at, stop):
+                name = f"{prefix}{index:0{digits}}{ending}".encode()
+                yield DirEntry(name, Attr(first + index * _STRIDE, *rest), FIRST_COOKIE + index)
+            at = stop
 
 
 class SliceFile(Node):
