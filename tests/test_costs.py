@@ -38,7 +38,7 @@ class Counts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.statements: list[str] = []
         self.reads: list[int] = []
-        connect, read = Connections._connect, PayloadReader.read
+        connect, read, resident = Connections._connect, PayloadReader.read, PayloadReader.read_resident
 
         def traced(connections: Connections) -> object:
             connection = connect(connections)
@@ -51,7 +51,15 @@ class Counts:
             return read(reader, payload, *where)
 
         monkeypatch.setattr(Connections, "_connect", traced)
+
+        def noted_resident(reader: PayloadReader, payload: Payload) -> memoryview | None:
+            data = resident(reader, payload)
+            if data is not None and "/c/" in payload.file:
+                self.reads.append(payload.length)
+            return data
+
         monkeypatch.setattr(PayloadReader, "read", noted)
+        monkeypatch.setattr(PayloadReader, "read_resident", noted_resident)
         self.client: Client
 
     @asynccontextmanager

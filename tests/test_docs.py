@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 import pytest
 
 from tests import cli_reference
+from tests.tree_kit import make_store, run, serving
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
@@ -69,3 +71,24 @@ def test_the_readme_prints_the_commands_that_ci_runs() -> None:
     for command in ("make demo", "make test"):
         assert f"\n{command}\n" in readme or f"\n{command} " in readme
         assert f"\n{command}\n" in script
+
+
+def test_every_field_of_the_statistics_is_explained(tmp_path: Path) -> None:
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "docs" / "monitoring.md").read_text()))
+    by_name = {"requests", "latency", "errors", "in_flight"}  # their keys are operations
+
+    async def work() -> None:
+        async with serving(make_store(tmp_path / "store"), mountpoint="/mnt") as client:
+            client.tree.meter.end(client.tree.meter.begin("read", ()))
+            facts = json.loads(await client.read(".volfs/stats.json"))
+            metrics = (await client.read(".volfs/metrics")).decode()
+        fields = set(facts) | set(facts["latency"]["read"])
+        for name in facts:
+            if isinstance(facts[name], dict) and name not in by_name:
+                fields |= set(facts[name])
+        fields |= set(facts["memory"]["parts"]) | {key for part in facts["memory"]["parts"].values() for key in part}
+        assert fields <= explained, sorted(fields - explained)
+        families = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
+        assert families <= explained, sorted(families - explained)
+
+    run(work)

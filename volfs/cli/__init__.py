@@ -36,7 +36,8 @@ COMMANDS = {
     "tag": "refs",
     "rm": "removing",
     "fsck": "stores",
-    "stats": "stores",
+    "stats": "watching",
+    "top": "watching",
     "doctor": "doctor",
     "demo": "demo",
 }

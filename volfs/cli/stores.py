@@ -1,4 +1,4 @@
-"""``init``, ``fsck`` and ``stats``: stores as a whole."""
+"""``init`` and ``fsck``: stores as a whole."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import (
-    Frame,
-    count_text,
-    json_option,
-    pass_frame,
-    path_value,
-    progress,
-    say_json,
-    say_table,
-    size_text,
-)
+from volfs.cli.common import Frame, json_option, pass_frame, path_value, progress, say_json
 
 
 @click.command()
@@ -67,58 +57,3 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
             click.echo("nothing is wrong")
     if report.findings:
         ctx.exit(1)
-
-
-@click.command()
-@click.argument("mountpoint", required=False, callback=path_value)
-@json_option
-@pass_frame
-def stats(frame: Frame, mountpoint: Path | None, as_json: bool) -> None:
-    """Sizes and counts of the store; with MOUNTPOINT, what its daemon has done so far."""
-    if mountpoint is not None:
-        _stats_of_mount(mountpoint, as_json)
-        return
-    with frame.open(read_only=True) as store:
-        answer = store.stats()
-    if as_json:
-        say_json(asdict(answer))
-        return
-    rows = [
-        (
-            one.name,
-            one.versions,
-            one.branches,
-            one.tags,
-            f"{one.payloads:,}",
-            size_text(one.stored),
-            size_text(one.loose),
-        )
-        for one in answer.datasets
-    ]
-    headings = ("dataset", "versions", "branches", "tags", "payloads", "committed", "uncommitted")
-    say_table(rows, headings, right=(1, 2, 3, 4, 5, 6))
-    click.echo(f"{count_text(len(rows), 'dataset')}; catalog {size_text(answer.catalog)}")
-
-
-def _stats_of_mount(mountpoint: Path, as_json: bool) -> None:
-    import json
-
-    from volfs.errors import NotFound
-    from volfs.fuse.mountpoints import mounted_at
-
-    mounted = mounted_at(mountpoint)
-    if mounted is None or not mounted.is_volfs:
-        raise NotFound(f"{mountpoint}: no volfs mount is here")
-    answer = json.loads((mountpoint / ".volfs" / "stats.json").read_text())
-    if as_json:
-        say_json(answer)
-    else:
-        say_table(list(_flat(answer)))
-
-
-def _flat(answer: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for key, value in answer.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, value)]
-    return rows

@@ -87,10 +87,10 @@ class DaemonDir(SmallDir):
         return self.directory_attr(self.shared.started_ns, SOON)
 
     def _stats(self) -> bytes:
-        return _filled(documents.to_json(statistics(self.shared)), b" ")
+        return _filled(documents.to_json(statistics(self.shared, self.slot_ino("stats.json"))), b" ")
 
     def _metrics(self) -> bytes:
-        return _filled(exposition(statistics(self.shared)), b"\n")
+        return _filled(exposition(statistics(self.shared, self.slot_ino("metrics"))), b"\n")
 
 
 def _filled(text: bytes, filler: bytes) -> bytes:

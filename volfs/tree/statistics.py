@@ -26,10 +26,11 @@ _PER_NAME, _PER_INODE, _PER_DIRECTORY, _PER_FILE = 250, 200, 2048, 2048
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def statistics(shared: Shared) -> dict[str, Any]:
-    """All facts, as they are now. Safe in a thread."""
+def statistics(shared: Shared, asked: int) -> dict[str, Any]:
+    """All facts, as they are now. Safe in a thread. Requests for ``asked``, the inode of the file that tells them, do
+    not count as in flight: there is always one, while it is made."""
     meter, context = shared.meter, store_context(shared.store)
-    waiting = meter.in_flight()
+    waiting = [request for request in meter.in_flight() if request.arguments[:1] != (asked,)]
     oldest = min((request.since for request in waiting), default=None)
     return {
         "version": __version__,
