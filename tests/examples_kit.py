@@ -17,10 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mounting import make_store
+from volfs.cli import main as volfs_command
 from volfs.testing.kit import mounted
 
 EXAMPLES = Path(__file__).parent.parent / "mount_examples"
@@ -93,3 +95,11 @@ def server(command: list[str], port: int, log: Path, env: Mapping[str, str] | No
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(15)
+
+
+def understood(arguments: list[str]) -> dict[str, Any]:
+    """What ``volfs ARGUMENTS`` means: options of the command, and the ones before it. Raises for a wrong usage."""
+    top = volfs_command.make_context("volfs", list(arguments))
+    name, command, rest = volfs_command.resolve_command(top, [*top._protected_args, *top.args])
+    assert command is not None
+    return {**top.params, "command": name, **command.make_context(name, rest, parent=top).params}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from tests.examples_kit import EXAMPLES, understood
 from volfs.testing.kit import mounted
 
-EXAMPLES = Path(__file__).parent.parent / "mount_examples"
+FOLDERS = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
 SCRIPTS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh"))
 
 
@@ -39,3 +43,20 @@ def test_every_example_is_described() -> None:
     for script in SCRIPTS:
         assert f"]({script.name})" in readme
     assert all(os.access(path, os.X_OK) for path in SCRIPTS if path.suffix == ".sh")
+
+
+def test_every_folder_is_described_and_begins_with_a_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    for folder in FOLDERS:
+        assert f"]({folder}/README.md)" in readme
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_command_understands_what_the_readme_says(folder: str) -> None:
+    text = (EXAMPLES / folder / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL))
+    for command in re.findall(r"^ *volfs (.+?)(?:\s#|;|&&|$)", blocks, re.MULTILINE):
+        try:
+            understood(shlex.split(command))
+        except click.UsageError as error:
+            pytest.fail(f"volfs {command}: {error.format_message()}")
