@@ -303,6 +303,24 @@ def test_the_cost_of_a_slice_does_not_grow_with_the_number_of_versions(tmp_path:
     assert rest == others and many <= few + 2, "a checkpoint may have to be looked at"
 
 
+def test_a_commit_of_one_chunk_costs_the_same_in_an_array_of_any_size(tmp_path: Path, counts: Counts) -> None:
+    costs = []
+    for edge in (64, 128):
+        path = tmp_path / str(edge)
+        with volfs.init_store(path) as made:
+            add(made, "cells", "", np.full((edge,) * 3, 7, np.uint8), "zyx", chunks=CHUNKS)
+            branch = made["cells"].branch("main")
+            image_at(branch, "").levels[0][:16, :16, :16] = 9
+            counts.context = store_context(made)
+            counts.statements.clear()
+            counts.reads.clear()
+            before = counts.decoded
+            branch.commit("one chunk")
+            costs.append((len(counts.queries), len(counts.reads), counts.decoded - before))
+    assert costs[0] == costs[1]
+    assert costs[0][1:] == (0, 0), "the chunks that stay are neither read nor decoded"
+
+
 def test_the_statistics_count_the_statements_that_sqlite_ran(store: Path, counts: Counts) -> None:
     async def work() -> None:
         async with counts.serving(store) as client:

@@ -21,8 +21,8 @@ from volfs.tree.meter import BOUNDS, Histogram, quantile
 from volfs.tree.shared import Shared
 from volfs.volume.context import store_context
 
-#: Bytes that one of these costs about, where only their number is known.
-_PER_NAME, _PER_INODE, _PER_DIRECTORY, _PER_FILE = 250, 200, 2048, 2048
+#: Bytes that one of these costs about, where only their number is known: as tracemalloc saw many of them.
+_PER_NAME, _PER_INODE, _PER_DIRECTORY, _PER_FILE = 210, 150, 700, 1600
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

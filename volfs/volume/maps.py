@@ -22,7 +22,7 @@ from volfs.model.grid import ChunkGrid
 Entries = dict[Index, Any]
 
 #: Entries remembered in all, by everyone, and what one takes, about.
-_MAX_ENTRIES, _ENTRY_BYTES = 1 << 17, 512
+_MAX_ENTRIES, _ENTRY_BYTES = 1 << 17, 384
 
 
 class EntryMaps:
