@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from volfs import errors
+from volfs.fuse.dump import block_signal
 from volfs.fuse.logs import start_logging
 from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.serving import mount_options, serve
@@ -193,10 +194,11 @@ class MemoryTree:
 
 
 async def main(mountpoint: Path, log: str) -> None:
-    start_logging(log, verbose=True)
+    block_signal()
+    start_logging(log, level="debug")
     notifier = KernelNotifier()
     tree = MemoryTree(notifier)
-    options = mount_options("memory, with a comma", read_only=False, allow_other=False)
+    options = mount_options("memory, with a comma", read_only=False)
     await serve(tree, notifier, mountpoint, options, on_ready=lambda: print("ready", flush=True))
 
 

@@ -129,7 +129,7 @@ def test_sighup_begins_a_new_log_and_sigusr1_tells_what_every_thread_does(store:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(daemon_pid(mountpoint), signal.SIGUSR1)
-    while "most recent call first" not in log.read_text():
+    while not ("requests in flight" in log.read_text() and "thread MainThread:" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     volfs(None, "umount", mountpoint)

@@ -34,6 +34,7 @@ COMMANDS = {
     "discard": "changes",
     "branch": "refs",
     "tag": "refs",
+    "config": "configuring",
     "rm": "removing",
     "fsck": "stores",
     "stats": "watching",

@@ -147,10 +147,12 @@ def size_value(_: click.Context, __: click.Parameter, text: str | None) -> int |
     """Callback of an option that takes bytes, with K, M, G or T for powers of 1024."""
     if text is None:
         return None
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not a size; write for example 512M or 4G")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    from volfs.fuse.fstab import byte_count
+
+    try:
+        return byte_count(text)
+    except BadInput as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

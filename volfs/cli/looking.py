@@ -157,6 +157,7 @@ def _dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "default_branch": dataset.default_branch,
         "branches": {name: f"v{number}" if number else None for name, number in dataset.branches().items()},
         "tags": {name: f"v{number}" for name, number in dataset.tags().items()},
+        "access": dataset.access.facts(),
     }
 
 
@@ -192,6 +193,8 @@ def _show_info(answer: dict[str, Any]) -> None:
         click.echo("  branches  " + _refs_text(answer["branches"]))
         if answer["tags"]:
             click.echo("  tags      " + _refs_text(answer["tags"]))
+        for name, value in _access_words(answer["access"]):
+            click.echo(f"  {name.ljust(8)}  {value}")
     for image in answer["images"]:
         axes = " ".join(axis["name"] for axis in image["axes"])
         kind = "label image" if image["kind"] == "labels" else "image"
@@ -211,6 +214,13 @@ def _show_info(answer: dict[str, Any]) -> None:
             click.echo(f"  {problem}")
     if not answer["images"]:
         click.echo("  no images")
+
+
+def _access_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from volfs.cli.configuring import access_words
+    from volfs.versions.access import access_in
+
+    return [(name, value) for name, value in access_words(access_in({"access": facts})) if value]
 
 
 def _refs_text(refs: dict[str, str | None]) -> str:

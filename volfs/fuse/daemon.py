@@ -8,8 +8,6 @@ starts and stops a daemon (:mod:`volfs.fuse.mounting`).
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import logging
 import os
 from pathlib import Path
@@ -18,9 +16,11 @@ import trio
 
 import volfs
 from volfs.errors import VolfsError
-from volfs.fuse.logs import start_logging
+from volfs.fuse.dump import block_signal
+from volfs.fuse.logs import FORMATS, LEVELS, start_logging
 from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.processes import default_log
+from volfs.fuse.readiness import Readiness
 from volfs.fuse.serving import mount_options, serve
 from volfs.fuse.tuning import tune_process
 from volfs.tree import Tree
@@ -31,47 +31,31 @@ from volfs.volume.context import store_context
 log = logging.getLogger("volfs.fuse.daemon")  # __name__ is __main__ here
 
 
-class Readiness:
-    """Says once, to whoever waits for it, that the mount answers or why it does not.
-
-    That is a pipe when another process started the daemon, and stderr (as it is now) in the foreground.
-    """
-
-    def __init__(self, pipe: int | None) -> None:
-        self._pipe = pipe
-        self._terminal = os.dup(2)
-        self.said = False
-
-    def ready(self) -> None:
-        self._say({"pid": os.getpid()})
-
-    def failed(self, message: str, errno: int | None) -> None:
-        if self._pipe is None:
-            os.write(self._terminal, f"volfs: {message}\n".encode(errors="replace"))
-        self._say({"error": message, "errno": errno})
-
-    def _say(self, answer: dict[str, object]) -> None:
-        if self._pipe is not None and not self.said:
-            with contextlib.suppress(BrokenPipeError):  # the starter was interrupted
-                os.write(self._pipe, json.dumps(answer).encode())
-            os.close(self._pipe)
-        self.said = True
-
-
 async def _serve_store(store: Store, options: argparse.Namespace, readiness: Readiness) -> None:
     if options.cache_size is not None:
         store_context(store).cache.resize(options.cache_size)
     notifier = KernelNotifier()
     presented = TreeOptions(
-        uid=os.getuid(), gid=os.getgid(), read_only=options.read_only, mountpoint=str(options.mountpoint)
+        uid=os.getuid() if options.uid is None else options.uid,
+        gid=os.getgid() if options.gid is None else options.gid,
+        umask=options.umask,
+        read_only=options.read_only,
+        mountpoint=str(options.mountpoint),
     )
-    kernel = mount_options(options.store, read_only=options.read_only, allow_other=options.allow_other)
+    kernel = mount_options(
+        options.store,
+        read_only=options.read_only,
+        allow_other=options.allow_other,
+        default_permissions=options.default_permissions,
+        more=options.kernel,
+    )
     await serve(
         Tree(store, presented, notifier),
         notifier,
         options.mountpoint,
         kernel,
-        on_ready=readiness.ready,
+        on_ready=lambda: readiness.ready(str(options.mountpoint)),
+        on_leaving=readiness.stopping,
         read_only=options.read_only,
         foreground=options.foreground,
     )
@@ -81,10 +65,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="volfs.fuse.daemon", description="Serve one mount of a volfs store.")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--allow-other", action="store_true")
+    parser.add_argument("--default-permissions", action="store_true")
+    parser.add_argument("--uid", type=int)
+    parser.add_argument("--gid", type=int)
+    parser.add_argument("--umask", type=lambda text: int(text, 8), default=0, metavar="OCTAL")
     parser.add_argument("--cache-size", type=int, metavar="BYTES")
     parser.add_argument("--log", metavar="FILE", help="- is stderr")
     parser.add_argument("--catalog", type=Path, metavar="FILE")
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
+    parser.add_argument("--log-format", choices=FORMATS, default="text")
+    parser.add_argument("--kernel", type=lambda text: text.split(","), default=[], metavar="OPTIONS")
     parser.add_argument("--foreground", action="store_true", help="a terminal or a service manager watches")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="where to say that the mount answers")
     parser.add_argument("store")
@@ -96,8 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a daemon to its end; returns the exit status."""
     options = _arguments(argv)
     readiness = Readiness(options.ready_fd)
+    block_signal()
     try:
-        start_logging(options.log or str(default_log(options.mountpoint)), verbose=options.verbose)
+        where = options.log or str(default_log(options.mountpoint))
+        start_logging(where, level=options.log_level, style=options.log_format)
         os.chdir("/")  # so that no other filesystem is kept busy
         tune_process()
         log.info("volfs %s, process %d: %s at %s", volfs.__version__, os.getpid(), options.store, options.mountpoint)

@@ -1,17 +1,18 @@
 """The daemon's log: where it goes, what a line looks like, and that nothing said anywhere is lost.
 
-Decided here: format, rotation, and that uncaught exceptions, Python warnings and fatal signals end up in the same
-file as everything else. Not here: what is worth a line (each room logs for itself).
+Decided here: levels, format, rotation, and that uncaught exceptions, Python warnings and fatal signals end up in the
+same file as everything else. Not here: what is worth a line (each room logs for itself).
 """
 
 from __future__ import annotations
 
+import datetime
 import errno
 import faulthandler
+import json
 import logging
 import logging.handlers
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -19,14 +20,16 @@ from pathlib import Path
 from types import TracebackType
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 _MAX_BYTES = 8 << 20
 _KEPT = 3
 
 log = logging.getLogger("volfs")
 
 
-def start_logging(where: str, *, verbose: bool = False) -> None:
-    """Log to a file, or to stderr for ``-``. SIGUSR1 writes the stacks of all threads to stderr, which is the same."""
+def start_logging(where: str, *, level: str = "info", style: str = "text") -> None:
+    """Log to a file, or to stderr for ``-``. ``level`` is one of :data:`LEVELS`, ``style`` one of :data:`FORMATS`."""
     root = logging.getLogger()
     for earlier in list(root.handlers):
         root.removeHandler(earlier)
@@ -35,17 +38,34 @@ def start_logging(where: str, *, verbose: bool = False) -> None:
         handler = logging.StreamHandler(sys.stderr)
     else:
         handler = _FollowedByStderr(where, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_Json() if style == "json" else logging.Formatter(FORMAT))
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    chosen = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(chosen, logging.INFO))  # what other libraries say for their own developers helps nobody here
+    log.setLevel(chosen)
     logging.getLogger("pyfuse3").addFilter(_nobody_waits)
     logging.captureWarnings(True)
-    warnings.simplefilter("default" if verbose else "ignore", DeprecationWarning)
+    warnings.simplefilter("default" if level == "debug" else "ignore", DeprecationWarning)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``pid``; perhaps ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, object] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def _nobody_waits(record: logging.LogRecord) -> bool:

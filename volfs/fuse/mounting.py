@@ -13,17 +13,28 @@ import math
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
-from volfs.fuse.mountpoints import canonical, check_machine, check_mountpoint, detach, is_broken, mounted_at
+from volfs.fuse.mountpoints import (
+    canonical,
+    check_machine,
+    check_mountpoint,
+    dead_mount,
+    detach,
+    is_broken,
+    mounted_at,
+)
 from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
+from volfs.fuse.tuning import abort_connection
 
 #: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).
 _STOPPING_SECONDS = 15.0
 _SLOW_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 0.2
 
 
 def mount(
@@ -33,14 +44,16 @@ def mount(
     *,
     patience: float = math.inf,
     on_slow: Callable[[Path], None] | None = None,
+    on_mended: Callable[[str], None] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Mount ``store`` at ``mountpoint`` in a daemon of its own; returns its process when the mount answers.
 
-    ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash).
+    ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash),
+    ``on_mended`` with a sentence if a dead mount had to be taken away first.
     Raises what went wrong, here or in the daemon, or Busy when ``patience`` ends; nothing is left mounted then.
     """
     options = options or MountOptions()
-    place = prepare(store, mountpoint, options)
+    place = prepare(store, mountpoint, options, on_mended)
     log = Path(options.log) if options.log else default_log(place)
     _make_log_directory(log)
     options = replace(options, log=str(log))
@@ -68,19 +81,61 @@ def mount(
     return process
 
 
-def mount_in_foreground(store: Path, mountpoint: Path, options: MountOptions) -> None:
+def mount_in_foreground(
+    store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
+) -> None:
     """Become the daemon: replaces this process. Logs to stderr unless told otherwise."""
-    place = prepare(store, mountpoint, options)
+    place = prepare(store, mountpoint, options, on_mended)
     if options.log is None:
         options = replace(options, log="-")
     command = command_line(store, place, options, "--foreground")
     os.execv(command[0], command)
 
 
-def prepare(store: Path, mountpoint: Path, options: MountOptions) -> Path:
+def prepare(
+    store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
+) -> Path:
     """The canonical mountpoint, once everything that can be known beforehand says that mounting will work."""
     check_machine(allow_other=options.allow_other)
+    said = mend(mountpoint)
+    if said and on_mended is not None:
+        on_mended(said)
     return check_mountpoint(mountpoint, store)
+
+
+def mend(mountpoint: Path) -> str:
+    """Take away what a daemon that died has left mounted at ``mountpoint``. Says what was done; "" for nothing.
+
+    Only what is certainly dead: a mount of volfs, to which the kernel says that its connection has ended, and for which
+    no daemon runs. Whoever still has files open there keeps getting errors.
+    """
+    place = canonical(mountpoint)
+    said = ""
+    while (dead := dead_mount(place)) is not None:
+        with daemon_of(place) as daemon:
+            if daemon is not None and not daemon.wait(_STOPPING_SECONDS):
+                raise Busy(
+                    f"{place}: a broken mount, whose daemon (process {daemon.pid}) still runs; "
+                    f"end it with: volfs umount --force {place}"
+                )
+        if dead_mount(place) != dead:
+            continue
+        detach(place, lazy=True)
+        said = f"{place}: took away a dead mount of {dead.source}, left by a daemon that died"
+    return said
+
+
+def wait_for(store: Path, mountpoint: Path, patience: float) -> float:
+    """Wait until a store and a directory are there, as they are once the disks they lie on are mounted.
+
+    Returns what is left of ``patience``; when that ends, whoever needs them says what is missing.
+    """
+    end = time.monotonic() + patience
+    while not ((store / "volfs.json").exists() and os.path.lexists(mountpoint)):
+        if time.monotonic() > end:
+            return 0.0
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    return max(0.0, end - time.monotonic())
 
 
 def _make_log_directory(log: Path) -> None:
@@ -136,19 +191,24 @@ def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) ->
         if daemon is None:
             return
         if force:
-            _end_by_force(daemon)
+            _end_by_force(daemon, mounted.device if mounted is not None else None)
         elif not daemon.wait(patience):
             raise Busy(f"{place}: unmounted, but its daemon (process {daemon.pid}) still runs; see {daemon.log}")
 
 
-def _end_by_force(daemon: Daemon) -> None:
-    """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive."""
+def _end_by_force(daemon: Daemon, device: str | None) -> None:
+    """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive.
+
+    A daemon that hangs in the kernel over a request of its own is not ended by SIGKILL, only by ending its connection.
+    """
     asking: list[tuple[tuple[signal.Signals, ...], float]] = [
         ((), 1.0),
         ((signal.SIGTERM, signal.SIGINT), _STOPPING_SECONDS),  # the second one says not to wait for programs
         ((signal.SIGKILL,), 5.0),
     ]
     for signals, seconds in asking:
+        if signal.SIGKILL in signals and device is not None:
+            abort_connection(device)
         for number in signals:
             daemon.signal(number)
         if daemon.wait(seconds):

@@ -129,6 +129,15 @@ def check_mountpoint(path: Path, store: Path) -> Path:
     return place
 
 
+def dead_mount(place: Path) -> Mounted | None:
+    """What is mounted at ``place`` if it is a volfs mount that no daemon answers for any more.
+
+    The kernel says so with ENOTCONN, for good: a connection that ended never comes back.
+    """
+    mounted = mounted_at(place)
+    return mounted if mounted is not None and mounted.is_volfs and is_broken(place) else None
+
+
 def _unusable(place: Path, error: OSError) -> VolfsError:
     if error.errno == errno.ENOENT:
         return NotFound(f"{place}: no such directory; make it with: mkdir -p {place}")

@@ -26,19 +26,49 @@ MODULE = "volfs.fuse.daemon"
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How to mount. ``cache_size`` is in bytes; None leaves a choice to the daemon. ``log`` may be ``-``: stderr."""
+    """How to mount. ``cache_size`` is in bytes; None leaves a choice to the daemon. ``log`` may be ``-``: stderr.
+
+    ``uid`` and ``gid`` own whatever has no owner of its own, ``umask`` takes bits from every mode.
+    ``default_permissions``: the kernel holds everybody to owner and mode; None means wherever others are let in.
+    ``kernel`` are options that are the kernel's business, such as ``noexec``.
+    """
 
     read_only: bool = False
     allow_other: bool = False
+    default_permissions: bool | None = None
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
     cache_size: int | None = None
     log: str | None = None
+    log_level: str = "info"
+    log_format: str = "text"
     catalog: Path | None = None
-    verbose: bool = False
+    kernel: tuple[str, ...] = ()
+
+    @property
+    def held_to_modes(self) -> bool:
+        """Whether the kernel looks at owner and mode before it lets anybody do anything."""
+        return self.allow_other if self.default_permissions is None else self.default_permissions
 
     def arguments(self) -> list[str]:
         """As the daemon's command line says it."""
-        flags = {"read-only": self.read_only, "allow-other": self.allow_other, "verbose": self.verbose}
-        values = {"cache-size": self.cache_size, "log": self.log, "catalog": self.catalog}
+        flags = {
+            "read-only": self.read_only,
+            "allow-other": self.allow_other,
+            "default-permissions": self.held_to_modes,
+        }
+        values = {
+            "uid": self.uid,
+            "gid": self.gid,
+            "umask": f"{self.umask:o}" if self.umask else None,
+            "cache-size": self.cache_size,
+            "log": self.log,
+            "log-level": self.log_level,
+            "log-format": self.log_format,
+            "catalog": self.catalog,
+            "kernel": ",".join(self.kernel) or None,
+        }
         return [f"--{flag}" for flag, on in flags.items() if on] + [
             f"--{name}={value}" for name, value in values.items() if value is not None
         ]

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyfuse3
@@ -23,6 +23,7 @@ import trio
 
 from volfs.errors import VolfsError
 from volfs.fuse.adapter import Adapter
+from volfs.fuse.dump import heed_signal
 from volfs.fuse.logs import reopen_log
 from volfs.fuse.mountpoints import detach, mounted_at
 from volfs.fuse.notify import KernelNotifier
@@ -45,15 +46,24 @@ class _Option(str):
         return os.fsencode(str(self))
 
 
-def mount_options(store: str, *, read_only: bool, allow_other: bool) -> set[str]:
-    """What libfuse is told. Others than the mounting user are held to the mode bits, by the kernel."""
+def mount_options(
+    store: str,
+    *,
+    read_only: bool = False,
+    allow_other: bool = False,
+    default_permissions: bool = False,
+    more: Iterable[str] = (),
+) -> set[str]:
+    """What libfuse is told. ``default_permissions``: the kernel holds everybody to owner and mode."""
     name = store.replace("\\", "\\\\").replace(",", "\\,")
     options = {_Option(f"fsname={name}"), "subtype=volfs"}
     if read_only:
         options.add("ro")
     if allow_other:
-        options |= {"allow_other", "default_permissions"}
-    return options
+        options.add("allow_other")
+    if default_permissions:
+        options.add("default_permissions")
+    return options | set(more)
 
 
 @contextlib.contextmanager
@@ -91,10 +101,13 @@ def _stderr_to(fd: int) -> Iterator[None]:
 class _Serving:
     """One mount while it answers requests, and the ways in which that ends."""
 
-    def __init__(self, mountpoint: Path, on_ready: Callable[[], None], *, foreground: bool) -> None:
+    def __init__(
+        self, mountpoint: Path, on_ready: Callable[[], None], on_leaving: Callable[[], None], *, terminal: bool
+    ) -> None:
         self._mountpoint = mountpoint
         self._on_ready = on_ready
-        self._foreground = foreground
+        self._on_leaving = on_leaving
+        self._terminal = terminal
         # The number tells this mount from any later one at the same place, which is not ours to take away.
         mounted = mounted_at(mountpoint)
         self._device = mounted.device if mounted is not None else None
@@ -130,13 +143,14 @@ class _Serving:
         asked = 0
         async with trio.open_nursery() as nursery:
             async for number in signals:
-                if number == signal.SIGHUP and not self._foreground:
+                if number == signal.SIGHUP and not self._terminal:
                     reopen_log()
                     log.info("SIGHUP: the log starts anew")
                     continue
                 asked += 1
                 log.info("%s: %s", signal.Signals(number).name, "unmounting" if asked == 1 else "not waiting")
                 if asked == 1:
+                    self._on_leaving()
                     nursery.start_soon(self._leave)
                 else:
                     self.end_now()
@@ -160,6 +174,15 @@ class _Serving:
                 log.log(logging.WARNING if lazy else logging.INFO, "%s", error)
 
 
+def _has_terminal() -> bool:
+    """Whether a terminal's end would be told to this process: not below a service manager."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 async def serve(
     tree: TreeApi,
     notifier: KernelNotifier,
@@ -167,22 +190,25 @@ async def serve(
     options: set[str],
     *,
     on_ready: Callable[[], None],
+    on_leaving: Callable[[], None] = lambda: None,
     read_only: bool = False,
     foreground: bool = False,
 ) -> None:
     """Mount ``tree`` and answer until it is unmounted, or until a signal says so.
 
-    ``on_ready`` is called once, when the mount has answered. In the foreground SIGHUP means that the terminal is gone;
-    in the background it asks for a new log.
+    ``on_ready`` is called once, when the mount has answered; ``on_leaving`` when a signal has asked to end it. In the
+    foreground of a terminal SIGHUP means that the terminal is gone; anywhere else it asks for a new log. SIGUSR1
+    writes to the log what is going on.
     """
     stay_awake()
+    heed_signal(tree.meter)
     adapter = Adapter(tree, never_written=read_only)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(tree.run)
             try:
                 with _mounted(adapter, mountpoint, options, notifier):
-                    serving = _Serving(mountpoint, on_ready, foreground=foreground)
+                    serving = _Serving(mountpoint, on_ready, on_leaving, terminal=foreground and _has_terminal())
                     nursery.start_soon(serving.heed, signals)
                     await serving.until_unmounted()
             finally:

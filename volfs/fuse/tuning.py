@@ -68,6 +68,13 @@ def tune_kernel(mountpoint: Path) -> None:
         _write(connection / "congestion_threshold", _MAX_BACKGROUND * 3 // 4)
 
 
+def abort_connection(device: str) -> None:
+    """End a FUSE connection (``major:minor``) from outside: whoever waits for its daemon gets an error at once."""
+    if os.geteuid() == 0:
+        with _connections() as folder:
+            _write(folder / device.partition(":")[2] / "abort", 1)
+
+
 def _write(path: Path, value: int) -> None:
     try:
         path.write_text(str(value))

@@ -80,10 +80,13 @@ class NoNotifier:
 
 @dataclass(frozen=True, slots=True)
 class TreeOptions:
-    """How a tree presents a store. ``mountpoint`` goes into branch locks, so that others can say who holds one."""
+    """How a tree presents a store. ``uid`` and ``gid`` own what has no owner of its own. ``mountpoint`` goes into
+    branch locks, so that others can say who holds one."""
 
     uid: int
     gid: int
+    #: Bits that no mode has.
+    umask: int = 0
     read_only: bool = False
     mountpoint: str | None = None
     #: How often other processes' commits are looked for.

@@ -81,6 +81,7 @@ class Housekeeping:
         shared = self._shared
         if await trio.to_thread.run_sync(shared.store.refresh):
             shared.epoch += 1
+        await trio.to_thread.run_sync(shared.access.look_again)
         for key, room in list(shared.rooms.items()):
             try:
                 await self._look_after(room)

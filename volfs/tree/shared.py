@@ -17,6 +17,7 @@ import trio
 
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.storage.files import read_json
+from volfs.tree.access import AccessBook
 from volfs.tree.api import Notifier, TreeOptions
 from volfs.tree.handles import FileTable
 from volfs.tree.inodes import Inodes
@@ -140,6 +141,7 @@ class Shared:
         self.clock = NameClock()
         self.started_ns = time.time_ns()
         self.meter = Meter()
+        self.access = AccessBook(store, options)
         #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
         self.epoch = 0
         self.rooms: dict[tuple[str, str], Room] = {}

@@ -71,7 +71,7 @@ class Tree:
         if name == b"..":
             above = node.up or node
             await self._ready(above)
-            return above.attr()
+            return self._shown(above, above.attr())
         directory = self._directory(node)
         await self._ready(directory)
         found = self._find(directory, name)
@@ -83,22 +83,23 @@ class Tree:
         except NotFound:
             return missing(directory.absence)
         self._keep(found)
-        return attr
+        return self._shown(found, attr)
 
     async def getattr(self, ino: int) -> Attr:
         orphan = self._shared.inodes.orphans.get(ino)
         if orphan is not None and (attr := orphan.orphan_attr()) is not None:
-            return attr
+            room = orphan.room
+            return self._shared.access.shown(attr, room.dataset.name if room is not None else "")
         node = await self._node(ino)
         await self._ready(node)
-        return node.attr()
+        return self._shown(node, node.attr())
 
     async def readdir(self, ino: int, cookie: int) -> Iterator[DirEntry]:
         directory = self._directory(await self._node(ino))
         await self._ready(directory)
         if directory.listing_cold(cookie):
             await self._shared.fetch(directory.dataset, partial(directory.load_listing, cookie))
-        return directory.entries(cookie)
+        return self._shown_entries(directory, cookie)
 
     async def readlink(self, ino: int) -> bytes:
         node = await self._node(ino)
@@ -112,7 +113,8 @@ class Tree:
     # -- changing names ---------------------------------------------------------------------------------------------
 
     async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
-        return await (await self._writable(parent, name)).mkdir(os.fsdecode(name), mode)
+        directory = await self._writable(parent, name)
+        return self._shown(directory, await directory.mkdir(os.fsdecode(name), mode))
 
     async def rmdir(self, parent: int, name: bytes) -> None:
         await (await self._writable(parent, name)).rmdir(os.fsdecode(name))
@@ -121,12 +123,13 @@ class Tree:
         await (await self._writable(parent, name)).unlink(os.fsdecode(name))
 
     async def symlink(self, parent: int, name: bytes, target: bytes) -> Attr:
-        node = await (await self._writable(parent, name)).symlink(os.fsdecode(name), os.fsdecode(target))
-        return node.attr()
+        directory = await self._writable(parent, name)
+        node = await directory.symlink(os.fsdecode(name), os.fsdecode(target))
+        return self._shown(directory, node.attr())
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Attr:
         directory, node = await self._writable(new_parent, new_name), await self._node(ino)
-        return (await directory.link(node, os.fsdecode(new_name))).attr()
+        return self._shown(directory, (await directory.link(node, os.fsdecode(new_name))).attr())
 
     async def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         directory, to = await self._writable(old_parent, old_name), await self._writable(new_parent, new_name)
@@ -138,7 +141,7 @@ class Tree:
             raise NotAllowed("only regular files can be made here")
         node = await directory.make(os.fsdecode(name), mode)
         await self._ready(node)
-        return node.attr()
+        return self._shown(directory, node.attr())
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ class Tree:
         opened = await self._register(node.ino, handle)
         try:
             await self._ready(node)
-            return opened, node.attr()
+            return opened, self._shown(directory, node.attr())
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.release(opened.fh)
@@ -266,6 +269,17 @@ class Tree:
         if isinstance(found, Dir):
             return self._shared.nodes.get(found.ino, self._shared.epoch) or found
         return found
+
+    def _shown(self, node: Node, attr: Attr) -> Attr:
+        """Attributes of a node, or of what was made in it, with their owner."""
+        return self._shared.access.shown(attr, node.dataset)
+
+    def _shown_entries(self, directory: Dir, cookie: int) -> Iterator[DirEntry]:
+        access, dataset = self._shared.access, directory.dataset
+        datasets = self._shared.store.catalog.datasets() if directory is self._root else {}
+        for name, attr, at in directory.entries(cookie):
+            whose = os.fsdecode(name) if directory is self._root else dataset
+            yield DirEntry(name, access.shown(attr, whose if dataset or whose in datasets else ""), at)
 
     def _keep(self, node: Node) -> None:
         if isinstance(node, Dir):

@@ -23,11 +23,13 @@ from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_ref_name, version_number
 from volfs.model.refs import RefExpr, parse_ref
-from volfs.storage.files import FileLock, make_dirs, unlink_durably
+from volfs.storage.files import FileLock, make_dirs, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
+from volfs.versions.access import KEY as ACCESS_KEY
+from volfs.versions.access import Access, access_in
 from volfs.versions.status import NodeChanges
 from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version, parse
@@ -213,6 +215,22 @@ class Dataset:
             if not expr.back and expr.base in self.refs().heads:
                 return self.branch(expr.base)
         return self.version(self.resolve(ref))
+
+    # -- access -------------------------------------------------------------------------------------------------
+
+    @property
+    def access(self) -> Access:
+        """Owner, group and mode, as they are now. Raises Damaged."""
+        return access_in(read_json(self.layout.dataset_json))
+
+    def set_access(self, access: Access) -> None:
+        """Change owner, group and mode. Mounts see it within a second or so."""
+        self.store.check_writable()
+        with self.locked():
+            document = read_json(self.layout.dataset_json)
+            document.pop(ACCESS_KEY, None)
+            facts = access.facts()
+            write_json(self.layout.dataset_json, {**document, **({ACCESS_KEY: facts} if facts else {})})
 
     def __getitem__(self, ref: str | int) -> Snapshot:
         return self.snapshot(ref)

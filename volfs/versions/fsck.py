@@ -20,6 +20,7 @@ from volfs.storage.files import FileLock, read_json
 from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
 from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import Payload
+from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
 from volfs.versions.proof import Finding, Proof
 from volfs.versions.publish import TRASH, published, read_ref
@@ -143,6 +144,10 @@ class _Check:
             return
         if doc.get("name") != self._dataset.name:
             yield self._finding("dataset.json", f"says the dataset is called {doc.get('name')!r}")
+        try:
+            access_in(doc)
+        except Damaged as error:
+            yield self._finding("dataset.json", str(error))
         if doc.get("default_branch") not in self._dataset.branches():
             yield self._finding("dataset.json", f"the default branch {doc.get('default_branch')!r} does not exist")
 

@@ -1,0 +1,53 @@
+"""Telling whoever waits that the mount answers, why it does not, or that it is about to go.
+
+Decided here: the ways of saying so: a pipe to the process that started the daemon, stderr in the foreground, and the
+datagrams of sd_notify(3) to a service manager. Not here: when the mount is ready (:mod:`volfs.fuse.serving`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+
+
+class Readiness:
+    """Says once that the mount answers, or why not: to ``pipe`` or to stderr as it is now, and to a service manager."""
+
+    def __init__(self, pipe: int | None) -> None:
+        self._pipe = pipe
+        self._terminal = os.dup(2)
+        self._manager = os.environ.pop("NOTIFY_SOCKET", "")  # popped: it is not for programs that we start
+        self.said = False
+
+    def ready(self, mountpoint: str) -> None:
+        """The mount has answered."""
+        self._say({"pid": os.getpid()})
+        self._notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {mountpoint}")
+
+    def stopping(self) -> None:
+        """No new work, please."""
+        self._notify("STOPPING=1", "STATUS=unmounting")
+
+    def failed(self, message: str, errno: int | None) -> None:
+        """It will not be ready."""
+        if self._pipe is None:
+            os.write(self._terminal, f"volfs: {message}\n".encode(errors="replace"))
+        self._say({"error": message, "errno": errno})
+        self._notify(f"STATUS={message}", *([f"ERRNO={errno}"] if errno else []))
+
+    def _say(self, answer: dict[str, object]) -> None:
+        if self._pipe is not None and not self.said:
+            with contextlib.suppress(BrokenPipeError):  # the starter was interrupted
+                os.write(self._pipe, json.dumps(answer).encode())
+            os.close(self._pipe)
+        self.said = True
+
+    def _notify(self, *lines: str) -> None:
+        """See sd_notify(3). An address that begins with @ is of Linux's abstract names."""
+        if not self._manager.startswith(("/", "@")):
+            return
+        address = self._manager.replace("@", "\0", 1) if self._manager.startswith("@") else self._manager
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto("\n".join(line.replace("\n", " ") for line in lines).encode(), os.fsencode(address))
