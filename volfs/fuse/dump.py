@@ -4,8 +4,9 @@ Decided here: what such a report says: the requests in flight, the stack of ever
 Not here: counting requests (:mod:`volfs.tree.meter`), where the log goes (:mod:`volfs.fuse.logs`).
 
 A thread of its own waits for the signal, so that a daemon whose main thread is stuck in a request answers too; the
-signal is blocked everywhere else. (Only where the interpreter itself hangs does nothing come; SIGABRT then ends the
-daemon with the stacks of its threads in the log.)
+signal is blocked in all others, save those that libraries start when they are imported, from where it is passed on.
+(Only where the interpreter itself hangs does nothing come; SIGABRT then ends the daemon with the stacks of its threads
+in the log.)
 """
 
 from __future__ import annotations
@@ -24,16 +25,26 @@ from volfs.tree.meter import Meter
 
 log = logging.getLogger("volfs.fuse.dump")
 
+_THREAD = "volfs-dump"
+
 
 def block_signal() -> None:
     """Let SIGUSR1 wait until somebody does. Call it in the first thread, before there are others."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.signal(signal.SIGUSR1, _pass_on)
+
+
+def _pass_on(*_: object) -> None:
+    """It reached a thread that somebody else started, and the interpreter handed it to the first one."""
+    for thread in threading.enumerate():
+        if thread.name == _THREAD and thread.ident is not None:
+            signal.pthread_kill(thread.ident, signal.SIGUSR1)
 
 
 def heed_signal(meter: Meter) -> None:
     """Write a report at every SIGUSR1 from now on. Call it in the trio run whose tasks are to be told of."""
     root = trio.lowlevel.current_root_task()
-    threading.Thread(target=_wait, args=(meter, root), name="volfs-dump", daemon=True).start()
+    threading.Thread(target=_wait, args=(meter, root), name=_THREAD, daemon=True).start()
 
 
 def _wait(meter: Meter, root: trio.lowlevel.Task | None) -> None:

@@ -66,6 +66,7 @@ def mount(
                 stdout=output,
                 stderr=output,
                 pass_fds=(write_end,),
+                env=_environment(),
                 start_new_session=True,
             )
         try:
@@ -89,7 +90,12 @@ def mount_in_foreground(
     if options.log is None:
         options = replace(options, log="-")
     command = command_line(store, place, options, "--foreground")
-    os.execv(command[0], command)
+    os.execve(command[0], command, _environment())
+
+
+def _environment() -> dict[str, str]:
+    """That of a daemon, which does no linear algebra: numpy's library for it would start a thread for each core."""
+    return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
 
 
 def prepare(
