@@ -72,6 +72,10 @@ def em_store(bench: Bench) -> Path:
     return bench.once("em", lambda path: imported(path, "em", em(bench.scale.em)))
 
 
+def reread_store(bench: Bench) -> Path:
+    return bench.once("reread", lambda path: imported(path, "em", em(bench.scale.reread)))
+
+
 def light_sheet_store(bench: Bench) -> Path:
     """u16, five axes."""
 

@@ -91,7 +91,7 @@ def other_slices(bench: Bench) -> Iterable[Ratio]:
 
 @measure("P3", "slices read again")
 def reread_slices(bench: Bench) -> Iterable[Ratio]:
-    store = data.em_store(bench)
+    store = data.reread_store(bench)
     copy = bench.root / "slices"
 
     with bench.mounted(store) as mount:

@@ -34,8 +34,10 @@ _SWITCH_SECONDS = 0.0005
 #: Buffers up to this size, for replies and payloads, come from memory that the process has already, and so much of it
 #: stays with the process: the C library would otherwise ask the kernel for each anew, page by page.
 _KEPT_BUFFER = 32 << 20
-_KEPT_BYTES = 64 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 16 << 20
+#: One pool for all threads: each further one would keep as much again, and holes of its own.
+_POOLS = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 
@@ -54,6 +56,7 @@ def tune_process() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BUFFER)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_M_ARENA_MAX, _POOLS)
 
 
 def tune_kernel(mountpoint: Path) -> None:

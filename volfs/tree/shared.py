@@ -34,8 +34,8 @@ _T = TypeVar("_T")
 _S = TypeVar("_S", bound=Sized)
 
 _NAMES_THREADS = 4
-_PAYLOAD_BYTES = 32 << 20
-_LISTED_NAMES = 300_000
+_PAYLOAD_BYTES = 16 << 20
+_LISTED_NAMES = 50_000  # of some 170 bytes
 _NODES = 8192
 
 

@@ -116,29 +116,37 @@ class VersionArray(ArrayNode):
     def indices(self, prefix: Index) -> list[int]:
         """Indices along the axis after ``prefix`` under which at least one chunk is stored, ascending."""
         axis = len(prefix)
-        start = (*prefix, *self._whole.start[axis:])
-        box = Box(start, (*(i + 1 for i in prefix), *self._whole.stop[axis:])).intersect(self._whole)
-        size = self.block_shape[axis]
         there: set[int] = set()
-        known = self._known_blocks()
-        for block in known[_within(known, self._block_range(box))].tolist():
+        size = self.block_shape[axis]
+        box = self._below(prefix)
+        others = tuple(other for other in range(self._whole.ndim) if other != axis)
+        for block in self._known_within(box):
             at = block[axis] * size
             wanted = range(max(at, box.start[axis]), min(at + size, box.stop[axis]))
             if all(i in there for i in wanted):
                 continue  # nothing more to learn in this slab: dense arrays look at one block of each
-            resolved = self._resolved(tuple(block))
+            resolved = self._resolved(block)
             if resolved is not None:
-                for coords, _ in self._cells(resolved.owner != 0, tuple(block), box):
-                    there.add(coords[axis])
+                part = self._block_box(block).intersect(box)
+                cells = (resolved.owner != 0).reshape(self.block_shape)[part.relative_to(self._origin(block)).slices()]
+                there.update((np.flatnonzero(cells.any(axis=others)) + part.start[axis]).tolist())
         return sorted(there)
+
+    def any_below(self, prefix: Index) -> bool:
+        """Whether any chunk is stored whose coordinates begin so."""
+        box = self._below(prefix)
+        for block in self._known_within(box):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                part = self._block_box(block).intersect(box).relative_to(self._origin(block))
+                if resolved.owner.reshape(self.block_shape)[part.slices()].any():
+                    return True
+        return False
 
     def stored_below(self, prefix: Index) -> Iterator[tuple[Index, int, int]]:
         """(coordinates, bytes, version that changed it) of every stored chunk whose coordinates begin so."""
-        free = self._whole.start[len(prefix) :]
-        box = Box((*prefix, *free), (*(i + 1 for i in prefix), *self._whole.stop[len(prefix) :]))
-        box = box.intersect(self._whole)
-        known = self._known_blocks()
-        for block in map(tuple, known[_within(known, self._block_range(box))].tolist()):
+        box = self._below(prefix)
+        for block in self._known_within(box):
             resolved = self._resolved(block)
             if resolved is not None:
                 for coords, cell in self._cells(resolved.owner != 0, block, box):
@@ -210,6 +218,17 @@ class VersionArray(ArrayNode):
 
     def _known_blocks(self) -> NDArray[np.int64]:
         return self._known.blocks(self.snapshot, self)
+
+    def _below(self, prefix: Index) -> Box:
+        """The chunks whose coordinates begin so."""
+        free = len(prefix)
+        box = Box((*prefix, *self._whole.start[free:]), (*(i + 1 for i in prefix), *self._whole.stop[free:]))
+        return box.intersect(self._whole)
+
+    def _known_within(self, chunks: Box) -> Iterator[Index]:
+        """The blocks that ever changed and cross a range of chunks, ascending."""
+        known = self._known_blocks()
+        return map(tuple, known[_within(known, self._block_range(chunks))].tolist())
 
     def _origin(self, block: Index) -> Index:
         return tuple(b * s for b, s in zip(block, self.block_shape, strict=True))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from volfs.versions.array import VersionArray
     from volfs.versions.version import Version
 
-_BLOCK_BYTES = 64 << 20
-_TIMES_BYTES = 64 << 20
+_BLOCK_BYTES = 16 << 20
+_TIMES_BYTES = 8 << 20
 _OVERHEAD = 512
 _STARTS = 16
 """Versions per array and axes from which times may go on."""

@@ -80,7 +80,7 @@ class Version(Snapshot):
             version = array.changed_in(coords)
             return KeyInfo("file", payload.size, self.time_of(version), version)
         prefix = chunk_prefix(array.meta, rel)
-        return self._dir_info(0) if prefix is not None and array.indices(prefix) else None
+        return self._dir_info(0) if prefix is not None and array.any_below(prefix) else None
 
     def list(self, key: str) -> Listing:
         if key == "":
@@ -214,7 +214,7 @@ class Version(Snapshot):
         if separator == ".":
             return [] if rel else self._chunk_files(array, ())
         if kind == "default" and rel == "":
-            return [("c", self._dir_info(0))] if array.indices(()) else []
+            return [("c", self._dir_info(0))] if array.any_below(()) else []
         prefix = chunk_prefix(meta, rel)
         if prefix is None:
             return []
