@@ -28,7 +28,7 @@ from urllib.parse import quote
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
 
 BUSY_SECONDS = 60.0
-_CACHE, _LARGE_CACHE = 16 << 10, 256 << 10
+_CACHE, _LARGE_CACHE = 4 << 10, 256 << 10
 """KiB of pages that a connection keeps at most; while it writes something large."""
 _SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN = 13, 8, 5, 6, 14
 

@@ -36,7 +36,7 @@ _S = TypeVar("_S", bound=Sized)
 _NAMES_THREADS = 4
 _PAYLOAD_BYTES = 16 << 20
 _LISTED_NAMES = 50_000  # of some 170 bytes
-_NODES = 8192
+_NODES = 4096
 
 
 @dataclass(frozen=True, slots=True)
