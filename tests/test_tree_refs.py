@@ -47,6 +47,10 @@ def test_mkdir_makes_a_branch_and_rmdir_removes_it(store: Path) -> None:
             assert at.entry_timeout == 0
             parent = await client.ino("cells/branches")
             assert (parent, b"old@v1") in client.kernel.entries
+            # Servers of NFS and SMB look at what they made by the name they gave; for a while.
+            assert await client.ino("cells/branches/old@v1") == at.ino == await client.ino("cells/branches/old")
+            assert not await client.exists("cells/branches/exp@v1")
+            client.tree._shared.note_made(parent, "old@v1", "gone")
             assert not await client.exists("cells/branches/old@v1")
             assert set(await client.ls("cells/branches")) == {"main", "exp", "old"}
             assert "labels" not in await client.ls("cells/branches/old")
@@ -102,6 +106,42 @@ def test_ln_makes_a_tag_mv_moves_it_and_rm_removes_it(store: Path) -> None:
             ):
                 with pytest.raises(VolfsError):
                     await refused
+
+    run(work)
+
+
+def test_a_name_written_into_a_control_file_is_a_tag_for_those_who_cannot_make_links(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            tags = await client.ino("cells/tags")
+            tag = f"{MAIN}/.volfs/tag"
+            assert not await client.exists("cells/tags/shown")
+            await client.order(tag, "shown\n")
+            assert await client.readlink("cells/tags/shown") == "../versions/v2"
+            assert (tags, b"shown") in client.kernel.entries
+            await client.order(tag, "first v1")
+            assert await client.readlink("cells/tags/first") == "../versions/v1"
+            await client.order(tag, "first v1")  # as NFS clients do that heard nothing
+            for text, error in (("first v2", AlreadyThere), ("x v9", NotFound), ("a b c", BadInput), (" ", BadInput)):
+                with pytest.raises(error):
+                    await client.order(tag, text)
+            assert set(await client.ls("cells/tags")) == {"shown", "first"}
+
+    run(work)
+
+
+def test_a_commit_waits_for_a_file_that_was_synced_and_is_still_open_as_nfs_servers_keep_them(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            fh = await client.open_to_write(f"{MAIN}/files/far")
+            await client.call("write", fh, 0, b"from far away")
+            await client.call("fsync", fh, False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.order, f"{MAIN}/.volfs/commit", "waited")
+                await trio.sleep(1.0)  # longer than for a file that seems to be closed
+                assert await client.readlink("cells/versions/latest") == "v2"
+                await client.call("release", fh)
+            assert await client.read("cells/versions/v3/files/far") == b"from far away"
 
     run(work)
 

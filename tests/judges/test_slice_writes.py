@@ -229,7 +229,7 @@ def test_commit_branch_and_tag_by_files_alone(judged: Mounted, clean_branch: Cal
         dataset / "versions" / "v1" / "version.json"
     ).read_bytes()
     run("mkdir", dataset / "branches" / "exp@v1")
-    assert not (dataset / "branches" / "exp@v1").exists()
+    assert sorted(os.listdir(dataset / "branches")) == ["exp", "main"]
     assert not (dataset / "branches" / "exp" / "files" / "notes").exists()
     (dataset / "branches" / "exp" / "files" / "x").write_text("x")
     assert subprocess.run(["rmdir", str(dataset / "branches" / "exp")], capture_output=True, check=False).returncode

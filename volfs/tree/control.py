@@ -1,4 +1,4 @@
-"""``.volfs`` of a branch: committing and discarding by writing into a file.
+"""``.volfs`` of a branch: committing, discarding and tagging by writing into a file.
 
 Decided here: that the action happens in the write, whose error every program reports; that it waits for about ten
 seconds and then goes on by itself; that the same words while it goes on join it. ``status.json`` tells how it goes and
@@ -30,14 +30,16 @@ _LONGEST = 64 << 10
 _EVERYTHING = ("", "all", ".", "/")
 
 
-#: How long a commit waits for files that seem to be closed.
+#: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
+#: NFS servers leave them, which close idle files a second or two later.
 _CLOSING_SECONDS = 0.5
+_IDLE_SECONDS = 4.0
 
 
 class ControlDir(SmallDir):
     """``branches/NAME/.volfs``."""
 
-    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3}
+    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4}
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
         super().__init__(shared, ino, up, path)
@@ -85,7 +87,7 @@ class ControlDir(SmallDir):
 
 
 class ControlFile(Node):
-    """``commit`` or ``discard``."""
+    """``commit``, ``discard`` or ``tag``."""
 
     up: ControlDir
 
@@ -140,6 +142,8 @@ class ControlHandle(Handle):
             if not text:
                 raise BadInput("a commit needs a message")
             await perform(self._room, "commit", text)
+        elif self._name == "tag":
+            await _tag(self._room, text)
         else:
             await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
         return len(data)
@@ -164,6 +168,27 @@ async def perform(room: Room, kind: str, text: str) -> None:
             raise order.error
 
 
+async def _tag(room: Room, text: str) -> None:
+    """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
+    those of SMB. The same again is no error, as it is not for a commit."""
+    name, *at = text.split()[:3] or [""]
+    if not name or len(at) > 1:
+        raise BadInput("write the tag's name, and after it the version if it is not the one shown: paper v3")
+    dataset = room.dataset
+
+    def make() -> None:
+        number = dataset.resolve(at[0] if at else room.name)
+        if dataset.refs().tags.get(name) != number:
+            dataset.create_tag(name, number)
+
+    try:
+        await room.shared.look(dataset.name, make)
+    finally:
+        room.shared.epoch += 1
+    tags = room.shared.inodes.directory(f"{room.shared.origin(dataset.name)}/tags")
+    room.shared.notifier.queue_entry(tags, os.fsencode(name))
+
+
 async def _carry_out(room: Room, order: Order) -> None:
     kind, text = order.words
     try:
@@ -182,12 +207,14 @@ async def _carry_out(room: Room, order: Order) -> None:
 async def _closed(room: Room) -> None:
     """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
     is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
-    files = room.shared.files
-    until = trio.current_time() + _CLOSING_SECONDS
-    while trio.current_time() < until:
-        if not room.closing and not any(handle.flushed for handle in files.of_room(room)):
+    began = trio.current_time()
+    while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
+        waited = trio.current_time() - began
+        if waited > _IDLE_SECONDS or (
+            waited > _CLOSING_SECONDS and not room.closing and not any(handle.synced for handle in left)
+        ):
             return
-        await trio.sleep(0.002)
+        await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
 
 
 async def _commit(room: Room, message: str) -> None:

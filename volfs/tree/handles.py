@@ -38,6 +38,8 @@ class Handle:
     writable = False
     #: Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the last.
     flushed = False
+    #: ``flushed``, by an fsync: so do NFS servers, which keep files open for a while, and programs that go on writing.
+    synced = False
     #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
     slow_stamp = False
 

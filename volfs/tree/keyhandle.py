@@ -57,12 +57,12 @@ class KeyHandle(Handle):
 
     async def write(self, offset: int, data: bytes) -> int:
         file = self._file
-        self._changed, self.flushed = True, False
+        self._changed, self.flushed, self.synced = True, False, False
         return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
 
     async def truncate(self, size: int) -> None:
         file = self._file
-        self._changed, self.flushed = True, False
+        self._changed, self.flushed, self.synced = True, False, False
         await self.room.look(lambda: file.truncate(size))
         await self.room.told(wait=False, but=self.ino)
 
@@ -81,6 +81,7 @@ class KeyHandle(Handle):
         file = self._file
         await self.flush()
         await self.room.look(file.fsync)
+        self.synced = self.flushed
 
     async def release(self) -> None:
         self.room.closing += 1

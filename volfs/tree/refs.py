@@ -100,8 +100,11 @@ class BranchesDir(RefsDir):
         return sorted(self.opened.refs().heads)
 
     def find(self, name: str) -> Node | None:
-        if name not in self.opened.refs().heads:
-            return None
+        heads = self.opened.refs().heads
+        if name not in heads:
+            name = self.shared.just_made(self.ino, name) or name
+            if name not in heads:
+                return None
         path = f"{self.path}/{name}"
         room = self.shared.room(self.opened, name)
         return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
@@ -115,8 +118,9 @@ class BranchesDir(RefsDir):
         return False
 
     async def mkdir(self, name: str, mode: int) -> Attr:
-        """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ stays absent: the
-        kernel is told to forget it at once."""
+        """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ is never listed, and
+        leads there for a few seconds only: servers of NFS and SMB look at what they have made, by the name they gave.
+        """
         branch, at, ref = name.partition("@")
         dataset = self.opened
         if at and not ref:
@@ -128,6 +132,7 @@ class BranchesDir(RefsDir):
         attr = node.attr()
         self.shared.notifier.queue_entry(self.ino, os.fsencode(branch))
         if at:
+            self.shared.note_made(self.ino, name, branch)
             attr = attr._replace(entry_timeout=NEVER, attr_timeout=NEVER)
             self.shared.notifier.queue_entry(self.ino, os.fsencode(name))
         return attr

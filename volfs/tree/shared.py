@@ -37,6 +37,7 @@ _NAMES_THREADS = 4
 _PAYLOAD_BYTES = 16 << 20
 _LISTED_NAMES = 50_000  # of some 170 bytes
 _NODES = 4096
+_SPOKEN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class Shared:
         #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
         self.epoch = 0
         self.rooms: dict[tuple[str, str], Room] = {}
+        self._made: dict[tuple[int, str], tuple[str, float]] = {}
         self._lanes: dict[str, Lane] = {}
         self._origins: dict[int, str] = {}
         self._nursery: trio.Nursery | None = None
@@ -184,6 +186,19 @@ class Shared:
             path = f"{self.origin(dataset.name)}/branches/{branch}"
             found = self.rooms[dataset.name, branch] = Room(self, dataset, branch, path)
         return found
+
+    # -- names that mean something for a moment ---------------------------------------------------------------------
+
+    def note_made(self, directory: int, spoken: str, name: str) -> None:
+        """Something was made in a directory by a name that says more than its own, such as ``exp@v3``."""
+        now = time.monotonic()
+        self._made = {key: told for key, told in self._made.items() if told[1] > now}
+        self._made[directory, spoken] = name, now + _SPOKEN_SECONDS
+
+    def just_made(self, directory: int, spoken: str) -> str | None:
+        """What was made by that name a moment ago."""
+        told = self._made.get((directory, spoken))
+        return told[0] if told is not None and time.monotonic() < told[1] else None
 
     # -- threads ----------------------------------------------------------------------------------------------------
 

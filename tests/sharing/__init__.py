@@ -1,0 +1,1 @@
+"""Re-export of a mount over NFS and SMB: real servers, real clients, a network of their own."""
