@@ -134,12 +134,13 @@ def mend(mountpoint: Path) -> str:
 def wait_for(store: Path, mountpoint: Path, patience: float) -> float:
     """Wait until a store and a directory are there, as they are once the disks they lie on are mounted.
 
-    Returns what is left of ``patience``; when that ends, whoever needs them says what is missing.
+    Returns what is left of ``patience``. Raises NotFound, saying what is missing, when that ends.
     """
     end = time.monotonic() + patience
     while not ((store / "volfs.json").exists() and os.path.lexists(mountpoint)):
         if time.monotonic() > end:
-            return 0.0
+            missing = f"{mountpoint}: no directory" if os.path.lexists(store / "volfs.json") else f"{store}: no store"
+            raise NotFound(f"{missing} there after {patience:g} seconds")
         time.sleep(_LOOK_AGAIN_SECONDS)
     return max(0.0, end - time.monotonic())
 
