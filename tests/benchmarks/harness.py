@@ -157,12 +157,14 @@ class Bench:
         return self._made[name]
 
     @contextmanager
-    def mounted(self, store: Path, *, cold: bool = True, cache_size: int | None = None) -> Iterator[Path]:
-        """A fresh daemon; with ``cold``, on an empty page cache."""
+    def mounted(
+        self, store: Path, *, cold: bool = True, cache_size: int | None = None, read_only: bool = False
+    ) -> Iterator[Path]:
+        """A fresh daemon; with ``cold``, on an empty page cache. ``read_only``: as one mounts to look at data."""
         if cold:
             drop_caches()
         self._mounts += 1
-        with mounted(store, self.root / f"mnt{self._mounts}", cache_size=cache_size) as place:
+        with mounted(store, self.root / f"mnt{self._mounts}", cache_size=cache_size, read_only=read_only) as place:
             yield place
 
     def in_turn(

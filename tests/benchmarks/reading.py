@@ -43,7 +43,7 @@ def _planes(bench: Bench, name: str, store: Path, dataset: str, plane: str, bar:
     array = data.stored_array(store, dataset)
 
     def ours() -> list[float]:
-        with bench.mounted(store) as mount:
+        with bench.mounted(store, read_only=True) as mount:
             level = mount / dataset / "versions" / "v1" / "s0"
             stacks = sorted(path for path in level.rglob(plane) if path.is_dir() and "oblique" not in path.parts)
             return [timed(lambda: [read_files(files_of(stack)) for stack in stacks]) for _ in range(2)]
@@ -63,7 +63,7 @@ def _against_zarr(bench: Bench, store: Path) -> Ratio:
     every = max(bench.scale.em[0] // ZARR_PLANES, 1)
 
     def ours() -> list[float]:
-        with bench.mounted(store) as mount:
+        with bench.mounted(store, read_only=True) as mount:
             slices = files_of(mount / "em" / "versions" / "v1" / "s0" / "xy")
             return [timed(lambda: read_files(slices)) / len(slices)]
 
@@ -94,7 +94,7 @@ def reread_slices(bench: Bench) -> Iterable[Ratio]:
     store = data.reread_store(bench)
     copy = bench.root / "slices"
 
-    with bench.mounted(store) as mount:
+    with bench.mounted(store, read_only=True) as mount:
         slices = mount / "em" / "versions" / "v1" / "s0" / "xy"
         if not copy.exists():
             shutil.copytree(slices, copy)
@@ -121,7 +121,7 @@ def mapped_reads(bench: Bench) -> Iterable[Ratio]:
     ]
 
     def ours(name: str) -> list[float]:
-        with bench.mounted(store) as mount:
+        with bench.mounted(store, read_only=True) as mount:
             return [_mapped_boxes(mount / "em" / "versions" / "v1" / "s0" / name, bench.scale.em, boxes)]
 
     def theirs() -> list[float]:
@@ -159,7 +159,7 @@ def whole_volume(bench: Bench) -> Iterable[Ratio]:
     target = (memory if room else bench.root) / f"volfs-bench-{os.getpid()}.tif"
 
     def ours() -> list[float]:
-        with bench.mounted(store) as mount:
+        with bench.mounted(store, read_only=True) as mount:
             source = mount / "em" / "versions" / "v1" / "s0" / "volume.tif"
             try:
                 return [timed(lambda: subprocess.run(["cp", str(source), str(target)], check=True))]
@@ -184,7 +184,7 @@ def eight_readers(bench: Bench) -> Iterable[Ratio]:
     tails: list[float] = []
 
     def read(readers: int) -> list[float]:
-        with bench.mounted(store) as mount, ExitStack() as stack:
+        with bench.mounted(store, read_only=True) as mount, ExitStack() as stack:
             planes = [mount / f"d{number}" / "versions" / "v1" / "s0" / "xy" for number in range(readers)]
             processes = [stack.enter_context(reader("files", path)) for path in planes]
             for process in processes:
