@@ -50,8 +50,23 @@ def chunk_files(bench: Bench) -> Iterable[Ratio]:
         with passthrough(bench, copy, bench.root / "passed") as mount:
             return _chunks(mount)
 
+    names = [path.relative_to(copy) for path in files_below(copy / "s0" / "c")]
+    size = sum((copy / name).stat().st_size for name in names) // len(names)
+
+    def known() -> list[float]:
+        warm_disk()
+        with bench.mounted(store, cold=False) as mount:
+            root = mount / "em" / "versions" / "v1" / "zarr"
+            return [timed(lambda: read_files(root / name for name in names))]
+
+    def nothing() -> list[float]:
+        with doing_nothing(bench.root / "nothing", size) as mount:
+            return [timed(lambda: read_files(mount / f"{name}.bin" for name in names))]
+
     (through,) = bench.in_turn(ours, theirs)
+    (ceiling,) = bench.in_turn(known, nothing)
     yield faster("P4", "chunk files ÷ C FUSE passthrough, cold daemon, warm disk", through, at_least(0.7))
+    yield faster("P4", "chunk files of known paths ÷ a pyfuse3 that does nothing, cold daemon, warm disk", ceiling)
 
 
 def _chunks(root: Path) -> list[float]:

@@ -1,8 +1,9 @@
-"""A pyfuse3 filesystem that does nothing: what any lookup costs before a filesystem has thought about it.
+"""A pyfuse3 filesystem that does nothing: what any request costs before a filesystem has thought about it.
 
-    python -m tests.benchmarks.null_fs MOUNTPOINT
+    python -m tests.benchmarks.null_fs MOUNTPOINT [BYTES]
 
-Every name exists: a file if it has an ending, else a directory. Inodes are numbered as names come.
+Every name exists: a file of so many zeros if it has an ending, else a directory. Inodes are numbered as names come. The
+kernel keeps whatever it was told.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import trio
 
 
 class Nothing(pyfuse3.Operations):
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
+        self._zeros = memoryview(bytes(size))
         self._numbers: dict[tuple[int, bytes], int] = {}
         self._files: set[int] = set()
 
@@ -30,10 +32,23 @@ class Nothing(pyfuse3.Operations):
             self._files.add(inode)
         return self._attributes(inode)
 
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+
+    async def read(self, fh: int, off: int, size: int) -> memoryview:
+        return self._zeros[off : off + size]
+
+    async def flush(self, fh: int) -> None:
+        return None
+
+    async def release(self, fh: int) -> None:
+        return None
+
     def _attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(inode)
         entry.st_mode = stat.S_IFREG | 0o444 if inode in self._files else stat.S_IFDIR | 0o555
+        entry.st_size = len(self._zeros) if inode in self._files else 0
         entry.st_nlink = 1
         entry.st_uid, entry.st_gid = os.getuid(), os.getgid()
         entry.entry_timeout = entry.attr_timeout = 3600
@@ -42,7 +57,7 @@ class Nothing(pyfuse3.Operations):
 
 def main() -> None:
     options = set(pyfuse3.default_options) | {"fsname=nothing"}
-    pyfuse3.init(Nothing(), sys.argv[1], options)
+    pyfuse3.init(Nothing(int(sys.argv[2]) if len(sys.argv) > 2 else 0), sys.argv[1], options)
     try:
         trio.run(pyfuse3.main)
     finally:

@@ -54,10 +54,10 @@ def reader(kind: str, array: Path) -> Iterator[Reader]:
 
 
 @contextmanager
-def _filesystem(command: Sequence[str], mountpoint: Path) -> Iterator[Path]:
+def _filesystem(command: Sequence[str], mountpoint: Path, *arguments: str) -> Iterator[Path]:
     """A foreign FUSE daemon in the foreground, until the block ends."""
     mountpoint.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen([*command, str(mountpoint)])
+    process = subprocess.Popen([*command, str(mountpoint), *arguments])
     try:
         for _ in range(1_000):
             if mountpoint.is_mount():
@@ -74,9 +74,9 @@ def _filesystem(command: Sequence[str], mountpoint: Path) -> Iterator[Path]:
             process.wait()
 
 
-def doing_nothing(mountpoint: Path) -> Any:
-    """A pyfuse3 filesystem that does nothing."""
-    return _filesystem([sys.executable, "-m", "tests.benchmarks.null_fs"], mountpoint)
+def doing_nothing(mountpoint: Path, size: int = 0) -> Any:
+    """A pyfuse3 filesystem that does nothing, with files of ``size`` bytes."""
+    return _filesystem([sys.executable, "-m", "tests.benchmarks.null_fs"], mountpoint, str(size))
 
 
 def passthrough(bench: Bench, source: Path, mountpoint: Path) -> Any:

@@ -32,7 +32,7 @@ from tests.benchmarks.harness import (
     read_files,
     timed,
 )
-from tests.benchmarks.peers import reader
+from tests.benchmarks.peers import doing_nothing, reader
 
 AXIS = {"xy": -3, "xz": -2, "yz": -1}
 ZARR_PLANES = 8
@@ -98,14 +98,17 @@ def reread_slices(bench: Bench) -> Iterable[Ratio]:
         slices = mount / "em" / "versions" / "v1" / "s0" / "xy"
         if not copy.exists():
             shutil.copytree(slices, copy)
+        files, copies = files_of(slices), files_of(copy)
 
-        def again(directory: Path) -> list[float]:
-            files = files_of(directory)
+        def again(files: list[Path]) -> list[float]:
             read_files(files)
             return [timed(lambda: read_files(files))]
 
-        (warm,) = bench.in_turn(lambda: again(slices), lambda: again(copy))
+        (warm,) = bench.in_turn(lambda: again(files), lambda: again(copies))
+        with doing_nothing(bench.root / "nothing", copies[0].stat().st_size) as nothing:
+            (ceiling,) = bench.in_turn(lambda: again(files), lambda: again([nothing / file.name for file in copies]))
     yield faster("P3", "xy slices read again ÷ the same files on ext4, warm", warm, at_least(0.8))
+    yield faster("P3", "xy slices read again ÷ files of a pyfuse3 that does nothing, warm", ceiling)
 
 
 @measure("P12", "random 64 KiB by mmap")
