@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def test_everything_below_the_tree_is_synchronous(room: str) -> None:
 def test_every_room_is_known_here() -> None:
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms == set(ALLOWED)
+
+
+def test_a_mount_waits_for_no_import_that_its_first_answer_does_not_need() -> None:
+    late = ["PIL", "numcodecs", "sqlite_utils", "tifffile", "urllib.request", "zarr"]
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys, volfs.fuse.daemon; print([n for n in {late} if n in sys.modules])"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.strip() == "[]"

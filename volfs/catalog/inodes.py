@@ -31,14 +31,15 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
-
-from sqlite_utils import Database
+from typing import TYPE_CHECKING, TypeVar
 
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.recent import Recent
 from volfs.catalog.schema import migrate, run_script
 from volfs.errors import BadInput
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 ROOT = 1
 ORDINAL_BITS = 27

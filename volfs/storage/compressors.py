@@ -5,6 +5,8 @@ after it, of exactly the size that the caller expects, and takes no memory on th
 libraries' one-call functions are laxer: a plain zstd ``decompress`` takes some damaged frames for empty ones without an
 error, several frames for one, and a header's size for the truth. Not here: how codecs chain
 (:mod:`volfs.storage.chain`). All codecs may be used from many threads at once, and let go of the GIL while they work.
+
+numcodecs is imported when first needed: it reads the metadata of every package, which a mount does not wait for.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from typing import Protocol, cast
 import numpy as np
 import zstandard
 from crc32c import crc32c
-from numcodecs import blosc as _blosc  # type: ignore[import-untyped]
-from numcodecs import zstd as _numcodecs_zstd
 
 from volfs.errors import Damaged
 
@@ -96,8 +96,10 @@ class Zstd(_Compressor):
         wanted.check(size, "zstd")
         target = into if into is not None else _fresh(size)
         if size:
+            from numcodecs import zstd  # type: ignore[import-untyped]
+
             try:
-                _numcodecs_zstd.decompress(data, target)
+                zstd.decompress(data, target)
             except (RuntimeError, ValueError) as error:
                 raise Damaged(f"zstd: {error}") from None
         return target
@@ -139,10 +141,12 @@ class Blosc(_Compressor):
     blocksize: int
 
     def encode(self, data: Buffer) -> bytes:
+        from numcodecs import blosc
+
         def compress() -> bytes:
             return cast(
                 bytes,
-                _blosc.compress(data, self.cname.encode(), self.clevel, self.shuffle, self.blocksize, self.typesize),
+                blosc.compress(data, self.cname.encode(), self.clevel, self.shuffle, self.blocksize, self.typesize),
             )
 
         return _off_main_thread(compress)
@@ -152,8 +156,10 @@ class Blosc(_Compressor):
         wanted.check(size, "blosc")
         target = into if into is not None else _fresh(size)
         if size:
+            from numcodecs import blosc
+
             try:
-                _blosc.decompress(data, target)
+                blosc.decompress(data, target)
             except (RuntimeError, ValueError) as error:
                 raise Damaged(f"blosc: {error}") from None
         return target

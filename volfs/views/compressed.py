@@ -11,7 +11,6 @@ import zlib
 
 import numpy as np
 import zstandard
-from numcodecs import blosc  # type: ignore[import-untyped]
 
 from volfs.errors import BadInput
 from volfs.views.plane import Incomplete
@@ -109,6 +108,8 @@ def _blosc(view: memoryview, length: int) -> Buffer:
             sound = bool(starts.min() >= first and starts.max() <= cbytes - 4)
     if not sound:
         raise BadInput("the blosc chunk is damaged")
+    from numcodecs import blosc  # type: ignore[import-untyped]  # see volfs.storage.compressors
+
     raw = np.empty(length, np.uint8)
     try:
         blosc.decompress(view, raw)

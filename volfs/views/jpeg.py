@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from volfs.model.box import Box
 from volfs.views import npy, omero
@@ -86,6 +85,8 @@ def to_eight_bits(picture: np.ndarray, shown: Window, *, is_label: bool) -> np.n
 
 
 def encode(picture: np.ndarray) -> bytes:
+    from PIL import Image  # not every mount shows previews, and it takes long
+
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(out, "JPEG", quality=_QUALITY, subsampling=0)
     return out.getvalue()

@@ -7,7 +7,6 @@ TIFF wants it.
 from __future__ import annotations
 
 import re
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -109,5 +108,7 @@ def _physical_size(axis: ShownAxis, letter: str) -> dict[str, str]:
 
 
 def _element(name: str, **attributes: str | None) -> str:
+    from xml.sax.saxutils import quoteattr  # brings urllib and ssl, for which a mount would wait
+
     told = (f" {key}={quoteattr(_NO_XML.sub('', value))}" for key, value in attributes.items() if value is not None)
     return f"<{name}{''.join(told)}"

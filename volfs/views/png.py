@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL.PngImagePlugin import PngImageFile
 
 from volfs.errors import BadInput
 from volfs.model.box import Index
@@ -187,6 +186,8 @@ def _header(body: memoryview, plane: PlaneSpec) -> _Header:
 
 
 def _with_pillow(view: memoryview) -> np.ndarray:
+    from PIL.PngImagePlugin import PngImageFile  # not every mount is written to, and it takes long
+
     # Not through Image.open: its limit on pixels protects from surprises, and the size has been checked already.
     try:
         with PngImageFile(io.BytesIO(view)) as image:

@@ -10,7 +10,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from volfs.model.box import Box
 from volfs.views.colour import robust_window
@@ -26,6 +25,8 @@ _MOST = 2048
 
 def render(levels: Sequence[tuple[SliceGeometry, VoxelSource]], *, is_label: bool = False) -> bytes:
     """The picture of an image with these levels, finest first, as a PNG file. Raises what reading voxels raises."""
+    from PIL import Image  # not every mount shows thumbnails, and it takes long
+
     geometry, source = next(
         (level for level in reversed(levels) if max(_sides(level[0])) >= SIDE),
         levels[0],

@@ -21,7 +21,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from tifffile import TiffFile
 
 from volfs.errors import BadInput
 from volfs.model.box import Index
@@ -46,6 +45,8 @@ def decode(data: bytes | bytearray | memoryview, plane: PlaneSpec) -> np.ndarray
     view = memoryview(data).cast("B")
     page = _Page.read(view)
     page.check(plane)
+    from tifffile import TiffFile  # not every mount is written to, and it takes long
+
     try:
         with TiffFile(io.BufferedReader(_ReadOnly(view))) as file:
             picture = file.pages.first.asarray(maxworkers=1)

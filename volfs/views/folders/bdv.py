@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -127,6 +126,8 @@ def _joined(numbers: Sequence[float]) -> str:
 
 def _text(text: str) -> str:
     """Text of an element; characters that XML 1.0 does not have are replaced."""
+    from xml.sax.saxutils import escape  # brings urllib and ssl, for which a mount would wait
+
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
