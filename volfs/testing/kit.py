@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from volfs.errors import VolfsError
+from volfs.errors import Busy, VolfsError
 from volfs.fuse.mounting import mount, unmount
 from volfs.fuse.mountpoints import canonical, detach, mounted_at
 from volfs.fuse.processes import MountOptions, daemon_of
@@ -23,7 +23,7 @@ from volfs.testing.volumes import KINDS, Kind, Volume, image, segmentation
 
 __all__ = ["KINDS", "Kind", "Volume", "daemon_pid", "image", "mounted", "segmentation", "take_away", "unexpected"]
 
-_PATIENCE = 60.0
+_PATIENCE, _PROMPT = 60.0, 5.0
 _TROUBLE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Fatal Python error", re.MULTILINE)
 
 
@@ -62,10 +62,24 @@ def mounted(
 
 
 def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) -> str:
-    """Unmount by all means, and end the daemon. Says what more than a plain unmount was needed; "" for nothing."""
+    """Unmount by all means, and end the daemon. Says what more than a plain unmount was needed; "" for nothing.
+
+    A mount namespace that somebody else made meanwhile (a container, a test of one) has a copy of the mount, and so the
+    daemon lives on until it is told to end. That is no trouble of this mount's.
+    """
     trouble = ""
+    mounted = mounted_at(mountpoint)
     try:
-        unmount(mountpoint, patience=_PATIENCE)
+        try:
+            unmount(mountpoint, patience=_PROMPT)
+        except Busy:
+            if mounted is None or mounted_at(mountpoint) is not None:
+                raise
+            with daemon_of(canonical(mountpoint)) as daemon:
+                if daemon is not None and _has_copies(mounted.device):
+                    daemon.signal(signal.SIGTERM)
+                if daemon is not None and not daemon.wait(_PATIENCE):
+                    raise
     except VolfsError as error:
         trouble = str(error)
     with contextlib.suppress(VolfsError):
@@ -82,6 +96,16 @@ def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) 
             process.wait(30)
             trouble = trouble or "the daemon did not end after the mount was gone"
     return trouble
+
+
+def _has_copies(device: str) -> bool:
+    """Whether a filesystem is mounted in the mount namespace of any process."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            lines = (process / "mountinfo").read_text(errors="replace").splitlines()
+            if any(line.split(" ")[2] == device for line in lines):
+                return True
+    return False
 
 
 def daemon_pid(mountpoint: Path) -> int:
