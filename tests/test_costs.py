@@ -159,6 +159,10 @@ def test_a_warm_read_of_voxels_runs_no_query(store: Path, counts: Counts, where:
     [
         ("s0/xy", ["z00003.png", "z00004.png", "z00004.tif", "z00099.png", "nothing"]),
         ("s0", ["xy", "volume.tif", "volume.raw", "info.json", "chunks", "nothing"]),
+        ("zarr", ["zarr.json", "s0", "s1", "nothing"]),
+        ("zarr/s0", ["zarr.json", "c", "nothing"]),
+        ("zarr/s0/c/0/0", ["0", "1", "9"]),
+        ("files", ["nothing"]),
         ("", ["s0", "zarr", "files", "thumbnail.png", "nothing"]),
         ("..", ["nothing"]),
         ("../..", ["versions", "branches", "tags", "dataset.json", "nothing"]),

@@ -4,9 +4,9 @@ A :class:`Catalog` may be used by any number of threads, and any number of proce
 are autocommit and never wait; they are short enough to be made inline by an event loop. :meth:`Catalog.index_version`
 is the only way a version gets in, all or nothing.
 
-Decided here: the interface of this room, and what is cached: graphs and directory paths, both of committed versions,
-which never change, and datasets and refs, for as long as nobody has written to the file. Not decided here: anything
-about the bytes behind a payload, and inodes (:mod:`.inodes`).
+Decided here: the interface of this room, and what is cached: graphs, directory paths and entries, all of committed
+versions, which never change, and datasets and refs, for as long as nobody has written to the file. Not decided here:
+anything about the bytes behind a payload, and inodes (:mod:`.inodes`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from volfs.storage.manifest import Manifest
 
 _NO_DIRECTORY = 0
 _PATHS_KEPT = 65536
+_ENTRIES_KEPT = 8192
 _LARGE = 20_000
 """Records from which indexing is worth a larger page cache."""
 _R = TypeVar("_R")
@@ -52,6 +53,7 @@ class Catalog:
         self._roots: dict[int, int] = {}
         self._shapes: dict[int, tuple[int, NodeShape]] = {}
         self._paths: OrderedDict[tuple[int, int, int, str], int] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, int, int, str], Entry | None] = OrderedDict()
 
     @classmethod
     def open(cls, path: Path, create: bool = False, *, read_only: bool = False) -> Catalog:
@@ -147,6 +149,7 @@ class Catalog:
             self._refs.pop(dataset, None)
             self._roots.pop(dataset, None)
             self._paths = OrderedDict((memo, found) for memo, found in self._paths.items() if memo[0] != dataset)
+            self._entries = OrderedDict((memo, found) for memo, found in self._entries.items() if memo[0] != dataset)
             self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
 
     def graph(self, dataset: int) -> VersionGraph:
@@ -221,7 +224,16 @@ class Catalog:
 
     def entry(self, dataset: int, at: At, key: str) -> Entry | None:
         """What a key is: an object, a directory, or None. "" is the root. Keys of chunks have no entries."""
-        return self._guard(lambda: self._entry(dataset, at, key))
+        memo = (dataset, at.lineage, at.position, key)
+        # None is an answer, too: programs ask for files that are not there again and again.
+        found = self._entries.get(memo, ...)
+        if found is ...:
+            found = self._guard(lambda: self._entry(dataset, at, key))
+            with self._lock:
+                self._entries[memo] = found
+                while len(self._entries) > _ENTRIES_KEPT:
+                    self._entries.popitem(last=False)
+        return found
 
     def _entry(self, dataset: int, at: At, key: str) -> Entry | None:
         if not key:
