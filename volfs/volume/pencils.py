@@ -27,10 +27,10 @@ from volfs.volume.blocks import BlockRef, BlockSource
 from volfs.volume.cache import Block, Parts
 from volfs.volume.maps import Entries
 
-#: Voxels of a pencil that are aimed at. Large enough for huge pages, small enough for several to be made at once.
+#: Voxels of a pencil that are aimed at: few to a plane, and yet several to be made at once.
 _BYTES = 4 << 20
-#: What the kernel can map in one piece.
-_HUGE = 2 << 20
+#: From this size on a pencil is mapped by itself.
+_MAPPED = 1 << 20
 #: Names remembered per orientation.
 _NAMES = 1 << 16
 
@@ -172,11 +172,12 @@ class PencilRef:
 
 
 def _memory(shape: Index, dtype: np.dtype[Any]) -> Block:
-    """Writable memory. A large piece in huge pages: the first touch of each small one costs more than its voxels."""
+    """Writable memory, which goes back to the system with the pencil.
+
+    In small pages: a virtual machine may have to be given huge ones by its host, which takes longer than decoding.
+    """
     nbytes = prod(shape) * dtype.itemsize
-    rounded = -(-nbytes // _HUGE) * _HUGE
-    if nbytes < rounded * 7 // 8:
+    if nbytes < _MAPPED:
         return np.empty(shape, dtype)
-    memory = mmap.mmap(-1, rounded, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
