@@ -1,0 +1,217 @@
+"""``mount_examples/`` for the machine itself: systemd, fstab, autofs, the kernel's NFS server; by their own programs.
+
+Units, lines and maps are used as they stand, in a machine of their own (:mod:`tests.machine_kit`): systemd starts,
+restarts and stops the units, mount(8) reads the fstab, automount the maps, exportfs the exports. Only the store's path
+is another one. The kernel's NFS server itself would be the real machine's, so its configuration is parsed and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.examples_kit import EXAMPLES, open_directory, program, volfs_program
+from tests.machine_kit import SYSTEMD, Machine, machine
+from tests.mounting import make_store
+
+UNIT = "volfs@srv-volfs.service"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A directory with a ``store`` in it, and the programs of this checkout."""
+    with open_directory() as root:
+        make_store(root)
+        (root / "bin").mkdir()
+        volfs_program(root / "bin")
+        volfs_program(root / "bin", "volfs.cli.helpers", "mount.fuse.volfs")
+        yield root
+
+
+def setup(place: Path) -> str:
+    """What an administrator does, as the READMEs say it."""
+    units = EXAMPLES / "systemd" / "system"
+    return f"""
+        mkdir -p /run/units /etc/volfs /etc/auto.master.d /opt/volfs /srv/volfs /srv/work /srv/remote
+        ln -s {place}/bin /opt/volfs/bin
+        ln -s /opt/volfs/bin/mount.fuse.volfs /sbin/mount.fuse.volfs
+        stores='s#/data/store#{place}/store#; s#/net/store#{place}/store#; s#/data/groups/&#{place}/\\&#'
+        cp /lib/systemd/system/*.target /run/units/ 2>/dev/null || true
+        for unit in {units}/*.service {units}/*mount; do
+            sed "$stores" "$unit" > /run/units/"$(basename "$unit")"
+        done
+        sed "$stores" {units}/srv-volfs.conf > /etc/volfs/srv-volfs.conf
+        mkdir -p /run/user/0 /run/user-units /run/home/.config/volfs /run/home/.local
+        ln -s {place}/bin /run/home/.local/bin
+        cp /lib/systemd/user/*.target "{EXAMPLES}/systemd/user/volfs@.service" /run/user-units/ 2>/dev/null || true
+        sed "$stores" {EXAMPLES}/systemd/user/mnt.conf > /run/home/.config/volfs/mnt.conf
+        sed "$stores; s#=/net,#={place},#; s#/var/lib/volfs/#/run/#" {EXAMPLES}/fstab/fstab > /etc/fstab
+        sed "$stores" {EXAMPLES}/autofs/auto.volfs > /etc/auto.volfs
+        cp {EXAMPLES}/autofs/volfs.autofs /etc/auto.master.d/
+        sed "s#/volfs #/run/auto #" /etc/auto.master.d/volfs.autofs > /etc/auto.master.tests
+        cp {EXAMPLES}/nfs-kernel/exports /etc/exports
+    """
+
+
+@pytest.fixture(scope="module")
+def booted(place: Path) -> Iterator[Machine]:
+    program("systemd-analyze", "systemd")
+    init = (SYSTEMD, "--unit=basic.target", "--log-target=console", "--show-status=0")
+    with machine(place / "booted", setup(place), *init) as found:
+        up = subprocess.CompletedProcess([], 1, "", "")
+        for _ in range(100):
+            if (up := found.run("systemctl", "is-system-running", ok=False)).stdout.strip() == "running":
+                break
+            found.run("sleep", "0.1", ok=False)
+        if up.stdout.strip() != "running":
+            pytest.skip(f"systemd does not come up in namespaces of its own: {up.stdout} {found.said}")
+        yield found
+
+
+class TestSystemd:
+    def state(self, booted: Machine, unit: str = UNIT) -> str:
+        return booted.run("systemctl", "show", "-p", "ActiveState", "--value", unit).stdout.strip()
+
+    def test_the_service_has_started_when_the_mount_answers(self, booted: Machine) -> None:
+        booted.run("systemctl", "start", UNIT)
+        assert booted.run("cat", "/srv/volfs/cells/dataset.json").stdout.startswith("{")
+        shown = booted.run("systemctl", "show", "-p", "StatusText", "--value", UNIT).stdout
+        assert shown.strip() == "serving /srv/volfs"
+        booted.run("systemctl", "stop", UNIT)
+
+    def test_a_killed_daemon_is_followed_by_another_and_never_by_an_empty_directory(self, booted: Machine) -> None:
+        booted.run("systemctl", "start", UNIT)
+        killed = booted.run("systemctl", "show", "-p", "MainPID", "--value", UNIT).stdout.strip()
+        look = "ls /srv/volfs; kill -9 $0; while kill -0 $0 2>/dev/null; do :; done; ls /srv/volfs"
+        seen = booted.run("sh", "-c", look, killed, ok=False)
+        assert seen.stdout.split() == ["README.txt", "cells"], "listed before, and never again without a daemon"
+        assert "not connected" in seen.stderr
+        booted.until(lambda: self.state(booted) == "active", "started anew")
+        assert booted.run("ls", "/srv/volfs").stdout.split() == ["README.txt", "cells"]
+        assert booted.run("systemctl", "show", "-p", "NRestarts", "--value", UNIT).stdout.strip() == "1"
+        mounts = Path(f"/proc/{booted.pid}/mounts").read_text()
+        assert len(re.findall(r" /srv/volfs fuse", mounts)) == 1, "the dead mount is not below the new one"
+        booted.run("systemctl", "stop", UNIT)
+
+    def test_reload_keeps_it_and_stop_leaves_nothing(self, booted: Machine) -> None:
+        booted.run("systemctl", "start", UNIT)
+        pid = booted.run("systemctl", "show", "-p", "MainPID", "--value", UNIT).stdout
+        booted.run("systemctl", "reload", UNIT)
+        assert booted.run("ls", "/srv/volfs").stdout.split() == ["README.txt", "cells"]
+        assert booted.run("systemctl", "show", "-p", "MainPID", "--value", UNIT).stdout == pid
+        booted.run("systemctl", "stop", UNIT)
+        assert booted.run("systemctl", "show", "-p", "Result", "--value", UNIT).stdout.strip() == "success"
+        assert self.state(booted) == "inactive" and booted.run("ls", "-A", "/srv/volfs").stdout == ""
+
+    def test_a_user_has_a_mount_by_the_manager_of_the_user(self, booted: Machine) -> None:
+        user = {"HOME": "/run/home", "XDG_RUNTIME_DIR": "/run/user/0", "SYSTEMD_UNIT_PATH": "/run/user-units"}
+        settings = [f"{name}={value}" for name, value in user.items()]
+        given = [f"--setenv={setting}" for setting in settings]
+        booted.run("systemd-run", "--unit=manager", "-p", "Delegate=yes", *given, SYSTEMD, "--user")
+        control = ["env", *settings, "systemctl", "--user"]
+        booted.until(lambda: booted.run(*control, "is-system-running", ok=False).stdout == "running\n", "the manager")
+        booted.run(*control, "start", "volfs@mnt.service")
+        assert booted.run("ls", "/run/home/mnt").stdout.split() == ["README.txt", "cells"]
+        booted.run(*control, "stop", "volfs@mnt.service")
+        assert booted.run("ls", "-A", "/run/home/mnt").stdout == ""
+        booted.run("systemctl", "kill", "-s", "KILL", "manager")
+
+    def test_a_store_that_is_not_there_is_a_failure_that_says_so(self, booted: Machine) -> None:
+        booted.run("sh", "-c", "echo 'VOLFS_STORE=/nowhere\nVOLFS_OPTIONS=--wait=0.1' > /etc/volfs/srv-none.conf")
+        assert booted.run("systemctl", "start", "volfs@srv-none.service", ok=False).returncode != 0
+        booted.run("systemctl", "stop", "volfs@srv-none.service")
+        assert "volfs: /nowhere" in booted.said
+
+    def test_it_is_mounted_when_somebody_first_looks(self, booted: Machine) -> None:
+        booted.run("systemctl", "start", "srv-volfs.automount")
+        assert self.state(booted, "srv-volfs.mount") == "inactive"
+        assert booted.run("ls", "/srv/volfs").stdout.split() == ["README.txt", "cells"]
+        assert self.state(booted, "srv-volfs.mount") == "active"
+        booted.run("systemctl", "stop", "srv-volfs.automount", "srv-volfs.mount")
+        assert booted.run("ls", "-A", "/srv/volfs").stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_systemd_finds_nothing_wrong_with_the_units(kind: str, tmp_path: Path) -> None:
+    analyze = program("systemd-analyze", "systemd")
+    command = shutil.which("true") or ""
+    for unit in sorted((EXAMPLES / "systemd" / kind).iterdir()):
+        text = unit.read_text().replace("/opt/volfs/bin/volfs", command).replace("%h/.local/bin/volfs", command)
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(str(unit) for unit in tmp_path.iterdir() if unit.suffix != ".conf")
+    assert units
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_LOG_LEVEL": "warning"}
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", f"--{kind}", *units], capture_output=True, text=True, check=False, env=env
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def plain(place: Path) -> Iterator[Machine]:
+    """A machine without a service manager."""
+    with machine(place / "plain", setup(place), "sleep", "infinity") as found:
+        yield found
+
+
+def test_mount_reads_the_fstab(plain: Machine) -> None:
+    assert "\n0 parse errors, 0 errors" in plain.run("findmnt", "--verify", ok=False).stderr
+    plain.run("mount", "-a", "-t", "fuse.volfs")
+    assert plain.run("ls", "/srv/volfs").stdout.split() == ["README.txt", "cells"]
+    assert plain.run("ls", "/srv/work").stdout == "", "noauto"
+    plain.run("mount", "/srv/work")
+    plain.run("mount", "/srv/remote")
+    lines = plain.run("findmnt", "-rn", "-t", "fuse.volfs", "-o", "TARGET,OPTIONS").stdout.splitlines()
+    shown = dict(line.split()[:2] for line in lines if line.startswith("/srv/"))
+    assert set(shown) == {"/srv/volfs", "/srv/work", "/srv/remote"}
+    assert all("allow_other" in options and "default_permissions" in options for options in shown.values())
+    assert shown["/srv/volfs"].startswith("ro,") and shown["/srv/work"].startswith("rw,")
+    assert plain.run("stat", "-c", "%a %G", "/srv/work/cells/branches/main").stdout.split() == ["750", "users"]
+    assert plain.run("sh", "-c", "echo no > /srv/volfs/cells/branches/exp/files/x", ok=False).returncode != 0
+    assert plain.run("stat", "-c", "%A", "/srv/remote/cells/branches/exp/files").stdout.strip() == "dr-xr-xr-x"
+    plain.run("sh", "-c", "echo yes > /srv/work/cells/branches/exp/files/x")
+    assert plain.run("ls", "/var/log/volfs").stdout.split() == ["srv-remote.log", "srv-volfs.log", "srv-work.log"]
+    plain.run("umount", "/srv/volfs", "/srv/work", "/srv/remote")
+    assert plain.run("ls", "-A", "/srv/volfs").stdout == ""
+
+
+def test_automount_mounts_what_is_looked_at(plain: Machine) -> None:
+    program("automount", "autofs")
+    if not os.path.exists("/dev/autofs"):
+        pytest.skip(
+            "this kernel has no autofs (/dev/autofs is missing): the maps of mount_examples/autofs are not tried"
+        )
+    plain.run(
+        "sh",
+        "-c",
+        "mkdir -p /run/auto && (setsid automount -f -d --pid-file /run/automount.pid /etc/auto.master.tests"
+        f" > {plain.folder}/log 2>&1 &)",
+    )
+    listed = lambda name: plain.run("ls", f"/run/auto/{name}", ok=False).stdout.split()  # noqa: E731
+    plain.until(lambda: listed("facility") == ["README.txt", "cells"], "/volfs/facility")
+    assert listed("store") == ["README.txt", "cells"], "the line for every group"
+    assert listed("nobody") == []
+    plain.run("sh", "-c", "kill $(cat /run/automount.pid)")
+    plain.until(lambda: " /run/auto/" not in plain.run("cat", "/proc/mounts").stdout, "unmounted")
+
+
+def test_exportfs_reads_the_exports(plain: Machine) -> None:
+    program("exportfs", "nfs-kernel-server")
+    plain.run("sh", "-c", "mkdir -p /var/lib/nfs && touch /var/lib/nfs/etab /var/lib/nfs/rmtab")
+    done = plain.run("exportfs", "-ra", ok=False)
+    assert "exports:" not in done.stderr and "yntax" not in done.stderr, done.stderr
+    shown = {
+        client: set(options.split(","))
+        for client, options in re.findall(
+            r"^/srv/volfs\s+([^\s(]+)\((.*)\)$", plain.run("cat", "/var/lib/nfs/etab").stdout, re.MULTILINE
+        )
+    }
+    assert set(shown) == {"192.168.10.0/24", "10.20.0.0/16"}
+    assert all({"sync", "no_subtree_check", "fsid=7001", "root_squash"} <= options for options in shown.values())
+    assert "ro" in shown["192.168.10.0/24"] and "rw" in shown["10.20.0.0/16"]
