@@ -49,12 +49,20 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         default_permissions=options.default_permissions,
         more=options.kernel,
     )
+
+    def on_ready() -> None:
+        # A session of its own, so that no terminal ends it; and not before now: to a directory where an automounter
+        # (autofs, systemd) waits for this very mount, the kernel lets only the automounter's process group through.
+        if options.ready_fd is not None and os.getpgrp() != os.getpid():
+            os.setsid()
+        readiness.ready(str(options.mountpoint))
+
     await serve(
         Tree(store, presented, notifier),
         notifier,
         options.mountpoint,
         kernel,
-        on_ready=lambda: readiness.ready(str(options.mountpoint)),
+        on_ready=on_ready,
         on_leaving=readiness.stopping,
         read_only=options.read_only,
         foreground=options.foreground,

@@ -67,7 +67,6 @@ def mount(
                 stderr=output,
                 pass_fds=(write_end,),
                 env=_environment(),
-                start_new_session=True,
             )
         try:
             if not readable(read_end, min(_SLOW_SECONDS, patience)):
@@ -134,10 +133,11 @@ def mend(mountpoint: Path) -> str:
 def wait_for(store: Path, mountpoint: Path, patience: float) -> float:
     """Wait until a store and a directory are there, as they are once the disks they lie on are mounted.
 
-    Returns what is left of ``patience``. Raises NotFound, saying what is missing, when that ends.
+    A dead mount is there, too. Returns what is left of ``patience``. Raises NotFound, saying what is missing, when that
+    ends.
     """
     end = time.monotonic() + patience
-    while not ((store / "volfs.json").exists() and os.path.lexists(mountpoint)):
+    while not ((store / "volfs.json").exists() and (os.path.lexists(mountpoint) or dead_mount(canonical(mountpoint)))):
         if time.monotonic() > end:
             missing = f"{mountpoint}: no directory" if os.path.lexists(store / "volfs.json") else f"{store}: no store"
             raise NotFound(f"{missing} there after {patience:g} seconds")
