@@ -38,9 +38,6 @@ class Nothing(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> memoryview:
         return self._zeros[off : off + size]
 
-    async def flush(self, fh: int) -> None:
-        return None
-
     async def release(self, fh: int) -> None:
         return None
 

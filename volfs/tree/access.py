@@ -38,9 +38,9 @@ class AccessBook:
 
     def shown(self, attr: Attr, dataset: str) -> Attr:
         """The attributes of something in ``dataset`` ("": in none) as clients see them."""
-        access = self.of(dataset)
-        if (access == _OPEN and not self._umask) or not attr.ino:
+        if self.plain(dataset) or not attr.ino:
             return attr
+        access = self.of(dataset)
         mode = attr.mode
         if not stat.S_ISLNK(mode):
             bits = stat.S_IMODE(mode)
@@ -53,6 +53,10 @@ class AccessBook:
             gid=attr.gid if access.group is None else access.group,
             attr_timeout=min(attr.attr_timeout, _RESTRICTED),
         )
+
+    def plain(self, dataset: str) -> bool:
+        """Whether everything in a dataset is shown as its node says."""
+        return not self._umask and self.of(dataset) is _OPEN
 
     def of(self, dataset: str) -> Access:
         """What a dataset says. What cannot be read is closed to all but its owner."""
@@ -72,7 +76,8 @@ class AccessBook:
     def _read(self, dataset: str) -> tuple[_Seen | None, Access]:
         seen = self._seen(dataset)  # before reading: a change in between is then seen the next time
         try:
-            return seen, access_in(read_json(self._store.layout.dataset(dataset).dataset_json))
+            access = access_in(read_json(self._store.layout.dataset(dataset).dataset_json))
+            return seen, _OPEN if access == _OPEN else access
         except (VolfsError, OSError):
             return seen, CLOSED
 

@@ -67,18 +67,24 @@ class Tree:
         if name == b".":
             attr = await self.getattr(parent)
             return attr._replace(ino=parent)
-        node = await self._node(parent)
-        if name == b"..":
-            above = node.up or node
-            await self._ready(above)
-            return self._shown(above, above.attr())
-        directory = self._directory(node)
-        await self._ready(directory)
+        shared = self._shared
+        directory = shared.nodes.get(shared.inodes.actual(parent), shared.epoch)
+        if directory is None or name == b"..":
+            node = await self._node(parent)
+            if name == b"..":
+                above = node.up or node
+                await self._ready(above)
+                return self._shown(above, above.attr())
+            directory = self._directory(node)
+        # A name of a directory that was looked into lately is answered without making anything that can be awaited.
+        if directory.room is not None or directory.cold:
+            await self._ready(directory)
         found = self._find(directory, name)
         if found is None:
             return missing(directory.absence)
         try:
-            await self._ready(found)
+            if found.room is not None or found.cold:
+                await self._ready(found)
             attr = found.attr()
         except NotFound:
             return missing(directory.absence)
@@ -276,6 +282,9 @@ class Tree:
 
     def _shown_entries(self, directory: Dir, cookie: int) -> Iterator[DirEntry]:
         access, dataset = self._shared.access, directory.dataset
+        if directory is not self._root and access.plain(dataset):
+            yield from directory.entries(cookie)
+            return
         datasets = self._shared.store.catalog.datasets() if directory is self._root else {}
         for name, attr, at in directory.entries(cookie):
             whose = os.fsdecode(name) if directory is self._root else dataset
