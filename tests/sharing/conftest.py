@@ -7,6 +7,8 @@ tested. A server that is installed and does not run fails them.
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from tests.sharing.clients import Client, KernelClient
 from tests.sharing.private_network import PrivateNetwork, lacking
 from tests.sharing.servers import NFS_PROGRAMS, SHARE, SMB_PROGRAMS, Ganesha, Samba, Statd
 from tests.sharing.stores import make_store
-from volfs.testing.kit import mounted
+from volfs.fuse.mounting import mount, unmount
+from volfs.fuse.processes import MountOptions
+from volfs.testing.kit import take_away, unexpected
 
 GUEST_PROGRAMS = {linux.KERNEL: "user-mode-linux", "ip": "iproute2"}
 
@@ -40,16 +44,46 @@ class Facility:
     store: Path
     mount: Path
     network: PrivateNetwork
+    _daemon: subprocess.Popen[bytes] | None = None
 
     def share(self, path: str = "") -> Path:
         """The mount on the server itself."""
         return self.mount / path
 
+    def start(self) -> None:
+        """Mount."""
+        self.mount.mkdir(exist_ok=True)
+        options = MountOptions(allow_other=True, log=str(self.folder / "mnt.log"))
+        self._daemon = mount(self.store, self.mount, options, patience=60)
+
+    def stop(self) -> None:
+        """Unmount; the daemon ends, and has had no trouble. Idempotent."""
+        if self._daemon is not None:
+            daemon, self._daemon = self._daemon, None
+            assert not take_away(self.mount, daemon)
+            assert daemon.returncode == 0
+            assert not unexpected((self.folder / "mnt.log").read_text(errors="replace"), None)
+
+    def break_down(self) -> None:
+        """Kill the daemon, as the out-of-memory killer does: the mountpoint stays, broken. Then ``mend``."""
+        assert self._daemon is not None
+        self._daemon.kill()
+        self._daemon.wait(20)
+        self._daemon = None
+
+    def mend(self) -> None:
+        """Take what is broken away, and mount anew."""
+        unmount(self.mount, force=True)
+        self.start()
+
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNetwork]:
     need({"rpcbind": "rpcbind", "ip": "iproute2"}, "sharing")
-    with PrivateNetwork.made(tmp_path_factory.mktemp("network")) as made:
+    folder = tmp_path_factory.mktemp("network")
+    with PrivateNetwork.made(folder) as made, contextlib.ExitStack() as stack:
+        if shutil.which("rpc.statd"):  # before anything is mounted: it would keep that busy
+            stack.enter_context(Statd(made, folder, folder / "statd").running())
         yield made
 
 
@@ -57,17 +91,20 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNetwork
 def facility(network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
     folder = tmp_path_factory.mktemp("facility")
     store = make_store(folder / "store")
-    with mounted(store, folder / "mnt", allow_other=True) as mount:
-        yield Facility(folder, store, mount, network)
+    made = Facility(folder, store, folder / "mnt", network)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture(scope="session")
 def ganesha(facility: Facility) -> Iterator[Ganesha]:
     need(NFS_PROGRAMS, "NFS")
-    with Statd(facility.network, facility.mount, facility.folder / "statd").running():
-        server = Ganesha(facility.network, facility.mount, facility.folder / "ganesha")
-        with server.running():
-            yield server
+    server = Ganesha(facility.network, facility.mount, facility.folder / "ganesha")
+    with server.running():
+        yield server
 
 
 @pytest.fixture(scope="session")

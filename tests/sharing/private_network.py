@@ -32,8 +32,18 @@ _PATIENCE = 30.0
 
 #: What drops its privileges no longer dies with its parent; what lives in a namespace of processes, with that.
 _TOGETHER = ("unshare", "--pid", "--fork", "--kill-child", "sh", "-c", '"$@" & wait', "sh")
-#: With its first argument as /run, whatever else is mounted then: a server keeps what it has seen mounted busy.
-_OWN_RUN = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", 'mount --bind "$0" /run && exec "$@"')
+#: With its first argument as /run, and of all mounts of volfs that at the second only: a namespace of mounts keeps busy
+#: whatever is in it.
+_SEE_ONLY = """
+mount --bind "$0" /run
+keep=$1
+shift
+while read -r _ place kind _; do
+    case $kind in fuse.volfs) [ "$place" = "$keep" ] || umount --lazy "$place" ;; esac
+done < /proc/self/mounts
+exec "$@"
+"""
+_OWN_RUN = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", _SEE_ONLY)
 
 _MAKE = f"""
 set -e
@@ -118,7 +128,7 @@ class PrivateNetwork:
         run = folder / "run"
         run.mkdir()
         holder = Process(
-            ["unshare", "--net", *_TOGETHER, *_OWN_RUN, run, "sh", "-c", _MAKE], folder / "rpcbind.log", asked=False
+            ["unshare", "--net", *_TOGETHER, *_OWN_RUN, run, "", "sh", "-c", _MAKE], folder / "rpcbind.log", asked=False
         )
         try:
             network = cls(holder, run)
@@ -141,10 +151,11 @@ class PrivateNetwork:
         """The command line that runs a command in here."""
         return ["nsenter", "--target", str(self._holder.pid), "--net", *map(str, command)]
 
-    def beside_rpcbind(self, *command: str | Path, drops: bool = False) -> list[str]:
-        """The same for a server that talks to rpcbind. It keeps all that is mounted now, until it ends. ``drops``: it
-        drops its privileges; make its Process with ``asked=False``."""
-        return self.inside(*(_TOGETHER if drops else ()), *_OWN_RUN, self._run, *command)
+    def beside_rpcbind(self, *command: str | Path, mount: Path | None = None, drops: bool = False) -> list[str]:
+        """The same for a server that talks to rpcbind and exports ``mount``, which it keeps busy until it ends.
+        ``drops``: it drops its privileges; make its Process with ``asked=False``."""
+        seen = "" if mount is None else str(mount)
+        return self.inside(*(_TOGETHER if drops else ()), *_OWN_RUN, self._run, seen, *command)
 
     def enter(self) -> None:
         """Put the calling thread, and the sockets it will open, into this network; the thread cannot come back."""

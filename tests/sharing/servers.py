@@ -86,7 +86,8 @@ class Ganesha(Server):
         before = log.stat().st_size if log.exists() else 0
         self.process = Process(
             self.network.beside_rpcbind(
-                *("ganesha.nfsd", "-F", "-L", log, "-f", self.folder / "ganesha.conf", "-p", self.folder / "pid")
+                *("ganesha.nfsd", "-F", "-L", log, "-f", self.folder / "ganesha.conf", "-p", self.folder / "pid"),
+                mount=self.mount,
             ),
             self.folder / "ganesha.out",
         )
