@@ -2,7 +2,7 @@
 
 Units, lines and maps are used as they stand, in a machine of their own (:mod:`tests.machine_kit`): systemd starts,
 restarts and stops the units, mount(8) reads the fstab, automount the maps, exportfs the exports. Only the store's path
-is another one. The kernel's NFS server itself would be the real machine's, so its configuration is parsed and no more.
+is another one. The kernel's NFS server is tried elsewhere (test_mount_examples_nfsd.py): here its lines are parsed.
 """
 
 from __future__ import annotations
