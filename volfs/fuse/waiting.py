@@ -30,10 +30,10 @@ _AWAKE_SECONDS = 40e-6
 #: How long requests may follow each other before trio's other tasks get their turn.
 _TURN_SECONDS = 1e-3
 #: However often nothing came, after so many sleeps it is tried again.
-_MOST_SKIPPED = 64
+_MOST_SKIPPED = 16
 #: Somebody else had the processor if looking once takes this long. Then this many sleeps come before the next try.
-_CROWDED_SECONDS = 200e-6
-_SKIPPED_IN_CROWD = 1000
+_CROWDED_SECONDS = 1e-3
+_SKIPPED_IN_CROWD = 256
 
 
 class Turns:
