@@ -17,7 +17,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -105,12 +105,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         fsync_dir(path.parent)
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Remove what :func:`write_atomic` left in a directory when its process was killed. Nobody may be writing there."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+def sweep_temporaries(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Remove what :func:`write_atomic` left in a directory when its process was killed. Nobody may be writing there.
+
+    ``names`` are those to look at, if not all that are there.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder) if names is None else names:
+            if name.startswith(".") and _TEMPORARY.fullmatch(name):
+                (folder / name).unlink(missing_ok=True)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

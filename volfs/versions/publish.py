@@ -20,9 +20,10 @@ touched. A partial version whose writer no longer holds the lock inside it is de
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,13 @@ from volfs.storage.files import (
     write_atomic,
     write_json,
 )
-from volfs.storage.layout import DatasetLayout, parse_partial_dir, parse_publish_intent, parse_version_dir
+from volfs.storage.layout import (
+    DatasetLayout,
+    parse_partial_dir,
+    parse_publish_intent,
+    parse_version_dir,
+    version_dir_name,
+)
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -59,8 +66,10 @@ def reserve(layout: DatasetLayout, at_least: int) -> tuple[int, FileLock]:
     Call with the dataset's lock held, so that nobody takes the new directory for a dead one before it is locked.
     """
     make_dirs(layout.versions)
-    remove_dead_partials(layout)
-    number = max(at_least, 1 + max(_numbers(layout), default=0))
+    names = _names(layout.versions)
+    if remove_dead_partials(layout, names):
+        names = _names(layout.versions)
+    number = max(at_least, 1 + max(_numbers(names, at_least), default=0))
     with no_space("reserving a version"):
         layout.partial(number).root.mkdir()
     lock = FileLock(layout.partial(number).lock)
@@ -169,13 +178,13 @@ def settle(dataset: Dataset) -> list[int]:
 
 def pending(layout: DatasetLayout) -> list[int]:
     """Numbers of the versions that an intent to publish names."""
-    return sorted(n for n in map(parse_publish_intent, _names(layout.versions)) if n is not None)
+    return sorted(n for n in map(parse_publish_intent, _hidden(layout.versions)) if n is not None)
 
 
 def published(layout: DatasetLayout) -> list[int]:
     """Numbers of the versions on disk, in order, those with an intent to publish left out."""
     names = _names(layout.versions)
-    unsure = {n for n in map(parse_publish_intent, names) if n is not None}
+    unsure = {n for n in map(parse_publish_intent, _hidden_of(names)) if n is not None}
     return sorted(n for n in map(parse_version_dir, names) if n is not None and n not in unsure)
 
 
@@ -186,13 +195,15 @@ def is_untouched(layout: DatasetLayout) -> bool:
     return not committed and not any(path.is_file() for path in loose)
 
 
-def remove_dead_partials(layout: DatasetLayout) -> list[int]:
+def remove_dead_partials(layout: DatasetLayout, names: Sequence[str] | None = None) -> list[int]:
     """Throw away partial versions whose writer is gone, and what it was writing beside them. Call with the dataset's
-    lock held. Returns their numbers."""
-    for folder in (layout.versions, layout.heads, layout.tags):
+    lock held. Returns their numbers. ``names``: of the directory of versions, if they are known."""
+    hidden = _hidden_of(_names(layout.versions) if names is None else names)
+    sweep_temporaries(layout.versions, hidden)
+    for folder in (layout.heads, layout.tags):
         sweep_temporaries(folder)
     removed = []
-    for name in _names(layout.versions):
+    for name in hidden:
         number = parse_partial_dir(name)
         if number is not None and not FileLock(layout.partial(number).lock).locked_by_other():
             throw_away(layout.partial(number).root)
@@ -215,7 +226,7 @@ def throw_away(path: Path) -> Path | None:
 
 def empty_trash(folder: Path) -> None:
     """Delete what was thrown away in a directory, whoever did. Needs no lock."""
-    for name in _names(folder):
+    for name in _hidden(folder):
         if name.endswith(TRASH):
             shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -246,22 +257,29 @@ def _roll_back(layout: DatasetLayout, number: int) -> None:
     _conclude(layout, number)
 
 
-def _numbers(layout: DatasetLayout) -> list[int]:
-    """Every number that is taken: published, partial or between the two."""
-    found = []
-    for name in _names(layout.versions):
-        for parse in (parse_version_dir, parse_partial_dir, parse_publish_intent):
-            number = parse(name)
-            if number is not None:
-                found.append(number)
-    return found
+def _numbers(names: Sequence[str], at_least: int) -> list[int]:
+    """The numbers from ``at_least`` on that are taken: published, partial or between the two."""
+    # Every commit asks, and many thousand versions may be there: only the few names that can matter are looked at.
+    first = version_dir_name(at_least)
+    shown = [name for name in names if name >= first or len(name) > len(first)]
+    found = [parse(name) for name in _hidden_of(names) for parse in (parse_partial_dir, parse_publish_intent)]
+    return [number for number in (*map(parse_version_dir, shown), *found) if number is not None]
 
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in folder.iterdir())
+        return os.listdir(folder)
     except FileNotFoundError:
         return []
+
+
+def _hidden(folder: Path) -> list[str]:
+    """Names that begin with a dot, in order: everything that passes, a handful among many thousand versions."""
+    return _hidden_of(_names(folder))
+
+
+def _hidden_of(names: Sequence[str]) -> list[str]:
+    return sorted([name for name in names if name[0] == "."])
 
 
 def _name(number: int) -> str:
