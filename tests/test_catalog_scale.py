@@ -83,7 +83,7 @@ def test_a_branch_that_merged_hundreds_of_times_is_looked_up_as_fast_as_a_young_
         assert len(at.chain) == 301
         entry = catalog.entry(dataset, at, "zarr")
         assert entry is not None
-        bench = Built(catalog, dataset, entry.dir_id, [main], Scale(0, 0, 0), 0)
+        bench = Built(catalog, dataset, entry.dir_id, [main], Scale(0, 0, 0))
         counted = work(bench, [(at, (0,), cell) for cell in range(4)])
         found = [catalog.chunk(entry.dir_id, at, (0,), cell) for cell in range(4)]
         assert [one.version if one else 0 for one in found] == [1, 1, 0, 0]

@@ -1,24 +1,18 @@
-"""The index at scale: lookups in 10,000 versions beside the same changes in 10 versions.
+"""P16's data: a catalog of 10,000 versions, beside one of as many changes in 10 versions.
 
 One array of 256³ chunks in index blocks of 8³. Version 1 writes 32³ of its chunks whole. Then 50 branches fork from
 each other's versions as time goes on, and every version is committed on one of them; together they make 500,000 chunk
 changes, half of them in five hot blocks, the others anywhere. Every version also changes two of 200 side files. All of
-it goes through :meth:`Catalog.index_version`, and what is measured through the catalog's own lookups.
+it goes through :meth:`Catalog.index_version`.
 
-Printed: microseconds per lookup (median and 99th percentile) at branch tips and at old versions, in hot blocks, in
-cold ones and where nothing ever was; whole hot blocks; the listing of the side files; the statements and the steps of
-SQLite's machine that the worst lookup takes, which do not depend on the computer; and the size of the file.
-
-    python -m tests.benchmarks.bench_index [--quick]
+Chunks are looked up as reads look them up (:class:`volfs.versions.resolved.Resolved`: a version's index block is
+resolved whole and remembered), and one by one in SQLite, where :func:`work` counts the statements and the steps of
+SQLite's machine that the worst lookup takes, which do not depend on the computer.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +26,7 @@ from volfs.catalog import Catalog, NodeShape
 from volfs.model.graph import At, VersionInfo
 from volfs.storage.manifest import RECORD, ManifestBuilder, Op
 from volfs.storage.payload import Payload
+from volfs.versions.resolved import Resolved
 
 GRID = 256
 BLOCK = 8
@@ -64,19 +59,17 @@ class Built:
     node: int
     tips: list[int]
     scale: Scale
-    seconds: float
 
 
 @contextmanager
 def built(path: Path, scale: Scale) -> Iterator[Built]:
     """Fill a new catalog."""
-    start = time.perf_counter()
     with Catalog.open(path, create=True) as catalog:
         dataset = catalog.add_dataset("bench", 0)
         tips = _fill(catalog, dataset, scale)
         entry = catalog.entry(dataset, catalog.graph(dataset).at(1), "zarr")
         assert entry is not None
-        yield Built(catalog, dataset, entry.dir_id, tips, scale, time.perf_counter() - start)
+        yield Built(catalog, dataset, entry.dir_id, tips, scale)
 
 
 def _fill(catalog: Catalog, dataset: int, scale: Scale) -> list[int]:
@@ -161,23 +154,42 @@ def queries(bench: Built, kind: str, where: str, count: int, seed: int = 2) -> l
     return found
 
 
-def timed(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return (time.perf_counter() - start) * 1e6
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """As much of a version as :class:`Resolved` asks for."""
+
+    at: At
+    catalog: Catalog
 
 
-def lookup_times(bench: Built, asked: list[Query]) -> list[float]:
-    """Microseconds of each lookup."""
-    chunk, node = bench.catalog.chunk, bench.node
-    for at, block, cell in asked[:50]:
-        chunk(node, at, block, cell)
-    times = []
-    for at, block, cell in asked:
+Lookup = Callable[[Query], object]
+
+
+def as_read(bench: Built) -> Lookup:
+    """What looks a chunk up as a read does."""
+    resolved = Resolved()
+
+    def look(query: Query) -> object:
+        at, block, cell = query
+        found = resolved.block_map(_Seen(at, bench.catalog), bench.node, block)  # type: ignore[arg-type]
+        return found.payload(cell) if found is not None and found.owner[cell] else None
+
+    return look
+
+
+def one_by_one(bench: Built) -> Lookup:
+    """What asks the catalog for a chunk by itself."""
+    return lambda query: bench.catalog.chunk(bench.node, *query)
+
+
+def times(lookup: Lookup, asked: list[Query]) -> list[float]:
+    """Seconds of each lookup."""
+    taken = []
+    for query in asked:
         start = time.perf_counter()
-        chunk(node, at, block, cell)
-        times.append((time.perf_counter() - start) * 1e6)
-    return times
+        lookup(query)
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +215,7 @@ def work(bench: Built, asked: list[Query]) -> Work:
         nonlocal statements
         statements += 1
 
-    lookup_times(bench, asked)  # file names are in memory from here on
+    times(one_by_one(bench), asked)  # file names are in memory from here on
     connection.set_progress_handler(on_step, 1)
     connection.set_trace_callback(on_statement)
     try:
@@ -215,66 +227,3 @@ def work(bench: Built, asked: list[Query]) -> Work:
         connection.set_progress_handler(None, 0)
         connection.set_trace_callback(None)
     return Work(worst_statements, worst_steps)
-
-
-# --- the report ---
-
-
-def report(bench: Built, count: int) -> list[tuple[str, str]]:
-    """Rows of the table."""
-    rows = []
-    for kind in ("tip", "old"):
-        for where in ("hot", "cold", "sparse"):
-            times = lookup_times(bench, queries(bench, kind, where, count))
-            rows.append((f"one chunk, {kind}, {where}", _spread(times)))
-    everything = [query for where in ("hot", "cold", "sparse") for query in queries(bench, "old", where, count // 4)]
-    counted = work(bench, everything)
-    rows.append(("worst lookup", f"{counted.statements} statements, {counted.machine_steps} steps"))
-    maps = [
-        timed(lambda at=at, block=block: bench.catalog.block_map(bench.node, at, block))  # type: ignore[misc]
-        for at, block, _ in queries(bench, "old", "hot", 200)
-    ]
-    rows.append(("whole hot block", _spread(maps)))
-    graph = bench.catalog.graph(bench.dataset)
-    listings = []
-    for number in bench.tips:
-        at = graph.at(number)
-        entry = bench.catalog.entry(bench.dataset, at, "files/notes")
-        assert entry is not None
-        listings.append(timed(lambda at=at, entry=entry: bench.catalog.list_entries(bench.dataset, at, entry.dir_id)))  # type: ignore[misc]
-    rows.append((f"listing of {NAMES} names", _spread(listings)))
-    at = graph.at(max(bench.tips))
-    rows.append(
-        ("newest change of all", f"{timed(lambda: list(bench.catalog.newest_changes(bench.node, at))) / 1e3:.0f} ms")
-    )
-    rows.append(("built in", f"{bench.seconds:.0f} s"))
-    size = sum(file.stat().st_size for file in bench.catalog.path.parent.glob(bench.catalog.path.name + "*"))
-    rows.append(("size", f"{size / 2**20:.0f} MiB"))
-    return rows
-
-
-def _spread(times: list[float]) -> str:
-    ordered = sorted(times)
-    return f"{statistics.median(ordered):7.1f} µs   p99 {ordered[int(len(ordered) * 0.99)]:7.1f} µs"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a few hundred versions instead of 10,000")
-    quick = parser.parse_args().quick
-    scales = (QUICK, QUICK_FEW) if quick else (FULL, FEW)
-    tables = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, scale in enumerate(scales):
-            with built(Path(folder) / f"{number}.sqlite", scale) as bench:
-                tables.append(report(bench, 500 if quick else 5_000))
-    heads = [f"{scale.versions:,} versions, {scale.branches} branches" for scale in scales]
-    print(f"{scales[0].changes:,} chunk changes, half of them in {len(HOT)} blocks")
-    print(f"{'':24}{heads[0]:36}{heads[1]}")
-    for (what, first), (_, second) in zip(*tables, strict=True):
-        print(f"{what:24}{first:36}{second}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -116,7 +116,7 @@ def stack_store(bench: Bench) -> Path:
 
 
 def many_chunks_store(bench: Bench) -> Path:
-    """One version of ``grid``³ tiny chunks, and a huge volume that is almost all fill value."""
+    """One version of a million tiny chunks (see ``Scale.grid``), and a huge volume that is almost all fill value."""
 
     def make(path: Path) -> None:
         grid = bench.scale.grid
@@ -125,7 +125,7 @@ def many_chunks_store(bench: Bench) -> Path:
                 writer.put("zarr/zarr.json", group_zarr_json())
                 array = writer.array("s0", many_json(grid), created=True)
                 payload = bytes(range(1, SMALL**3 + 1))
-                for coords in np.ndindex(grid, grid, grid):
+                for coords in np.ndindex(*grid):
                     array.put(coords, payload)
                 writer.publish("many chunks")
             _huge(bench, store)
@@ -133,8 +133,9 @@ def many_chunks_store(bench: Bench) -> Path:
     return bench.once("many", make)
 
 
-def many_json(grid: int) -> bytes:
-    return array_zarr_json((grid * SMALL,) * 3, np.dtype("u1"), (SMALL,) * 3, codecs=RAW)
+def many_json(grid: tuple[int, int, int]) -> bytes:
+    shape = tuple(count * SMALL for count in grid)
+    return array_zarr_json(shape, np.dtype("u1"), (SMALL,) * 3, codecs=RAW)
 
 
 def _huge(bench: Bench, store: Store) -> None:
@@ -170,7 +171,7 @@ def long_history_store(bench: Bench) -> Path:
         with unsynced(), open_store(path) as store:
             dataset = store["many"]
             for parent in range(1, bench.scale.versions):
-                coords = tuple(int(n) for n in pick.integers(0, grid, 3))
+                coords = tuple(int(n) for n in pick.integers(0, grid))
                 with VersionWriter(dataset, "main", parent) as writer:
                     array = writer.array("s0", raw, created=False, chunks=np.array([coords]))
                     array.put(coords, parent.to_bytes(SMALL**3, "little"))

@@ -35,8 +35,9 @@ class Scale:
     """What is imported, and written into a branch."""
     planes: int
     """Of a stack of small slices that is listed and stat'ed."""
-    grid: int
-    """Chunks along each edge of the store of many chunks."""
+    grid: tuple[int, int, int]
+    """Chunks along z, y, x of the store of many chunks. A slice crosses about as many as the first read of
+    one does in a volume of as many chunks of 64³, whose first rows cross a few hundred of them."""
     versions: int
     reads: int
     changed: int
@@ -58,7 +59,7 @@ SCALES = {
         labels=(128, 256, 512),
         new_array=(256, 512, 512),
         planes=10_000,
-        grid=100,
+        grid=(2500, 20, 20),
         versions=10_000,
         reads=10_000,
         changed=100_000,
@@ -74,7 +75,7 @@ SCALES = {
         labels=(64, 128, 256),
         new_array=(128, 256, 256),
         planes=2_000,
-        grid=40,
+        grid=(160, 20, 20),
         versions=200,
         reads=2_000,
         changed=5_000,
@@ -90,7 +91,7 @@ SCALES = {
         labels=(16, 64, 64),
         new_array=(64, 64, 64),
         planes=100,
-        grid=8,
+        grid=(8, 8, 8),
         versions=5,
         reads=50,
         changed=50,

@@ -5,6 +5,7 @@ What volfs has committed is on the disk (fsync); of the peers only ``cp`` is mad
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -50,7 +51,7 @@ def small_commit(bench: Bench) -> Iterable[Ratio]:
         try:
 
             def ours() -> list[float]:
-                z, y, x = (int(n) for n in pick.integers(0, grid, 3))
+                z, y, x = (int(n) for n in pick.integers(0, grid))
                 voxels = pick.bytes(edge**3)
                 start = time.perf_counter()
                 branch.put(f"zarr/s0/c/{z}/{y}/{x}", voxels)
@@ -58,7 +59,7 @@ def small_commit(bench: Bench) -> Iterable[Ratio]:
                 return [time.perf_counter() - start]
 
             def theirs() -> list[float]:
-                corner = [int(n) * edge for n in pick.integers(0, grid, 3)]
+                corner = [int(n) * edge for n in pick.integers(0, grid)]
                 voxels = np.frombuffer(pick.bytes(edge**3), np.uint8).reshape((edge,) * 3)
                 return [timed(lambda: session(corner, voxels))]
 
@@ -66,10 +67,10 @@ def small_commit(bench: Bench) -> Iterable[Ratio]:
             (commits,) = bench.in_turn(ours, theirs, runs=COMMITS)
         finally:
             branch.release()
-    yield longer("P8", f"commit of 1 chunk in {grid**3:,} ÷ icechunk (time)", commits, at_most(0.5))
+    yield longer("P8", f"commit of 1 chunk in {math.prod(grid):,} ÷ icechunk (time)", commits, at_most(0.5))
 
 
-def _icechunk(bench: Bench, grid: int) -> Callable[[Any, Any], object]:
+def _icechunk(bench: Bench, grid: tuple[int, int, int]) -> Callable[[Any, Any], object]:
     """A repository on the disk with an array of as many chunks: what writes one and commits."""
     import icechunk
     import zarr
@@ -87,13 +88,13 @@ def _icechunk(bench: Bench, grid: int) -> Callable[[Any, Any], object]:
     access = icechunk.containers_credentials({prefix: None})
     repository = icechunk.Repository.create(storage, config, authorize_virtual_chunk_access=access)
     session = repository.writable_session("main")
-    array = {"shape": (grid * edge,) * 3, "chunks": (edge,) * 3, "dtype": "u1", "compressors": None, "fill_value": 0}
+    shape = tuple(count * edge for count in grid)
+    array = {"shape": shape, "chunks": (edge,) * 3, "dtype": "u1", "compressors": None, "fill_value": 0}
     zarr.create_array(session.store, name="s0", **array)  # type: ignore[arg-type]
     location = f"{prefix}chunk"
     # References to chunks elsewhere are committed as references to its own are, and quicker made.
-    for z in range(grid):
-        specs = [icechunk.VirtualChunkSpec([z, y, x], location, 0, edge**3) for y in range(grid) for x in range(grid)]
-        session.store.set_virtual_refs("/s0", specs, validate_containers=False)
+    specs = [icechunk.VirtualChunkSpec(list(index), location, 0, edge**3) for index in np.ndindex(*grid)]
+    session.store.set_virtual_refs("/s0", specs, validate_containers=False)
     session.commit("many chunks")
 
     def change(corner: Any, voxels: Any) -> object:
