@@ -241,13 +241,27 @@ def test_errors_know_their_errno(working: WorkingCopy) -> None:
 
 def test_fsync_syncs_the_directories_that_changed_once(working: WorkingCopy, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr("volfs.versions.working.fsync_dir", lambda path: synced.append(path.name))
-    with working.open("zarr/a/x", os.O_WRONLY | os.O_CREAT) as file:
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        real(fd)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with working.open("zarr/a/new", os.O_WRONLY | os.O_CREAT) as file:
         file.fsync()
-        assert set(synced) == {"a", "zarr"}
+        assert {"new", "a", "zarr"} <= set(synced)
         synced.clear()
         file.fsync()
-    assert synced == []
+    assert synced == ["new"], "no name has changed since"
+    synced.clear()
+    with working.lock.hold():
+        with working.open("zarr/a/newer", os.O_WRONLY | os.O_CREAT) as file:
+            file.fsync()
+        synced.clear()
+        working.rename("zarr/a/newer", "zarr/a/newest")
+        working.fsync_dir("zarr/a")
+    assert synced == ["a"], "the names above were durable already"
     working.unlink("files/dir/one")
     working.fsync_dir("files/dir")
     assert "dir" in synced

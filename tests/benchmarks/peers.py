@@ -79,6 +79,11 @@ def doing_nothing(mountpoint: Path, size: int = 0) -> Any:
     return _filesystem([sys.executable, "-m", "tests.benchmarks.null_fs"], mountpoint, str(size))
 
 
+def loopback(source: Path, mountpoint: Path) -> Any:
+    """A directory through pyfuse3."""
+    return _filesystem([sys.executable, "-m", "tests.benchmarks.loopback_fs", str(source)], mountpoint)
+
+
 def passthrough(bench: Bench, source: Path, mountpoint: Path) -> Any:
     """A directory through C: libfuse's own example where Debian's or Fedora's package has it, else a plainer one."""
     example = next((path for path in _EXAMPLES if path.exists()), _OWN)

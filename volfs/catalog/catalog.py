@@ -92,6 +92,11 @@ class Catalog:
         return self._guard(self._connections.data_version)
 
     @property
+    def written(self) -> int:
+        """Changes whenever this process has committed anything to the catalog. Takes no time at all."""
+        return self._connections.written
+
+    @property
     def statements(self) -> int:
         """How many statements this process has run on the catalog."""
         return self._connections.statements

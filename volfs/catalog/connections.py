@@ -93,6 +93,8 @@ class Connections:
         self._writing = threading.RLock()
         self._closed = False
         self._watcher: sqlite3.Connection | None = None
+        #: Counts the transactions that this process has committed: free to ask, where nobody else can have.
+        self.written = 0
         # Statements of connections that are no more. A finaliser may take no lock; appending needs none.
         self._ended: list[int] = []
         self._counted = 0
@@ -193,6 +195,7 @@ class Connections:
                 try:
                     yield connection
                     connection.execute("COMMIT")
+                    self.written += 1
                 except BaseException:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")

@@ -189,12 +189,17 @@ class BranchKeyDir(Dir):
         check_key(key)
         await self._check_not_computed(key)
         async with room.renaming():
-            new = self._entry(key) is None
-            file = await room.look(lambda: room.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
-            if new:
+            there = self._entry(key)
+            change = room.soon if there is None or flags & os.O_TRUNC or _on_top(there) else room.look
+            file = await change(lambda: room.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
+            if there is None:
                 room.touch(self.ino)
             ino = self.shared.inodes.name(self.ino, name)
-        entry = self._entry(key)
+        entry: Entry | None
+        if wants_writing(flags) and file.fd is not None:
+            entry = Entry("file", room.branch.working.view().layers[0], os.fstat(file.fd), None)
+        else:
+            entry = self._entry(key)
         if entry is None or entry.kind != "file":
             file.close()
             raise NotFound(f"{key} was removed again")
@@ -261,8 +266,8 @@ class BranchKeyDir(Dir):
         inodes = self.shared.inodes
         async with room.renaming():
             before, moving = self._entry(target), self._entry(source)
-            await room.look(lambda: room.branch.working.rename(source, target, flags))
-            if self._entry(source) is None:  # two names of one file stay as they are
+            change = room.soon if moving is not None and moving.kind == "file" and _on_top(moving) else room.look
+            if await change(lambda: room.branch.working.rename(source, target, flags)):
                 if before is not None:
                     to._lost(inodes.name(to.ino, new_name), new_name)
                 inodes.moved(inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
@@ -287,7 +292,7 @@ class BranchKeyDir(Dir):
         """Keys came into place, or went: what that means for open slices is told before anybody goes on."""
         if any(key.endswith(NODE_JSON) for key in keys):
             self.room.places.forget()
-        await self.room.told(wait=True)
+        await self.room.told(wait=True, keys=keys)
 
     async def _check_not_computed(self, key: str) -> None:
         """A committed level that follows s0 is not written by hand: what s0 says would count, and the write would be
@@ -347,7 +352,8 @@ class BranchKeyFile(Node):
         if wants_writing(flags):
             assert isinstance(self.up, BranchKeyDir)
             await self.up._check_not_computed(key)
-            file = await room.look(lambda: room.branch.working.open(key, flags))
+            change = room.soon if flags & os.O_TRUNC or _on_top(self._entry) else room.look
+            file = await change(lambda: room.branch.working.open(key, flags))
         else:
             file = room.branch.working.open(key, flags)
         return KeyHandle(room, self.ino, file, flags)
@@ -431,6 +437,11 @@ class DerivedHandle(BytesHandle):
 
     def quick_stamp(self) -> Hashable:
         return self._stamp
+
+
+def _on_top(entry: Entry) -> bool:
+    """Whether a file can be changed where it lies: otherwise its bytes are copied up first, which takes a while."""
+    return entry.layer is not None and entry.layer.frozen is None
 
 
 def place_of(key: str) -> Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, ReadOnly
@@ -77,6 +77,14 @@ class Handle:
     def quick_stamp(self) -> Hashable:
         """Something cheap that is equal only if :meth:`stamp` is; None if there is nothing."""
         return None
+
+    def concerned(self, keys: Collection[str]) -> bool:
+        """Whether what it shows may be other bytes once these keys have changed."""
+        return True
+
+    def as_shown(self) -> bool:
+        """Whether it surely shows what the kernel was last told of, found out at once."""
+        return False
 
     def orphan_attr(self) -> Attr | None:
         """The attributes of a file that has no name any more; None if it has one."""

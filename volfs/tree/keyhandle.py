@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,10 @@ from volfs.versions.openfile import WorkingFile
 
 if TYPE_CHECKING:
     from volfs.tree.room import Room
+
+
+#: More is not copied into the disk's page cache on the tree's thread.
+_INLINE_BYTES = 1 << 20
 
 
 class KeyHandle(Handle):
@@ -58,7 +62,9 @@ class KeyHandle(Handle):
     async def write(self, offset: int, data: bytes) -> int:
         file = self._file
         self._changed, self.flushed, self.synced = True, False, False
-        return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
+        if len(data) > _INLINE_BYTES:
+            return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
+        return await self.room.soon(lambda: file.pwrite(data, offset), fetch=True)
 
     async def truncate(self, size: int) -> None:
         file = self._file
@@ -75,7 +81,8 @@ class KeyHandle(Handle):
             return
         if self._file.key.endswith(NODE_JSON):
             self.room.places.forget()
-        await self.room.told(wait=True, but=self.ino)
+        await self.room.told(wait=True, but=self.ino, keys=self._own_keys())
+        self._shown_by_itself()
 
     async def fsync(self) -> None:
         file = self._file
@@ -89,7 +96,8 @@ class KeyHandle(Handle):
             await self.flush()
         finally:
             try:
-                await self.room.look(self._close)
+                # The bytes of a file without a name go with its last handle, which may take a while.
+                await (self.room.look(self._close) if self.unlinked else self.room.soon(self._close))
             finally:
                 self.room.closing -= 1
 
@@ -112,8 +120,33 @@ class KeyHandle(Handle):
             if fd is None:
                 info = self._file.stat()
                 return info.version, info.mtime_ns, info.size
+            return _stamp_of(os.fstat(fd))
+
+    def concerned(self, keys: Collection[str]) -> bool:
+        return self.key is None or self.key in keys
+
+    def as_shown(self) -> bool:
+        fd, key = self._file.fd, self._file.key
+        if fd is None or key is None or self.unlinked:
+            return False
+        there = self.room.branch.working.disk_stat(key)
+        return there is not None and self.shown == _stamp_of(os.fstat(fd)) == _stamp_of(there)
+
+    def _own_keys(self) -> Collection[str] | None:
+        """What has changed when this file has: its key. Of a file with several names nobody knows the others."""
+        fd, key = self._file.fd, self._file.key
+        return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
+
+    def _shown_by_itself(self) -> None:
+        """The kernel's pages are those that were written through it, so it need not be told of them later.
+
+        Looked at is this very file: should another have come to the key meanwhile, that still shows.
+        """
+        fd = self._file.fd
+        if fd is not None and self.shown is not None:
             found = os.fstat(fd)
-            return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+            if found.st_nlink == 1:
+                self.shown = _stamp_of(found)
 
     def _follow(self) -> None:
         key = self._file.key or self._key
@@ -147,3 +180,7 @@ class KeyHandle(Handle):
             gid=options.gid,
             attr_timeout=SOON,
         )
+
+
+def _stamp_of(found: os.stat_result) -> Hashable:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

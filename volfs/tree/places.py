@@ -73,11 +73,10 @@ class Places:
             return True
         if self.room is None or time.monotonic() - walk.when < _WALK_SECONDS:
             return False
-        generation = self.snapshot.generation()
-        if walk.generation == generation:
-            return False
         # Who is the branch's only writer knows when metadata changes: see forget().
-        return not (self.room.held and walk.held)
+        if self.room.held and walk.held:
+            return False
+        return walk.generation != self.snapshot.generation()
 
     def load(self) -> None:
         with self._mutex:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
     from volfs.tree.laidout import LaidOutHandle
     from volfs.tree.shared import Shared
 
+_T = TypeVar("_T")
+
 #: How long the writer's lock is kept after the last change, so that others get their turn.
 _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
 _LISTED_NAMES = 200_000
+#: A change made on the tree's own thread that took longer than this (s) was held up by the disk: for a while, the next
+#: ones are made in threads.
+_SLOW_SECONDS = 0.02
+_SLOW_SPELL = 1.0
 #: Attributes that were told are looked through for old ones when there are so many.
 _SHOWN_SWEPT = 20_000
 
@@ -84,6 +90,7 @@ class Room:
         self._shown: dict[str, dict[str, _Shown]] = {}
         self._held = False
         self._last_use = 0.0
+        self._slow_until = 0.0
         self._seen: object = None
         #: Open files with bytes that were written and are not voxels yet.
         self.gathering: set[LaidOutHandle] = set()
@@ -223,6 +230,22 @@ class Room:
     async def fetch(self, work: Any) -> Any:
         return await self.shared.fetch(self.dataset.name, work)
 
+    async def soon(self, work: Callable[[], _T], *, fetch: bool = False) -> _T:
+        """Make a change that takes microseconds while the disk is not busy: at once, since a thread costs several
+        times that. In a thread if another thread is changing something, or if the disk has lately made one wait.
+        """
+        began = time.monotonic()
+        if began >= self._slow_until:
+            with self.branch.working.at_once() as free:
+                if free:
+                    try:
+                        return work()
+                    finally:
+                        now = time.monotonic()
+                        if now - began > _SLOW_SECONDS:
+                            self._slow_until = now + _SLOW_SPELL
+        return await (self.fetch(work) if fetch else self.look(work))  # type: ignore[no-any-return]
+
     # -- what the kernel must forget --------------------------------------------------------------------------------
 
     def show(self, key: str, ino: int, size: int, mtime: int) -> None:
@@ -237,16 +260,27 @@ class Room:
         shown[key] = _Shown(ino, now, size, mtime)
 
     async def told(
-        self, *, wait: bool, also: Iterable[int] = (), but: int | None = None, by_views: bool = False
+        self,
+        *,
+        wait: bool,
+        also: Iterable[int] = (),
+        but: int | None = None,
+        keys: Collection[str] | None = None,
+        by_views: bool = False,
     ) -> None:
         """Have the kernel forget whatever open files no longer show, and the inodes in ``also``.
 
-        ``but`` is an inode whose pages are right because the change came through them. ``by_views``: chunks may have
+        ``but`` is an inode whose pages are right because the change came through them. ``keys``: nothing but these has
+        changed, so of open keys no others need to be looked at. ``by_views``: chunks may have
         changed that nobody wrote through their own files. Call it with no lock held: while the kernel forgets, it may
         write dirty pages back, and those writes must get through.
         """
         stale = {*also, *await self._misjudged(by_views)}
-        handles = [handle for handle in self.shared.files.of_room(self) if handle.ino != but]
+        handles = [
+            handle
+            for handle in self.shared.files.of_room(self)
+            if handle.ino != but and (keys is None or handle.concerned(keys)) and not handle.as_shown()
+        ]
         if handles:
             for handle, stamp in await self.look(lambda: [(each, _stamp(each)) for each in handles]):
                 if stamp != handle.shown:

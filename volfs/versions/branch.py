@@ -57,6 +57,7 @@ class Branch(Snapshot):
         self._arrays: dict[str, BranchArray] = {}
         self._mutex = threading.Lock()
         self._holder: tuple[float, Holder | None] = (0.0, None)
+        self._known_head: tuple[tuple[int, int], int] | None = None
 
     def __repr__(self) -> str:
         return f"<branch {self.ref!r} of {self.dataset!r}>"
@@ -115,9 +116,16 @@ class Branch(Snapshot):
             return array
 
     def _head_number(self) -> int:
+        # Nobody moves or removes a branch without its lock. So while it is held here, only this process can.
+        lock = self.working.lock
+        now = (lock.times_taken, self.dataset.store.catalog.written) if lock.held else None
+        known = self._known_head
+        if now is not None and known is not None and known[0] == now:
+            return known[1]
         number = self.dataset.refs().heads.get(self.ref)
         if number is None:
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")
+        self._known_head = (now, number) if now is not None else None
         return number
 
     # -- writing ------------------------------------------------------------------------------------------------

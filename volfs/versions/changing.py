@@ -29,7 +29,16 @@ class WorkingSteps(WorkingReader):
     def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
         super().__init__(layout, branch, lower)
         self._files = OpenFiles()
-        self._unsynced: set[str] = set()
+        #: Directories whose names changed since they were last synced, with the number of their last change.
+        self._unsynced: dict[str, int] = {}
+        #: Directories that this process has once found in the top layer: their own names, and those of all above them,
+        #: have been noted in ``_unsynced``.
+        self._rooted: set[str] = set()
+        self._changes = 0
+
+    def _taken(self) -> None:
+        super()._taken()
+        self._rooted.clear()  # others may have made and removed directories
 
     def file_changed(self, key: str, *, linked: bool) -> None:
         """Somebody changed the bytes or times of a file of the top layer."""
@@ -48,6 +57,9 @@ class WorkingSteps(WorkingReader):
     def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
         """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
         parent = key.rpartition("/")[0]
+        there = view.layers[0].stat(parent) if parent in self._rooted else None
+        if isinstance(there, os.stat_result) and stat.S_ISDIR(there.st_mode):
+            return
         above = parent
         while above not in SPACES:
             entry = view.entry(above)
@@ -59,8 +71,9 @@ class WorkingSteps(WorkingReader):
                 raise NotFound(f"{above} does not exist")
             above = above.rpartition("/")[0]
         os.makedirs(view.layers[0].path(parent), exist_ok=True)
-        while parent and parent not in self._unsynced:
-            self._unsynced.add(parent)
+        while parent and parent not in self._rooted:
+            self._rooted.add(parent)
+            self._note(parent)
             parent = parent.rpartition("/")[0]
 
     def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
@@ -120,7 +133,11 @@ class WorkingSteps(WorkingReader):
         now = self.pulse.tick()
         top.hide(key, scratch_dir(self.layout), time_ns=now)
         self._make_parent(view, key)
-        os.utime(top.path(key.rpartition("/")[0]), ns=(now, now))
+        parent = key.rpartition("/")[0]
+        os.utime(top.path(parent), ns=(now, now))
+        while parent:  # the whiteout's own directories may be new
+            self._note(parent)
+            parent = parent.rpartition("/")[0]
 
     def _keep_time(self, top: Layer, key: str) -> None:
         """Have the last change be the newest, where a file came to ``key`` with an older time of its own.
@@ -136,12 +153,19 @@ class WorkingSteps(WorkingReader):
             self.pulse.tick(found.st_mtime_ns)
 
     def _names_changed(self, key: str) -> None:
-        self._unsynced.add(key.rpartition("/")[0])
+        self._note(key.rpartition("/")[0])
         self.pulse.beat(key)
 
-    def _restructured(self, prefix: str) -> None:
-        self._unsynced.add(prefix.rpartition("/")[0])
+    def _restructured(self, prefix: str, *, made: bool = False) -> None:
+        """A directory was made, or moved or removed with what is in it."""
+        if not made:
+            self._rooted.clear()
+        self._note(prefix.rpartition("/")[0])
         self.pulse.beat(prefix, below=True)
+
+    def _note(self, folder: str) -> None:
+        self._changes += 1
+        self._unsynced[folder] = self._changes
 
 
 def is_timed(key: str) -> bool:

@@ -124,6 +124,8 @@ class Layer:
     def look(self, key: str) -> tuple[os.stat_result | Blocked | None, bool]:
         """What this layer has at ``key``, and whether nothing of the layers below shows there."""
         found = self.stat(key)
+        if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
+            return found, True  # a file hides what is below, whiteout or not
         ends = found is BLOCKED or self.hides(key)
         if ends and found is None:
             # It may have come since, with a whiteout that tells its time: not a removal.

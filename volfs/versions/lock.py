@@ -56,6 +56,8 @@ class BranchLock:
         self._mutex = threading.RLock()
         self._count = 0
         self._mountpoint: str | None = None
+        #: Counts how often the lock has come from outside this object.
+        self.times_taken = 0
 
     @property
     def held(self) -> bool:
@@ -118,6 +120,7 @@ class BranchLock:
                 raise ReadOnly(f"{self._branch} is being written by other processes in turns: try again")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
+        self.times_taken += 1
         try:
             self._taken()
         except BaseException:

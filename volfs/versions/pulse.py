@@ -27,12 +27,16 @@ _NAME = "pulse"
 class Pulse:
     """Two numbers in the working copy's directory: the count of changes, and the latest time given. Thread-safe.
 
-    Only a process that holds the branch's lock changes them. ``floor`` gives the time of the head version.
+    Only a process that holds the branch's lock changes them; ``owned`` says whether this one does. Then it remembers
+    what it wrote, from the time it took the lock (:meth:`reread`). ``floor`` gives the time of the head version.
     """
 
-    def __init__(self, layout: WorkingLayout, floor: Callable[[], int]) -> None:
+    def __init__(self, layout: WorkingLayout, floor: Callable[[], int], owned: Callable[[], bool]) -> None:
         self._path = str(layout.root / _NAME)
         self._floor = floor
+        self._owned = owned
+        self._count_kept: int | None = None
+        self._time_kept: int | None = None
         self._fd: int | None = None
         self._mutex = threading.Lock()
         self._listeners: list[Listener] = []
@@ -44,8 +48,7 @@ class Pulse:
     def read(self) -> int:
         """The count now."""
         with self._mutex:
-            fd = self._current(0)
-            return 0 if fd is None else int.from_bytes(os.pread(fd, 8, 0), "little")
+            return self._count()
 
     def tick(self, after: int = 0) -> int:
         """A time (ns) for a change: later than any before, than the head version, and than ``after``."""
@@ -64,23 +67,41 @@ class Pulse:
         """Something at ``key`` (with ``below``: or under it) has changed."""
         with self._mutex:
             fd = self._writing()
-            before = int.from_bytes(os.pread(fd, 8, 0), "little")
+            before = self._count()
             after = (before + 1) % 2**63
             for listener in self._listeners:
                 listener(key, below or not key, before, after)
             os.pwrite(fd, after.to_bytes(8, "little"), 0)
+            self._count_kept = after
+
+    def reread(self) -> None:
+        """Others may have written until now: go by the file again."""
+        with self._mutex:
+            self._drop()
 
     def close(self) -> None:
         """Close the file; it is opened again when needed."""
         with self._mutex:
             self._drop()
 
+    def _count(self) -> int:
+        if self._count_kept is None or not self._owned():
+            self._count_kept = self._number(0)
+        return self._count_kept
+
     def _last(self) -> int:
+        if self._time_kept is None or not self._owned():
+            self._time_kept = self._number(8)
+        return self._time_kept
+
+    def _number(self, at: int) -> int:
         fd = self._current(0)
-        return 0 if fd is None else int.from_bytes(os.pread(fd, 8, 8), "little")
+        return 0 if fd is None else int.from_bytes(os.pread(fd, 8, at), "little")
 
     def _keep(self, now: int) -> None:
-        os.pwrite(self._writing(), min(now, 2**63 - 1).to_bytes(8, "little"), 8)
+        kept = min(now, 2**63 - 1)
+        os.pwrite(self._writing(), kept.to_bytes(8, "little"), 8)
+        self._time_kept = kept
 
     def _writing(self) -> int:
         fd = self._current(os.O_CREAT)
@@ -89,8 +110,8 @@ class Pulse:
         return fd
 
     def _current(self, flags: int) -> int | None:
-        if self._fd is not None and os.fstat(self._fd).st_nlink == 0:  # the branch was removed, and perhaps made anew
-            self._drop()
+        if self._fd is not None and not self._owned() and os.fstat(self._fd).st_nlink == 0:
+            self._drop()  # the branch was removed, and perhaps made anew
         if self._fd is None:
             with suppress(FileNotFoundError):
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
@@ -98,5 +119,6 @@ class Pulse:
 
     def _drop(self) -> None:
         fd, self._fd = self._fd, None
+        self._count_kept = self._time_kept = None
         if fd is not None:
             os.close(fd)

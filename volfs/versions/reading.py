@@ -40,7 +40,7 @@ class WorkingReader:
         self.layout = layout
         self.branch = branch
         self.lock = BranchLock(layout, branch, self._taken)
-        self.pulse = Pulse(layout, self._head_time)
+        self.pulse = Pulse(layout, self._head_time, lambda: self.lock.held)
         self._lower = lower
         self._mutex = threading.RLock()
         self._layers: tuple[Layer, ...] = ()
@@ -112,6 +112,7 @@ class WorkingReader:
         return 0 if head is None else head.time_ns
 
     def _taken(self) -> None:
+        self.pulse.reread()
         freezing.prepare(self.layout)
         self._reload()
 

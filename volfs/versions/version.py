@@ -44,6 +44,8 @@ class Version(Snapshot):
         self.catalog = dataset.store.catalog
         self._lock = threading.Lock()
         self._nodes: OrderedDict[str, Node | None] = OrderedDict()
+        #: By directory of keys: what :meth:`_nearest_array` found. Who creates chunks asks of each.
+        self._above: OrderedDict[str, tuple[VersionArray | None, str]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<{self.ref} of dataset {self.dataset.name!r}>"
@@ -199,13 +201,25 @@ class Version(Snapshot):
         """The array that a key lies in, and the key relative to it; None if it lies in none."""
         if not key.startswith("zarr/"):
             return None
-        for folder in parents(key):
-            node = self.node(node_path(folder) or "")
-            if isinstance(node, VersionArray):
-                return node, key[len(folder) + 1 :]
+        parent = key.rpartition("/")[0]
+        with self._lock:
+            found = self._above.get(parent)
+        if found is None:
+            found = self._nearest_array(parent)
+            with self._lock:
+                self._above[parent] = found
+                if len(self._above) > _NODES_KEPT:
+                    self._above.popitem(last=False)
+        array, folder = found
+        return None if array is None else (array, key[len(folder) + 1 :])
+
+    def _nearest_array(self, folder: str) -> tuple[VersionArray | None, str]:
+        """The array whose directory is ``folder`` or lies above it, and its directory."""
+        for above in (folder, *parents(folder)):
+            node = self.node(node_path(above) or "")
             if node is not None:
-                return None
-        return None
+                return (node, above) if isinstance(node, VersionArray) else (None, above)
+        return None, ""
 
     def _chunk_names(self, array: VersionArray, rel: str) -> Listing:
         """The names that chunks give to a directory of an array: of chunks, or of directories of chunks."""

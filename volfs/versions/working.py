@@ -14,14 +14,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
-from volfs.storage.files import fsync_dir, no_space, write_all
+from volfs.storage.files import no_space, write_all
+from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
 from volfs.versions.changing import WorkingSteps, is_timed
 from volfs.versions.layers import (
@@ -32,6 +33,7 @@ from volfs.versions.layers import (
 )
 from volfs.versions.openfile import WorkingFile
 from volfs.versions.reading import existing
+from volfs.versions.snapshot import Snapshot
 from volfs.versions.union import Entry, View
 
 _T = TypeVar("_T")
@@ -40,8 +42,31 @@ _ATTEMPTS = 1000
 _COPY_BYTES = 8 << 20
 
 
+class _Sync:
+    """A sync of a directory that is under way: ``covers`` is the number of the last change that it makes durable."""
+
+    def __init__(self, covers: int) -> None:
+        self.covers = covers
+        self.worked = False
+        self.done = threading.Event()
+
+
 class WorkingCopy(WorkingSteps):
     """All that can be done to the keys of a branch. Thread-safe."""
+
+    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
+        super().__init__(layout, branch, lower)
+        self._syncing: dict[str, _Sync] = {}
+
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Whether a change within the block waits for nobody: no other thread changes anything while it lasts."""
+        free = self._mutex.acquire(blocking=False)
+        try:
+            yield free and self.lock.held
+        finally:
+            if free:
+                self._mutex.release()
 
     def close(self) -> None:
         """Let go of everything: the lock too, however often it was taken."""
@@ -163,8 +188,8 @@ class WorkingCopy(WorkingSteps):
             self._keep_time(top, target)
             self._names_changed(target)
 
-    def rename(self, source: str, target: str, flags: int = 0) -> None:
-        """rename(2), or renameat2(2) with RENAME_NOREPLACE.
+    def rename(self, source: str, target: str, flags: int = 0) -> bool:
+        """rename(2), or renameat2(2) with RENAME_NOREPLACE. Whether a name went: of two names of one file neither does.
 
         A file's inode and times stay. A directory that a lower layer shows cannot move: EXDEV, as in overlayfs.
         """
@@ -179,12 +204,13 @@ class WorkingCopy(WorkingSteps):
             if moving.kind == "dir" and target.startswith(f"{source}/"):
                 raise BadInput(f"{source} cannot move into itself")
             if source == target or _same_file(moving, there):
-                return
+                return False
             self._make_parent(view, target)
             if moving.kind == "dir":
                 self._rename_dir(view, source, target, moving, there)
             else:
                 self._rename_file(view, source, target, moving, there)
+            return True
 
     def utimens(self, key: str, atime_ns: int, mtime_ns: int) -> None:
         """Set times, as utimensat(2)."""
@@ -211,7 +237,7 @@ class WorkingCopy(WorkingSteps):
             path = view.layers[0].path(key)
             os.mkdir(path)
             os.chmod(path, _harmless(mode, folder=True))
-            self._restructured(key)
+            self._restructured(key, made=True)
 
     def rmdir(self, key: str) -> None:
         """Remove a directory that shows nothing: WrongKind (ENOTEMPTY) otherwise."""
@@ -250,15 +276,63 @@ class WorkingCopy(WorkingSteps):
 
     def fsync_dir(self, key: str) -> None:
         """fsync of a directory: its names and removals are durable, and so is its own name."""
+        while key:
+            self._sync_names_in(key)
+            key = key.rpartition("/")[0]
+
+    def _sync_names_in(self, folder: str) -> None:
+        """Make all names of a directory durable that are in it now.
+
+        Nobody is kept from changing anything meanwhile. Who comes while a sync is under way, that began before the last
+        change, shares the next one with all others who do.
+        """
         with self._mutex:
-            layers = self._view()[0].layers
-            while key:
-                if key in self._unsynced:
-                    for path in [p for layer in layers for p in (layer.path(key), layer.whiteout_path(key))]:
-                        with suppress(FileNotFoundError, NotADirectoryError):
-                            fsync_dir(Path(path))
-                    self._unsynced.discard(key)
-                key = key.rpartition("/")[0]
+            under_way = self._syncing.get(folder)
+            wanted = self._unsynced.get(folder) or (under_way.covers if under_way is not None else 0)
+        while wanted:
+            with self._mutex:
+                under_way = self._syncing.get(folder)
+                if under_way is None:
+                    covers = self._unsynced.get(folder, 0)
+                    if covers:
+                        opened = self._open_dirs(folder)
+                        del self._unsynced[folder]
+                        mine = self._syncing[folder] = _Sync(covers)
+            if under_way is not None:
+                under_way.done.wait()
+                if under_way.worked and under_way.covers >= wanted:
+                    return
+                continue
+            if not covers:
+                return  # somebody else has done it, between two looks
+            try:
+                while opened:
+                    os.fsync(opened[-1])
+                    os.close(opened.pop())
+                mine.worked = True
+                return
+            finally:
+                for fd in opened:
+                    os.close(fd)
+                with self._mutex:
+                    del self._syncing[folder]
+                    if not mine.worked:
+                        self._unsynced.setdefault(folder, covers)
+                mine.done.set()
+
+    def _open_dirs(self, folder: str) -> list[int]:
+        """The directories in which the names of one lie, and its whiteouts: they stay the same if layers move."""
+        opened: list[int] = []
+        try:
+            for layer in self.view().layers:
+                for path in (layer.path(folder), layer.whiteout_path(folder)):
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
 
     # -- committing and discarding --------------------------------------------------------------------------------
 
