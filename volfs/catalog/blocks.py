@@ -187,13 +187,14 @@ def block_map(
         payloads[numbers] = np.frombuffer(row.payloads, PAYLOAD)
         changed[numbers] = row.version
     owner = np.where(payloads["file"] != 0, changed, np.int32(0))
-    names = {file: files.name(cx, file) for file in np.unique(payloads["file"]).tolist() if file}
+    ids, name_of = np.unique(payloads["file"], return_inverse=True)
+    names = [files.name(cx, file) if file else "" for file in ids.tolist()]
     pieces = {}
     for cell in np.flatnonzero(payloads["length"] > PIECE).tolist():
         found = files.pieces(cx, int(payloads["file"][cell]), int(payloads["offset"][cell]))
         if found is not None:
             pieces[cell] = found
-    return BlockMap(owner, changed, payloads, names, pieces)
+    return BlockMap(owner, changed, payloads, tuple(names), name_of.astype(np.uint16), pieces)
 
 
 def _fetch_owned(

@@ -5,7 +5,7 @@ No SQL here. Payload addresses are :class:`volfs.storage.payload.Payload`; versi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -74,15 +74,17 @@ class BlockMap:
     """All chunks of one index block in one version. Arrays have one element per cell, in C order of the block.
 
     ``owner``: the version that put the chunk, 0 where there is none. ``changed``: the version that changed it last,
-    removals included, 0 where nothing ever did. ``payloads`` is of dtype :data:`PAYLOAD`; ``files`` names the file ids
-    in it, ``pieces`` holds the piece checksums of the cells whose payloads have some. Complete in itself: using it
-    asks the catalog nothing more.
+    removals included, 0 where nothing ever did. ``payloads`` is of dtype :data:`PAYLOAD`; ``names`` are those of the
+    files in it, and ``name_of`` says which is whose: a dictionary of the files of a block that hundreds of versions
+    wrote into would be larger than all the rest. ``pieces`` holds the piece checksums of the cells whose payloads have
+    some. Complete in itself: using it asks the catalog nothing more.
     """
 
     owner: NDArray[np.int32]
     changed: NDArray[np.int32]
     payloads: PayloadArray
-    files: Mapping[int, str]
+    names: Sequence[str]
+    name_of: NDArray[np.uint16]
     pieces: Mapping[int, bytes]
 
     @property
@@ -104,15 +106,16 @@ class BlockMap:
     @property
     def nbytes(self) -> int:
         """Roughly what it holds in memory."""
-        arrays = self.owner.nbytes + self.changed.nbytes + self.payloads.nbytes
-        return arrays + 200 * len(self.files) + sum(map(len, self.pieces.values()))
+        arrays = self.owner.nbytes + self.changed.nbytes + self.payloads.nbytes + self.name_of.nbytes
+        # The names themselves are mostly those that the catalog remembers anyway.
+        return arrays + 48 * len(self.names) + sum(map(len, self.pieces.values()))
 
     def payload(self, cell: int) -> Payload:
         """The payload of a cell that holds a chunk. NotFound where there is none."""
         file, offset, length, crc = self.payloads[cell].item()
         if not file:
             raise NotFound(f"cell {cell} of the block holds no chunk")
-        return Payload(self.files[file], offset, length, crc, self.pieces.get(cell))
+        return Payload(self.names[self.name_of[cell]], offset, length, crc, self.pieces.get(cell))
 
     def present(self) -> NDArray[np.intp]:
         """The cells that hold a chunk."""
