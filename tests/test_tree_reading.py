@@ -77,7 +77,7 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
                 "s1",
                 "labels",
             }
-            assert set(await client.ls("cells/branches/main/.volfs")) == {"status.json", "commit", "discard"}
+            assert set(await client.ls("cells/branches/main/.volfs")) == {"status.json", "commit", "discard", "tag"}
             assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz"}
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}
             assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats"}
