@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from volfs.fuse.adapter import answer
 from volfs.fuse.mountpoints import detach, is_broken, mounted_at
 from volfs.testing.kit import unexpected
 
@@ -254,3 +255,8 @@ def test_plain_umount_ends_the_daemon_in_peace(memory: Memory) -> None:
 def test_store_names_with_commas_are_shown_as_they_are(memory: Memory) -> None:
     mount = mounted_at(memory.mount)
     assert mount is not None and mount.is_volfs and mount.source == "memory, with a comma"
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ECONNABORTED])
+def test_a_store_on_a_dead_mount_does_not_make_ours_look_dead(number: int) -> None:
+    assert answer("read", OSError(number, os.strerror(number))).errno == errno.EIO

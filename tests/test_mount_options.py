@@ -303,8 +303,22 @@ class TestServiceManagers:
 
     def test_a_failure_is_told(self, tmp_path: Path, place: Path) -> None:
         (tmp_path / "store").mkdir()
-        done = volfs(tmp_path / "store", "mount", "--foreground", place, ok=False)
-        assert done.returncode == 1 and str(tmp_path / "store") in done.stderr
+        (tmp_path / "store" / "volfs.json").write_text("{}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "notify"))
+            manager.settimeout(60)
+            done = subprocess.run(
+                [sys.executable, "-m", "volfs", "--store", tmp_path / "store", "mount", "--foreground", place],
+                env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            told = manager.recv(4096).decode()
+        why = done.stderr.splitlines()[-1]  # after what the log has to say
+        assert done.returncode == 1 and why.startswith("volfs: ")
+        assert "READY=1" not in told and f"STATUS={why.removeprefix('volfs: ')}" in told
 
     def test_wait_is_for_a_store_that_comes_late(self, store: Path, place: Path, tmp_path: Path) -> None:
         late = tmp_path / "late"

@@ -41,8 +41,18 @@ from volfs.tree.attrs import BLOCK_SIZE, Attr, SetAttr
 
 log = logging.getLogger(__name__)
 
+#: Said of a mount whose daemon has died. Where the store lies on such a mount, ours must not look like one.
+_OUR_OWN_END = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 #: What the store's own filesystem answers when the machine, not the caller, is at fault.
-_TROUBLE = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_TROUBLE = _OUR_OWN_END | {
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -60,7 +70,7 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     if isinstance(error, OSError) and error.errno:
         if error.errno != errno.ENODATA:  # said of an attribute at every write(2)
             log.log(logging.ERROR if error.errno in _TROUBLE else logging.DEBUG, "%s: %s", operation, error)
-        return FUSEError(error.errno)
+        return FUSEError(errno.EIO if error.errno in _OUR_OWN_END else error.errno)
     if isinstance(error, MemoryError):
         log.error("%s: out of memory", operation)
         return FUSEError(errno.ENOMEM)
