@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import threading
 from pathlib import Path
 
 import trio
@@ -23,6 +24,7 @@ from volfs.fuse.processes import default_log
 from volfs.fuse.readiness import Readiness
 from volfs.fuse.serving import mount_options, serve
 from volfs.fuse.tuning import tune_process
+from volfs.storage.compressors import load_libraries
 from volfs.tree import Tree
 from volfs.tree.api import TreeOptions
 from volfs.versions.store import Store
@@ -56,6 +58,7 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         if options.ready_fd is not None and os.getpgrp() != os.getpid():
             os.setsid()
         readiness.ready(str(options.mountpoint))
+        threading.Thread(target=load_libraries, name="volfs-libraries", daemon=True).start()
 
     await serve(
         Tree(store, presented, notifier),

@@ -6,7 +6,8 @@ libraries' one-call functions are laxer: a plain zstd ``decompress`` takes some 
 error, several frames for one, and a header's size for the truth. Not here: how codecs chain
 (:mod:`volfs.storage.chain`). All codecs may be used from many threads at once, and let go of the GIL while they work.
 
-numcodecs is imported when first needed: it reads the metadata of every package, which a mount does not wait for.
+numcodecs is imported when first needed, or by :func:`load_libraries` before: it reads the metadata of every package,
+which neither the first answer of a mount nor its first voxel should wait for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ Buffer = bytes | bytearray | memoryview
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
 BLOSC_MAX_BYTES = 2**31 - 17
+
+
+def load_libraries() -> None:
+    """Import what decoding needs, so that nobody's first chunk waits for it."""
+    from numcodecs import blosc, zstd  # type: ignore[import-untyped]  # noqa: F401
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class Zstd(_Compressor):
         wanted.check(size, "zstd")
         target = into if into is not None else _fresh(size)
         if size:
-            from numcodecs import zstd  # type: ignore[import-untyped]
+            from numcodecs import zstd
 
             try:
                 zstd.decompress(data, target)
