@@ -70,9 +70,10 @@ def lookups(bench: Bench) -> Iterable[Ratio]:
         for seed in range(bench.scale.runs):
             sides = [_Side(built, bench_index.queries(built, "tip", "hot", count, seed)) for built in (many, less)]
             # In short turns, so that what else the machine does falls on both.
-            for start in range(0, count, _TURN):
-                for side in sides:
-                    side.go_on(start)
+            for look in (_Side.as_read, _Side.alone):
+                for start in range(0, count, _TURN):
+                    for side in sides:
+                        look(side, start)
             pairs.append([side.figures() for side in sides])
     what = f"lookup of a chunk at the tip, {scale.versions:,} versions ÷ {few.versions:,}"
     names = ("median", "p99", "the first in an index block, median", "by itself in SQLite, median", "the same, p99")
@@ -98,10 +99,11 @@ class _Side:
         self._again: list[float] = []
         self._single: list[float] = []
 
-    def go_on(self, start: int) -> None:
-        part = self._asked[start : start + _TURN]
-        self._again += bench_index.times(self._as_read, part)
-        self._single += bench_index.times(self._alone, part)
+    def as_read(self, start: int) -> None:
+        self._again += bench_index.times(self._as_read, self._asked[start : start + _TURN])
+
+    def alone(self, start: int) -> None:
+        self._single += bench_index.times(self._alone, self._asked[start : start + _TURN])
 
     def figures(self) -> list[float]:
         again, single = np.array(self._again), np.array(self._single)
