@@ -137,8 +137,6 @@ def test_what_cannot_be_read_is_damage_and_names_the_file(tmp_path: Path, payloa
     with pytest.raises(Damaged) as caught:
         PayloadReader(tmp_path).read(payload, 0, 2)
     assert payload.file in str(caught.value)
-    with pytest.raises(Damaged):
-        PayloadReader(tmp_path).read_many([payload, digest(b"01").payload("f", 0)])
 
 
 def test_a_file_that_shrank_while_open_is_damage(tmp_path: Path) -> None:
@@ -149,44 +147,6 @@ def test_a_file_that_shrank_while_open_is_damage(tmp_path: Path) -> None:
     os.truncate(tmp_path / "f", 9)
     with pytest.raises(Damaged, match="ends at 9"):
         reader.read(payload)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.data())
-def test_many_reads_equal_single_reads(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    folder = tmp_path_factory.mktemp("v")
-    contents = {name: np.random.default_rng(i).bytes(300_000) for i, name in enumerate("ab")}
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    spans = data.draw(
-        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 290_000), st.integers(0, 10_000)), max_size=20)
-    )
-    payloads = [digest(contents[n][at : at + size]).payload(n, at) for n, at, size in spans]
-    reader = PayloadReader(folder)
-    assert reader.read_many(payloads) == [contents[n][at : at + size] for n, at, size in spans]
-    reader.close()
-
-
-def test_neighbours_are_fetched_in_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = np.random.default_rng(0).bytes(64_000)
-    (tmp_path / "f").write_bytes(content)
-    payloads = [digest(content[i : i + 1000]).payload("f", i) for i in range(0, 64_000, 1000)]
-    requests = []
-    real = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, n, at: requests.append((n, at)) or real(fd, n, at))
-    assert b"".join(PayloadReader(tmp_path).read_many(payloads)) == content
-    assert requests == [(64_000, 0)]
-
-
-def test_damage_among_neighbours_is_found(tmp_path: Path) -> None:
-    content = np.random.default_rng(0).bytes(8000)
-    payloads = [digest(content[i : i + 1000]).payload("f", i) for i in range(0, 8000, 1000)]
-    damaged = bytearray(content)
-    damaged[3500] ^= 16
-    (tmp_path / "f").write_bytes(damaged)
-    with pytest.raises(Damaged, match="offset 3000"):
-        PayloadReader(tmp_path).read_many(payloads)
-    assert PayloadReader(tmp_path).read_many(payloads[:3]) == [content[i : i + 1000] for i in (0, 1000, 2000)]
 
 
 def test_files_are_never_closed_under_a_reader(tmp_path: Path) -> None:

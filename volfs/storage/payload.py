@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,10 +26,6 @@ from volfs.errors import Damaged
 
 PIECE = 1 << 20
 """Bytes per piece checksum."""
-_GAP = 64 << 10
-"""Read through holes up to this large rather than issue another request."""
-_RUN = 16 << 20
-"""Largest coalesced request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,24 +133,6 @@ class PayloadReader:
         _check(data, payload.crc32c, payload.file, payload.offset)
         return data
 
-    def read_many(self, payloads: Sequence[Payload]) -> list[bytes]:
-        """Whole payloads, in the order asked; neighbours in one file are fetched in one request."""
-        results: list[bytes] = [b""] * len(payloads)
-        for run in _runs(payloads):
-            first, last = payloads[run[0]], payloads[run[-1]]
-            if len(run) == 1:
-                results[run[0]] = self.read(first)
-                continue
-            with self._files.open(first.file) as fd:
-                data = _pread(fd, first.file, first.offset, last.offset + last.length - first.offset)
-            view = memoryview(data)
-            for i in run:
-                at = payloads[i].offset - first.offset
-                part = view[at : at + payloads[i].length]
-                _check(part, payloads[i].crc32c, payloads[i].file, payloads[i].offset)
-                results[i] = bytes(part)
-        return results
-
     def forget(self, prefix: str = "") -> None:
         """Let go of open files whose name begins so, because they were removed or replaced."""
         self._files.forget(prefix)
@@ -162,23 +140,6 @@ class PayloadReader:
     def close(self) -> None:
         """Close all files, those in use as soon as their readers are done. Reading again opens them again."""
         self._files.forget("")
-
-
-def _runs(payloads: Sequence[Payload]) -> Iterator[list[int]]:
-    """Indices of payloads to fetch together: same file, ascending, not overlapping, small gaps, bounded size."""
-    order = sorted(range(len(payloads)), key=lambda i: (payloads[i].file, payloads[i].offset, payloads[i].length))
-    run: list[int] = []
-    for i in order:
-        if run:
-            first, last, this = payloads[run[0]], payloads[run[-1]], payloads[i]
-            gap = this.offset - (last.offset + last.length)
-            if this.file == first.file and 0 <= gap <= _GAP and this.offset + this.length - first.offset <= _RUN:
-                run.append(i)
-                continue
-            yield run
-        run = [i]
-    if run:
-        yield run
 
 
 def _pread(fd: int, file: str, offset: int, length: int) -> bytes:
