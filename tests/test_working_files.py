@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,3 +282,40 @@ def test_the_time_of_a_directory_tells_when_names_come_and_go_and_can_be_set(wor
     assert working.stat("files/dir").mtime_ns == 5  # type: ignore[union-attr]
     working.freeze(2)
     assert working.stat("files/dir").mtime_ns == 5  # type: ignore[union-attr]
+
+
+def kernel_tells_changes_apart(folder: Path) -> bool:
+    """Whether a file that is changed has a time later than any time taken before, once its last was looked at."""
+    file = folder / "probe"
+    file.touch()
+    file.stat()
+    now = time.time_ns()
+    os.utime(file, ns=(0, 0))
+    return file.stat().st_ctime_ns >= now
+
+
+@pytest.mark.parametrize("dated", [False, True], ids=["as written", "dated by its writer"])
+def test_a_chunk_that_comes_by_rename_is_the_newest_change_and_keeps_its_own_time(
+    working: WorkingCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dated: bool
+) -> None:
+    """Also if another thread changes another file in just that moment, as happens when many chunks are written."""
+    working.mkdir("zarr/a/c")
+    with working.open("zarr/a/c/tmp", os.O_WRONLY | os.O_CREAT) as file:
+        file.pwrite(b"voxels", 0)
+    if dated:
+        working.utimens("zarr/a/c/tmp", 5, 5)
+    rename = os.rename
+    meanwhile: list[int] = []
+
+    def slow(source: str, target: str) -> None:
+        rename(source, target)
+        meanwhile.append(working.pulse.tick())
+
+    monkeypatch.setattr(os, "rename", slow)
+    own = working.stat("zarr/a/c/tmp").mtime_ns  # type: ignore[union-attr]
+    working.rename("zarr/a/c/tmp", "zarr/a/c/0")
+    top = working.view().layers[0]
+    found = os.lstat(top.path("zarr/a/c/0"))
+    assert found.st_mtime_ns == own
+    assert max(found.st_ctime_ns, top.own_time("zarr/a/c/0")) >= meanwhile[0]
+    assert not top.own_time("zarr/a/c/0") or not kernel_tells_changes_apart(tmp_path), "a whiteout costs a file"

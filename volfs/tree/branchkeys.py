@@ -168,8 +168,10 @@ class BranchKeyDir(Dir):
             raise NotFound(f"{self.key} does not exist")
         if entry is not None and entry.kind != "dir":
             raise NotFound(f"{self.key} is no directory any more")
-        head = self.room.branch.head
-        mtime = max(mtime, self.room.touched(self.ino)) or (head.time_ns if head else self.shared.started_ns)
+        mtime = max(mtime, self.room.touched(self.ino))
+        if not mtime:
+            head = self.room.branch.head
+            mtime = head.time_ns if head else self.shared.started_ns
         attr = self.directory_attr(mtime, SOON, writable=self.room.writable)
         if entry is not None and entry.st is not None and self.room.writable:
             attr = attr._replace(mode=stat.S_IFDIR | stat.S_IMODE(entry.st.st_mode))

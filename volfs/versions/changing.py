@@ -147,9 +147,14 @@ class WorkingSteps(WorkingReader):
         found = top.stat(key)
         if not isinstance(found, os.stat_result) or stat.S_ISDIR(found.st_mode) or not is_timed(key):
             return
-        if max(found.st_mtime_ns, found.st_ctime_ns) < self.pulse.last():
-            top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
-        elif found.st_mtime_ns > self.pulse.last():
+        last = self.pulse.last()
+        if found.st_mtime_ns < last and found.st_ctime_ns < last:
+            # The kernel's clock for changes may stand still for some ms, unless the time of the last was looked at
+            # (since Linux 6.13). To be changed once more is cheaper than a whiteout, for a commit too.
+            os.utime(top.path(key), ns=(found.st_atime_ns, found.st_mtime_ns))
+            if os.lstat(top.path(key)).st_ctime_ns < last:
+                top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
+        elif found.st_mtime_ns > last:
             self.pulse.tick(found.st_mtime_ns)
 
     def _names_changed(self, key: str) -> None:
