@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from volfs.fuse import checkup
+
 
 def volfs(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "volfs", *map(str, arguments)]
@@ -102,9 +104,28 @@ def test_doctor_answers_for_every_part_and_says_how_to_mend() -> None:
     done = volfs("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     expected = {"python", "packages", "kernel", "/dev/fuse", "fusermount3", "user_allow_other", "open files", "logs"}
+    expected.add("fstab")
     assert expected <= findings.keys()
     assert all(finding["mend"] for finding in findings.values() if finding["state"] == "bad")
     assert done.returncode == any(finding["state"] == "bad" for finding in findings.values())
+
+
+@pytest.mark.parametrize("helper", ["missing", "astray", "there"])
+def test_doctor_says_whether_mount_finds_its_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str
+) -> None:
+    target = tmp_path / "bin" / "mount.fuse.volfs"
+    target.parent.mkdir()
+    target.touch(0o755)
+    link = tmp_path / "sbin" / "mount.fuse.volfs"
+    link.parent.mkdir()
+    if helper != "missing":
+        link.symlink_to(target if helper == "there" else tmp_path / "gone")
+    monkeypatch.setattr(checkup, "_HELPERS", (str(link.parent),))
+    monkeypatch.setenv("PATH", str(target.parent))
+    (found,) = [finding for finding in checkup.examine() if finding.name == "fstab"]
+    assert found.state == {"missing": "note", "astray": "bad", "there": "ok"}[helper]
+    assert (f"{target} {link}" in found.mend) == (helper != "there")
 
 
 def test_doctor_names_what_a_crippled_machine_lacks(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ _KERNEL = (4, 20)
 _OPEN_FILES = 4096
 _FREE = 1 << 30
 
+#: Where mount(8) looks for helpers, in util-linux as Debian, Fedora and Arch build it.
+_HELPERS = ("/sbin", "/sbin/fs.d", "/sbin/fs")
+
 #: Filesystems shared between machines: SQLite's write-ahead log cannot live there, nor can locks be relied on.
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "glusterfs", "fuse.sshfs"}
 _SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone"}
@@ -64,6 +67,7 @@ def examine(store: Path | None = None) -> Iterator[Finding]:
         _device,
         _fusermount,
         _allow_other,
+        _mount_helper,
         _limits,
         _logs,
         _stale,
@@ -162,6 +166,22 @@ def _allow_other() -> Finding:
     return Finding(
         "user_allow_other", "note", "not set in /etc/fuse.conf; only root's mounts can use --allow-other", mend
     )
+
+
+def _mount_helper() -> Finding:
+    """mount(8) looks for helpers in a list that was compiled into it, the PATH is nothing to it."""
+    name = "mount.fuse.volfs"
+    found = (Path(folder, name) for folder in _HELPERS)
+    helper = next((path for path in found if os.path.lexists(path)), Path(_HELPERS[0], name))
+    installed = shutil.which(name) or os.path.join(os.path.dirname(sys.executable), name)
+    if os.access(helper, os.X_OK):
+        return Finding("fstab", "ok", f"{helper} is what mount(8) calls")
+    if helper.is_symlink():
+        return Finding(
+            "fstab", "bad", f"{helper} leads nowhere ({os.readlink(helper)})", f"as root: ln -sf {installed} {helper}"
+        )
+    mend = f"only for /etc/fstab, autofs and mount(8), as root: ln -s {installed} {helper}"
+    return Finding("fstab", "note", f"{helper} is missing; mount -t fuse.volfs needs it", mend)
 
 
 def _limits() -> Finding:
