@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -116,6 +117,33 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
     assert time.monotonic() - start < 1, "the mount itself was not asked"
     volfs(None, "umount", "--force", mountpoint)
     assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
+
+
+def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint: Path) -> None:
+    """A disk that does not answer: a payload's file is a pipe that nobody writes into."""
+    store = make_store(tmp_path)
+    (payload, *_) = (file for file in store.glob("datasets/cells/versions/*/zarr/s0/c/**/*") if file.is_file())
+    payload.unlink()
+    os.mkfifo(payload)
+    volfs(store, "mount", mountpoint)
+    slice_ = next((mountpoint / "cells" / "versions" / "v1" / "s0" / "xy").iterdir())
+    with subprocess.Popen(["cat", slice_], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as reader:
+        try:
+            deadline = time.monotonic() + 20
+            said = ""
+            while not ("read(" in said and "_acquire" in said):
+                assert time.monotonic() < deadline, said
+                time.sleep(0.2)
+                os.kill(daemon_pid(mountpoint), signal.SIGUSR1)
+                said = default_log(mountpoint).read_text().rpartition("requests in flight")[2]
+            assert reader.poll() is None and "oldest first" in said
+            assert json.loads((mountpoint / ".volfs" / "stats.json").read_text()), "others are answered meanwhile"
+        finally:
+            with contextlib.suppress(OSError):  # nobody waits
+                os.close(os.open(payload, os.O_WRONLY | os.O_NONBLOCK))
+        _, error = reader.communicate(timeout=20)
+    assert reader.returncode == 1 and b"Input/output error" in error
+    volfs(None, "umount", mountpoint)
 
 
 def test_sighup_begins_a_new_log_and_sigusr1_tells_what_every_thread_does(store: Path, mountpoint: Path) -> None:
