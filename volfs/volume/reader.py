@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, TypeVar
@@ -253,18 +254,7 @@ class BlockReader:
     def _parts(self, box: Box, orientation: Orientation | None) -> Iterator[_Part]:
         """What a box inside the array crosses, each with where its part goes and where in it that lies."""
         grid: ChunkGrid = self.source.grid if orientation is None else orientation.grid
-        axes = []
-        for start, stop, chunk in zip(box.start, box.stop, grid.chunk_shape, strict=True):
-            axes.append(
-                [
-                    (
-                        i,
-                        slice(max(start, i * chunk) - start, min(stop, (i + 1) * chunk) - start),
-                        slice(max(start - i * chunk, 0), min(stop - i * chunk, chunk)),
-                    )
-                    for i in range(start // chunk, -(-stop // chunk) if stop > start else start // chunk)
-                ]
-            )
+        axes = [_spans(*along) for along in zip(box.start, box.stop, grid.chunk_shape, strict=True)]
         for combination in product(*axes):
             coords, target, within = zip(*combination, strict=True)
             yield coords, target, within
@@ -272,6 +262,19 @@ class BlockReader:
     def _is_whole(self, within: tuple[slice, ...]) -> bool:
         """Whether that is all of a block, so that it can be decoded straight to where it is wanted."""
         return all(s.stop - s.start == n for s, n in zip(within, self.source.grid.chunk_shape, strict=True))
+
+
+@lru_cache(4096)
+def _spans(start: int, stop: int, chunk: int) -> tuple[tuple[int, slice, slice], ...]:
+    """What a box crosses along one axis: number, place in the box and part of each block."""
+    return tuple(
+        (
+            i,
+            slice(max(start, i * chunk) - start, min(stop, (i + 1) * chunk) - start),
+            slice(max(start - i * chunk, 0), min(stop - i * chunk, chunk)),
+        )
+        for i in range(start // chunk, -(-stop // chunk) if stop > start else start // chunk)
+    )
 
 
 def _one_by_one(work: Callable[[T], object], items: Iterable[T]) -> None:
