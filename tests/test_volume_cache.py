@@ -218,28 +218,6 @@ def test_the_next_slab_is_decoded_ahead_in_the_direction_of_travel():
     assert level.read_cached(plane(34)) is None
 
 
-def test_in_the_last_slab_of_a_stack_the_next_stack_is_decoded_ahead():
-    """Times, channels, z: what `cp -r` reads, stack after stack."""
-    level, voxels = open_level((2, 3, 16, 16, 16), (1, 1, 8, 8, 8))
-
-    def at(t, c, z):
-        return Box((t, c, z, 0, 0), (t + 1, c + 1, z + 1, 16, 16))
-
-    for (t, c), (next_t, next_c) in (((0, 1), (0, 2)), ((0, 2), (1, 0))):
-        for z in (8, 9, 10):
-            level.read(at(t, c, z))
-        ahead = at(next_t, next_c, 0)
-        wait_until(lambda ahead=ahead: level.read_cached(ahead) is not None)
-        np.testing.assert_array_equal(level.read_cached(ahead), voxels[ahead.slices()])
-    decoded = level.cache_stats().decoded
-    for z in (8, 9, 10):
-        level.read(at(1, 2, z))  # the last stack of all
-    for z in (7, 6, 5):
-        level.read(at(1, 1, z))  # and one that is read backwards
-    time.sleep(0.05)
-    assert level.cache_stats().decoded == decoded + 2 * 4
-
-
 def test_a_reader_that_turns_has_its_prefetch_cancelled():
     level, _ = open_level()
     gate = threading.Event()

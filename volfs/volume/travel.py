@@ -2,9 +2,8 @@
 
 A reader that takes plane after plane (a viewer scrolling, `cp -r s0/xy`, a program walking `volume.raw`) is recognised
 by its second plane. Decided here: that its references are a scan's, which must not displace what others keep coming
-back to (:mod:`volfs.volume.cache`), and which slab of blocks it will want next: in the last slab of a stack, the first
-one of the next channel or time. When it turns, the old guess is cancelled. Several readers of one level are told apart
-by where they are. Memory only; safe inline.
+back to (:mod:`volfs.volume.cache`), and which slab of blocks it will want next. When it turns, the old guess is
+cancelled. Several readers of one level are told apart by where they are. Memory only; safe inline.
 """
 
 from __future__ import annotations
@@ -127,34 +126,17 @@ class Travel:
     def _next_slab(self, reader: _Reader, seen: Box) -> Ahead | None:
         axis, chunk = reader.axis, self._grid.chunk_shape[reader.axis]
         at = reader.box.start[axis] // chunk + reader.direction
-        stack: Box | None = seen
         if not 0 <= at < self._grid.grid_shape[axis]:
-            at, stack = 0, self._next_stack(reader, seen)
-        if stack is None:
             return None
         # What the reader will ask for first in that slab, as thick as what it asks for now.
         thick = min(reader.box.stop[axis] - reader.box.start[axis], chunk, self._grid.shape[axis] - at * chunk)
-        plane = Box(_with(stack.start, axis, at * chunk), _with(stack.stop, axis, at * chunk + thick))
+        plane = Box(_with(seen.start, axis, at * chunk), _with(seen.stop, axis, at * chunk + thick))
         slab = self._grid.chunks(plane)
         if slab.empty or (reader.ahead is not None and reader.ahead.blocks.contains(slab)):
             return None
         if not self._fits(slab.size):
             return None
         return reader.guess(plane, slab)
-
-    def _next_stack(self, reader: _Reader, seen: Box) -> Box | None:
-        """The same one step on along the axes outside of the way, channels and times: who takes everything in order
-        goes on there after the end of a stack. None if this is the last, or the way does not lead to its end."""
-        if reader.direction < 0:
-            return None
-        start, stop = seen.start, seen.stop
-        for outer in reversed(range(reader.axis)):
-            if seen.stop[outer] - seen.start[outer] != 1:
-                continue
-            if seen.stop[outer] < self._grid.shape[outer]:
-                return Box(_with(start, outer, seen.start[outer] + 1), _with(stop, outer, seen.stop[outer] + 1))
-            start, stop = _with(start, outer, 0), _with(stop, outer, 1)
-        return None
 
 
 def _with(index: Index, axis: int, value: int) -> Index:
