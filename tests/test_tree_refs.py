@@ -212,6 +212,32 @@ def test_discard_goes_back_in_whole_or_in_part(store: Path) -> None:
     run(work)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("geändert\r\n".encode(), "geändert"),
+        ("geändert\r\n".encode("utf-8-sig"), "geändert"),
+        ("geändert\r\n".encode("utf-16"), "geändert"),  # as `>` of Windows PowerShell writes it
+        ("geändert\r\n".encode("cp850"), None),  # and that of its older shell
+        ("changed".encode("utf-16-le"), None),
+        (b"\xff\xfe\x00", None),
+    ],
+)
+def test_a_message_that_nobody_could_read_is_refused(store: Path, written: bytes, kept: str | None) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{MAIN}/files/new.txt", b"x")
+            if kept is None:
+                with pytest.raises(BadInput, match="nothing was committed"):
+                    await client.order(f"{MAIN}/.volfs/commit", written)
+                assert not json.loads(await client.read(f"{MAIN}/.volfs/status.json"))["clean"]
+            else:
+                await client.order(f"{MAIN}/.volfs/commit", written)
+                assert json.loads(await client.read("cells/versions/v3/version.json"))["message"] == kept
+
+    run(work)
+
+
 def test_a_commit_holds_what_was_closed_before_though_the_kernel_tells_of_it_later(store: Path) -> None:
     async def work() -> None:
         async with serving(store) as client:

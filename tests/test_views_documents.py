@@ -62,6 +62,12 @@ def test_version_json_and_log_tell_who_when_and_why() -> None:
     assert documents.log_txt([]) == b"no versions yet\n"
 
 
+def test_documents_are_utf8_whatever_names_are() -> None:
+    name = b"files/f\xfcr".decode("utf-8", "surrogateescape")
+    data = documents.version_json(V2, [documents.ChangeFacts(name, 1, 0, 1)])
+    assert json.loads(data.decode("utf-8"))["changes"][0]["path"].encode("utf-8", "surrogateescape") == b"files/f\xfcr"
+
+
 @pytest.mark.parametrize(
     ("fill", "text"),
     [

@@ -185,12 +185,13 @@ class Client:
     async def setattr(self, path: str, fh: int | None = None, **changes: int) -> Attr:
         return await self.call("setattr", await self.ino(path), SetAttr(**changes), fh)
 
-    async def order(self, path: str, text: str) -> None:
+    async def order(self, path: str, text: str | bytes) -> None:
         """``echo text > path``."""
+        data = text if isinstance(text, bytes) else f"{text}\n".encode()
         fh = await self.open_to_write(path)
         try:
             await self.call("flush", fh)
-            await self.call("write", fh, 0, f"{text}\n".encode())
+            await self.call("write", fh, 0, data)
         finally:
             await self.close(fh)
 

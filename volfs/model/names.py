@@ -1,4 +1,4 @@
-"""Rules for names: datasets, refs, and keys.
+"""Rules for names (datasets, refs, and keys) and for the messages of commits.
 
 Decided here: which names can exist, and the order in which people expect them listed. Not here: what a name refers to.
 Datasets and refs are directory names on every mount and share, so their alphabet is small. Keys are what other programs
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from volfs.errors import BadName
+from volfs.errors import BadInput, BadName
 
 MAX_COMPONENT = 255
 """Bytes of one path component (NAME_MAX of Linux filesystems)."""
@@ -67,6 +67,18 @@ def check_key(key: str) -> None:
             raise BadName(f"{key!r} is not a key: it contains a NUL byte")
         if len(part) > MAX_COMPONENT:
             raise BadName(f"{key[:60]!r}… is not a key: a component is longer than {MAX_COMPONENT} bytes")
+
+
+def check_message(text: str) -> None:
+    """Raise BadInput unless ``text`` can be a commit's message: any text but none, without NUL."""
+    if not text.strip():
+        raise BadInput("a commit needs a message")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput("the message is not UTF-8; nothing was committed") from None
+    if "\0" in text:
+        raise BadInput("the message has a NUL character: it may be in UTF-16; nothing was committed")
 
 
 def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:

@@ -9,6 +9,7 @@ Control files are ``direct_io`` with size 0: what is written never lies in a pag
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Callable, Hashable, Sequence
@@ -17,6 +18,7 @@ from typing import ClassVar
 import trio
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
+from volfs.model.names import check_message
 from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
 from volfs.tree.generated import Document, Generated
 from volfs.tree.handles import Handle, wants_writing
@@ -27,6 +29,7 @@ from volfs.tree.stagehandle import decode
 from volfs.views import documents
 
 _LONGEST = 64 << 10
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _EVERYTHING = ("", "all", ".", "/")
 
 
@@ -137,16 +140,27 @@ class ControlHandle(Handle):
     async def write(self, offset: int, data: bytes) -> int:
         if offset or len(data) > _LONGEST:
             raise BadInput(f"write the whole of it at once, at most {_LONGEST >> 10} KiB")
-        text = os.fsdecode(data).strip()
         if self._name == "commit":
-            if not text:
-                raise BadInput("a commit needs a message")
-            await perform(self._room, "commit", text)
-        elif self._name == "tag":
+            await perform(self._room, "commit", _message(data))
+            return len(data)
+        text = os.fsdecode(data).strip()
+        if self._name == "tag":
             await _tag(self._room, text)
         else:
             await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
         return len(data)
+
+
+def _message(data: bytes) -> str:
+    """What somebody wrote as a commit's message: UTF-8, or what a byte order mark says, as editors and shells of
+    Windows set it. Raises BadInput: what cannot be read now cannot be read in the history either."""
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding).strip()
+    except UnicodeDecodeError:
+        raise BadInput(f"the message is not {encoding.removesuffix('-sig').upper()}; nothing was committed") from None
+    check_message(text)
+    return text
 
 
 async def perform(room: Room, kind: str, text: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from volfs.errors import Busy, NotFound, ReadOnly
 from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.model.names import check_message
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.forward import ask_mount
@@ -224,12 +225,14 @@ class Branch(Snapshot):
     def commit(self, message: str, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
         """Make the working copy a version. ``leave``: keys or directories that stay uncommitted.
 
-        Raises Held (naming keys), NothingToCommit, Conflict. If a mount of another process writes to the branch, that
-        mount commits, as its own user.
+        Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
+        mount of another process writes to the branch, that mount commits, as its own user.
         """
-        from volfs.versions.commit import commit  # commit is written against this module
+        from volfs.versions.commit import commit  # both are written against this module
+        from volfs.versions.recover import catch_up
 
         self._check_store()
+        check_message(message)
         holder = self.working.lock.holder()
         if holder is not None and holder.mountpoint is not None:
             left = tuple(leave)
@@ -238,7 +241,12 @@ class Branch(Snapshot):
             described = ask_mount(holder, self.dataset.name, self.ref, "commit", message)
             self.dataset.store.refresh()
             number = described.get("version")
-            return self.dataset.info(number if isinstance(number, int) else self._head_number())
+            if not isinstance(number, int):
+                number = self._head_number()
+            elif number not in self.dataset.graph.versions:  # the mount has a catalog of its own
+                with self.dataset.locked():
+                    catch_up(self.dataset)
+            return self.dataset.info(number)
         with self._acting(Action.begin("commit", message)) as outcome, self.writing():
             info = commit(self, message, author, leave=frozenset(leave))
             outcome.append(info.number)

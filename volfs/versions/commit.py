@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from volfs.errors import BadInput, NotFound, NothingToCommit, VolfsError
+from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
 from volfs.storage.files import read_json, unlink_durably, write_json
@@ -55,8 +55,6 @@ def commit(
     NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
     """
     message = message.strip()
-    if not message:
-        raise BadInput("a commit needs a message")
     with _turn(branch):
         _settle_own(branch)
         return _commit(branch, message, author, leave)

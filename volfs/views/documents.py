@@ -50,8 +50,11 @@ class ChangeFacts:
 
 
 def to_json(value: Any) -> bytes:
-    """Indented JSON with a final newline; lists of plain values stay on one line."""
-    return (_render(value, "") + "\n").encode("utf-8", "surrogateescape")
+    """Indented JSON with a final newline; lists of plain values stay on one line.
+
+    JSON is UTF-8 (RFC 8259): a byte of a name that is not becomes an escape, which Python reads as the same name.
+    """
+    return (_render(value, "") + "\n").encode("utf-8", "backslashreplace")
 
 
 def _render(value: Any, indent: str) -> str:
