@@ -108,6 +108,23 @@ def test_demo_mounts_itself_and_can_be_begun_again(tmp_path: Path) -> None:
             take_away(place)
 
 
+def test_a_mountpoint_that_leads_round_in_circles_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for command in ("mount", "umount"):
+        assert "Too many levels of symbolic links" in refused(
+            store if command == "mount" else None, command, tmp_path / "one"
+        )
+
+
+def test_a_mount_with_a_catalog_of_its_own_commits_for_a_command_without(store: Path, mountpoint: Path) -> None:
+    volfs(store, "--catalog", mountpoint.parent / "own.sqlite", "mount", mountpoint)
+    (mountpoint / "cells" / "branches" / "main" / "files" / "own.txt").write_text("x")
+    made = answer(store, "commit", "cells", "-m", "From the mount's catalog")
+    assert made["message"] == "From the mount's catalog"
+    volfs(None, "umount", mountpoint)
+
+
 def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, mountpoint: Path) -> None:
     volfs(store, "mount", mountpoint)
     pid = daemon_pid(mountpoint)
@@ -115,6 +132,10 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
     start = time.monotonic()
     assert mounted_at(mountpoint) is not None and canonical(mountpoint) == mountpoint
     assert time.monotonic() - start < 1, "the mount itself was not asked"
+    said = refused(store, "mount", mountpoint)
+    assert "does not answer" in said and "umount --force" in said
+    checked = volfs(None, "doctor", ok=False)
+    assert checked.returncode == 1 and f"{mountpoint} does not answer" in checked.stdout
     volfs(None, "umount", "--force", mountpoint)
     assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
 

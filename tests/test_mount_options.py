@@ -89,6 +89,8 @@ class TestWords:
         ("words", "said"),
         [
             ("uid=nobody-has-this-name", "no user"),
+            ("uid=²", "no user"),
+            ("uid=4294967295", "no user"),
             ("gid=nobody-has-this-name", "no group"),
             ("umask=9", "permission bits"),
             ("cache_size=big", "size"),

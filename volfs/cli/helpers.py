@@ -65,6 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"volfs: {error.filename or given.mountpoint}: {error.strerror}", file=sys.stderr)
         return _MOUNT_FAILED
+    except Exception as error:
+        if os.environ.get("VOLFS_DEBUG"):
+            raise
+        print(f"volfs: {type(error).__name__}: {error} (a defect in volfs; VOLFS_DEBUG=1 shows where)", file=sys.stderr)
+        return _MOUNT_FAILED
     return 0
 
 

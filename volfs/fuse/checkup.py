@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from volfs.fuse.mountpoints import is_broken, mount_holding, mounts, user_allow_other
+from volfs.fuse.mountpoints import health, mount_holding, mounts, user_allow_other
 from volfs.fuse.processes import state_directory
 
 #: FUSE features that volfs relies on are all in every kernel since; older ones lack large requests.
@@ -206,11 +206,14 @@ def _logs() -> Finding:
 
 
 def _stale() -> Iterator[Finding]:
-    ours = [mount for mount in mounts() if mount.is_volfs]
-    broken = [mount for mount in ours if is_broken(mount.mountpoint)]
-    for mount in broken:
-        yield Finding("mounts", "bad", f"{mount.mountpoint} lost its daemon", f"volfs umount {mount.mountpoint}")
-    if not broken:
+    ours = [mount.mountpoint for mount in mounts() if mount.is_volfs]
+    ill = {place: found for place in ours if (found := health(place)) != "alive"}
+    for place, found in ill.items():
+        if found == "broken":
+            yield Finding("mounts", "bad", f"{place} lost its daemon", f"volfs umount {place}")
+        else:
+            yield Finding("mounts", "bad", f"{place} does not answer", f"volfs umount --force {place}")
+    if not ill:
         yield Finding("mounts", "ok", f"{len(ours)} of volfs, all of them answer" if ours else "none of volfs")
 
 

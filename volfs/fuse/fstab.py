@@ -28,6 +28,8 @@ _OTHERS = frozenset({
     "loop", "blksize", "max_read", "nonempty",
 })
 # fmt: on
+#: As a user or group it means "leave it as it is" to the kernel: -1.
+_NOBODY_AT_ALL = (1 << 32) - 1
 #: What the kernel does with any filesystem, if it is told to.
 _KERNEL = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "sync", "dirsync"})
 _FLAGS: dict[str, tuple[str, Any]] = {
@@ -90,7 +92,7 @@ def _words(text: str) -> list[str]:
 
 def user_number(text: str) -> int:
     """A user's number, from the number or the name."""
-    if text.isdigit() and int(text) < 1 << 32:
+    if re.fullmatch(r"[0-9]+", text) and int(text) < _NOBODY_AT_ALL:
         return int(text)
     try:
         return pwd.getpwnam(text).pw_uid
@@ -100,7 +102,7 @@ def user_number(text: str) -> int:
 
 def group_number(text: str) -> int:
     """A group's number, from the number or the name."""
-    if text.isdigit() and int(text) < 1 << 32:
+    if re.fullmatch(r"[0-9]+", text) and int(text) < _NOBODY_AT_ALL:
         return int(text)
     try:
         return grp.getgrnam(text).gr_gid

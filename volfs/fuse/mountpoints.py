@@ -17,15 +17,21 @@ import re
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from volfs.errors import BadInput, Busy, NotAllowed, NotFound, VolfsError, WrongKind
 
 FILESYSTEM_TYPE = "fuse.volfs"
 
 _BROKEN = (errno.ENOTCONN, errno.ECONNABORTED)
+#: Symbolic links followed, one after the other, as the kernel does.
+_LINKS = 40
+#: How long a mount may take to answer before it counts as hanging.
+PATIENCE_SECONDS = 2.0
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
@@ -73,11 +79,14 @@ def canonical(path: Path) -> Path:
     """The path as the kernel spells it in its table. What is mounted there is not asked: it may be broken, or it may
     be ourselves, who cannot answer while we wait.
     """
-    absolute = Path(os.path.abspath(path))
-    place = Path(os.path.realpath(absolute.parent)) / absolute.name
-    if any(mount.mountpoint == place for mount in mounts()) or not os.path.islink(place):
-        return place
-    return canonical(place.parent / place.readlink())
+    place = Path(path)
+    for _ in range(_LINKS):
+        absolute = Path(os.path.abspath(place))
+        place = Path(os.path.realpath(absolute.parent)) / absolute.name
+        if any(mount.mountpoint == place for mount in mounts()) or not os.path.islink(place):
+            return place
+        place = place.parent / place.readlink()
+    raise BadInput(f"{path}: {os.strerror(errno.ELOOP)}")
 
 
 def mounted_at(path: Path) -> Mounted | None:
@@ -93,27 +102,45 @@ def mount_holding(path: Path) -> Mounted | None:
     return max(reversed(holders), key=lambda mount: len(mount.mountpoint.parts), default=None)
 
 
+def health(place: Path) -> Literal["alive", "broken", "hanging"]:
+    """How what is mounted at ``place`` answers: broken has lost its daemon, hanging does not answer in two seconds."""
+    found: list[Literal["alive", "broken"]] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(place)
+        except OSError as error:
+            found.append("broken" if error.errno in _BROKEN else "alive")
+        else:
+            found.append("alive")
+
+    # A thread that waits for a hanging mount is left behind: only the daemon, or the end of this process, frees it.
+    asking = threading.Thread(target=ask, name="volfs-ask", daemon=True)
+    asking.start()
+    asking.join(PATIENCE_SECONDS)
+    return found[0] if found else "hanging"
+
+
 def is_broken(place: Path) -> bool:
     """Whether what is mounted at ``place`` has lost its daemon."""
-    try:
-        os.statvfs(place)
-    except OSError as error:
-        return error.errno in _BROKEN
-    return False
+    return health(place) == "broken"
 
 
 def check_mountpoint(path: Path, store: Path) -> Path:
     """The canonical path of ``path``, once it is sure that ``store`` can be mounted there. Says how to mend it else."""
     place = canonical(path)
     already = mounted_at(place)
+    if already is not None and already.is_volfs:
+        found = health(place)
+        if found == "broken":
+            raise _unusable(place, OSError(errno.ENOTCONN, ""))
+        if found == "hanging":
+            raise Busy(f"{place}: a mount that does not answer; take it away with: volfs umount --force {place}")
+        raise Busy(f"{place}: the store {already.source} is mounted here already; first: volfs umount {place}")
     try:
         status = os.stat(place)
     except OSError as error:
         raise _unusable(place, error) from None
-    if already is not None and already.is_volfs:
-        if is_broken(place):  # what os.stat does not tell while the kernel remembers the attributes
-            raise _unusable(place, OSError(errno.ENOTCONN, ""))
-        raise Busy(f"{place}: the store {already.source} is mounted here already; first: volfs umount {place}")
     if not stat.S_ISDIR(status.st_mode):
         raise WrongKind(f"{place}: not a directory; a mountpoint is an empty directory", errno=errno.ENOTDIR)
     where = os.path.realpath(store)

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from volfs.errors import NotFound
-from volfs.fuse.mountpoints import canonical, mounted_at, mounts
+from volfs.fuse.mountpoints import PATIENCE_SECONDS, canonical, mounted_at, mounts
 from volfs.tree.meter import BOUNDS, quantile
 from volfs.tree.statistics import bound_text
 
 Facts = Mapping[str, Any]
 
-#: How long a mount may take to answer before it counts as hanging.
-PATIENCE_SECONDS = 2.0
 _NAMES = [bound_text(bound) for bound in BOUNDS]
 
 
