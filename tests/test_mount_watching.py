@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import pty
@@ -12,13 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from tests.mounting import make_store, refused, volfs
+from volfs.cli.watching import _shown
 from volfs.fuse import watching
 from volfs.fuse.mountpoints import mounts
 from volfs.fuse.watching import Activity, Rounds, Silence, Watch, activity
@@ -210,6 +214,18 @@ def test_the_first_look_tells_of_all_since_the_mount_began() -> None:
     assert round(done.cpu_share, 2) == 0.10 and done.errors == 2
     later = activity({**now, "bytes": {"read": 3000, "written": 0}}, now, 2.0)
     assert later.read_bytes_per_second == 1000 and not later.operations and later.cache_hit_share is None
+
+
+def test_what_is_grave_is_not_cut_off_where_numbers_are_wide(place: Path) -> None:
+    look = Watch(place).look()
+    assert isinstance(look, Activity)
+    memory = look.facts["memory"]
+    blocks = {**memory["parts"]["blocks"], "bytes": 48 << 20, "max_bytes": 256 << 20}
+    memory = {**memory, "parts": {**memory["parts"], "blocks": blocks}}
+    wide = replace(look, errors=1234, failed=56, facts={**look.facts, "memory": memory})
+    console = Console(width=80, file=io.StringIO())
+    console.print(_shown(wide))
+    assert "1,234, grave 56" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_mount_that_hangs_holds_nobody_up(tmp_path: Path) -> None:

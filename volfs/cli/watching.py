@@ -203,14 +203,14 @@ def _shown(done: Activity, most: int | None = None, *, totals: bool = False) -> 
         _rate(done.written_bytes_per_second),
         "decoding",
         f"{_rate(done.decoded_bytes_per_second)}, {done.payloads_per_second:,.0f}/s",
-        "ahead used",
+        "ahead",
         _percent(done.prefetch_used_share),
     )
     oldest = f", {_time(facts['oldest_in_flight_seconds'])}" if waiting else ""
     grid.add_row(
         "waiting",
         f"{waiting:,}{oldest}",
-        "found in cache",
+        "hits",
         _percent(done.cache_hit_share),
         "queries",
         f"{done.statements_per_second:,.0f}/s",
@@ -220,7 +220,7 @@ def _shown(done: Activity, most: int | None = None, *, totals: bool = False) -> 
         size_text(memory["rss_bytes"]),
         "blocks",
         f"{size_text(blocks['bytes'])} of {size_text(blocks['max_bytes'])}",
-        "processor",
+        "cpu",
         _percent(done.cpu_share),
     )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
