@@ -68,6 +68,22 @@ class Server:
         finally:
             self.stop()
 
+    @contextlib.contextmanager
+    def configured(self, **values: str) -> Iterator[None]:
+        """Started again with other words in its configuration, and afterwards with those that it had."""
+        before = self.configuration.read_text()
+        try:
+            self.configuration.write_text(filled_in(before, **values))
+            self.restart()
+            yield
+        finally:
+            self.configuration.write_text(before)
+            self.restart()
+
+    @property
+    def configuration(self) -> Path:
+        raise NotImplementedError
+
 
 class Ganesha(Server):
     """NFS v3 and v4."""
@@ -79,14 +95,18 @@ class Ganesha(Server):
         example = (EXAMPLES / "nfs-ganesha" / "ganesha.conf").read_text()
         owner = {"= 990;": f"= {os.getuid()};"}
         paths = {"/srv/volfs": str(mount), "/var/lib/nfs/ganesha": str(state)}
-        (folder / "ganesha.conf").write_text(filled_in(example, **paths, **owner))
+        self.configuration.write_text(filled_in(example, **paths, **owner))
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "ganesha.conf"
 
     def start(self) -> None:
         log = self.folder / "ganesha.log"
         before = log.stat().st_size if log.exists() else 0
         self.process = Process(
             self.network.beside_rpcbind(
-                *("ganesha.nfsd", "-F", "-L", log, "-f", self.folder / "ganesha.conf", "-p", self.folder / "pid"),
+                *("ganesha.nfsd", "-F", "-L", log, "-f", self.configuration, "-p", self.folder / "pid"),
                 mount=self.mount,
             ),
             self.folder / "ganesha.out",
@@ -111,11 +131,12 @@ class Samba(Server):
             private.append(f"{option} = {folder / kind}")
         private.append(f"passdb backend = tdbsam:{folder / 'private' / 'passdb.tdb'}")
         private.append("log level = 1")
-        self._conf = folder / "smb.conf"
         users = {"@imaging": USER, "force user = volfs": f"force user = {USER}"}
-        self._conf.write_text("\n".join(private) + "\n" + filled_in(example, **{"/srv/volfs": str(mount)}, **users))
+        self.configuration.write_text(
+            "\n".join(private) + "\n" + filled_in(example, **{"/srv/volfs": str(mount)}, **users)
+        )
         subprocess.run(
-            ["smbpasswd", "-c", str(self._conf), "-s", "-a", USER],
+            ["smbpasswd", "-c", str(self.configuration), "-s", "-a", USER],
             input=f"{PASSWORD}\n{PASSWORD}\n",
             text=True,
             check=True,
@@ -123,10 +144,14 @@ class Samba(Server):
             timeout=60,
         )
 
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "smb.conf"
+
     def start(self) -> None:
         self.process = Process(
             self.network.inside(
-                *("smbd", "--foreground", "--no-process-group", f"--configfile={self._conf}", "--debug-stdout")
+                *("smbd", "--foreground", "--no-process-group", f"--configfile={self.configuration}", "--debug-stdout")
             ),
             self.folder / "smbd.log",
         )

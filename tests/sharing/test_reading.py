@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -30,6 +31,7 @@ def local_names(top: Path, *, follow: bool) -> set[str]:
 
 
 def test_the_whole_tree_can_be_browsed(facility: Facility, client: Client) -> None:
+    assert set(client.names("")) == set(os.listdir(facility.mount))
     if isinstance(client, NfsClient):
         assert set(client.walk("cells")) == local_names(facility.share("cells"), follow=False)
     elif isinstance(client, SmbClient):  # links are directories to it, so there is more to walk through
@@ -125,12 +127,12 @@ def test_the_clients_of_the_distribution_work(
     assert copied.read_bytes() == wanted
 
 
-@pytest.mark.parametrize("kind", ["nfs3", "linux-nfs3", "linux-nfs4"])
+@pytest.mark.parametrize("kind", ["nfs3", "nfs4", "linux-nfs3", "linux-nfs4"])
 def test_a_directory_of_a_hundred_thousand_slices_lists_each_name_once_over_nfs(
     connect: Connect, ganesha: Ganesha, kind: str
 ) -> None:
-    client = connect(kind)
     ganesha.restart()  # nothing of it is in the server's cache
+    client = connect(kind)
     if isinstance(client, KernelClient):
         client.machine.ask("forget")  # its memory is small
     assert client.names("deep/versions/v1/s0/xy") == [f"z{index:05}.png" for index in range(SLICES)]
@@ -143,3 +145,39 @@ def test_a_directory_of_a_hundred_thousand_slices_lists_each_name_once_over_smb(
     assert done.returncode == 0, done.stdout
     names = sorted(line.split()[0] for line in done.stdout.splitlines() if ".png " in line)
     assert names == [f"z{index:05}.png" for index in range(SLICES)]
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_what_is_exported_read_only_over_nfs_is_read_and_not_written(
+    facility: Facility, ganesha: Ganesha, version: int
+) -> None:
+    with (
+        ganesha.configured(**{"Access_Type = RW;": "Access_Type = RO;"}),
+        NfsClient(f"/{SHARE}", version, facility.network.enter) as client,
+    ):
+        assert client.read(f"{VERSION}/s0/volume.tif") == facility.share(f"{VERSION}/s0/volume.tif").read_bytes()
+        for attempt in (
+            lambda: client.create("cells/branches/main/files/no.txt", b"x"),
+            lambda: client.mkdir("cells/branches/no"),
+            lambda: client.write("cells/branches/main/.volfs/commit", b"no"),
+        ):
+            with pytest.raises(OSError) as refused:
+                attempt()
+            assert refused.value.errno in (errno.EROFS, errno.EACCES), refused.value
+    assert not facility.share("cells/branches/main/files/no.txt").exists()
+
+
+def test_what_is_shared_read_only_over_smb_is_read_and_not_written(facility: Facility, samba: Samba) -> None:
+    with samba.configured(**{"read only = no": "read only = yes"}):
+        client = SmbClient(facility.network.enter)
+        try:
+            assert client.read(f"{VERSION}/s0/volume.tif") == facility.share(f"{VERSION}/s0/volume.tif").read_bytes()
+            for attempt in (
+                lambda: client.create("cells/branches/main/files/no.txt", b"x"),
+                lambda: client.mkdir("cells/branches/no"),
+            ):
+                with pytest.raises(OSError, match=r"ACCESS_DENIED|WRITE_PROTECTED|denied"):
+                    attempt()
+        finally:
+            client.close()
+    assert not facility.share("cells/branches/main/files/no.txt").exists()
