@@ -196,3 +196,23 @@ def test_a_lock_of_a_client_holds_on_the_server_and_the_other_way_round(
             client.machine.ask("hold", client.at(path))
         assert refused.value.errno in (errno.EAGAIN, errno.EACCES)
     local.unlink()
+
+
+@pytest.mark.parametrize(
+    ("holder", "other"),
+    [("linux-nfs3", "linux-nfs4"), ("linux-nfs4", "linux-smb"), ("linux-smb", "linux-nfs3")],
+    ids="-then-".join,
+)
+def test_a_lock_holds_between_protocols(facility: Facility, connect: Connect, holder: str, other: str) -> None:
+    first, second = connect(holder), connect(other)
+    assert isinstance(first, KernelClient) and isinstance(second, KernelClient)
+    path = f"cells/branches/main/files/locked-{holder}-{other}"
+    facility.share(path).write_bytes(b"mine")
+    first.machine.ask("hold", first.at(path))
+    with pytest.raises(OSError) as refused:
+        second.machine.ask("hold", second.at(path))
+    assert refused.value.errno in (errno.EAGAIN, errno.EACCES)
+    first.machine.ask("let_go", first.at(path))
+    second.machine.ask("hold", second.at(path))
+    second.machine.ask("let_go", second.at(path))
+    facility.share(path).unlink()
