@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import trio
 
 import volfs
 from tests.tree_kit import CELLS, CHUNKS, Client, add, make_store, run, serving
@@ -183,6 +186,53 @@ def test_what_fails_to_become_voxels_is_told_to_its_writer(store: Path, monkeypa
             monkeypatch.undo()
             await client.close(fh)
             np.testing.assert_array_equal(await whole(client), CELLS)
+
+    run(work)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_reads_while_what_was_written_becomes_voxels_waits_for_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    new = image(CELLS.shape, "uint8", 9)
+    began, go, boxes, write = threading.Event(), threading.Event(), [], Level.write
+
+    def slowly(level: Level, box: Any, voxels: np.ndarray) -> None:
+        boxes.append(box)
+        began.set()
+        go.wait(20)
+        if fails:
+            raise OSError(errno.ENOSPC, "no space")
+        write(level, box, voxels)
+
+    async def work() -> None:
+        async with serving(store) as client:
+            path = f"{MAIN}/xy/z00007.npy"
+            size = (await client.stat(path)).size
+            files = [await client.open(path) for _ in range(2)]
+            fh = await client.open(f"{MAIN}/volume.npy", os.O_RDWR)
+            await client.call("write", fh, HEADER, new.tobytes())
+            monkeypatch.setattr(Level, "write", slowly)
+            found: list[bytes] = []
+
+            async def look(file: int) -> None:
+                found.append(bytes(await client.call("read", file, 0, size)))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look, files[0])
+                await trio.to_thread.run_sync(began.wait, 20)
+                nursery.start_soon(look, files[1])
+                await trio.sleep(0.1)
+                too_early = len(found)
+                go.set()
+            assert not too_early
+            shown = npy((CELLS if fails else new)[7])
+            assert found == [shown, shown] and len(boxes) == 1
+            if fails:
+                with pytest.raises(OSError, match="no space"):
+                    await client.call("flush", fh)
+            for file in (*files, fh):
+                await client.close(file)
 
     run(work)
 

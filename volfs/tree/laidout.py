@@ -234,14 +234,18 @@ class LaidOutHandle(LayoutHandle):
                 self._failure = error
 
     async def _put(self) -> None:
-        """Store what was gathered, with the lock held."""
-        self.room.gathering.discard(self)
+        """Store what was gathered, with the lock held. It counts as gathered until it is stored: who looks waits."""
         data, start, noting = self._gathered, self._start, self._noting
-        if not data or noting is None:
-            return
-        self._gathered = bytearray()
-        layout = self._made.layout
-        await self.room.fetch(lambda: layout.write(noting, start, data))
+        try:
+            if not data or noting is None:
+                return
+            layout = self._made.layout
+            # The bytes were acknowledged: that whoever looks gives up does not lose them.
+            with trio.CancelScope(shield=True):
+                await self.room.fetch(lambda: layout.write(noting, start, data))
+        finally:
+            self._gathered = bytearray()
+            self.room.gathering.discard(self)
         await self.room.told(wait=False, but=self.ino, by_views=True)
 
     async def _finish(self) -> None:
