@@ -17,6 +17,8 @@ import volfs
 from tests.tree_kit import CELLS, CHUNKS, Client, add, make_store, run, serving
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.testing.volumes import image
+from volfs.tree.laidout import gathering
+from volfs.tree.statistics import statistics
 from volfs.volume.level import Level
 
 V1, MAIN = "cells/versions/v1/s0", "cells/branches/main/s0"
@@ -233,6 +235,89 @@ def test_who_reads_while_what_was_written_becomes_voxels_waits_for_it(
                     await client.call("flush", fh)
             for file in (*files, fh):
                 await client.close(file)
+
+    run(work)
+
+
+def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = image(CELLS.shape, "uint8", 9).tobytes()
+    write = Level.write
+    for module in ("laidout", "statistics"):
+        monkeypatch.setattr(f"volfs.tree.{module}.GATHERED_IN_ALL", 40_000)
+    written: list[int] = []
+
+    def noting(level: Level, box: Any, voxels: np.ndarray) -> None:
+        written.append(voxels.size)
+        write(level, box, voxels)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.mkdir("cells/branches/other")
+            paths = [f"cells/branches/{branch}/s0/volume.raw" for branch in ("main", "other")]
+            files = [await client.open(path, os.O_RDWR) for path in (*paths, *paths)]
+            done = [0] * len(files)
+
+            async def more(which: int, size: int) -> None:
+                at = done[which]
+                await client.call("write", files[which], at, new[at : at + size])
+                done[which] += size
+
+            def held() -> tuple[int, int, int]:
+                part = statistics(client.tree._shared, 0)["memory"]["parts"]["gathered"]
+                return part["items"], part["bytes"], part["max_bytes"]
+
+            monkeypatch.setattr(Level, "write", noting)
+            for which, size in enumerate((18_000, 12_000, 8_000)):
+                await more(which, size)
+            assert held() == (3, 38_000, 40_000) and not written
+            await more(3, 6_000)
+            assert held() == (3, 26_000, 40_000) and sum(written) == 18_000
+            # What fails is told to who wrote it.
+            monkeypatch.setattr(Level, "write", full)
+            await more(3, 16_000)
+            assert held() == (2, 20_000, 40_000)
+            with pytest.raises(OSError, match="no space"):
+                await more(3, 1)
+            monkeypatch.setattr(Level, "write", write)
+            for which in (0, 1, 2):
+                await client.close(files[which])
+            await client.close(files[3])
+            assert held() == (0, 0, 40_000)
+            for path, expected in zip(paths, done[:2], strict=True):
+                assert (await client.read(path))[:expected] == new[:expected]
+
+    run(work)
+
+
+def test_many_writers_at_once_wait_for_no_one_for_ever(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = image(CELLS.shape, "uint8", 9).tobytes()
+    monkeypatch.setattr("volfs.tree.laidout.GATHERED_IN_ALL", 20_000)
+    most = 0
+
+    async def work() -> None:
+        async with serving(store) as client:
+            paths = ["cells/branches/main/s0/volume.raw"]
+            for name in "abcd":
+                await client.mkdir(f"cells/branches/{name}")
+                paths.append(f"cells/branches/{name}/s0/volume.raw")
+
+            async def write(path: str) -> None:
+                nonlocal most
+                fh = await client.open(path, os.O_RDWR)
+                for at in range(0, len(new), 4_000):
+                    await client.call("write", fh, at, new[at : at + 4_000])
+                    most = max(most, sum(each.gathered for each in gathering(client.tree._shared)))
+                await client.close(fh)
+
+            async with trio.open_nursery() as nursery:
+                for path in paths:
+                    nursery.start_soon(write, path)
+            for path in paths:
+                assert await client.read(path) == new
+        assert 0 < most <= 20_000 + 4_000 * len(paths)
 
     run(work)
 

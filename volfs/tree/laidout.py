@@ -5,7 +5,8 @@ which layout by the directory that has them; a file that is replaced as a whole 
 :mod:`volfs.tree.staged`.
 
 Bytes that are written one after the other are gathered for a while before they become voxels. Whoever looks at anything
-in the branch has them become so first: nobody sees the difference.
+in the branch has them become so first: nobody sees the difference. When all files of the mount have gathered too much,
+those of the file that has most become voxels: the fewer times a chunk is recoded.
 
 Written in place, a file keeps its size: truncating it to nothing or to its size has no effect, since what is about to
 be written over it has the same size; any other size is EINVAL.
@@ -34,8 +35,9 @@ from volfs.tree.targets import sync_voxels
 from volfs.views.layout import Layout, Payload, VoxelSource
 from volfs.volume.level import Level
 
-#: Written bytes that are gathered before they become voxels.
+#: Written bytes that are gathered before they become voxels: by one open file, and by all of a mount.
 _GATHERED = 32 << 20
+GATHERED_IN_ALL = 64 << 20
 
 
 class NoVoxels:
@@ -214,6 +216,7 @@ class LaidOutHandle(LayoutHandle):
         if not self.writable or noting is None:
             return await super().write(offset, data)
         layout.check(noting, offset, data)
+        self._tell()
         async with self._gathering:
             if offset != self._start + len(self._gathered):
                 await self._put()
@@ -223,7 +226,15 @@ class LaidOutHandle(LayoutHandle):
             self.room.gathering.add(self)
             if len(self._gathered) >= _GATHERED:
                 await self._put()
+        # With no lock held: the files of two writers may each be the one that the other waits for.
+        while (files := gathering(self._shared)) and sum(each.gathered for each in files) > GATHERED_IN_ALL:
+            await max(files, key=lambda each: each.gathered).settle()
         return len(data)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes that were written and are not voxels yet."""
+        return len(self._gathered)
 
     async def settle(self) -> None:
         """Have what was gathered seen by everybody. What fails is told to the writer, not to who looks."""
@@ -251,6 +262,10 @@ class LaidOutHandle(LayoutHandle):
     async def _finish(self) -> None:
         async with self._gathering:
             await self._put()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Raise what failed since the writer was last told."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -287,3 +302,8 @@ class LaidOutHandle(LayoutHandle):
 
     def quick_stamp(self) -> Hashable:
         return self.room.branch.generation()
+
+
+def gathering(shared: Shared) -> list[LaidOutHandle]:
+    """The open files of a mount with written bytes that are not voxels yet. Safe in a thread."""
+    return [handle for room in shared.rooms.copy().values() for handle in room.gathering.copy()]

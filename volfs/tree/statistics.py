@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from volfs import __version__
+from volfs.tree.laidout import GATHERED_IN_ALL, gathering
 from volfs.tree.meter import BOUNDS, Histogram, quantile
 from volfs.tree.shared import Shared
 from volfs.volume.context import store_context
@@ -82,6 +83,7 @@ def _memory(shared: Shared) -> dict[str, Any]:
     context = store_context(shared.store)
     cache, maps, shards = context.cache.stats(), context.memory.maps, context.memory.shards
     names, nodes, inodes = shared.listings.length, len(shared.nodes), shared.inodes.remembered
+    writing = gathering(shared)
     resident, peak = _resident()
     return {
         "rss_bytes": resident,
@@ -99,6 +101,11 @@ def _memory(shared: Shared) -> dict[str, Any]:
                 "items": len(shared.renderings),
                 "bytes": shared.renderings.length,
                 "max_bytes": shared.renderings.limit,
+            },
+            "gathered": {
+                "items": len(writing),
+                "bytes": sum(handle.gathered for handle in writing),
+                "max_bytes": GATHERED_IN_ALL,
             },
             "listings": {"items": names, "bytes": names * _PER_NAME, "max_bytes": shared.listings.limit * _PER_NAME},
             "directories": {
