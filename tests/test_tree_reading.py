@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from PIL import Image
 import volfs
 from tests.tree_kit import CELLS, CHUNKS, NUCLEI, Client, add, make_store, run, serving
 from volfs.errors import NotFound, ReadOnly, VolfsError, WrongKind
-from volfs.testing.volumes import KINDS
+from volfs.testing.volumes import KINDS, image
 from volfs.tree.attrs import FOREVER
+from volfs.tree.statistics import statistics
 
 #: What the directory of a level has besides its slices and volume files.
 LEVEL = {"info.json", "chunks", "cutout", "oblique"}
@@ -494,6 +496,49 @@ def test_a_read_from_memory_needs_no_thread(store: Path, monkeypatch: pytest.Mon
             assert isinstance(data, memoryview) and bytes(data) == first
             monkeypatch.undo()
             await client.close(fh)
+
+    run(work)
+
+
+def test_an_open_file_keeps_no_more_than_what_is_still_to_be_read(tmp_path: Path) -> None:
+    voxels = image((8, 700, 1000), "uint8")
+    with volfs.init_store(tmp_path / "store") as store:
+        add(store, "cells", "", voxels, "zyx", chunks=(8, 256, 256), levels=1)
+    beginning = 400_000
+
+    async def work() -> None:
+        async with serving(tmp_path / "store") as client:
+            paths = [f"cells/versions/v1/s0/xy/z{index:05}.npy" for index in range(len(voxels))]
+            expected = [await client.read(path) for path in paths]
+            end, files = len(expected[0]) - beginning, [await client.open(path) for path in paths]
+
+            def said() -> int:
+                parts = statistics(client.tree._shared, 0)["memory"]["parts"]
+                return int(parts["open_files"]["bytes"])
+
+            opened = said()
+            tracemalloc.start()
+            try:
+                for fh, data in zip(files, expected, strict=True):
+                    assert await client.tree.read(fh, 0, beginning) == data[:beginning]
+                assert said() == opened + len(files) * end
+                assert tracemalloc.get_traced_memory()[0] < len(files) * end + 200_000
+                for fh, data in zip(files[2:], expected[2:], strict=True):
+                    middle = beginning + 1000
+                    assert await client.tree.read(fh, beginning, 1000) == data[beginning:middle]
+                    assert await client.tree.read(fh, middle, 1 << 20) == data[middle:]
+                    assert not await client.tree.read(fh, len(data), 10)
+                assert said() == opened + 2 * end
+                assert tracemalloc.get_traced_memory()[0] < 2 * end + 200_000
+                # What was dropped is made again.
+                assert await client.tree.read(files[2], beginning, 1 << 20) == expected[2][beginning:]
+                await client.close(files[0])
+                assert said() < opened + end
+            finally:
+                tracemalloc.stop()
+            for fh in files[1:]:
+                await client.close(fh)
+            assert said() < opened
 
     run(work)
 

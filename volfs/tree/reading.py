@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import trio
@@ -100,17 +101,26 @@ class LayoutHandle(Handle):
     def size(self) -> int:
         return self._layout.size
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept for the next read."""
+        rest = self._rest
+        return len(rest[1]) if rest is not None else 0
+
     def changed(self) -> None:
         """The voxels may be others now: forget what is known of them."""
         self._memo = {}
-        self._rest = None
+        self._keep(None)
 
     async def read(self, offset: int, size: int) -> memoryview:
         size = max(0, min(size, self._layout.size - offset))
         if offset and self._first_read is not None:
             await self._first_read.wait()
         if self._rest is not None and offset >= self._rest[0]:
-            return self._rest[1][offset - self._rest[0] :][:size]
+            start, rest = self._rest
+            if size and offset + size == self._layout.size:
+                self._keep(None)
+            return rest[offset - start :][:size]
         if offset == 0 and size < self._layout.size <= min(2 * size, _WHOLE_FILE):
             return await self._first(size)
         return await self._bytes(offset, size)
@@ -122,11 +132,19 @@ class LayoutHandle(Handle):
         try:
             data = await self._bytes(0, self._layout.size)
             if self._memo is memo:
-                self._rest = size, data[size:]
+                # A copy: a view would keep the beginning too.
+                self._keep((size, memoryview(bytes(data[size:]))))
             return data[:size]
         finally:
             made.set()
             self._first_read = None
+
+    def _keep(self, rest: tuple[int, memoryview] | None) -> None:
+        if rest is not None:
+            _keeping[self] = None
+        elif self._rest is not None:
+            _keeping.pop(self, None)
+        self._rest = rest
 
     async def _bytes(self, offset: int, size: int) -> memoryview:
         layout, memo = self._layout, self._memo
@@ -142,6 +160,17 @@ class LayoutHandle(Handle):
                 pass
         await self._shared.fetch(self._dataset, lambda: layout.read_into(self._source, offset, out, memo))
         return out
+
+
+#: Those that keep the end of their file, in all mounts of the process. Weak, since not all are told of their close: an
+#: open slice has one of these within.
+_keeping: WeakKeyDictionary[LayoutHandle, None] = WeakKeyDictionary()
+
+
+def kept_bytes(shared: Shared) -> int:
+    """What the open files of a mount keep for their next reads. Safe in a thread."""
+    handles = [handle for ref in _keeping.keyrefs() if (handle := ref()) is not None]
+    return sum(handle.kept for handle in handles if handle._shared is shared)
 
 
 class StoredFileHandle(Handle):

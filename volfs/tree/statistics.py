@@ -19,6 +19,7 @@ from typing import Any
 from volfs import __version__
 from volfs.tree.laidout import GATHERED_IN_ALL, gathering
 from volfs.tree.meter import BOUNDS, Histogram, quantile
+from volfs.tree.reading import kept_bytes
 from volfs.tree.shared import Shared
 from volfs.volume.context import store_context
 
@@ -114,7 +115,10 @@ def _memory(shared: Shared) -> dict[str, Any]:
                 "max_bytes": shared.nodes.limit * _PER_DIRECTORY,
             },
             "inodes": {"items": inodes, "bytes": inodes * _PER_INODE},
-            "open_files": {"items": len(shared.files), "bytes": len(shared.files) * _PER_FILE},
+            "open_files": {
+                "items": len(shared.files),
+                "bytes": len(shared.files) * _PER_FILE + kept_bytes(shared),
+            },
         },
     }
 
