@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.versions.openfile import WorkingFile
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"
@@ -162,6 +164,54 @@ def test_a_chunk_file_that_is_put_is_voxels_at_once_and_open_slices_are_told(sto
             assert (picture(await client.read("cells/versions/v2/s0/xy/z00003.png")) == CELLS[3]).all()
             for fh in (held, far):
                 await client.close(fh)
+
+    run(work)
+
+
+def test_an_open_chunk_file_lets_go_of_what_it_was_before_it_was_put_anew(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go, pread = threading.Event(), threading.Event(), WorkingFile.pread
+
+    def slowly(file: WorkingFile, size: int, offset: int) -> bytes:
+        began.set()
+        go.wait(20)
+        return pread(file, size, offset)
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{XY}/z00000.png", png(PLANE))
+            fh = await client.open(CHUNK)
+            before, opened = await client.read_fh(fh, 10**6), descriptors()
+            for value in range(20):
+                await client.write(f"{XY}/z00001.png", png(np.full_like(PLANE, value)))
+            assert descriptors() <= opened + 1
+            assert await client.read_fh(fh, 10**6) == await client.read(CHUNK) != before
+
+            # A read that is under way goes on with the file that it began with.
+            before, found = await client.read(CHUNK), []
+            monkeypatch.setattr("volfs.tree.keyhandle.read_resident", lambda *_: None)
+            monkeypatch.setattr(WorkingFile, "pread", slowly)
+
+            async def look() -> None:
+                found.append(await client.call("read", fh, 0, 10**6))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look)
+                await trio.to_thread.run_sync(began.wait, 20)
+                for value in range(30, 33):
+                    await client.write(f"{XY}/z00001.png", png(np.full_like(PLANE, value)))
+                go.set()
+            assert found == [before]
+            monkeypatch.undo()
+            await client.write(f"{XY}/z00001.png", png(PLANE))
+            assert descriptors() <= opened + 1
+            assert await client.read_fh(fh, 10**6) == await client.read(CHUNK) != before
+            await client.close(fh)
+            assert descriptors() < opened + 1
 
     run(work)
 

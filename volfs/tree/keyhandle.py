@@ -2,7 +2,7 @@
 
 Decided here: which reads wait for no thread, and that a file whose key was put anew under it (a slice over the chunk
 was written, or a commit or discard moved what is underneath) goes on with what is there now, because the kernel caches
-pages by inode, and the inode is the name's.
+pages by inode, and the inode is the name's. What it had before is closed once no request uses it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Collection, Hashable
-from contextlib import suppress
+from collections.abc import Collection, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from volfs.errors import VolfsError
@@ -41,7 +41,9 @@ class KeyHandle(Handle):
         self._file = file
         self._key = file.key
         self._changed = bool(flags & (os.O_TRUNC | os.O_CREAT))
+        # Files it has gone over from, and how many requests are under way that may be using one of them.
         self._retired: list[WorkingFile] = []
+        self._uses = 0
         self._closed = False
         # Going over to another file happens in threads that look at stamps.
         self._mutex = threading.Lock()
@@ -52,24 +54,24 @@ class KeyHandle(Handle):
         return self._file.key
 
     async def read(self, offset: int, size: int) -> bytes:
-        file = self._file
-        if file.fd is not None:
-            data = read_resident(file.fd, size, offset)
-            if data is not None:
-                return data
-        return bytes(await self.room.fetch(lambda: file.pread(size, offset)))
+        with self._used() as file:
+            if file.fd is not None:
+                data = read_resident(file.fd, size, offset)
+                if data is not None:
+                    return data
+            return bytes(await self.room.fetch(lambda: file.pread(size, offset)))
 
     async def write(self, offset: int, data: bytes) -> int:
-        file = self._file
         self._changed, self.flushed, self.synced = True, False, False
-        if len(data) > _INLINE_BYTES:
-            return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
-        return await self.room.soon(lambda: file.pwrite(data, offset), fetch=True)
+        with self._used() as file:
+            if len(data) > _INLINE_BYTES:
+                return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
+            return await self.room.soon(lambda: file.pwrite(data, offset), fetch=True)
 
     async def truncate(self, size: int) -> None:
-        file = self._file
         self._changed, self.flushed, self.synced = True, False, False
-        await self.room.look(lambda: file.truncate(size))
+        with self._used() as file:
+            await self.room.look(lambda: file.truncate(size))
         await self.room.told(wait=False, but=self.ino)
 
     async def flush(self) -> None:
@@ -85,9 +87,9 @@ class KeyHandle(Handle):
         self._shown_by_itself()
 
     async def fsync(self) -> None:
-        file = self._file
-        await self.flush()
-        await self.room.look(file.fsync)
+        with self._used() as file:
+            await self.flush()
+            await self.room.look(file.fsync)
         self.synced = self.flushed
 
     async def release(self) -> None:
@@ -116,6 +118,7 @@ class KeyHandle(Handle):
                 return None
             if not self.unlinked:
                 self._follow()
+            self._let_go()
             fd = self._file.fd
             if fd is None:
                 info = self._file.stat()
@@ -126,27 +129,29 @@ class KeyHandle(Handle):
         return self.key is None or self.key in keys
 
     def as_shown(self) -> bool:
-        fd, key = self._file.fd, self._file.key
-        if fd is None or key is None or self.unlinked:
-            return False
-        there = self.room.branch.working.disk_stat(key)
-        return there is not None and self.shown == _stamp_of(os.fstat(fd)) == _stamp_of(there)
+        with self._used() as file:
+            fd, key = file.fd, file.key
+            if fd is None or key is None or self.unlinked:
+                return False
+            there = self.room.branch.working.disk_stat(key)
+            return there is not None and self.shown == _stamp_of(os.fstat(fd)) == _stamp_of(there)
 
     def _own_keys(self) -> Collection[str] | None:
         """What has changed when this file has: its key. Of a file with several names nobody knows the others."""
-        fd, key = self._file.fd, self._file.key
-        return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
+        with self._used() as file:
+            fd, key = file.fd, file.key
+            return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
 
     def _shown_by_itself(self) -> None:
         """The kernel's pages are those that were written through it, so it need not be told of them later.
 
         Looked at is this very file: should another have come to the key meanwhile, that still shows.
         """
-        fd = self._file.fd
-        if fd is not None and self.shown is not None:
-            found = os.fstat(fd)
-            if found.st_nlink == 1:
-                self.shown = _stamp_of(found)
+        with self._used() as file:
+            if file.fd is not None and self.shown is not None:
+                found = os.fstat(file.fd)
+                if found.st_nlink == 1:
+                    self.shown = _stamp_of(found)
 
     def _follow(self) -> None:
         key = self._file.key or self._key
@@ -162,14 +167,31 @@ class KeyHandle(Handle):
             return  # both are the head version's
         with suppress(VolfsError, OSError):
             again = working.open(key, os.O_RDWR if self.writable else os.O_RDONLY)
-            # The old one stays open for reads that are under way.
             self._retired.append(self._file)
             self._file = again
+
+    @contextmanager
+    def _used(self) -> Iterator[WorkingFile]:
+        """The file it has now, which stays open within the block. On the tree's thread."""
+        # Counted first, looked at then: whoever replaces it after that sees that it is used.
+        self._uses += 1
+        try:
+            yield self._file
+        finally:
+            self._uses -= 1
+
+    def _let_go(self) -> None:
+        """Close what nothing uses any more. With the mutex held."""
+        # Requests that come now use the file that has come since. What those under way use waits for the next look.
+        if not self._uses:
+            while self._retired:
+                self._retired.pop().close()
 
     def orphan_attr(self) -> Attr | None:
         if not self.unlinked:
             return None
-        info, options = self._file.stat(), self.room.shared.options
+        with self._used() as file:
+            info, options = file.stat(), self.room.shared.options
         return Attr(
             self.ino,
             stat.S_IFREG | 0o644,
