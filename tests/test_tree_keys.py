@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from volfs.storage.codec import ChunkCodec
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.versions.openfile import WorkingFile
+from volfs.versions.working import WorkingCopy
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"
@@ -212,6 +214,32 @@ def test_an_open_chunk_file_lets_go_of_what_it_was_before_it_was_put_anew(
             assert await client.read_fh(fh, 10**6) == await client.read(CHUNK) != before
             await client.close(fh)
             assert descriptors() < opened + 1
+
+    run(work)
+
+
+def test_a_key_is_closed_while_a_thread_looks_at_what_it_has_now(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, free = threading.Event(), []
+
+    def open_slowly(working: WorkingCopy, key: str, flags: int) -> WorkingFile:
+        looking.set()
+        time.sleep(0.2)
+        if working._mutex.acquire(timeout=2):
+            working._mutex.release()
+            free.append(key)
+        raise NotFound(key)
+
+    async def work() -> None:
+        async with serving(store) as client:
+            fh = await client.open(CHUNK)
+            handle = client.tree._shared.files.get(fh)
+            monkeypatch.setattr(WorkingCopy, "open", open_slowly)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.write, f"{XY}/z00001.png", png(PLANE))
+                await trio.to_thread.run_sync(looking.wait, 20)
+                await client.close(fh)
+            assert free
+            assert handle.stamp() is None  # closed
 
     run(work)
 

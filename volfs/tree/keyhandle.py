@@ -99,15 +99,23 @@ class KeyHandle(Handle):
         finally:
             try:
                 # The bytes of a file without a name go with its last handle, which may take a while.
-                await (self.room.look(self._close) if self.unlinked else self.room.soon(self._close))
+                if self.unlinked or not await self.room.soon(lambda: self._close(wait=False)):
+                    await self.room.look(self._close)
             finally:
                 self.room.closing -= 1
 
-    def _close(self) -> None:
-        with self._mutex:
+    def _close(self, *, wait: bool = True) -> bool:
+        """False if it may not ``wait`` for a thread that looks at its stamp: the thread may be waiting for the working
+        copy, which who calls this has to himself."""
+        if not self._mutex.acquire(blocking=wait):
+            return False
+        try:
             self._closed = True
             for file in (self._file, *self._retired):
                 file.close()
+        finally:
+            self._mutex.release()
+        return True
 
     # -- what it shows ----------------------------------------------------------------------------------------------
 
