@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 import volfs
 from tests.tree_kit import CELLS, CHUNKS, Client, add, make_store, run, serving
@@ -235,6 +236,26 @@ def test_who_reads_while_what_was_written_becomes_voxels_waits_for_it(
                     await client.call("flush", fh)
             for file in (*files, fh):
                 await client.close(file)
+
+    run(work)
+
+
+def test_a_reader_who_gives_up_loses_nothing_that_was_written(store: Path) -> None:
+    new = image(CELLS.shape, "uint8", 9)
+
+    async def work() -> None:
+        async with serving(store, threads=1) as client:
+            fh = await client.open(f"{MAIN}/volume.npy", os.O_RDWR)
+            await client.call("write", fh, HEADER, new.tobytes())
+            threads = client.tree._shared.lane("cells").data
+            threads.acquire_on_behalf_of_nowait(work)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.stat, f"{MAIN}/xy/z00007.npy")
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+                threads.release_on_behalf_of(work)
+            await client.close(fh)
+            np.testing.assert_array_equal(await whole(client), new)
 
     run(work)
 
