@@ -260,6 +260,23 @@ def test_a_reader_who_gives_up_loses_nothing_that_was_written(store: Path) -> No
     run(work)
 
 
+@pytest.mark.parametrize("second", ["volume.npy", "volume.nii"])
+def test_of_two_open_files_the_later_write_counts_whichever_closes_first(store: Path, second: str) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            first = await client.open(f"{MAIN}/volume.npy", os.O_RDWR)
+            later = await client.open(f"{MAIN}/{second}", os.O_RDWR)
+            start = 352 if second == "volume.nii" else HEADER
+            await client.call("write", first, HEADER, b"\1" * 40)
+            await client.call("write", later, start, b"\2" * 20)
+            await client.close(later)
+            await client.close(first)
+            got = (await whole(client)).tobytes()
+            assert got[:40] == b"\2" * 20 + b"\1" * 20
+
+    run(work)
+
+
 def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = image(CELLS.shape, "uint8", 9).tobytes()
     write = Level.write
@@ -276,9 +293,10 @@ def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pyt
 
     async def work() -> None:
         async with serving(store) as client:
-            await client.mkdir("cells/branches/other")
-            paths = [f"cells/branches/{branch}/s0/volume.raw" for branch in ("main", "other")]
-            files = [await client.open(path, os.O_RDWR) for path in (*paths, *paths)]
+            for branch in "abc":
+                await client.mkdir(f"cells/branches/{branch}")
+            paths = [f"cells/branches/{branch}/s0/volume.raw" for branch in ("main", "a", "b", "c")]
+            files = [await client.open(path, os.O_RDWR) for path in paths]
             done = [0] * len(files)
 
             async def more(which: int, size: int) -> None:
@@ -307,7 +325,7 @@ def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pyt
                 await client.close(files[which])
             await client.close(files[3])
             assert held() == (0, 0, 40_000)
-            for path, expected in zip(paths, done[:2], strict=True):
+            for path, expected in zip(paths[:3], done[:3], strict=True):
                 assert (await client.read(path))[:expected] == new[:expected]
 
     run(work)

@@ -217,6 +217,9 @@ class LaidOutHandle(LayoutHandle):
             return await super().write(offset, data)
         layout.check(noting, offset, data)
         self._tell()
+        # Who writes later must not be overtaken by what was gathered before.
+        for other in [each for each in self.room.gathering if each.may_cover(self, offset, len(data))]:
+            await other.settle()
         async with self._gathering:
             if offset != self._start + len(self._gathered):
                 await self._put()
@@ -230,6 +233,13 @@ class LaidOutHandle(LayoutHandle):
         while (files := gathering(self._shared)) and sum(each.gathered for each in files) > GATHERED_IN_ALL:
             await max(files, key=lambda each: each.gathered).settle()
         return len(data)
+
+    def may_cover(self, other: LaidOutHandle, offset: int, length: int) -> bool:
+        """Whether voxels of what was gathered here may be those of so many bytes of another open file."""
+        mine, its = self._made.level, other._made.level
+        if self is other or mine is None or its is None or mine.array.path != its.array.path:
+            return False
+        return self.ino != other.ino or (offset < self._start + self.gathered and self._start < offset + length)
 
     @property
     def gathered(self) -> int:
