@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def test_kustomize_puts_all_manifests_together() -> None:
     assert together["resources"] == MANIFESTS
     (namespace,) = documents("namespace.yaml")
     assert together["namespace"] == namespace["metadata"]["name"]
-    daemons = documents("daemonset.yaml")[0]["spec"]["template"]["spec"]["containers"]
-    assert [image["name"] for image in together["images"]] == [container["image"] for container in daemons]
+    pod = documents("daemonset.yaml")[0]["spec"]["template"]["spec"]
+    used = {container["image"] for container in [*pod["initContainers"], *pod["containers"]]}
+    assert {image["name"] for image in together["images"]} == used
 
 
 def test_the_daemonset_runs_a_command_that_exists_on_volumes_that_exist() -> None:
@@ -48,6 +50,21 @@ def test_the_daemonset_runs_a_command_that_exists_on_volumes_that_exist() -> Non
     for probe in ("startupProbe", "readinessProbe"):
         assert container[probe]["exec"]["command"][-1] == f"{given['mountpoint']}/README.txt"
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_the_mountpoint_is_made_first_and_a_dead_mount_is_no_obstacle(tmp_path: Path) -> None:
+    pod = documents("daemonset.yaml")[0]["spec"]["template"]["spec"]
+    (first,), (daemon,) = pod["initContainers"], pod["containers"]
+    (place,) = first["volumeMounts"]
+    assert place["name"] == "node" and place["mountPath"] == str(understood(daemon["args"])["mountpoint"].parent)
+    command = [part.replace(place["mountPath"], str(tmp_path)) for part in first["command"]]
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True)
+        assert (tmp_path / "mnt").is_dir()
+    # mkdir fails at what is no directory, as at a dead mount.
+    (tmp_path / "mnt").rmdir()
+    (tmp_path / "mnt").symlink_to("nowhere")
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_pods_look_where_the_daemonset_mounts() -> None:
