@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.examples_kit import EXAMPLES, open_directory, program, volfs_program
-from tests.mounting import make_store, running
+from tests.mounting import make_store, running, volfs
 from volfs.fuse.mountpoints import mounted_at
 from volfs.testing.kit import daemon_pid, take_away
 
@@ -144,6 +146,33 @@ def test_tasks_find_the_mount_and_copy_their_planes(node: Node, tmp_path: Path) 
     planes = node.mount / "cells/versions/v2/s0/xy"
     assert sorted(os.listdir(out)) == sorted(os.listdir(planes))
     assert all((out / name).read_bytes() == (planes / name).read_bytes() for name in os.listdir(out))
+
+
+def test_a_job_writes_a_branch_of_its_own_as_the_readme_prints_it(place: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"^  ```sh\n(.*?)^  ```$", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "segment.py").write_text("import sys; open(sys.argv[1] + '/files/result.txt', 'w').write('done')\n")
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    env = {"PATH": f"{place}:{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path)}
+    env |= {"VOLFS_STORE": str(place / "store"), "TMPDIR": str(tmp_path), "SLURM_JOB_ID": "7"}
+    try:
+        done = subprocess.run(
+            ["bash", "-eu", "-c", block],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            timeout=120,
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        assert mounted_at(tmp_path / "mnt") is None
+    finally:
+        if mounted_at(tmp_path / "mnt") is not None:
+            take_away(tmp_path / "mnt")
+    index = ("--catalog", tmp_path / "catalog.sqlite")
+    assert "  job 7  " in volfs(place / "store", *index, "log", "cells@job-7", "--oneline", "-n1").stdout
+    assert "result.txt" in volfs(place / "store", *index, "ls", "cells@job-7:files").stdout
 
 
 def test_nobody_writes_through_it(node: Node) -> None:
