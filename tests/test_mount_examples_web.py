@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +19,9 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from tests.examples_kit import EXAMPLES, free_port, mounted_store, program, server
+from tests.examples_kit import EXAMPLES, free_port, mounted_store, open_directory, program, server
+from tests.mounting import make_store, running, volfs
+from volfs.testing.kit import daemon_pid, take_away
 
 NGINX = """
 {user}daemon off; pid {root}/nginx.pid; error_log {root}/nginx.log; worker_processes 2;
@@ -60,11 +65,11 @@ def mount() -> Iterator[tuple[Path, Path]]:
         yield places
 
 
-@pytest.fixture(scope="module", params=["nginx", "caddy"])
-def site(request: pytest.FixtureRequest, mount: tuple[Path, Path]) -> Iterator[Site]:
-    root, mountpoint = mount
+@contextlib.contextmanager
+def serving(kind: str, root: Path, mountpoint: Path) -> Iterator[Site]:
+    """The server of this kind, with its example, on a mount."""
     port = free_port()
-    if request.param == "nginx":
+    if kind == "nginx":
         text = (EXAMPLES / "nginx" / "volfs.conf").read_text()
         assert text.count("listen 8080;") == text.count("root   /srv/volfs;") == 1, "the two lines that README names"
         text = text.replace("listen 8080;", f"listen 127.0.0.1:{port};").replace("/srv/volfs;", f"{mountpoint};")
@@ -79,8 +84,14 @@ def site(request: pytest.FixtureRequest, mount: tuple[Path, Path]) -> Iterator[S
         command = [program("caddy", "caddy"), "run", "--config", str(EXAMPLES / "caddy" / "Caddyfile")]
         env = {"VOLFS_SITE": f"http://127.0.0.1:{port}", "VOLFS_MOUNT": str(mountpoint), "CADDY_ADMIN": "off"}
         env |= {"XDG_DATA_HOME": str(root / "caddy"), "XDG_CONFIG_HOME": str(root / "caddy")}
-    with server(command, port, root / f"{request.param}.out", env):
+    with server(command, port, root / f"{kind}.out", env):
         yield Site(port, mountpoint)
+
+
+@pytest.fixture(scope="module", params=["nginx", "caddy"])
+def site(request: pytest.FixtureRequest, mount: tuple[Path, Path]) -> Iterator[Site]:
+    with serving(request.param, *mount) as found:
+        yield found
 
 
 VERSION = "/cells/versions/v2"
@@ -141,6 +152,35 @@ def test_what_may_be_kept_and_what_is_asked_for_anew(site: Site) -> None:
         assert (anew.status, anew.headers.get_all("Cache-Control")) == (200, ["no-cache"]), path
     again, body = site.ask(f"{VERSION}/zarr/zarr.json", If_None_Match=kept.headers["ETag"])
     assert (again.status, body) == (304, b"")
+
+
+@pytest.mark.parametrize("path", ["zarr/s0/c/9/9/9", ".volfs/status.json", "s0/nothing.png"])
+def test_nobody_keeps_that_something_is_absent(site: Site, path: str) -> None:
+    answer, _ = site.ask(f"{VERSION}/{path}")
+    assert (answer.status, answer.headers.get_all("Cache-Control")) == (404, ["no-cache"])
+    refused, _ = site.ask(f"{VERSION}/zarr/zarr.json", "PUT")
+    assert (refused.status, refused.headers.get_all("Cache-Control")) == (405, ["no-cache"])
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+def test_nobody_keeps_what_a_mount_answers_that_has_died(kind: str) -> None:
+    with open_directory() as root:
+        store, mountpoint = make_store(root), root / "mnt"
+        mountpoint.mkdir()
+        volfs(store, "mount", mountpoint, *(["--allow-other"] if os.geteuid() == 0 else []))
+        try:
+            with serving(kind, root, mountpoint) as site:
+                asked = f"{VERSION}/zarr/s0/c/0/0/0"
+                assert site.ask(asked)[0].status == 200
+                daemon = daemon_pid(mountpoint)
+                os.kill(daemon, signal.SIGKILL)
+                while running(daemon):
+                    time.sleep(0.01)
+                answer, _ = site.ask(asked)
+        finally:
+            take_away(mountpoint)
+    assert answer.status >= 400 and answer.headers.get_all("Cache-Control") == ["no-cache"]
+    assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
 
 
 def test_a_branch_that_changes_is_seen_at_once(site: Site) -> None:
