@@ -34,24 +34,33 @@ def place() -> Iterator[Path]:
         yield root
 
 
+def line(example: str, start: str) -> str:
+    """The one line of an example's README that begins so."""
+    lines = [line for line in (EXAMPLES / example / "README.md").read_text().splitlines() if line.startswith(start)]
+    assert len(lines) == 1, f"{example}/README.md: {len(lines)} lines begin with {start!r}"
+    return lines[0]
+
+
 def setup(place: Path) -> str:
     """What an administrator does, as the READMEs say it."""
     units = EXAMPLES / "systemd" / "system"
     return f"""
-        mkdir -p /run/units /etc/volfs /etc/auto.master.d /opt/volfs /srv/volfs /srv/work /srv/remote
+        mkdir -p /run/units /etc/volfs /etc/auto.master.d /opt/volfs
         ln -s {place}/bin /opt/volfs/bin
-        ln -s /opt/volfs/bin/mount.fuse.volfs /sbin/mount.fuse.volfs
+        {line("fstab", "ln -s ")}
+        {line("fstab", "mkdir ").replace("/var/lib/volfs", "/run/index")}
         stores='s#/data/store#{place}/store#; s#/net/store#{place}/store#; s#/data/groups/&#{place}/\\&#'
         cp /lib/systemd/system/*.target /run/units/ 2>/dev/null || true
         for unit in {units}/*.service {units}/*mount; do
             sed "$stores" "$unit" > /run/units/"$(basename "$unit")"
         done
         sed "$stores" {units}/srv-volfs.conf > /etc/volfs/srv-volfs.conf
-        mkdir -p /run/user/0 /run/user-units /run/home/.config/volfs /run/home/.local
-        ln -s {place}/bin /run/home/.local/bin
+        mkdir -p /run/user/0 /run/user-units /run/home/.config/volfs
+        HOME=/run/home
+        {line("systemd", "mkdir -p ~/.local")}
         cp /lib/systemd/user/*.target "{EXAMPLES}/systemd/user/volfs@.service" /run/user-units/ 2>/dev/null || true
         sed "$stores" {EXAMPLES}/systemd/user/mnt.conf > /run/home/.config/volfs/mnt.conf
-        sed "$stores; s#=/net,#={place},#; s#/var/lib/volfs/#/run/#" {EXAMPLES}/fstab/fstab > /etc/fstab
+        sed "$stores; s#=/net,#={place},#; s#/var/lib/volfs/#/run/index/#" {EXAMPLES}/fstab/fstab > /etc/fstab
         sed "$stores" {EXAMPLES}/autofs/auto.volfs > /etc/auto.volfs
         cp {EXAMPLES}/autofs/volfs.autofs /etc/auto.master.d/
         sed "s#/volfs #/run/auto #" /etc/auto.master.d/volfs.autofs > /etc/auto.master.tests
@@ -179,6 +188,16 @@ def test_mount_reads_the_fstab(plain: Machine) -> None:
     assert plain.run("ls", "/var/log/volfs").stdout.split() == ["srv-remote.log", "srv-volfs.log", "srv-work.log"]
     plain.run("umount", "/srv/volfs", "/srv/work", "/srv/remote")
     assert plain.run("ls", "-A", "/srv/volfs").stdout == ""
+
+
+def test_an_index_of_the_machines_own_is_made_by_a_mount_that_may_write(plain: Machine, place: Path) -> None:
+    command = ["mount", "-t", "fuse.volfs", f"{place}/store", "/srv/volfs", "-o"]
+    refused = plain.run(*command, "ro,catalog=/run/own.sqlite", ok=False)
+    assert refused.returncode != 0 and "open the store once for writing" in refused.stderr
+    for kind in ("rw", "ro"):
+        plain.run(*command, f"{kind},catalog=/run/own.sqlite")
+        assert plain.run("ls", "/srv/volfs").stdout.split() == ["README.txt", "cells"]
+        plain.run("umount", "/srv/volfs")
 
 
 def test_automount_mounts_what_is_looked_at(plain: Machine) -> None:
