@@ -21,6 +21,7 @@ from tests.machine_kit import SYSTEMD, Machine, machine
 from tests.mounting import make_store
 
 UNIT = "volfs@srv-volfs.service"
+SERVERS = [("nfs-ganesha", "nfs-ganesha.service"), ("samba", "smbd.service"), ("nfs-kernel", "nfs-server.service")]
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,45 @@ class TestSystemd:
         assert booted.run("systemctl", "show", "-p", "Result", "--value", UNIT).stdout.strip() == "success"
         assert self.state(booted) == "inactive" and booted.run("ls", "-A", "/srv/volfs").stdout == ""
 
+    @pytest.mark.parametrize(("example", "server"), SERVERS)
+    def test_a_server_that_shares_the_mount_comes_back_with_it(
+        self, booted: Machine, example: str, server: str
+    ) -> None:
+        """The unit stands in for the server, with the example's drop-in, and looks at the mount as it starts."""
+        starts = f"/run/starts-{server}"
+        look = f"/bin/sh -c 'ls /srv/volfs >> {starts}; echo >> {starts}'"
+        unit = f"[Service]\nExecStartPre={look}\nExecStart=/bin/sleep infinity\n"
+        drop_in = EXAMPLES / example / f"{server}.d" / "volfs.conf"
+        booted.run("sh", "-c", f"mkdir /run/units/{server}.d; cp {drop_in} /run/units/{server}.d/")
+        booted.run("sh", "-c", f'printf %s "$0" > /run/units/{server}', unit)
+        booted.run("systemctl", "daemon-reload")
+        booted.run("systemctl", "reset-failed", UNIT, ok=False)  # which also forgets how often it was started
+        booted.run("systemctl", "start", server)
+        pid = ("systemctl", "show", "-p", "MainPID", "--value")
+        assert self.state(booted) == "active", "the server asks for the mount"
+        first = booted.run(*pid, server).stdout
+        booted.run("sh", "-c", "kill -9 $0", booted.run(*pid, UNIT).stdout.strip())
+        booted.until(lambda: booted.run(*pid, server).stdout not in (first, "0\n"), "the server is another one")
+        assert (self.state(booted), self.state(booted, server)) == ("active", "active")
+        assert booted.run("cat", starts).stdout.split() == ["README.txt", "cells"] * 2, "each time the mount was there"
+        booted.run("systemctl", "stop", UNIT)
+        assert self.state(booted, server) == "inactive", "nothing shares the empty directory"
+
+    def test_a_server_comes_when_a_mount_that_failed_comes_at_last(self, booted: Machine) -> None:
+        server = "nfs-ganesha.service"
+        booted.run("sh", "-c", line("nfs-ganesha", "systemctl add-wants"))
+        booted.run("cp", "-r", f"/etc/systemd/system/{UNIT}.wants", "/run/units/")
+        booted.run("systemctl", "daemon-reload")
+        booted.run("systemctl", "reset-failed", UNIT, ok=False)
+        booted.run(
+            "sh", "-c", "mv /etc/volfs/srv-volfs.conf /run/kept; echo VOLFS_STORE=/no > /etc/volfs/srv-volfs.conf"
+        )
+        booted.run("sh", "-c", "echo VOLFS_OPTIONS=--wait=0.1 >> /etc/volfs/srv-volfs.conf")
+        assert booted.run("systemctl", "start", server, ok=False).returncode != 0
+        booted.run("mv", "/run/kept", "/etc/volfs/srv-volfs.conf")
+        booted.until(lambda: self.state(booted, server) == "active", "the server")
+        booted.run("systemctl", "stop", UNIT)
+
     def test_a_user_has_a_mount_by_the_manager_of_the_user(self, booted: Machine) -> None:
         user = {"HOME": "/run/home", "XDG_RUNTIME_DIR": "/run/user/0", "SYSTEMD_UNIT_PATH": "/run/user-units"}
         settings = [f"{name}={value}" for name, value in user.items()]
@@ -153,8 +193,11 @@ def test_systemd_finds_nothing_wrong_with_the_units(kind: str, tmp_path: Path) -
     for unit in sorted((EXAMPLES / "systemd" / kind).iterdir()):
         text = unit.read_text().replace("/opt/volfs/bin/volfs", command).replace("%h/.local/bin/volfs", command)
         (tmp_path / unit.name).write_text(text)
-    units = sorted(str(unit) for unit in tmp_path.iterdir() if unit.suffix != ".conf")
-    assert units
+    for example, server in SERVERS if kind == "system" else []:
+        (tmp_path / server).write_text(f"[Service]\nExecStart={command}\n")
+        shutil.copytree(EXAMPLES / example / f"{server}.d", tmp_path / f"{server}.d")
+    units = sorted(str(unit) for unit in tmp_path.iterdir() if unit.is_file() and unit.suffix != ".conf")
+    assert len(units) >= (1 if kind == "user" else 3 + len(SERVERS))
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_LOG_LEVEL": "warning"}
     done = subprocess.run(
         [analyze, "verify", "--man=no", f"--{kind}", *units], capture_output=True, text=True, check=False, env=env
@@ -232,5 +275,7 @@ def test_exportfs_reads_the_exports(plain: Machine) -> None:
         )
     }
     assert set(shown) == {"192.168.10.0/24", "10.20.0.0/16"}
-    assert all({"sync", "no_subtree_check", "fsid=7001", "root_squash"} <= options for options in shown.values())
+    assert all(
+        {"sync", "no_subtree_check", "fsid=7001", "mountpoint", "root_squash"} <= options for options in shown.values()
+    )
     assert "ro" in shown["192.168.10.0/24"] and "rw" in shown["10.20.0.0/16"]
