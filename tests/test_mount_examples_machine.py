@@ -263,6 +263,38 @@ def test_automount_mounts_what_is_looked_at(plain: Machine) -> None:
     plain.until(lambda: " /run/auto/" not in plain.run("cat", "/proc/mounts").stdout, "unmounted")
 
 
+@pytest.mark.parametrize("example", ["nfs-ganesha", "samba"])
+def test_the_user_whom_a_server_writes_as_may_write(plain: Machine, place: Path, example: str) -> None:
+    readme = (EXAMPLES / example / "README.md").read_text()
+    (config,) = (path for path in (EXAMPLES / example).glob("*.conf"))
+    (options,) = re.findall(r"VOLFS_OPTIONS=(.*)", readme)
+    assert f"mount {options} /srv/volfs\n" in config.read_text(), "its first lines say the same"
+    if plain.run("getent", "passwd", "volfs", ok=False).returncode != 0:
+        plain.run("sh", "-c", line(example, "useradd "))
+    plain.run("sh", "-c", f"/opt/volfs/bin/volfs --store {place}/store mount {options} /srv/volfs")
+    write = f"echo yes > /srv/volfs/cells/branches/exp/files/by-{example}"
+    try:
+        for user, status in (("volfs", 0), ("nobody", 2)):
+            enter = ("setpriv", f"--reuid={user}", "--clear-groups", f"--regid={'volfs' if status == 0 else 'nogroup'}")
+            assert plain.run(*enter, "sh", "-c", write, ok=False).returncode == status, user
+    finally:
+        plain.run("umount", "/srv/volfs")
+
+
+def test_the_configurations_name_the_user_of_the_mount(plain: Machine) -> None:
+    assert "\n    force user = volfs\n" in (EXAMPLES / "samba" / "smb.conf").read_text()
+    if plain.run("getent", "passwd", "volfs", ok=False).returncode != 0:
+        plain.run("sh", "-c", line("nfs-ganesha", "useradd "))
+    plain.run("mkdir", "-p", "/etc/ganesha")
+    plain.run("cp", str(EXAMPLES / "nfs-ganesha" / "ganesha.conf"), "/etc/ganesha/ganesha.conf")
+    plain.run("sh", "-c", line("nfs-ganesha", "sed "))
+    written = dict(re.findall(r"Anonymous_(.)id = (\d+);", plain.run("cat", "/etc/ganesha/ganesha.conf").stdout))
+    assert written == {
+        "U": plain.run("id", "-u", "volfs").stdout.strip(),
+        "G": plain.run("id", "-g", "volfs").stdout.strip(),
+    }
+
+
 def test_exportfs_reads_the_exports(plain: Machine) -> None:
     program("exportfs", "nfs-kernel-server")
     plain.run("sh", "-c", "mkdir -p /var/lib/nfs && touch /var/lib/nfs/etab /var/lib/nfs/rmtab")
