@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,9 @@ from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.versions import changing
 from volfs.versions.openfile import WorkingFile
+from volfs.versions.reading import pieces
 from volfs.versions.working import WorkingCopy
 
 MAIN = "cells/branches/main"
@@ -365,6 +369,46 @@ def test_open_files_go_on_through_a_commit(store: Path) -> None:
             assert bytes(await client.call("read", reading, 0, 100)) == b"three"
             assert await client.read("cells/versions/v3/files/notes") == b"one two"
             await client.close(reading)
+
+    run(work)
+
+
+def test_who_opens_a_key_during_a_long_change_of_its_branch_holds_up_nobody_else(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, done = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    def slow(*args: Any) -> Iterator[bytes]:
+        copying.set()
+        waited.append(done.wait(3))
+        yield from pieces(*args)
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{MAIN}/files/large", b"large")
+            await client.write(f"{MAIN}/files/small", b"small")
+            await client.order(f"{MAIN}/.volfs/commit", "files")
+            await client.write(f"{XY}/z00003.png", png(PLANE))  # s1 is computed from now on
+            read: list[bytes] = []
+
+            async def reader() -> None:
+                read.append(await client.read(f"{MAIN}/files/small"))
+
+            monkeypatch.setattr(changing, "pieces", slow)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.open, f"{MAIN}/files/large", os.O_RDWR)
+                await trio.to_thread.run_sync(copying.wait)
+                for _ in range(6):
+                    nursery.start_soon(reader)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert not read, "the change keeps others from opening, to be seen by it or to come after it"
+                assert await client.exists(f"{MAIN}/zarr/s1/c/0/0/0")
+                assert await client.ls("cells/versions/v2/files") == {}
+                assert json.loads(await client.read(f"{MAIN}/.volfs/status.json"))["branch"] == "main"
+                done.set()
+            assert waited == [True], "all was answered before the change was done"
+            assert read == [b"small"] * 6
 
     run(work)
 

@@ -357,7 +357,7 @@ class BranchKeyFile(Node):
             change = room.soon if flags & os.O_TRUNC or _on_top(self._entry) else room.look
             file = await change(lambda: room.branch.working.open(key, flags))
         else:
-            file = room.branch.working.open(key, flags)
+            file = await room.soon(lambda: room.branch.working.open(key, flags), change=False)
         return KeyHandle(room, self.ino, file, flags)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:

@@ -84,6 +84,7 @@ class Room:
         #: Listings of directories of keys, by inode.
         self.listings: Bounded[Sized] = Bounded(_LISTED_NAMES)
         self._names = trio.Lock()
+        self._opening = trio.Lock()
         self._entering = trio.Lock()
         self._dir_times: dict[int, int] = {}
         # By array, then by key.
@@ -230,13 +231,14 @@ class Room:
     async def fetch(self, work: Any) -> Any:
         return await self.shared.fetch(self.dataset.name, work)
 
-    async def soon(self, work: Callable[[], _T], *, fetch: bool = False) -> _T:
-        """Make a change that takes microseconds while the disk is not busy: at once, since a thread costs several
-        times that. In a thread if another thread is changing something, or if the disk has lately made one wait.
+    async def soon(self, work: Callable[[], _T], *, fetch: bool = False, change: bool = True) -> _T:
+        """Make a change (else: open a file for reading) that takes microseconds while the disk is not busy: at once,
+        since a thread costs several times that. In a thread if another thread is changing something, or if the disk has
+        lately made one wait.
         """
         began = time.monotonic()
         if began >= self._slow_until:
-            with self.branch.working.at_once() as free:
+            with self.branch.working.at_once(change=change) as free:
                 if free:
                     try:
                         return work()
@@ -244,6 +246,10 @@ class Room:
                         now = time.monotonic()
                         if now - began > _SLOW_SECONDS:
                             self._slow_until = now + _SLOW_SPELL
+        if not change:
+            # However many wait for a long change to end, they leave the dataset its other threads for looking around.
+            async with self._opening:
+                return await self.look(work)  # type: ignore[no-any-return]
         return await (self.fetch(work) if fetch else self.look(work))  # type: ignore[no-any-return]
 
     # -- what the kernel must forget --------------------------------------------------------------------------------

@@ -160,51 +160,61 @@ class WorkingFile:
 
 
 class OpenFiles:
-    """The open files of a working copy by key. Call with the working copy's mutex held."""
+    """The open files of a working copy by key. Thread-safe, and nobody who asks waits for the disk: the working copy's
+    mutex, held by whoever adds files or changes names, is not needed for looking and for taking files out."""
 
     def __init__(self) -> None:
         self._by_key: defaultdict[str, set[WorkingFile]] = defaultdict(set)
+        self._mutex = threading.Lock()
 
     def add(self, file: WorkingFile) -> None:
         assert file.key is not None
-        self._by_key[file.key].add(file)
+        with self._mutex:
+            self._by_key[file.key].add(file)
 
     def discard(self, file: WorkingFile) -> None:
-        if file.key is not None:
-            self._forget(file.key, file)
+        with self._mutex:
+            key = file.key
+            if key is not None and (files := self._by_key.get(key)) is not None:
+                files.discard(file)
+                if not files:
+                    del self._by_key[key]
 
     def at(self, key: str) -> tuple[WorkingFile, ...]:
         """Those open at a key."""
-        return tuple(self._by_key.get(key, ()))
+        with self._mutex:
+            return tuple(self._by_key.get(key, ()))
 
     def written(self) -> set[str]:
         """Keys that are open for writing."""
-        return {key for key, files in self._by_key.items() if any(file.writable for file in files)}
+        with self._mutex:
+            return {key for key, files in self._by_key.items() if any(file.writable for file in files)}
 
     def removed(self, key: str) -> None:
         """The name is gone: the files live on without one."""
-        for file in self._by_key.pop(key, ()):
-            file.key = None
+        with self._mutex:
+            self._removed(key)
 
     def removed_tree(self, key: str) -> None:
         """``key`` and everything below it is gone."""
-        below = key + "/"
-        for each in [k for k in self._by_key if k == key or k.startswith(below)]:
-            self.removed(each)
+        with self._mutex:
+            for each in self._below(key):
+                self._removed(each)
 
     def renamed(self, source: str, target: str) -> None:
         """``source``, a file or a whole directory, is now at ``target``, in place of what was there."""
-        self.removed(target)
-        below = source + "/"
-        for key in [k for k in self._by_key if k == source or k.startswith(below)]:
-            now = target + key[len(source) :]
-            for file in self._by_key.pop(key):
-                file.key = now
-                self._by_key[now].add(file)
+        with self._mutex:
+            self._removed(target)
+            for key in self._below(source):
+                now = target + key[len(source) :]
+                for file in self._by_key.pop(key):
+                    file.key = now
+                    self._by_key[now].add(file)
 
-    def _forget(self, key: str, file: WorkingFile) -> None:
-        files = self._by_key.get(key)
-        if files is not None:
-            files.discard(file)
-            if not files:
-                del self._by_key[key]
+    def _below(self, key: str) -> list[str]:
+        below = key + "/"
+        return [each for each in self._by_key if each == key or each.startswith(below)]
+
+    def _removed(self, key: str) -> None:
+        for file in self._by_key.pop(key, ()):
+            file.key = None

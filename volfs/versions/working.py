@@ -59,11 +59,12 @@ class WorkingCopy(WorkingSteps):
         self._syncing: dict[str, _Sync] = {}
 
     @contextmanager
-    def at_once(self) -> Iterator[bool]:
-        """Whether a change within the block waits for nobody: no other thread changes anything while it lasts."""
+    def at_once(self, *, change: bool = True) -> Iterator[bool]:
+        """Whether a change within the block (else: opening a file for reading) waits for nobody: no other thread
+        changes anything while it lasts."""
         free = self._mutex.acquire(blocking=False)
         try:
-            yield free and self.lock.held
+            yield free and (self.lock.held or not change)
         finally:
             if free:
                 self._mutex.release()
@@ -76,9 +77,8 @@ class WorkingCopy(WorkingSteps):
             self.pulse.close()
 
     def open_for_writing(self) -> set[str]:
-        """Keys that somebody has open for writing."""
-        with self._mutex:
-            return self._files.written()
+        """Keys that somebody has open for writing. Waits for nobody."""
+        return self._files.written()
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -412,8 +412,7 @@ class WorkingCopy(WorkingSteps):
         return file
 
     def _closed(self, file: WorkingFile, writable: bool) -> None:
-        with self._mutex:
-            self._files.discard(file)
+        self._files.discard(file)
         if writable:
             self.lock.release()
 
