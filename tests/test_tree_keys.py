@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.tree.statistics import statistics
 from volfs.versions import changing
 from volfs.versions.openfile import WorkingFile
 from volfs.versions.reading import pieces
@@ -435,6 +438,63 @@ def test_listing_goes_on_while_names_come_and_go(store: Path) -> None:
                 cookie = batch[-1].cookie
             assert len(seen) == 40
             assert set(await client.ls(top)) == {"n7"}
+
+    run(work)
+
+
+def test_listings_of_all_branches_have_one_bound_and_are_counted(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.mkdir("cells/branches/other")
+            folders = [f"cells/branches/{branch}/files/d" for branch in ("main", "other")]
+            for folder in folders:
+                await client.mkdir(folder)
+                for index in range(30):
+                    await client.write(f"{folder}/n{index}", b"")
+            shared, put = client.tree._shared, client.tree._shared.listings.put
+            puts = 0
+
+            def counted(*args: Any) -> None:
+                nonlocal puts
+                puts += 1
+                put(*args)
+
+            shared.listings.put = counted  # type: ignore[method-assign]
+            # One that is longer than the bound is there for as long as somebody reads it.
+            for limit, expected in ((20, 0), (50, 30), (70, 60)):
+                shared.listings.limit, puts = limit, 0
+                for folder in folders:
+                    assert len(await client.ls(folder)) == 30
+                assert puts <= 2
+                assert statistics(shared, 0)["memory"]["parts"]["listings"]["items"] == expected
+
+    run(work)
+
+
+def test_a_listing_of_a_branch_keeps_little_of_each_name(store: Path) -> None:
+    def fill() -> None:
+        (below,) = (place for place in store.rglob("files/many") if place.is_dir())
+        for index in range(count):
+            (below / f"name{index:08}.swc").touch()
+
+    folder, count = f"{MAIN}/files/many", 3000
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.mkdir(folder)
+            fill()
+            ino = await client.ino(folder)
+            tracemalloc.start()
+            try:
+                await client.tree.readdir(ino, 0)
+                gc.collect()
+                assert tracemalloc.get_traced_memory()[0] < 200 * count
+            finally:
+                tracemalloc.stop()
+            listed = await client.ls(folder, batch=500)
+            assert len(listed) == count
+            for name in list(listed)[:50]:
+                assert listed[name] == await client.stat(f"{folder}/{name}")
 
     run(work)
 

@@ -12,10 +12,11 @@ import errno
 import os
 import stat
 import time
+from array import array
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadName, NotAllowed, NotFound, VolfsError, WrongKind
@@ -37,18 +38,36 @@ if TYPE_CHECKING:
 #: How long a listing that was begun goes on with the names it began with.
 _LISTING_SECONDS = 5.0
 
+#: What a listing tells of a file: mode, size and mtime (ns). Of a directory only the mode counts.
+_Facts = tuple[int, int, int]
+#: Of a name that is looked up again when it is listed.
+_UNKNOWN: _Facts = (0, 0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The names of a directory as of a generation, by cookie. Computed keys come with their nodes, loaded."""
+    """The names of a directory as of a generation, in the order of their cookies.
+
+    A directory may have a million of them, so what is told of them lies in arrays, three numbers for each: in objects
+    of their own it takes ten times the memory. Computed keys, which are few, come with their attributes.
+    """
 
     generation: Hashable
     when: float
-    rows: list[tuple[int, str, Entry | None]]
-    computed: dict[str, DerivedFile]
+    cookies: array[int]
+    names: list[str]
+    facts: array[int]
+    computed: dict[str, Attr]
+
+    @classmethod
+    def of(cls, generation: Hashable, found: dict[str, _Facts], computed: dict[str, Attr]) -> _Listing:
+        ordered = sorted((name_cookie(name), name) for name in (*found, *computed))
+        names = [name for _, name in ordered]
+        facts = array("q", chain.from_iterable(found.get(name, _UNKNOWN) for name in names))
+        return cls(generation, time.monotonic(), array("q", (at for at, _ in ordered)), names, facts, computed)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.names)
 
 
 class BranchKeyDir(Dir):
@@ -87,8 +106,7 @@ class BranchKeyDir(Dir):
         if entry is not None:
             return self._node(name, key, entry)
         if self._derived_names().get(name):
-            ino = self.shared.inodes.name(self.ino, name)
-            return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
+            return self._folder(name, key)
         return None
 
     def _computed(self, key: str) -> DerivedKey | None:
@@ -103,36 +121,41 @@ class BranchKeyDir(Dir):
         return {name: deeper for name, deeper in found.items() if not self.room.is_hidden((self.key, name))}
 
     def _node(self, name: str, key: str, entry: Entry) -> Node:
-        ino = self.shared.inodes.name(self.ino, name)
         if entry.kind == "dir":
-            return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
-        return BranchKeyFile(self.shared, ino, self, key, entry)
+            return self._folder(name, key)
+        return BranchKeyFile(self.shared, self.shared.inodes.name(self.ino, name), self, key, entry)
+
+    def _folder(self, name: str, key: str) -> BranchKeyDir:
+        ino = self.shared.inodes.name(self.ino, name)
+        return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
 
     def listing_cold(self, cookie: int) -> bool:
         listing = self._kept
         if listing is None or not cookie:
-            return listing is None or listing.generation != self.room.branch.generation()
+            return listing is None or listing.generation != self.room.generation()
         # Who goes on listing while keys change gets the names that there were; each is looked at again.
         return time.monotonic() - listing.when > _LISTING_SECONDS
 
     @property
     def _kept(self) -> _Listing | None:
-        found = self.room.listings.get(self.ino)
+        found = self.shared.listings.get(self.ino)
         assert found is None or isinstance(found, _Listing)
         return found
 
     def load_listing(self, cookie: int) -> None:
         working = self.room.branch.working
-        generation = self.room.branch.generation()
+        generation = self.room.generation()
         listing = self._kept
         if listing is not None and listing.generation == generation:
             return
-        found = working.look(lambda view: {name: view.entry(self.key_of(name)) for name in view.names(self.key)})
-        computed: dict[str, DerivedFile] = {}
+        found = working.look(
+            lambda view: {name: _facts(view.entry(self.key_of(name))) for name in view.names(self.key)}
+        )
+        computed: dict[str, Attr] = {}
         for name, deeper in self._derived_names().items():
             key = self.key_of(name)
             if deeper:
-                found.setdefault(name, None)
+                found.setdefault(name, _UNKNOWN)
             elif (derived := self._computed(key)) is not None:
                 found.pop(name, None)
                 ino = self.shared.inodes.name(self.ino, name)
@@ -140,12 +163,11 @@ class BranchKeyDir(Dir):
                 try:
                     node.load()
                 except VolfsError:
-                    found[name] = None  # listed, and an error when it is read
+                    found[name] = _UNKNOWN  # listed, and an error when it is read
                 else:
                     if node.exists:
-                        computed[name] = node
-        rows = sorted((name_cookie(name), name, found.get(name)) for name in (*found, *computed))
-        self.room.listings.put(self.ino, _Listing(generation, time.monotonic(), rows, computed))
+                        computed[name] = node.attr()
+        self.shared.listings.put(self.ino, _Listing.of(generation, found, computed))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         listing = self._kept
@@ -153,13 +175,26 @@ class BranchKeyDir(Dir):
             self.load_listing(cookie)
             listing = self._kept
             assert listing is not None
-        fresh = listing.generation == self.room.branch.generation()
-        for at, name, entry in listing.rows[bisect_right(listing.rows, cookie, key=itemgetter(0)) :]:
-            node: Node | None = listing.computed.get(name)
-            if node is None:
-                node = self._node(name, self.key_of(name), entry) if fresh and entry is not None else self.find(name)
-            if node is not None and not node.cold and (attr := attr_of(node)) is not None:
-                yield DirEntry(os.fsencode(name), attr, at)
+        begin = bisect_right(listing.cookies, cookie)
+        if begin == len(listing) > self.shared.listings.limit:
+            self.shared.listings.drop(self.ino)  # it was kept only until somebody would have seen all of it
+        fresh = listing.generation == self.room.generation()
+        for at in range(begin, len(listing)):
+            name = listing.names[at]
+            attr = listing.computed.get(name)
+            if attr is None:
+                mode, size, mtime = listing.facts[3 * at : 3 * at + 3] if fresh else _UNKNOWN
+                attr = self._listed(name, mode, size, mtime)
+            if attr is not None:
+                yield DirEntry(os.fsencode(name), attr, listing.cookies[at])
+
+    def _listed(self, name: str, mode: int, size: int, mtime: int) -> Attr | None:
+        """What a listing tells of a name: None if it went."""
+        key = self.key_of(name)
+        if stat.S_ISREG(mode):
+            return _file_attr(self.room, key, self.shared.inodes.name(self.ino, name), (mode, size, mtime))
+        node = self._folder(name, key) if mode else self.find(name)
+        return None if isinstance(node, DerivedFile) else attr_of(node)
 
     def attr(self) -> Attr:
         entry = self._entry(self.key)
@@ -330,21 +365,7 @@ class BranchKeyFile(Node):
         self._entry = entry
 
     def attr(self) -> Attr:
-        entry, options, shared = self._entry, self.shared.options, self.shared
-        info = entry.info
-        mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
-        self.room.show(self.key, self.ino, info.size, info.mtime_ns)
-        return Attr(
-            self.ino,
-            stat.S_IFREG | (mode if self.room.writable else mode & ~0o222),
-            info.size,
-            info.mtime_ns,
-            nlink=max(1, shared.inodes.links(self.ino)),
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=SOON,
-        )
+        return _file_attr(self.room, self.key, self.ino, _facts(self._entry))
 
     async def open(self, flags: int) -> Handle:
         if flags & os.O_DIRECTORY:
@@ -439,6 +460,33 @@ class DerivedHandle(BytesHandle):
 
     def quick_stamp(self) -> Hashable:
         return self._stamp
+
+
+def _facts(entry: Entry | None) -> _Facts:
+    if entry is None:
+        return _UNKNOWN
+    if entry.kind == "dir":
+        return stat.S_IFDIR, 0, 0
+    info = entry.info
+    mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
+    return stat.S_IFREG | mode, info.size, info.mtime_ns
+
+
+def _file_attr(room: Room, key: str, ino: int, facts: _Facts) -> Attr:
+    """The attributes of a key, as they are told now."""
+    (mode, size, mtime), shared = facts, room.shared
+    room.show(key, ino, size, mtime)
+    return Attr(
+        ino,
+        mode if room.writable else mode & ~0o222,
+        size,
+        mtime,
+        nlink=max(1, shared.inodes.links(ino)),
+        uid=shared.options.uid,
+        gid=shared.options.gid,
+        entry_timeout=SOON,
+        attr_timeout=SOON,
+    )
 
 
 def _on_top(entry: Entry) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,6 @@ from volfs.storage.files import read_json, write_json
 from volfs.tree.attrs import SOON
 from volfs.tree.derived import derived_key
 from volfs.tree.places import Places
-from volfs.tree.shared import Bounded
 from volfs.tree.stages import Place, Stages
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
@@ -41,7 +40,6 @@ _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
-_LISTED_NAMES = 200_000
 #: A change made on the tree's own thread that took longer than this (s) was held up by the disk: for a while, the next
 #: ones are made in threads.
 _SLOW_SECONDS = 0.02
@@ -81,8 +79,7 @@ class Room:
         self.stages = Stages(self.branch.working.layout.staged)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
         self.hidden: dict[Place, float] = {}
-        #: Listings of directories of keys, by inode.
-        self.listings: Bounded[Sized] = Bounded(_LISTED_NAMES)
+        self._itself = object()
         self._names = trio.Lock()
         self._opening = trio.Lock()
         self._entering = trio.Lock()
@@ -99,6 +96,10 @@ class Room:
         self.closing = 0
         #: The commit or discard that is going on.
         self.order: Order | None = None
+
+    def generation(self) -> Hashable:
+        """The branch's, which no other branch of this name has, before or after."""
+        return self._itself, self.branch.generation()
 
     # -- who may write ----------------------------------------------------------------------------------------------
 

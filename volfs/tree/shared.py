@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Hashable, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,7 +35,8 @@ _S = TypeVar("_S", bound=Sized)
 
 _NAMES_THREADS = 4
 _PAYLOAD_BYTES = 16 << 20
-_LISTED_NAMES = 50_000  # of some 170 bytes
+#: Of some 170 bytes in a version, 110 in a branch.
+_LISTED_NAMES = 100_000
 _NODES = 4096
 _SPOKEN_SECONDS = 10.0
 
@@ -92,6 +93,11 @@ class Bounded(Generic[_S]):
             while self.length > self.limit and len(self._kept) > 1:
                 self.length -= len(self._kept.popitem(last=False)[1])
 
+    def drop(self, key: Hashable) -> None:
+        with self._mutex:
+            before = self._kept.pop(key, None)
+            self.length -= len(before) if before is not None else 0
+
 
 class NodeCache:
     """Directories found lately, by inode. What holds them also holds what they have loaded."""
@@ -136,8 +142,8 @@ class Shared:
         self.renderings = Renderings()
         #: Small stored files, as they are, that clients read in several pieces.
         self.payloads: Bounded[bytes | memoryview] = Bounded(_PAYLOAD_BYTES)
-        #: Listings of directories of keys, by inode.
-        self.listings: Bounded[Sequence[Any]] = Bounded(_LISTED_NAMES)
+        #: Listings of directories of keys, in versions and branches, by inode.
+        self.listings: Bounded[Any] = Bounded(_LISTED_NAMES)
         self.nodes = NodeCache()
         self.clock = NameClock()
         self.started_ns = time.time_ns()
