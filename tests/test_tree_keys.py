@@ -30,6 +30,7 @@ from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.tree.places import Walk
 from volfs.tree.statistics import statistics
 from volfs.versions import changing
 from volfs.versions.openfile import WorkingFile
@@ -247,6 +248,33 @@ def test_a_key_is_closed_while_a_thread_looks_at_what_it_has_now(store: Path, mo
                 await client.close(fh)
             assert free
             assert handle.stamp() is None  # closed
+
+    run(work)
+
+
+def test_an_array_that_comes_while_somebody_looks_for_arrays_is_found(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            raw = array_zarr_json((8, 8, 8), np.dtype("u1"), (4, 4, 4))
+            await client.mkdir(f"{MAIN}/zarr/one")
+            await client.write(f"{MAIN}/zarr/one/zarr.json", raw)
+            (room,) = client.tree._shared.rooms.values()
+            assert room.held, "so nothing but what it is told of makes it look again"
+            places = room.places
+            look_around = places._look_around
+
+            def passed_already() -> Walk:
+                walk = look_around()
+                room.branch.put("zarr/two/zarr.json", raw)
+                places.forget()
+                places._look_around = look_around  # type: ignore[method-assign]
+                return walk
+
+            places._look_around = passed_already  # type: ignore[method-assign]
+            places.forget()
+            await client.exists(f"{MAIN}/one")
+            assert await client.exists(f"{MAIN}/two")
+            assert {"one", "two"} <= set(await client.ls(MAIN))
 
     run(work)
 

@@ -7,10 +7,11 @@ the directories are called (:mod:`volfs.tree.snapshot`, :mod:`volfs.tree.levels`
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from volfs.errors import NotFound, VolfsError
@@ -58,6 +59,8 @@ class Places:
         self.window_times: dict[str, int] = {}
         self._mutex = threading.Lock()
         self._walk: Walk | None = None
+        #: Another with every forget().
+        self._asked = object()
         self._geometries: dict[tuple[str, str], tuple[Level, SliceGeometry | None]] = {}
         self._metas: dict[tuple[str, str], tuple[Level, Walk, LevelMeta]] = {}
 
@@ -81,10 +84,14 @@ class Places:
     def load(self) -> None:
         with self._mutex:
             if self.cold:
-                self._walk = self._look_around()
+                asked, walk = self._asked, self._look_around()
+                self._walk = walk
+                if asked is not self._asked:  # looked at after it is stored: forget() goes the other way
+                    self._walk = replace(walk, when=-math.inf, held=False)
 
     def forget(self) -> None:
-        """Metadata changed: look again at once."""
+        """Metadata changed: look again at once. A walk that is under way may have passed it already."""
+        self._asked = object()
         self._walk = None
 
     # -- what there is ----------------------------------------------------------------------------------------------
@@ -168,11 +175,8 @@ class Places:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _walked(self) -> Walk:
-        walk = self._walk
-        if walk is None:
-            self.load()
-            walk = self._walk
-            assert walk is not None
+        while (walk := self._walk) is None:
+            self.load()  # and somebody may forget it at once
         return walk
 
     def _look_around(self) -> Walk:
