@@ -266,6 +266,11 @@ def test_fsync_syncs_the_directories_that_changed_once(working: WorkingCopy, mon
     working.unlink("files/dir/one")
     working.fsync_dir("files/dir")
     assert "dir" in synced
+    synced.clear()
+    working.put("files/made/below/x", b"x")
+    working.rename("files/made", "files/moved")
+    working.fsync_dir("files/moved/below")
+    assert {"below", "moved", "files"} <= set(synced), "names that are not durable yet move with their directories"
 
 
 def test_the_time_of_a_directory_tells_when_names_come_and_go_and_can_be_set(working: WorkingCopy) -> None:

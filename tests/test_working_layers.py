@@ -102,6 +102,30 @@ def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy) -> No
     assert shown == after | {"files/dir/three": b"3", "zarr/a/c/0/0": b"xx"}
 
 
+def test_directories_that_went_are_not_remembered_for_syncing(working: WorkingCopy) -> None:
+    def noted() -> set[str]:
+        return set(working._unsynced)
+
+    with working.lock.hold():
+        for index in range(50):
+            working.put(f"files/run/d{index}/x", b"x")
+        writing = working.open("files/run/log", os.O_WRONLY | os.O_CREAT)
+        working.freeze(2, ["files/run/log"])
+        assert len(noted()) > 50, "the commit may yet not happen"
+        working.drop(2)
+        assert noted() == {"", "files", "files/run"}, "what stays is in the top"
+        writing.close()
+        for index in range(50):
+            working.put(f"files/other/d{index}/x", b"x")
+        working.discard("files/other")
+        for index in range(50):
+            working.mkdir(f"files/kept{index}")
+            working.put(f"files/kept{index}/x", b"x")
+            working.unlink(f"files/kept{index}/x")
+            working.rmdir(f"files/kept{index}")
+        assert noted() == {"", "files", "files/run"}
+
+
 def test_a_second_freeze_of_one_number_is_refused(working: WorkingCopy) -> None:
     working.put("files/x", b"")
     working.freeze(2)

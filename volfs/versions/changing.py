@@ -117,6 +117,7 @@ class WorkingSteps(WorkingReader):
             if entry.kind == "file":
                 os.unlink(top.path(key))
             else:
+                self._unsynced.pop(key, None)
                 grave = scratch_name(self.layout)
                 os.rename(top.path(key), grave)
                 delete_tree(grave)
@@ -171,6 +172,16 @@ class WorkingSteps(WorkingReader):
     def _note(self, folder: str) -> None:
         self._changes += 1
         self._unsynced[folder] = self._changes
+
+    def _forget_gone(self) -> None:
+        """Layers went, or much of one: directories that no layer has any more have no names to be made durable. What
+        was in them is in the head version, which is durable, or was removed, which is noted where they were."""
+        layers = self.view().layers
+        self._unsynced = {
+            folder: last
+            for folder, last in self._unsynced.items()
+            if any(os.path.isdir(path(folder)) for layer in layers for path in (layer.path, layer.whiteout_path))
+        }
 
 
 def is_timed(key: str) -> bool:

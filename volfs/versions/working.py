@@ -359,7 +359,7 @@ class WorkingCopy(WorkingSteps):
             lower = self._lower()
             return lower is not None and lower.stat(key) is not None
 
-        self._rearrange(lambda: freezing.drop(self.layout, number, in_head))
+        self._rearrange(lambda: freezing.drop(self.layout, number, in_head), gone=True)
 
     def frozen_layer(self, number: int) -> Layer:
         """The layer that version ``number`` is being made of: ``layer.changes()`` is what to commit."""
@@ -381,10 +381,11 @@ class WorkingCopy(WorkingSteps):
             if not prefix:
                 top.forget_discards()
             self._restructured(prefix)
+            self._forget_gone()
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _rearrange(self, move: Callable[[], None]) -> None:
+    def _rearrange(self, move: Callable[[], None], *, gone: bool = False) -> None:
         with self._changing():
             try:
                 self._in_motion()
@@ -392,6 +393,8 @@ class WorkingCopy(WorkingSteps):
             finally:
                 self._reload()
                 self._restructured("")
+            if gone:
+                self._forget_gone()
 
     def _open_reading(self, key: str) -> WorkingFile:
         def see(view: View) -> WorkingFile:
@@ -442,6 +445,9 @@ class WorkingCopy(WorkingSteps):
         if source.startswith("zarr/"):
             self._hide_below(view, source, tell=True)
         self._files.renamed(source, target)
+        below = f"{source}/"
+        for folder in [each for each in self._unsynced if each == source or each.startswith(below)]:
+            self._unsynced[target + folder[len(source) :]] = self._unsynced.pop(folder)
         self._restructured(source)
         self._restructured(target)
 
