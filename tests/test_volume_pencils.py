@@ -61,6 +61,19 @@ def test_a_plane_of_a_pencil_is_one_piece_of_memory(thin: int, order: tuple[int,
     assert plane.flags.c_contiguous and not plane.flags.writeable
 
 
+def test_an_orientation_remembers_the_names_of_a_plane_and_little_more() -> None:
+    level = level_of(np.zeros((10_000, 2, 2), "u1"), (1, 1, 1))
+    pencils, generation = Orientation(level.source, (0, 1, 2), 2), level.source.generation()
+    entries = level.source.find(level.source.grid.chunks(Box((0, 0, 0), (1, 1, 1))))
+    plane = [(z, y, 0) for z in range(1000) for y in range(2)]
+    for at in ((z, y, 0) for z in range(10_000) for y in range(2)):
+        pencils.ref(at, entries, generation)
+    for at in plane:
+        pencils.ref(at, entries, generation)
+    assert pencils.names(plane, generation) == [None] * len(plane), "none holds anything, and that is known"
+    assert len(pencils._names) <= 10_000
+
+
 def test_axes_of_one_voxel_and_a_single_voxel() -> None:
     grid = ChunkGrid((5, 2, 64, 64, 64), (1, 1, 16, 16, 16))
     assert lie(Box((1, 1, 7, 0, 0), (2, 2, 8, 64, 64)), grid) == ((0, 1, 2, 3, 4), 4)

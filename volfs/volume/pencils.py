@@ -31,8 +31,9 @@ from volfs.volume.maps import Entries
 _BYTES = 4 << 20
 #: From this size on a pencil is mapped by itself.
 _MAPPED = 1 << 20
-#: Names remembered per orientation.
-_NAMES = 1 << 16
+#: Names remembered per orientation: 2 MB of them. They save looking for the blocks of a plane whose pencils are in the
+#: cache, and a plane that crosses more pencils than this, of up to 4 MiB each, is larger than caches are.
+_NAMES = 1 << 13
 
 #: Spreads work over threads: :meth:`volfs.volume.workers.Workers.each`, or one item after the other.
 Each = Callable[[Callable[[Index], object], Iterable[Index]], None]
