@@ -102,6 +102,17 @@ def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy) -> No
     assert shown == after | {"files/dir/three": b"3", "zarr/a/c/0/0": b"xx"}
 
 
+def test_the_names_of_what_stays_behind_are_synced_again(working: WorkingCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with working.open("zarr/a/c/1", os.O_WRONLY | os.O_CREAT) as file:
+        file.fsync()
+        working.freeze(2, ["zarr/a/c/1"])
+        synced: set[str] = set()
+        monkeypatch.setattr("os.fsync", lambda fd: synced.add(os.readlink(f"/proc/self/fd/{fd}")))
+        file.fsync()
+    top = working.layout.top.root
+    assert {f"{top}/zarr/a/c", f"{top}/zarr/a", f"{top}/zarr"} <= synced
+
+
 def test_directories_that_went_are_not_remembered_for_syncing(working: WorkingCopy) -> None:
     def noted() -> set[str]:
         return set(working._unsynced)

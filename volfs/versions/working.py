@@ -345,6 +345,9 @@ class WorkingCopy(WorkingSteps):
         def move() -> None:
             kept = frozenset(leave(self.view()) if callable(leave) else leave)
             freezing.freeze(self.layout, number, kept)
+            for key in kept:
+                while key := key.rpartition("/")[0]:  # what stays has come into the fresh top by name
+                    self._note(key)
 
         self._rearrange(move)
 
