@@ -284,7 +284,7 @@ class Branch(Snapshot):
         except ReadOnly as error:
             raise Busy(str(error)) from None
         try:
-            if self.working.open_for_writing() or self.open_writers:
+            if self.working.open_for_writing(wait=True) or self.open_writers:
                 raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
             if not force and not self.is_clean():
                 raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")

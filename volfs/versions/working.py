@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
@@ -76,9 +76,10 @@ class WorkingCopy(WorkingSteps):
                 self.lock.release()
             self.pulse.close()
 
-    def open_for_writing(self) -> set[str]:
-        """Keys that somebody has open for writing. Waits for nobody."""
-        return self._files.written()
+    def open_for_writing(self, *, wait: bool = False) -> set[str]:
+        """Keys that somebody has open for writing. With ``wait``, those that are being opened count, once they are."""
+        with self._mutex if wait else nullcontext():
+            return self._files.written()
 
     # -- files ----------------------------------------------------------------------------------------------------
 
