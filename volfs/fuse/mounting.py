@@ -29,7 +29,7 @@ from volfs.fuse.mountpoints import (
     mounted_at,
 )
 from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
-from volfs.fuse.tuning import abort_connection
+from volfs.fuse.tuning import ending_connection
 
 #: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).
 _STOPPING_SECONDS = 15.0
@@ -188,22 +188,25 @@ def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) ->
     """
     place = canonical(mountpoint)
     mounted = mounted_at(place)
-    with daemon_of(place) as daemon:
+    end_connection = None
+    with daemon_of(place) as daemon, contextlib.ExitStack() as stack:
         if mounted is None and daemon is None:
             raise NotFound(f"{place}: nothing is mounted here")
         if mounted is not None:
             if not mounted.is_volfs:
                 raise BadInput(f"{place}: this is a mount of type {mounted.kind}, not of volfs; use umount")
+            if force:
+                end_connection = stack.enter_context(ending_connection(mounted.device))
             detach(place, lazy=force or (daemon is None and is_broken(place)))
         if daemon is None:
             return
         if force:
-            _end_by_force(daemon, mounted.device if mounted is not None else None)
+            _end_by_force(daemon, end_connection)
         elif not daemon.wait(patience):
             raise Busy(f"{place}: unmounted, but its daemon (process {daemon.pid}) still runs; see {daemon.log}")
 
 
-def _end_by_force(daemon: Daemon, device: str | None) -> None:
+def _end_by_force(daemon: Daemon, end_connection: Callable[[], None] | None) -> None:
     """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive.
 
     A daemon that hangs in the kernel over a request of its own is not ended by SIGKILL, only by ending its connection.
@@ -214,8 +217,8 @@ def _end_by_force(daemon: Daemon, device: str | None) -> None:
         ((signal.SIGKILL,), 5.0),
     ]
     for signals, seconds in asking:
-        if signal.SIGKILL in signals and device is not None:
-            abort_connection(device)
+        if signal.SIGKILL in signals and end_connection is not None:
+            end_connection()
         for number in signals:
             daemon.signal(number)
         if daemon.wait(seconds):

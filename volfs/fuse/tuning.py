@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from volfs.fuse.mountpoints import mounted_at
@@ -39,6 +39,7 @@ _KEPT_BYTES = 16 << 20
 _POOLS = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
+_MNT_DETACH = 2
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
@@ -71,11 +72,29 @@ def tune_kernel(mountpoint: Path) -> None:
         _write(connection / "congestion_threshold", _MAX_BACKGROUND * 3 // 4)
 
 
-def abort_connection(device: str) -> None:
-    """End a FUSE connection (``major:minor``) from outside: whoever waits for its daemon gets an error at once."""
+@contextlib.contextmanager
+def ending_connection(device: str) -> Iterator[Callable[[], None]]:
+    """What ends the FUSE connection of a mount (``major:minor``) from outside: whoever waits for its daemon gets an
+    error at once. Only root may.
+
+    To be taken while the mount is there, and called at any time: the kernel gives the number of a mount that went to
+    the next one, of whatever program, and what is held here is the connection's own file.
+    """
+    fd = None
     if os.geteuid() == 0:
-        with _connections() as folder:
-            _write(folder / device.partition(":")[2] / "abort", 1)
+        with _connections() as folder, contextlib.suppress(OSError):
+            fd = os.open(folder / device.partition(":")[2] / "abort", os.O_WRONLY | os.O_CLOEXEC)
+
+    def end() -> None:
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.write(fd, b"1")
+
+    try:
+        yield end
+    finally:
+        if fd is not None:
+            os.close(fd)
 
 
 def _write(path: Path, value: int) -> None:
@@ -100,4 +119,4 @@ def _connections() -> Iterator[Path]:
         try:
             yield Path(name)
         finally:
-            libc.umount2(os.fsencode(name), 0)
+            libc.umount2(os.fsencode(name), _MNT_DETACH)  # a file of it may stay open
