@@ -3,7 +3,8 @@
 Decided here: inodes (allocated per name, following renames and links), what is refused, and what the kernel is told
 when a key is closed or moved. The semantics of the files themselves are those of
 :class:`volfs.versions.working.WorkingCopy`. Keys of levels that follow s0 show computed bytes
-(:mod:`volfs.tree.derived`).
+(:mod:`volfs.tree.derived`, :mod:`volfs.tree.derivedfile`). What is kept of a listing is in
+:mod:`volfs.tree.keylisting`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,20 @@ import errno
 import os
 import stat
 import time
-from array import array
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadName, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.names import check_key
 from volfs.tree.api import RENAME_EXCHANGE, DirEntry
-from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
+from volfs.tree.attrs import SOON, Attr, SetAttr
 from volfs.tree.derived import DerivedKey, derived_key, derived_level, derived_names
-from volfs.tree.handles import BytesHandle, Handle, wants_writing
+from volfs.tree.derivedfile import DerivedFile
+from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.keyhandle import KeyHandle
-from volfs.tree.node import Dir, Node, attr_of, name_cookie
+from volfs.tree.keylisting import UNKNOWN, Facts, KeyListing, facts_of
+from volfs.tree.node import Dir, Node, attr_of
 from volfs.tree.stages import Place
 from volfs.versions.keys import NODE_JSON
 from volfs.versions.union import Entry
@@ -37,37 +37,6 @@ if TYPE_CHECKING:
 
 #: How long a listing that was begun goes on with the names it began with.
 _LISTING_SECONDS = 5.0
-
-#: What a listing tells of a file: mode, size and mtime (ns). Of a directory only the mode counts.
-_Facts = tuple[int, int, int]
-#: Of a name that is looked up again when it is listed.
-_UNKNOWN: _Facts = (0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The names of a directory as of a generation, in the order of their cookies.
-
-    A directory may have a million of them, so what is told of them lies in arrays, three numbers for each: in objects
-    of their own it takes ten times the memory. Computed keys, which are few, come with their attributes.
-    """
-
-    generation: Hashable
-    when: float
-    cookies: array[int]
-    names: list[str]
-    facts: array[int]
-    computed: dict[str, Attr]
-
-    @classmethod
-    def of(cls, generation: Hashable, found: dict[str, _Facts], computed: dict[str, Attr]) -> _Listing:
-        ordered = sorted((name_cookie(name), name) for name in (*found, *computed))
-        names = [name for _, name in ordered]
-        facts = array("q", chain.from_iterable(found.get(name, _UNKNOWN) for name in names))
-        return cls(generation, time.monotonic(), array("q", (at for at, _ in ordered)), names, facts, computed)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 class BranchKeyDir(Dir):
@@ -137,9 +106,9 @@ class BranchKeyDir(Dir):
         return time.monotonic() - listing.when > _LISTING_SECONDS
 
     @property
-    def _kept(self) -> _Listing | None:
+    def _kept(self) -> KeyListing | None:
         found = self.shared.listings.get(self.ino)
-        assert found is None or isinstance(found, _Listing)
+        assert found is None or isinstance(found, KeyListing)
         return found
 
     def load_listing(self, cookie: int) -> None:
@@ -149,13 +118,13 @@ class BranchKeyDir(Dir):
         if listing is not None and listing.generation == generation:
             return
         found = working.look(
-            lambda view: {name: _facts(view.entry(self.key_of(name))) for name in view.names(self.key)}
+            lambda view: {name: facts_of(view.entry(self.key_of(name))) for name in view.names(self.key)}
         )
         computed: dict[str, Attr] = {}
         for name, deeper in self._derived_names().items():
             key = self.key_of(name)
             if deeper:
-                found.setdefault(name, _UNKNOWN)
+                found.setdefault(name, UNKNOWN)
             elif (derived := self._computed(key)) is not None:
                 found.pop(name, None)
                 ino = self.shared.inodes.name(self.ino, name)
@@ -163,11 +132,11 @@ class BranchKeyDir(Dir):
                 try:
                     node.load()
                 except VolfsError:
-                    found[name] = _UNKNOWN  # listed, and an error when it is read
+                    found[name] = UNKNOWN  # listed, and an error when it is read
                 else:
                     if node.exists:
                         computed[name] = node.attr()
-        self.shared.listings.put(self.ino, _Listing.of(generation, found, computed))
+        self.shared.listings.put(self.ino, KeyListing.of(generation, found, computed))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         listing = self._kept
@@ -183,7 +152,7 @@ class BranchKeyDir(Dir):
             name = listing.names[at]
             attr = listing.computed.get(name)
             if attr is None:
-                mode, size, mtime = listing.facts[3 * at : 3 * at + 3] if fresh else _UNKNOWN
+                mode, size, mtime = listing.facts[3 * at : 3 * at + 3] if fresh else UNKNOWN
                 attr = self._listed(name, mode, size, mtime)
             if attr is not None:
                 yield DirEntry(os.fsencode(name), attr, listing.cookies[at])
@@ -365,7 +334,7 @@ class BranchKeyFile(Node):
         self._entry = entry
 
     def attr(self) -> Attr:
-        return _file_attr(self.room, self.key, self.ino, _facts(self._entry))
+        return _file_attr(self.room, self.key, self.ino, facts_of(self._entry))
 
     async def open(self, flags: int) -> Handle:
         if flags & os.O_DIRECTORY:
@@ -393,86 +362,7 @@ class BranchKeyFile(Node):
         await set_times_and_mode(room, key, changes)
 
 
-class DerivedFile(Node):
-    """A key whose bytes are computed from s0."""
-
-    def __init__(self, shared: Shared, ino: int, up: BranchKeyDir, computed: DerivedKey, room: Room) -> None:
-        super().__init__(shared, ino, up)
-        self.room: Room = room
-        self._computed = computed
-        self._data: bytes | None = None
-        self._mtime = 0
-        self._loaded = False
-
-    @property
-    def heavy(self) -> bool:
-        return True
-
-    @property
-    def cold(self) -> bool:
-        return not self._loaded
-
-    def load(self) -> None:
-        self._data = self._computed.bytes()
-        self._mtime = self._computed.mtime()
-        self._loaded = True
-
-    @property
-    def exists(self) -> bool:
-        """Whether there are any bytes: a chunk of nothing but fill value has no file."""
-        return self._data is not None
-
-    def attr(self) -> Attr:
-        if self._data is None:
-            raise NotFound("this chunk holds nothing but the fill value")
-        options = self.shared.options
-        return Attr(
-            self.ino,
-            stat.S_IFREG | 0o444,
-            len(self._data),
-            self._mtime,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=NEVER,  # the size follows the voxels of another level
-        )
-
-    async def open(self, flags: int) -> Handle:
-        if wants_writing(flags):
-            await self.room.enter()
-            raise NotAllowed("this level is computed from s0: write s0")
-        if self.cold:
-            await self.prepare()
-        if self._data is None:
-            raise NotFound("this chunk holds nothing but the fill value")
-        return DerivedHandle(self.ino, self._data, self._mtime)
-
-
-class DerivedHandle(BytesHandle):
-    """The computed bytes as they were when the file was opened."""
-
-    def __init__(self, ino: int, data: bytes, mtime: int) -> None:
-        super().__init__(ino, data)
-        self._stamp = hash(data), mtime, len(data)
-
-    def stamp(self) -> Hashable:
-        return self._stamp
-
-    def quick_stamp(self) -> Hashable:
-        return self._stamp
-
-
-def _facts(entry: Entry | None) -> _Facts:
-    if entry is None:
-        return _UNKNOWN
-    if entry.kind == "dir":
-        return stat.S_IFDIR, 0, 0
-    info = entry.info
-    mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
-    return stat.S_IFREG | mode, info.size, info.mtime_ns
-
-
-def _file_attr(room: Room, key: str, ino: int, facts: _Facts) -> Attr:
+def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:
     """The attributes of a key, as they are told now."""
     (mode, size, mtime), shared = facts, room.shared
     room.show(key, ino, size, mtime)

@@ -1,0 +1,59 @@
+"""A listing of a directory of keys in a branch: what is kept of it from one page to the next.
+
+Decided here: how much is told of each name, in how much memory. Not here: which names there are, how long a listing
+goes on, and what becomes of a name that went (:mod:`volfs.tree.branchkeys`).
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from array import array
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import chain
+
+from volfs.tree.attrs import Attr
+from volfs.tree.node import name_cookie
+from volfs.versions.union import Entry
+
+#: What a listing tells of a file: mode, size and mtime (ns). Of a directory only the mode counts.
+Facts = tuple[int, int, int]
+#: Of a name that is looked up again when it is listed.
+UNKNOWN: Facts = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyListing:
+    """The names of a directory as of a generation, in the order of their cookies.
+
+    A directory may have a million of them, so what is told of them lies in arrays, three numbers for each: in objects
+    of their own it takes ten times the memory. Computed keys, which are few, come with their attributes.
+    """
+
+    generation: Hashable
+    when: float
+    cookies: array[int]
+    names: list[str]
+    facts: array[int]
+    computed: dict[str, Attr]
+
+    @classmethod
+    def of(cls, generation: Hashable, found: dict[str, Facts], computed: dict[str, Attr]) -> KeyListing:
+        ordered = sorted((name_cookie(name), name) for name in (*found, *computed))
+        names = [name for _, name in ordered]
+        facts = array("q", chain.from_iterable(found.get(name, UNKNOWN) for name in names))
+        return cls(generation, time.monotonic(), array("q", (at for at, _ in ordered)), names, facts, computed)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def facts_of(entry: Entry | None) -> Facts:
+    if entry is None:
+        return UNKNOWN
+    if entry.kind == "dir":
+        return stat.S_IFDIR, 0, 0
+    info = entry.info
+    mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
+    return stat.S_IFREG | mode, info.size, info.mtime_ns
