@@ -264,7 +264,7 @@ class BlockReader:
         return all(s.stop - s.start == n for s, n in zip(within, self.source.grid.chunk_shape, strict=True))
 
 
-@lru_cache(4096)
+@lru_cache(256)  # an axis of a large array is long; of a stack's planes all but one axis come again at once
 def _spans(start: int, stop: int, chunk: int) -> tuple[tuple[int, slice, slice], ...]:
     """What a box crosses along one axis: number, place in the box and part of each block."""
     return tuple(
