@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from volfs.cli.common import Frame, path_value
+from volfs.cli.common import Frame, defect, path_value
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
@@ -142,9 +142,7 @@ def _status(run: Callable[[], object]) -> int:
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except Exception as error:
-        if os.environ.get("VOLFS_DEBUG"):
-            raise
-        return _fail(f"{type(error).__name__}: {error} (a defect in volfs; VOLFS_DEBUG=1 shows where)")
+        return _fail(defect(error))
 
 
 def _fail(message: str) -> int:

@@ -133,6 +133,13 @@ def version_facts(info: VersionInfo) -> dict[str, Any]:
     return facts
 
 
+def defect(error: Exception) -> str:
+    """The line that is said of an error which nobody expected. With VOLFS_DEBUG it is raised instead."""
+    if os.environ.get("VOLFS_DEBUG"):
+        raise error
+    return f"{type(error).__name__}: {error} (a defect in volfs; VOLFS_DEBUG=1 shows where)"
+
+
 def count_text(count: int, what: str) -> str:
     """``1 chunk``, ``2 chunks``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

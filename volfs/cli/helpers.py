@@ -44,6 +44,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Mount; returns the exit status."""
+    from volfs.cli.common import defect
     from volfs.cli.mounts import run, say_unknown
     from volfs.fuse.fstab import parse_options
 
@@ -66,9 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"volfs: {error.filename or given.mountpoint}: {error.strerror}", file=sys.stderr)
         return _MOUNT_FAILED
     except Exception as error:
-        if os.environ.get("VOLFS_DEBUG"):
-            raise
-        print(f"volfs: {type(error).__name__}: {error} (a defect in volfs; VOLFS_DEBUG=1 shows where)", file=sys.stderr)
+        print(f"volfs: {defect(error)}", file=sys.stderr)
         return _MOUNT_FAILED
     return 0
 

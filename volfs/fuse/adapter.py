@@ -36,15 +36,14 @@ from pyfuse3 import (
 )
 
 from volfs.errors import Damaged, StoreFormat, VolfsError
+from volfs.fuse.mountpoints import BROKEN
 from volfs.tree.api import OpenFile, TreeApi
 from volfs.tree.attrs import BLOCK_SIZE, Attr, SetAttr
 
 log = logging.getLogger(__name__)
 
-#: Said of a mount whose daemon has died. Where the store lies on such a mount, ours must not look like one.
-_OUR_OWN_END = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 #: What the store's own filesystem answers when the machine, not the caller, is at fault.
-_TROUBLE = _OUR_OWN_END | {
+_TROUBLE = BROKEN | {
     errno.EIO,
     errno.ENOSPC,
     errno.EDQUOT,
@@ -70,7 +69,8 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     if isinstance(error, OSError) and error.errno:
         if error.errno != errno.ENODATA:  # said of an attribute at every write(2)
             log.log(logging.ERROR if error.errno in _TROUBLE else logging.DEBUG, "%s: %s", operation, error)
-        return FUSEError(errno.EIO if error.errno in _OUR_OWN_END else error.errno)
+        # Where the store lies on a mount whose daemon has died, ours must not look like one.
+        return FUSEError(errno.EIO if error.errno in BROKEN else error.errno)
     if isinstance(error, MemoryError):
         log.error("%s: out of memory", operation)
         return FUSEError(errno.ENOMEM)

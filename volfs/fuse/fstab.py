@@ -92,22 +92,21 @@ def _words(text: str) -> list[str]:
 
 def user_number(text: str) -> int:
     """A user's number, from the number or the name."""
-    if re.fullmatch(r"[0-9]+", text) and int(text) < _NOBODY_AT_ALL:
-        return int(text)
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError):
-        raise BadInput(f"this machine knows no user {text!r}; give a name or a number") from None
+    return _number(text, "user", lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def group_number(text: str) -> int:
     """A group's number, from the number or the name."""
+    return _number(text, "group", lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _number(text: str, what: str, named: Callable[[str], int]) -> int:
     if re.fullmatch(r"[0-9]+", text) and int(text) < _NOBODY_AT_ALL:
         return int(text)
     try:
-        return grp.getgrnam(text).gr_gid
+        return named(text)
     except (KeyError, ValueError):
-        raise BadInput(f"this machine knows no group {text!r}; give a name or a number") from None
+        raise BadInput(f"this machine knows no {what} {text!r}; give a name or a number") from None
 
 
 def mode_bits(text: str) -> int:

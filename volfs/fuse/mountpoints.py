@@ -27,12 +27,13 @@ from volfs.errors import BadInput, Busy, NotAllowed, NotFound, VolfsError, Wrong
 
 FILESYSTEM_TYPE = "fuse.volfs"
 
-_BROKEN = (errno.ENOTCONN, errno.ECONNABORTED)
+#: Said of a mount whose daemon has died.
+BROKEN = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 #: Symbolic links followed, one after the other, as the kernel does.
 _LINKS = 40
 #: How long a mount may take to answer before it counts as hanging.
 PATIENCE_SECONDS = 2.0
-_MNT_DETACH = 2
+MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 
@@ -110,7 +111,7 @@ def health(place: Path) -> Literal["alive", "broken", "hanging"]:
         try:
             os.statvfs(place)
         except OSError as error:
-            found.append("broken" if error.errno in _BROKEN else "alive")
+            found.append("broken" if error.errno in BROKEN else "alive")
         else:
             found.append("alive")
 
@@ -168,7 +169,7 @@ def dead_mount(place: Path) -> Mounted | None:
 def _unusable(place: Path, error: OSError) -> VolfsError:
     if error.errno == errno.ENOENT:
         return NotFound(f"{place}: no such directory; make it with: mkdir -p {place}")
-    if error.errno in _BROKEN:
+    if error.errno in BROKEN:
         return Busy(f"{place}: a broken mount, left by a daemon that died; mend it with: volfs umount {place}")
     return BadInput(f"{place}: {error.strerror}")
 
@@ -219,7 +220,7 @@ def detach(place: Path, *, lazy: bool = False, tries: int = 8) -> None:
 
 def _umount_as_root(place: Path, lazy: bool) -> str | None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(place), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) == 0:
+    if libc.umount2(os.fsencode(place), _UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)) == 0:
         return None
     return os.strerror(ctypes.get_errno())
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from volfs.fuse.mountpoints import mounted_at
+from volfs.fuse.mountpoints import MNT_DETACH, mounted_at
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ _KEPT_BYTES = 16 << 20
 _POOLS = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
-_MNT_DETACH = 2
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
@@ -119,4 +118,4 @@ def _connections() -> Iterator[Path]:
         try:
             yield Path(name)
         finally:
-            libc.umount2(os.fsencode(name), _MNT_DETACH)  # a file of it may stay open
+            libc.umount2(os.fsencode(name), MNT_DETACH)  # a file of it may stay open

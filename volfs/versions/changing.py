@@ -136,9 +136,7 @@ class WorkingSteps(WorkingReader):
         self._make_parent(view, key)
         parent = key.rpartition("/")[0]
         os.utime(top.path(parent), ns=(now, now))
-        while parent:  # the whiteout's own directories may be new
-            self._note(parent)
-            parent = parent.rpartition("/")[0]
+        self._note_above(key)  # the whiteout's own directories may be new
 
     def _keep_time(self, top: Layer, key: str) -> None:
         """Have the last change be the newest, where a file came to ``key`` with an older time of its own.
@@ -172,6 +170,11 @@ class WorkingSteps(WorkingReader):
     def _note(self, folder: str) -> None:
         self._changes += 1
         self._unsynced[folder] = self._changes
+
+    def _note_above(self, key: str) -> None:
+        """The names of a key and of all directories above it may have come."""
+        while key := key.rpartition("/")[0]:
+            self._note(key)
 
     def _forget_gone(self) -> None:
         """Layers went, or much of one: directories that no layer has any more have no names to be made durable. What

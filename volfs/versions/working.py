@@ -17,7 +17,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TypeVar
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
@@ -35,11 +34,6 @@ from volfs.versions.openfile import WorkingFile
 from volfs.versions.reading import existing
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.union import Entry, View
-
-_T = TypeVar("_T")
-_Stamp = tuple[object, ...]
-_ATTEMPTS = 1000
-_COPY_BYTES = 8 << 20
 
 
 class _Sync:
@@ -347,8 +341,7 @@ class WorkingCopy(WorkingSteps):
             kept = frozenset(leave(self.view()) if callable(leave) else leave)
             freezing.freeze(self.layout, number, kept)
             for key in kept:
-                while key := key.rpartition("/")[0]:  # what stays has come into the fresh top by name
-                    self._note(key)
+                self._note_above(key)  # what stays has come into the fresh top by name
 
         self._rearrange(move)
 
