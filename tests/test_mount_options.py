@@ -62,6 +62,12 @@ def as_user(uid: int, *command: str | Path, gid: int = 65534) -> subprocess.Comp
     return subprocess.run([*user, *map(str, command)], capture_output=True, text=True, check=False, timeout=60, cwd="/")
 
 
+def in_own_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script where its mounts are seen by nobody else."""
+    command = ["unshare", "--mount", "sh", "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 class TestWords:
     def test_what_fstab_says(self) -> None:
         parsed = parse_options("defaults,ro,allow_other,uid=1000,gid=0,umask=027,cache_size=2G,log=/a\\,b,noatime")
@@ -152,13 +158,7 @@ class TestHelpers:
             touch {tmp_path}/mnt/cells/branches/main/files/x 2>&1 || true
             umount {tmp_path}/mnt
         """
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", textwrap.dedent(script)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = in_own_namespace(script)
         assert done.returncode == 0, done.stderr
         assert done.stderr == "volfs: not known, and without effect: coment=x\n"
         shown, refusal = done.stdout.splitlines()
@@ -268,13 +268,7 @@ class TestUsers:
             {stranger} touch {open_place}/mnt/cells/branches/main/files/theirs; echo "touch $?"
             {user} umount {open_place}/mnt || exit 5
         """
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", textwrap.dedent(script)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = in_own_namespace(script)
         assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
         assert "cells" in done.stderr
         listed, touched = (int(line.split()[1]) for line in done.stdout.splitlines())

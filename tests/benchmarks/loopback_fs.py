@@ -21,6 +21,8 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields
 
+from tests.benchmarks.null_fs import serve
+
 _SECOND = 1.0
 
 
@@ -190,14 +192,5 @@ def _attributes(ino: int, found: os.stat_result) -> EntryAttributes:
     return entry
 
 
-def main() -> None:
-    options = set(pyfuse3.default_options) | {"fsname=loopback"}
-    pyfuse3.init(Loopback(sys.argv[1]), sys.argv[2], options)
-    try:
-        trio.run(pyfuse3.main)
-    finally:
-        pyfuse3.close(unmount=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Loopback(sys.argv[1]), sys.argv[2], "loopback")

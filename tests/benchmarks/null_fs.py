@@ -52,9 +52,9 @@ class Nothing(pyfuse3.Operations):
         return entry
 
 
-def main() -> None:
-    options = set(pyfuse3.default_options) | {"fsname=nothing"}
-    pyfuse3.init(Nothing(int(sys.argv[2]) if len(sys.argv) > 2 else 0), sys.argv[1], options)
+def serve(operations: pyfuse3.Operations, mountpoint: str, name: str) -> None:
+    """Mount, and answer until it is unmounted."""
+    pyfuse3.init(operations, mountpoint, set(pyfuse3.default_options) | {f"fsname={name}"})
     try:
         trio.run(pyfuse3.main)
     finally:
@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Nothing(int(sys.argv[2]) if len(sys.argv) > 2 else 0), sys.argv[1], "nothing")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def filled_in(text: str, **values: str) -> str:
     return text
 
 
-class Server:
+class Server(ABC):
     """One that can be stopped and started again, with the same state."""
 
     def __init__(self, network: PrivateNetwork, mount: Path, folder: Path) -> None:
@@ -47,8 +48,8 @@ class Server:
         self.folder = folder
         self.process: Process | None = None
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
     def stop(self) -> None:
         """Idempotent."""
@@ -68,6 +69,14 @@ class Server:
         finally:
             self.stop()
 
+
+class ConfiguredServer(Server):
+    """One with a configuration file."""
+
+    @property
+    @abstractmethod
+    def configuration(self) -> Path: ...
+
     @contextlib.contextmanager
     def configured(self, **values: str) -> Iterator[None]:
         """Started again with other words in its configuration, and afterwards with those that it had."""
@@ -80,12 +89,8 @@ class Server:
             self.configuration.write_text(before)
             self.restart()
 
-    @property
-    def configuration(self) -> Path:
-        raise NotImplementedError
 
-
-class Ganesha(Server):
+class Ganesha(ConfiguredServer):
     """NFS v3 and v4."""
 
     def __init__(self, network: PrivateNetwork, mount: Path, folder: Path) -> None:
@@ -118,7 +123,7 @@ class Ganesha(Server):
         self.process.wait_until(lambda: self.network.answers(2049), "NFS-Ganesha")
 
 
-class Samba(Server):
+class Samba(ConfiguredServer):
     """SMB 2 and 3."""
 
     def __init__(self, network: PrivateNetwork, mount: Path, folder: Path) -> None:
