@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from volfs import init_store
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import ArrayNode, Snapshot
-from volfs.versions.store import Store, init_store
+from volfs.versions.store import Store
 from volfs.versions.writer import VersionWriter
 
 SECOND = 10**9

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import volfs
+from volfs import open_store
 from volfs.errors import Busy, NotFound, ReadOnly
 from volfs.versions.branch import Branch
-from volfs.versions.store import Store, open_store
+from volfs.versions.store import Store
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -24,12 +25,13 @@ from tests.store_kit import (
     voxels_of,
     write_version,
 )
+from volfs import open_store
 from volfs.errors import BadInput, Conflict, Held, NoSpace, NothingToCommit, ReadOnly
 from volfs.model.metadata import group_zarr_json
 from volfs.storage.manifest import Op
 from volfs.versions import commit as protocol
 from volfs.versions.fsck import fsck
-from volfs.versions.store import open_store
+from volfs.versions.store import init_store
 from volfs.versions.stored import read_manifest
 
 SHAPE, CHUNKS = (24, 16, 16), (8, 8, 8)
@@ -527,8 +529,17 @@ def test_two_processes_commit_and_neither_loses_anything(tmp_path, dataset, bran
 # -- what others add ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_derived_from_the_frozen_state_is_committed_with_it(dataset, branch):
-    store = dataset.store
+@contextmanager
+def deriving(path, derive):
+    """A branch whose commits hold what ``derive`` puts, besides what was changed."""
+    with init_store(path, derive=derive) as store:
+        dataset = store.create_dataset("cells")
+        write_version(dataset, volume(SHAPE), files={"files/notes.txt": b"first", "files/deep/er/x": b"x"})
+        yield dataset.branch("main")
+        assert fsck(store).findings == []
+
+
+def test_what_is_derived_from_the_frozen_state_is_committed_with_it(tmp_path):
     seen = []
 
     def derive(snapshot, put):
@@ -541,36 +552,40 @@ def test_what_is_derived_from_the_frozen_state_is_committed_with_it(dataset, bra
         put("zarr/d/zarr.json", array_json(volume((8, 8), 3), (8, 8)))
         put("zarr/d/c/0/0", chunk(meta_of(array_json(volume((8, 8), 3), (8, 8))), volume((8, 8), 3), (0, 0)))
 
-    store.before_commit.append(derive)
-    branch.put("files/a", b"a")
-    put_chunk(branch, (0, 0, 0))
-    branch.put("zarr/s0/c/1/1/1", chunk(meta(branch), volume(SHAPE, 7), (1, 1, 1)))
-    branch.commit("derived")
-    assert seen == [(b"a", 1, "BranchArray")]
-    version = dataset.version(2)
-    assert version.read("files/derived") == b"from a"
-    assert version.stat("files/notes.txt") is None
-    assert version.stat("zarr/s0/c/2/1/1") is None
-    box = meta(branch).grid.chunk_box((1, 1, 1)).slices()
-    np.testing.assert_array_equal(voxels_of(version)[box], volume(SHAPE, 5)[box])
-    np.testing.assert_array_equal(voxels_of(version, "d"), volume((8, 8), 3))
-    assert branch.is_clean()
-    assert not (dataset.layout.version(2).root / "additions").exists()
+    with deriving(tmp_path / "deriving", derive) as branch:
+        dataset = branch.dataset
+        branch.put("files/a", b"a")
+        put_chunk(branch, (0, 0, 0))
+        branch.put("zarr/s0/c/1/1/1", chunk(meta(branch), volume(SHAPE, 7), (1, 1, 1)))
+        branch.commit("derived")
+        assert seen == [(b"a", 1, "BranchArray")]
+        version = dataset.version(2)
+        assert version.read("files/derived") == b"from a"
+        assert version.stat("files/notes.txt") is None
+        assert version.stat("zarr/s0/c/2/1/1") is None
+        box = meta(branch).grid.chunk_box((1, 1, 1)).slices()
+        np.testing.assert_array_equal(voxels_of(version)[box], volume(SHAPE, 5)[box])
+        np.testing.assert_array_equal(voxels_of(version, "d"), volume((8, 8), 3))
+        assert branch.is_clean()
+        assert not (dataset.layout.version(2).root / "additions").exists()
 
 
-def test_an_error_of_what_is_derived_stops_the_commit_and_loses_nothing(dataset, branch):
+def test_an_error_of_what_is_derived_stops_the_commit_and_loses_nothing(tmp_path):
+    wrong = [Held("cannot")]
+
     def derive(snapshot, put):
         put("files/derived", b"half")
-        raise Held("cannot")
+        if wrong:
+            raise wrong.pop()
 
-    dataset.store.before_commit.append(derive)
-    branch.put("files/a", b"a")
-    with pytest.raises(Held, match="cannot"):
-        branch.commit("no")
-    assert branch.read("files/a") == b"a"
-    assert branch.stat("files/derived") is None
-    dataset.store.before_commit.clear()
-    branch.commit("yes")
+    with deriving(tmp_path / "deriving", derive) as branch:
+        branch.put("files/a", b"a")
+        with pytest.raises(Held, match="cannot"):
+            branch.commit("no")
+        assert branch.read("files/a") == b"a"
+        assert branch.stat("files/derived") is None
+        branch.commit("yes")
+        assert branch.read("files/derived") == b"half"
 
 
 def test_long_histories_on_one_region_stay_right(dataset, branch):

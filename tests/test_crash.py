@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.store_kit import START, tree_of, volume, write_version
+from volfs import init_store, open_store
 from volfs.storage.files import FileLock
 from volfs.versions.fsck import fsck
-from volfs.versions.store import init_store, open_store
 
 BEFORE_REF = ("commit.intent", "commit.frozen", "commit.packed", "commit.synced", "commit.renamed")
 AFTER_REF = ("commit.ref", "commit.indexed", "commit.cleaned")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tests.store_kit import START, array_at, array_json, codecs, tree_of, volume, write_version
+from volfs import init_store, open_store
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import RECORD, Manifest
 from volfs.versions.fsck import Finding, Report, fsck
-from volfs.versions.store import init_store, open_store
 from volfs.versions.writer import VersionWriter
 
 SHAPE = (16, 16, 16)

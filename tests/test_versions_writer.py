@@ -26,6 +26,7 @@ from tests.store_kit import (
     voxels_of,
     write_version,
 )
+from volfs import open_store
 from volfs.errors import (
     AlreadyThere,
     BadInput,
@@ -40,7 +41,6 @@ from volfs.errors import (
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.versions.fsck import fsck
-from volfs.versions.store import open_store
 from volfs.versions.writer import VersionWriter, default_author
 
 

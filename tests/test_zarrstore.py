@@ -13,10 +13,11 @@ import zarr
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.testing.store import StoreTests
 
+from volfs import init_store
 from volfs.errors import NotAllowed
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
-from volfs.versions.store import Store, init_store
+from volfs.versions.store import Store
 from volfs.versions.zarrstore import ZarrStore
 
 

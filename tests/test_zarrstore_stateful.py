@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
 
+from volfs import init_store
 from volfs.errors import NothingToCommit
 from volfs.versions.branch import Branch
-from volfs.versions.store import init_store
 from volfs.versions.zarrstore import ZarrStore
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from importlib import metadata as _metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from volfs.errors import VolfsError
 
@@ -40,15 +40,17 @@ def open_store(
 ) -> Store:
     """Open a store; see :func:`volfs.versions.store.open_store`. A context manager."""
     from volfs.versions import store as stores
+    from volfs.volume.pyramid import settle
 
-    return _wired(stores.open_store(path, catalog=catalog, create=create, read_only=read_only))
+    return stores.open_store(path, derive=settle, catalog=catalog, create=create, read_only=read_only)
 
 
 def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:
     """Make an empty store and open it; see :func:`volfs.versions.store.init_store`."""
     from volfs.versions import store as stores
+    from volfs.volume.pyramid import settle
 
-    return _wired(stores.init_store(path, catalog=catalog))
+    return stores.init_store(path, derive=settle, catalog=catalog)
 
 
 def images(snapshot: Snapshot) -> dict[str, Image]:
@@ -56,15 +58,3 @@ def images(snapshot: Snapshot) -> dict[str, Image]:
     from volfs.volume.image import images as find
 
     return find(snapshot)
-
-
-def _wired(store: Store) -> Store:
-    """Have commits settle the levels of images: versions know nothing of images, so somebody above must say so."""
-    store.before_commit.append(_settle_levels)
-    return store
-
-
-def _settle_levels(snapshot: Snapshot, put: Any) -> None:
-    from volfs.volume.pyramid import settle
-
-    settle(snapshot, put)

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.benchmarks.harness import Bench
+from volfs import init_store, open_store
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.procedural import tissue
 from volfs.ingest.readers import open_source
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.versions.dataset import Dataset
-from volfs.versions.store import Store, init_store, open_store
+from volfs.versions.store import Store
 from volfs.versions.writer import VersionWriter
 
 CHUNK = (64, 64, 64)

@@ -30,9 +30,9 @@ from tests.benchmarks.harness import (
     timed,
 )
 from tests.benchmarks.peers import loopback
+from volfs import open_store
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.readers import open_source
-from volfs.versions.store import open_store
 
 COMMITS = 9
 

@@ -5,7 +5,7 @@ Decided here: the steps, their order, and how each is undone or finished after a
 1. refuse, changing nothing, what cannot be committed (held keys);
 2. reserve the number, and write the intent ``working/B/commit.json`` that names it;
 3. freeze: what is to be committed becomes a layer of its own under a fresh top, and writers go on;
-4. pack the frozen layer, with what others derive from it (``store.before_commit``), into ``.N.partial``; sync;
+4. pack the frozen layer, with what others derive from it (``store.derive``), into ``.N.partial``; sync;
 5. publish: rename, replace the ref, index (:mod:`volfs.versions.publish`);
 6. remove the frozen layer, whose content readers now find in the head version, and the intent.
 
@@ -109,8 +109,7 @@ def _pack(branch: Branch, view: View, writer: VersionWriter) -> None:
         raise held(bad)
     additions = Additions(writer.layout.root / "additions")
     state = FrozenState(branch.dataset, branch.ref, view, branch.interpreter)
-    for before_commit in branch.dataset.store.before_commit:
-        before_commit(state, additions.put)
+    branch.dataset.store.derive(state, additions.put)
     if additions.count:
         view = View((additions.layer, *view.layers), view.lower)
     Packer(view, branch.interpreter, writer).pack()

@@ -44,8 +44,9 @@ _PATIENCE = 60.0
 Put = Callable[[str, bytes | None], None]
 """Takes a key and its new bytes, or None if the key must go."""
 
-BeforeCommit = Callable[[Snapshot, Put], object]
-"""Given the state about to be committed: hands over what must be changed in it, such as the levels of an image."""
+Derive = Callable[[Snapshot, Put], object]
+"""Called with the state about to be committed; puts every key that is computed from others and must change with them,
+such as the coarser levels of an image. A function of a module, because a pickled store names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class StoreStats:
     catalog: int
 
 
-def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:
+def init_store(path: str | os.PathLike[str], *, derive: Derive, catalog: str | os.PathLike[str] | None = None) -> Store:
     """Make an empty store and open it. AlreadyThere if ``path`` is one, BadInput if other things are in it."""
     root = Path(path)
     layout = StoreLayout(root)
@@ -85,18 +86,21 @@ def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] 
     make_dirs(layout.datasets.absolute())
     # Last, because it is what makes the directory a store: before it, making the store may simply be repeated.
     write_json(layout.volfs_json, {"format": FORMAT, "id": str(uuid.uuid4())})
-    return open_store(path, catalog=catalog)
+    return open_store(path, derive=derive, catalog=catalog)
 
 
 def open_store(
     path: str | os.PathLike[str],
     *,
+    derive: Derive,
     catalog: str | os.PathLike[str] | None = None,
     create: bool = False,
     read_only: bool = False,
 ) -> Store:
     """Open a store. ``create`` makes it if there is nothing there.
 
+    ``derive`` settles what a commit must hold besides the changes themselves; :func:`volfs.open_store` gives the one of
+    images. It has no default: a store opened without would commit levels that disagree with s0.
     Opening for writing recovers what crashed processes left, and indexes versions that the catalog does not know (all
     of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing.
     Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
@@ -104,13 +108,13 @@ def open_store(
     root = Path(path)
     layout = StoreLayout(root)
     if create and not layout.volfs_json.exists():
-        return init_store(path, catalog=catalog)
+        return init_store(path, derive=derive, catalog=catalog)
     ident = _check_format(layout)
     place = layout.catalog if catalog is None else Path(catalog)
     if read_only and not place.exists():
         raise StoreFormat(f"{place} does not exist: open the store once for writing, which makes it")
     index = Catalog.open(place, create=not read_only, read_only=read_only)
-    store = Store(layout, ident, index, place, read_only=read_only)
+    store = Store(layout, ident, index, place, derive=derive, read_only=read_only)
     try:
         if not read_only:
             from volfs.versions.recover import recover  # recovery works on an open store
@@ -148,7 +152,7 @@ class Store:
     """An open store. Thread-safe; a context manager that closes it. Made by :func:`open_store`."""
 
     def __init__(
-        self, layout: StoreLayout, ident: str, catalog: Catalog, catalog_path: Path, *, read_only: bool
+        self, layout: StoreLayout, ident: str, catalog: Catalog, catalog_path: Path, *, derive: Derive, read_only: bool
     ) -> None:
         self.layout = layout
         self.path = layout.root
@@ -156,7 +160,7 @@ class Store:
         self.catalog = catalog
         self.catalog_path = catalog_path
         self.read_only = read_only
-        self.before_commit: list[BeforeCommit] = []
+        self.derive = derive
         self.resolved = Resolved()
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}

@@ -21,14 +21,17 @@ from volfs.versions.branch import Branch
 from volfs.versions.snapshot import KeyInfo, Snapshot
 
 if TYPE_CHECKING:
+    from volfs.versions.store import Derive
     from volfs.versions.store import Store as VolfsStore
 
 _T = TypeVar("_T")
 _Entries = list[tuple[str, KeyInfo]]
 _Buffers = list[Buffer | None]
+_Opening = tuple[str, str, bool]
+"""How a volfs store was opened: its path, its catalog's, whether read-only."""
 
-_open_stores: WeakValueDictionary[str, VolfsStore] = WeakValueDictionary()
-"""Stores of this process by path, for stores that come out of a pickle."""
+_open_stores: WeakValueDictionary[_Opening, VolfsStore] = WeakValueDictionary()
+"""Stores of this process by how they were opened, for stores that come out of a pickle."""
 
 
 class ZarrStore(Store):
@@ -43,7 +46,8 @@ class ZarrStore(Store):
         super().__init__(read_only=read_only)
         self.snapshot = snapshot
         self._branch = branch
-        _open_stores[self._place[0]] = snapshot.dataset.store
+        store = snapshot.dataset.store
+        _open_stores[_opening(store)] = store
 
     def with_read_only(self, read_only: bool = False) -> ZarrStore:
         return type(self)(self.snapshot, read_only=read_only)
@@ -61,8 +65,8 @@ class ZarrStore(Store):
     __str__ = __repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        catalog = str(self.snapshot.dataset.store.catalog_path.absolute())
-        return _reopen, (*self._place, catalog, self.read_only)
+        store = self.snapshot.dataset.store
+        return _reopen, (_opening(store), store.derive, self.snapshot.dataset.name, self.snapshot.ref, self.read_only)
 
     @property
     def _place(self) -> tuple[str, str, str]:
@@ -223,10 +227,16 @@ class ZarrStore(Store):
         return self._branch
 
 
-def _reopen(path: str, dataset: str, ref: str, catalog: str, read_only: bool) -> ZarrStore:
+def _opening(store: VolfsStore) -> _Opening:
+    return str(store.path.absolute()), str(store.catalog_path.absolute()), store.read_only
+
+
+def _reopen(opening: _Opening, derive: Derive, dataset: str, ref: str, read_only: bool) -> ZarrStore:
     from volfs.versions.store import open_store  # store, dataset and snapshots are written against each other
 
-    store = _open_stores.get(path)
+    store = _open_stores.get(opening)
     if store is None or store.closed:
-        store = _open_stores[path] = open_store(path, catalog=catalog)
+        path, catalog, store_read_only = opening
+        store = open_store(path, derive=derive, catalog=catalog, read_only=store_read_only)
+        _open_stores[opening] = store
     return ZarrStore(store[dataset][ref], read_only=read_only)
