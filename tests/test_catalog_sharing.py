@@ -97,13 +97,29 @@ def test_a_migration_runs_once_whoever_opens_first_and_all_or_nothing(path: Path
     cx = sqlite3.connect(path, isolation_level=None)
     with pytest.raises(RuntimeError):
         schema.migrate(cx, path, migrations=steps)
-    assert cx.execute("PRAGMA user_version").fetchone() == (1,)
+    assert cx.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
     assert cx.execute("SELECT count(*) FROM sqlite_master WHERE name = 'extra'").fetchone() == (0,)
     for _ in range(2):
         schema.migrate(cx, path, migrations=steps)
     assert len(ran) == 2
-    assert cx.execute("PRAGMA user_version").fetchone() == (2,)
+    assert cx.execute("PRAGMA user_version").fetchone() == (len(steps),)
     cx.close()
+
+
+def test_a_catalog_made_before_modes_were_kept_goes_on(path: Path) -> None:
+    with Catalog.open(path, create=True) as catalog:
+        dataset = catalog.add_dataset("cells", 0)
+        commit(catalog, dataset, 1)
+    cx = sqlite3.connect(path, isolation_level=None)
+    for column in ("mode", "mtime_ns"):
+        cx.execute(f"ALTER TABLE entry DROP COLUMN {column}")
+    cx.execute("PRAGMA user_version = 1")
+    cx.close()
+    with Catalog.open(path) as catalog:
+        entry = catalog.entry(dataset, catalog.graph(dataset).at(1), "files/1/0")
+        assert entry is not None and (entry.mode, entry.mtime_ns) == (0, 0)
+        commit(catalog, dataset, 2)
+        assert catalog.entry(dataset, catalog.graph(dataset).at(2), "files/2/0") is not None
 
 
 def test_every_table_of_the_schema_exists_with_its_columns(path: Path) -> None:

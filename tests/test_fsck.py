@@ -343,9 +343,12 @@ SABOTAGE = {
     "an object points elsewhere": "UPDATE entry SET offset = 7 WHERE kind = 2 AND length = 50",
     "an object is missing": "DELETE FROM entry WHERE kind = 2 AND length = 50",
     "an object is made up": (
-        "INSERT INTO entry SELECT dir, x'6e6577', lineage, position, version, 2, 0, file, offset, length, crc32c"
+        "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c)"
+        " SELECT dir, x'6e6577', lineage, position, version, 2, 0, file, offset, length, crc32c"
         " FROM entry WHERE kind = 2 AND length = 50"
     ),
+    "a mode is another": "UPDATE entry SET mode = 493 WHERE kind = 2 AND length = 50",
+    "a time is another": "UPDATE entry SET mtime_ns = 7 WHERE kind = 2 AND length = 50",
     "a removed object is back": "DELETE FROM entry WHERE kind = 0 AND name = x'676f6e65'",
     "a block is missing": "DELETE FROM block WHERE version = 2",
     "a message is another": "UPDATE version SET message = 'other' WHERE number = 2",

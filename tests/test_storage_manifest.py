@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,11 @@ def payloads(draw: st.DrawFn) -> Payload:
 @st.composite
 def entries(draw: st.DrawFn) -> Record:
     op = draw(st.sampled_from(Op))
+    if op == Op.DIRECTORY:
+        return Record(op, draw(names), None, None, None, 0, stat.S_IFDIR | draw(st.integers(0, 0o777)))
     held = op in (Op.PUT, Op.TAKE)
     chunk = draw(st.none() | st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=6).map(tuple))
+    whole = held and chunk is None
     return Record(
         op,
         draw(names),
@@ -43,17 +49,21 @@ def entries(draw: st.DrawFn) -> Record:
         draw(payloads()) if held else None,
         draw(st.binary(min_size=32, max_size=32)) if held else None,
         draw(st.integers(1, 2**32 - 1)) if op == Op.TAKE else 0,
+        draw(st.integers(0, 0o777) | st.just(stat.S_IFLNK)) if whole else 0,
+        draw(st.integers(-(2**63), 2**63 - 1)) if whole else 0,
     )
 
 
 def add(builder: ManifestBuilder, record: Record) -> None:
     match record:
+        case Record(Op.DIRECTORY, name, mode=mode):
+            builder.directory(name, mode)
         case Record(Op.PUT, name, None, Payload() as payload, bytes() as sha):
-            builder.put(name, payload, sha)
+            builder.put(name, payload, sha, mode=record.mode, mtime_ns=record.mtime_ns)
         case Record(Op.PUT, name, tuple() as chunk, Payload() as payload, bytes() as sha):
             builder.put_chunk(name, chunk, payload, sha)
         case Record(Op.TAKE, name, None, Payload() as payload, bytes() as sha, owner):
-            builder.take(name, payload, sha, owner)
+            builder.take(name, payload, sha, owner, mode=record.mode, mtime_ns=record.mtime_ns)
         case Record(Op.TAKE, name, tuple() as chunk, Payload() as payload, bytes() as sha, owner):
             builder.take_chunk(name, chunk, payload, sha, owner)
         case Record(Op.REMOVE, name, None):
@@ -76,6 +86,24 @@ def test_records_come_back_in_order(records: list[Record]) -> None:
     again = Manifest.from_bytes(raw)
     assert list(again) == records == list(manifest)
     assert again.to_bytes() == raw
+
+
+def test_records_without_modes_and_times_are_written_as_they_always_were() -> None:
+    builder = ManifestBuilder()
+    builder.put("files/a", Payload("00000001/files/a", 0, 9, 1), bytes(range(32)))
+    builder.put_chunk("s0", (1, 2), Payload("00000001/zarr/s0/c/0/0", 0, 9, 1), bytes(range(32)))
+    builder.remove("files/b")
+    data = zstandard.ZstdDecompressor().decompress(builder.build().to_bytes())
+    assert hashlib.sha256(data).hexdigest() == "c60ce66ce82f09bf26e6846dacdc773ee8f1624ca53e4e7c28d5e4a712b916a0"
+
+
+def test_a_reader_that_knows_no_modes_refuses_a_manifest_with_some() -> None:
+    builder = ManifestBuilder()
+    builder.put("files/a", Payload("00000001/files/a", 0, 9, 1), SHA, mode=0o600)
+    stream = io.BytesIO(zstandard.ZstdDecompressor().decompress(builder.build().to_bytes()))
+    np.lib.format.read_array(stream)
+    known = [name for name in RECORD.names or () if name not in ("mode", "mtime_ns")]
+    assert np.lib.format.read_array(stream).dtype != np.dtype([(name, RECORD[name]) for name in known])
 
 
 def bulk(builder: ManifestBuilder, count: int, array: str = "s0") -> np.ndarray:
@@ -185,6 +213,9 @@ def test_a_cut_off_or_continued_file_is_damage(sample: bytes) -> None:
         ("pieces_count", 1),
         ("pieces_count", 3),
         ("owner", 4),
+        ("mode", 0o1777),
+        ("mode", 0o40755),
+        ("mode", 0o10644),
     ],
 )
 def test_records_that_point_nowhere_are_damage(sample: bytes, column: str, value: int) -> None:

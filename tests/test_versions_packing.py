@@ -82,6 +82,13 @@ def test_a_missing_change_shows_in_the_tree(changes: list[ids.Change]) -> None:
     assert ids.tree_root(changes) != ids.tree_root([*changes, ids.Change(b"k", 1, bytes(32))])
 
 
+def test_a_mode_shows_in_the_tree_and_its_absence_changes_nothing() -> None:
+    plain = [ids.Change(b"files/a", 1, bytes(32))]
+    moded = {ids.tree_root([ids.Change(b"files/a", 1, bytes(32), mode)]) for mode in (b"", b"\xed\1", b"\x80\1")}
+    assert len(moded) == 3
+    assert ids.tree_root(plain) in moded
+
+
 def test_the_id_covers_parents_author_time_and_message() -> None:
     base = {"parents": ["aa"], "author": "me", "message": "m", "time_ns": 5, "root": bytes(32)}
     altered = [

@@ -278,9 +278,9 @@ class Catalog:
 
     def _spell(self, cx: sqlite3.Connection, row: entries.EntryRow) -> Entry:
         if row.kind == entries.DIRECTORY:
-            return Entry("dir", row.child, None, row.version)
+            return Entry("dir", row.child, None, row.version, row.mode)
         payload = self._files.payload(cx, row.file, row.offset, row.length, row.crc32c)
-        return Entry("object", 0, payload, row.version)
+        return Entry("object", 0, payload, row.version, row.mode, row.mtime_ns)
 
     def born(self, dir_id: int) -> int:
         """The version that made this incarnation of a directory; 0 for a dataset's root."""

@@ -41,6 +41,8 @@ class EntryRow(NamedTuple):
     offset: int
     length: int
     crc32c: int
+    mode: int
+    mtime_ns: int
 
 
 def find(cx: sqlite3.Connection, directory: int, name: bytes, at: At) -> EntryRow | None:

@@ -4,6 +4,7 @@ Decided here: the meaning of a manifest's key records as a set of changes to the
 
 - Removals of subtrees come first, then removals of keys, then puts, in whatever order the records lie.
 - Directories are implicit: putting a key makes them, and the last name or chunk to go takes them along.
+- Permission bits of a directory are noted once all names are put. A directory that was removed forgets its own.
 - A key put where a directory is replaces it; a key put below an object turns that object into a directory.
 - Removing an array's ``zarr.json`` without putting it again ends the array: its chunks are gone, and never come back
   when another array is made there. What else lies in the directory stays: it is carried into a new incarnation.
@@ -26,14 +27,14 @@ from volfs.model.graph import At
 ZARR_JSON = b"zarr.json"
 
 _INSERT = (
-    "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c, mode,"
+    " mtime_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 Path = tuple[bytes, ...]
-Stored = tuple[int, int, int, int]
-"""file, offset, length, crc32c."""
-_NOTHING: Stored = (0, 0, 0, 0)
+Stored = tuple[int, int, int, int, int, int]
+"""file, offset, length, crc32c, mode, mtime_ns."""
+_NOTHING: Stored = (0, 0, 0, 0, 0, 0)
 
 
 class NameEditor:
@@ -124,6 +125,13 @@ class NameEditor:
         directory = self._create(path)
         self._set(above, path[-1], DIRECTORY, child=directory)
         return directory
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        """Note the permission bits of a directory. One that is not there has none."""
+        above = self.directory(path[:-1])
+        found = self._find(above, path[-1]) if above is not None else None
+        if above is not None and found is not None and found[1] == DIRECTORY:
+            self._set(above, path[-1], DIRECTORY, child=found[2], stored=(0, 0, 0, 0, mode, 0))
 
     def drop_empty(self) -> None:
         """Take along the directories that have lost their last name, and those above them."""
@@ -244,7 +252,7 @@ def load_shape(cx: sqlite3.Connection, directory: int) -> NodeShape | None:
 
 
 def _stored(row: EntryRow) -> Stored:
-    return row.file, row.offset, row.length, row.crc32c
+    return row.file, row.offset, row.length, row.crc32c, row.mode, row.mtime_ns
 
 
 def _text(path: Path) -> str:

@@ -112,8 +112,13 @@ def _index_names(names: NameEditor, manifest: Manifest, payloads: PayloadArray, 
             names.end_array(path[:-1])
     for node in sorted(nodes):
         names.set_shape(array_path(node), nodes[node])
-    for path, stored in zip(put_paths, payloads[keys[puts]].tolist(), strict=True):
-        names.put(path, stored)
+    put = keys[puts]
+    kept = zip(records["mode"][put].tolist(), records["mtime_ns"][put].tolist(), strict=True)
+    for path, payload, (mode, mtime_ns) in zip(put_paths, payloads[put].tolist(), kept, strict=True):
+        names.put(path, (*payload, mode, mtime_ns))
+    folders = ops == Op.DIRECTORY
+    for path, mode in zip(paths(folders), records["mode"][keys[folders]].tolist(), strict=True):
+        names.set_mode(path, mode)
 
 
 def _index_array(

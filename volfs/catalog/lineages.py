@@ -41,7 +41,7 @@ class RowKind:
     any_row: str  # (…key): lineage and first position of the oldest lineage's first row
 
 
-ENTRY_COLUMNS = "lineage, position, version, kind, child, file, offset, length, crc32c"
+ENTRY_COLUMNS = "lineage, position, version, kind, child, file, offset, length, crc32c, mode, mtime_ns"
 ENTRIES = RowKind(
     seek=f"SELECT {ENTRY_COLUMNS} FROM entry WHERE dir = ? AND name = ? AND (lineage, position) <= (?, ?)"
     " ORDER BY lineage DESC, position DESC LIMIT 1",

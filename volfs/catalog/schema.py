@@ -103,6 +103,9 @@ CREATE TABLE entry (
     offset    INTEGER NOT NULL,
     length    INTEGER NOT NULL,
     crc32c    INTEGER NOT NULL,
+    mode      INTEGER NOT NULL DEFAULT 0,   -- kind 2: as in the manifest; kind 1: S_IFDIR and permission bits;
+                                            -- 0: nothing is said
+    mtime_ns  INTEGER NOT NULL DEFAULT 0,   -- kind 2: the time that a side file was given; else 0
     PRIMARY KEY (dir, name, lineage, position)
 ) WITHOUT ROWID;
 
@@ -193,7 +196,14 @@ def _create(db: Database) -> None:
     run_script(db, TABLES)
 
 
-MIGRATIONS: Sequence[Callable[[Database], None]] = (_create,)
+def _add_modes(db: Database) -> None:
+    """What was indexed before has neither modes nor times of its own, and zeros say so."""
+    if "mode" not in db["entry"].columns_dict:
+        db.execute("ALTER TABLE entry ADD COLUMN mode INTEGER NOT NULL DEFAULT 0")
+        db.execute("ALTER TABLE entry ADD COLUMN mtime_ns INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: Sequence[Callable[[Database], None]] = (_create, _add_modes)
 """Migration i brings ``user_version`` i to i + 1. Released ones never change."""
 
 

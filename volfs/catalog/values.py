@@ -44,13 +44,15 @@ class Entry:
     """What a name is in some version. ``version`` is the one that made it so, on that version's chain.
 
     ``dir_id``: the directory's incarnation, which is the node id of an array or group; 0 for objects.
-    ``payload``: None for directories.
+    ``payload``: None for directories. ``mode`` and ``mtime_ns`` as in the manifest's records; 0: nothing is said.
     """
 
     kind: Literal["dir", "object"]
     dir_id: int
     payload: Payload | None
     version: int
+    mode: int = 0
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,10 @@
         records   RECORD    one per key put, removed or taken from another version
         pieces    <u4       piece checksums of payloads over 1 MiB, one payload's after another's
 
+The last two columns of a record, what side files keep beside their bytes, are in the file only where a record uses
+one: a reader that knows less of them than this refuses the file, as one of the wrong type, and never misreads it; all
+other manifests are what they always were.
+
 A version may touch millions of chunks (a merge, an import), so everything here is columns: :class:`Manifest` gives the
 arrays themselves, :class:`ManifestBuilder` takes arrays. Decided here: the records, and that what is read back is
 consistent in itself. Not here: how records become index rows (:mod:`volfs.catalog`), the content id
@@ -14,6 +18,7 @@ consistent in itself. Not here: how records become index rows (:mod:`volfs.catal
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -45,8 +50,16 @@ RECORD = np.dtype(
         ("pieces_count", "<u4"),  # 0 for payloads of at most 1 MiB
         ("sha256", "V32"),  # of the bytes as written; zeros where no payload
         ("owner", "<u4"),  # TAKE: the version whose payload this is; else 0
+        ("mode", "<u2"),  # see below; 0: nothing is said
+        ("mtime_ns", "<i8"),  # side files: the time they were given; 0: that of the version
     ]
 )
+"""``mode`` of a key put or taken: the nine permission bits (0: those of any file), or ``S_IFLNK`` for a symbolic link,
+whose payload is its target. Of a directory (Op.DIRECTORY): ``S_IFDIR`` with its permission bits."""
+
+_BARE = np.dtype([(name, RECORD[name]) for name in RECORD.names or () if name not in ("mode", "mtime_ns")])
+"""The records of a manifest that says nothing of modes and times."""
+
 NO_FILE = 0xFFFFFFFF
 
 
@@ -57,11 +70,15 @@ class Op(IntEnum):
     REMOVE = 2
     REMOVE_SUBTREE = 3
     TAKE = 4
+    DIRECTORY = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record, spelled out. ``chunk`` None: ``name`` is a key; else the chunk of the array at path ``name``."""
+    """One record, spelled out. ``chunk`` None: ``name`` is a key; else the chunk of the array at path ``name``.
+
+    ``mode`` and ``mtime_ns``: see :data:`RECORD`.
+    """
 
     op: Op
     name: str
@@ -69,6 +86,8 @@ class Record:
     payload: Payload | None
     sha256: bytes | None
     owner: int
+    mode: int = 0
+    mtime_ns: int = 0
 
 
 class Manifest:
@@ -87,7 +106,7 @@ class Manifest:
 
     def record(self, i: int) -> Record:
         """Record ``i``, spelled out."""
-        op, ndim, name, chunk, file, _, _, _, _, _, sha, owner = self.records[i].item()
+        op, ndim, name, chunk, file, _, _, _, _, _, sha, owner, mode, mtime_ns = self.records[i].item()
         held = file != NO_FILE
         return Record(
             op=Op(op),
@@ -96,11 +115,13 @@ class Manifest:
             payload=self.payload(i) if held else None,
             sha256=bytes(sha) if held else None,
             owner=owner,
+            mode=mode,
+            mtime_ns=mtime_ns,
         )
 
     def payload(self, i: int) -> Payload:
         """The payload of record ``i``, which must have one."""
-        _, _, _, _, file, offset, length, crc, start, count, _, _ = self.records[i].item()
+        file, offset, length, crc, start, count = self.records[i].item()[4:10]
         pieces = self.pieces[start : start + count].tobytes() if count else None
         return Payload(self.strings[file], offset, length, crc, pieces)
 
@@ -122,7 +143,10 @@ class Manifest:
         """The file's bytes; the same manifest always gives the same."""
         joined = "".join(f"{name}\0" for name in self.strings).encode("utf-8", "surrogateescape")
         out = io.BytesIO()
-        for array in (np.frombuffer(joined, np.uint8), self.records, np.ascontiguousarray(self.pieces, "<u4")):
+        records = self.records
+        if not (records["mode"].any() or records["mtime_ns"].any()):
+            records = _as(_BARE, records)
+        for array in (np.frombuffer(joined, np.uint8), records, np.ascontiguousarray(self.pieces, "<u4")):
             np.lib.format.write_array(out, array, version=(1, 0), allow_pickle=False)
         return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(out.getbuffer())
 
@@ -178,9 +202,9 @@ class ManifestBuilder:
             raise BadInput(f"{text!r} contains a NUL byte")
         return self._strings.setdefault(text, len(self._strings))
 
-    def put(self, key: str, payload: Payload, sha256: bytes) -> None:
-        """A whole key was put."""
-        self._add(Op.PUT, key, None, payload, sha256, 0)
+    def put(self, key: str, payload: Payload, sha256: bytes, *, mode: int = 0, mtime_ns: int = 0) -> None:
+        """A whole key was put. ``mode`` and ``mtime_ns``: see :data:`RECORD`."""
+        self._add(Op.PUT, key, None, payload, sha256, 0, mode, mtime_ns)
 
     def put_chunk(self, array: str, coords: Index, payload: Payload, sha256: bytes) -> None:
         """A chunk was put into the array at this hierarchy path."""
@@ -198,13 +222,17 @@ class ManifestBuilder:
         """A key was removed with everything below it. Keys put below it by the same version stay."""
         self._add(Op.REMOVE_SUBTREE, key, None, None, None, 0)
 
-    def take(self, key: str, payload: Payload, sha256: bytes, owner: int) -> None:
+    def take(self, key: str, payload: Payload, sha256: bytes, owner: int, *, mode: int = 0, mtime_ns: int = 0) -> None:
         """A whole key was set to what version ``owner`` put, whose payload this is."""
-        self._add(Op.TAKE, key, None, payload, sha256, owner)
+        self._add(Op.TAKE, key, None, payload, sha256, owner, mode, mtime_ns)
 
     def take_chunk(self, array: str, coords: Index, payload: Payload, sha256: bytes, owner: int) -> None:
         """A chunk was set to what version ``owner`` put, whose payload this is."""
         self._add(Op.TAKE, array, coords, payload, sha256, owner)
+
+    def directory(self, key: str, mode: int) -> None:
+        """The directory at a key has these permission bits, once the changes of this version are made."""
+        self._add(Op.DIRECTORY, key, None, None, None, 0, stat.S_IFDIR | stat.S_IMODE(mode))
 
     def extend(self, records: Array, pieces: Array | None = None) -> None:
         """Many records at once, of dtype :data:`RECORD`, with numbers from :meth:`string`.
@@ -231,7 +259,15 @@ class ManifestBuilder:
         return Manifest(tuple(self._strings), records, pieces)
 
     def _add(
-        self, op: Op, name: str, coords: Index | None, payload: Payload | None, sha: bytes | None, owner: int
+        self,
+        op: Op,
+        name: str,
+        coords: Index | None,
+        payload: Payload | None,
+        sha: bytes | None,
+        owner: int,
+        mode: int = 0,
+        mtime_ns: int = 0,
     ) -> None:
         if coords is not None and not 1 <= len(coords) <= MAX_NDIM:
             raise BadInput(f"a chunk of {len(coords)} coordinates cannot be recorded")
@@ -245,7 +281,8 @@ class ManifestBuilder:
                 start, count = self._piece_count, len(pieces)
                 self._pieces.append(pieces)
                 self._piece_count += count
-        row = (op, ndim, self.string(name), chunk, file, offset, length, crc, start, count, sha or bytes(32), owner)
+        place = (file, offset, length, crc, start, count)
+        row = (op, ndim, self.string(name), chunk, *place, sha or bytes(32), owner, mode, mtime_ns)
         self._single.append(row)
         if len(self._single) >= 65536:
             self._flush()
@@ -256,22 +293,31 @@ class ManifestBuilder:
             self._single = []
 
 
+def _as(dtype: np.dtype[Any], records: Array) -> Array:
+    """Records with the columns of another type: those that they lack are zeros."""
+    out = np.zeros(len(records), dtype)
+    for name in set(dtype.names or ()).intersection(records.dtype.names or ()):
+        out[name] = records[name]
+    return out
+
+
 def _read_arrays(data: bytes, where: str) -> tuple[Array, Array, Array]:
-    """The three arrays, without a copy."""
+    """The three arrays, without a copy where they are of the types that are used here."""
     stream = io.BytesIO(data)
     arrays = []
-    for name, dtype in (("strings", np.dtype("u1")), ("records", RECORD), ("pieces", np.dtype("<u4"))):
+    for name, types in (("strings", [np.dtype("u1")]), ("records", [RECORD, _BARE]), ("pieces", [np.dtype("<u4")])):
         if np.lib.format.read_magic(stream) != (1, 0):
             raise Damaged(f"{where}: {name} are not in .npy format 1.0")
-        shape, _, found = np.lib.format.read_array_header_1_0(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         at = stream.tell()
-        if found != dtype or len(shape) != 1 or not 0 <= shape[0] * dtype.itemsize <= len(data) - at:
+        if dtype not in types or len(shape) != 1 or not 0 <= shape[0] * dtype.itemsize <= len(data) - at:
             raise Damaged(f"{where}: {name} have the wrong type or size")
         arrays.append(np.frombuffer(data, dtype, shape[0], at))
         stream.seek(at + shape[0] * dtype.itemsize)
     if stream.tell() != len(data):
         raise Damaged(f"{where}: bytes left over")
-    return arrays[0], arrays[1], arrays[2]
+    strings, records, pieces = arrays
+    return strings, records if records.dtype == RECORD else _as(RECORD, records), pieces
 
 
 def _check(strings: Sequence[str], records: Array, pieces: Array, where: str) -> None:
@@ -285,12 +331,18 @@ def _check(strings: Sequence[str], records: Array, pieces: Array, where: str) ->
     length = records["length"]
     count = records["pieces_count"].astype(np.int64)
     with_payload = (records["op"] == Op.PUT) | (records["op"] == Op.TAKE)
-    need((records["op"] >= Op.PUT) & (records["op"] <= Op.TAKE), "unknown operation")
+    need((records["op"] >= Op.PUT) & (records["op"] <= Op.DIRECTORY), "unknown operation")
     need(records["ndim"] <= MAX_NDIM, "too many chunk coordinates")
     need(records["name"] < len(strings), "a name is missing")
     need((records["file"] < len(strings)) | ~held, "a file name is missing")
     need(held == with_payload, "payloads do not match operations")
     need((records["owner"] != 0) == (records["op"] == Op.TAKE), "owners do not match operations")
+    mode = records["mode"]
+    whole = with_payload & (records["ndim"] == 0)
+    of_directory = (records["op"] == Op.DIRECTORY) & (records["ndim"] == 0) & (mode & ~np.uint16(0o777) == stat.S_IFDIR)
+    need(of_directory | (whole & ((mode <= 0o777) | (mode == stat.S_IFLNK))) | (mode == 0), "a mode is out of range")
+    need(of_directory | (records["op"] != Op.DIRECTORY), "a directory has no mode")
+    need((records["mtime_ns"] == 0) | whole, "a time is given to what has none")
     need((records["offset"] < 2**62) & (length < 2**62), "an offset or length is out of range")
     need(records["pieces_start"].astype(np.int64) + count <= len(pieces), "piece checksums are missing")
     expected = np.where(length > PIECE, -(-length.astype(np.int64) // PIECE), 0)

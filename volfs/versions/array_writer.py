@@ -253,7 +253,7 @@ class _Rows:
                 self._piece_count += count
         chunk = coords + (0,) * (RECORD["chunk"].shape[0] - self._ndim)
         sha = sha256 or bytes(32)
-        self._records[self._count] = (op, self._ndim, 0, chunk, file, offset, length, crc, start, count, sha, 0)
+        self._records[self._count] = (op, self._ndim, 0, chunk, file, offset, length, crc, start, count, sha, 0, 0, 0)
         self._count += 1
         return self._count - 1
 

@@ -6,9 +6,11 @@ anywhere in the history changes it. Written by :mod:`volfs.versions.writer`, pro
 
 The construction (SHA-256 throughout; the tree is that of RFC 6962, section 2.1, over leaves sorted by key):
 
-- a leaf is ``H(0x00 ‖ op ‖ key ‖ 0x00 ‖ digest)``: ``op`` is 1 for a put (a key taken from another version in a merge
-  is a put), 2 for a removal, 3 for the removal of a subtree; ``key`` is the whole key in UTF-8 (surrogateescape), and
-  ``digest`` the SHA-256 of the bytes as the client wrote them, empty for removals;
+- a leaf is ``H(0x00 ‖ op ‖ key ‖ 0x00 ‖ digest ‖ mode)``: ``op`` is 1 for a put (a key taken from another version in a
+  merge is a put), 2 for a removal, 3 for the removal of a subtree, 5 for the permission bits of a directory; ``key`` is
+  the whole key in UTF-8 (surrogateescape); ``digest`` the SHA-256 of the bytes as the client wrote them, empty where
+  there are none; ``mode`` that of the manifest's record, two bytes little-endian, empty where it is 0. Times of side
+  files are not covered, as in git: the same content is the same version, whenever it was copied or checked out;
 - an inner node is ``H(0x01 ‖ left ‖ right)``, the left side holding the largest power of two of leaves below the
   total; the tree of no leaves is ``H()``;
 - the content id is the hex of ``H(0x02 ‖ header)``, the header being JSON with sorted keys and no spaces: ``author``,
@@ -22,17 +24,18 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-PUT, REMOVE, REMOVE_SUBTREE = 1, 2, 3
+PUT, REMOVE, REMOVE_SUBTREE, DIRECTORY = 1, 2, 3, 5
 
-_OP_BYTE = {op: bytes((0, op)) for op in (PUT, REMOVE, REMOVE_SUBTREE)}
+_OP_BYTE = {op: bytes((0, op)) for op in (PUT, REMOVE, REMOVE_SUBTREE, DIRECTORY)}
 
 
 class Change(NamedTuple):
-    """One changed key: sorts by key, then by op. ``digest`` is empty for removals."""
+    """One changed key: sorts by key, then by op. ``digest`` is empty where there are no bytes. ``mode``: see above."""
 
     key: bytes
     op: int
     digest: bytes
+    mode: bytes = b""
 
 
 def key_bytes(key: str) -> bytes:
@@ -43,7 +46,7 @@ def key_bytes(key: str) -> bytes:
 def tree_root(changes: Iterable[Change]) -> bytes:
     """The Merkle root over a version's changes, given in any order."""
     sha256 = hashlib.sha256
-    level = [sha256(_OP_BYTE[op] + key + b"\0" + digest).digest() for key, op, digest in sorted(changes)]
+    level = [sha256(_OP_BYTE[op] + key + b"\0" + digest + mode).digest() for key, op, digest, mode in sorted(changes)]
     if not level:
         return sha256().digest()
     # Pairing neighbours and carrying an odd last node up unchanged is RFC 6962's split at the largest power of two.

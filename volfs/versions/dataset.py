@@ -25,7 +25,7 @@ from volfs.model.names import check_ref_name, version_number
 from volfs.model.refs import RefExpr, parse_ref
 from volfs.storage.files import FileLock, make_dirs, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
-from volfs.storage.manifest import Manifest
+from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
@@ -141,7 +141,9 @@ class Dataset:
             add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
         for i in manifest.keys().tolist():
             key = manifest.strings[manifest.records["name"][i]]
-            is_put = int(ops[i]) in (1, 4)
+            if ops[i] == Op.DIRECTORY:
+                continue
+            is_put = ops[i] in (Op.PUT, Op.TAKE)
             add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
         return VersionChanges(read_version(layout, number).counts, nodes)
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from volfs.catalog import Entry
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.storage.files import FileLock, read_json
 from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
-from volfs.storage.manifest import Manifest, Op
+from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
@@ -75,6 +76,7 @@ def fsck(
 
 # The parameter of fsck has the name of the function: the CLI's option is called so.
 _rebuild = rebuild_catalog
+_MODED = (Op.PUT, Op.TAKE, Op.DIRECTORY)
 
 
 def _unknown_datasets(store: Store) -> Iterator[Finding]:
@@ -247,6 +249,8 @@ class _Check:
             entry = version.catalog.entry(self._dataset.id, version.at, record.name)
             if record.payload is not None and (entry is None or entry.payload != record.payload):
                 yield proof.finding("the catalog has something else here", key=record.name, payload=record.payload)
+            elif entry is not None and record.op in _MODED and _kept(entry) != _kept(record):
+                yield proof.finding("the catalog has another mode or time here", key=record.name)
             elif record.op == Op.REMOVE and entry is not None and entry.kind == "object":
                 yield proof.finding("was removed, but the catalog has it", key=record.name)
 
@@ -299,6 +303,10 @@ class _Check:
                 yield self._finding(f"v{number} {key}", "is committed, but the catalog does not list it")
             for key in sorted(listed - expected):
                 yield self._finding(f"v{number} {key}", "is listed by the catalog, but was never committed")
+
+
+def _kept(of: Entry | Record) -> tuple[int, int]:
+    return of.mode, of.mtime_ns
 
 
 def _replay(manifests: Iterable[Manifest]) -> set[str]:

@@ -21,13 +21,13 @@ from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.storage.files import read_json
 from volfs.storage.layout import VersionLayout
 from volfs.storage.manifest import Manifest, Op
-from volfs.versions.content_id import PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
+from volfs.versions.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
 from volfs.versions.keys import NODE_JSON, node_key
 
 AS_WRITTEN = "zarr.as-written.json"
 """The client's own ``zarr.json``, beside the one that says how the chunks are packed."""
 
-_LEAF = {Op.PUT: PUT, Op.TAKE: PUT, Op.REMOVE: REMOVE, Op.REMOVE_SUBTREE: REMOVE_SUBTREE}
+_LEAF = {Op.PUT: PUT, Op.TAKE: PUT, Op.REMOVE: REMOVE, Op.REMOVE_SUBTREE: REMOVE_SUBTREE, Op.DIRECTORY: DIRECTORY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,8 @@ def count(manifest: Manifest) -> Counts:
     records = manifest.records
     put = int(np.count_nonzero((records["op"] == Op.PUT) | (records["op"] == Op.TAKE)))
     own = records["op"] == Op.PUT
-    return Counts(put, len(records) - put, int(records["length"][own].sum()))
+    removed = np.count_nonzero((records["op"] == Op.REMOVE) | (records["op"] == Op.REMOVE_SUBTREE))
+    return Counts(put, int(removed), int(records["length"][own].sum()))
 
 
 def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Change]:
@@ -151,7 +152,9 @@ def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Chan
     for i in np.flatnonzero(records["ndim"] == 0).tolist():
         op = Op(int(records["op"][i]))
         digest = records["sha256"][i].tobytes() if _LEAF[op] == PUT else b""
-        yield Change(key_bytes(manifest.strings[records["name"][i]]), _LEAF[op], digest)
+        mode = records["mode"][i]
+        key = key_bytes(manifest.strings[records["name"][i]])
+        yield Change(key, _LEAF[op], digest, mode.tobytes() if mode else b"")
     for path, rows in manifest.chunks():
         meta = metas[path]
         codes = records["op"][rows].tolist()
