@@ -89,7 +89,10 @@ def manifest(root, number) -> Iterator[list[np.ndarray]]:
 
 
 def edit_json(path, **fields):
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    """Change a document as a person would: without its checksum, which would tell."""
+    document = json.loads(path.read_text()) | fields
+    document.pop("checksum", None)
+    path.write_text(json.dumps(document))
 
 
 # -- a whole store ------------------------------------------------------------------------------------------------

@@ -148,10 +148,22 @@ def test_json_round_trips_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert read_json(path) == value
     with pytest.raises(NotFound):
         read_json(tmp_path / "absent.json")
-    for raw in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000):
+    for raw in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"a": ' * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"):
         path.write_bytes(raw)
         with pytest.raises(Damaged, match=r"x\.json"):
             read_json(path)
+
+
+def test_only_an_ordinary_file_of_moderate_size_is_a_document(tmp_path: Path) -> None:
+    write_json(tmp_path / "real.json", {})
+    (tmp_path / "directory.json").mkdir()
+    (tmp_path / "link.json").symlink_to("real.json")
+    os.mkfifo(tmp_path / "fifo.json")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("directory", "link", "fifo", "huge"):
+        with pytest.raises(Damaged, match=rf"{name}\.json"):
+            read_json(tmp_path / f"{name}.json")
 
 
 # ---- locks

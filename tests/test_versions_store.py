@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from volfs.errors import (
     ReadOnly,
     StoreFormat,
 )
-from volfs.storage.files import FileLock
+from volfs.storage.files import FileLock, read_json, write_json
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def dataset(store):
 def test_a_store_from_a_newer_volfs_is_refused_and_says_to_upgrade(tmp_path):
     new_store(tmp_path / "store").close()
     path = tmp_path / "store" / "volfs.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    write_json(path, read_json(path) | {"format": 99})
     with pytest.raises(StoreFormat, match=r"format 99.*newer volfs"):
         open_store(tmp_path / "store")
 
@@ -251,7 +250,7 @@ def test_a_ref_is_there_once_and_is_no_version(dataset):
 def test_ref_files_and_the_catalog_change_together(tmp_path, dataset):
     heads = tmp_path / "store/datasets/cells/refs/heads"
     dataset.create_branch("exp", 1)
-    assert json.loads((heads / "exp.json").read_text()) == {"version": 1}
+    assert read_json(heads / "exp.json") == {"version": 1, "content_id": dataset.info(1).content_id}
     dataset.delete_branch("exp")
     assert not (heads / "exp.json").exists()
     assert dataset.branches() == {"main": 1}

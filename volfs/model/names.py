@@ -16,6 +16,9 @@ MAX_COMPONENT = 255
 MAX_KEY = 3072
 """Bytes of a key: PATH_MAX less room for the store's own path and the mountpoint."""
 
+MAX_VERSION = 10**9 - 1
+"""The largest number of a version: as many digits as its name may have."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _VERSION = re.compile(r"v[0-9]+")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -32,10 +35,17 @@ def check_dataset_name(name: str) -> None:
 
 def check_ref_name(name: str) -> None:
     """Raise BadName unless ``name`` can be a branch's or a tag's."""
-    if not _NAME.fullmatch(name):
+    if not is_ref_name(name):
+        if name == "latest" or _VERSION.fullmatch(name):
+            raise BadName(f"{name!r} cannot be a branch or tag: it names a version")
         raise BadName(f"{name!r} cannot be a branch or tag: {_RULE}")
-    if name == "latest" or _VERSION.fullmatch(name):
-        raise BadName(f"{name!r} cannot be a branch or tag: it names a version")
+    if name == "HEAD" or ".." in name:
+        raise BadName(f"{name!r} cannot be a branch or tag: git and diffs mean something else by it")
+
+
+def is_ref_name(name: str) -> bool:
+    """Whether a ref may be called so in a store: what :func:`check_ref_name` allows, and names that it did earlier."""
+    return bool(_NAME.fullmatch(name)) and name != "latest" and not _VERSION.fullmatch(name)
 
 
 def version_number(name: str) -> int | None:

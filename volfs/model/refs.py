@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from volfs.errors import BadInput, BadName
-from volfs.model.names import check_dataset_name, check_key, check_ref_name, version_number
+from volfs.model.names import check_dataset_name, check_key, check_ref_name, is_ref_name, version_number
 
 _EXPR = re.compile(r"([^~]+)((?:~[0-9]{0,9})*)")
 
@@ -43,7 +43,7 @@ def parse_ref(text: str) -> RefExpr:
     if match is None:
         raise BadName(f"{text!r} is not a ref: write a branch, a tag, v12 or latest, with ~N to go back")
     base, steps = match.groups()
-    if base != "latest" and version_number(base) is None:
+    if base != "latest" and version_number(base) is None and not is_ref_name(base):
         check_ref_name(base)
     return RefExpr(base, sum(int(step or "1") for step in steps.split("~")[1:]))
 

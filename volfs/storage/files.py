@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import Any
 
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
+from volfs.storage.document import LIMIT as DOCUMENT_LIMIT
+from volfs.storage.document import dump_document, load_document
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -139,23 +141,39 @@ def unlink_durably(path: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a small JSON object durably and atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    """Write a small JSON object with a checksum (:mod:`volfs.storage.document`), durably and atomically."""
+    write_atomic(path, dump_document(value))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote. NotFound if there is no such file, Damaged if it holds no JSON object."""
+    """Read what :func:`write_json` wrote, or a JSON object without a checksum.
+
+    NotFound if there is no such file; Damaged if it holds no JSON object, does not match its checksum, or is no
+    ordinary file.
+    """
+    return load_document(_read_small(path), path)
+
+
+def _read_small(path: Path) -> bytes:
+    """A document's bytes. Nothing but an ordinary file is read: opening a FIFO would wait for its writer."""
     try:
-        raw = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise Damaged(f"{path} is not an ordinary file") from None
+        raise
     try:
-        value = json.loads(raw.decode("utf-8", "surrogatepass"))
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} is not a JSON object")
-    return value
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Damaged(f"{path} is not an ordinary file")
+        if status.st_size > DOCUMENT_LIMIT:
+            raise Damaged(f"{path} has {status.st_size} bytes: that is no document of a store")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def _raise(error: OSError) -> None:

@@ -8,20 +8,23 @@ the dataset's lock. Not decided here: how a version is found on disk (:mod:`volf
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volfs.catalog import NodeShape, Refs
-from volfs.errors import AlreadyThere, Busy, NotAllowed, NotFound
+from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound
 from volfs.model.box import Index
+from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.model.names import check_ref_name, version_number
+from volfs.model.names import check_ref_name, is_ref_name, version_number
 from volfs.model.refs import RefExpr, parse_ref
 from volfs.storage.files import FileLock, make_dirs, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
@@ -30,6 +33,7 @@ from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
 from volfs.versions.status import NodeChanges
 from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version, parse
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from volfs.versions.branch import Branch
     from volfs.versions.snapshot import Snapshot
     from volfs.versions.store import Store
+
+log = logging.getLogger(__name__)
 
 _VERSIONS_KEPT = 256
 _METADATA_KEPT = 4096
@@ -69,6 +75,7 @@ class Dataset:
         self._branches: dict[str, Branch] = {}
         self._times: dict[int, int] = {}
         self._metadata: OrderedDict[tuple[str, int], ArrayMeta | GroupMeta | None] = OrderedDict()
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -168,6 +175,7 @@ class Dataset:
         with self._guard:
             if name not in self.refs().heads:
                 self._branches.pop(name, None)
+                self.check_ref_file(self.layout.head(name))
                 raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
             branch = self._branches.get(name)
             if branch is None:
@@ -199,6 +207,8 @@ class Dataset:
             return number
         named = refs.heads.get(expr.base, refs.tags.get(expr.base))
         if named is None:
+            for path in (self.layout.head(expr.base), self.layout.tag(expr.base)):
+                self.check_ref_file(path)
             raise NotFound(
                 f"dataset {self.name!r} has no branch, tag or version {expr.base!r}"
                 f"{self._offer({**refs.heads, **refs.tags})}"
@@ -247,7 +257,7 @@ class Dataset:
             # What an earlier branch of that name left behind is not this branch's.
             publish.delete_tree(self.layout.working(name).root)
             make_dirs(self.layout.heads)
-            publish.write_ref(self.layout.head(name), number)
+            write_ref(self.layout.head(name), number, self._content_id(number))
             self.mirror_refs()
 
     def create_tag(self, name: str, at: str | int) -> None:
@@ -258,7 +268,7 @@ class Dataset:
             number = self.resolve(at)
             self._check_free(name)
             make_dirs(self.layout.tags)
-            publish.write_ref(self.layout.tag(name), number)
+            write_ref(self.layout.tag(name), number, self._content_id(number))
             self.mirror_refs()
 
     def delete_branch(self, name: str, force: bool = False) -> None:
@@ -278,7 +288,7 @@ class Dataset:
         """Remove a tag; the version stays."""
         self.store.check_writable()
         with self.locked():
-            if name not in self.tags():
+            if name not in self.tags() and not self.layout.tag(name).is_file():
                 raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
             unlink_durably(self.layout.tag(name))
             self.mirror_refs()
@@ -288,6 +298,10 @@ class Dataset:
         for kind, taken in (("branch", refs.heads), ("tag", refs.tags)):
             if name in taken:
                 raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
+        for path in (self.layout.head(name), self.layout.tag(name)):
+            if path.is_symlink() or path.exists():
+                self.check_ref_file(path)
+                raise AlreadyThere(f"dataset {self.name!r} has a ref {name!r} already ({path})")
 
     @staticmethod
     def _offer(names: Mapping[str, int]) -> str:
@@ -331,12 +345,53 @@ class Dataset:
         return info
 
     def ref_files(self) -> Refs:
-        """Branches and tags as their files say: the truth that the catalog mirrors."""
+        """Branches and tags as their files say: the truth that the catalog mirrors.
+
+        One that is damaged is left out and logged: :meth:`check_ref_file` says why, and it harms no other.
+        """
         found: list[dict[str, int]] = []
         for folder in (self.layout.heads, self.layout.tags):
-            names = sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []
-            found.append({path.name.removesuffix(".json"): publish.read_ref(path) for path in names})
+            refs: dict[str, int] = {}
+            for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
+                try:
+                    refs[path.stem] = self.read_ref(path)
+                except NotFound:
+                    continue  # removed meanwhile
+                except Damaged as error:
+                    self._tell_once(str(error))
+            found.append(refs)
         return Refs(heads=found[0], tags=found[1])
+
+    def read_ref(self, path: Path) -> int:
+        """The version that a ref file names, proved by its content id. Raises NotFound, or Damaged."""
+        if not is_ref_name(path.stem):
+            raise Damaged(f"{printable(str(path))} has a name that no ref can have: rename or remove it")
+        ref = read_ref_file(path)
+        if not ref.version and path.parent == self.layout.tags:
+            raise Damaged(f"{path} names no version; {how_to_mend(path)}")
+        if ref.version:
+            try:
+                ref.check(path, self._content_id(ref.version))
+            except NotFound:
+                raise Damaged(f"{path} names v{ref.version}, which is not there; {how_to_mend(path)}") from None
+        return ref.version
+
+    def check_ref_file(self, path: Path) -> None:
+        """Raise Damaged if there is a ref at this path that cannot be read: the catalog does not know such a one."""
+        with suppress(NotFound):
+            self.read_ref(path)
+
+    def _content_id(self, number: int) -> str:
+        """The content id of a version, which the catalog may not know yet. "" for the empty version 0."""
+        if number == 0:
+            return ""
+        known = self.graph.versions.get(number)
+        return (known or read_version(self.layout.version(number), number).info).content_id
+
+    def _tell_once(self, defect: str) -> None:
+        if defect not in self._told:
+            self._told.add(defect)
+            log.error("dataset %s: %s", self.name, defect)
 
     def mirror_refs(self) -> None:
         """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""

@@ -8,6 +8,7 @@ makes the index anew from the store's own files (:mod:`volfs.versions.recover`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import numpy as np
 from volfs.catalog import Entry
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
+from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.storage.files import FileLock, read_json
 from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
@@ -24,7 +26,7 @@ from volfs.storage.payload import Payload
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
 from volfs.versions.proof import Finding, Proof
-from volfs.versions.publish import TRASH, published, read_ref
+from volfs.versions.publish import TRASH, published
 from volfs.versions.recover import rebuild_catalog
 from volfs.versions.stored import StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version
@@ -122,7 +124,7 @@ class _Check:
         found += self._listed(proven)
 
     def _finding(self, where: str, what: str) -> Finding:
-        return Finding(self._dataset.name, where, what)
+        return Finding(self._dataset.name, printable(where), printable(what))
 
     def _size(self, number: int) -> int:
         try:
@@ -181,9 +183,9 @@ class _Check:
                     continue
                 named.add(path.stem)
                 try:
-                    number = read_ref(path)
+                    number = self._dataset.read_ref(path)
                 except VolfsError as error:
-                    yield self._finding(where, str(error))
+                    yield self._finding(where, f"{error}{self._newest(path.stem) if kind == 'heads' else ''}")
                     continue
                 if number not in there and not (number == 0 and kind == "heads"):
                     yield self._finding(where, f"names v{number}, which is not there")
@@ -192,6 +194,14 @@ class _Check:
                     yield self._finding(where, f"names v{number}, but the catalog says {said}")
             for name in sorted(known.keys() - named):
                 yield self._finding(f"refs/{kind}/{name}.json", "is missing, but the catalog knows the ref")
+
+    def _newest(self, branch: str) -> str:
+        """A hint for mending the ref of a branch: where its newest version is."""
+        for number in reversed(self._numbers):
+            with suppress(VolfsError):
+                if read_version(self._dataset.layout.version(number), number).branch == branch:
+                    return f": the newest version made on {branch!r} is v{number}"
+        return ""
 
     def _working(self) -> Iterator[Finding]:
         layout = self._dataset.layout

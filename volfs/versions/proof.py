@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from volfs.errors import Damaged, NotFound, Unsupported, VolfsError
+from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.storage.codec import ChunkCodec
@@ -70,7 +71,7 @@ class Proof:
         if payload is not None:
             where += f" (in versions/{payload.file} at {payload.offset})"
         file, offset = (payload.file, payload.offset) if payload is not None else (None, None)
-        return Finding(self._dataset.name, where, what, self.number, key, file, offset)
+        return Finding(self._dataset.name, printable(where), printable(what), self.number, key, file, offset)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong with the version's own files."""

@@ -20,6 +20,7 @@ touched. A partial version whose writer no longer holds the lock inside it is de
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from volfs.errors import Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
+from volfs.model.names import is_ref_name
 from volfs.storage.crash import crash_point
 from volfs.storage.files import (
     FileLock,
@@ -50,9 +52,12 @@ from volfs.storage.layout import (
     parse_version_dir,
     version_dir_name,
 )
+from volfs.versions.ref_file import read_ref, write_ref
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
+
+log = logging.getLogger(__name__)
 
 TRASH = ".trash"
 """Ending of a name given to what is being deleted: whatever holds such a name is nobody's any more."""
@@ -85,12 +90,13 @@ def publish(
     *,
     branch: str,
     expected: int,
+    content_id: str,
     index: Callable[[], VersionInfo],
 ) -> VersionInfo:
     """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``.
 
-    ``index`` makes the catalog know it. Call with the dataset's lock held. Raises Conflict, and changes nothing, when
-    the branch has moved.
+    ``content_id`` is the version's; ``index`` makes the catalog know it. Call with the dataset's lock held.
+    Raises Conflict, and changes nothing, when the branch has moved.
     """
     layout = dataset.layout
     settle(dataset)
@@ -105,7 +111,7 @@ def publish(
         fsync_dir(partial.root)
         replace_durably(partial.root, final.root)
         crash_point("commit.renamed")
-        write_ref(layout.head(branch), number)
+        write_ref(layout.head(branch), number, content_id)
         crash_point("commit.ref")
         info = index()
     except BaseException:
@@ -161,11 +167,7 @@ def settle(dataset: Dataset) -> list[int]:
     forward = []
     for number in pending(layout):
         intent = layout.publish_intent(number)
-        try:
-            branch = str(read_json(intent).get("branch", ""))
-            committed = layout.version(number).root.is_dir() and read_ref(layout.head(branch)) == number
-        except NotFound:
-            committed = False
+        committed = layout.version(number).root.is_dir() and _is_named(layout, intent, number)
         if committed:
             dataset.index_stored(number)
             forward.append(number)
@@ -174,6 +176,24 @@ def settle(dataset: Dataset) -> list[int]:
         else:
             _roll_back(layout, number)
     return forward
+
+
+def _is_named(layout: DatasetLayout, intent: Path, number: int) -> bool:
+    """Whether the branch that an intent to publish names stands at its version. An intent that cannot be read may have
+    named any branch: nothing can have moved since, so then the branches themselves tell."""
+    try:
+        branch = read_json(intent).get("branch")
+    except NotFound:
+        return False
+    except Damaged as error:
+        log.warning("%s; whether v%d was committed is told by the branches", error, number)
+        branch = None
+    if isinstance(branch, str) and is_ref_name(branch):
+        try:
+            return read_ref(layout.head(branch)) == number
+        except NotFound:
+            return False
+    return any(read_ref(path) == number for path in layout.heads.glob("[!.]*.json"))
 
 
 def pending(layout: DatasetLayout) -> list[int]:
@@ -190,7 +210,10 @@ def published(layout: DatasetLayout) -> list[int]:
 
 def is_untouched(layout: DatasetLayout) -> bool:
     """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
-    committed = any(read_ref(path) for path in layout.heads.glob("*.json")) or any(layout.tags.glob("*.json"))
+    try:
+        committed = any(read_ref(path) for path in layout.heads.glob("*.json")) or any(layout.tags.glob("*.json"))
+    except Damaged:
+        return False
     loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
     return not committed and not any(path.is_file() for path in loose)
 
@@ -236,19 +259,6 @@ def delete_tree(path: Path) -> None:
     trash = throw_away(path)
     if trash is not None:
         shutil.rmtree(trash, ignore_errors=True)
-
-
-def read_ref(path: Path) -> int:
-    """The version that a ref file names. Raises NotFound, or Damaged."""
-    number = read_json(path).get("version")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise Damaged(f'{path} does not name a version: it should read {{"version": 12}}, with the right number')
-    return number
-
-
-def write_ref(path: Path, number: int) -> None:
-    """Make a ref name a version, durably and atomically."""
-    write_json(path, {"version": number})
 
 
 def _roll_back(layout: DatasetLayout, number: int) -> None:

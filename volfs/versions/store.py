@@ -32,7 +32,8 @@ from volfs.storage.files import (
 )
 from volfs.storage.layout import FORMAT, StoreLayout
 from volfs.versions.dataset import Dataset, check_unused
-from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away, write_ref
+from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away
+from volfs.versions.ref_file import write_ref
 from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.stored import read_version
@@ -249,7 +250,7 @@ class Store:
                 make_dirs(folder)
             if marker is not None:
                 marker.lock({"pid": os.getpid()})
-            write_ref(draft.head(DEFAULT_BRANCH), 0)
+            write_ref(draft.head(DEFAULT_BRANCH), 0, None)
             write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
             fsync_dir(draft.root)
             replace_durably(draft.root, layout.root)

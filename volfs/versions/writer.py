@@ -210,6 +210,7 @@ class VersionWriter:
                     self._alive,
                     branch=self.branch,
                     expected=self.parent,
+                    content_id=stored.info.content_id,
                     index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
                 )
         except BaseException:

@@ -1,0 +1,65 @@
+"""What the file of a branch or a tag says: the version that it names, by number and by content id.
+
+Decided here: the document, and that a ref which names something other than the version of its number is damaged. Not
+here: when a ref moves (:mod:`volfs.versions.publish`), and which refs a dataset has (:mod:`volfs.versions.dataset`).
+
+A number alone would let one flipped bit show another version. A ref without content id was written by an older volfs or
+by a person, ``{"version": 12}``, and is taken at its word; that is also how a damaged one is mended by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from volfs.errors import Damaged
+from volfs.model.names import MAX_VERSION
+from volfs.storage.files import read_json, write_json
+
+_CONTENT_ID = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class RefFile:
+    """``version`` is 0 for a branch that has none yet; ``content_id`` is None where the file does not tell."""
+
+    version: int
+    content_id: str | None = None
+
+    def check(self, path: Path, content_id: str) -> None:
+        """Damaged if the version of this number has another content id than the ref at ``path`` says."""
+        if self.content_id is not None and self.content_id != content_id:
+            raise Damaged(
+                f"{path} names v{self.version} by the content id {self.content_id[:12]}…, but v{self.version} is"
+                f" {content_id[:12]}…; {how_to_mend(path)}"
+            )
+
+
+def read_ref_file(path: Path) -> RefFile:
+    """Read a ref. Raises NotFound, or Damaged with how to mend it."""
+    try:
+        document = read_json(path)
+    except Damaged as error:
+        raise Damaged(f"{error}; {how_to_mend(path)}") from None
+    version, content_id = document.get("version"), document.get("content_id")
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_VERSION:
+        raise Damaged(f"{path} does not name a version; {how_to_mend(path)}")
+    if content_id is not None and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
+        raise Damaged(f"{path} holds no content id; {how_to_mend(path)}")
+    return RefFile(version, content_id)
+
+
+def read_ref(path: Path) -> int:
+    """The number of the version that a ref file names. Raises NotFound, or Damaged."""
+    return read_ref_file(path).version
+
+
+def write_ref(path: Path, version: int, content_id: str | None) -> None:
+    """Make a ref name a version, durably and atomically. Only a branch without a version has no ``content_id``."""
+    write_json(path, {"version": version} | ({"content_id": content_id} if version else {}))
+
+
+def how_to_mend(path: Path) -> str:
+    """What a person does about a ref that is damaged: completes a message."""
+    return f'to mend it, write {{"version": 12}} into it, with the right number ({path.parent.name}/{path.name})'
