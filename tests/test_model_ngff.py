@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from volfs.errors import BadInput, BadMetadata
 from volfs.model import ngff
 from volfs.model.ngff import Axis, LevelSpec, axis, downsampling_factors, ome_attributes, parse_multiscale
+from volfs.model.units import normal_unit
 
 ZYX = tuple(axis(n, "nm") for n in "zyx")
 
@@ -210,4 +211,4 @@ def test_hostile_attributes_are_refused_with_a_clear_error(value):
      ("S", "s"), ("seconds", "second"), (None, None), ("", None), ("parsec", "parsec")],
 )  # fmt: skip
 def test_units_get_the_names_ome_asks_for(given_unit, unit):
-    assert ngff.normal_unit(given_unit) == unit
+    assert normal_unit(given_unit) == unit

@@ -34,7 +34,11 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> int | Literal["
 @click.option("--chunks", metavar="Z,Y,X", help="Voxels per chunk, along the axes of space or along all.")
 @click.option("--shard", metavar="Z,Y,X", help="Voxels per shard file; else chosen by size.")
 @click.option("--levels", default="auto", metavar="auto|N", callback=_levels, help="How many levels; auto by default.")
-@click.option("--labels", is_flag=True, help="A segmentation: coarser levels take the most frequent label.")
+@click.option(
+    "--labels/--no-labels",
+    default=None,
+    help="A segmentation (coarser levels take the most frequent label) or none; else as the source says.",
+)
 @click.option("-m", "--message", help="What the new version says; else what was imported.")
 @click.option("--author", help="Who imports; else VOLFS_AUTHOR, else user@host.")
 @json_option
@@ -48,7 +52,7 @@ def import_(
     chunks: str | None,
     shard: str | None,
     levels: int | Literal["auto"],
-    labels: bool,
+    labels: bool | None,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -88,12 +92,22 @@ def import_(
         def report(now: Progress) -> None:
             tell(now.done, now.total)
 
+        lines: list[str] = []
         info = import_source(
-            store, place.target.dataset, place.target.path, source, options, progress=report, cancel=cancel
+            store,
+            place.target.dataset,
+            place.target.path,
+            source,
+            options,
+            progress=report,
+            cancel=cancel,
+            say=lines.append,
         )
     if as_json:
-        say_json(version_facts(info))
+        say_json({**version_facts(info), "remarks": lines})
     else:
+        for line in lines:
+            click.echo(f"{target}: {line}", err=True)
         shape = " x ".join(map(str, source.description.shape))
         click.echo(f"{target}: v{info.number}, {shape} {source.description.dtype.name}")
 

@@ -6,7 +6,7 @@ A view over another source; no voxel is copied but by transposing what is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -80,6 +80,9 @@ class _Arranged(Source):
 
     def fingerprint(self) -> Fingerprint:
         return self._inner.fingerprint()
+
+    def labels(self) -> Mapping[str, Source]:
+        return self._inner.labels()
 
     def close(self) -> None:
         self._inner.close()

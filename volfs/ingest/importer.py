@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from volfs.errors import BadInput, BadMetadata
-from volfs.ingest.arrange import arrange
+from volfs.errors import BadInput, BadMetadata, BadName
+from volfs.ingest.arrange import arrange, parse_axes
 from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
+from volfs.ingest.segmentation import NotWhole, as_segmentation
 from volfs.ingest.source import Description, Source, check_unchanged
 from volfs.ingest.streaming import Memory, Meter, Report, VolumeStream
 from volfs.ingest.voxelsize import VoxelSize, parse_voxel_size
 from volfs.model.box import Index
+from volfs.model.facts import plain_json
 from volfs.model.graph import VersionInfo
 from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.model.names import check_dataset_name, check_key
@@ -43,18 +45,21 @@ from volfs.versions.writer import VersionWriter
 from volfs.volume.downsample import method_for
 from volfs.volume.workers import Workers
 
+Say = Callable[[str], object]
+"""Told a line for a person."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What a user may decide. ``chunks`` and ``shard`` in voxels, for the axes of space or for all; ``memory`` is
-    about what voxels may take, in bytes."""
+    """What a user may decide. ``chunks`` and ``shard`` in voxels, for the axes of space or for all; ``labels`` that it
+    is a segmentation, or is none: None leaves it to the source; ``memory`` is about what voxels may take, in bytes."""
 
     axes: str | None = None
     voxel_size: VoxelSize | str | None = None
     chunks: Sequence[int] | None = None
     shard: Sequence[int] | None = None
     levels: int | Literal["auto"] = "auto"
-    labels: bool = False
+    labels: bool | None = None
     message: str | None = None
     author: str | None = None
     name: str | None = None
@@ -70,13 +75,15 @@ def import_source(
     *,
     progress: Report | None = None,
     cancel: threading.Event | None = None,
+    say: Say | None = None,
 ) -> VersionInfo:
     """Import ``source`` as the image at hierarchy path ``path`` ("" for the root) of ``dataset``: a new version on its
-    default branch. The dataset is made if there is none.
+    default branch. The dataset is made if there is none. Label images that lie with the source come along.
 
     Whatever goes wrong (bad input, a full disk, an interrupt, ``cancel`` being set), nothing is changed. An image that
-    was at ``path`` is replaced; other nodes below ``path``, such as label images, stay. BadInput if the source is not
-    an image, or changes while it is read.
+    was at ``path`` is replaced; other nodes below ``path``, such as label images, stay. ``say`` is told what of the
+    source was not kept, and what else its user should know of. BadInput if the source is not an image, or changes while
+    it is read.
     """
     chosen = options or ImportOptions()
     check_dataset_name(dataset)
@@ -84,12 +91,94 @@ def import_source(
     before = source.fingerprint()
     arranged = arrange(source, chosen.axes)
     store.check_writable()
+    heard = Heard(list(source.description.remarks), list(source.description.lost))
     with _dataset_for(store, dataset) as target:
-        job = _Job(target, path, arranged, chosen)
+        told, is_label = _as_told(path, arranged, chosen, cancel, heard)
+        job = _Job(target, path, told, is_label, chosen)
+        jobs = [job, *_jobs_of_labels(target, job, source, chosen, cancel, heard)]
         with VersionWriter(target, target.default_branch, job.parent) as writer:
-            job.write(writer, Meter(job.bytes, progress, cancel))
+            meter = Meter(sum(each.bytes for each in jobs), progress, cancel)
+            for each in jobs:
+                each.write(writer, meter)
             check_unchanged(before, source.fingerprint())
-            return writer.publish(chosen.message or f"import {source.description.name}", chosen.author)
+            made = writer.publish(chosen.message or f"import {source.description.name}", chosen.author)
+    if say is not None:
+        for line in heard.lines():
+            say(line)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What an import has to say: whole lines, and phrases about what was not kept, for one line."""
+
+    remarks: list[str]
+    lost: list[str]
+
+    def lines(self) -> list[str]:
+        return [*self.remarks, *([f"not kept: {'; '.join(self.lost)}"] if self.lost else [])]
+
+
+def _labels_group(path: str) -> str | None:
+    """The ``labels`` group that a path lies in, if its place makes it a label image (OME-NGFF 0.5, section 2.5)."""
+    home = path.rpartition("/")[0]
+    return home if home.rpartition("/")[2] == "labels" else None
+
+
+def _as_told(
+    path: str, source: Source, options: ImportOptions, cancel: threading.Event | None, heard: Heard
+) -> tuple[Source, bool]:
+    """The source, and whether it is a segmentation: its labels are integers then. BadInput if they cannot be, unless
+    nobody but the source says that it is one."""
+    asked = options.labels or _labels_group(path) is not None
+    if not asked and (options.labels is False or not source.description.is_label):
+        return source, False
+    found = source.description
+    try:
+        made = as_segmentation(source, Meter(math.prod(found.shape) * found.dtype.itemsize, None, cancel))
+    except NotWhole as error:
+        if asked:
+            raise
+        heard.remarks.append(f"{found.name} says that it is a segmentation, but is imported as an image: {error}")
+        return source, False
+    if made is not source:
+        kept = made.description.dtype.name
+        heard.remarks.append(f"the labels of {found.name} are whole numbers in {found.dtype.name}: kept as {kept}")
+    return made, True
+
+
+def _jobs_of_labels(
+    dataset: Dataset, image: _Job, source: Source, options: ImportOptions, cancel: threading.Event | None, heard: Heard
+) -> list[_Job]:
+    """The label images that lie with a source, each at its place below the image. What cannot be taken is left, and
+    said."""
+    names = source.labels()
+    if not names:
+        return []
+    if image.is_label:
+        heard.lost.append(f"the label images of what is a label image itself ({', '.join(names)})")
+        return []
+    own = [a.name for a in source.description.axes]
+    renamed = dict(zip(own, parse_axes(options.axes), strict=True)) if options.axes is not None else {}
+    chosen = replace(options, axes=None, voxel_size=None, shard=None, levels="auto", labels=True, name=None)
+    if chosen.chunks is not None and len(chosen.chunks) == len(source.description.shape):
+        chosen = replace(chosen, chunks=None)
+    jobs: list[_Job] = []
+    for name, labels in names.items():
+        path = _join(image.path, f"labels/{name}")
+        axes = [renamed.get(a.name, a.name) for a in labels.description.axes]
+        try:
+            check_path(path)
+            arranged = arrange(labels, ",".join(axes))
+            told, is_label = _as_told(path, arranged, chosen, cancel, heard)
+            jobs.append(_Job(dataset, path, told, is_label, chosen, image))
+            heard.remarks.extend(labels.description.remarks)
+            heard.lost.extend(f"{phrase} (labels/{name})" for phrase in labels.description.lost)
+        except (BadInput, BadName) as error:
+            heard.lost.append(f"labels/{name} ({error})")
+    for job in jobs:
+        job.beside = tuple(each.path.rpartition("/")[2] for each in jobs)
+    return jobs
 
 
 def check_path(path: str) -> str:
@@ -116,39 +205,50 @@ def _dataset_for(store: Store, name: str) -> Iterator[Dataset]:
 class _Job:
     """One import: everything that follows from metadata, and then the writing."""
 
-    def __init__(self, dataset: Dataset, path: str, source: Source, options: ImportOptions) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        path: str,
+        source: Source,
+        is_label: bool,
+        options: ImportOptions,
+        image: _Job | None = None,
+    ) -> None:
         found = source.description
-        self._path = path
+        self.path = path
+        self.is_label = is_label
+        #: The label images that come with this one into the same group.
+        self.beside: tuple[str, ...] = ()
         self._source = source
+        self._alone = image is None
         self._options = options
         self.parent = dataset.branches().get(dataset.default_branch, 0)
         self._base: Snapshot | None = dataset.version(self.parent) if self.parent else None
         self._check_source(found)
         self._check_place(dataset)
-        home, _, last = path.rpartition("/")
-        self._labels_group = home if home.rpartition("/")[2] == "labels" else None
-        self._is_label = options.labels or self._labels_group is not None
-        if self._is_label and found.dtype.kind not in "iub":
-            raise BadInput(f"a label image has whole numbers, but {found.name} is {found.dtype.name}")
-        of_image = self._image_of_labels()
+        last = path.rpartition("/")[2]
+        self._labels_group = _labels_group(path)
+        of_image = self._image_of_labels() if image is None else image.as_image_of(found)
         axes, scale, translation = found.axes, found.scale, found.translation
-        if of_image is not None and options.voxel_size is None and _unknown(found):
+        by_hand = image is not None and image.sized_by_hand
+        if of_image is not None and options.voxel_size is None and (_unknown(found) or by_hand):
             axes, scale, translation = _as_in(of_image, axes, scale)
+        self.sized_by_hand: bool = options.voxel_size is not None
         if options.voxel_size is not None:
             size = options.voxel_size
             size = parse_voxel_size(size) if isinstance(size, str) else size
             axes, scale = size.apply(axes, scale)
         factors = self._factors(of_image, axes, scale)
-        rgb = found.rgb and not self._is_label
+        rgb = found.rgb and not is_label
         self._image = pyramid(
-            options.name or (last if self._is_label and last else found.name),
+            options.name or (last if is_label and last else found.name),
             axes,
             scale,
             factors,
             translation=translation,
-            method=method_for(found.dtype, self._is_label),
+            method=method_for(found.dtype, is_label),
             rgb=rgb,
-            is_label=self._is_label,
+            is_label=is_label,
         )
         chunks = (
             default_chunks(found.shape, axes, rgb)
@@ -199,36 +299,36 @@ class _Job:
             # Small levels have smaller chunks; a shard is a whole number of them.
             shard = tuple(max(1, s // c) * c for s, c in zip(self._shard, level.chunks, strict=True))
         count = math.prod(-(-n // c) for n, c in zip(level.shape, level.chunks, strict=True))
-        path = _join(self._path, self._image.levels[index].path)
+        path = _join(self.path, self._image.levels[index].path)
         return writer.array(path, raw, created=True, shard_shape=shard, expected_chunks=count)
 
     def _write_groups(self, writer: VersionWriter) -> None:
         """The image's own group, those above it, and the list of label images; and take away what was there."""
-        old = self._base.node(self._path) if self._base is not None else None
+        old = self._base.node(self.path) if self._base is not None else None
         if isinstance(old, ArrayNode):
-            writer.remove_subtree(_key(self._path))
+            writer.remove_subtree(_key(self.path))
         elif isinstance(old, GroupNode):
             kept = {level.path for level in self._image.levels}
             for level in _levels_of(old):
-                if level not in kept and self._base is not None and self._base.stat(_key(_join(self._path, level))):
-                    writer.remove_subtree(_key(_join(self._path, level)))
+                if level not in kept and self._base is not None and self._base.stat(_key(_join(self.path, level))):
+                    writer.remove_subtree(_key(_join(self.path, level)))
         found = self._source.description
-        attributes = ome_attributes(self._image)
-        if "ome" in attributes:
-            attributes["ome"].update(found.ome)
+        attributes = {**plain_json(found.attributes), **ome_attributes(self._image, further=plain_json(found.ome))}
         if found.facts:
-            attributes["volfs"]["source"] = dict(found.facts)
-        groups: dict[str, bytes] = {self._path: group_zarr_json(attributes)}
-        above = self._path
+            attributes["volfs"]["source"] = plain_json(found.facts)
+        if found.rescale is not None:
+            attributes["volfs"]["rescale"] = found.rescale.attributes()
+        groups: dict[str, bytes] = {self.path: group_zarr_json(attributes)}
+        above = self.path
         while above:
             above = above.rpartition("/")[0]
             node = self._base.node(above) if self._base is not None else None
             if above == self._labels_group:
                 names = list(parse_labels(node.attributes)) if isinstance(node, GroupNode) else []
-                name = self._path.rpartition("/")[2]
-                if name not in names or node is None:
-                    groups[above] = group_zarr_json(labels_attributes([*(n for n in names if n != name), name]))
-            elif node is None:
+                new = [n for n in (*self.beside, self.path.rpartition("/")[2]) if n not in names]
+                if new or node is None:
+                    groups[above] = group_zarr_json(labels_attributes([*names, *dict.fromkeys(new)]))
+            elif node is None and self._alone:
                 groups[above] = group_zarr_json()
         for path, raw in groups.items():
             writer.put(_key(path) + "/zarr.json", raw)
@@ -259,14 +359,13 @@ class _Job:
         finest = self._base.node(_join(home, image.levels[0].path)) if image is not None else None
         if image is None or not isinstance(finest, ArrayNode) or len(image.axes) != len(finest.meta.shape):
             return None
-        sizes = dict(zip((a.name for a in image.axes), finest.meta.shape, strict=True))
-        found = self._source.description
-        for a, n in zip(found.axes, found.shape, strict=True):
-            if a.type == "space" and sizes.get(a.name, n) != n:
-                raise BadInput(
-                    f"the label image {found.name} has {n} voxels along {a.name}, its image has {sizes[a.name]}"
-                )
+        _check_sizes(self._source.description, image, finest.meta.shape)
         return image
+
+    def as_image_of(self, labels: Description) -> Multiscale:
+        """The image that is written here, for label images that come with it. BadInput if sizes differ."""
+        _check_sizes(labels, self._image, self._source.description.shape)
+        return self._image
 
     def _check_source(self, found: Description) -> None:
         if not 2 <= len(found.shape) <= 6:
@@ -276,12 +375,12 @@ class _Job:
 
     def _check_place(self, dataset: Dataset) -> None:
         """Nothing may be in the way: an array above, or uncommitted changes where the image goes."""
-        above = self._path
+        above = self.path
         while above and self._base is not None:
             above = above.rpartition("/")[0]
             if isinstance(self._base.node(above), ArrayNode):
                 raise BadInput(f"{above or 'the root'!r} is an array: no image can be below it")
-        place = _key(self._path)
+        place = _key(self.path)
         changes = dataset.branch(dataset.default_branch).status(check=False).changes
         if any(at == place or at.startswith(place + "/") for at in changes):
             raise BadInput(
@@ -310,6 +409,15 @@ def _levels_of(group: GroupNode) -> list[str]:
         if image is not None:
             return [level.path for level in image.levels]
     return []
+
+
+def _check_sizes(labels: Description, image: Multiscale, shape: Index) -> None:
+    sizes = dict(zip((a.name for a in image.axes), shape, strict=True))
+    for a, n in zip(labels.axes, labels.shape, strict=True):
+        if a.type == "space" and sizes.get(a.name, n) != n:
+            raise BadInput(
+                f"the label image {labels.name} has {n} voxels along {a.name}, its image has {sizes[a.name]}"
+            )
 
 
 def _unknown(found: Description) -> bool:

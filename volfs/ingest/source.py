@@ -18,6 +18,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
+from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, axis
 
 Fingerprint = Mapping[str, object]
@@ -33,9 +34,15 @@ class Description:
 
     ``scale`` is the voxel size (1.0 where unknown), its units are those of ``axes``. ``grain`` is the smallest box
     that is read for the price of any part of it: a whole plane of a PNG, a chunk of a Zarr array. ``rgb`` says that
-    the axis called c holds the samples of colour pictures. ``facts`` are kept with the image, under ``volfs.source``
-    (an affine, a slope); ``ome`` are further members of its ``ome`` attributes. ``reorder`` allows axes to be put into
-    the order of OME-NGFF, where the order in the files has no meaning to anybody.
+    the axis called c holds the samples of colour pictures. ``reorder`` allows axes to be put into the order of
+    OME-NGFF, where the order in the files has no meaning to anybody.
+
+    What else the source says is kept, and shown by every view that has a place for it (:mod:`volfs.model.facts`):
+    ``facts`` under ``volfs.source`` of the image's attributes and as ``source`` of ``info.json``; ``rescale`` from
+    stored to real values; ``is_label`` if the source itself says that it is a segmentation; ``ome`` further members of
+    the image's ``ome`` attributes (``omero``, made by :func:`volfs.model.facts.omero`, and ``image-label`` with its
+    colours); ``attributes`` those that stand beside ``ome``. ``lost`` names what could not be kept, a phrase each: an
+    import says it in one line. ``remarks`` are lines about anything else that a user should know of.
     """
 
     name: str
@@ -50,6 +57,11 @@ class Description:
     facts: Mapping[str, Any] = field(default_factory=dict)
     ome: Mapping[str, Any] = field(default_factory=dict)
     translation: tuple[float, ...] | None = None
+    rescale: Rescale | None = None
+    is_label: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -67,6 +79,10 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
         """How the files are now. Compared before and after an import with :func:`check_unchanged`."""
+
+    def labels(self) -> Mapping[str, Source]:
+        """The label images that lie with the image, by name; they are closed with it."""
+        return {}
 
     def close(self) -> None:
         """Close what is open. Closing twice is fine."""

@@ -165,7 +165,7 @@ class VolumeStream:
             self._meter.check()
             target[piece.relative_to(tile.start).slices()] = self._source.read(piece)
 
-        self._workers.each(read, list(_read_pieces(tile, self._grain, target.dtype.itemsize)))
+        self._workers.each(read, list(read_pieces(tile, self._grain, target.dtype.itemsize)))
         return target
 
     def _take(self, index: int, box: Box, voxels: Voxels) -> None:
@@ -303,8 +303,8 @@ def _pairs(items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     yield item, None
 
 
-def _read_pieces(tile: Box, grain: Index, itemsize: int) -> Iterator[Box]:
-    """Cut a tile along the grain of the source: small enough for all cores, large enough to be worth a call."""
+def read_pieces(tile: Box, grain: Index, itemsize: int) -> Iterator[Box]:
+    """Cut a box along the grain of a source: small enough for all cores, large enough to be worth a call."""
     size = min(_LARGEST_READ, max(_SMALLEST_READ, tile.size * itemsize // 32))
     step = [min(max(1, g), n) for g, n in zip(grain, tile.shape, strict=True)]
     for i in range(len(step) - 1, -1, -1):

@@ -1,7 +1,7 @@
 """Voxel sizes as people write them: ``40,4,4nm``, ``0.5um``, ``1,1,1 mm``, ``2s,1,40nm,4nm,4nm``.
 
 Decided here: the notation. Values stand in the order of the axes; a unit applies to its value and to those before it
-that have none; units come out as OME-NGFF names (:func:`volfs.model.ngff.normal_unit`).
+that have none; units come out as OME-NGFF names (:func:`volfs.model.units.normal_unit`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from volfs.errors import BadInput
-from volfs.model.ngff import Axis, normal_unit
+from volfs.model.ngff import Axis
+from volfs.model.units import normal_unit
 
 _VALUE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\W\d_]*)\s*\Z")
 _KNOWN = re.compile(r"(?:\w*meter|angstrom|foot|inch|mile|yard|parsec|\w*second|minute|hour|day)\Z")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from volfs.errors import BadInput, BadMetadata
+from volfs.model.units import lengths, normal_unit
 
 VERSION = "0.5"
 
@@ -30,31 +31,6 @@ Method = Literal["mean", "mode", "first"]
 METHODS: tuple[Method, ...] = ("mean", "mode", "first")
 
 _TYPES_BY_NAME = {"x": "space", "y": "space", "z": "space", "t": "time", "c": "channel"}
-
-_UNITS = {
-    "a": "angstrom",
-    "å": "angstrom",
-    "pm": "picometer",
-    "nm": "nanometer",
-    "um": "micrometer",
-    "µm": "micrometer",
-    "μm": "micrometer",
-    "micron": "micrometer",
-    "microns": "micrometer",
-    "mm": "millimeter",
-    "cm": "centimeter",
-    "m": "meter",
-    "in": "inch",
-    "ns": "nanosecond",
-    "us": "microsecond",
-    "µs": "microsecond",
-    "μs": "microsecond",
-    "ms": "millisecond",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "h": "hour",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +79,6 @@ def axis(name: str, unit: str | None = None) -> Axis:
     return Axis(name, _TYPES_BY_NAME.get(name), normal_unit(unit))
 
 
-def normal_unit(unit: str | None) -> str | None:
-    """The UDUNITS-2 name that OME-NGFF asks for (`nm` becomes `nanometer`); unknown units are kept as they are."""
-    if unit is None or not unit.strip():
-        return None
-    text = unit.strip()
-    if text in _UNITS:
-        return _UNITS[text]
-    lowered = text.lower().replace("metre", "meter")
-    # "M" and "S" alone would be mega and siemens: only multi-letter abbreviations are matched without case.
-    if len(lowered) > 1 and lowered in _UNITS:
-        return _UNITS[lowered]
-    return lowered.removesuffix("s") if lowered.endswith(("meters", "seconds")) else lowered
-
-
 def allowed_by_ome(axes: Sequence[Axis]) -> bool:
     """Whether OME-NGFF 0.5 has a place for these axes.
 
@@ -145,17 +107,19 @@ def downsampling_factors(
 ) -> list[tuple[int, ...]]:
     """The factor (1 or 2 per axis) of each level below the first, relative to the level above it.
 
-    Only axes of space shrink. An axis whose voxels are at least twice as coarse as the finest is not halved, and z
-    never while it is coarser than both y and x, so that coarse levels come near to isotropic. `levels` counts all
-    levels; "auto" stops when no axis of space is longer than :data:`SMALLEST_LEVEL`. Fewer levels than asked for are
-    made when there is nothing left to halve.
+    Only axes of space shrink; their sizes are compared in metres where units are known. An axis whose voxels are at
+    least twice as coarse as the finest is not halved, and z never while it is coarser than both y and x, so that coarse
+    levels come near to isotropic. `levels` counts all levels; "auto" stops when no axis of space is longer than
+    :data:`SMALLEST_LEVEL`. Fewer levels than asked for are made when there is nothing left to halve.
     """
     if not len(shape) == len(scale) == len(axes):
         raise BadInput(f"shape {tuple(shape)}, voxel size {tuple(scale)} and {len(axes)} axes do not match")
     if levels != "auto" and levels < 1:
         raise BadInput(f"an image has at least one level, not {levels}")
     space = [i for i, a in enumerate(axes) if a.type == "space"]
-    size, voxel = list(shape), [abs(float(s)) or 1.0 for s in scale]
+    size, voxel = list(shape), [1.0] * len(shape)
+    for i, length in zip(space, lengths([scale[i] for i in space], [axes[i].unit for i in space]), strict=True):
+        voxel[i] = length
     factors: list[tuple[int, ...]] = []
     while levels == "auto" or len(factors) < levels - 1:
         if levels == "auto" and max((size[i] for i in space), default=0) <= SMALLEST_LEVEL:
@@ -220,12 +184,17 @@ def pyramid(
     return Multiscale(name, tuple(axes), tuple(levels), managed=True, method=method, rgb=rgb, is_label=is_label)
 
 
-def ome_attributes(image: Multiscale, *, source: str = "../../") -> dict[str, Any]:
+def ome_attributes(
+    image: Multiscale, *, source: str = "../../", further: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The attributes of the group that holds `image` (its `zarr.json`'s `attributes`).
 
-    `source` is the path from a label image to the image it belongs to (`image-label.source`). The arrays must be
-    given the axes' names as `dimension_names`.
+    `source` is the path from a label image to the image it belongs to (`image-label.source`). `further` are other
+    members of `ome` (`omero`, and what `image-label` has besides: `colors`, `properties`). The arrays must be given the
+    axes' names as `dimension_names`.
     """
+    more = dict(further or {})
+    labels = more.pop("image-label", None)
     block: dict[str, Any] = {
         "name": image.name,
         "axes": [{k: v for k, v in (("name", a.name), ("type", a.type), ("unit", a.unit)) if v} for a in image.axes],
@@ -236,10 +205,11 @@ def ome_attributes(image: Multiscale, *, source: str = "../../") -> dict[str, An
     }
     own: dict[str, Any] = {"pyramid": {"managed": image.managed, "method": image.method}, "rgb": image.rgb}
     if not allowed_by_ome(image.axes):
-        return {"volfs": {**own, "multiscales": [block], "is_label": image.is_label}}
-    ome: dict[str, Any] = {"version": VERSION, "multiscales": [block]}
+        named = {"image-label": dict(labels)} if image.is_label and isinstance(labels, Mapping) else {}
+        return {"volfs": {**own, "multiscales": [block], "is_label": image.is_label, **named, **more}}
+    ome: dict[str, Any] = {"version": VERSION, "multiscales": [block], **more}
     if image.is_label:
-        ome["image-label"] = {"source": {"image": source}}
+        ome["image-label"] = {**(labels if isinstance(labels, Mapping) else {}), "source": {"image": source}}
     return {"ome": ome, "volfs": own}
 
 
@@ -324,7 +294,7 @@ def _axes(found: object, datasets: list[Any]) -> tuple[Axis, ...]:
                 Axis(
                     entry["name"],
                     kind if isinstance(kind, str) else _TYPES_BY_NAME.get(entry["name"]),
-                    unit if isinstance(unit, str) else None,
+                    normal_unit(unit) if isinstance(unit, str) else None,
                 )
             )
         else:

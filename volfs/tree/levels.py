@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import ClassVar
 
 from volfs.errors import VolfsError
+from volfs.model.facts import source_of
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.edits import EditablePlaneDir
@@ -26,6 +27,7 @@ from volfs.tree.shared import Shared
 from volfs.tree.volumes import VOLUME_SLOTS, Volumes
 from volfs.views import documents
 from volfs.views.slices import SliceGeometry
+from volfs.views.volumes.spec import LevelMeta
 from volfs.volume.level import Level
 
 _STEP_COOKIE = 64
@@ -133,8 +135,13 @@ class LevelContents:
         return [plane for plane in geometry.planes if geometry.count(plane) <= MAX_SLICES]
 
     def _info(self, level: Level) -> Document:
+        places = self._ref.places
+
+        def about() -> LevelMeta | None:
+            return places.meta(self._ref.image, self._ref.name)
+
         def render() -> bytes:
-            meta = level.array.meta
+            meta, known = level.array.meta, about()
             return documents.info_json(
                 axes=level.axes,
                 shape=level.shape,
@@ -144,9 +151,11 @@ class LevelContents:
                 codecs=meta.codecs,
                 fill_value=level.fill_value,
                 shard_shape=meta.chunk_shape if meta.sharding is not None else None,
+                rescale=level.rescale,
+                source=source_of(known.attributes) if known is not None else None,
             )
 
-        return Document(render, level.array.mtime_ns, lambda: id(level), lasting=self._ref.places.lasting)
+        return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=places.lasting)
 
 
 class LevelDir(Dir):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from volfs.model.box import Index
+from volfs.model.facts import Rescale
 from volfs.model.graph import VersionInfo
 from volfs.model.ngff import Axis
 
@@ -152,8 +153,11 @@ def info_json(
     codecs: Sequence[Mapping[str, Any]],
     fill_value: Any,
     shard_shape: Index | None = None,
+    rescale: Rescale | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """What one level is: shape, dtype, axes, voxel size, chunk shape, codecs."""
+    """What one level is: shape, dtype, axes, voxel size, chunk shape, codecs; what takes its voxels to real values, and
+    what its image's source said."""
     value: dict[str, Any] = {
         "shape": shape,
         "dtype": dtype.name,
@@ -164,7 +168,12 @@ def info_json(
     }
     if shard_shape is not None:
         value["shard_shape"] = shard_shape
-    return to_json({**value, "fill_value": _fill(fill_value), "codecs": list(codecs)})
+    value |= {"fill_value": _fill(fill_value), "codecs": list(codecs)}
+    if rescale is not None:
+        value["rescale"] = rescale.attributes()
+    if source:
+        value["source"] = source
+    return to_json(value)
 
 
 def _fill(value: Any) -> Any:

@@ -26,9 +26,9 @@ from functools import lru_cache, partial
 import numpy as np
 
 from volfs.model.box import Box, Index
+from volfs.model.units import METRES
 from volfs.views import jpeg, slices
 from volfs.views.layout import VoxelSource, placed
-from volfs.views.plane import METRES
 from volfs.views.resample import (
     Floats,
     Picture,

@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-from volfs.views.plane import METRES
-from volfs.views.volume import SECONDS, ShownAxis, VolumeSpec
+from volfs.model.units import METRES, SECONDS
+from volfs.views.volume import ShownAxis, VolumeSpec
 
 PIXEL_TYPES = {
     "b1": "uint8",

@@ -14,26 +14,6 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
 
-METRES = {
-    "angstrom": 1e-10,
-    "attometer": 1e-18,
-    "centimeter": 1e-2,
-    "decimeter": 1e-1,
-    "femtometer": 1e-15,
-    "foot": 0.3048,
-    "hectometer": 1e2,
-    "inch": 0.0254,
-    "kilometer": 1e3,
-    "megameter": 1e6,
-    "meter": 1.0,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "nanometer": 1e-9,
-    "picometer": 1e-12,
-    "yard": 0.9144,
-}
-"""The space units of OME-NGFF that occur in practice, in metres."""
-
 
 @dataclass(frozen=True, slots=True)
 class PlaneSpec:

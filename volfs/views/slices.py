@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from volfs.model.box import Box, Index
+from volfs.model.units import METRES
 from volfs.views import npy, png, tiff, tiff_decode
 from volfs.views.layout import Layout
-from volfs.views.plane import METRES, PlaneSpec
+from volfs.views.plane import PlaneSpec
 
 PLANES = ("xy", "xz", "yz")
 THROUGH = {"xy": "z", "xz": "y", "yz": "x"}

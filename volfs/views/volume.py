@@ -6,29 +6,16 @@ Which formats there are, and which name stands for which, is decided in :mod:`vo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from volfs.model.box import Box, Index
+from volfs.model.facts import Rescale
+from volfs.model.units import METRES, SECONDS
 from volfs.views.layout import Layout
-from volfs.views.plane import METRES
-
-SECONDS = {
-    "attosecond": 1e-18,
-    "day": 86400.0,
-    "femtosecond": 1e-15,
-    "hour": 3600.0,
-    "microsecond": 1e-6,
-    "millisecond": 1e-3,
-    "minute": 60.0,
-    "nanosecond": 1e-9,
-    "picosecond": 1e-12,
-    "second": 1.0,
-}
-"""The time units of OME-NGFF that occur in practice, in seconds."""
 
 Affine = tuple[tuple[float, float, float, float], ...]
 """Three rows: from (x, y, z, 1), counted in voxels of the box, to millimetres right, anterior and superior: NIfTI's."""
@@ -71,7 +58,9 @@ class VolumeSpec:
     pixel. All other axes have length one in ``box``, which is a box of the level. ``dtype`` is in native byte order.
     ``stem`` is the file's name without ending, for formats of two files. ``title`` is the image's name. ``channels``
     are names of the channels shown, where all of them have one. ``affine`` is given where the image came with an
-    orientation that voxel sizes alone do not tell.
+    orientation that voxel sizes alone do not tell. ``rescale`` takes stored values to real ones. ``facts`` are what the
+    image's source said (:mod:`volfs.model.facts`); those that count voxels hold where ``finest`` says that these are
+    the voxels of s0. ``whole`` says that no axis besides z, y, x is cut.
     """
 
     box: Box
@@ -83,6 +72,10 @@ class VolumeSpec:
     title: str = ""
     channels: tuple[str, ...] = ()
     affine: Affine | None = None
+    rescale: Rescale | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    finest: bool = True
+    whole: bool = True
 
     @property
     def shape(self) -> Index:

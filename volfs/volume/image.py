@@ -138,7 +138,7 @@ def _build(plan: Plan) -> Image:
 
 def _facts(plan: Plan, index: int) -> LevelFacts:
     facts = plan.multiscale
-    return LevelFacts(index, facts.axes, facts.levels[index], facts.is_label, facts.factors(index))
+    return LevelFacts(index, facts.axes, facts.levels[index], facts.is_label, facts.factors(index), plan.rescale)
 
 
 def _stored_levels(plan: Plan, context: VolumeContext) -> list[Level]:

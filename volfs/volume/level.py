@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from volfs.errors import BadInput, NotAllowed, ReadOnly
 from volfs.model.box import Box, Index
+from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, LevelSpec
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
@@ -42,6 +43,7 @@ class LevelFacts:
     spec: LevelSpec
     is_label: bool
     factors: Index
+    rescale: Rescale | None = None
 
 
 class Level:
@@ -64,6 +66,8 @@ class Level:
         #: Voxel size per axis, and where the centre of voxel 0 lies.
         self.scale = facts.spec.scale
         self.translation = facts.spec.translation
+        #: What takes stored values to real ones (Hounsfield units, say): of the image's source, None if it said none.
+        self.rescale = facts.rescale
         self.source = source
         self.reader = BlockReader(source, context.cache, context.workers)
         self._context = context

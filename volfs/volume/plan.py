@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from volfs.errors import BadMetadata, VolfsError
+from volfs.model.facts import Rescale, rescale_of
 from volfs.model.ngff import Axis, LevelSpec, Multiscale, axis, parse_multiscale
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 
@@ -29,10 +30,11 @@ class Plan:
     multiscale: Multiscale
     arrays: tuple[tuple[int, ArrayNode], ...]
     problems: tuple[str, ...]
+    rescale: Rescale | None = None
 
     def origin(self) -> object:
         """Equal for images that are built from the same metadata."""
-        return (self.multiscale, self.problems, tuple((i, _origin(array)) for i, array in self.arrays))
+        return (self.multiscale, self.problems, self.rescale, tuple((i, _origin(array)) for i, array in self.arrays))
 
     @property
     def is_whole(self) -> bool:
@@ -45,6 +47,7 @@ def plan_at(snapshot: Snapshot, path: str) -> Plan | None:
     multiscale = _multiscale_of(snapshot, path)
     if multiscale is None:
         return _plain(snapshot, path)
+    group = snapshot.node(path)
     arrays, problems = [], []
     for index, spec in enumerate(multiscale.levels):
         node = snapshot.node(_join(path, spec.path))
@@ -58,7 +61,8 @@ def plan_at(snapshot: Snapshot, path: str) -> Plan | None:
     if not multiscale.is_label and _among_labels(path) and arrays[0][1].meta.dtype.kind in "iu":
         multiscale = replace(multiscale, is_label=True)
     axes = _with_planes(multiscale.axes)
-    return Plan(snapshot, path, replace(multiscale, axes=axes), tuple(arrays), tuple(problems))
+    rescale = rescale_of(group.attributes) if isinstance(group, GroupNode) else None
+    return Plan(snapshot, path, replace(multiscale, axes=axes), tuple(arrays), tuple(problems), rescale)
 
 
 def _plain(snapshot: Snapshot, path: str) -> Plan | None:

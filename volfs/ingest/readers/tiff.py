@@ -19,7 +19,8 @@ from volfs.ingest.readers import pictures
 from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
-from volfs.model.ngff import axis, normal_unit
+from volfs.model.ngff import axis
+from volfs.model.units import normal_unit
 
 _UNNAMED = ("z", "c", "t", "a")
 """What axes without a meaning are called, from the last one on."""

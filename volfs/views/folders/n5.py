@@ -31,6 +31,7 @@ import zstandard
 
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
+from volfs.model.units import METRES
 from volfs.views.folder import ArrayView, Fixed, Folder, ImageView, LevelView, Numbers, ViewFile, nested
 from volfs.views.folders.spatial import (
     Space,
@@ -42,7 +43,7 @@ from volfs.views.folders.spatial import (
     volume_of,
 )
 from volfs.views.layout import Layout, Literal, Payload, Voxels
-from volfs.views.plane import METRES, Incomplete
+from volfs.views.plane import Incomplete
 
 VERSION = "2.0.0"
 """Of the format. Readers refuse what is newer than themselves in its first number."""

@@ -29,10 +29,11 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
+from volfs.model.units import METRES
 from volfs.views.folder import Fixed, Folder, ImageView, LevelView, Run, ViewFile
 from volfs.views.folders.spatial import Space, Volume, plain, scaled, shown_levels, time_axis, volume_of
 from volfs.views.layout import Layout, Voxels, cover
-from volfs.views.plane import METRES, Incomplete
+from volfs.views.plane import Incomplete
 from volfs.views.slices import OtherAxis
 
 _NANOMETRE = 1e-9

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from volfs.model.box import Box, Index
+from volfs.model.units import METRES
 from volfs.views.folder import ArrayView, ImageView, LevelView
-from volfs.views.plane import METRES
 
 Vector = tuple[float, float, float]
 

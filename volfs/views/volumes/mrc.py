@@ -15,8 +15,8 @@ import struct
 
 import numpy as np
 
+from volfs.model.units import METRES
 from volfs.views.layout import Layout, Literal, Voxels
-from volfs.views.plane import METRES
 from volfs.views.volume import VolumeFormat, VolumeSpec
 from volfs.views.volumes.placing import Grid, placed, plain, space_grid
 

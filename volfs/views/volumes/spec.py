@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from volfs.model.box import Box
+from volfs.model.facts import rescale_of, source_of
 from volfs.model.ngff import Axis
+from volfs.model.units import METRES
 from volfs.views import omero
-from volfs.views.plane import METRES
 from volfs.views.slices import SliceGeometry
 from volfs.views.volume import Affine, ShownAxis, VolumeSpec
 
@@ -95,6 +96,10 @@ def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "
         title=level.title,
         channels=_channels(level, box),
         affine=_affine(level, box),
+        rescale=rescale_of(level.attributes),
+        facts=source_of(level.attributes),
+        finest=level.finest_scale in (None, level.scale),
+        whole=all(box.shape[other.axis] == geometry.shape[other.axis] for other in geometry.others),
     )
 
 
@@ -157,9 +162,8 @@ def _affine(level: LevelMeta, box: Box) -> Affine | None:
 
 def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
     """The matrix of the file that was imported, in NIfTI's world: of x, y and z, where it has time and others too."""
-    own = attributes.get("volfs")
-    source = own.get("source") if isinstance(own, Mapping) else None
-    rows = source.get("affine") if isinstance(source, Mapping) else None
+    source = source_of(attributes)
+    rows = source.get("affine")
     try:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -169,7 +173,6 @@ def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
     if matrix[:3, 3:-1].any() or matrix[3:, :3].any():  # x, y, z are mixed with another axis
         return None
     matrix = matrix[np.ix_((0, 1, 2, -1), (0, 1, 2, -1))]
-    assert isinstance(source, Mapping)
     world = str(source.get("space", "")).lower().removesuffix("-time").removesuffix("t")
     sides = _SIDES.get(world) or _SIDES[_WORLDS.get(str(source.get("format")), "ras")]
     return np.diag((*sides, 1.0, 1.0)) @ matrix

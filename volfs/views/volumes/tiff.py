@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from volfs.model.units import SECONDS
 from volfs.views import ome
 from volfs.views.layout import Extent, Layout, Literal, Records, Voxels
 from volfs.views.tiff_directory import (
@@ -34,7 +35,7 @@ from volfs.views.tiff_directory import (
     Resolution,
     aligned,
 )
-from volfs.views.volume import SECONDS, ShownAxis, VolumeFormat, VolumeSpec
+from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
 
 _CENTIMETRE, _MICRON = 1e-2, 1e-6
 _MOST_SAMPLES = 1000

@@ -1,0 +1,140 @@
+"""What a source said of its image beyond voxels, axes and voxel sizes, as the attributes of the image's group keep it.
+
+``volfs.source`` are facts by the names that their format has for them. ``volfs.rescale`` takes stored numbers to real
+ones, whatever the source was. Readers fill both (:class:`volfs.ingest.source.Description`); every view asks here, and
+shows what its format has a place for; ``info.json`` shows all of it.
+
+Facts that several formats share have one form, whoever wrote them:
+
+``format``           what the source was: ``nifti``, ``nrrd``, ``metaimage``, ``mrc``, ``dicom``, ``imagej``, …
+``affine``, ``space``  from (x, y, z, 1), in voxels, to the world that is named: rows of a square matrix
+``notes``            key/value pairs of text (NRRD's, MetaImage's, ImageJ's properties)
+``channels``         names of channels; their place for views is ``omero`` (:func:`omero`)
+
+Not here: how a format writes them down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Real value = stored value * ``slope`` + ``intercept``, in ``unit`` (``HU``), where one is named."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    unit: str | None = None
+
+    @classmethod
+    def of(cls, slope: object, intercept: object = 0.0, unit: str | None = None) -> Rescale | None:
+        """As a header says it; None for one that says nothing: a slope of zero, or what is no number."""
+        by, plus = _number(slope), _number(intercept)
+        return cls(by, plus, unit or None) if by and plus is not None else None
+
+    @property
+    def identity(self) -> bool:
+        """Whether real values are the stored ones."""
+        return self.slope == 1.0 and self.intercept == 0.0
+
+    def attributes(self) -> dict[str, Any]:
+        """As ``volfs.rescale``."""
+        found: dict[str, Any] = {"slope": self.slope, "intercept": self.intercept}
+        return found if self.unit is None else {**found, "unit": self.unit}
+
+
+def rescale_of(attributes: Mapping[str, Any]) -> Rescale | None:
+    """That of an image, from the attributes of its group."""
+    found = _own(attributes).get("rescale")
+    if not isinstance(found, Mapping):
+        return None
+    unit = found.get("unit")
+    return Rescale.of(found.get("slope"), found.get("intercept", 0.0), unit if isinstance(unit, str) else None)
+
+
+def source_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the image's source said, from the attributes of its group; empty if nothing is known of it."""
+    found = _own(attributes).get("source")
+    return found if isinstance(found, Mapping) else {}
+
+
+def notes_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The key/value pairs among facts, as text."""
+    found = facts.get("notes")
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(key): value if isinstance(value, str) else str(value) for key, value in found.items()}
+
+
+def numbers_of(facts: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
+    """A fact that is a list of so many finite numbers; None if it is not."""
+    found = facts.get(name)
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != count:
+        return None
+    made = [_number(value) for value in found]
+    return None if any(value is None for value in made) else tuple(value for value in made if value is not None)
+
+
+def text_of(facts: Mapping[str, Any], name: str) -> str:
+    """A fact that is text; empty if it is not there."""
+    found = facts.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def omero(
+    names: Sequence[str | None] = (),
+    colours: Sequence[str | None] = (),
+    windows: Sequence[tuple[float, float] | None] = (),
+) -> dict[str, Any]:
+    """The ``omero`` block of OME-NGFF for channels: names, colours (``RRGGBB``) and intensities shown black and white,
+    each as far as it is known. For ``Description.ome``."""
+    channels: list[dict[str, Any]] = []
+    for i in range(max(len(names), len(colours), len(windows))):
+        entry: dict[str, Any] = {"active": True}
+        if i < len(names) and names[i]:
+            entry["label"] = names[i]
+        # OME-NGFF asks for a colour and a window, but none is better than one that nobody chose.
+        if i < len(colours) and colours[i]:
+            entry["color"] = colours[i]
+        window = windows[i] if i < len(windows) else None
+        if window is not None:
+            low, high = window
+            entry["window"] = {"start": low, "end": high, "min": low, "max": high}
+        channels.append(entry)
+    return {"channels": channels}
+
+
+def plain_json(value: Any) -> Any:
+    """A fact as attributes can keep it: JSON, without numpy's types, bytes, and numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _own(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = attributes.get("volfs")
+    return own if isinstance(own, Mapping) else {}
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
