@@ -50,7 +50,9 @@ class Branch(Snapshot):
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset = dataset
         self.ref = name
-        self.working = WorkingCopy(dataset.layout.working(name), name, self.head_version)
+        self.working = WorkingCopy(
+            dataset.layout.working(name), name, self.head_version, keep_up=lambda: dataset.keep_up(name)
+        )
         self.interpreter = Interpreter()
         self.action: Action | None = None
         self.open_writers: Counter[str] = Counter()
@@ -229,7 +231,6 @@ class Branch(Snapshot):
         mount of another process writes to the branch, that mount commits, as its own user.
         """
         from volfs.versions.commit import commit  # both are written against this module
-        from volfs.versions.recover import catch_up
 
         self._check_store()
         check_message(message)
@@ -245,7 +246,7 @@ class Branch(Snapshot):
                 number = self._head_number()
             elif number not in self.dataset.graph.versions:  # the mount has a catalog of its own
                 with self.dataset.locked():
-                    catch_up(self.dataset)
+                    pass  # taking it catches up
             return self.dataset.info(number)
         with self._acting(Action.begin("commit", message)) as outcome, self.writing():
             info = commit(self, message, author, leave=frozenset(leave))
@@ -303,5 +304,5 @@ class Branch(Snapshot):
 
     def _check_writable(self) -> None:
         self._check_store()
-        if self.dataset.refs().heads.get(self.ref) is None:
+        if not self.working.lock.held and not self.dataset.layout.head(self.ref).exists():
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")

@@ -26,8 +26,14 @@ from volfs.versions.union import Entry, View
 class WorkingSteps(WorkingReader):
     """What :class:`~volfs.versions.working.WorkingCopy` builds its operations from."""
 
-    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
-        super().__init__(layout, branch, lower)
+    def __init__(
+        self,
+        layout: WorkingLayout,
+        branch: str,
+        lower: Callable[[], Snapshot | None],
+        keep_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(layout, branch, lower, keep_up)
         self._files = OpenFiles()
         #: Directories whose names changed since they were last synced, with the number of their last change.
         self._unsynced: dict[str, int] = {}

@@ -32,7 +32,6 @@ from volfs.versions import freezing
 from volfs.versions.changeset import Packer, held, problems
 from volfs.versions.frozen import Additions, FrozenState
 from volfs.versions.keys import covers
-from volfs.versions.publish import settle
 from volfs.versions.stored import read_version
 from volfs.versions.union import View
 from volfs.versions.writer import VersionWriter
@@ -151,7 +150,7 @@ def settle_working(dataset: Dataset, branch: str) -> None:
     layout = dataset.layout.working(branch)
 
     def in_head(key: str) -> bool:
-        number = dataset.branches().get(branch, 0)
+        number = dataset.named_by_file(branch) or 0
         return number != 0 and dataset.version(number).stat(key) is not None
 
     _settle(
@@ -171,7 +170,7 @@ def _settle_own(branch: Branch) -> None:
 def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]) -> None:
     layout = dataset.layout.working(branch)
     with dataset.locked():
-        settle(dataset)
+        pass  # taking it settles what was being published
     try:
         intent = read_json(layout.commit_intent)
     except VolfsError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volfs.catalog import NodeShape, Refs
-from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound
+from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
@@ -33,6 +33,7 @@ from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.mirror import Progress, Stamp, catch_up
 from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
 from volfs.versions.status import NodeChanges
 from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
@@ -76,6 +77,9 @@ class Dataset:
         self._times: dict[int, int] = {}
         self._metadata: OrderedDict[tuple[str, int], ArrayMeta | GroupMeta | None] = OrderedDict()
         self._told: set[str] = set()
+        #: Directories of versions that are in the catalog for certain.
+        self.indexed_names: set[str] = set()
+        self._caught: tuple[tuple[int, int], ...] | None = None
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -173,7 +177,7 @@ class Dataset:
         from volfs.versions.branch import Branch  # branch is written against this module
 
         with self._guard:
-            if name not in self.refs().heads:
+            if name not in self.refs().heads and not self._came(name):
                 self._branches.pop(name, None)
                 self.check_ref_file(self.layout.head(name))
                 raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
@@ -189,12 +193,17 @@ class Dataset:
         """
         if isinstance(ref, int):
             return self.info(ref).number
-        expr = parse_ref(ref)
-        number = self._base_of(expr)
+        return self._resolve(parse_ref(ref), self.refs())
+
+    def _resolve(self, expr: RefExpr, refs: Refs) -> int:
+        number = self._base_of(expr, refs)
         return self.graph.ancestor(number, expr.back) if expr.back else number
 
-    def _base_of(self, expr: RefExpr) -> int:
-        refs = self.refs()
+    def _resolve_now(self, ref: str | int) -> int:
+        """The same by the ref files. Call with the dataset's lock held."""
+        return self.info(ref).number if isinstance(ref, int) else self._resolve(parse_ref(ref), self.ref_files())
+
+    def _base_of(self, expr: RefExpr, refs: Refs) -> int:
         graph = self.graph
         if expr.base == "latest":
             if not graph.versions:
@@ -224,7 +233,7 @@ class Dataset:
             return self.branch(self.default_branch)
         if isinstance(ref, str):
             expr = parse_ref(ref)
-            if not expr.back and expr.base in self.refs().heads:
+            if not expr.back and (expr.base in self.refs().heads or self._came(expr.base)):
                 return self.branch(expr.base)
         return self.version(self.resolve(ref))
 
@@ -252,7 +261,7 @@ class Dataset:
         check_ref_name(name)
         self.store.check_writable()
         with self.locked():
-            number = self.branches().get(self.default_branch, 0) if at is None else self.resolve(at)
+            number = self.named_by_file(self.default_branch) or 0 if at is None else self._resolve_now(at)
             self._check_free(name)
             # What an earlier branch of that name left behind is not this branch's.
             publish.delete_tree(self.layout.working(name).root)
@@ -265,7 +274,7 @@ class Dataset:
         check_ref_name(name)
         self.store.check_writable()
         with self.locked():
-            number = self.resolve(at)
+            number = self._resolve_now(at)
             self._check_free(name)
             make_dirs(self.layout.tags)
             write_ref(self.layout.tag(name), number, self._content_id(number))
@@ -288,20 +297,16 @@ class Dataset:
         """Remove a tag; the version stays."""
         self.store.check_writable()
         with self.locked():
-            if name not in self.tags() and not self.layout.tag(name).is_file():
+            if not _possible(name) or not self.layout.tag(name).is_file():
                 raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
             unlink_durably(self.layout.tag(name))
             self.mirror_refs()
 
     def _check_free(self, name: str) -> None:
-        refs = self.refs()
-        for kind, taken in (("branch", refs.heads), ("tag", refs.tags)):
-            if name in taken:
-                raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
-        for path in (self.layout.head(name), self.layout.tag(name)):
-            if path.is_symlink() or path.exists():
+        for kind, path in (("branch", self.layout.head(name)), ("tag", self.layout.tag(name))):
+            if os.path.lexists(path):
                 self.check_ref_file(path)
-                raise AlreadyThere(f"dataset {self.name!r} has a ref {name!r} already ({path})")
+                raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
 
     @staticmethod
     def _offer(names: Mapping[str, int]) -> str:
@@ -310,19 +315,64 @@ class Dataset:
     # -- for the rest of this room ------------------------------------------------------------------------------
 
     @contextmanager
-    def locked(self, patience: float | None = None) -> Iterator[None]:
+    def locked(self, patience: float | None = None, *, progress: Progress | None = None) -> Iterator[None]:
         """Hold the dataset's lock: for moments, while a number is reserved, a version published or a ref changed.
 
-        Busy if others keep it for ``patience`` seconds.
+        Whoever takes it first catches up with what others did (:mod:`volfs.versions.mirror`), and then decides by the
+        ref files. Busy if others keep it for ``patience`` seconds.
         """
         lock = FileLock(self.layout.lock)
         if not self.layout.root.is_dir():
             raise NotFound(f"dataset {self.name!r} was removed")
         lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
         try:
+            self._catch_up(Stamp.of(self.layout, lock.path.stat().st_mtime_ns), progress)
             yield
         finally:
             lock.release()
+
+    def look_around(self) -> None:
+        """Catch up with what others did if they did anything. Busy while somebody is at it."""
+        if self._caught != Stamp.of(self.layout, 0).folders:
+            with self.locked(patience=0):
+                pass
+
+    def named_by_file(self, branch: str) -> int | None:
+        """The version that a branch's own file names, 0 for none; None if there is no such branch. Raises Damaged."""
+        try:
+            return self.read_ref(self.layout.head(branch))
+        except NotFound:
+            return None
+
+    def keep_up(self, branch: str) -> None:
+        """Catch up if the catalog has another head for a branch than its file, whose lock the caller holds.
+
+        NotFound if there is no such branch, or no more.
+        """
+        head = self.named_by_file(branch)
+        if head is None or head != self.refs().heads.get(branch):
+            with self.locked():
+                pass
+            if head is None:
+                raise NotFound(f"branch {branch!r} of dataset {self.name!r} was removed")
+
+    def _catch_up(self, stamp: Stamp, progress: Progress | None) -> None:
+        if stamp.settled and stamp.folders == self._caught:
+            return
+        self._caught = None
+        try:
+            catch_up(self, progress)
+        except VolfsError as error:  # what is decided under the lock goes by the files
+            self.tell_once(f"the catalog cannot be told of what others did: {error}")
+        else:
+            self._caught = stamp.folders if stamp.settled else None
+
+    def _came(self, branch: str) -> bool:
+        """Whether a branch that the catalog does not know was made by others."""
+        if self.store.read_only or not _possible(branch) or not self.layout.head(branch).exists():
+            return False
+        with self.locked():
+            return branch in self.refs().heads
 
     def next_number(self) -> int:
         """The number after the newest version that the catalog knows."""
@@ -358,7 +408,7 @@ class Dataset:
                 except NotFound:
                     continue  # removed meanwhile
                 except Damaged as error:
-                    self._tell_once(str(error))
+                    self.tell_once(str(error))
             found.append(refs)
         return Refs(heads=found[0], tags=found[1])
 
@@ -388,7 +438,8 @@ class Dataset:
         known = self.graph.versions.get(number)
         return (known or read_version(self.layout.version(number), number).info).content_id
 
-    def _tell_once(self, defect: str) -> None:
+    def tell_once(self, defect: str) -> None:
+        """Log, once, what keeps the catalog from knowing all of the dataset."""
         if defect not in self._told:
             self._told.add(defect)
             log.error("dataset %s: %s", self.name, defect)
@@ -414,9 +465,15 @@ class Dataset:
         self.reader.close()
 
 
+def _possible(name: str) -> bool:
+    """Whether a name, by whatever rules it was given, can be that of a ref's file."""
+    return "/" not in name and "\0" not in name
+
+
 def check_unused(dataset: Dataset) -> None:
     """Raise Busy if a process (this one too) holds a branch of the dataset for writing."""
-    for name in dataset.branches():
+    workings = dataset.layout.workings
+    for name in sorted(os.listdir(workings)) if workings.is_dir() else ():
         lock = FileLock(dataset.layout.working(name).lock)
         if lock.path.parent.is_dir() and lock.locked_by_other():
             owner = lock.owner() or {}

@@ -24,7 +24,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,11 +95,10 @@ def publish(
 ) -> VersionInfo:
     """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``.
 
-    ``content_id`` is the version's; ``index`` makes the catalog know it. Call with the dataset's lock held.
-    Raises Conflict, and changes nothing, when the branch has moved.
+    ``content_id`` is the version's; ``index`` makes the catalog know it. Call with the dataset's lock held; taking it
+    has settled what others left. Raises Conflict, and changes nothing, when the branch has moved.
     """
     layout = dataset.layout
-    settle(dataset)
     check_expected(layout, branch, expected)
     partial, final = layout.partial(number), layout.version(number)
     intent = layout.publish_intent(number)
@@ -201,9 +200,12 @@ def pending(layout: DatasetLayout) -> list[int]:
     return sorted(n for n in map(parse_publish_intent, _hidden(layout.versions)) if n is not None)
 
 
-def published(layout: DatasetLayout) -> list[int]:
-    """Numbers of the versions on disk, in order, those with an intent to publish left out."""
-    names = _names(layout.versions)
+def published(layout: DatasetLayout, *, but: Collection[str] = frozenset()) -> list[int]:
+    """Numbers of the versions on disk, in order, those with an intent to publish left out.
+
+    ``but`` are directories that need no look: the cost of the rest is small beside that of telling many thousand.
+    """
+    names = [name for name in _names(layout.versions) if name not in but]
     unsure = {n for n in map(parse_publish_intent, _hidden_of(names)) if n is not None}
     return sorted(n for n in map(parse_version_dir, names) if n is not None and n not in unsure)
 

@@ -33,15 +33,23 @@ _COPY_BYTES = 8 << 20
 class WorkingReader:
     """The reading half of a :class:`~volfs.versions.working.WorkingCopy`. Thread-safe.
 
-    ``lower`` gives the head version as it is now (None: nothing committed). ``branch`` is for messages.
+    ``lower`` gives the head version as it is now (None: nothing committed). ``keep_up`` is called when the lock has
+    come from outside: others may have moved the head, or removed the branch. ``branch`` is for messages.
     """
 
-    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
+    def __init__(
+        self,
+        layout: WorkingLayout,
+        branch: str,
+        lower: Callable[[], Snapshot | None],
+        keep_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.layout = layout
         self.branch = branch
         self.lock = BranchLock(layout, branch, self._taken)
         self.pulse = Pulse(layout, self._head_time, lambda: self.lock.held)
         self._lower = lower
+        self._keep_up = keep_up
         self._mutex = threading.RLock()
         self._layers: tuple[Layer, ...] = ()
         self._epoch = 0
@@ -112,6 +120,7 @@ class WorkingReader:
         return 0 if head is None else head.time_ns
 
     def _taken(self) -> None:
+        self._keep_up()
         self.pulse.reread()
         freezing.prepare(self.layout)
         self._reload()

@@ -12,21 +12,19 @@ a new catalog that is all of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volfs.catalog import Catalog
-from volfs.errors import Busy, Damaged, NotFound, VolfsError
+from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
+from volfs.versions.mirror import Progress
 from volfs.versions.publish import (
     TRASH,
     empty_trash,
     is_untouched,
-    published,
     remove_dead_partials,
-    settle,
     throw_away,
 )
 
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], object]
-
 
 def recover(store: Store) -> None:
     """Bring the store and its catalog to rest after whatever happened before. For every opening; cheap if nothing did.
@@ -46,7 +42,7 @@ def recover(store: Store) -> None:
     """
     with store.locked():
         _sweep(store)
-        _register(store)
+        register(store)
     empty_trash(store.layout.datasets)
     for name in store.datasets():
         try:
@@ -58,9 +54,7 @@ def recover(store: Store) -> None:
 def recover_dataset(dataset: Dataset) -> None:
     """Settle what dead processes left in one dataset."""
     with dataset.locked():
-        settle(dataset)
         remove_dead_partials(dataset.layout)
-        catch_up(dataset)
     empty_trash(dataset.layout.versions)
     if not dataset.layout.workings.is_dir():
         return
@@ -77,29 +71,6 @@ def recover_dataset(dataset: Dataset) -> None:
                     lock.release()
 
 
-def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
-    """Index the versions on disk that the catalog does not know, and mirror the refs if they differ.
-
-    Call with the dataset's lock held. Returns the numbers indexed. A version whose files are damaged is left out, with
-    all that descends from it, and the rest is indexed: one bad version harms no other.
-    """
-    known = dataset.graph.versions
-    missing = [number for number in published(dataset.layout) if number not in known]
-    done = []
-    for at, number in enumerate(missing):
-        if progress is not None:
-            progress(at, len(missing), dataset.name)
-        try:
-            dataset.index_stored(number)
-            done.append(number)
-        except VolfsError as error:
-            log.error("dataset %s: v%d cannot be indexed: %s", dataset.name, number, error)
-    refs, mirrored = dataset.ref_files(), dataset.refs()
-    if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
-        dataset.mirror_refs()
-    return done
-
-
 def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
     """Make the catalog anew from the store's own files. Nothing committed is lost by it.
 
@@ -109,11 +80,10 @@ def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
     with store.locked():
         for name in list(store.catalog.datasets()):
             store.forget(name)
-        _register(store)
+        register(store)
     for name in store.datasets():
-        dataset = store[name]
-        with dataset.locked():
-            catch_up(dataset, progress)
+        with store[name].locked(progress=progress):
+            pass
 
 
 def set_aside_damaged(path: Path) -> Path | None:
@@ -136,18 +106,6 @@ def set_aside_damaged(path: Path) -> Path | None:
     return aside
 
 
-def look_around(store: Store) -> None:
-    """See what other machines did, which have catalogs of their own: index their versions, mirror their refs.
-
-    Waits for nobody: a dataset that somebody is publishing in is looked at the next time.
-    """
-    with suppress(Busy), store.locked(patience=0):
-        _register(store)
-    for name in store.datasets():
-        with suppress(VolfsError), store[name].locked(patience=0):
-            catch_up(store[name])
-
-
 def _sweep(store: Store) -> None:
     """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
     version in them, and whose maker died before."""
@@ -163,8 +121,8 @@ def _sweep(store: Store) -> None:
                 unlink_durably(layout.unfinished)
 
 
-def _register(store: Store) -> None:
-    """Make the catalog know the datasets that are there, and forget those that are not."""
+def register(store: Store) -> None:
+    """Make the catalog know the datasets that are there, and forget those that are not. Call with the store's lock."""
     known = store.catalog.datasets()
     there = {folder.name for folder in store.layout.datasets.iterdir() if not folder.name.startswith(".")}
     for name in sorted(known.keys() - there):

@@ -166,7 +166,7 @@ class Store:
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._seen = catalog.data_version()
-        self._stamped: tuple[int, ...] = ()
+        self._stamped = 0
         self._open = True
 
     def __repr__(self) -> str:
@@ -238,9 +238,12 @@ class Store:
         """``marker`` is taken before the dataset can be seen, where it is being made."""
         check_dataset_name(name)
         self.check_writable()
+        from volfs.versions.recover import register  # recovery works on an open store
+
         with self.locked():
+            register(self)
             layout = self.layout.dataset(name)
-            if layout.root.exists() or name in self.catalog.datasets():
+            if layout.root.exists():
                 raise AlreadyThere(f"there is a dataset {name!r} already")
             created = time.time_ns()
             # Made whole under another name: a dataset that is seen is complete.
@@ -261,7 +264,10 @@ class Store:
     def remove_dataset(self, name: str) -> None:
         """Remove a dataset with all its versions. Busy while anyone writes to one of its branches."""
         self.check_writable()
+        from volfs.versions.recover import register  # recovery works on an open store
+
         with self.locked():
+            register(self)
             dataset = self[name]
             with dataset.locked():
                 check_unused(dataset)
@@ -294,33 +300,21 @@ class Store:
         return changed
 
     def _look_around(self) -> None:
-        """With a catalog of its own, a machine learns of the others' commits from the store's directories."""
-        if self.read_only or self.catalog_path.absolute().parent == self.path.absolute():
+        """Learn from the store's directories what processes with other catalogs did. Waits for nobody: what somebody is
+        changing is looked at the next time."""
+        if self.read_only:
             return
-        stamp = self._stamp()
-        with self._guard:
-            if stamp == self._stamped:
-                return
-        from volfs.versions.recover import look_around  # recovery works on an open store
+        from volfs.versions.recover import register  # recovery works on an open store
 
-        look_around(self)
-        with self._guard:
-            # What was stamped before looking: changes that came while it looked are looked at again.
-            self._stamped = stamp
-
-    def _stamp(self) -> tuple[int, ...]:
-        """Changes with every version, ref and dataset that comes or goes."""
-        folders = [self.layout.datasets]
+        stamp = self.layout.datasets.stat().st_mtime_ns
+        if stamp != self._stamped:
+            with suppress(Busy), self.locked(patience=0):
+                register(self)
+                # As it was before: datasets that came while it looked are looked for again.
+                self._stamped = stamp
         for name in self.datasets():
-            layout = self.layout.dataset(name)
-            folders += [layout.versions, layout.heads, layout.tags]
-        times = []
-        for folder in folders:
-            try:
-                times.append(folder.stat().st_mtime_ns)
-            except OSError:
-                times.append(0)
-        return tuple(times)
+            with suppress(VolfsError):
+                self[name].look_around()
 
     def stats(self) -> StoreStats:
         """Counts and sizes, read from the store's own files."""

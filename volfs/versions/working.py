@@ -48,8 +48,14 @@ class _Sync:
 class WorkingCopy(WorkingSteps):
     """All that can be done to the keys of a branch. Thread-safe."""
 
-    def __init__(self, layout: WorkingLayout, branch: str, lower: Callable[[], Snapshot | None]) -> None:
-        super().__init__(layout, branch, lower)
+    def __init__(
+        self,
+        layout: WorkingLayout,
+        branch: str,
+        lower: Callable[[], Snapshot | None],
+        keep_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(layout, branch, lower, keep_up)
         self._syncing: dict[str, _Sync] = {}
 
     @contextmanager

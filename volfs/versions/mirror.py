@@ -1,0 +1,85 @@
+"""The catalog as a mirror of one dataset's files: what has been done there, by whomever, and is not in it yet.
+
+Decided here: how it is noticed that versions or refs have changed, at the cost of three stats, and what the catalog is
+then told: versions that nobody indexed here, refs that others moved. Not here: what decides about a ref, which is its
+file, read under the dataset's lock (:mod:`volfs.versions.dataset`).
+
+Several machines may work on one store, each with a catalog of its own, and some with that in the store. What one of
+them commits, the others learn from the store's directories alone. Whoever takes the dataset's lock catches up first, so
+that it decides about what is, and so that whoever was refused because it was late is late no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volfs.errors import VolfsError
+from volfs.storage.layout import DatasetLayout, version_dir_name
+from volfs.versions.publish import published, settle
+from volfs.versions.stored import read_manifest, read_version
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+
+Progress = Callable[[int, int, str], object]
+
+_FINE_NS, _COARSE_NS = 50_000_000, 2_000_000_000
+"""Two changes of a directory within that time may leave it with one mtime; the longer where times are whole seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Changes with every version and ref that comes, goes or moves; ``settled`` if a change to come must show in it."""
+
+    folders: tuple[tuple[int, int], ...]
+    settled: bool
+
+    @classmethod
+    def of(cls, layout: DatasetLayout, now_ns: int) -> Stamp:
+        """As the directories are now. ``now_ns``: the time by the clock that gives files of the store their times."""
+        folders = []
+        for folder in (layout.versions, layout.heads, layout.tags):
+            try:
+                found = folder.stat()
+                folders.append((found.st_ino, found.st_mtime_ns))
+            except OSError:
+                folders.append((0, 0))
+        newest = max(time for _, time in folders)
+        return cls(tuple(folders), now_ns - newest > (_FINE_NS if newest % 10**9 else _COARSE_NS))
+
+
+def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
+    """Settle what dead processes were publishing, index the versions that the catalog does not know, and mirror the
+    refs if they differ. Call with the dataset's lock held. Returns the numbers indexed.
+
+    A version whose files are damaged is left out, with all that descends from it, and the rest is indexed: one bad
+    version harms no other.
+    """
+    done: list[int] = []
+    try:
+        done += settle(dataset)
+    except VolfsError as error:
+        dataset.tell_once(f"what was being published cannot be settled: {error}")
+    found = published(dataset.layout, but=dataset.indexed_names)
+    known = dataset.graph.versions if found else {}
+    missing = [number for number in found if number not in known]
+    for at, number in enumerate(missing):
+        if progress is not None:
+            progress(at, len(missing), dataset.name)
+        try:
+            layout = dataset.layout.version(number)
+            dataset.index(read_version(layout, number), read_manifest(layout))
+            done.append(number)
+        except VolfsError as error:
+            dataset.tell_once(f"v{number} cannot be indexed: {error}")
+    known = dataset.graph.versions if found else {}
+    dataset.indexed_names.update(version_dir_name(number) for number in found if number in known)
+    try:
+        refs, mirrored = dataset.ref_files(), dataset.refs()
+        if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+            dataset.mirror_refs()
+    except VolfsError as error:
+        dataset.tell_once(f"its refs cannot be mirrored: {error}")
+    return done
