@@ -339,7 +339,7 @@ def test_a_stack_that_is_damaged_or_of_different_pages_is_refused(tmp_path: Path
     with tifffile.TiffWriter(path) as writer:
         writer.write(data[0], metadata=None)
         writer.write(data[0, :20], metadata=None)
-    with pytest.raises(BadInput, match="not one stack"):
+    with pytest.raises(BadInput, match=r"holds 2 images .*yx 20 x 50.*: name one"):
         open_source([path])
 
 

@@ -15,6 +15,7 @@ from volfs.cli.common import Frame, json_option, numbers, parse_place, pass_fram
 from volfs.errors import BadInput, VolfsError
 
 if TYPE_CHECKING:
+    from volfs.ingest.readers.numbering import Duplicates, Gaps
     from volfs.ingest.streaming import Progress
 
 
@@ -39,6 +40,14 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> int | Literal["
     default=None,
     help="A segmentation (coarser levels take the most frequent label) or none; else as the source says.",
 )
+@click.option(
+    "--gaps",
+    type=click.Choice(("skip", "fill", "nearest")),
+    help="Take slices whose numbers have gaps: without those, or with zeros or the nearest slice there.",
+)
+@click.option(
+    "--duplicates", type=click.Choice(("first", "last")), help="Which of several slices of the same number to take."
+)
 @click.option("-m", "--message", help="What the new version says; else what was imported.")
 @click.option("--author", help="Who imports; else VOLFS_AUTHOR, else user@host.")
 @json_option
@@ -53,6 +62,8 @@ def import_(
     shard: str | None,
     levels: int | Literal["auto"],
     labels: bool | None,
+    gaps: Gaps | None,
+    duplicates: Duplicates | None,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -60,14 +71,18 @@ def import_(
     """Import SRC as a new version of DATASET, which is made if there is none.
 
     SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG, DICOM); a TIFF stack, NIfTI, NRRD,
-    MetaImage, MRC, HDF5 or NPY file; Zarr v2 or v3 (also OME-Zarr), N5, the .xml of BigDataViewer, or
-    Neuroglancer's precomputed. SRC:PART is one of several: scan.h5:/path/to/dataset, a DICOM series by its
-    number (head:4), a setup of an .xml (embryo.xml:0).
+    MetaImage, MRC, HDF5 or NPY file; a ZIP of slices; Zarr v2 or v3 (also OME-Zarr), N5, the .xml of
+    BigDataViewer, or Neuroglancer's precomputed. Files are known by their content, whatever they are called.
+
+    SRC:PART is one image of several, by its name or its number: scan.h5:/path/to/dataset, an image of a TIFF
+    (slide.svs:Baseline, cells.ome.tif:1), a DICOM series by its number (head:4), a setup of an .xml
+    (embryo.xml:0). Without PART the images of such a source are listed.
 
     PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
     """
     from volfs.ingest.importer import ImportOptions, import_source
     from volfs.ingest.readers import open_source
+    from volfs.ingest.readers.numbering import SliceRules
 
     place = parse_place(target)
     if place.target.ref is not None or place.key is not None:
@@ -84,7 +99,7 @@ def import_(
     )
     with (
         frame.open() as store,
-        open_source(sources) as source,
+        open_source(sources, SliceRules(gaps, duplicates)) as source,
         progress(f"importing {source.description.name}", in_bytes=True, show=not as_json) as tell,
         _interruptible() as cancel,
     ):

@@ -7,6 +7,7 @@ of a source (:mod:`volfs.ingest.importer`).
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,13 @@ Fingerprint = Mapping[str, object]
 
 NAMES = "atczyx"
 """Axis names of arrays that do not name their axes: the last ones of these."""
+
+_UNFIT = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +144,23 @@ def default_axes(ndim: int) -> tuple[Axis, ...]:
     return tuple(axis(name) for name in NAMES[-ndim:])
 
 
-def stat_of(path: Path) -> object:
-    """What of a file must stay the same; None if it is gone."""
+def check_plain(path: Path) -> os.stat_result | None:
+    """Raise BadInput for what can only be read once, and waits for a writer: a pipe, a socket, a device. Returns the
+    file's status, None if it is not there."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
+        return None
+    for test, what in _UNFIT:
+        if test(found.st_mode):
+            raise BadInput(f"{path} is {what}: an import reads plain files, so write what comes out of it into one")
+    return found
+
+
+def stat_of(path: Path) -> object:
+    """What of a file must stay the same; None if it is gone. BadInput for pipes and the like."""
+    found = check_plain(path)
+    if found is None:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ino
 

@@ -1,7 +1,9 @@
 """Readers of files, one module per family. :func:`open_source` finds the one for what a user names.
 
 Decided here: how names become files (globs, directories, natural order, ``FILE:PART``) and which reader takes them: by
-what is inside, where that says it, else by the ending. Formats that need packages beyond the core say which to install.
+what is inside, where that says it, else by the ending. The two tables, :data:`FILES` and :data:`FOLDERS`, are all there
+is to it: the first row that recognises a file opens it. Formats that need packages beyond the core say which to
+install.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from volfs.errors import BadInput, NotFound
 from volfs.ingest.readers import (
+    archive,
     bdv,
     dicom,
     hdf5,
@@ -28,87 +32,145 @@ from volfs.ingest.readers import (
     tiff,
     zarr,
 )
-from volfs.ingest.source import Source
+from volfs.ingest.readers.numbering import STRICT, SliceRules
+from volfs.ingest.readers.packed import packing_of, unpacked_start
+from volfs.ingest.source import Source, check_plain
 from volfs.model.names import natural_key
 
+_START = 1024
 _KNOWN = (
     "directories or lists of PNG, TIFF, JPEG or DICOM slices, TIFF stacks, NIfTI, NRRD, MetaImage, MRC, HDF5, NPY, "
     "Zarr, N5, BigDataViewer's .xml, and Neuroglancer's precomputed"
 )
 
 
-def open_source(names: Sequence[str | os.PathLike[str]]) -> Source:
-    """Open what one or more names stand for: a file, a directory, a glob, or a list of slices; ``FILE:PART`` for a
-    dataset of an HDF5 file, a series of DICOM files, a setup of a BigDataViewer project.
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A file or directory that a user named, and the part of it that is wanted. ``start`` are a file's first bytes,
+    ``packed`` those of what is in it, if it is in gzip or bzip2."""
 
-    NotFound or BadInput, in one line, if there is nothing, or nothing that volfs reads. Headers are read now, voxels
-    later.
+    path: Path
+    part: str | None = None
+    start: bytes = b""
+    packed: bytes = b""
+    rules: SliceRules = STRICT
+
+    def ends(self, endings: str | tuple[str, ...]) -> bool:
+        return self.path.name.lower().endswith(endings)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A row of a table: what it takes, and how that is opened. ``parts``: whether it chooses among several images."""
+
+    recognise: Callable[[Named], bool]
+    open: Callable[[Named], Source]
+    parts: bool = False
+
+
+def _open_nifti(named: Named) -> Source:
+    from volfs.ingest.readers import nifti  # nibabel is not in the core
+
+    return nifti.open_nifti(named.path)
+
+
+def _is_nifti(named: Named) -> bool:
+    start = named.packed or named.start
+    return start[344:348] == b"n+1\0" or start[4:12] == b"n+2\0\r\n\x1a\n"
+
+
+def _is_mrc(named: Named) -> bool:
+    return mrc.is_mrc(named.packed or named.start)
+
+
+def _mrc_by_name(named: Named) -> bool:
+    return named.path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(mrc.ENDINGS)
+
+
+_HDF5 = Reader(lambda n: n.ends(hdf5.ENDINGS), lambda n: hdf5.open_hdf5(n.path, n.part), parts=True)
+_DICOM = Reader(lambda n: n.ends(dicom.ENDINGS), lambda n: dicom.open_dicom([n.path], n.path, n.part), parts=True)
+_BDV = Reader(lambda n: n.ends(".xml"), lambda n: bdv.open_xml(n.path, n.part), parts=True)
+_NIFTI = Reader(lambda n: n.ends((".nii", ".nii.gz")), _open_nifti)
+_NPY = Reader(lambda n: n.ends(".npy"), lambda n: npy.open_npy(n.path))
+_TIFF = Reader(lambda n: n.ends(tiff.ENDINGS), lambda n: tiff.open_tiff(n.path, n.part), parts=True)
+_PICTURE = Reader(lambda n: n.ends(slices.ENDINGS), lambda n: slices.open_slices([n.path], n.rules, name=n.path.stem))
+_ZIP = Reader(lambda n: n.ends(".zip"), lambda n: slices.open_zip(n.path, n.part, n.rules), parts=True)
+_NRRD = Reader(lambda n: n.ends((".nrrd", ".nhdr")), lambda n: nrrd.open_nrrd(n.path))
+_METAIMAGE = Reader(lambda n: n.ends((".mha", ".mhd")), lambda n: metaimage.open_metaimage(n.path))
+_MRC = Reader(_mrc_by_name, lambda n: mrc.open_mrc(n.path))
+
+FILES: tuple[Reader, ...] = (
+    # What files say of themselves,
+    replace(_HDF5, recognise=lambda n: hdf5.is_hdf5(n.path, n.start)),
+    replace(_DICOM, recognise=lambda n: n.start[128:132] == b"DICM"),
+    replace(_NPY, recognise=lambda n: n.start.startswith(npy.SIGNATURE)),
+    replace(_TIFF, recognise=lambda n: n.start.startswith(pictures.TIFF_SIGNATURES)),
+    replace(_PICTURE, recognise=lambda n: n.start.startswith((pictures.PNG_SIGNATURE, pictures.JPEG_SIGNATURE))),
+    replace(_ZIP, recognise=lambda n: n.start.startswith(archive.SIGNATURE)),
+    replace(_NRRD, recognise=lambda n: n.start.startswith(nrrd.SIGNATURE)),
+    replace(_NIFTI, recognise=_is_nifti),
+    replace(_MRC, recognise=_is_mrc),
+    # then what their names say, for formats without a mark, and for files that are damaged,
+    *(_HDF5, _DICOM, _BDV, _NIFTI, _NPY, _TIFF, _PICTURE, _ZIP, _NRRD, _METAIMAGE, _MRC),
+    # then what looks like it.
+    replace(_METAIMAGE, recognise=lambda n: metaimage.is_metaimage(n.start)),
+    replace(_BDV, recognise=lambda n: b"<SpimData" in n.start),
+    replace(_DICOM, recognise=lambda n: dicom.is_bare(n.start)),
+)
+
+FOLDERS: tuple[Reader, ...] = (
+    Reader(lambda n: zarr.is_zarr(n.path), lambda n: zarr.open_zarr(n.path)),
+    Reader(lambda n: bdv.is_bdv(n.path), lambda n: bdv.open_bdv(n.path)),
+    Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path)),
+    Reader(lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path)),
+    Reader(lambda n: dicom.holds_dicom(n.path), lambda n: dicom.open_folder(n.path, n.part), parts=True),
+    Reader(lambda n: True, lambda n: slices.open_directory(n.path, n.rules)),
+)
+
+
+def open_source(names: Sequence[str | os.PathLike[str]], rules: SliceRules = STRICT) -> Source:
+    """Open what one or more names stand for: a file, a directory, a glob, or a list of slices; ``SOURCE:PART`` for one
+    image of several: a series of a TIFF or of DICOM files, a dataset of an HDF5 file, a setup of a BigDataViewer
+    project.
+
+    ``rules`` say what becomes of slices whose numbers have gaps or doubles. NotFound or BadInput, in one line, if there
+    is nothing, or nothing that volfs reads; for a container of several images without a part it lists them. Headers are
+    read now, voxels later.
     """
     paths, part = _expand(names)
+    for path in paths:
+        check_plain(path)
     if len(paths) > 1:
         if paths[0].suffix.lower() in dicom.ENDINGS or (
             pictures.kind_of(paths[0]) is None and dicom.is_dicom(paths[0])
         ):
             return dicom.open_dicom(paths, paths[0].parent, part)
-        _no_part(paths[0], part)
-        return slices.open_slices(paths, name=_common_name(paths))
+        return slices.open_slices(paths, rules, name=_common_name(paths))
     path = paths[0]
-    return _open_directory(path, part) if path.is_dir() else _open_file(path, part)
+    table = FOLDERS if path.is_dir() else FILES
+    named = Named(path, part, rules=rules) if path.is_dir() else Named(path, part, *_starts(path), rules)
+    reader = next((row for row in table if row.recognise(named)), None)
+    if reader is None:
+        raise BadInput(f"{path} is not of a kind that volfs imports: {_KNOWN}")
+    if not reader.parts:
+        _no_part(path, part)
+    return reader.open(named)
 
 
-def _open_directory(path: Path, part: str | None) -> Source:
-    if not zarr.is_zarr(path):
-        found = [] if any((path / mark).exists() for mark in ("attributes.json", "info")) else dicom.listed(path)
-        if found:
-            if any(pictures.kind_of(file) for file in path.iterdir() if not file.name.startswith(".")):
-                raise BadInput(f"{path} holds DICOM files and pictures: name the ones to import, like {path}/*.dcm")
-            return dicom.open_dicom(found, path, part, folder=path)
-    _no_part(path, part)
-    if zarr.is_zarr(path):
-        return zarr.open_zarr(path)
-    if n5.is_n5(path):
-        return bdv.open_bdv(path) if bdv.is_bdv(path) else n5.open_n5(path)
-    if precomputed.is_precomputed(path):
-        return precomputed.open_precomputed(path)
-    return slices.open_directory(path)
-
-
-def _open_file(path: Path, part: str | None) -> Source:
-    lower = path.name.lower()
-    start = _start(path)
-    if start.startswith(hdf5.SIGNATURE) or lower.endswith(hdf5.ENDINGS):
-        return hdf5.open_hdf5(path, part)
-    if start[128:132] == b"DICM" or lower.endswith(dicom.ENDINGS):
-        return dicom.open_dicom([path], path, part)
-    if lower.endswith(".xml"):
-        return bdv.open_xml(path, part)
-    _no_part(path, part)
-    if lower.endswith((".nii", ".nii.gz")):
-        from volfs.ingest.readers import nifti  # nibabel is not in the core
-
-        return nifti.open_nifti(path)
-    if lower.endswith(".npy"):
-        return npy.open_npy(path)
-    if lower.endswith((".tif", ".tiff")):
-        return tiff.open_tiff(path)
-    if lower.endswith(slices.ENDINGS):
-        return slices.open_slices([path], name=path.stem)
-    if lower.endswith((".nrrd", ".nhdr")) or start.startswith(b"NRRD000"):
-        return nrrd.open_nrrd(path)
-    if lower.endswith((".mha", ".mhd")):
-        return metaimage.open_metaimage(path)
-    if lower.removesuffix(".gz").removesuffix(".bz2").endswith(mrc.ENDINGS) or mrc.is_mrc(start):
-        return mrc.open_mrc(path)
-    raise BadInput(f"{path} is not of a kind that volfs imports: {_KNOWN}")
-
-
-def _start(path: Path) -> bytes:
-    """The first bytes of a file; none if it cannot be read, which its reader will say."""
+def _starts(path: Path) -> tuple[bytes, bytes]:
+    """The first bytes of a file, and of what is packed in it; none if they cannot be read, which its reader says."""
     try:
         with path.open("rb") as file:
-            return file.read(1024)
+            start = file.read(_START)
     except OSError:
-        return b""
+        return b"", b""
+    packing = packing_of(start)
+    if packing is None:
+        return start, b""
+    try:
+        return start, unpacked_start(path, packing, _START)
+    except BadInput:
+        return start, b""
 
 
 def _no_part(path: Path, part: str | None) -> None:

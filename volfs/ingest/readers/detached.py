@@ -16,7 +16,7 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers.packed import PackedVoxels, Packing
 from volfs.ingest.readers.raw import RawVoxels, StackedVoxels, Voxels
-from volfs.ingest.source import unreadable
+from volfs.ingest.source import check_plain, unreadable
 from volfs.model.box import Index
 
 _PATTERN = re.compile(r"%0?[0-9]*[du]")
@@ -59,6 +59,7 @@ def numbered(path: Path, words: Sequence[str]) -> list[Path]:
 def beside(path: Path, name: str) -> Path:
     """The data file that a header names. BadInput if it is not there."""
     found = Path(os.path.normpath(path.parent / name))
+    check_plain(found)
     if not found.is_file():
         raise BadInput(f"{path} keeps its voxels in {found}, which is not there")
     return found

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ from volfs.model.names import natural_key
 from volfs.model.ngff import axis
 
 ENDINGS = (".dcm", ".dicom", ".ima")
+
+_START = 1024
+_LONGEST = 4096
+"""Bytes of an element that comes first in a file without a preamble: short texts."""
+_KINDS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG_KINDS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_MOST_FILES = 1_000_000
 
 # What is wrong is said in our errors, in one line.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|\Z)")
@@ -64,18 +72,79 @@ _TAGS = [
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM."""
+    """Whether a file says that it is DICOM, or looks like it without saying so."""
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            start = file.read(_START)
     except OSError:
         return False
+    return start[128:132] == b"DICM" or is_bare(start)
 
 
-def listed(folder: Path) -> list[Path]:
-    """The DICOM files of a directory. Pictures are known by their endings, and not looked into."""
-    found = (p for p in folder.iterdir() if kind_of(p) is None and not p.name.startswith(".") and p.is_file())
-    return sorted((p for p in found if is_dicom(p)), key=lambda path: natural_key(path.name))
+def is_bare(start: bytes) -> bool:
+    """Whether a file begins with elements of DICOM, little-endian, without the preamble and mark of PS3.10: what older
+    archives keep. Its first group is 0002 or 0008; three elements in ascending order count as proof."""
+    at, last, seen = 0, -1, 0
+    while at + 12 <= len(start):
+        group, element = struct.unpack_from("<HH", start, at)
+        tag, kind = group << 16 | element, start[at + 4 : at + 6]
+        if tag <= last or (not seen and group not in (0x0002, 0x0008)):
+            return False
+        if kind in _LONG_KINDS:
+            length, head = int.from_bytes(start[at + 8 : at + 12], "little"), 12
+        elif kind in _KINDS:
+            length, head = int.from_bytes(start[at + 6 : at + 8], "little"), 8
+        else:
+            length, head = int.from_bytes(start[at + 4 : at + 8], "little"), 8
+        last, seen = tag, seen + 1
+        if length == 0xFFFFFFFF or seen == 3:
+            break
+        if length % 2 or length > _LONGEST:
+            return False
+        at += head + length
+    return seen == 3
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a directory holds DICOM files, or directories of them."""
+    return next(_found(folder), None) is not None
+
+
+def open_folder(folder: Path, series: str | None) -> Source:
+    """Open the series in a directory. If it has no images itself, those of the directories in it count, however deep:
+    discs and archives keep them so. BadInput if there are pictures beside them."""
+    files = list(_found(folder))
+    if any(kind_of(path) and path.parent == folder for path in _visible(folder)) and files[0].parent == folder:
+        raise BadInput(f"{folder} holds DICOM files and pictures: name the ones to import, like {folder}/*.dcm")
+    files.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
+    return open_dicom(files, folder, series, folder=folder)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _found(folder: Path) -> Iterator[Path]:
+    """The DICOM files of a directory, else those below it. Pictures are known by their endings, and not looked into; a
+    DICOMDIR is a list of files."""
+    alone = True
+    for path in _visible(folder):
+        if kind_of(path) is None and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path):
+            alone = False
+            yield path
+    if not alone or any(kind_of(path) for path in _visible(folder)):
+        return
+    looked = 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names if Path(root) != folder else ():
+            path = Path(root, name)
+            looked += 1
+            if looked > _MOST_FILES:
+                return
+            known = kind_of(path) is not None or name.startswith(".") or name.upper() == "DICOMDIR"
+            if not known and path.is_file() and is_dicom(path):
+                yield path
 
 
 def open_dicom(paths: Sequence[Path], given: Path, series: str | None = None, *, folder: Path | None = None) -> Source:
@@ -119,11 +188,11 @@ def _header(path: Path) -> _File | None:
     import pydicom
 
     if not is_dicom(path):
-        raise unreadable(path, "it does not start as a DICOM file does")
+        raise unreadable(path, "it does not start as a DICOM file does, with or without a preamble")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS])
+            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS], force=True)
             if "Rows" not in found or "Columns" not in found or found.get("BitsAllocated") is None:
                 return None
             return _file(path, found)
@@ -342,7 +411,8 @@ class _Series(Source):
     def fingerprint(self) -> Fingerprint:
         found = files_fingerprint(self._paths)
         if self._folder is not None:
-            found[str(self._folder)] = sorted(os.listdir(self._folder))
+            for folder in {self._folder, *(path.parent for path in self._paths)}:
+                found[str(folder)] = sorted(os.listdir(folder))
         return found
 
     def _pixels(self, frame: Frame) -> np.ndarray:

@@ -21,6 +21,13 @@ _BY_SYNTAX = {
     "1.2.840.10008.1.2.4.81": "jpegls_decode",
 }
 
+_PLAIN = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+"""Transfer syntaxes by whether types are implicit, and bytes little-endian."""
+
 DECODER_DEPENDENCIES = dict.fromkeys(_BY_SYNTAX, ("numpy", "imagecodecs"))
 
 _LABEL = "volfs"
@@ -31,15 +38,24 @@ _done: set[str] = set()
 def decoded(path: Path, index: int, syntax: str) -> np.ndarray:
     """Frame ``index`` of a file: (rows, columns), or with the samples of RGB last. Bits that are not stored are made
     what the sign says."""
-    import pydicom
     from pydicom.pixels.utils import pixel_array
 
     _register(syntax)
+    if not syntax:  # files without a preamble may not say; pydicom guessed it from the first elements
+        found = _read(path)
+        found.file_meta.TransferSyntaxUID = _PLAIN[found.original_encoding]
+        return np.asarray(pixel_array(found, index=index))
     try:
         return np.asarray(pixel_array(path, index=index))
     except Exception:
         # Frames of deflated files, and of files that are not quite by the book, pydicom finds only in what it has read.
-        return np.asarray(pixel_array(pydicom.dcmread(path), index=index))
+        return np.asarray(pixel_array(_read(path), index=index))
+
+
+def _read(path: Path) -> Any:
+    import pydicom
+
+    return pydicom.dcmread(path, force=True)
 
 
 def _register(syntax: str) -> None:

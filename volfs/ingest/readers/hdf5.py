@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MOST_LISTED = 10_000
+
+
+def is_hdf5(path: Path, start: bytes) -> bool:
+    """Whether a file says that it is HDF5: at its beginning, or behind a block of the user's (512 bytes, 1024, …)."""
+    if start.startswith(SIGNATURE) or len(start) < 1024:
+        return start.startswith(SIGNATURE) or start[512:].startswith(SIGNATURE)
+    try:
+        with path.open("rb") as file:
+            return any(os.pread(file.fileno(), 8, 512 << n) == SIGNATURE for n in range(6))
+    except OSError:
+        return False
 
 
 def open_hdf5(path: Path, dataset: str | None = None) -> Source:

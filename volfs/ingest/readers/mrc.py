@@ -6,17 +6,14 @@ voxel sizes are the cell divided by its grid, in ångström. Where they begin (O
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import math
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import PackedVoxels, Packing
+from volfs.ingest.readers.packed import PackedVoxels, Packing, packing_of_file, unpacked_start
 from volfs.ingest.readers.raw import FileSource, RawVoxels, Voxels
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.ngff import axis
@@ -37,7 +34,6 @@ _HEADER = np.dtype(
 )
 _MODES = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"}
 _IMOD = 1146047817
-_PACKINGS: dict[str, Packing] = {".gz": "gzip", ".bz2": "bzip2"}
 
 
 def is_mrc(start: bytes) -> bool:
@@ -47,7 +43,7 @@ def is_mrc(start: bytes) -> bool:
 
 def open_mrc(path: Path) -> Source:
     """Open a map; BadInput if it is not one, or its data are cut short."""
-    packing = _PACKINGS.get(path.suffix.lower())
+    packing = packing_of_file(path)
     raw = _start(path, packing)
     header, order = _header(path, raw)
     mode = int(header["mode"])
@@ -78,7 +74,7 @@ def open_mrc(path: Path) -> Source:
     voxels: Voxels = (
         RawVoxels(path, dtype, shape, offset) if packing is None else PackedVoxels(path, packing, dtype, shape, offset)
     )
-    stem = path.stem if packing is None else Path(path.stem).stem
+    stem = Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2") else path.stem
     description = Description(
         stem or path.name,
         shape,
@@ -92,12 +88,7 @@ def open_mrc(path: Path) -> Source:
 
 
 def _start(path: Path, packing: Packing | None) -> bytes:
-    opener: Any = {None: open, "gzip": gzip.open, "bzip2": bz2.open}[packing]
-    try:
-        with opener(path, "rb") as file:
-            found: bytes = file.read(_SIZE)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from error
+    found = unpacked_start(path, packing, _SIZE)
     if len(found) < _SIZE:
         raise unreadable(path, f"it has {len(found)} bytes, a header alone has {_SIZE}")
     return found

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import PackedVoxels
+from volfs.ingest.readers.packed import PackedVoxels, packing_of_file
 from volfs.ingest.readers.raw import RawVoxels, Voxels
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box
 from volfs.model.ngff import Axis, axis
 
+_ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 _NAMES = ("x", "y", "z", "t", "c", "a")
 """What the dimensions of NIfTI are called here; the sixth has no common name."""
 
@@ -55,11 +57,11 @@ class _Nifti(Source):
         offset = int(header.get_data_offset())
         self._voxels: Voxels = (
             PackedVoxels(path, "gzip", dtype, shape, offset)
-            if path.suffix.lower() == ".gz"
+            if packing_of_file(path) == "gzip"
             else RawVoxels(path, dtype, shape, offset)
         )
         self.description = Description(
-            path.name[: path.name.lower().rindex(".nii")] or path.stem,
+            _ENDING.sub("", path.name) or path.name,
             shape,
             dtype.newbyteorder("="),
             axes,
@@ -85,7 +87,7 @@ def _header(path: Path) -> Any:
     except ImportError as error:
         raise BadInput("NIfTI files need the package nibabel: pip install 'volfs[import]'") from error
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if packing_of_file(path) == "gzip" else path.open("rb") as file:
             # Not nibabel.load: images forget where their voxels begin, and their slope.
             size = file.read(4)
             kind = nibabel.Nifti2Header if 540 in _both_orders(size) else nibabel.Nifti1Header

@@ -20,6 +20,8 @@ from volfs.ingest.readers.raw import FileSource
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.ngff import Axis, axis
 
+SIGNATURE = b"NRRD000"
+
 _TYPES = {
     "i1": "signed char,int8,int8_t",
     "u1": "uchar,unsigned char,uint8,uint8_t",

@@ -15,7 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 
@@ -27,9 +27,33 @@ from volfs.storage.files import no_space
 
 Packing = Literal["gzip", "bzip2", "zlib"]
 
+_MARKS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 _STEP = 1 << 20
 _TAIL = 64 << 20
 """What may follow the voxels (nothing should)."""
+
+
+def packing_of(start: bytes) -> Packing | None:
+    """How a file is packed as a whole, by its first bytes."""
+    return next((packing for mark, packing in _MARKS.items() if start.startswith(mark)), None)
+
+
+def packing_of_file(path: Path) -> Packing | None:
+    """How a file is packed as a whole. BadInput if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return packing_of(file.read(4))
+    except OSError as error:
+        raise unreadable(path, error.strerror) from error
+
+
+def unpacked_start(path: Path, packing: Packing | None, size: int) -> bytes:
+    """The first ``size`` bytes of what is packed in a file, or less. BadInput if they are damaged."""
+    try:
+        with path.open("rb") as file, _opened(file, packing) as inside:
+            return inside.read(size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from error
 
 
 class PackedVoxels:
@@ -64,7 +88,7 @@ class PackedVoxels:
     def _unpacked(self) -> IO[bytes]:
         limit = self._offset + math.prod(self._shape) * self._dtype.itemsize
         with no_space("for unpacking the volume"):
-            target = tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (it outlives this function)
+            target = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 (it outlives this function)
         try:
             with self._path.open("rb") as file, no_space("for unpacking the volume"):
                 file.seek(self._start)
@@ -95,14 +119,19 @@ def _pieces(file: IO[bytes], packing: Packing) -> Iterator[bytes]:
                 raise EOFError("the compressed data end before their end mark")
             yield piece
         return
-    opened = gzip.GzipFile(fileobj=file, mode="rb") if packing == "gzip" else bz2.BZ2File(file)
-    with opened:
+    with _opened(file, packing) as opened:
         while piece := opened.read(_STEP):
             yield piece
 
 
-def _scratch() -> str | None:
-    """/tmp is often memory; /var/tmp is on disk."""
+def _opened(file: IO[bytes], packing: Packing | None) -> IO[bytes]:
+    if packing is None:
+        return file
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb") if packing == "gzip" else bz2.BZ2File(file))
+
+
+def scratch_folder() -> str | None:
+    """Where temporary files lie: /tmp is often memory, /var/tmp is on disk. None: where Python puts them."""
     if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK):
         return None
     return "/var/tmp"

@@ -1,7 +1,7 @@
 """One picture in one file: PNG, JPEG or single-page TIFF, its header and its voxels.
 
-Headers are read without decoding. Files are checked as far as their format allows: PNG chunks carry checksums, JPEG
-and TIFF do not.
+Which of them it is, its first bytes say, and its name only where they say nothing. Headers are read without decoding.
+Files are checked as far as their format allows: PNG chunks carry checksums, JPEG and TIFF do not.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,20 +22,32 @@ import tifffile
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from volfs.errors import BadInput, VolfsError
+from volfs.ingest.readers.archive import Member
 from volfs.ingest.source import unreadable
 from volfs.model.box import Index
 
 PNG, JPEG, TIFF = "PNG", "JPEG", "TIFF"
+Place = Path | Member
+"""Where a picture is: a file, or one in an archive."""
+
 KINDS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".tif": TIFF, ".tiff": TIFF}
 
 # Said in our errors, in one line: without a handler Python prints it besides.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
+_JPEGS = (6, 7, 33007, 34892)
+"""Compressions of TIFF that decode to RGB: JPEG as it was in TIFF 6.0, JPEG, and other numbers for the latter."""
+
 _DEFLATE_AT_BEST = 1032
 """No more bytes come out of one byte. (One-bit masks become eight times as large again.)"""
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MARGIN = 64 << 20
+"""What a PNG may hold besides its pixels."""
+
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
@@ -50,50 +63,85 @@ class Picture:
         return f"{self.shape[1]} x {self.shape[0]} {self.dtype.name}{samples}"
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(place: Place) -> str | None:
     """The format that a file's name says."""
-    return KINDS.get(path.suffix.lower())
+    return KINDS.get(place.suffix.lower())
 
 
-def header_of(path: Path) -> Picture:
+def kind_in(place: Place) -> str | None:
+    """The format that a file's first bytes say. OSError if it cannot be read."""
+    with place.open("rb") as file:
+        return _marked(file.read(8))
+
+
+def _marked(start: bytes) -> str | None:
+    marks = {PNG: (PNG_SIGNATURE,), JPEG: (JPEG_SIGNATURE,), TIFF: TIFF_SIGNATURES}
+    return next((kind for kind, mark in marks.items() if start.startswith(mark)), None)
+
+
+def header_of(place: Place) -> Picture:
     """What a file holds, from its header. BadInput if it is damaged or no picture of voxels."""
-    kind = kind_of(path)
     try:
+        kind = kind_in(place) or kind_of(place)
         if kind == PNG:
-            with path.open("rb") as file:
-                found = _png_header(path, file.read(33))
-                size = os.fstat(file.fileno()).st_size
-                if math.prod(found.shape) * found.dtype.itemsize > (size + 1024) * _DEFLATE_AT_BEST * 8:
-                    raise unreadable(path, "its header promises more than so few bytes can hold")
-                return found
+            with place.open("rb") as file:
+                found = _png_header(place, file.read(33))
+            if math.prod(found.shape) * found.dtype.itemsize > (_size(place) + 1024) * _DEFLATE_AT_BEST * 8:
+                raise unreadable(str(place), "its header promises more than so few bytes can hold")
+            return found
         if kind == JPEG:
-            with path.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
-                return _jpeg_header(path, image)
-        with tifffile.TiffFile(path) as tiff:
-            return _page(path, tiff)[1]
+            with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
+                return _jpeg_header(place, image)
+        with _tiff(place) as tiff:
+            return _page(place, tiff)[1]
     except VolfsError:
         raise
     except Exception as error:  # the libraries raise whatever the damage leads to
-        raise unreadable(path, error) from error
+        raise undecodable(str(place), error) from error
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(place: Place) -> np.ndarray:
     """The voxels of a whole file, native byte order. BadInput if it is damaged or cut short."""
-    kind = kind_of(path)
     try:
+        kind = kind_in(place) or kind_of(place)
         if kind == PNG:
-            return _read_png(path, path.read_bytes())
+            with place.open("rb") as file:
+                found = _png_header(place, file.read(33))
+            if not isinstance(place, Path) and place.size > 2 * math.prod(found.shape) * found.dtype.itemsize + _MARGIN:
+                raise unreadable(str(place), f"it has {place.size} bytes, far more than a picture {found} needs")
+            return _read_png(place, place.read_bytes())
         if kind == JPEG:
-            with path.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
-                _jpeg_header(path, image)
+            with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
+                _jpeg_header(place, image)
                 return np.asarray(image)
-        with tifffile.TiffFile(path) as tiff:
-            page, found = _page(path, tiff)
+        with _tiff(place) as tiff:
+            page, found = _page(place, tiff)
             return page_voxels(page).reshape(found.shape)
     except VolfsError:
         raise
     except Exception as error:
-        raise unreadable(path, error) from error
+        raise undecodable(str(place), error) from error
+
+
+def undecodable(where: str, error: Exception) -> BadInput:
+    """The error for what a library could not decode; it says what to install, if that is all that is missing."""
+    if "imagecodecs" in str(error):
+        return BadInput(f"{where} is compressed in a way that needs imagecodecs: pip install 'volfs[import]'")
+    return unreadable(where, error)
+
+
+@contextmanager
+def _tiff(place: Place) -> Iterator[tifffile.TiffFile]:
+    if isinstance(place, Path):
+        with tifffile.TiffFile(place) as tiff:
+            yield tiff
+        return
+    with place.whole() as file, tifffile.TiffFile(file, name=place.name) as tiff:
+        yield tiff
+
+
+def _size(place: Place) -> int:
+    return place.stat().st_size if isinstance(place, Path) else place.size
 
 
 def page_voxels(page: tifffile.TiffPage | tifffile.TiffFrame, lock: Any = None) -> np.ndarray:
@@ -114,16 +162,20 @@ def page_voxels(page: tifffile.TiffPage | tifffile.TiffFrame, lock: Any = None) 
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
-def check_page(path: Path, page: tifffile.TiffPage) -> None:
+def check_page(path: Place, page: tifffile.TiffPage) -> None:
     """Raise BadInput for pages whose pixels are not voxels as they are."""
-    if page.photometric not in (0, 1, 2, 3) or (page.photometric == 0 and page.bitspersample != 1):
+    known = page.photometric in (0, 1, 2, 3) and (page.photometric != 0 or page.bitspersample == 1)
+    # Colours of JPEG are RGB once they are decoded; in other compressions YCbCr is what stands there.
+    if not known and not (page.photometric == 6 and page.compression in _JPEGS):
         name = getattr(page.photometric, "name", page.photometric)
         raise BadInput(f"{path} is neither gray nor RGB (photometric interpretation {name})")
-    if page.dtype is None or page.dtype.kind not in "biufc" or page.bitspersample not in (1, 8, 16, 32, 64, 128):
-        raise BadInput(f"{path} has {page.bitspersample} bits a sample, which is not a type of voxels")
+    bits = page.bitspersample
+    # Integers of three bytes are in the file's byte order to libtiff, and in one of its own to tifffile.
+    if page.dtype is None or page.dtype.kind not in "biufc" or (bits == 24 and page.dtype.kind == "u"):
+        raise BadInput(f"{path} has {bits} bits a sample, which is not a type of voxels")
 
 
-def check_chain(path: Path, tiff: tifffile.TiffFile) -> None:
+def check_chain(path: Place, tiff: tifffile.TiffFile) -> None:
     """Raise BadInput unless the last page says that it is: of a file cut short, tifffile gives what is left."""
     form, file = tiff.tiff, tiff.filehandle
     file.seek(form.offsetsize)
@@ -135,13 +187,13 @@ def check_chain(path: Path, tiff: tifffile.TiffFile) -> None:
         file.seek(at + form.tagnosize + count * form.tagsize)
         pointer = file.read(form.offsetsize)
         if len(pointer) != form.offsetsize:
-            raise unreadable(path, f"page {seen} lies past its end")
+            raise unreadable(str(path), f"page {seen} lies past its end")
         if seen > len(tiff.pages):
-            raise unreadable(path, "its pages run in a circle")
+            raise unreadable(str(path), "its pages run in a circle")
         at = int.from_bytes(pointer, _ORDERS[form.byteorder])
 
 
-def _page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, Picture]:
+def _page(path: Place, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, Picture]:
     check_chain(path, tiff)
     if len(tiff.pages) != 1:
         raise BadInput(f"{path} has {len(tiff.pages)} pages, a slice has one: import TIFF stacks one at a time")
@@ -156,9 +208,9 @@ def _page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, Pictu
     return page, Picture(shape, page.dtype.newbyteorder("="))
 
 
-def _png_header(path: Path, start: bytes) -> Picture:
-    if start[:8] != _SIGNATURE or len(start) < 33 or start[12:16] != b"IHDR":
-        raise unreadable(path, "not a PNG" if start[:8] != _SIGNATURE[: len(start[:8])] else "")
+def _png_header(path: Place, start: bytes) -> Picture:
+    if start[:8] != PNG_SIGNATURE or len(start) < 33 or start[12:16] != b"IHDR":
+        raise unreadable(str(path), "not a PNG" if start[:8] != PNG_SIGNATURE[: len(start[:8])] else "")
     columns, rows, depth, colour = struct.unpack(">IIBB", start[16:26])
     if colour == 3:
         raise BadInput(f"{path} has a palette, its pixels are not voxels: convert it to gray or RGB")
@@ -169,7 +221,7 @@ def _png_header(path: Path, start: bytes) -> Picture:
     return Picture((rows, columns) if samples == 1 else (rows, columns, samples), dtype)
 
 
-def _read_png(path: Path, data: bytes) -> np.ndarray:
+def _read_png(path: Place, data: bytes) -> np.ndarray:
     found = _png_header(path, data[:33])
     picture: np.ndarray
     _check_png(path, data)
@@ -189,21 +241,21 @@ def _read_png(path: Path, data: bytes) -> np.ndarray:
     return picture
 
 
-def _check_png(path: Path, data: bytes) -> None:
+def _check_png(path: Place, data: bytes) -> None:
     """Compare the checksum of every chunk: Pillow leaves those of the pixels out."""
     view, at, name = memoryview(data), 8, b""
     while name != b"IEND":
         length = int.from_bytes(view[at : at + 4], "big")
         end = at + 12 + length
         if end > len(view):
-            raise unreadable(path, "it ends early")
+            raise unreadable(str(path), "it ends early")
         name = bytes(view[at + 4 : at + 8])
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise unreadable(path, f"wrong checksum at byte {at}")
+            raise unreadable(str(path), f"wrong checksum at byte {at}")
         at = end
 
 
-def _jpeg_header(path: Path, image: Image.Image) -> Picture:
+def _jpeg_header(path: Place, image: Image.Image) -> Picture:
     if image.mode not in ("L", "RGB"):
         raise BadInput(f"{path} is a JPEG of mode {image.mode}: gray and RGB are imported")
     shape = (image.height, image.width)

@@ -1,17 +1,22 @@
-"""A volume in slices: one PNG, TIFF or JPEG for each plane, in natural order of their names."""
+"""A volume in slices: one PNG, TIFF or JPEG for each plane, in natural order of their names; in a directory, in a list,
+or in a ZIP. What their numbers tell of gaps and doubles is :mod:`volfs.ingest.readers.numbering`'s.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers import pictures
-from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint
+from volfs.ingest.readers.archive import Archive
+from volfs.ingest.readers.numbering import SliceRules, planes
+from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint
 from volfs.model.box import Box
 from volfs.model.names import natural_key
 from volfs.model.ngff import axis
@@ -19,49 +24,115 @@ from volfs.volume.workers import cores
 
 ENDINGS = tuple(pictures.KINDS)
 
+_NAMED = 6
 
-def open_directory(path: Path) -> Source:
+
+def open_directory(path: Path, rules: SliceRules) -> Source:
     """The slices of a directory. BadInput if there are none, or of several formats."""
     files = _listed(path)
     if not files:
-        raise BadInput(f"{path} holds neither slices (PNG, TIFF, JPEG, DICOM) nor Zarr, N5 or a precomputed volume")
-    kinds = Counter(pictures.kind_of(file) for file in files)
-    if len(kinds) > 1:
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        raise BadInput(f"{path} holds slices of several formats ({found}): name the ones to import, like {path}/*.tif")
-    return _Slices(files, path.resolve().name, path)
+        below = sorted({str(p.parent.relative_to(path)) for p in path.glob("*/*") if pictures.kind_of(p)})
+        raise BadInput(
+            f"{path} holds neither slices (PNG, TIFF, JPEG, DICOM) nor Zarr, N5 or a precomputed volume"
+            + (f"; there are slices in {_some(below)}: import one of these" if below else "")
+        )
+    _check_kinds(files, str(path))
+    return _Slices(files, path.resolve().name, rules, lambda: {str(path): [file.name for file in _listed(path)]})
 
 
-def open_slices(paths: Sequence[Path], *, name: str) -> Source:
+def open_slices(paths: Sequence[Path], rules: SliceRules, *, name: str) -> Source:
     """Slices as listed; a single one is a 2-D image. BadInput if one is no slice."""
     for path in paths:
-        if path.is_dir() or pictures.kind_of(path) is None:
+        if path.is_dir() or (pictures.kind_of(path) is None and pictures.kind_in(path) is None):
             raise BadInput(f"{path} is not a PNG, TIFF or JPEG slice: import it by itself")
-    return _Slices(list(paths), name, None)
+    return _Slices(paths, name, rules)
+
+
+def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
+    """The slices of a ZIP: those in ``folder`` of it, or in the only directory that has any."""
+    archive = Archive(path)
+    try:
+        members = archive.members()
+        slices = [member for member in members if pictures.kind_of(member)]
+        if not slices:
+            found = _some([member.info.filename for member in members]) or "nothing"
+            raise BadInput(f"{path} holds no slices (PNG, TIFF, JPEG), but {found}: unpack it and import what is in it")
+        folders = dict.fromkeys(member.folder for member in slices)
+        wanted = folder.strip("/") if folder is not None else None
+        if wanted is None and len(folders) > 1:
+            names = [name or "/" for name in folders]
+            raise BadInput(
+                f"{path} holds slices in {len(folders)} directories ({_some(names)}): name one, like {path}:{names[0]}"
+            )
+        if wanted is not None and wanted not in folders:
+            raise BadInput(f"{path} has no slices in {folder}: they are in {_some([name or '/' for name in folders])}")
+        chosen = [member for member in slices if wanted is None or member.folder == wanted]
+        twice = [name for name, count in Counter(member.info.filename for member in chosen).items() if count > 1]
+        if twice:
+            raise BadInput(f"{path} holds {_some(twice)} more than once: unpack it and import the directory")
+        for member in chosen:
+            archive.check(member)
+        _check_kinds(chosen, str(path))
+        chosen.sort(key=lambda member: natural_key(member.name))
+        return _Slices(chosen, path.stem, rules, lambda: files_fingerprint([path]), archive.close)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _check_kinds(files: Sequence[pictures.Place], where: str) -> None:
+    kinds = Counter(pictures.kind_of(file) or pictures.kind_in(file) for file in files)
+    if len(kinds) > 1:
+        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        raise BadInput(
+            f"{where} holds slices of several formats ({found}): name the ones to import, like {where}/*.tif"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _listed(folder: Path) -> list[Path]:
-    found = (p for p in folder.iterdir() if pictures.kind_of(p) and not p.name.startswith(".") and p.is_file())
-    return sorted(found, key=lambda path: natural_key(path.name))
+    """The slices of a directory: by their endings; if no file has such an ending, by what they are."""
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [path for path in files if pictures.kind_of(path)]
+    for path in found:
+        check_plain(path)
+    if not found:
+        found = [path for path in files if path.is_file() and pictures.kind_in(path)]
+    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
 
 
 class _Slices(Source):
-    """Axes z, y, x, and c for the samples of colour pictures; without z if there is one slice only."""
+    """Axes z, y, x, and c for the samples of colour pictures; without z if there is one slice only. ``more`` is what
+    the fingerprint has besides the files."""
 
-    def __init__(self, paths: list[Path], name: str, folder: Path | None) -> None:
-        self._paths = paths
-        self._folder = folder
-        first = pictures.header_of(paths[0])
+    def __init__(
+        self,
+        places: Sequence[pictures.Place],
+        name: str,
+        rules: SliceRules,
+        more: Callable[[], dict[str, Any]] | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self._more = more
+        self._close = close
+        first = pictures.header_of(places[0])
+        chosen = planes([place.name for place in places], rules)
+        self._places = [None if index is None else places[index] for index in chosen]
+        used = [*dict.fromkeys(place for place in self._places if place is not None)]
+        self._files = [place for place in used if isinstance(place, Path)]
         with ThreadPoolExecutor(cores(), thread_name_prefix="volfs-headers") as pool:
-            for path, found in zip(paths[1:], pool.map(pictures.header_of, paths[1:]), strict=True):
+            for place, found in zip(used, pool.map(pictures.header_of, used), strict=True):
                 if found != first:
-                    raise BadInput(f"{path} is {found}, but {paths[0].name} is {first}: slices must be alike")
+                    raise BadInput(f"{place} is {found}, but {places[0].name} is {first}: slices must be alike")
         self._picture = first
-        self._flat = len(paths) == 1
+        self._flat = len(self._places) == 1
         names = "yx" if len(first.shape) == 2 else "yxc"
         shape = first.shape
         if not self._flat:
-            names, shape = "z" + names, (len(paths), *shape)
+            names, shape = "z" + names, (len(self._places), *shape)
         self.description = Description(
             name,
             shape,
@@ -78,17 +149,20 @@ class _Slices(Source):
         out = np.empty(box.shape, self._picture.dtype)
         rest = Box(box.start[1:], box.stop[1:]).slices()
         for i, z in enumerate(range(box.start[0], box.stop[0])):
-            out[i] = self._plane(z)[rest]
+            out[i] = 0 if self._places[z] is None else self._plane(z)[rest]
         return out
 
     def fingerprint(self) -> Fingerprint:
-        found = files_fingerprint(self._paths)
-        if self._folder is not None:
-            found[str(self._folder)] = [path.name for path in _listed(self._folder)]
-        return found
+        return files_fingerprint(self._files) | (self._more() if self._more is not None else {})
+
+    def close(self) -> None:
+        if self._close is not None:
+            self._close()
 
     def _plane(self, index: int) -> np.ndarray:
-        picture = pictures.read_picture(self._paths[index])
+        place = self._places[index]
+        assert place is not None
+        picture = pictures.read_picture(place)
         if picture.shape != self._picture.shape or picture.dtype != self._picture.dtype:
-            raise BadInput(f"{self._paths[index]} changed while it was being read: nothing was imported")
+            raise BadInput(f"{place} changed while it was being read: nothing was imported")
         return picture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import tifffile
 
 from volfs.errors import BadInput, VolfsError
-from volfs.ingest.readers import pictures
+from volfs.ingest.readers import ome_xml, pictures
+from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.raw import RawVoxels
-from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
+from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
 from volfs.model.units import normal_unit
@@ -28,13 +30,17 @@ _UNNAMED = ("z", "c", "t", "a")
 _CENTIMETRES = {3: "centimeter", 4: "millimeter", 5: "micrometer"}
 
 
-def open_tiff(path: Path) -> Source:
-    """Open a stack, or a single picture. BadInput if it is damaged or its pages differ."""
-    return _Tiff(path)
+ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk", ".svs", ".qptiff", ".ndpi", ".scn")
+
+
+def open_tiff(path: Path, part: str | None = None) -> Source:
+    """Open a stack, or a single picture; of several images the one that ``part`` names. BadInput if it is damaged or
+    its pages differ."""
+    return _Tiff(path, part)
 
 
 class _Tiff(Source):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, part: str | None) -> None:
         self._path = path
         self._raw: RawVoxels | None = None
         try:
@@ -42,24 +48,28 @@ class _Tiff(Source):
         except Exception as error:  # tifffile raises whatever the damage leads to
             raise unreadable(path, error) from error
         try:
-            self._open()
+            self._open(part)
         except VolfsError:
             self._file.close()
             raise
         except Exception as error:
             self._file.close()
-            raise unreadable(path, error) from error
+            raise pictures.undecodable(str(path), error) from error
 
-    def _open(self) -> None:
+    def _open(self, part: str | None) -> None:
         path, file = self._path, self._file
         pictures.check_chain(path, file)
-        every = [series for series in file.series if series.kind != "thumbnail"]
-        if not every:
+        told = ome_xml.images(file.ome_metadata) if file.is_ome and file.ome_metadata else ()
+        for name in dict.fromkeys(name for image in told for name in image.files):
+            check_plain(path.parent / name)
+        every = list(file.series)
+        shown = [series for series in every if series.kind != "thumbnail"] or every
+        if not shown:
             raise unreadable(path, "no picture in it")
-        if len(every) > 1:
-            shapes = ", ".join(f"{s.axes} {s.shape}" for s in every[:4])
-            raise BadInput(f"{path} holds {len(every)} images that are not one stack ({shapes})")
-        series = every[0].levels[0]
+        image_of = _images(every, told)
+        parts = [_part(series, image_of[every.index(series)]) for series in shown]
+        chosen = shown[choose(path, parts, part)]
+        series, image = chosen.levels[0], image_of[every.index(chosen)]
         first = series.keyframe
         pictures.check_page(path, first)
         assert series.dtype is not None
@@ -86,18 +96,18 @@ class _Tiff(Source):
             stored = series.dtype.newbyteorder(file.byteorder)
             self._raw = RawVoxels(path, stored, shape, offset)
             grain = self._raw.grain
-        elif len(self._pages) != math.prod(self._outer) or any(page is None for page in self._pages):
-            raise BadInput(f"{path} lacks pages: {len(self._pages)} of {math.prod(self._outer)} are there")
+        else:
+            _check_pages(path, self._pages, math.prod(self._outer), image)
         self._lock = threading.RLock()
         axes = [axis(name) for name in names]
         scale = [1.0] * len(shape)
-        for name, (size, unit) in _sizes(file, first).items():
+        for name, (size, unit) in _sizes(file, series, image).items():
             if name in names and math.isfinite(size) and size > 0:
                 at = names.index(name)
                 scale[at], axes[at] = size, axis(name, unit)
         rgb = "c" in names and page_axes == "YXS" and names[-1] == "c" and page_shape[-1] <= 4
         self.description = Description(
-            _stem(path), shape, self._dtype, tuple(axes), tuple(scale), grain, rgb=rgb, facts=_facts(file)
+            _stem(path), shape, self._dtype, tuple(axes), tuple(scale), grain, rgb=rgb, facts=_facts(file, image)
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -132,7 +142,7 @@ class _Tiff(Source):
                 with tifffile.TiffFile(path) as other:
                     voxels = pictures.page_voxels(other.pages[page.index])
         except Exception as error:
-            raise unreadable(f"{path} (page {page.index + 1})", error) from error
+            raise pictures.undecodable(f"{path} (page {page.index + 1})", error) from error
         if voxels.size != math.prod(self._page_shape):
             raise unreadable(f"{path} (page {page.index + 1})", "its size differs from the first page's")
         return voxels.reshape(self._page_shape)
@@ -153,11 +163,55 @@ def _names(codes: list[str]) -> list[str]:
     return names
 
 
-def _sizes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, tuple[float, str | None]]:
+def _part(series: tifffile.TiffPageSeries, image: ome_xml.Image | None) -> Part:
+    """What an image of several goes by."""
+    names = [series.name, *((image.name, image.identifier) if image is not None else ())]
+    axes = series.get_axes(squeeze=True)
+    assert series.dtype is not None
+    known = tuple(dict.fromkeys(name for name in names if name))
+    return Part(known, series.get_shape(squeeze=True), series.dtype, axes.lower())
+
+
+def _images(every: Sequence[tifffile.TiffPageSeries], told: Sequence[ome_xml.Image]) -> list[ome_xml.Image | None]:
+    """What OME-XML says of each series. tifffile leaves out images without pages."""
+    if len(told) <= len(every):
+        return [told[n] if n < len(told) else None for n in range(len(every))]
+    found: list[ome_xml.Image | None] = []
+    left = list(told)
+    for series in every:
+        sizes = dict(zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True))
+        fits = (
+            image
+            for image in left
+            if (not image.name or image.name == series.name)
+            and all(sizes.get(letter) == image.sizes.get(letter) for letter in "XY")
+        )
+        match = next(fits, None)
+        left = left[left.index(match) + 1 :] if match is not None else left
+        found.append(match)
+    return found
+
+
+def _check_pages(
+    path: Path, pages: Sequence[tifffile.TiffPage | tifffile.TiffFrame | None], wanted: int, image: ome_xml.Image | None
+) -> None:
+    """Raise BadInput, saying where they should be, if pages are missing: tifffile would give zeros."""
+    there = sum(page is not None for page in pages[:wanted])
+    if there == wanted:
+        return
+    files = [path.parent / name for name in image.files] if image is not None else []
+    missing = [str(file) for file in files if not file.is_file()]
+    where = f": {', '.join(missing[:6])}{', …' if len(missing) > 6 else ''} not there" if missing else ""
+    raise BadInput(f"{path} lacks pages: {there} of {wanted} are there{where}")
+
+
+def _sizes(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, image: ome_xml.Image | None
+) -> dict[str, tuple[float, str | None]]:
     """Voxel size and unit by axis, as far as the file says."""
-    if file.is_ome and file.ome_metadata:
-        return _ome_sizes(file.ome_metadata)
-    across, down = _per_unit(page)
+    if image is not None:
+        return {letter.lower(): size for letter, size in image.scale.items()}
+    across, down = _per_unit(series.keyframe)
     if file.is_imagej and file.imagej_metadata:
         meta = file.imagej_metadata
         unit = _imagej_unit(meta.get("unit"))
@@ -169,28 +223,12 @@ def _sizes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, tuple[
         if interval := _number(meta.get("finterval")):
             found["t"] = (interval, "second")
         return found
-    unit = _CENTIMETRES.get(int(page.resolutionunit))
+    unit = _CENTIMETRES.get(int(series.keyframe.resolutionunit))
     if unit is None or not across or not down:  # dots per inch are the printer's
         return {}
-    if "z" in _names(list(file.series[0].axes)):
+    if "z" in _names(list(series.axes)):
         return {}  # nothing says how far planes are apart, and a unit along two axes of three is of no use
     return {"x": (1 / across, unit), "y": (1 / down, unit)}
-
-
-def _ome_sizes(text: str) -> dict[str, tuple[float, str | None]]:
-    found: dict[str, tuple[float, str | None]] = {}
-    try:
-        images = tifffile.xml2dict(text)["OME"]["Image"]
-        pixels = (images[0] if isinstance(images, list) else images)["Pixels"]
-    except (KeyError, TypeError, ValueError, IndexError, SyntaxError):
-        return found
-    for name in "xyz":
-        size = _number(pixels.get(f"PhysicalSize{name.upper()}"))
-        if size:
-            found[name] = (size, normal_unit(str(pixels.get(f"PhysicalSize{name.upper()}Unit", "µm"))))
-    if step := _number(pixels.get("TimeIncrement")):
-        found["t"] = (step, normal_unit(str(pixels.get("TimeIncrementUnit", "s"))))
-    return found
 
 
 def _per_unit(page: tifffile.TiffPage) -> tuple[float, float]:
@@ -214,20 +252,15 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _facts(file: tifffile.TiffFile) -> dict[str, Any]:
+def _facts(file: tifffile.TiffFile, image: ome_xml.Image | None) -> dict[str, Any]:
     """The names of channels, where somebody gave some."""
-    names: list[str] = []
-    if file.is_ome and file.ome_metadata:
-        try:
-            images = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]
-            channels = (images[0] if isinstance(images, list) else images)["Pixels"]["Channel"]
-            names = [str(c.get("Name", "")) for c in (channels if isinstance(channels, list) else [channels])]
-        except (KeyError, TypeError, ValueError, IndexError, SyntaxError):
-            names = []
+    names = [channel.name for channel in image.channels] if image is not None else []
     form = "ome-tiff" if file.is_ome else "imagej" if file.is_imagej else "tiff"
     return {"format": form, **({"channels": names} if any(names) else {})}
 
 
 def _stem(path: Path) -> str:
-    stem = path.name[: path.name.lower().rindex(".tif")]
-    return stem.removesuffix(".ome") or path.name
+    name, ending = path.stem, path.suffix.lower()
+    if ending not in ENDINGS:
+        return path.name
+    return (name[: -len(".ome")] if name.lower().endswith(".ome") else name) or path.name
