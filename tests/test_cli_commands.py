@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -148,10 +149,22 @@ class TestChanges:
         change(own)
         assert "--message" in refused(own, "commit", "small")
 
-    def test_discard_asks_first(self, own: Path) -> None:
+    def test_discard_asks_first_on_a_terminal_and_takes_a_script_at_its_word(self, own: Path) -> None:
         change(own)
-        assert "--yes" in refused(own, "discard", "small")
+        terminal, end = os.openpty()
+        asked = subprocess.Popen(
+            [sys.executable, "-m", "volfs", "--store", own, "discard", "small"], stdin=end, stderr=subprocess.PIPE
+        )
+        os.close(end)
+        os.write(terminal, b"n\n")
+        assert asked.stderr is not None and b"Discard all uncommitted changes of small@main?" in asked.stderr.read()
+        assert asked.wait() != 0
+        os.close(terminal)
         assert not answer(own, "status", "small")["clean"]
+        volfs(own, "discard", "small", "files/notes.txt")
+        assert "files" not in answer(own, "status", "small")["changes"]
+        volfs(own, "discard", "small")
+        assert answer(own, "status", "small")["clean"]
 
     def test_what_does_not_decode_stands_in_the_way_and_is_named(self, own: Path) -> None:
         with api.open_store(own) as opened:

@@ -14,6 +14,7 @@ import pytest
 from tests.working_fakes import DictVersion, contents
 from volfs.errors import AlreadyThere, BadInput, BadName, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.reserve import Reserve
 from volfs.versions.layers import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.versions.working import WorkingCopy
 
@@ -37,7 +38,7 @@ def head() -> Slow:
 
 @pytest.fixture
 def working(tmp_path: Path, head: Slow) -> Iterator[WorkingCopy]:
-    made = WorkingCopy(WorkingLayout(tmp_path / "main"), "main", lambda: head)
+    made = WorkingCopy(WorkingLayout(tmp_path / "main"), "main", lambda: head, Reserve([]))
     yield made
     made.close()
 

@@ -13,6 +13,7 @@ import pytest
 from tests.working_fakes import DictVersion, contents
 from volfs.errors import AlreadyThere
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.reserve import Reserve
 from volfs.versions import freezing, layers
 from volfs.versions.union import View
 from volfs.versions.working import WorkingCopy
@@ -35,7 +36,7 @@ def layout(tmp_path: Path) -> WorkingLayout:
 @pytest.fixture
 def working(layout: WorkingLayout) -> Iterator[WorkingCopy]:
     head = DictVersion(1, HEAD)
-    made = WorkingCopy(layout, "main", lambda: head)
+    made = WorkingCopy(layout, "main", lambda: head, Reserve([]))
     yield made
     made.close()
 
@@ -193,7 +194,7 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
     for step in range(200):
         layout = WorkingLayout(tmp_path / f"{what}-{step}")
         head = DictVersion(1, HEAD)
-        working = WorkingCopy(layout, "main", lambda: head)  # noqa: B023
+        working = WorkingCopy(layout, "main", lambda: head, Reserve([]))  # noqa: B023
         change_things(working)
         if what in ("merge back", "drop"):
             working.freeze(2)
@@ -216,7 +217,7 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
         finally:
             alive()
         working.close()
-        after = WorkingCopy(layout, "main", lambda: head)  # noqa: B023
+        after = WorkingCopy(layout, "main", lambda: head, Reserve([]))  # noqa: B023
         assert _files(after) == _files_of(before), step
         if what == "drop":
             freezing.drop(layout, 2, lambda key: head.stat(key) is not None)  # noqa: B023
@@ -274,7 +275,7 @@ def test_disks_that_cannot_exchange_names_do_in_two_steps(
 def test_other_processes_never_read_anything_old_while_versions_are_made(layout: WorkingLayout) -> None:
     """Readers with no lock, as in another process: what a key holds never goes back in time."""
     state: list[DictVersion | None] = [None]
-    writer = WorkingCopy(layout, "main", lambda: state[0])
+    writer = WorkingCopy(layout, "main", lambda: state[0], Reserve([]))
     keys = [f"files/{name}" for name in "abcdef"]
     for key in keys:
         writer.put(key, b"0")
@@ -282,7 +283,7 @@ def test_other_processes_never_read_anything_old_while_versions_are_made(layout:
     done = threading.Event()
 
     def read() -> None:
-        reader = WorkingCopy(layout, "main", lambda: state[0])
+        reader = WorkingCopy(layout, "main", lambda: state[0], Reserve([]))
         seen = dict.fromkeys(keys, 0)
         chance = random.Random(threading.get_ident())
         while not done.is_set():

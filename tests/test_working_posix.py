@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.working_fakes import DictVersion, contents
 from volfs.errors import VolfsError
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.reserve import Reserve
 from volfs.versions.working import WorkingCopy
 
 NAMES = st.sampled_from(["a", "b", "0"])
@@ -36,7 +37,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         self.working = self.open()
 
     def open(self) -> WorkingCopy:
-        return WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version)
+        return WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([]))
 
     def teardown(self) -> None:
         self.working.close()
@@ -153,7 +154,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         before = contents(self.working)
         self.working.freeze(self.number, leave)
         # What a commit would make of it now: the frozen layer over the head.
-        only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version).view()
+        only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([])).view()
         view = type(only)(tuple(layer for layer in only.layers if layer.frozen), only.lower)
         self.frozen = {}
         for key in view.keys("zarr"):

@@ -26,20 +26,27 @@ from typing import Any
 from urllib.parse import quote
 
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.storage.files import is_full
 
 BUSY_SECONDS = 60.0
 _CACHE, _LARGE_CACHE = 4 << 10, 256 << 10
 """KiB of pages that a connection keeps at most; while it writes something large."""
-_SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN = 13, 8, 5, 6, 14
+_SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN, _SQLITE_IOERR = 13, 8, 5, 6, 14, 10
+_SQLITE_IOERR_SHMSIZE = _SQLITE_IOERR | 19 << 8
 
 
 def translate(error: sqlite3.Error, path: Path, mend: str = "`volfs fsck --rebuild-catalog` rebuilds it") -> VolfsError:
     """The volfs error for an error of SQLite."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
     if code in (_SQLITE_BUSY, _SQLITE_LOCKED):
         return Busy(f"{path} is being written by another process; try again")
-    if code == _SQLITE_FULL:
-        return NoSpace(f"{path}: no space left to write it")
+    # SQLite says "disk full" only of plain writes: the index of a log that cannot grow, a file that cannot be made, and
+    # an exhausted quota are I/O errors to it.
+    if code == _SQLITE_FULL or extended == _SQLITE_IOERR_SHMSIZE:
+        return NoSpace(f"{path}: no space left to write it: free some and try again")
+    if code in (_SQLITE_IOERR, _SQLITE_CANTOPEN) and is_full(path.parent):
+        return NoSpace(f"{path}: no space left to write it: free some and try again")
     if code == _SQLITE_READONLY:
         return ReadOnly(f"{path} cannot be written: {error}")
     if code == _SQLITE_CANTOPEN:
@@ -120,12 +127,14 @@ class Connections:
     def _try_read_only(self) -> None:
         try:
             self.get().execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # WAL needs to create its -shm file even to read. Where it cannot (a read-only medium), nobody can be
             # writing either; but what lies in a log that was never merged would be missed without a word.
             self._drop_local()
             log = self.path.with_name(self.path.name + "-wal")
             if log.exists() and log.stat().st_size:
+                if isinstance(full := translate(error, self.path), NoSpace):
+                    raise full from None
                 raise ReadOnly(
                     f"{self.path} was not closed in order; open the store once where it can be written"
                 ) from None

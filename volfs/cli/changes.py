@@ -138,12 +138,15 @@ def _say_version(info: VersionInfo, as_json: bool) -> None:
 @yes_option
 @pass_frame
 def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None:
-    """Go back to the last version: everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt)."""
+    """Go back to the last version: everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt).
+
+    On a terminal it asks first. A script is taken at its word, as by git and rm.
+    """
     with frame.open() as store:
         branch = branch_meant(store, parse_place(target))
         if branch.is_clean():
             return
         what = ", ".join(keys) if keys else "all uncommitted changes"
-        confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes)
+        confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes or not sys.stdin.isatty())
         for key in keys or ("",):
             branch.discard(key)

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,8 +29,26 @@ from volfs.storage.document import LIMIT as DOCUMENT_LIMIT
 from volfs.storage.document import dump_document, load_document
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_PROBE = 64 << 10
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether an error says that the disk is full, or a quota exhausted."""
+    return error.errno in _FULL
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a directory's disk, or the quota on it, has no room for 64 KiB: found out by writing them. For telling
+    what an error was that does not say so itself."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            write_all(file.fileno(), bytes(_PROBE))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return is_full_disk(error)
+    return False
 
 
 @contextmanager
@@ -38,7 +57,7 @@ def no_space(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full_disk(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise NoSpace(f"no space left {doing}{where}: free some and try again") from error

@@ -223,6 +223,11 @@ class StoreLayout:
         return self.root / "catalog.sqlite"
 
     @property
+    def reserve(self) -> Path:
+        """Room for what must be possible on a full disk: see :mod:`volfs.storage.reserve`."""
+        return self.root / "reserve"
+
+    @property
     def lock(self) -> Path:
         """Held while datasets come and go and while a store recovers from a crash."""
         return self.root / "lock"

@@ -25,6 +25,7 @@ from volfs.tree.stages import Stage
 log = logging.getLogger(__name__)
 
 _INODE_SECONDS = 1.0
+_RESERVE_SECONDS = 60.0
 
 
 class Housekeeping:
@@ -43,6 +44,7 @@ class Housekeeping:
             task_status.started()
             nursery.start_soon(self._every, self._shared.options.refresh_seconds, self._look_around)
             nursery.start_soon(self._every, _INODE_SECONDS, self._write_inodes)
+            nursery.start_soon(self._every, _RESERVE_SECONDS, self._keep_reserve)
             await self._closing.wait()
             # Commits under way go on to their end: the nursery waits for them.
 
@@ -62,20 +64,28 @@ class Housekeeping:
         await trio.to_thread.run_sync(self._shared.inodes.close)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        said = ""
         while not self._closing.is_set():
             with trio.move_on_after(seconds):
                 await self._closing.wait()
                 return
             try:
                 await work()
+                said = ""
             except (VolfsError, OSError) as error:
-                log.warning("%s", error)
+                if str(error) != said:  # a disk may be full for days
+                    log.warning("%s", error)
+                said = str(error)
             except Exception:  # a defect here must not end the mount
                 log.exception("while looking after the mount")
 
     async def _write_inodes(self) -> None:
         if not self._closed:
             await trio.to_thread.run_sync(self._shared.inodes.flush)
+
+    async def _keep_reserve(self) -> None:
+        if self._shared.writable:
+            await trio.to_thread.run_sync(self._shared.store.reserve.keep)
 
     async def _look_around(self) -> None:
         shared = self._shared

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from volfs.catalog import InodeTable
 from volfs.errors import VolfsError
+from volfs.storage.reserve import Reserve
 from volfs.versions.store import Store
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 class Inodes:
     """The numbers of one mounted store. Used on the tree's thread, except for :meth:`directory` and :meth:`name`."""
 
-    def __init__(self, table: InodeTable, scratch: str | None = None) -> None:
+    def __init__(self, table: InodeTable, reserve: Reserve, scratch: str | None = None) -> None:
         self._table = table
+        self._reserve = reserve
         self._scratch = scratch
         self.aliases: dict[int, int] = {}
         self.orphans: dict[int, Handle] = {}
@@ -44,12 +46,12 @@ class Inodes:
         """Those of a store. Where nothing can be written they live as long as the mount: the derived ones, which are
         all that a store at rest has, are the same again the next time."""
         try:
-            return cls(InodeTable.open(store.catalog_path))
+            return cls(store.reserve.freeing(lambda: InodeTable.open(store.catalog_path)), store.reserve)
         except (VolfsError, OSError):
             if not store.read_only:
                 raise
             scratch = tempfile.mkdtemp(prefix="volfs-inodes-")
-            return cls(InodeTable.open(Path(scratch, store.catalog_path.name)), scratch)
+            return cls(InodeTable.open(Path(scratch, store.catalog_path.name)), store.reserve, scratch)
 
     @property
     def statements(self) -> int:
@@ -120,6 +122,7 @@ class Inodes:
 
     def close(self) -> None:
         """Write what is new, and close."""
+        self._reserve.freeing(self._table.flush)
         self._table.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)

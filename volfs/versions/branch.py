@@ -51,7 +51,11 @@ class Branch(Snapshot):
         self.dataset = dataset
         self.ref = name
         self.working = WorkingCopy(
-            dataset.layout.working(name), name, self.head_version, keep_up=lambda: dataset.keep_up(name)
+            dataset.layout.working(name),
+            name,
+            self.head_version,
+            dataset.store.reserve,
+            keep_up=lambda: dataset.keep_up(name),
         )
         self.interpreter = Interpreter()
         self.action: Action | None = None
@@ -281,7 +285,7 @@ class Branch(Snapshot):
     def retiring(self, force: bool = False) -> Iterator[None]:
         """Keep everybody from writing while the branch is being removed, which needs ``force`` if it has changes."""
         try:
-            self.working.lock.acquire()
+            self.dataset.store.reserve.freeing(self.working.lock.acquire)
         except ReadOnly as error:
             raise Busy(str(error)) from None
         try:

@@ -26,7 +26,7 @@ from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_ref_name, is_ref_name, version_number
 from volfs.model.refs import RefExpr, parse_ref
-from volfs.storage.files import FileLock, make_dirs, read_json, unlink_durably, write_json
+from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import Payload, PayloadReader
@@ -287,9 +287,9 @@ class Dataset:
         if name == self.default_branch:
             raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
         with branch.retiring(force), self.locked():
-            publish.delete_tree(self.layout.working(name).root)
+            self.store.reserve.freeing(lambda: publish.delete_tree(self.layout.working(name).root))
             unlink_durably(self.layout.head(name))
-            self.mirror_refs()
+            self.store.reserve.freeing(self.mirror_refs)
             with self._guard:
                 self._branches.pop(name, None)
 
@@ -300,7 +300,7 @@ class Dataset:
             if not _possible(name) or not self.layout.tag(name).is_file():
                 raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
             unlink_durably(self.layout.tag(name))
-            self.mirror_refs()
+            self.store.reserve.freeing(self.mirror_refs)
 
     def _check_free(self, name: str) -> None:
         for kind, path in (("branch", self.layout.head(name)), ("tag", self.layout.tag(name))):
@@ -324,7 +324,8 @@ class Dataset:
         lock = FileLock(self.layout.lock)
         if not self.layout.root.is_dir():
             raise NotFound(f"dataset {self.name!r} was removed")
-        lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
+        with no_space("locking the dataset"):
+            lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
         try:
             self._catch_up(Stamp.of(self.layout, lock.path.stat().st_mtime_ns), progress)
             yield

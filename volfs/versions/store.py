@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from volfs.catalog import Catalog
-from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.model.names import check_dataset_name, natural_key
 from volfs.storage.files import (
     FileLock,
@@ -31,6 +31,7 @@ from volfs.storage.files import (
     write_json,
 )
 from volfs.storage.layout import FORMAT, StoreLayout
+from volfs.storage.reserve import Reserve
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away
 from volfs.versions.ref_file import write_ref
@@ -114,13 +115,16 @@ def open_store(
     place = layout.catalog if catalog is None else Path(catalog)
     if read_only and not place.exists():
         raise StoreFormat(f"{place} does not exist: open the store once for writing, which makes it")
-    index = Catalog.open(place, create=not read_only, read_only=read_only)
-    store = Store(layout, ident, index, place, derive=derive, read_only=read_only)
+    beside = place.with_name(f"{place.name}.reserve")
+    reserve = Reserve([layout.reserve] if place.absolute().parent == root.absolute() else [layout.reserve, beside])
+    index = reserve.freeing(lambda: Catalog.open(place, create=not read_only, read_only=read_only))
+    store = Store(layout, ident, index, place, derive=derive, reserve=reserve, read_only=read_only)
     try:
         if not read_only:
             from volfs.versions.recover import recover  # recovery works on an open store
 
-            recover(store)
+            reserve.freeing(lambda: recover(store))
+            reserve.keep()
     except BaseException:
         store.close()
         raise
@@ -153,7 +157,15 @@ class Store:
     """An open store. Thread-safe; a context manager that closes it. Made by :func:`open_store`."""
 
     def __init__(
-        self, layout: StoreLayout, ident: str, catalog: Catalog, catalog_path: Path, *, derive: Derive, read_only: bool
+        self,
+        layout: StoreLayout,
+        ident: str,
+        catalog: Catalog,
+        catalog_path: Path,
+        *,
+        derive: Derive,
+        reserve: Reserve,
+        read_only: bool,
     ) -> None:
         self.layout = layout
         self.path = layout.root
@@ -162,6 +174,7 @@ class Store:
         self.catalog_path = catalog_path
         self.read_only = read_only
         self.derive = derive
+        self.reserve = reserve
         self.resolved = Resolved()
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
@@ -249,16 +262,23 @@ class Store:
             # Made whole under another name: a dataset that is seen is complete.
             draft = self.layout.dataset(f".{name}.partial")
             delete_tree(draft.root)
-            for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
-                make_dirs(folder)
-            if marker is not None:
-                marker.lock({"pid": os.getpid()})
-            write_ref(draft.head(DEFAULT_BRANCH), 0, None)
-            write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
-            fsync_dir(draft.root)
-            replace_durably(draft.root, layout.root)
-            ident = self.catalog.add_dataset(name, created)
-            self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
+            try:
+                with no_space("making a dataset"):
+                    for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
+                        make_dirs(folder)
+                    if marker is not None:
+                        marker.lock({"pid": os.getpid()})
+                write_ref(draft.head(DEFAULT_BRANCH), 0, None)
+                write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
+                fsync_dir(draft.root)
+                replace_durably(draft.root, layout.root)
+                ident = self.catalog.add_dataset(name, created)
+                self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
+            except BaseException:
+                delete_tree(draft.root)
+                delete_tree(layout.root)
+                self.reserve.freeing(lambda: register(self))  # if the catalog knew it, it forgets it again
+                raise
         return self[name]
 
     def remove_dataset(self, name: str) -> None:
@@ -267,16 +287,21 @@ class Store:
         from volfs.versions.recover import register  # recovery works on an open store
 
         with self.locked():
-            register(self)
+            self.reserve.freeing(lambda: register(self))
             dataset = self[name]
             with dataset.locked():
                 check_unused(dataset)
                 throw_away(dataset.layout.root)
-            self.catalog.drop_dataset(dataset.id)
+            try:
+                self.reserve.freeing(lambda: self.catalog.drop_dataset(dataset.id))
+            except NoSpace:  # a large index needs more than the reserve to be removed, and less than what it is of
+                empty_trash(self.layout.datasets)
+                self.catalog.drop_dataset(dataset.id)
             with self._guard:
                 self._datasets.pop(name, None)
             dataset.close()
         empty_trash(self.layout.datasets)
+        self.reserve.keep()
 
     def forget(self, name: str) -> None:
         """Have the catalog forget a dataset, whose files stay what they are. For recovery."""
@@ -369,6 +394,8 @@ class Store:
             dataset.close()
         self.resolved.clear()
         self.catalog.close()
+        if not self.read_only:
+            self.reserve.keep()  # what the catalog's log took is free now
 
     def __enter__(self) -> Store:
         return self

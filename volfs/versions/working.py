@@ -22,6 +22,7 @@ from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, Wro
 from volfs.model.names import check_key
 from volfs.storage.files import no_space, write_all
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.reserve import Reserve
 from volfs.versions import freezing
 from volfs.versions.changing import WorkingSteps, is_timed
 from volfs.versions.layers import (
@@ -46,16 +47,21 @@ class _Sync:
 
 
 class WorkingCopy(WorkingSteps):
-    """All that can be done to the keys of a branch. Thread-safe."""
+    """All that can be done to the keys of a branch. Thread-safe.
+
+    Removing and discarding go on when the disk is full: ``reserve`` is given up for them.
+    """
 
     def __init__(
         self,
         layout: WorkingLayout,
         branch: str,
         lower: Callable[[], Snapshot | None],
+        reserve: Reserve,
         keep_up: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(layout, branch, lower, keep_up)
+        self._reserve = reserve
         self._syncing: dict[str, _Sync] = {}
 
     @contextmanager
@@ -164,6 +170,9 @@ class WorkingCopy(WorkingSteps):
     def unlink(self, key: str) -> None:
         """Remove a file."""
         check_key(key)
+        self._reserve.freeing(lambda: self._unlink(key))
+
+    def _unlink(self, key: str) -> None:
         with self._changing() as view:
             entry = existing(view, key)
             if entry.kind == "dir":
@@ -243,6 +252,9 @@ class WorkingCopy(WorkingSteps):
     def rmdir(self, key: str) -> None:
         """Remove a directory that shows nothing: WrongKind (ENOTEMPTY) otherwise."""
         check_key(key)
+        self._reserve.freeing(lambda: self._rmdir(key))
+
+    def _rmdir(self, key: str) -> None:
         with self._changing() as view:
             entry = existing(view, key)
             if entry.kind == "file":
@@ -257,10 +269,13 @@ class WorkingCopy(WorkingSteps):
 
         Of ``zarr`` and ``files`` themselves only the content goes, name by name.
         """
+        self._reserve.freeing(lambda: self._remove_tree(key))
+
+    def _remove_tree(self, key: str) -> None:
         with self._changing() as view:
             if key in SPACES:
                 for name in view.names(key):
-                    self.remove_tree(f"{key}/{name}")
+                    self._remove_tree(f"{key}/{name}")
                 return
             check_key(key)
             entry = view.entry(key)
@@ -353,7 +368,7 @@ class WorkingCopy(WorkingSteps):
 
     def merge_back(self, number: int) -> None:
         """Undo :meth:`freeze`: the commit did not happen. See :func:`freezing.merge_back`."""
-        self._rearrange(lambda: freezing.merge_back(self.layout, number))
+        self._reserve.freeing(lambda: self._rearrange(lambda: freezing.merge_back(self.layout, number)))
 
     def drop(self, number: int) -> None:
         """Forget the frozen layer: version ``number`` is the head, and readers can see it."""
@@ -370,6 +385,9 @@ class WorkingCopy(WorkingSteps):
 
     def discard(self, prefix: str = "") -> None:
         """Go back to the head version at and below ``prefix``. Busy while a commit is under way."""
+        self._reserve.freeing(lambda: self._discard(prefix))
+
+    def _discard(self, prefix: str) -> None:
         with self._changing() as view:
             top, *frozen = view.layers
             if frozen:
