@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,21 @@ def test_a_scale_that_is_no_size_is_not_told() -> None:
     axes = (Axis("y", "space", "nanometer"), Axis("x", "space", "nanometer"))
     geometry = SliceGeometry.of("yx", (3, 4), np.dtype("u1"))
     assert geometry is not None
-    shown = spec.whole(LevelMeta(geometry, axes, (0.0, -1.0), (5.0, 5.0)))
+    shown = spec.whole(LevelMeta(geometry, axes, (0.0, math.nan), (5.0, 5.0)))
     assert all((a.scale, a.origin, a.unit) == (1.0, 0.0, None) for a in shown.axes)
+
+
+def test_a_negative_scale_is_the_direction_of_its_axis_alone() -> None:
+    axes = tuple(Axis(name, "space", "nanometer") for name in "zyx")
+    geometry = SliceGeometry.of("zyx", (2, 3, 4), np.dtype("u1"))
+    assert geometry is not None
+    shown = spec.part(LevelMeta(geometry, axes, (40.0, -4.5, 4.0), (1.0, 2.0, 3.0)), Box((0, 1, 1), (2, 3, 4)))
+    assert [(a.scale, a.direction, a.unit) for a in shown.axes] == [
+        (40.0, 1, "nanometer"),
+        (4.5, -1, "nanometer"),
+        (4.0, 1, "nanometer"),
+    ]
+    assert [a.origin for a in shown.axes] == [1.0, -2.5, 7.0]
 
 
 def test_channels_have_names_where_each_has_one() -> None:

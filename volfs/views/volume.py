@@ -28,6 +28,7 @@ class ShownAxis:
     ``axis`` is its number in the level; ``kind`` is "space", "time", "channel" or None, as in OME-NGFF. ``scale`` is
     the voxel size and ``origin`` the position of the centre of the first voxel *of the box*, both in ``unit``
     (an OME-NGFF name such as "nanometer"; None where it is not known, then they are 1 and 0 or mere ratios).
+    ``direction`` is -1 where positions fall from voxel to voxel.
     """
 
     axis: int
@@ -37,6 +38,7 @@ class ShownAxis:
     scale: float = 1.0
     origin: float = 0.0
     unit: str | None = None
+    direction: int = 1
 
     def scale_in(self, unit: float) -> float | None:
         """The voxel size in a unit given in metres (or seconds, for time); None where the axis's own is not known."""
@@ -59,8 +61,9 @@ class VolumeSpec:
     ``stem`` is the file's name without ending, for formats of two files. ``title`` is the image's name. ``channels``
     are names of the channels shown, where all of them have one. ``affine`` is given where the image came with an
     orientation that voxel sizes alone do not tell. ``rescale`` takes stored values to real ones. ``facts`` are what the
-    image's source said (:mod:`volfs.model.facts`); those that count voxels hold where ``finest`` says that these are
-    the voxels of s0. ``whole`` says that no axis besides z, y, x is cut.
+    image's source said (:mod:`volfs.model.facts`); those that count voxels count those of s0, of which ``first`` is
+    the place of the first one here, and ``step`` the distance to the next, along x, y and z. ``whole`` says that no
+    axis besides these is cut, ``complete`` that this is all of s0.
     """
 
     box: Box
@@ -74,8 +77,10 @@ class VolumeSpec:
     affine: Affine | None = None
     rescale: Rescale | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    finest: bool = True
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    step: tuple[float, float, float] = (1.0, 1.0, 1.0)
     whole: bool = True
+    complete: bool = True
 
     @property
     def shape(self) -> Index:
@@ -103,6 +108,18 @@ class VolumeSpec:
         """z, y, x in this order, or y, x of a plane, whatever the image calls them."""
         end = len(self.axes) - self.has_samples
         return tuple(axis for axis in self.axes[max(0, end - 3) : end] if axis.kind == "space")
+
+    @property
+    def finest(self) -> bool:
+        """Whether these are voxels of s0."""
+        return self.step == (1.0, 1.0, 1.0)
+
+    @property
+    def to_finest(self) -> np.ndarray:
+        """From (x, y, z, 1) in voxels of the box to those of s0."""
+        made = np.diag((*self.step, 1.0))
+        made[:3, 3] = self.first
+        return made
 
     @property
     def samples(self) -> int:

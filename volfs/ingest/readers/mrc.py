@@ -1,7 +1,9 @@
 """MRC2014 and CCP4 maps (``.mrc``, ``.rec``, ``.map`` and what else tomography calls them), also in gzip and bzip2.
 
 https://www.ccpem.ac.uk/mrc_format/mrc2014.php. Columns, rows and sections are the axes that MAPC, MAPR and MAPS say;
-voxel sizes are the cell divided by its grid, in ångström. Where they begin (ORIGIN, NSTART) is kept as a fact.
+voxel sizes are the cell divided by its grid, in ångström. The first voxel lies at ORIGIN or, where that is zero, NSTART
+steps from it. Both, the grid of the cell (MX MY MZ), its angles, the space group and the labels are facts of the image,
+in the order x, y, z.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ _MARK = 208
 _HEADER = np.dtype(
     {
         "names": [
-            *("n", "mode", "nstart", "grid", "cell", "angles", "map", "group", "extended", "imod", "flags", "origin")
+            *("n", "mode", "nstart", "grid", "cell", "angles", "map", "dmin", "dmax", "dmean"),
+            *("group", "extended", "imod", "flags", "origin", "rms"),
         ],
-        "formats": ["3i4", "i4", "3i4", "3i4", "3f4", "3f4", "3i4", "i4", "i4", "i4", "i4", "3f4"],
-        "offsets": [0, 12, 16, 28, 40, 52, 64, 88, 92, 152, 156, 196],
+        "formats": [
+            *("3i4", "i4", "3i4", "3i4", "3f4", "3f4", "3i4", "f4", "f4", "f4"),
+            *("i4", "i4", "i4", "i4", "3f4", "f4"),
+        ],
+        "offsets": [0, 12, 16, 28, 40, 52, 64, 76, 80, 84, 88, 92, 152, 156, 196, 216],
         "itemsize": _SIZE,
     }
 )
@@ -65,6 +71,7 @@ def open_mrc(path: Path) -> Source:
         shape, names = (sections // depth, depth, rows, columns), ["t", *names]
     elif sections == 1 and int(header["group"]) == 0:  # a picture
         shape, names = shape[1:], names[1:]
+    facts = _facts(header, raw, letters)
     scale, axes = [], []
     for name in names:
         size = float(cell[name]) / int(grid[name]) if name in grid and int(grid[name]) > 0 else 0.0
@@ -82,7 +89,9 @@ def open_mrc(path: Path) -> Source:
         tuple(axes),
         tuple(scale),
         voxels.grain,
-        facts=_facts(header, raw),
+        facts=facts,
+        translation=_translation(facts, names, scale, [a.unit for a in axes]),
+        lost=_lost(header, raw),
     )
     return FileSource(description, voxels, [path])
 
@@ -123,20 +132,51 @@ def _letters(path: Path, header: Any) -> list[str]:
     return ["xyz"[n - 1] for n in found]
 
 
-def _facts(header: Any, raw: bytes) -> dict[str, Any]:
+def _facts(header: Any, raw: bytes, letters: list[str]) -> dict[str, Any]:
+    """Of x, y, z; the file counts columns, rows and sections where it says NSTART."""
+    starts = dict(zip(letters, (int(n) for n in header["nstart"]), strict=True))
+    sizes = dict(zip(letters, (int(n) for n in header["n"]), strict=True))
+    grid = [int(n) for n in header["grid"]]
     facts: dict[str, Any] = {
         "format": "mrc",
         "space_group": int(header["group"]),
-        "nstart": [int(n) for n in header["nstart"]],
-        "origin": [float(n) for n in header["origin"] if math.isfinite(n)],
-        "cell_angles": [float(n) for n in header["angles"] if math.isfinite(n)],
+        "nstart": [starts[name] for name in "xyz"],
+        "origin": [float(n) if math.isfinite(n) else 0.0 for n in header["origin"]],
+        "cell_angles": [float(n) if math.isfinite(n) else 0.0 for n in header["angles"]],
     }
-    if int(header["extended"]) > 0:
-        facts["extended_header"] = {
-            "type": raw[104:108].decode("latin1").strip("\0 "),
-            "bytes": int(header["extended"]),
-        }
+    if grid != [sizes[name] for name in "xyz"]:
+        facts["grid"] = grid
+    if letters != ["x", "y", "z"]:
+        facts["axis_order"] = letters
+    statistics = {name: float(header[name]) for name in ("dmin", "dmax", "dmean", "rms")}
+    if statistics["dmin"] <= statistics["dmax"] and all(map(math.isfinite, statistics.values())):
+        facts["statistics"] = statistics
     labels = [raw[at : at + 80].decode("latin1").strip("\0 ") for at in range(224, _SIZE, 80)]
     if any(labels):
         facts["labels"] = [label for label in labels if label]
+    if int(header["extended"]) > 0:
+        facts["extended_header"] = {"type": _extended_type(raw), "bytes": int(header["extended"])}
     return facts
+
+
+def _translation(
+    facts: dict[str, Any], names: list[str], scale: list[float], units: list[str | None]
+) -> tuple[float, ...] | None:
+    """Where the first voxel lies, in ångström; None where voxel sizes are not known, or nothing is said."""
+    sizes = dict(zip(names, zip(scale, units, strict=True), strict=True))
+    at = dict(zip("xyz", facts["origin"], strict=True))
+    if not any(at.values()):
+        starts = dict(zip("xyz", facts["nstart"], strict=True))
+        at = {name: starts[name] * sizes[name][0] if name in sizes else 0.0 for name in starts}
+    shift = tuple(at.get(name, 0.0) if sizes[name][1] else 0.0 for name in names)
+    return shift if any(shift) else None
+
+
+def _extended_type(raw: bytes) -> str:
+    return raw[104:108].decode("latin1").strip("\0 ")
+
+
+def _lost(header: Any, raw: bytes) -> tuple[str, ...]:
+    size = int(header["extended"])
+    kind = _extended_type(raw)
+    return (f"the extended header of {size} bytes{f' ({kind})' if kind else ''}",) if size > 0 else ()

@@ -1,11 +1,14 @@
 """NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``).
 
-i, j, k are x, y, z: voxels are taken as they lie, never flipped nor resampled; the affine is kept with the image. Raw
-numbers are kept as well: ``scl_slope`` and ``scl_inter`` are facts beside them.
+i, j, k are x, y, z: voxels are taken as they lie, never flipped nor resampled, and their stored numbers as well:
+``scl_slope`` and ``scl_inter`` are the image's rescale. Where voxels lie is said by sform, if it has a code, else by
+qform, which are kept with their codes; without either there is no orientation. An sform tells voxel sizes too,
+whatever ``pixdim`` says.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import math
 import re
@@ -19,11 +22,22 @@ from volfs.ingest.readers.packed import PackedVoxels, packing_of_file
 from volfs.ingest.readers.raw import RawVoxels, Voxels
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box
+from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, axis
 
 _ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 _NAMES = ("x", "y", "z", "t", "c", "a")
 """What the dimensions of NIfTI are called here; the sixth has no common name."""
+
+
+TEXTS = ("descrip", "intent_name", "aux_file")
+NUMBERS = ("intent_p1", "intent_p2", "intent_p3", "cal_min", "cal_max", "slice_duration")
+WHOLE_NUMBERS = ("intent_code", "dim_info", "slice_code", "slice_start", "slice_end")
+"""Fields of the header that are facts by their own names, where they say anything."""
+
+_LABEL_INTENTS = (1002, 1003)
+"""NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME."""
+_LARGEST_EXTENSIONS = 64 << 10
 
 
 def open_nifti(path: Path) -> Source:
@@ -50,10 +64,12 @@ class _Nifti(Source):
         if dtype.kind not in "biufc":
             raise BadInput(f"{path} holds {dtype}, which are not voxels")
         # x runs fastest in the file: in C order that is the last axis.
-        axes, scale = _axes(header, len(dims))
+        facts = _facts(header)
+        axes, scale, shift = _axes(header, len(dims), facts)
         shape = tuple(dims[::-1])
         if self._samples:
-            axes, scale, shape = (*axes, axis("c")), (*scale, 1.0), (*shape, self._samples)
+            axes, scale, shift = (*axes, axis("c")), (*scale, 1.0), (*shift, 0.0)
+            shape = (*shape, self._samples)
         offset = int(header.get_data_offset())
         self._voxels: Voxels = (
             PackedVoxels(path, "gzip", dtype, shape, offset)
@@ -68,7 +84,11 @@ class _Nifti(Source):
             scale,
             (*(1,) * (len(shape) - 1), shape[-1]) if not self._samples else (*(1,) * (len(shape) - 2), *shape[-2:]),
             rgb=bool(self._samples),
-            facts=_facts(header),
+            facts=facts,
+            translation=shift if any(shift) else None,
+            rescale=None if self._samples else _rescale(header),
+            is_label=facts.get("intent_code") in _LABEL_INTENTS,
+            lost=_keep_extensions(path, header, facts),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -104,39 +124,83 @@ def _both_orders(raw: bytes) -> tuple[int, int]:
     return int.from_bytes(raw, "little"), int.from_bytes(raw, "big")
 
 
-def _axes(header: Any, ndim: int) -> tuple[tuple[Axis, ...], tuple[float, ...]]:
-    """Axes and voxel sizes, slowest first."""
+def _axes(
+    header: Any, ndim: int, facts: dict[str, Any]
+) -> tuple[tuple[Axis, ...], tuple[float, ...], tuple[float, ...]]:
+    """Axes, voxel sizes and translation, slowest first. Where space begins is the affine's."""
     space, time = header.get_xyzt_units()
     units = {"meter": "meter", "mm": "millimeter", "micron": "micrometer"}
     times = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}
-    axes, scale = [], []
-    zooms = header.get_zooms()
+    axes, scale, shift = [], [], [0.0] * ndim
+    zooms = [float(zoom) for zoom in header.get_zooms()]
+    if facts["sform_code"] > 0:
+        told = np.array(facts["affine"])
+        lengths = np.linalg.norm(told[:3, :3], axis=0).tolist()
+        single = np.finfo(np.float32).eps
+        same = [math.isclose(a, b, rel_tol=8 * single) for a, b in zip(lengths, zooms, strict=False)]
+        if not all(same):
+            facts["pixdim"] = zooms
+            zooms = [
+                *(length if length > 0 else zoom for length, zoom in zip(lengths, zooms, strict=False)),
+                *zooms[3:],
+            ]
     for i in range(ndim):
         name = _NAMES[i]
         unit = units.get(space) if i < 3 else times.get(time) if name == "t" else None
-        size = float(zooms[i]) if i < min(4, len(zooms)) else 1.0
+        size = zooms[i] if i < min(4, len(zooms)) else 1.0
         axes.append(axis(name, unit))
         scale.append(size if math.isfinite(size) and size > 0 else 1.0)
-    return tuple(axes[::-1]), tuple(scale[::-1])
+        if name == "t" and math.isfinite(float(header["toffset"])):
+            shift[i] = float(header["toffset"])
+    if time in ("hz", "ppm", "rads"):
+        facts["time_units"] = time
+    return tuple(axes[::-1]), tuple(scale[::-1]), tuple(shift[::-1])
+
+
+def _rescale(header: Any) -> Rescale | None:
+    """What takes stored numbers to real ones; None where that is nothing."""
+    found = Rescale.of(header["scl_slope"], header["scl_inter"])
+    return None if found is None or found.identity else found
 
 
 def _facts(header: Any) -> dict[str, Any]:
     """What the header says beyond shape and voxel size. The affine takes (i, j, k, 1) = (x, y, z, 1) to millimetres
-    or whatever the unit is."""
-    facts: dict[str, Any] = {
-        "format": "nifti",
-        "affine": [[float(n) for n in row] for row in header.get_best_affine()],
-        "qform_code": int(header["qform_code"]),
-        "sform_code": int(header["sform_code"]),
-    }
+    or whatever the unit is; ``qform`` is there where it says something else than sform."""
+    qform, sform = int(header["qform_code"]), int(header["sform_code"])
+    facts: dict[str, Any] = {"format": "nifti", "qform_code": qform, "sform_code": sform}
+    if sform > 0:
+        facts["affine"] = _rows(header.get_sform())
+    if qform > 0:
+        turned = _rows(header.get_qform())
+        if sform <= 0:
+            facts["affine"] = turned
+        elif not np.allclose(turned, facts["affine"], rtol=1e-4, atol=1e-4):
+            facts["qform"] = turned
     for name in ("scl_slope", "scl_inter"):
         value = float(header[name])
         if math.isfinite(value):
             facts[name] = value
-    for name in ("descrip", "intent_name"):
+    for name in TEXTS:
         text = bytes(header[name]).rstrip(b"\0").decode("latin1").strip()
         if text:
             facts[name] = text
-    if int(header["intent_code"]):
-        facts["intent_code"] = int(header["intent_code"])
+    for name in (*NUMBERS, *WHOLE_NUMBERS):
+        number = float(header[name])
+        if number and math.isfinite(number):
+            facts[name] = int(number) if name in WHOLE_NUMBERS else number
     return facts
+
+
+def _rows(affine: np.ndarray) -> list[list[float]]:
+    return [[float(n) for n in row] for row in affine]
+
+
+def _keep_extensions(path: Path, header: Any, facts: dict[str, Any]) -> tuple[str, ...]:
+    """Put header extensions among the facts, as base64; what is too large is lost."""
+    found = [(int(one.get_code()), bytes(one.content)) for one in header.extensions]
+    if not found:
+        return ()
+    if sum(len(content) for _, content in found) > _LARGEST_EXTENSIONS:
+        return (f"{len(found)} header extensions (codes {', '.join(str(code) for code, _ in found)})",)
+    facts["extensions"] = [{"code": code, "base64": base64.b64encode(content).decode()} for code, content in found]
+    return ()

@@ -8,19 +8,26 @@ float16.
 Positions are in millimetres and seconds where units are known, which is what most readers take for granted; else the
 units are unknown and sizes are as the image has them. Without an orientation from elsewhere x, y, z lie along the axes
 of space. Both qform and sform say so; only sform where a quaternion cannot (shears, or too few digits).
+
+An image that came as NIfTI keeps the codes of its forms and what else its header said; one that had no orientation
+gets none. ``scl_slope`` and ``scl_inter`` are the image's rescale, whatever it came from.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from volfs.model.facts import Rescale, numbers_of, text_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import SECOND, grid, placed, plain, space_grid, time_axis
+from volfs.views.volumes.placing import SECOND, directions, grid, placed, plain, space_grid, time_axis
 
 _CODES = {
     "bool": 2,
@@ -39,9 +46,11 @@ _CODES = {
 }
 _COLOUR_CODES = {3: 128, 4: 2304}
 _MILLIMETRES, _SECONDS = 2, 8
-_LABEL_INTENT = 1002
-_SCANNER = 1
-"""The code of coordinates that come from the instrument."""
+_LABEL_INTENTS = (1002, 1003)
+"""A label image, and one of names of the brain's parts."""
+_SCANNER, _ALIGNED = 1, 2
+"""The codes of coordinates that come from the instrument, and of those that come from somewhere."""
+_LARGEST_CODE = 99
 _LONGEST = 32_767
 _STRAIGHT = 1e-5
 """How far axes may be from perpendicular for a quaternion to say where they point."""
@@ -101,7 +110,7 @@ def _place(spec: VolumeSpec) -> _Place:
     if spec.affine is not None:
         affine = np.array(spec.affine)
     else:
-        steps, origin = (*along.steps, 1.0)[:3], (*along.origin, 0.0)[:3]
+        steps, origin = (*(along.steps * directions(spec)), 1.0)[:3], (*along.origin, 0.0)[:3]
         affine = np.column_stack((np.diag(steps), origin))
     units = _MILLIMETRES if along.known else 0
     zooms = [math.hypot(*column) for column in affine[:, :3].T]
@@ -119,34 +128,146 @@ def _place(spec: VolumeSpec) -> _Place:
 
 def _header(spec: VolumeSpec) -> bytes:
     dims, place = _dims(spec), _place(spec)
-    long = max(dims) > _LONGEST or not _fits_float32(place)
+    long = max(dims) > _LONGEST or not _fits_float32(spec, place)
     if spec.has_samples:
         code, bits = _COLOUR_CODES[spec.samples], spec.samples * 8
     else:
         code, bits = _CODES[spec.dtype.name], spec.dtype.itemsize * 8
-    intent = _LABEL_INTENT if spec.is_label else 0
-    title = plain(spec.title).encode()[:79]
-    turn, handed = _quaternion(place.affine, np.dtype(np.float64 if long else np.float32))
-    pixdim = (handed, *place.zooms)
-    forms = (_SCANNER if turn is not None else 0, _SCANNER)
-    where = (*(turn or (0.0, 0.0, 0.0)), *place.affine[:, 3], *place.affine.ravel())
+    turned, forms = _forms(spec, place)
+    turn, handed = _quaternion(turned, np.dtype(np.float64 if long else np.float32))
+    if turn is None:
+        forms = (0, forms[1] or forms[0])
+    pixdim = (handed, *_pixdim(spec, place, turned))
+    where = (*(turn or (0.0, 0.0, 0.0)), *turned[:, 3], *place.affine.ravel())
+    told = _Told.of(spec)
+    rescale = spec.rescale if spec.rescale is not None and not spec.has_samples else Rescale()
+    scale = (rescale.slope, rescale.intercept)
+    extensions = _extensions(spec)
     if long:
         return _NIFTI2.pack(
-            _NIFTI2.size, b"n+2\0\r\n\x1a\n", code, bits, *dims, 0.0, 0.0, 0.0, *pixdim,
-            _NIFTI2.size + 4, 1.0, 0.0, 0.0, 0.0, 0.0, place.time_origin, 0, 0, title, b"", *forms, *where,
-            0, place.units, intent, b"", 0, b"",
-        ) + _NO_EXTENSIONS  # fmt: skip
+            _NIFTI2.size, b"n+2\0\r\n\x1a\n", code, bits, *dims, *told.parameters, *pixdim,
+            _NIFTI2.size + len(extensions), *scale, *told.window, told.duration, place.time_origin, *told.slices,
+            told.text, told.file, *forms, *where, told.slice_code, place.units, told.intent, told.intent_name,
+            told.dimensions, b"",
+        ) + extensions  # fmt: skip
     return _NIFTI1.pack(
-        _NIFTI1.size, b"", b"", 0, 0, b"r", 0, *dims, 0.0, 0.0, 0.0, intent, code, bits, 0, *pixdim,
-        _NIFTI1.size + 4, 1.0, 0.0, 0, 0, place.units, 0.0, 0.0, 0.0, place.time_origin, 0, 0, title, b"",
-        *forms, *where, b"", b"n+1\0",
-    ) + _NO_EXTENSIONS  # fmt: skip
+        _NIFTI1.size, b"", b"", 0, 0, b"r", told.dimensions, *dims, *told.parameters, told.intent, code, bits,
+        told.slices[0], *pixdim, _NIFTI1.size + len(extensions), *scale, told.slices[1], told.slice_code, place.units,
+        *told.window, told.duration, place.time_origin, 0, 0, told.text, told.file, *forms, *where, told.intent_name,
+        b"n+1\0",
+    ) + extensions  # fmt: skip
 
 
-def _fits_float32(place: _Place) -> bool:
+def _codes(spec: VolumeSpec) -> tuple[int, int] | None:
+    """The codes of qform and sform of the file that the image came from, if it was NIfTI."""
+    if spec.facts.get("format") != "nifti":
+        return None
+    found = [spec.facts.get(name) for name in ("qform_code", "sform_code")]
+    codes = [code if isinstance(code, int) and 0 <= code <= _LARGEST_CODE else 0 for code in found]
+    return codes[0], codes[1]
+
+
+def _forms(spec: VolumeSpec, place: _Place) -> tuple[np.ndarray, tuple[int, int]]:
+    """The matrix of qform, and the codes of qform and sform; sform has that of the place."""
+    codes = _codes(spec)
+    if codes is None:
+        return place.affine, (_SCANNER, _SCANNER)
+    if spec.affine is None or codes == (0, 0):
+        # The file had no orientation. A place other than its own needs one, which is nobody's scanner's.
+        return place.affine, (0, _ALIGNED if place.affine[:, 3].any() or (directions(spec) < 0).any() else 0)
+    own = np.array(spec.facts.get("qform") or np.zeros((4, 4)), np.float64)
+    if min(codes) > 0 and own.shape == (4, 4) and own[:3, :3].any() and np.isfinite(own).all():
+        unit = np.linalg.norm(place.affine[:, :3]) / np.linalg.norm(_told_affine(spec) @ spec.to_finest[:, :3])
+        return (own @ spec.to_finest)[:3] * unit, codes
+    return place.affine, codes
+
+
+def _told_affine(spec: VolumeSpec) -> np.ndarray:
+    return np.array(spec.facts["affine"], np.float64)[:3]
+
+
+def _pixdim(spec: VolumeSpec, place: _Place, turned: np.ndarray) -> tuple[float, ...]:
+    """Voxel sizes: those of qform, where it has its own, or what the file said beside its sform."""
+    told = numbers_of(spec.facts, "pixdim", len(spec.facts.get("pixdim") or ()))
+    codes = _codes(spec)
+    if turned is not place.affine:
+        return (*(math.hypot(*column) for column in turned[:, :3].T), *place.zooms[3:])
+    if told is None or codes is None or codes[0] or not spec.finest or len(told) < 3 or min(told[:3]) <= 0:
+        return place.zooms
+    length = np.linalg.norm(_told_affine(spec)[:, 0])
+    unit = place.zooms[0] / length if length > 0 else 1.0
+    return (*(size * float(unit) for size in told[:3]), *place.zooms[3:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the file that the image came from said in its header, as far as it holds for this one."""
+
+    text: bytes
+    file: bytes = b""
+    intent: int = 0
+    intent_name: bytes = b""
+    parameters: tuple[float, ...] = (0.0, 0.0, 0.0)
+    window: tuple[float, float] = (0.0, 0.0)
+    dimensions: int = 0
+    slices: tuple[int, int] = (0, 0)
+    slice_code: int = 0
+    duration: float = 0.0
+
+    @classmethod
+    def of(cls, spec: VolumeSpec) -> _Told:
+        facts = spec.facts if spec.facts.get("format") == "nifti" else {}
+        intent = _whole(facts, "intent_code", 32_767)
+        if spec.is_label and intent not in _LABEL_INTENTS:
+            intent = _LABEL_INTENTS[0]
+        elif not spec.is_label and intent in _LABEL_INTENTS:
+            intent = 0
+        slices = _whole(facts, "slice_start", 32_767), _whole(facts, "slice_end", 32_767)
+        timed = spec.complete
+        return cls(
+            plain(text_of(facts, "descrip") or spec.title).encode()[:79],
+            plain(text_of(facts, "aux_file")).encode()[:23],
+            intent,
+            plain(text_of(facts, "intent_name")).encode()[:15],
+            (_float(facts, "intent_p1"), _float(facts, "intent_p2"), _float(facts, "intent_p3")),
+            (_float(facts, "cal_max"), _float(facts, "cal_min")),
+            _whole(facts, "dim_info", 255),
+            slices if timed else (0, 0),
+            _whole(facts, "slice_code", 255) if timed else 0,
+            _float(facts, "slice_duration") if timed else 0.0,
+        )
+
+
+def _float(facts: Mapping[str, Any], name: str) -> float:
+    value = facts.get(name)
+    known = isinstance(value, int | float) and abs(value) <= np.finfo(np.float32).max
+    return float(value) if known else 0.0  # type: ignore[arg-type]
+
+
+def _whole(facts: Mapping[str, Any], name: str, most: int) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) and 0 <= value <= most else 0
+
+
+def _extensions(spec: VolumeSpec) -> bytes:
+    """What follows the header: those of the file that the image came from, where this is all of it."""
+    found = spec.facts.get("extensions") if spec.facts.get("format") == "nifti" and spec.complete else None
+    made = b""
+    for one in found if isinstance(found, Sequence) and not isinstance(found, str) else ():
+        try:
+            content = base64.b64decode(one["base64"], validate=True)
+            size = -(-(len(content) + 8) // 16) * 16
+            made += struct.pack("<2i", size, one["code"]) + content.ljust(size - 8, b"\0")
+        except (TypeError, KeyError, ValueError, struct.error):
+            continue
+    return (b"\1\0\0\0" if made else _NO_EXTENSIONS) + made
+
+
+def _fits_float32(spec: VolumeSpec, place: _Place) -> bool:
     single = np.finfo(np.float32)
-    numbers = np.abs([*place.affine.ravel(), place.time_origin])
-    sizes = np.array(place.zooms)
+    rescale = spec.rescale or Rescale()
+    numbers = np.abs([*place.affine.ravel(), place.time_origin, rescale.slope, rescale.intercept])
+    sizes = np.array([*place.zooms, abs(rescale.slope)])
     return bool(numbers.max() <= single.max and sizes.max() <= single.max and sizes.min() >= single.tiny)
 
 

@@ -70,7 +70,12 @@ def matrix(spec: VolumeSpec) -> tuple[np.ndarray, np.ndarray]:
     if oriented is not None:
         return oriented[:, :3].T, oriented[:, 3]
     along = space_grid(spec)
-    return np.diag(along.steps), np.array(along.origin)
+    return np.diag(along.steps) * directions(spec), np.array(along.origin)
+
+
+def directions(spec: VolumeSpec) -> np.ndarray:
+    """1 or -1 for x, y and, where there is one, z: whether positions rise or fall along them."""
+    return np.array([axis.direction for axis in spec.space[::-1]])
 
 
 def time_axis(spec: VolumeSpec) -> ShownAxis | None:

@@ -86,6 +86,7 @@ def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "
     axes += [_shown(level, box, axis, level.axes[axis].name, "space") for axis in space]
     if geometry.sample is not None:
         axes.append(_shown(level, box, geometry.sample, level.axes[geometry.sample].name, "channel"))
+    first, step = _in_finest(level, box)
     return VolumeSpec(
         box,
         geometry.dtype,
@@ -95,20 +96,42 @@ def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "
         stem=stem,
         title=level.title,
         channels=_channels(level, box),
-        affine=_affine(level, box),
+        affine=_affine(level, first, step),
         rescale=rescale_of(level.attributes),
         facts=source_of(level.attributes),
-        finest=level.finest_scale in (None, level.scale),
+        first=first,
+        step=step,
+        complete=step == (1.0, 1.0, 1.0) and box == Box.whole(geometry.shape),
         whole=all(box.shape[other.axis] == geometry.shape[other.axis] for other in geometry.others),
     )
 
 
 def _shown(level: LevelMeta, box: Box, axis: int, name: str, kind: str | None) -> ShownAxis:
     scale, size = level.scale[axis], box.shape[axis]
-    if not (math.isfinite(scale) and scale > 0):  # not a voxel size: nothing is known
+    if not (math.isfinite(scale) and scale):  # not a voxel size: nothing is known
         return ShownAxis(axis, name, kind, size)
     origin = level.translation[axis] + box.start[axis] * scale
-    return ShownAxis(axis, name, kind, size, scale, origin, level.axes[axis].unit)
+    return ShownAxis(axis, name, kind, size, abs(scale), origin, level.axes[axis].unit, -1 if scale < 0 else 1)
+
+
+Triple = tuple[float, float, float]
+
+
+def _in_finest(level: LevelMeta, box: Box) -> tuple[Triple, Triple]:
+    """The place of the first voxel of a box, and the distance to the next, in voxels of s0: x, y, z."""
+    geometry = level.geometry
+    base_scale = level.finest_scale or level.scale
+    base_translation = level.finest_translation or level.translation
+    first, step = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    for at, axis in enumerate((geometry.x, geometry.y, geometry.z)):
+        if axis is None:
+            continue
+        by = level.scale[axis] / base_scale[axis] if base_scale[axis] else math.nan
+        shift = (level.translation[axis] - base_translation[axis]) / base_scale[axis] if base_scale[axis] else math.nan
+        if not (math.isfinite(by) and math.isfinite(shift) and by > 0):
+            by, shift = 1.0, 0.0
+        step[at], first[at] = by, box.start[axis] * by + shift
+    return (first[0], first[1], first[2]), (step[0], step[1], step[2])
 
 
 def _kind(axis: Axis) -> str | None:
@@ -126,7 +149,7 @@ def _channels(level: LevelMeta, box: Box) -> tuple[str, ...]:
     return names if len(names) == box.shape[axis] else ()
 
 
-def _affine(level: LevelMeta, box: Box) -> Affine | None:
+def _affine(level: LevelMeta, first: Triple, step: Triple) -> Affine | None:
     """The orientation that the image came with, for the voxels of a box of this level.
 
     It is kept as a 4 x 4 matrix from (x, y, z, 1), in voxels of s0, to the unit of the axes (``volfs.source``, written
@@ -136,34 +159,32 @@ def _affine(level: LevelMeta, box: Box) -> Affine | None:
     geometry = level.geometry
     axes = [axis for axis in (geometry.x, geometry.y, geometry.z) if axis is not None]
     base_scale = level.finest_scale or level.scale
-    base_translation = level.finest_translation or level.translation
-    sizes = [scale[axis] for axis in axes for scale in (base_scale, level.scale)]
+    sizes = [abs(scale[axis]) for axis in axes for scale in (base_scale, level.scale)]
     if matrix is None or not all(size > 0 and math.isfinite(size) for size in sizes):
         return None
     unit = METRES.get(level.axes[geometry.x].unit or "", _MILLIMETRE) / _MILLIMETRE
-    to_finest = np.eye(4)
     for at, axis in enumerate(axes):
         length = float(np.linalg.norm(matrix[:3, at]))
         if length <= 0:
             return None
-        wanted = base_scale[axis] * METRES.get(level.axes[axis].unit or "", _MILLIMETRE) / _MILLIMETRE / unit
+        wanted = abs(base_scale[axis]) * METRES.get(level.axes[axis].unit or "", _MILLIMETRE) / _MILLIMETRE / unit
         if abs(length - wanted) > _SAME * wanted:
             matrix[:3, at] *= wanted / length
-        step = level.scale[axis] / base_scale[axis]
-        to_finest[at, at] = step
-        shift = (level.translation[axis] - base_translation[axis]) / base_scale[axis]
-        to_finest[at, 3] = box.start[axis] * step + shift
+    to_finest = np.diag((*step, 1.0))
+    to_finest[:3, 3] = first
     made = (matrix @ to_finest)[:3] * unit
     if not np.isfinite(made).all() or np.linalg.matrix_rank(made[:, :3]) < 3:
         return None
-    first, second, third = ((float(a), float(b), float(c), float(d)) for a, b, c, d in made)
-    return first, second, third
+    one, two, three = ((float(a), float(b), float(c), float(d)) for a, b, c, d in made)
+    return one, two, three
 
 
 def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
     """The matrix of the file that was imported, in NIfTI's world: of x, y and z, where it has time and others too."""
     source = source_of(attributes)
     rows = source.get("affine")
+    if source.get("format") == "nifti" and not (source.get("qform_code", 1) or source.get("sform_code", 1)):
+        return None  # what nibabel makes up where a file says nothing
     try:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
