@@ -72,6 +72,28 @@ def notes_of(facts: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): value if isinstance(value, str) else str(value) for key, value in found.items()}
 
 
+RESCALE_KEYS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
+"""What formats of key/value pairs call it: DICOM's keywords."""
+
+
+def key_values(facts: Mapping[str, Any], rescale: Rescale | None) -> dict[str, str]:
+    """The key/value pairs of a format that has such: those of the source, and what takes voxels to real values."""
+    found = {key: value for key, value in notes_of(facts).items() if key not in RESCALE_KEYS}
+    if rescale is not None:
+        slope, intercept, unit = RESCALE_KEYS
+        found |= {slope: repr(rescale.slope), intercept: repr(rescale.intercept)}
+        found |= {} if rescale.unit is None else {unit: rescale.unit}
+    return found
+
+
+def rescale_in(notes: Mapping[str, str]) -> Rescale | None:
+    """What key/value pairs say takes voxels to real values; None where they do not."""
+    slope, intercept, unit = RESCALE_KEYS
+    if slope not in notes and intercept not in notes:
+        return None
+    return Rescale.of(notes.get(slope, 1.0), notes.get(intercept, 0.0), notes.get(unit))
+
+
 def numbers_of(facts: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
     """A fact that is a list of so many finite numbers; None if it is not."""
     found = facts.get(name)

@@ -2,12 +2,17 @@
 
 The fastest axis is the last one here. Axes of space are x, y, z, fastest first; the others are t for kind ``time``,
 c for colours and everything else. Space directions give voxel sizes; they are kept, with the origin, as an affine.
+Without them, spacings do, or axis mins and maxs, and axis mins say where the first voxel lies (its corner, unless
+centerings are of nodes: as Teem and ITK have it). All other fields, and key/value pairs, are facts of the image.
+Slicer's segmentations (``.seg.nrrd``) say that they are such, and what segments are called and coloured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numb
 from volfs.ingest.readers.packed import Packing
 from volfs.ingest.readers.raw import FileSource
 from volfs.ingest.source import Description, Source, unreadable
+from volfs.model.facts import rescale_in
 from volfs.model.ngff import Axis, axis
 
 SIGNATURE = b"NRRD000"
@@ -41,6 +47,7 @@ _COLOURS = {"rgb-color": 3, "rgba-color": 4}
 _PATIENT = re.compile(
     r"(left|right)-(anterior|posterior)-(superior|inferior)(-time)?\Z|(LPS|RAS|LAS)T?\Z", re.IGNORECASE
 )
+_SEGMENT = re.compile(r"(Segment[0-9]+)_(\w+)\Z")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -98,6 +105,9 @@ def _open(path: Path, header: _Header, end: int) -> Source:
     if encoding not in _PACKINGS:
         raise BadInput(f"{path} has encoding {encoding}: raw, gzip and bzip2 are imported")
     axes, scale, rgb = _axes(header, sizes, dtype)
+    names = [a.name for a in axes[::-1]]  # as the file counts
+    facts = _facts(header, count, names)
+    segments = _segments(header.notes)
     shape = tuple(sizes[::-1])
     files, start = _data(path, header, end)
     skipped = int(fields.get("byteskip", 0))
@@ -109,7 +119,18 @@ def _open(path: Path, header: _Header, end: int) -> Source:
         grain = (*grain[:-2], *shape[-2:]) if len(shape) > 1 else grain
     name = path.name[: -len(path.suffix)] if path.suffix.lower() in (".nrrd", ".nhdr") else path.name
     description = Description(
-        name or path.name, shape, dtype.newbyteorder("="), axes, scale, grain, rgb=rgb, facts=_facts(header, count)
+        name or path.name,
+        shape,
+        dtype.newbyteorder("="),
+        axes,
+        scale,
+        grain,
+        rgb=rgb,
+        facts=facts,
+        translation=_translation(header, names, scale[::-1]),
+        rescale=rescale_in(header.notes),
+        is_label=bool(segments),
+        ome={"image-label": _image_label(segments)} if segments and "c" not in names else {},
     )
     return FileSource(description, voxels, [path, *(file for file in files if file != path)])
 
@@ -148,7 +169,7 @@ def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tupl
     count = len(sizes)
     kinds = [kind.lower() for kind in header.words("kinds") or ["???"] * count]
     directions = _directions(header, count)
-    spacings = [float(n) for n in header.words("spacings") or ["nan"] * count]
+    spacings = _spacings(header, sizes)
     if not len(kinds) == len(directions) == len(spacings) == count:
         raise ValueError("its fields are not all for as many dimensions")
     units = header.quoted("units") or [""] * count
@@ -184,6 +205,43 @@ def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tupl
     return tuple(axes[::-1]), tuple(scale[::-1]), rgb
 
 
+def _numbers(header: _Header, field: str, count: int) -> list[float]:
+    """A field of one number per axis; NaN where nothing is said. ValueError for another count."""
+    found = [float(n) for n in header.words(field) or ["nan"] * count]
+    if len(found) != count:
+        raise ValueError(f"its {field} are {len(found)}, not {count}")
+    return found
+
+
+def _centerings(header: _Header, count: int) -> list[str]:
+    words = [word.lower() for word in header.words("centerings") or header.words("centers") or ["???"] * count]
+    return words if len(words) == count else ["???"] * count
+
+
+def _spacings(header: _Header, sizes: list[int]) -> list[float]:
+    """Along each axis: as it stands, or from where an axis begins and ends."""
+    count = len(sizes)
+    found = _numbers(header, "spacings", count)
+    mins, maxs = _numbers(header, "axismins", count), _numbers(header, "axismaxs", count)
+    for i, (size, centering) in enumerate(zip(sizes, _centerings(header, count), strict=True)):
+        steps = size - 1 if centering == "node" else size
+        if not math.isfinite(found[i]) and math.isfinite(maxs[i] - mins[i]) and steps > 0:
+            found[i] = (maxs[i] - mins[i]) / steps
+    return found
+
+
+def _translation(header: _Header, names: list[str], scale: Sequence[float]) -> tuple[float, ...] | None:
+    """Where axis mins put the centre of the first voxel, slowest axis first."""
+    if "spacedirections" in header.fields:
+        return None
+    mins = _numbers(header, "axismins", len(names))
+    shift = [
+        0.0 if not math.isfinite(at) or name in "ca" else at if centering == "node" else at + size / 2
+        for name, at, size, centering in zip(names, mins, scale, _centerings(header, len(names)), strict=True)
+    ]
+    return tuple(shift[::-1]) if any(shift) else None
+
+
 def _directions(header: _Header, count: int) -> list[list[float] | None]:
     """The step along each axis in the space around; None for axes that are not of space."""
     text = header.fields.get("spacedirections")
@@ -198,10 +256,11 @@ def _vector(text: str) -> list[float]:
     return [float(n) for n in text.strip().strip("()").split(",")]
 
 
-def _facts(header: _Header, count: int) -> dict[str, Any]:
-    """What the header says beyond shape and voxel size. The affine takes (x, y, z, 1) to the space that is named."""
+def _facts(header: _Header, count: int, names: list[str]) -> dict[str, Any]:
+    """What the header says beyond shape and voxel size. The affine takes (x, y, z, 1) to the space that is named. What
+    is said of each axis is kept by its name."""
     facts: dict[str, Any] = {"format": "nrrd"}
-    for field in ("space", "content", "kinds", "measurementframe", "labels"):
+    for field in ("space", "content", "kinds", "measurementframe", "labels", "sampleunits", "oldmin", "oldmax"):
         if header.fields.get(field):
             facts[field] = header.fields[field]
     vectors = [vector for vector in _directions(header, count) if vector is not None]
@@ -211,6 +270,43 @@ def _facts(header: _Header, count: int) -> dict[str, Any]:
         if len(origin) == world and all(map(math.isfinite, origin)):
             rows = [[*(vector[row] for vector in vectors), origin[row]] for row in range(world)]
             facts["affine"] = [*rows, [0.0] * len(vectors) + [1.0]]
+    per_axis: dict[str, Sequence[Any]] = {"axis_kinds": list(header.words("kinds") or [])}
+    per_axis["axis_labels"] = header.quoted("labels")
+    if "centerings" in header.fields or "centers" in header.fields:
+        per_axis["centerings"] = _centerings(header, count)
+    for field, name in (("spacings", "spacings"), ("axismins", "axis_mins"), ("thicknesses", "thicknesses")):
+        per_axis[name] = [n if math.isfinite(n) else None for n in _numbers(header, field, count)]
+    for name, values in per_axis.items():
+        found = {axis: value for axis, value in zip(names, values, strict=False) if value not in (None, "", "???")}
+        if found:
+            facts[name] = found
     if header.notes:
         facts["notes"] = header.notes
     return facts
+
+
+def _segments(notes: Mapping[str, str]) -> dict[int, dict[str, str]]:
+    """What Slicer's segmentation says of each label; empty for what is none. Segments are numbered ``Segment0_…``."""
+    found: dict[str, dict[str, str]] = {}
+    for key, value in notes.items():
+        if (match := _SEGMENT.match(key)) is not None:
+            found.setdefault(match[1], {})[match[2]] = value
+    labels = {}
+    for segment in found.values():
+        with contextlib.suppress(KeyError, ValueError):
+            labels[int(segment["LabelValue"])] = segment
+    return labels
+
+
+def _image_label(segments: Mapping[int, Mapping[str, str]]) -> dict[str, Any]:
+    """OME-NGFF's ``image-label``: colours and names of segments."""
+    colours, properties = [], []
+    for label, segment in sorted(segments.items()):
+        parts = segment.get("Color", "").split()
+        with contextlib.suppress(ValueError):
+            rgb = [min(255, max(0, round(255 * float(part)))) for part in parts]
+            if len(rgb) == 3:
+                colours.append({"label-value": label, "rgba": [*rgb, 255]})
+        if segment.get("Name"):
+            properties.append({"label-value": label, "name": segment["Name"]})
+    return {key: value for key, value in (("colors", colours), ("properties", properties)) if value}

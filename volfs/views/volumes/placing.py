@@ -109,9 +109,9 @@ def plain(text: str) -> str:
 def aligned(make: Callable[[str], str], to: int = 16) -> bytes:
     """A header of text of a length that is a multiple of ``to``: ``make`` gets the spaces that fill it up.
 
-    So that no voxel is cut in two by a page of memory: a mapped file is written page by page.
+    So that no voxel is cut in two by a page of memory: a mapped file is written page by page. Text is in UTF-8.
     """
-    return make(" " * (-len(make("")) % to)).encode("ascii")
+    return make(" " * (-len(make("").encode("utf-8", "replace")) % to)).encode("utf-8", "replace")
 
 
 def _tidy(value: float | None, given: float) -> float:
