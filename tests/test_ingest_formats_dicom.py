@@ -26,6 +26,7 @@ from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import check_unchanged
 from volfs.model.box import Box
+from volfs.model.facts import Rescale
 
 
 @pytest.fixture(autouse=True)
@@ -341,7 +342,38 @@ def test_colour_slices_and_facts(tmp_path: Path) -> None:
     facts = open_source([tmp_path / "m"]).description.facts
     assert facts["photometric_interpretation"] == "MONOCHROME1" and facts["bits_stored"] == 12
     assert facts["rescale_slope"] == 2.5 and sorted(facts["rescale_intercept"]) == [0, 1, 2]
-    holds(open_source([tmp_path / "m"]), gray, "zyx")
+
+
+def test_slices_of_one_slope_keep_their_numbers_and_say_what_they_mean(tmp_path: Path) -> None:
+    stored = volume((3, 13, 9), "i2") >> 4
+    write_series(tmp_path / "ct", stored, RescaleSlope=2.5, RescaleIntercept=-1024, RescaleType="HU")
+    source = open_source([tmp_path / "ct"])
+    assert source.description.rescale == Rescale(2.5, -1024, "HU") and not source.description.remarks
+    holds(source, stored, "zyx")
+    write_series(tmp_path / "mr", stored)
+    assert open_source([tmp_path / "mr"]).description.rescale is None
+
+
+@pytest.mark.parametrize("tags", [{"RescaleSlope": [0.5, 2, 0.125]}, {"RescaleIntercept": [0, -7, 3.5]}])
+def test_slices_of_different_slopes_are_real_values_and_are_never_averaged_raw(
+    tmp_path: Path, tags: dict[str, list[float]]
+) -> None:
+    stored = volume((3, 13, 9), "i2") >> 4
+    write_series(tmp_path / "pet", stored, RescaleSlope=1, RescaleIntercept=0)
+    paths = sorted((tmp_path / "pet").iterdir())
+    [(name, values)] = tags.items()
+    expected = np.empty(stored.shape, np.float32)
+    for path, value in zip(paths, values, strict=True):
+        made = pydicom.dcmread(path)
+        setattr(made, name, value)
+        made.save_as(path)
+        z = round(float(made.ImagePositionPatient[2]) / 2.5)
+        real = pydicom.pixels.apply_rescale(pydicom.dcmread(path).pixel_array, pydicom.dcmread(path))
+        expected[z] = real
+    source = open_source([tmp_path / "pet"])
+    assert source.description.rescale is None
+    assert [line for line in source.description.remarks if "float32" in line]
+    holds(source, expected, "zyx")
 
 
 def test_bits_that_are_not_stored_follow_the_sign(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from volfs.ingest.readers.dicom_frames import Frame, Stack, stack_frames
 from volfs.ingest.readers.pictures import kind_of
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
+from volfs.model.facts import Rescale
 from volfs.model.names import natural_key
 from volfs.model.ngff import axis
 
@@ -38,6 +39,9 @@ _MOST_FILES = 1_000_000
 
 # What is wrong is said in our errors, in one line.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|\Z)")
+
+_LABELS = ("BINARY", "LABELMAP")
+"""Types of segmentations whose voxels are labels, not probabilities."""
 
 _TAGS = [
     "SOPClassUID",
@@ -66,6 +70,8 @@ _TAGS = [
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+    "ModalityLUTSequence",
+    "SegmentationType",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
@@ -176,6 +182,8 @@ class _File:
     dtype: np.dtype[Any]
     frames: tuple[Frame, ...]
     frame_time: float | None
+    has_table: bool = False
+    """Whether a table takes stored values to real ones, which no slope can say."""
 
     @property
     def text(self) -> str:
@@ -220,6 +228,7 @@ def _file(path: Path, found: Any) -> _File:
         "photometric_interpretation": photometric,
         "bits_stored": int(found.get("BitsStored", bits)),
         "rescale_type": str(found.get("RescaleType", "")),
+        "segmentation_type": str(found.get("SegmentationType", "")),
         "transfer_syntax": str(found.file_meta.get("TransferSyntaxUID", "")),
     }
     time = _number(found.get("FrameTime"))
@@ -235,6 +244,7 @@ def _file(path: Path, found: Any) -> _File:
         dtype,
         _frames(path, found),
         time if time is not None and time > 0 else None,
+        "ModalityLUTSequence" in found,
     )
 
 
@@ -376,7 +386,7 @@ class _Series(Source):
         self._syntax = {file.path: str(file.facts.get("transfer_syntax", "")) for file in files}
         self._paths = [file.path for file in files]
         self._frame_shape: Index = (first.rows, first.columns) + ((first.samples,) if first.samples > 1 else ())
-        self._dtype = first.dtype
+        self._stored = first.dtype
         self._stack = stack = stack_frames(given, [frame for file in files for frame in file.frames])
         cine = first.frame_time if stack.names == ("z",) and stack.affine is None and len(files) == 1 else None
         outer = [axis("t", "ms")] if cine is not None else [axis(name) for name in stack.names]
@@ -386,6 +396,11 @@ class _Series(Source):
         inner = [axis(n, "mm" if stack.spacing else None) for n in "yx"]
         shape = (*stack.shape, *self._frame_shape)
         samples = first.samples > 1
+        rescales = {_rescale(frame, first) for frame in stack.frames} if not samples else {None}
+        #: Frames of one volume whose numbers mean different things are brought to real values.
+        self._real = len(rescales) > 1
+        self._dtype = np.dtype(np.float32) if self._real else first.dtype
+        told = next(iter(rescales)) if not self._real else None
         self.description = Description(
             _name(given, first),
             shape,
@@ -395,6 +410,10 @@ class _Series(Source):
             (*(1,) * len(outer), *self._frame_shape),
             rgb=samples,
             facts=_facts(first, files, stack),
+            rescale=told,
+            is_label=first.facts.get("segmentation_type") in _LABELS,
+            lost=_lost(files),
+            remarks=(_real_values(given, stack),) if self._real else (),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -405,7 +424,8 @@ class _Series(Source):
         for where in np.ndindex(box.shape[:lead]):
             index = tuple(a + i for a, i in zip(box.start, where, strict=False))
             frame = self._stack.frames[int(np.ravel_multi_index(index, outer)) if lead else 0]
-            out[where] = self._pixels(frame)[rest]
+            pixels = self._pixels(frame)[rest]
+            out[where] = _values(pixels, frame) if self._real else pixels
         return out
 
     def fingerprint(self) -> Fingerprint:
@@ -424,9 +444,41 @@ class _Series(Source):
             raise
         except Exception as error:  # pydicom and its decoders raise whatever the damage leads to
             raise unreadable(frame.path, error) from error
-        if found.shape != self._frame_shape or found.dtype.itemsize != self._dtype.itemsize:
+        if found.shape != self._frame_shape or found.dtype.itemsize != self._stored.itemsize:
             raise unreadable(frame.path, f"its pixels are {found.shape} {found.dtype}, not {self._frame_shape}")
-        return found.astype(self._dtype, copy=False)
+        return found.astype(self._stored, copy=False)
+
+
+def _rescale(frame: Frame, first: _File) -> Rescale | None:
+    """What takes a frame's stored values to real ones; None where its file does not say."""
+    if frame.slope is None and frame.intercept is None:
+        return None
+    unit = str(first.facts.get("rescale_type", "HU" if first.facts.get("modality") == "CT" else ""))
+    return Rescale.of(1.0 if frame.slope is None else frame.slope, frame.intercept or 0.0, unit if unit != "US" else "")
+
+
+def _values(pixels: np.ndarray, frame: Frame) -> np.ndarray:
+    slope = 1.0 if frame.slope is None else frame.slope
+    real: np.ndarray = (pixels.astype(np.float64) * slope + (frame.intercept or 0.0)).astype(np.float32)
+    return real
+
+
+def _real_values(given: Path, stack: Stack) -> str:
+    """The line about numbers that are not those in the files."""
+    slopes = sorted({1.0 if frame.slope is None else frame.slope for frame in stack.frames})
+    intercepts = sorted({frame.intercept or 0.0 for frame in stack.frames})
+    texts = [
+        f"{name} from {values[0]:g} to {values[-1]:g}" if len(values) > 1 else f"{name} {values[0]:g}"
+        for name, values in (("slopes", slopes), ("intercepts", intercepts))
+    ]
+    return f"the slices of {given} have {' and '.join(texts)}: voxels are the real values, in float32"
+
+
+def _lost(files: Sequence[_File]) -> tuple[str, ...]:
+    found = ["all other tags of the headers (patient, study, equipment, acquisition)"]
+    if any(file.has_table for file in files):
+        found.insert(0, "the modality LUT, which takes stored values to real ones")
+    return tuple(found)
 
 
 def _name(given: Path, first: _File) -> str:

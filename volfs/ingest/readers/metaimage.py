@@ -1,7 +1,8 @@
 """MetaImage (``.mha``, and ``.mhd`` with its data elsewhere), as ITK's MetaIO writes it.
 
 The fastest axis is the last one here: x, y, z, t from the back, and before x the samples of voxels that have several.
-Offset and TransformMatrix are kept as an affine; voxels are never flipped.
+Offset and TransformMatrix are kept as an affine; voxels are never flipped. ElementToIntensityFunctionSlope and -Offset,
+or RescaleSlope and RescaleIntercept among the further fields, are the image's rescale; all other fields are facts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from volfs.errors import BadInput
 from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numbered, voxels_of
 from volfs.ingest.readers.raw import FileSource
 from volfs.ingest.source import Description, Source, unreadable
+from volfs.model.facts import RESCALE_KEYS, Rescale, rescale_in
 from volfs.model.ngff import axis
 
 _DTYPES = {
@@ -96,6 +98,7 @@ def _open(path: Path, fields: dict[str, str], end: int) -> Source:
         grain,
         rgb=samples in (3, 4) and dtype.kind == "u",
         facts=_facts(fields, count, scale),
+        rescale=_rescale(fields),
     )
     return FileSource(description, voxels, [path, *(file for file in files if file != path)])
 
@@ -136,6 +139,15 @@ def _spacing(fields: dict[str, str], count: int) -> tuple[list[float], bool]:
     return found[::-1], True
 
 
+def _rescale(fields: dict[str, str]) -> Rescale | None:
+    own = (fields.get(f"ElementToIntensityFunction{name}") for name in ("Slope", "Offset"))
+    slope, offset = own
+    told = rescale_in(fields)
+    if told is None and (slope is not None or offset is not None):
+        told = Rescale.of(slope or 1.0, offset or 0.0)
+    return told
+
+
 def _facts(fields: dict[str, str], count: int, scale: list[float]) -> dict[str, Any]:
     """What the header says beyond shape and voxel size. The affine takes (x, y, z, 1) to the space of the offset."""
     facts: dict[str, Any] = {"format": "metaimage"}
@@ -153,7 +165,7 @@ def _facts(fields: dict[str, str], count: int, scale: list[float]) -> dict[str, 
     known = {"NDims", "DimSize", "ElementType", "ElementDataFile", "ElementSpacing", "ElementSize", "TransformMatrix"}
     known |= {"Offset", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData", "HeaderSize"}
     known |= {"CompressedDataSize", "ElementNumberOfChannels", "ObjectType", "Position", "Origin", "Rotation"}
-    known |= {"Orientation"}
+    known |= {"Orientation", "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", *RESCALE_KEYS}
     if notes := {key: value for key, value in fields.items() if key and key not in known}:
         facts["notes"] = notes
     return facts

@@ -23,7 +23,7 @@ from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numb
 from volfs.ingest.readers.packed import Packing
 from volfs.ingest.readers.raw import FileSource
 from volfs.ingest.source import Description, Source, unreadable
-from volfs.model.facts import rescale_in
+from volfs.model.facts import RESCALE_KEYS, rescale_in
 from volfs.model.ngff import Axis, axis
 
 SIGNATURE = b"NRRD000"
@@ -280,8 +280,8 @@ def _facts(header: _Header, count: int, names: list[str]) -> dict[str, Any]:
         found = {axis: value for axis, value in zip(names, values, strict=False) if value not in (None, "", "???")}
         if found:
             facts[name] = found
-    if header.notes:
-        facts["notes"] = header.notes
+    if notes := {key: value for key, value in header.notes.items() if key not in RESCALE_KEYS}:
+        facts["notes"] = notes
     return facts
 
 

@@ -4,7 +4,8 @@ All axes are dimensions, x first, up to MetaIO's ten; samples of a pixel are ``E
 not compressed. Positions are in millimetres and seconds where units are known; where that of space is not,
 ``DistanceUnits`` is ``?``. ``TransformMatrix`` has the direction of one axis after the other, in ITK's
 left-posterior-superior world where the image has an orientation. bool is unsigned char; there is no float16, and no
-complex number.
+complex number. Key/value pairs that the image came with are further fields; a rescale is MetaIO's intensity function,
+and ``RescaleSlope`` and ``RescaleIntercept`` for the programs that do not know it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import math
 
 import numpy as np
 
+from volfs.model.facts import key_values, notes_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import SECOND, aligned, grid, joined, matrix, placed, space_grid
+from volfs.views.volumes.placing import SECOND, aligned, grid, joined, matrix, number, placed, space_grid
 
 _TYPES = {
     "bool": "MET_UCHAR",
@@ -31,6 +33,14 @@ _TYPES = {
     "float64": "MET_DOUBLE",
 }
 _MOST_AXES = 10
+_SLOPE, _OFFSET = "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"
+_OWN = frozenset(
+    "ObjectType ObjectSubType TransformType NDims BinaryData BinaryDataByteOrderMSB ElementByteOrderMSB CompressedData "
+    "CompressedDataSize CompressionLevel TransformMatrix Rotation Orientation Offset Position Origin CenterOfRotation "
+    "DistanceUnits ElementSpacing ElementSize ElementMin ElementMax DimSize HeaderSize HeaderSizePerSlice "
+    f"ElementNumberOfChannels ElementType ElementDataFile {_SLOPE} {_OFFSET}".split()
+)
+"""Fields that say what this file is, and not what the image's source said."""
 
 
 def _holds(spec: VolumeSpec) -> bool:
@@ -57,15 +67,39 @@ def _header(spec: VolumeSpec) -> bytes:
         "CompressedData = False",
         f"TransformMatrix = {joined(directions.ravel())}",
         f"Offset = {joined(np.array(offset))}",
-        f"CenterOfRotation = {joined((0.0,) * len(axes))}",
+        f"CenterOfRotation = {_centre(spec, len(axes))}",
         f"DistanceUnits = {'mm' if space_grid(spec).known else '?'}",
         f"ElementSpacing = {joined(np.array(spacing))}",
         f"DimSize = {' '.join(str(axis.size) for axis in axes)}",
         *([f"ElementNumberOfChannels = {spec.samples}"] if spec.has_samples else []),
+        *_fields(spec),
         f"ElementType = {_TYPES[spec.dtype.name]}",
         "ElementDataFile = LOCAL\n",
     ]
     return aligned(lambda fill: "\n".join(["ObjectType = Image", f"NDims = {fill}{len(axes)}", *lines]))
+
+
+def _centre(spec: VolumeSpec, count: int) -> str:
+    told = notes_of(spec.facts).get("CenterOfRotation", "") if spec.facts.get("format") == "metaimage" else ""
+    try:
+        numbers = tuple(float(word) for word in told.split())
+    except ValueError:
+        numbers = ()
+    known = len(numbers) == count and all(map(math.isfinite, numbers))
+    return joined(numbers if known else (0.0,) * count)
+
+
+def _fields(spec: VolumeSpec) -> list[str]:
+    """MetaIO's own fields of the intensity function, and key/value pairs as further fields: those of the source, where
+    no axis besides space is cut."""
+    rescale = spec.rescale
+    found = {} if rescale is None else {_SLOPE: number(rescale.slope), _OFFSET: number(rescale.intercept)}
+    pairs = key_values(spec.facts if spec.whole else {}, rescale)
+    for key, value in pairs.items():
+        name, text = " ".join(key.split()), " ".join(value.split())
+        if name and text and "=" not in name and name not in _OWN:
+            found[name] = text
+    return [f"{key} = {value}" for key, value in found.items()]
 
 
 FORMATS = (VolumeFormat(".mha", 10, _holds, _layout),)
