@@ -265,8 +265,17 @@ def test_labels_without_names_have_no_properties(attributes: dict[str, Any]) -> 
     assert info["type"] == "segmentation" and "segment_properties" not in info
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"])
+def test_labels_of_every_integer_type_are_segmentations(dtype: str, tmp_path: Path) -> None:
+    voxels = numbers((4, 5, 6), dtype)
+    path = written(image_view(voxels, is_label=True), tmp_path)
+    found = json.loads((path / "info").read_text())
+    assert found["type"] == "segmentation" and found["data_type"] == ("uint8" if dtype == "bool" else dtype)
+    np.testing.assert_array_equal(scale_of(path)[..., 0].read().result().transpose(), voxels)
+
+
 def test_labels_that_are_no_segmentation_are_images() -> None:
-    assert info_of(volume(image_view(numbers((4, 4, 4), "i4"), is_label=True)))["type"] == "image"
+    assert info_of(volume(image_view(numbers((4, 4, 4), "f4"), is_label=True)))["type"] == "image"
     assert info_of(volume(image_view(numbers((2, 4, 4, 4), "u4"), "czyx", is_label=True)))["type"] == "image"
     assert info_of(volume(image_view(numbers((4, 4, 4), "u4"))))["type"] == "image"
 

@@ -1,7 +1,9 @@
 """N5 arrays and multiscale groups (https://github.com/saalfeldlab/n5, version 4.0), read by its specification.
 
 The fastest axis is the last one here, the first in N5's own ``dimensions``. Of a group of levels the finest is read.
-Voxel sizes are found where N5-viewer, COSEM and BigDataViewer leave them; the BigDataViewer hierarchy of setups and
+Axes and voxel sizes are found where N5-viewer, COSEM, BigDataViewer and n5-ij leave them. n5-ij's ImageJ metadata means
+x, y, c, z, t, those of one index left out. Paintera says which data are labels. Missing blocks are zero, but a file
+that looks like a block and is none of the dataset is an error. The BigDataViewer hierarchy of setups and
 time points is :mod:`volfs.ingest.readers.bdv`'s.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,6 +71,19 @@ class N5Array(Blocks):
     def box_of(self, coords: Index) -> Box:
         start = tuple(i * c for i, c in zip(coords, self._full, strict=True))
         return Box(start, tuple(min(a + c, n) for a, c, n in zip(start, self._full, self.shape, strict=True)))
+
+    def check_names(self) -> None:
+        """BadInput, naming it, if a file looks like a block and is none of this dataset."""
+        grid = [-(-n // c) for n, c in zip(self.shape[::-1], self._full[::-1], strict=True)]
+        for root, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if name.isdecimal()]
+            for name in names:
+                parts = Path(root, name).relative_to(self.path).parts
+                if not all(part.isdecimal() for part in parts):
+                    continue
+                if len(parts) != len(grid) or any(int(p) >= n for p, n in zip(parts, grid, strict=False)):
+                    shape = " x ".join(map(str, grid))
+                    raise BadInput(f"{Path(root, name)} is no block of the dataset, which has {shape} of them")
 
     def block(self, coords: Index) -> np.ndarray | None:
         path = self.path.joinpath(*map(str, reversed(coords)))
@@ -161,6 +177,7 @@ class N5Source(Source):
         self._top = top
         self._array = array
         axes, scale, translation = _sizes(array, told)
+        array.check_names()
         self.description = Description(
             name,
             array.shape,
@@ -168,8 +185,9 @@ class N5Source(Source):
             axes,
             scale,
             array.chunk,
-            facts={"format": "n5"},
+            facts={"format": "n5", **_further(told)},
             translation=translation,
+            is_label=any(_says_labels(attributes) for attributes in told),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -177,6 +195,24 @@ class N5Source(Source):
 
     def fingerprint(self) -> Fingerprint:
         return tree_fingerprint(self._array.path) | files_fingerprint([self._top / "attributes.json"])
+
+
+_STRUCTURE = ("dimensions", "blockSize", "dataType", "compression", "compressionType", "n5", "multiscales", "maxId")
+
+
+def _further(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Attributes besides those that say how voxels are stored."""
+    found: dict[str, Any] = {}
+    for attributes in reversed(told):
+        found |= {key: value for key, value in attributes.items() if key not in _STRUCTURE}
+    return {"attributes": found} if found else {}
+
+
+def _says_labels(attributes: Mapping[str, Any]) -> bool:
+    """Paintera's mark of a label dataset."""
+    paintera = attributes.get("painteraData")
+    kind = paintera.get("type") if isinstance(paintera, dict) else None
+    return kind in ("label", "labels", "segmentation") or attributes.get("isLabelMultiset") is True
 
 
 def _sizes(
@@ -188,12 +224,53 @@ def _sizes(
         default_axes(ndim)
     plain = tuple(axis(name) for name in reversed(_NAMES[:ndim]))
     for attributes in told:
+        if (found := imagej_axes(attributes, array.shape)) is not None:
+            return found
+    for attributes in told:
         if (found := _transform(attributes.get("transform"), plain)) is not None:
             return found
     for attributes in told:
         if (sized := _resolution(attributes, plain)) is not None:
             return *sized, None
     return plain, (1.0,) * ndim, None
+
+
+def imagej_axes(
+    attributes: Mapping[str, Any], shape: Index
+) -> tuple[tuple[Axis, ...], tuple[float, ...], tuple[float, ...] | None] | None:
+    """n5-ij's ``ImageJ`` metadata (N5ImagePlusMetadata): dimensions are x, y, and c, z, t if there are several. Of a
+    shape in C order; None if attributes are not such."""
+    if not {"pixelWidth", "pixelHeight"} <= attributes.keys() or not (
+        {"numChannels", "numSlices", "numFrames"} & attributes.keys()
+    ):
+        return None
+    names = ["x", "y"]
+    sizes = {"x": attributes.get("pixelWidth"), "y": attributes.get("pixelHeight"), "z": attributes.get("pixelDepth")}
+    for name, key in (("c", "numChannels"), ("z", "numSlices"), ("t", "numFrames")):
+        count = attributes.get(key, 1)
+        if isinstance(count, int) and count > 1:
+            names.append(name)
+    rest = [name for name in "zct" if name not in names]
+    names = (names + rest)[: len(shape)] if len(names) < len(shape) else names
+    if len(names) != len(shape):
+        return None
+    unit, interval = attributes.get("pixelUnit"), attributes.get("frameInterval")
+    axes, scale, shift = [], [], []
+    for name in names[::-1]:
+        size = _number(interval if name == "t" else sizes.get(name))
+        known = size is not None and size > 0
+        scale.append(size if size is not None and known else 1.0)
+        told = unit if name in "xyz" and isinstance(unit, str) else "s" if name == "t" else None
+        axes.append(axis(name, told if known else None))
+        # ImageJ's origin is the voxel at which coordinates are zero.
+        origin = _number(attributes.get(f"{name}Origin")) if name in "xyz" else None
+        shift.append(-origin * scale[-1] if origin else 0.0)
+    return tuple(axes), tuple(scale), tuple(shift) if any(shift) else None
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def _transform(

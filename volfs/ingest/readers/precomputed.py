@@ -2,7 +2,9 @@
 https://github.com/google/neuroglancer/blob/master/src/datasource/precomputed/volume.md, with or without shards.
 
 The finest scale is read, or the one whose directory is named. Chunks are raw, compressed_segmentation, jpeg or png, as
-they are or in gzip; missing ones are zero. Voxel sizes are in nanometres; the voxel offset becomes the translation.
+they are or in gzip; missing ones are zero, but a file that is no chunk of the volume is an error. Segmentations say
+that they are such, and may name their segments. Voxel sizes are in nanometres; the voxel offset becomes the
+translation.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ _DTYPES = {"uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "float
 _DTYPES |= {"int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8"}
 _LARGEST_INFO = 64 << 20
 
+_CHUNK = re.compile(r"(-?[0-9]+)-(-?[0-9]+)_(-?[0-9]+)-(-?[0-9]+)_(-?[0-9]+)-(-?[0-9]+)(?:\.(?:gz|br|zstd|bz2|xz))?\Z")
 #: What a program may have added to a chunk's name, and what that means.
 _ENDINGS = {"": "raw", ".gz": "gzip", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
@@ -82,6 +87,7 @@ class _Precomputed(Source):
         self._root = root
         self._scale = _Scale(root, info, scale)
         found = self._scale
+        found.check_names()
         flat = found.shape[0] == 1
         size = [float(n) for n in scale["resolution"]]
         offset = [int(n) for n in scale.get("voxel_offset", (0, 0, 0))]
@@ -101,6 +107,9 @@ class _Precomputed(Source):
             found.chunk[skip:],
             facts=facts,
             translation=(0.0, *shift)[skip:] if any(shift) else None,
+            is_label=info.get("type") == "segmentation",
+            ome=_named_segments(root, info),
+            lost=_lost(info),
         )
         self._flat = flat
 
@@ -114,6 +123,30 @@ class _Precomputed(Source):
 
     def close(self) -> None:
         self._scale.close()
+
+
+def _named_segments(root: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The names that ``segment_properties`` gives, as OME-NGFF's ``image-label`` has them; none if there are none."""
+    place = info.get("segment_properties")
+    if not isinstance(place, str) or place.startswith("/") or ".." in place.split("/"):
+        return {}
+    try:
+        inline = json.loads((root / place / "info").read_bytes())["inline"]
+        ids = [int(one) for one in inline["ids"]]
+        properties: list[dict[str, Any]] = [{"label-value": one} for one in ids]
+        for one in inline["properties"]:
+            name = {"label": "name"}.get(one["type"], one["id"])
+            if one["type"] in ("label", "description", "string", "number"):
+                for entry, value in zip(properties, one["values"], strict=True):
+                    entry[str(name)] = value
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return {"image-label": {"properties": properties}} if properties else {}
+
+
+def _lost(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """What lies with a volume besides its voxels."""
+    return tuple(f"{name} ({info[name]}/)" for name in ("mesh", "skeletons") if isinstance(info.get(name), str))
 
 
 class _Scale(Blocks):
@@ -145,6 +178,22 @@ class _Scale(Blocks):
         sharding = scale.get("sharding")
         grid = [-(-n // c) for n, c in zip(sizes, chunk, strict=True)]
         self._shards = Shards(self.path, sharding, grid) if sharding is not None else None
+
+    def check_names(self) -> None:
+        """BadInput, naming it, if a file looks like a chunk and is none of this scale: it would be passed over."""
+        if self._shards is not None or not self.path.is_dir():
+            return
+        for entry in os.scandir(self.path):
+            found = _CHUNK.match(entry.name)
+            if found is None:
+                continue
+            ends = [int(n) for n in found.groups()]
+            for start, stop, size, chunk, offset in zip(
+                ends[::2], ends[1::2], self.shape[:0:-1], self.chunk[:0:-1], self._offset, strict=True
+            ):
+                at = start - offset
+                if at < 0 or at >= size or at % chunk or stop - offset != min(at + chunk, size):
+                    raise BadInput(f"{entry.path} is no chunk of the volume that {self.path.parent / 'info'} describes")
 
     def block(self, coords: Index) -> np.ndarray | None:
         box = self.box_of(coords)

@@ -1,22 +1,33 @@
 """Zarr v2 and v3 arrays, and OME-Zarr images, through zarr-python.
 
-Of an image the finest level is read; its axes, scale, translation, name and display settings are kept. The coarser
-levels are made anew, so that they never disagree.
+Of an image the finest level is read; its axes, scale, translation, name, display settings, colours and names of labels,
+and all attributes of its own are kept, and its label images are there to be imported with it. The coarser levels are
+made anew, so that they never disagree. What volfs itself keeps among attributes is taken back as it was.
+
+Chunks that are not there are fill value; so files that look like chunks and are none of the array's (nested where the
+metadata says flat, say, or beyond its shape) are an error that names one: never zeros for what is there. Zarr v2 arrays
+whose chunks all lie as the other separator has them are read as they lie.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.array import AsyncArray
 
 from volfs.errors import BadInput, BadMetadata, VolfsError
+from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, stat_of, tree_fingerprint, unreadable
 from volfs.model.box import Box
-from volfs.model.ngff import Axis, axis, parse_multiscale
+from volfs.model.facts import Rescale, rescale_of, source_of
+from volfs.model.ngff import Axis, Multiscale, axis, parse_labels, parse_multiscale
 
 ZarrArray = zarr.Array[Any]
 
@@ -44,7 +55,9 @@ def open_zarr(path: Path) -> Source:
 
 def _find(path: Path, node: ZarrArray | zarr.Group) -> Source:
     if isinstance(node, zarr.Array):
-        return _Zarr(path, path, node, _stem(path))
+        made = _Zarr(path, path, node, _stem(path))
+        made.set_attributes(node.attrs.asdict())
+        return made
     attributes = node.attrs.asdict()
     try:
         image = parse_multiscale(attributes)
@@ -58,14 +71,16 @@ def _find(path: Path, node: ZarrArray | zarr.Group) -> Source:
         if len(image.axes) != array.ndim:
             raise BadInput(f"{path} has {len(image.axes)} axes in its metadata, {array.ndim} in its array")
         made = _Zarr(path, path / finest.path, array, image.name or _stem(path), image.axes)
-        made.set_image(finest.scale, finest.translation, image.rgb, attributes)
+        made.set_image(node, image, attributes)
         return made
     arrays = sorted(name for name, _ in node.arrays())
     groups = sorted(name for name, _ in node.groups())
     if len(arrays) == 1 and not groups:
         array = node[arrays[0]]
         assert isinstance(array, zarr.Array)
-        return _Zarr(path, path / arrays[0], array, _stem(path))
+        made = _Zarr(path, path / arrays[0], array, _stem(path))
+        made.set_attributes({**attributes, **array.attrs.asdict()})
+        return made
     listed = ", ".join([*arrays, *(f"{name}/" for name in groups)][:8])
     raise BadInput(f"{path} is a group without an image: name one of its members ({listed or 'it is empty'})")
 
@@ -76,7 +91,8 @@ class _Zarr(Source):
     ) -> None:
         self._top = top
         self._place = place
-        self._array = array
+        self._array = array = _as_it_lies(place, array)
+        self._labels: dict[str, Source] = {}
         if array.dtype.kind not in "biufcV" or array.dtype.fields is not None:
             raise BadInput(f"{place} holds {array.dtype}, which are not voxels")
         if axes is None:
@@ -95,20 +111,64 @@ class _Zarr(Source):
             facts={"format": f"zarr v{array.metadata.zarr_format}"},
         )
 
-    def set_image(
-        self, scale: tuple[float, ...], translation: tuple[float, ...], rgb: bool, attributes: dict[str, Any]
-    ) -> None:
-        """Take over what the metadata of an image says besides its axes."""
-        ome = attributes.get("ome")
-        omero = (ome if isinstance(ome, dict) else attributes).get("omero")
-        usable = all(n > 0 for n in scale)
+    def set_attributes(self, attributes: dict[str, Any]) -> None:
+        """Take over the attributes of an array that is no level of an image."""
+        imagej = imagej_axes(attributes, self.description.shape)
+        if imagej is not None:  # n5-ij writes Zarr too
+            axes, scale, shift = imagej
+            self.description = replace(self.description, axes=axes, scale=scale, translation=shift, reorder=True)
         self.description = replace(
             self.description,
-            scale=scale if usable else self.description.scale,
-            translation=translation if any(translation) else None,
-            rgb=rgb,
-            ome={"omero": omero} if isinstance(omero, dict) else {},
+            facts=source_of(attributes) or self.description.facts,
+            attributes=_own(attributes),
+            rescale=rescale_of(attributes) or _packed(attributes),
         )
+
+    def set_image(self, node: zarr.Group, image: Multiscale, attributes: dict[str, Any]) -> None:
+        """Take over what the metadata of an image says besides its axes."""
+        finest = image.levels[0]
+        holder = attributes.get("ome") if isinstance(attributes.get("ome"), dict) else attributes
+        assert isinstance(holder, dict)
+        own = attributes.get("volfs")
+        ome: dict[str, Any] = {}
+        for owner in (holder, own if isinstance(own, dict) else {}):
+            if isinstance(owner.get("omero"), dict):
+                ome["omero"] = owner["omero"]
+            if isinstance(owner.get("image-label"), dict):
+                label = owner["image-label"]
+                ome["image-label"] = {key: value for key, value in label.items() if key not in ("source", "version")}
+        facts = dict(source_of(attributes) or self.description.facts)
+        further = self._array.attrs.asdict()
+        further.pop(_DIMENSIONS, None)
+        if further:
+            facts["array_attributes"] = further
+        lost = []
+        blocks = holder.get("multiscales")
+        if isinstance(blocks, list) and blocks and isinstance(blocks[0], dict):
+            about = {key: value for key, value in blocks[0].items() if key not in _PLACED}
+            if about and not isinstance(own, dict):
+                facts["multiscale"] = about
+            lost += _unplaced(blocks)
+        self._labels = _labels_of(self._top, node, lost)
+        levels = {level.path.split("/")[0] for level in image.levels}
+        members = sorted(name for name, _ in node.members() if name not in (*levels, "labels"))
+        if members:
+            lost.append(f"what lies beside the image ({', '.join(members[:8])}{', …' if len(members) > 8 else ''})")
+        self.description = replace(
+            self.description,
+            scale=tuple(size or 1.0 for size in finest.scale),
+            translation=finest.translation if any(finest.translation) else None,
+            rgb=image.rgb,
+            ome=ome,
+            facts=facts,
+            attributes=_own(attributes),
+            rescale=rescale_of(attributes) or _packed(further),
+            is_label=image.is_label,
+            lost=tuple(lost),
+        )
+
+    def labels(self) -> Mapping[str, Source]:
+        return self._labels
 
     def read(self, box: Box) -> np.ndarray:
         try:
@@ -122,12 +182,129 @@ class _Zarr(Source):
         for folder in {self._top, self._place}:
             for mark in (*_MARKS, ".zattrs"):
                 found[str(folder / mark)] = stat_of(folder / mark)
-        return found | tree_fingerprint(self._place)
+        found |= tree_fingerprint(self._place)
+        for label in self._labels.values():
+            found |= label.fingerprint()
+        return found
+
+
+_DIMENSIONS = "_ARRAY_DIMENSIONS"
+_PLACED = ("axes", "datasets", "name", "version", "coordinateTransformations")
+"""Members of a multiscale that have places of their own in the description."""
+_NOT_OWN = ("ome", "volfs", "multiscales", "omero", "labels", "image-label", "plate", "well", _DIMENSIONS)
+_CHUNK = re.compile(r"(?:c[./])?[0-9]+(?:[./][0-9]+)*\Z")
+
+
+def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that are nobody's but the user's."""
+    return {key: value for key, value in attributes.items() if key not in _NOT_OWN}
+
+
+def _packed(attributes: Mapping[str, Any]) -> Rescale | None:
+    """What takes packed data to real values, as netCDF's conventions (CF, section 8.1) and xarray say it."""
+    if "scale_factor" not in attributes and "add_offset" not in attributes:
+        return None
+    unit = attributes.get("units")
+    return Rescale.of(
+        attributes.get("scale_factor", 1.0), attributes.get("add_offset", 0.0), unit if isinstance(unit, str) else None
+    )
+
+
+def _unplaced(blocks: list[Any]) -> list[str]:
+    """What of multiscales an import has no place for."""
+    lost = []
+    if len(blocks) > 1:
+        names = [str(block.get("name", "")) if isinstance(block, dict) else "" for block in blocks[1:]]
+        told = f" ({', '.join(filter(None, names))})" if any(names) else ""
+        lost.append(f"{len(blocks) - 1} more multiscale{'s' if len(blocks) > 2 else ''}{told}")
+    datasets = blocks[0].get("datasets")
+    first = datasets[0] if isinstance(datasets, list) and datasets and isinstance(datasets[0], dict) else {}
+    steps = [*(first.get("coordinateTransformations") or []), *(blocks[0].get("coordinateTransformations") or [])]
+    kinds = {str(step.get("type")) for step in steps if isinstance(step, dict)} - {"scale", "translation", "identity"}
+    if kinds:
+        lost.append(f"coordinate transformations of type {', '.join(sorted(kinds))}")
+    return lost
+
+
+def _labels_of(path: Path, node: zarr.Group, lost: list[str]) -> dict[str, Source]:
+    """The label images beside an image: those that its ``labels`` group lists, and others that are images. What is
+    none that can be read is lost."""
+    group = node.get("labels")
+    if not isinstance(group, zarr.Group):
+        return {}
+    listed = parse_labels(group.attrs.asdict())
+    found: dict[str, Source] = {}
+    for name in dict.fromkeys([*listed, *sorted(name for name, _ in group.groups())]):
+        member = group.get(name)
+        try:
+            if member is None or "/" in name:
+                raise BadInput("it is listed, but is not there")
+            found[name] = _find(path / "labels" / name, member)
+        except BadInput as error:
+            lost.append(f"labels/{name} ({error})")
+    return found
+
+
+def _as_it_lies(place: Path, array: ZarrArray) -> ZarrArray:
+    """The array, read with the separator that its chunk files have. BadInput for files that look like chunks and are
+    none of it: they would be passed over, and show as fill value."""
+    chunks = array.shards or array.chunks
+    if array.ndim == 0 or len(chunks) != array.ndim:
+        return array
+    grid = tuple(-(-n // max(1, c)) for n, c in zip(array.shape, chunks, strict=True))
+    metadata: Any = array.metadata
+    v2 = metadata.zarr_format == 2
+    encoding = metadata if v2 else metadata.chunk_key_encoding
+    separator = metadata.dimension_separator if v2 else getattr(encoding, "separator", None)
+    prefix = "c" if not v2 and getattr(encoding, "name", "") == "default" else ""
+    if separator not in (".", "/"):
+        return array
+    strays, belonging = [], False
+    other = "/" if separator == "." else "."
+    turned = True
+    for key in _chunk_keys(place):
+        if _is_key(key, prefix, separator, grid):
+            belonging = True
+            continue
+        strays.append(key)
+        turned = turned and _is_key(key, prefix, other, grid)
+        if belonging or not (v2 and turned):
+            break
+    if not strays:
+        return array
+    if belonging or not (v2 and turned):
+        shape = " x ".join(map(str, grid))
+        raise BadInput(f"{place / strays[-1]} is no chunk of the array, which has {shape} of them by its metadata")
+    config = array.async_array.config
+    return zarr.Array(
+        AsyncArray(metadata=replace(metadata, dimension_separator=other), store_path=array.store_path, config=config)
+    )
+
+
+def _chunk_keys(place: Path) -> Iterator[str]:
+    """Files of an array that look like chunks, by their place in it."""
+    for root, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            key = Path(root, name).relative_to(place).as_posix()
+            if _CHUNK.match(key):
+                yield key
+
+
+def _is_key(key: str, prefix: str, separator: str, grid: tuple[int, ...]) -> bool:
+    parts = key.split(separator)
+    if prefix:
+        if parts[0] != prefix:
+            return False
+        parts = parts[1:]
+    if len(parts) != len(grid):
+        return False
+    return all(p.isdecimal() and str(int(p)) == p and int(p) < n for p, n in zip(parts, grid, strict=True))
 
 
 def _dimension_axes(array: ZarrArray) -> tuple[Axis, ...] | None:
     """Axes from dimension names (Zarr v3, or xarray's attribute in v2), if every dimension has its own."""
-    found: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    found: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get(_DIMENSIONS)
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) and name for name in found):
         return None
     if len(found) != array.ndim or len({*found}) != len(found):

@@ -12,7 +12,7 @@ is zero. ``resolution`` is in nanometres; where the unit of an image is not know
 ``voxel_offset`` says where a volume begins if that is a whole number of voxels on every level, else it is 0: it counts
 from the corner of the voxel at the origin, as positions in OME-NGFF from its centre.
 
-Label images of one channel and an unsigned type are segmentations; where segments have names (OME-NGFF,
+Label images of one channel are segmentations, whatever their integer type; where segments have names (OME-NGFF,
 ``image-label``, ``properties``), ``segment_properties/`` tells them.
 """
 
@@ -85,7 +85,7 @@ def _volume(image: ImageView, levels: Sequence[LevelView], fixed: Mapping[int, i
     """One volume: its info, and a directory for each scale."""
     volumes = [volume_of(image, level.array, fixed) for level in levels]
     dtype = levels[0].array.dtype
-    segmented = image.is_label and dtype.kind == "u" and volumes[0].channels == 1
+    segmented = image.is_label and dtype.kind in "iub" and volumes[0].channels == 1
     names = _segment_names(image.attributes, dtype) if segmented else {}
     scales = _scales(Space.of(image, levels), volumes)
     kind = data_type(dtype)
