@@ -37,12 +37,15 @@ def open_store(
     catalog: str | os.PathLike[str] | None = None,
     create: bool = False,
     read_only: bool = False,
+    dead_after: float = 86_400.0,
 ) -> Store:
     """Open a store; see :func:`volfs.versions.store.open_store`. A context manager."""
     from volfs.versions import store as stores
     from volfs.volume.pyramid import settle
 
-    return stores.open_store(path, derive=settle, catalog=catalog, create=create, read_only=read_only)
+    return stores.open_store(
+        path, derive=settle, catalog=catalog, create=create, read_only=read_only, dead_after=dead_after
+    )
 
 
 def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:

@@ -117,8 +117,8 @@ def run(
 ) -> None:
     """Mount, and say what a person should know of it."""
     from volfs.fuse import mounting
-    from volfs.fuse.mountpoints import canonical
     from volfs.fuse.processes import default_log
+    from volfs.storage.mount_table import canonical
 
     patience = math.inf if wait is None else mounting.wait_for(store, mountpoint, wait)
     if foreground:

@@ -23,8 +23,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from volfs.fuse.mountpoints import health, mount_holding, mounts, user_allow_other
+from volfs.fuse.mountpoints import health, user_allow_other
 from volfs.fuse.processes import state_directory
+from volfs.storage.mount_table import mount_holding, mounts
 
 #: FUSE features that volfs relies on are all in every kernel since; older ones lack large requests.
 _KERNEL = (4, 20)

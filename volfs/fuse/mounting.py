@@ -19,17 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
-from volfs.fuse.mountpoints import (
-    canonical,
-    check_machine,
-    check_mountpoint,
-    dead_mount,
-    detach,
-    is_broken,
-    mounted_at,
-)
+from volfs.fuse.mountpoints import check_machine, check_mountpoint, dead_mount, detach, is_broken, mounted_at
 from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
 from volfs.fuse.tuning import ending_connection
+from volfs.storage.mount_table import canonical
 
 #: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).
 _STOPPING_SECONDS = 15.0

@@ -13,94 +13,29 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import shutil
 import stat
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from volfs.errors import BadInput, Busy, NotAllowed, NotFound, VolfsError, WrongKind
-
-FILESYSTEM_TYPE = "fuse.volfs"
+from volfs.storage.mount_table import Mounted, canonical, mount_holding, mounts
 
 #: Said of a mount whose daemon has died.
 BROKEN = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
-#: Symbolic links followed, one after the other, as the kernel does.
-_LINKS = 40
 #: How long a mount may take to answer before it counts as hanging.
 PATIENCE_SECONDS = 2.0
 MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """One line of the mount table. ``source`` is the store for a volfs mount, ``device`` is ``major:minor``."""
-
-    mountpoint: Path
-    source: str
-    kind: str
-    device: str
-    options: frozenset[str]
-
-    @property
-    def is_volfs(self) -> bool:
-        return self.kind == FILESYSTEM_TYPE
-
-
-def mounts() -> list[Mounted]:
-    """Everything that is mounted, oldest first, so that the last one at a place is the visible one."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    return [_parse_mountinfo(line) for line in lines]
-
-
-def _parse_mountinfo(line: str) -> Mounted:
-    """See proc(5), /proc/pid/mountinfo: optional fields end at a lone hyphen, and odd characters are octal."""
-    before, _, after = line.partition(" - ")
-    fields = before.split(" ")
-    kind, source, super_options = after.split(" ", 2)
-    return Mounted(
-        mountpoint=Path(_unescape(fields[4])),
-        source=_unescape(source),
-        kind=kind,
-        device=fields[2],
-        options=frozenset(fields[5].split(",")) | frozenset(super_options.split(",")),
-    )
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-def canonical(path: Path) -> Path:
-    """The path as the kernel spells it in its table. What is mounted there is not asked: it may be broken, or it may
-    be ourselves, who cannot answer while we wait.
-    """
-    place = Path(path)
-    for _ in range(_LINKS):
-        absolute = Path(os.path.abspath(place))
-        place = Path(os.path.realpath(absolute.parent)) / absolute.name
-        if any(mount.mountpoint == place for mount in mounts()) or not os.path.islink(place):
-            return place
-        place = place.parent / place.readlink()
-    raise BadInput(f"{path}: {os.strerror(errno.ELOOP)}")
-
-
 def mounted_at(path: Path) -> Mounted | None:
     """What is mounted exactly at ``path``, or None."""
     place = canonical(path)
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == place), None)
-
-
-def mount_holding(path: Path) -> Mounted | None:
-    """The mounted filesystem that ``path`` lies on."""
-    place = canonical(path)
-    holders = [mount for mount in mounts() if place == mount.mountpoint or mount.mountpoint in place.parents]
-    return max(reversed(holders), key=lambda mount: len(mount.mountpoint.parts), default=None)
 
 
 def health(place: Path) -> Literal["alive", "broken", "hanging"]:

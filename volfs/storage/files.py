@@ -31,6 +31,9 @@ from volfs.storage.document import dump_document, load_document
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _PROBE = 64 << 10
 
+_ATTEMPTS = 5
+"""Times that a file is written anew because somebody took its temporary name away."""
+
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
 
 
@@ -81,14 +84,21 @@ def fsync_file(path: Path) -> None:
         os.close(fd)
 
 
-def fsync_tree(root: Path) -> None:
-    """Make a directory and everything below it durable. The name of ``root`` itself is its parent's matter."""
+def fsync_tree(root: Path) -> dict[str, int]:
+    """Make a directory and everything below it durable. The name of ``root`` itself is its parent's matter.
+
+    Returns the size of each file, by its path below ``root``.
+    """
+    sizes = {}
     for folder, _, names in os.walk(root, topdown=False, onerror=_raise):
         for name in names:
             path = Path(folder, name)
-            if stat.S_ISREG(path.lstat().st_mode):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                sizes[path.relative_to(root).as_posix()] = found.st_size
                 fsync_file(path)
         fsync_dir(Path(folder))
+    return sizes
 
 
 def make_dirs(path: Path) -> None:
@@ -109,20 +119,26 @@ def write_atomic(path: Path, data: bytes) -> None:
     The temporary name is hidden and ends in ``.partial``; one left by a crash harms nothing
     (:func:`sweep_temporaries`).
     """
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
     with no_space(f"writing {path.name}"):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
+        for attempt in range(_ATTEMPTS):
+            temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
-                write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+                try:
+                    write_all(fd, data)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                temporary.replace(path)
+                break
+            except FileNotFoundError:
+                # A machine that does not see our locks has swept it away.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
         fsync_dir(path.parent)
 
 
@@ -216,6 +232,11 @@ class FileLock:
         """Whether this object holds the lock."""
         return self._fd is not None
 
+    @property
+    def in_place(self) -> bool:
+        """Whether this object holds the lock, and on the file that is at its path."""
+        return self._fd is not None and self._is_at_path(self._fd)
+
     def try_lock(self, owner: Mapping[str, Any] | None = None) -> bool:
         """Take the lock if it is free; False if another holds it. ``owner`` is what :meth:`owner` tells others."""
         if self._fd is not None:
@@ -261,10 +282,14 @@ class FileLock:
         if self._fd is None:
             raise AssertionError(f"{self.path} is not locked by this object")
         raw = json.dumps(dict(owner)).encode() if owner else b""
-        # A full disk must not keep anyone from locking: the text is only for messages.
+        # A full disk must not keep anyone from locking: the lock itself is what counts.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, raw, 0)
+
+    def moved(self, path: Path) -> None:
+        """The directory of the file was renamed: it is at ``path`` now."""
+        self.path = path
 
     def owner(self) -> dict[str, Any] | None:
         """What the present or last holder said about itself; None if nothing can be read. No proof that it lives."""
@@ -279,11 +304,13 @@ class FileLock:
         if self._fd is not None:
             return False
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Unlock rather than only close: a forked child may still share the descriptor.
+            fcntl.flock(fd, fcntl.LOCK_UN)
         except BlockingIOError:
             return True
         finally:

@@ -115,6 +115,11 @@ class WorkingLayout:
         return self.root / "commit.json"
 
     @property
+    def pulse(self) -> Path:
+        """Changes with every change of the working copy."""
+        return self.root / "pulse"
+
+    @property
     def rejected(self) -> Path:
         return self.root / "rejected.json"
 

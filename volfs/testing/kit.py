@@ -17,8 +17,9 @@ from pathlib import Path
 
 from volfs.errors import Busy, VolfsError
 from volfs.fuse.mounting import mount, unmount
-from volfs.fuse.mountpoints import canonical, detach, mounted_at
+from volfs.fuse.mountpoints import detach, mounted_at
 from volfs.fuse.processes import MountOptions, daemon_of
+from volfs.storage.mount_table import canonical
 from volfs.testing.volumes import KINDS, Kind, Volume, image, segmentation
 
 __all__ = ["KINDS", "Kind", "Volume", "daemon_pid", "image", "mounted", "segmentation", "take_away", "unexpected"]

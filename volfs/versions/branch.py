@@ -56,6 +56,7 @@ class Branch(Snapshot):
             self.head_version,
             dataset.store.reserve,
             keep_up=lambda: dataset.keep_up(name),
+            dead_after=dataset.store.dead_after,
         )
         self.interpreter = Interpreter()
         self.action: Action | None = None

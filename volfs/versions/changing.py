@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from volfs.errors import NotFound, WrongKind
+from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.files import no_space, write_all
 from volfs.storage.layout import WorkingLayout
 from volfs.versions.interpret import chunk_root
@@ -32,8 +33,10 @@ class WorkingSteps(WorkingReader):
         branch: str,
         lower: Callable[[], Snapshot | None],
         keep_up: Callable[[], None] = lambda: None,
+        *,
+        dead_after: float = DAY_SECONDS,
     ) -> None:
-        super().__init__(layout, branch, lower, keep_up)
+        super().__init__(layout, branch, lower, keep_up, dead_after=dead_after)
         self._files = OpenFiles()
         #: Directories whose names changed since they were last synced, with the number of their last change.
         self._unsynced: dict[str, int] = {}

@@ -33,6 +33,7 @@ from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.lock import elsewhere
 from volfs.versions.mirror import Progress, Stamp, catch_up
 from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
 from volfs.versions.status import NodeChanges
@@ -475,8 +476,10 @@ def check_unused(dataset: Dataset) -> None:
     """Raise Busy if a process (this one too) holds a branch of the dataset for writing."""
     workings = dataset.layout.workings
     for name in sorted(os.listdir(workings)) if workings.is_dir() else ():
-        lock = FileLock(dataset.layout.working(name).lock)
-        if lock.path.parent.is_dir() and lock.locked_by_other():
+        working = dataset.layout.working(name)
+        lock = FileLock(working.lock)
+        held = lock.path.parent.is_dir() and lock.locked_by_other()
+        if held or elsewhere(working, dataset.store.dead_after) is not None:
             owner = lock.owner() or {}
             who = owner.get("mountpoint") or f"process {owner.get('pid', '?')}"
             raise Busy(f"branch {name!r} of dataset {dataset.name!r} is in use by {who}")

@@ -26,7 +26,7 @@ from volfs.storage.payload import Payload
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
 from volfs.versions.proof import Finding, Proof
-from volfs.versions.publish import TRASH, published
+from volfs.versions.publish import TRASH, is_dead, published
 from volfs.versions.recover import rebuild_catalog
 from volfs.versions.stored import StoredVersion, read_manifest, read_version
 from volfs.versions.version import Version
@@ -161,7 +161,7 @@ class _Check:
             where = f"versions/{path.name}"
             partial, intent = parse_partial_dir(path.name), parse_publish_intent(path.name)
             if partial is not None:
-                if not FileLock(layout.partial(partial).lock).locked_by_other():
+                if is_dead(layout, partial, self._dataset.store.dead_after):
                     yield self._finding(where, "is half written, and its writer is gone")
             elif intent is not None:
                 # Its writer holds the dataset's lock as long as it lives.

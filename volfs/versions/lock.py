@@ -16,15 +16,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from volfs.errors import ReadOnly
+from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since
 from volfs.storage.files import FileLock, make_dirs
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.mount_table import locks_on, mount_holding
 
 PATIENCE = 10.0
 """Seconds that a change waits for another process that is not a mount."""
+
+_FRESH_SECONDS = 600.0
+"""How often a holder shows that it lives, to those who may not see its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,16 @@ class Holder:
 class BranchLock:
     """The writer's lock of one branch, counted: each :meth:`acquire` has its :meth:`release`. Thread-safe.
 
-    ``taken`` runs whenever the lock has come from outside this object, before anyone may write under it.
+    ``taken`` runs whenever the lock has come from outside this object, before anyone may write under it. A holder on
+    another machine whose lock may not be seen here counts as gone when it changed nothing for ``dead_after`` seconds.
     """
 
-    def __init__(self, layout: WorkingLayout, branch: str, taken: Callable[[], None]) -> None:
+    def __init__(
+        self, layout: WorkingLayout, branch: str, taken: Callable[[], None], *, dead_after: float = DAY_SECONDS
+    ) -> None:
         self._layout = layout
+        self._dead_after = dead_after
+        self._touched = 0.0
         self._branch = branch
         self._taken = taken
         self._file = FileLock(layout.lock)
@@ -97,21 +107,30 @@ class BranchLock:
 
     def holder(self) -> Holder | None:
         """The other process that may write now; None if there is none, or it is this one."""
-        if self.held or not self._file.locked_by_other():
+        if self.held:
             return None
-        owner = self._file.owner() or {}
-        pid, host, mountpoint = owner.get("pid"), owner.get("host"), owner.get("mountpoint")
-        return Holder(
-            pid if isinstance(pid, int) else 0,
-            host if isinstance(host, str) else socket.gethostname(),
-            mountpoint if isinstance(mountpoint, str) else None,
-        )
+        if not self._file.locked_by_other():
+            return elsewhere(self._layout, self._dead_after)
+        return _described(self._file)
+
+    def keep_fresh(self) -> None:
+        """While held: show, now and then, to those who may not see the lock that its holder lives."""
+        now = time.monotonic()
+        if self.held and now - self._touched > min(_FRESH_SECONDS, self._dead_after / 8):
+            self._touched = now
+            with suppress(OSError):
+                os.utime(self._layout.lock)
 
     def _take(self, mountpoint: str | None, patience: float) -> None:
         make_dirs(self._layout.root)
         self._mountpoint = mountpoint
         deadline = time.monotonic() + patience
         pause = 0.001
+        if (other := elsewhere(self._layout, self._dead_after)) is not None:
+            raise ReadOnly(
+                f"{self._branch} is being written by {other}, whose locks may not be seen here: write through it, or"
+                " stop it; if that machine is gone for good, say --dead-after 0"
+            )
         while not self._file.try_lock(self._description()):
             holder = self.holder()
             if holder is not None and (holder.mountpoint is not None or time.monotonic() >= deadline):
@@ -128,4 +147,31 @@ class BranchLock:
             raise
 
     def _description(self) -> dict[str, object]:
-        return {"pid": os.getpid(), "host": socket.gethostname(), "mountpoint": self._mountpoint}
+        return {**Claim.mine().facts(), "mountpoint": self._mountpoint}
+
+
+def elsewhere(layout: WorkingLayout, dead_after: float) -> Holder | None:
+    """The process of another machine that says it writes to a branch, and that may live though its lock seems free.
+
+    None where a lock that is free tells that its holder is gone, and for one that changed nothing for ``dead_after``
+    seconds.
+    """
+    file = FileLock(layout.lock)
+    claim = Claim.parse(file.owner())
+    if claim is None or claim.fate() is not Fate.UNKNOWN or locks_on(mount_holding(layout.root)).tell:
+        return None
+    since = time.time_ns() - int(dead_after * 1e9)
+    if not any(changed_since(path, since) for path in (layout.lock, layout.pulse, layout.commit_intent)):
+        return None
+    return _described(file)
+
+
+def _described(file: FileLock) -> Holder:
+    """The holder of a lock, as it describes itself."""
+    owner = file.owner() or {}
+    pid, host, mountpoint = owner.get("pid"), owner.get("host"), owner.get("mountpoint")
+    return Holder(
+        pid if isinstance(pid, int) else 0,
+        host if isinstance(host, str) else socket.gethostname(),
+        mountpoint if isinstance(mountpoint, str) else None,
+    )

@@ -15,6 +15,10 @@ Under the lock of the dataset:
 Whoever takes the lock and finds an intent knows that its writer is dead, and calls :func:`settle`: a ref that names
 version N means N is committed, so it is indexed; else N never was, and is removed. Nothing that no intent names is
 touched. A partial version whose writer no longer holds the lock inside it is dead too: :func:`remove_dead_partials`.
+
+Where machines do not see each other's locks, all of that would take the living for dead. So who writes says so in the
+lock and in the intent, what another machine has begun is let be for a day (:mod:`volfs.storage.claim`), and before the
+ref is replaced every file of the version is looked for once more.
 """
 
 from __future__ import annotations
@@ -24,14 +28,15 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volfs.errors import Conflict, Damaged, NoSpace, NotFound, VolfsError
+from volfs.errors import Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.model.names import is_ref_name
+from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since, is_abandoned, store_clock
 from volfs.storage.crash import crash_point
 from volfs.storage.files import (
     FileLock,
@@ -47,6 +52,7 @@ from volfs.storage.files import (
 )
 from volfs.storage.layout import (
     DatasetLayout,
+    VersionLayout,
     parse_partial_dir,
     parse_publish_intent,
     parse_version_dir,
@@ -63,24 +69,51 @@ TRASH = ".trash"
 """Ending of a name given to what is being deleted: whatever holds such a name is nobody's any more."""
 
 
-def reserve(layout: DatasetLayout, at_least: int) -> tuple[int, FileLock]:
+def reserve(layout: DatasetLayout, at_least: int, *, dead_after: float = DAY_SECONDS) -> tuple[int, FileLock]:
     """Take the next free version number, not below ``at_least``: a partial directory and the held lock inside it.
 
     Numbers of writers that died are taken again: what tells two writers of one number apart is their token.
 
-    Call with the dataset's lock held, so that nobody takes the new directory for a dead one before it is locked.
+    Call with the dataset's lock held. ``dead_after``: see :func:`remove_dead_partials`.
     """
     make_dirs(layout.versions)
     names = _names(layout.versions)
-    if remove_dead_partials(layout, names):
+    if remove_dead_partials(layout, names, dead_after=dead_after):
         names = _names(layout.versions)
     number = max(at_least, 1 + max(_numbers(names, at_least), default=0))
     with no_space("reserving a version"):
-        layout.partial(number).root.mkdir()
-    lock = FileLock(layout.partial(number).lock)
-    if not lock.try_lock():
-        raise Conflict(f"version v{number} is being written by another process")
+        while (lock := _make_partial(layout, number)) is None:
+            number += 1
     return number, lock
+
+
+def _make_partial(layout: DatasetLayout, number: int) -> FileLock | None:
+    """Make the directory of a partial version, with the held lock in it that says whose it is.
+
+    None if somebody has the number, whose lock is not seen here. It comes whole under its name: whoever sees it can
+    tell that it is not dead.
+    """
+    partial = layout.partial(number)
+    while True:
+        draft = VersionLayout(layout.versions / f".{secrets.token_hex(8)}{TRASH}")
+        draft.root.mkdir()
+        lock = FileLock(draft.lock)
+        try:
+            lock.lock(Claim.mine().facts())
+            draft.root.rename(partial.root)
+        except OSError as error:
+            lock.release()
+            shutil.rmtree(draft.root, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return None
+            if error.errno != errno.ENOENT:  # which is: somebody swept up, and the draft has no name yet
+                raise
+            continue
+        lock.moved(partial.lock)
+        if lock.in_place:
+            return lock
+        lock.release()
+        throw_away(partial.root)
 
 
 def publish(
@@ -91,24 +124,30 @@ def publish(
     branch: str,
     expected: int,
     content_id: str,
+    files: Mapping[str, int],
     index: Callable[[], VersionInfo],
 ) -> VersionInfo:
     """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``.
 
-    ``content_id`` is the version's; ``index`` makes the catalog know it. Call with the dataset's lock held; taking it
-    has settled what others left. Raises Conflict, and changes nothing, when the branch has moved.
+    ``content_id`` is the version's; ``files`` are the sizes of all that is in its directory; ``index`` makes the
+    catalog know it. Call with the dataset's lock held; taking it has settled what others left. Raises Conflict, and
+    changes nothing, when the branch has moved; Busy when others took files of the version away.
     """
     layout = dataset.layout
     check_expected(layout, branch, expected)
     partial, final = layout.partial(number), layout.version(number)
+    if not lock.in_place:
+        raise taken_away(number)
     intent = layout.publish_intent(number)
-    write_json(intent, {"version": number, "branch": branch})
+    write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
     try:
         # Putting the old ref back must not need space: the disk may be full by then.
         _keep(layout.head(branch), layout.previous_ref(number))
         partial.lock.unlink(missing_ok=True)
         fsync_dir(partial.root)
         replace_durably(partial.root, final.root)
+        # Not before: from now on nobody takes it for a version whose writer is dead.
+        _check_files(final, number, files)
         crash_point("commit.renamed")
         write_ref(layout.head(branch), number, content_id)
         crash_point("commit.ref")
@@ -128,6 +167,26 @@ def publish(
     _conclude(layout, number)
     lock.release()
     return info
+
+
+def _check_files(layout: VersionLayout, number: int, files: Mapping[str, int]) -> None:
+    """Raise Busy unless every file of a version is there, with its size."""
+    for name, size in files.items():
+        try:
+            found = (layout.root / name).lstat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise taken_away(number, name) from None
+        if found != size:
+            raise taken_away(number, name, f"has {found} bytes instead of {size}")
+
+
+def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
+    """The error for a version that others took for a dead one while it was being written."""
+    what = f"{version_dir_name(number)}/{name}" if name else f"the directory of v{number}"
+    return Busy(
+        f"{what} {how}: another machine has taken it away while it was written (does its filesystem share locks?"
+        " `volfs doctor` tells); nothing was committed, try again"
+    )
 
 
 def _keep(ref: Path, previous: Path) -> None:
@@ -172,9 +231,23 @@ def settle(dataset: Dataset) -> list[int]:
             forward.append(number)
             crash_point("recover.indexed")
             _conclude(layout, number)
-        else:
+        elif _is_over(dataset, intent, number):
             _roll_back(layout, number)
     return forward
+
+
+def _is_over(dataset: Dataset, intent: Path, number: int) -> bool:
+    """Whether nobody can be publishing any more what an intent names. Its writer would hold the dataset's lock, which
+    is held here; if it is of another machine, though, that may not mean a thing."""
+    claim = None
+    with suppress(NotFound, Damaged):
+        claim = Claim.parse(read_json(intent).get("by"))
+    fate = Fate.GONE if claim is None else claim.fate()
+    if fate is Fate.UNKNOWN:
+        since = store_clock(dataset.layout.lock) - int(dataset.store.dead_after * 1e9)
+        places = (intent, dataset.layout.version(number).root, dataset.layout.partial(number).root)
+        return not any(changed_since(place, since) for place in places)
+    return fate is Fate.GONE
 
 
 def _is_named(layout: DatasetLayout, intent: Path, number: int) -> bool:
@@ -220,20 +293,34 @@ def is_untouched(layout: DatasetLayout) -> bool:
     return not committed and not any(path.is_file() for path in loose)
 
 
-def remove_dead_partials(layout: DatasetLayout, names: Sequence[str] | None = None) -> list[int]:
+def remove_dead_partials(
+    layout: DatasetLayout, names: Sequence[str] | None = None, *, dead_after: float = DAY_SECONDS
+) -> list[int]:
     """Throw away partial versions whose writer is gone, and what it was writing beside them. Call with the dataset's
-    lock held. Returns their numbers. ``names``: of the directory of versions, if they are known."""
+    lock held. Returns their numbers.
+
+    A writer of another machine is gone when nothing of its version has changed for ``dead_after`` seconds.
+    ``names``: of the directory of versions, if they are known.
+    """
     hidden = _hidden_of(_names(layout.versions) if names is None else names)
     sweep_temporaries(layout.versions, hidden)
     for folder in (layout.heads, layout.tags):
         sweep_temporaries(folder)
+    published_soon = {n for n in map(parse_publish_intent, hidden) if n is not None}
     removed = []
     for name in hidden:
         number = parse_partial_dir(name)
-        if number is not None and not FileLock(layout.partial(number).lock).locked_by_other():
+        # What is being published has no lock in it any more; that is for :func:`settle`.
+        if number is not None and number not in published_soon and is_dead(layout, number, dead_after):
             throw_away(layout.partial(number).root)
             removed.append(number)
     return removed
+
+
+def is_dead(layout: DatasetLayout, number: int, dead_after: float) -> bool:
+    """Whether nobody writes a partial version any more."""
+    partial = layout.partial(number)
+    return is_abandoned(FileLock(partial.lock), partial.root, store_clock(layout.lock), dead_after)
 
 
 def throw_away(path: Path) -> Path | None:

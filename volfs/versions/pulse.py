@@ -21,8 +21,6 @@ from volfs.storage.layout import WorkingLayout
 Listener = Callable[[str, bool, int, int], None]
 """Called with a key, whether everything below it counts too ("" is everything), and the count before and after."""
 
-_NAME = "pulse"
-
 
 class Pulse:
     """Two numbers in the working copy's directory: the count of changes, and the latest time given. Thread-safe.
@@ -32,7 +30,7 @@ class Pulse:
     """
 
     def __init__(self, layout: WorkingLayout, floor: Callable[[], int], owned: Callable[[], bool]) -> None:
-        self._path = str(layout.root / _NAME)
+        self._path = str(layout.pulse)
         self._floor = floor
         self._owned = owned
         self._count_kept: int | None = None

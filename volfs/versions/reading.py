@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from volfs.errors import BadName, Busy, NotFound, WrongKind
 from volfs.model.names import check_key
+from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
 from volfs.versions.layers import SPACES, Change, Layer, layers_of
@@ -34,7 +35,8 @@ class WorkingReader:
     """The reading half of a :class:`~volfs.versions.working.WorkingCopy`. Thread-safe.
 
     ``lower`` gives the head version as it is now (None: nothing committed). ``keep_up`` is called when the lock has
-    come from outside: others may have moved the head, or removed the branch. ``branch`` is for messages.
+    come from outside: others may have moved the head, or removed the branch. ``dead_after``: see
+    :class:`~volfs.versions.lock.BranchLock`. ``branch`` is for messages.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class WorkingReader:
         branch: str,
         lower: Callable[[], Snapshot | None],
         keep_up: Callable[[], None] = lambda: None,
+        *,
+        dead_after: float = DAY_SECONDS,
     ) -> None:
         self.layout = layout
         self.branch = branch
-        self.lock = BranchLock(layout, branch, self._taken)
+        self.lock = BranchLock(layout, branch, self._taken, dead_after=dead_after)
         self.pulse = Pulse(layout, self._head_time, lambda: self.lock.held)
         self._lower = lower
         self._keep_up = keep_up

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from volfs.catalog import Catalog
 from volfs.errors import Damaged, NotFound, VolfsError
+from volfs.storage.claim import is_abandoned, store_clock
 from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
+from volfs.versions.lock import elsewhere
 from volfs.versions.mirror import Progress
 from volfs.versions.publish import (
     TRASH,
@@ -54,7 +56,7 @@ def recover(store: Store) -> None:
 def recover_dataset(dataset: Dataset) -> None:
     """Settle what dead processes left in one dataset."""
     with dataset.locked():
-        remove_dead_partials(dataset.layout)
+        remove_dead_partials(dataset.layout, dead_after=dataset.store.dead_after)
     empty_trash(dataset.layout.versions)
     if not dataset.layout.workings.is_dir():
         return
@@ -62,8 +64,9 @@ def recover_dataset(dataset: Dataset) -> None:
     from volfs.versions.commit import settle_working  # commit is written against this room's other modules
 
     for folder in sorted(dataset.layout.workings.iterdir()):
-        if dataset.layout.working(folder.name).commit_intent.exists():
-            lock = FileLock(dataset.layout.working(folder.name).lock)
+        layout = dataset.layout.working(folder.name)
+        if layout.commit_intent.exists() and elsewhere(layout, dataset.store.dead_after) is None:
+            lock = FileLock(layout.lock)
             if lock.try_lock():
                 try:
                     settle_working(dataset, folder.name)
@@ -109,12 +112,18 @@ def set_aside_damaged(path: Path) -> Path | None:
 def _sweep(store: Store) -> None:
     """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
     version in them, and whose maker died before."""
+    now_ns = store_clock(store.layout.lock)
     for folder in sorted(store.layout.datasets.iterdir()):
         layout = store.layout.dataset(folder.name)
-        if folder.name.startswith("."):
-            if not folder.name.endswith(TRASH):
-                throw_away(folder)
-        elif layout.unfinished.exists() and not FileLock(layout.unfinished).locked_by_other():
+        draft = folder.name.startswith(".")
+        if folder.name.endswith(TRASH) or not (draft or layout.unfinished.exists()):
+            continue
+        lock = FileLock(layout.lock if draft else layout.unfinished)
+        if not is_abandoned(lock, folder, now_ns, store.dead_after):
+            continue
+        if draft:
+            throw_away(folder)
+        else:
             if is_untouched(layout):
                 throw_away(folder)
             else:

@@ -20,6 +20,7 @@ from types import TracebackType
 from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.model.names import check_dataset_name, natural_key
+from volfs.storage.claim import DAY_SECONDS, Claim
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
@@ -98,13 +99,15 @@ def open_store(
     catalog: str | os.PathLike[str] | None = None,
     create: bool = False,
     read_only: bool = False,
+    dead_after: float = DAY_SECONDS,
 ) -> Store:
     """Open a store. ``create`` makes it if there is nothing there.
 
     ``derive`` settles what a commit must hold besides the changes themselves; :func:`volfs.open_store` gives the one of
     images. It has no default: a store opened without would commit levels that disagree with s0.
     Opening for writing recovers what crashed processes left, and indexes versions that the catalog does not know (all
-    of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing.
+    of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing. What
+    a process of another machine left half made counts as abandoned when it has not changed for ``dead_after`` seconds.
     Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
     """
     root = Path(path)
@@ -118,7 +121,9 @@ def open_store(
     beside = place.with_name(f"{place.name}.reserve")
     reserve = Reserve([layout.reserve] if place.absolute().parent == root.absolute() else [layout.reserve, beside])
     index = reserve.freeing(lambda: Catalog.open(place, create=not read_only, read_only=read_only))
-    store = Store(layout, ident, index, place, derive=derive, reserve=reserve, read_only=read_only)
+    store = Store(
+        layout, ident, index, place, derive=derive, reserve=reserve, read_only=read_only, dead_after=dead_after
+    )
     try:
         if not read_only:
             from volfs.versions.recover import recover  # recovery works on an open store
@@ -166,6 +171,7 @@ class Store:
         derive: Derive,
         reserve: Reserve,
         read_only: bool,
+        dead_after: float,
     ) -> None:
         self.layout = layout
         self.path = layout.root
@@ -175,6 +181,7 @@ class Store:
         self.read_only = read_only
         self.derive = derive
         self.reserve = reserve
+        self.dead_after = dead_after
         self.resolved = Resolved()
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
@@ -262,12 +269,15 @@ class Store:
             # Made whole under another name: a dataset that is seen is complete.
             draft = self.layout.dataset(f".{name}.partial")
             delete_tree(draft.root)
+            making = FileLock(draft.lock)
             try:
                 with no_space("making a dataset"):
+                    make_dirs(draft.root)
+                    making.lock(Claim.mine().facts())
                     for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
                         make_dirs(folder)
                     if marker is not None:
-                        marker.lock({"pid": os.getpid()})
+                        marker.lock(Claim.mine().facts())
                 write_ref(draft.head(DEFAULT_BRANCH), 0, None)
                 write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
                 fsync_dir(draft.root)
@@ -279,6 +289,8 @@ class Store:
                 delete_tree(layout.root)
                 self.reserve.freeing(lambda: register(self))  # if the catalog knew it, it forgets it again
                 raise
+            finally:
+                making.release()
         return self[name]
 
     def remove_dataset(self, name: str) -> None:
@@ -319,6 +331,10 @@ class Store:
         Versions and refs need no refresh to be seen: this is for those who cache what they made of them.
         """
         self._look_around()
+        with self._guard:
+            branches = [branch for dataset in self._datasets.values() for branch in dataset.open_branches()]
+        for branch in branches:
+            branch.working.lock.keep_fresh()
         now = self.catalog.data_version()
         with self._guard:
             changed, self._seen = now != self._seen, now

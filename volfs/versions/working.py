@@ -20,6 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
+from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.files import no_space, write_all
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
@@ -59,8 +60,10 @@ class WorkingCopy(WorkingSteps):
         lower: Callable[[], Snapshot | None],
         reserve: Reserve,
         keep_up: Callable[[], None] = lambda: None,
+        *,
+        dead_after: float = DAY_SECONDS,
     ) -> None:
-        super().__init__(layout, branch, lower, keep_up)
+        super().__init__(layout, branch, lower, keep_up, dead_after=dead_after)
         self._reserve = reserve
         self._syncing: dict[str, _Sync] = {}
 

@@ -38,14 +38,14 @@ from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
 from volfs.storage.files import fsync_tree, no_space, write_json
 from volfs.storage.layout import VersionLayout, version_dir_name
-from volfs.storage.manifest import Manifest, ManifestBuilder
+from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
 from volfs.versions.array_writer import ArrayWriter, Buffer, copy_in
 from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 from volfs.versions.packing import choose_shard, dense_shard
-from volfs.versions.publish import delete_tree, empty_trash, publish, reserve
+from volfs.versions.publish import delete_tree, empty_trash, publish, reserve, taken_away
 from volfs.versions.stored import AS_WRITTEN, StoredArray, StoredVersion, changes, count
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ class VersionWriter:
         self._base: Version | None = dataset.version(parent) if parent else None
         self._infos = [dataset.info(number) for number in self._parents]
         with dataset.locked():
-            self.number, self._alive = reserve(dataset.layout, dataset.next_number())
+            self.number, self._alive = reserve(
+                dataset.layout, dataset.next_number(), dead_after=dataset.store.dead_after
+            )
         self.token = secrets.token_hex(8)
         self.layout: VersionLayout = dataset.layout.partial(self.number)
         self._lock = RLock()
@@ -201,7 +203,9 @@ class VersionWriter:
             stored, manifest = self._complete(message, author or default_author(), time_ns)
             crash_point("commit.packed")
             with no_space("writing the version to disk"):
-                fsync_tree(self.layout.root)
+                files = fsync_tree(self.layout.root)
+            files.pop(self.layout.lock.name, None)
+            self._check_payloads(manifest, files)
             crash_point("commit.synced")
             with self.dataset.locked(patience=_PATIENCE):
                 info = publish(
@@ -211,8 +215,12 @@ class VersionWriter:
                     branch=self.branch,
                     expected=self.parent,
                     content_id=stored.info.content_id,
+                    files=files,
                     index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
                 )
+        except FileNotFoundError as error:
+            self.abort()
+            raise taken_away(self.number, Path(error.filename or "").name) from error
         except BaseException:
             self.abort()
             raise
@@ -227,7 +235,8 @@ class VersionWriter:
         for array in self._arrays.values():
             array.abort()
         with suppress(OSError, VolfsError):
-            delete_tree(self.layout.root)
+            if self._alive.in_place or not self.layout.lock.exists():  # else it is another's by now
+                delete_tree(self.layout.root)
             empty_trash(self.dataset.layout.versions)
         self._alive.release()
 
@@ -387,6 +396,19 @@ class VersionWriter:
                 self._write_array_json(node_path(folder) or "", raw)
             else:
                 copy_in(self._place(key)[0], raw)
+
+    def _check_payloads(self, manifest: Manifest, files: Mapping[str, int]) -> None:
+        """Raise Busy unless each payload that this version puts lies in a file that is there."""
+        records = manifest.records
+        mine = f"{version_dir_name(self.number)}/"
+        rows = np.flatnonzero((records["op"] == Op.PUT) & (records["file"] != NO_FILE))
+        used, which = np.unique(records["file"][rows], return_inverse=True)
+        ends = np.zeros(len(used), np.uint64)
+        np.maximum.at(ends, which, records["offset"][rows] + records["length"][rows])
+        for file, end in zip(used.tolist(), ends.tolist(), strict=True):
+            name = manifest.strings[file]
+            if name.startswith(mine) and files.get(name.removeprefix(mine), -1) < end:
+                raise taken_away(self.number, name.removeprefix(mine))
 
     def _manifest(self) -> Manifest:
         builder = ManifestBuilder()
