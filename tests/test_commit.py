@@ -543,7 +543,7 @@ def test_what_is_derived_from_the_frozen_state_is_committed_with_it(tmp_path):
     seen = []
 
     def derive(snapshot, put):
-        seen.append((snapshot.read("files/a"), snapshot.head.number, type(array_at(snapshot)).__name__))
+        seen.append((snapshot.read("files/a"), snapshot.base.number, type(array_at(snapshot)).__name__))
         np.testing.assert_array_equal(voxels_of(snapshot)[:8, :8, :8], volume(SHAPE, 1)[:8, :8, :8])
         put("files/derived", b"from " + snapshot.read("files/a"))
         put("zarr/s0/c/1/1/1", chunk(meta(branch), volume(SHAPE, 5), (1, 1, 1)))

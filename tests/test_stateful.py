@@ -253,7 +253,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 np.testing.assert_array_equal(voxels_of(version, root[5:]), voxels)
                 node = version.node(root[5:])
                 assert isinstance(node, ArrayNode)
-                self._check_times(node, voxels, version.head.parents, root)
+                self._check_times(node, voxels, version.base.parents, root)
 
     def _check_times(self, node: ArrayNode, voxels: Any, parents: tuple[int, ...], root: str) -> None:
         times = look_at(node)

@@ -295,6 +295,10 @@ def test_a_long_commit_goes_on_after_the_write_and_the_same_words_join_it(
                 await trio.sleep(0.1)
                 go.set()
             assert calls == ["long"]
+            for _ in range(1200):
+                if await client.readlink("cells/versions/latest") == "v3":
+                    break
+                await trio.sleep(0.05)
             assert await client.readlink("cells/versions/latest") == "v3"
 
     run(work)

@@ -98,7 +98,7 @@ def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy) -> No
     after = {"files/kept": b"1", "files/new": b"n", "zarr/rec/c/0": b"r"}
     now = DictVersion(2, {k: v for k, v in HEAD.items() if k != "files/gone"} | after)
     working._lower = lambda: now
-    working.drop(2)
+    working.drop(2, now.base)
     shown = {k: v for k, v in contents(working).items() if v is not None}
     assert shown == after | {"files/dir/three": b"3", "zarr/a/c/0/0": b"xx"}
 
@@ -124,7 +124,7 @@ def test_directories_that_went_are_not_remembered_for_syncing(working: WorkingCo
         writing = working.open("files/run/log", os.O_WRONLY | os.O_CREAT)
         working.freeze(2, ["files/run/log"])
         assert len(noted()) > 50, "the commit may yet not happen"
-        working.drop(2)
+        working.drop(2, working._lower().base)
         assert noted() == {"", "files", "files/run"}, "what stays is in the top"
         writing.close()
         for index in range(50):
@@ -163,7 +163,7 @@ def test_directories_without_files_outlive_a_commit(working: WorkingCopy) -> Non
     working.freeze(2)
     now = DictVersion(2, {k: v for k, v in contents(working).items() if v is not None})
     working._lower = lambda: now
-    working.drop(2)
+    working.drop(2, now.base)
     assert contents(working)["files/bare/inner"] is None
     assert list(working.changes()) == []
 
@@ -314,7 +314,7 @@ def test_other_processes_never_read_anything_old_while_versions_are_made(layout:
             writer.merge_back(number)
         else:
             state[0] = made
-            writer.drop(number)
+            writer.drop(number, made.base)
     done.set()
     for reader in readers:
         reader.join()

@@ -173,7 +173,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         self.frozen = None
         # Between indexing the version and dropping the layer, both say the same.
         self.same()
-        self.working.drop(self.number)
+        self.working.drop(self.number, self.version.base)
         # A directory without files is no part of a version.
         shown = contents(self.working)
         for folder, _, _ in os.walk(self.plain / "zarr", topdown=False):

@@ -22,7 +22,7 @@ class DictVersion(Snapshot):
         self._info = VersionInfo(number, (), 0, 0, time_ns, "someone", "", "")
 
     @property
-    def head(self) -> VersionInfo:
+    def base(self) -> VersionInfo:
         return self._info
 
     def generation(self) -> int:

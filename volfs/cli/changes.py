@@ -7,6 +7,7 @@ itself (:mod:`volfs.versions.branch`).
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,7 @@ from volfs.cli.common import (
     version_facts,
     yes_option,
 )
-from volfs.errors import BadInput
+from volfs.errors import BadInput, Damaged
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
@@ -144,8 +145,9 @@ def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None
     """
     with frame.open() as store:
         branch = branch_meant(store, parse_place(target))
-        if branch.is_clean():
-            return
+        with suppress(Damaged):  # of what they lie over: that they are discarded mends it
+            if branch.is_clean():
+                return
         what = ", ".join(keys) if keys else "all uncommitted changes"
         confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes or not sys.stdin.isatty())
         for key in keys or ("",):

@@ -111,6 +111,11 @@ class WorkingLayout:
         return self.root / "lock"
 
     @property
+    def base(self) -> Path:
+        """The version that uncommitted changes lie over: see :mod:`volfs.versions.base`."""
+        return self.root / "base.json"
+
+    @property
     def commit_intent(self) -> Path:
         return self.root / "commit.json"
 

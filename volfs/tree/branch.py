@@ -39,9 +39,9 @@ class BranchDir(SnapshotDir):
         return BranchKeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.room, name)
 
     def attr(self) -> Attr:
-        head = self.room.branch.head
+        base = self.room.branch.base
         return self.directory_attr(
-            self.shared.clock.mtime(self.path, None, head.time_ns if head is not None else self.shared.started_ns),
+            self.shared.clock.mtime(self.path, None, base.time_ns if base is not None else self.shared.started_ns),
             1.0,
             writable=self.room.writable,
         )

@@ -174,8 +174,8 @@ class BranchKeyDir(Dir):
             raise NotFound(f"{self.key} is no directory any more")
         mtime = max(mtime, self.room.touched(self.ino))
         if not mtime:
-            head = self.room.branch.head
-            mtime = head.time_ns if head else self.shared.started_ns
+            base = self.room.branch.base
+            mtime = base.time_ns if base else self.shared.started_ns
         attr = self.directory_attr(mtime, SOON, writable=self.room.writable)
         if entry is not None and entry.st is not None and self.room.writable:
             attr = attr._replace(mode=stat.S_IFDIR | stat.S_IMODE(entry.st.st_mode))

@@ -199,8 +199,8 @@ class ViewDir(Dir):
     # -- itself -----------------------------------------------------------------------------------------------------
 
     def attr(self) -> Attr:
-        head = self.places.snapshot.head
-        mtime = self.folder.mtime or (head.time_ns if head is not None else self.shared.started_ns)
+        base = self.places.snapshot.base
+        mtime = self.folder.mtime or (base.time_ns if base is not None else self.shared.started_ns)
         return self.directory_attr(mtime, FOREVER if self.places.lasting else SOON)
 
 

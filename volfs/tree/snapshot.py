@@ -76,8 +76,8 @@ class GroupDir(SmallDir):
 
     def times_attr(self, mtime: int) -> Attr:
         """Attributes, with at least the time of the snapshot where nothing better is known."""
-        head = self.places.snapshot.head
-        mtime = mtime or (head.time_ns if head is not None else self.shared.started_ns)
+        base = self.places.snapshot.base
+        mtime = mtime or (base.time_ns if base is not None else self.shared.started_ns)
         if self.places.lasting:
             return self.directory_attr(mtime, FOREVER)
         room = self.places.room
@@ -140,8 +140,8 @@ class SnapshotDir(GroupDir):
         return KeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.places.snapshot, name)
 
     def attr(self) -> Attr:
-        head = self.places.snapshot.head
-        return self.times_attr(head.time_ns if head is not None else 0)
+        base = self.places.snapshot.base
+        return self.times_attr(base.time_ns if base is not None else 0)
 
     def _pictured(self) -> bool:
         return self._pictured_image() is not None
@@ -167,8 +167,8 @@ class SnapshotDir(GroupDir):
         def stamp() -> Hashable:
             return snapshot.generation()
 
-        head = snapshot.head
-        mtime = head.time_ns if head is not None else self.shared.started_ns
+        base = snapshot.base
+        mtime = base.time_ns if base is not None else self.shared.started_ns
         pause = 0.0 if places.lasting else 1.0
         return Document(render, mtime, stamp, lasting=places.lasting, pause=pause, heavy=True)
 

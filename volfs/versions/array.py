@@ -187,7 +187,7 @@ class VersionArray(ArrayNode):
     def _before(self) -> VersionArray | None:
         """The same array as it was before its metadata last changed."""
         version = self.snapshot.described_in(self.path)
-        parents = version.head.parents
+        parents = version.info.parents
         before = version.dataset.version(parents[0]).array(self.path) if parents else None
         return before if before is not None and before.node == self.node else None
 

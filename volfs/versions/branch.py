@@ -11,21 +11,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from volfs.errors import Busy, NotFound, ReadOnly
+from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_message
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
+from volfs.versions.following import Follower, Side
 from volfs.versions.forward import ask_mount
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import json_key
 from volfs.versions.layers import Change
 from volfs.versions.lock import Holder
 from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
-from volfs.versions.status import Action, Status, count_changes, left_behind, rejected_slices
+from volfs.versions.status import Action, Behind, Status, count_changes, left_behind, rejected_slices
 from volfs.versions.union import View
 from volfs.versions.working import WorkingCopy
 
@@ -53,12 +54,14 @@ class Branch(Snapshot):
         self.working = WorkingCopy(
             dataset.layout.working(name),
             name,
-            self.head_version,
+            self.base_version,
             dataset.store.reserve,
             keep_up=lambda: dataset.keep_up(name),
+            settle=self._settle,
             dead_after=dataset.store.dead_after,
         )
         self.interpreter = Interpreter()
+        self.follower = Follower(self)
         self.action: Action | None = None
         self.open_writers: Counter[str] = Counter()
         self._maps = ChunkMaps(self.working.pulse)
@@ -84,16 +87,40 @@ class Branch(Snapshot):
 
     @property
     def head(self) -> VersionInfo | None:
+        """The branch's newest version; None while nothing is committed. It may be another than :attr:`base`."""
         number = self._head_number()
         return self.dataset.info(number) if number else None
 
-    def head_version(self) -> Version | None:
-        """The version that the working copy lies over; None while nothing is committed."""
-        number = self._head_number()
-        return self.dataset.version(number) if number else None
+    @property
+    def base(self) -> VersionInfo | None:
+        version = self.base_version()
+        return None if version is None else version.info
+
+    def base_version(self) -> Version | None:
+        """The version that the working copy lies over; None while there is none.
+
+        Damaged if the dataset has another version under that number than the one that was written over.
+        """
+        head = self._head_number()  # NotFound if the branch was removed
+        base = self.working.base.read()
+        if base is None:
+            return self.dataset.version(head) if head else None
+        if not base.on.version:
+            return None
+        if base.on.version not in self.dataset.graph and not self.dataset.store.read_only:
+            with self.dataset.locked():
+                pass  # taking it catches up with another machine, which has a catalog of its own
+        version = self.dataset.version(base.on.version)
+        if version.info.content_id != base.on.content_id:
+            raise Damaged(
+                f"the uncommitted changes of {self.dataset.name}@{self.ref} were made over another v{base.on.version}"
+                " than there is: discard them, or give the dataset that version back"
+            )
+        return version
 
     def generation(self) -> Hashable:
-        return self._head_number(), self.working.pulse.read()
+        base = self.working.base.read()
+        return self._head_number() if base is None else base.on, self.working.pulse.read()
 
     def stat(self, key: str) -> KeyInfo | None:
         return self.working.stat(key)
@@ -135,6 +162,20 @@ class Branch(Snapshot):
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")
         self._known_head = (now, number) if now is not None else None
         return number
+
+    def look_again(self) -> None:
+        """Go by the ref file: somebody may have moved the head in spite of the lock. Only with the lock."""
+        self.dataset.keep_up(self.ref)
+        self._known_head = None
+
+    def _settle(self) -> None:
+        """Before the first change under the lock: finish what a dead writer began, and let the base follow the head."""
+        from volfs.versions.commit import settle_own  # commit is written against this module
+
+        self._known_head = None
+        settle_own(self)
+        with suppress(Damaged):  # reading says so; discarding everything mends it
+            self.follower.follow()
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -221,9 +262,39 @@ class Branch(Snapshot):
                 rejected=rejected_slices(self.working.layout),
                 action=self.action,
                 writer=None if holder is None else str(holder),
+                behind=self.follower.behind(),
             )
 
         return self.working.look(see)
+
+    def follow(self) -> Behind | None:
+        """Have the base follow the head, as its file names it, or say what is in the way. Only with the lock."""
+        with self.working.exclusive():
+            self.look_again()
+            return self.follower.follow()
+
+    def behind(self) -> Behind | None:
+        """How far the working copy's base is behind the head, and what keeps it; None if the base is the head."""
+        return self.follower.behind()
+
+    def update(self, side: Side, keys: Iterable[str] = ()) -> Behind | None:
+        """Decide what keeps the base from following the head: ``ours`` stays over it, ``theirs`` drops our change.
+
+        At and below the ``keys`` given, or everywhere. Returns what is still in the way. BadInput for a key where
+        nothing is. If a mount of another process writes to the branch, that mount does it.
+        """
+        self._check_store()
+        chosen = tuple(keys)
+        holder = self.working.lock.holder()
+        if holder is not None and holder.mountpoint is not None:
+            ask_mount(holder, self.dataset.name, self.ref, "update", "\n".join((side, *chosen)))
+            self.dataset.store.refresh()
+            return self.follower.behind()
+        with self._acting(Action.begin("update", "\n".join((side, *chosen)))), self.writing():
+            with self.working.exclusive():
+                self.look_again()
+                self.follower.decide(side, chosen)
+            return self.follower.behind()
 
     def is_clean(self) -> bool:
         """Whether nothing differs from the head version."""

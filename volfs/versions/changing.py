@@ -15,6 +15,7 @@ from volfs.errors import NotFound, WrongKind
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.files import no_space, write_all
 from volfs.storage.layout import WorkingLayout
+from volfs.versions.base import Base, Pin
 from volfs.versions.interpret import chunk_root
 from volfs.versions.keys import NODE_JSON
 from volfs.versions.layers import SPACES, Layer, delete_tree, scratch_dir, scratch_name
@@ -33,10 +34,11 @@ class WorkingSteps(WorkingReader):
         branch: str,
         lower: Callable[[], Snapshot | None],
         keep_up: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
         *,
         dead_after: float = DAY_SECONDS,
     ) -> None:
-        super().__init__(layout, branch, lower, keep_up, dead_after=dead_after)
+        super().__init__(layout, branch, lower, keep_up, settle, dead_after=dead_after)
         self._files = OpenFiles()
         #: Directories whose names changed since they were last synced, with the number of their last change.
         self._unsynced: dict[str, int] = {}
@@ -59,9 +61,21 @@ class WorkingSteps(WorkingReader):
         os.utime(fd, ns=(now, now))
 
     @contextmanager
-    def _changing(self) -> Iterator[View]:
+    def exclusive(self) -> Iterator[View]:
+        """Keep everybody else from changing anything, in this process and others, for the length of a block."""
         with self._mutex, self.lock.hold(), no_space("in the working copy"):
             yield self.view()
+
+    @contextmanager
+    def _changing(self) -> Iterator[View]:
+        with self.exclusive() as view:
+            self._lie_over(view)
+            yield view
+
+    def _lie_over(self, view: View) -> None:
+        """Before the first change: name the version below it, which the head may leave."""
+        if self.base.read() is None:
+            self.base.write(Base(Pin.of(None if view.lower is None else view.lower.base)))
 
     def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
         """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""

@@ -7,7 +7,8 @@ Decided here: the steps, their order, and how each is undone or finished after a
 3. freeze: what is to be committed becomes a layer of its own under a fresh top, and writers go on;
 4. pack the frozen layer, with what others derive from it (``store.derive``), into ``.N.partial``; sync;
 5. publish: rename, replace the ref, index (:mod:`volfs.versions.publish`);
-6. remove the frozen layer, whose content readers now find in the head version, and the intent.
+6. make the version the working copy's base, over which the frozen layer says nothing new;
+7. remove the frozen layer, whose content readers now find in the base, and the intent.
 
 Until the ref is replaced the commit has not happened: the frozen layer goes back into the working copy. Afterwards it
 has, and the layer goes. Not decided here: what a change means (:mod:`volfs.versions.changeset`), and how layers move
@@ -29,6 +30,7 @@ from volfs.storage.crash import crash_point
 from volfs.storage.files import read_json, unlink_durably, write_json
 from volfs.storage.layout import parse_frozen_dir
 from volfs.versions import freezing
+from volfs.versions.base import BaseFile
 from volfs.versions.changeset import Packer, held, problems
 from volfs.versions.frozen import Additions, FrozenState
 from volfs.versions.keys import covers
@@ -55,11 +57,14 @@ def commit(
     """
     message = message.strip()
     with _turn(branch):
-        _settle_own(branch)
+        settle_own(branch)
         return _commit(branch, message, author, leave)
 
 
 def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[str]) -> VersionInfo:
+    behind = branch.follow()
+    if behind is not None:
+        raise branch.follower.refusal(behind)
     head = branch.head
 
     def look(view: View) -> tuple[bool, list[tuple[str, str]]]:
@@ -131,12 +136,12 @@ class _Frozen:
         branch.working.freeze(self.number, lambda view: leave | branch.left_behind(view))
 
     def view(self) -> View:
-        return View((self.branch.working.frozen_layer(self.number),), self.branch.head_version())
+        return View((self.branch.working.frozen_layer(self.number),), self.branch.base_version())
 
     def end(self, *, committed: bool) -> None:
         working = self.branch.working
         if committed:
-            working.drop(self.number)
+            working.drop(self.number, self.branch.head)
         else:
             working.merge_back(self.number)
         unlink_durably(working.layout.commit_intent)
@@ -149,22 +154,31 @@ def settle_working(dataset: Dataset, branch: str) -> None:
     """Finish or undo a commit whose process died. The caller holds the branch's lock; nobody has the branch open."""
     layout = dataset.layout.working(branch)
 
-    def in_head(key: str) -> bool:
-        number = dataset.named_by_file(branch) or 0
-        return number != 0 and dataset.version(number).stat(key) is not None
+    def drop(number: int) -> None:
+        head = _head_of(dataset, branch)
+        freezing.rest_on(layout, BaseFile(layout.base, lambda: False), head)
+        crash_point("recover.based")
+        base = None if head is None else dataset.version(head.number)
+        freezing.drop(layout, number, lambda key: base is not None and base.stat(key) is not None)
 
-    _settle(
-        dataset,
-        branch,
-        drop=lambda number: freezing.drop(layout, number, in_head),
-        merge_back=lambda number: freezing.merge_back(layout, number),
-    )
+    _settle(dataset, branch, drop=drop, merge_back=lambda number: freezing.merge_back(layout, number))
 
 
-def _settle_own(branch: Branch) -> None:
+def settle_own(branch: Branch) -> None:
     """The same for a branch that this process has open: its writer died, and this one took the lock after it."""
     if branch.working.layout.commit_intent.exists():
-        _settle(branch.dataset, branch.ref, drop=branch.working.drop, merge_back=branch.working.merge_back)
+        working = branch.working
+        _settle(
+            branch.dataset,
+            branch.ref,
+            drop=lambda number: working.drop(number, _head_of(branch.dataset, branch.ref)),
+            merge_back=working.merge_back,
+        )
+
+
+def _head_of(dataset: Dataset, branch: str) -> VersionInfo | None:
+    number = dataset.named_by_file(branch)
+    return dataset.info(number) if number else None
 
 
 def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]) -> None:

@@ -24,8 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from volfs.errors import AlreadyThere
+from volfs.model.graph import VersionInfo
 from volfs.storage.files import fsync_dir, make_dirs
 from volfs.storage.layout import WorkingLayout
+from volfs.versions.base import Base, BaseFile, Pin
 from volfs.versions.layers import (
     BLOCKED,
     SPACES,
@@ -83,6 +85,19 @@ def freeze(layout: WorkingLayout, number: int, leave: Iterable[str] = ()) -> Non
     for key in sorted(set(leave)):
         move(frozen, top, key, scratch_dir(layout))
     fsync_dir(layout.root)
+
+
+def rest_on(layout: WorkingLayout, base: BaseFile, head: VersionInfo | None) -> None:
+    """Make the head the base of what lies over it. Where nothing does, no document says so."""
+    if is_pristine(Layer(str(layout.top.root))):
+        base.remove()
+    else:
+        base.write(Base(Pin.of(head)))
+
+
+def is_pristine(top: Layer) -> bool:
+    """Whether a top layer has nothing in it, and nothing was discarded from it: no time in it counts."""
+    return top.empty() and not top.discards()
 
 
 def merge_back(layout: WorkingLayout, number: int) -> None:

@@ -49,8 +49,8 @@ class FrozenState(Snapshot):
         self._arrays: dict[str, BranchArray] = {}
 
     @property
-    def head(self) -> VersionInfo | None:
-        return None if self.view.lower is None else self.view.lower.head
+    def base(self) -> VersionInfo | None:
+        return None if self.view.lower is None else self.view.lower.base
 
     def generation(self) -> Hashable:
         return self._generation

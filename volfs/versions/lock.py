@@ -50,20 +50,30 @@ class Holder:
 class BranchLock:
     """The writer's lock of one branch, counted: each :meth:`acquire` has its :meth:`release`. Thread-safe.
 
-    ``taken`` runs whenever the lock has come from outside this object, before anyone may write under it. A holder on
-    another machine whose lock may not be seen here counts as gone when it changed nothing for ``dead_after`` seconds.
+    ``taken`` runs whenever the lock has come from outside this object, before anyone may write under it. ``settle``
+    runs after it, with the lock held and still before anyone else may write. ``mutex`` is that of the working copy:
+    both may change what it guards. A holder on another machine whose lock may not be seen here counts as gone when it
+    changed nothing for ``dead_after`` seconds.
     """
 
     def __init__(
-        self, layout: WorkingLayout, branch: str, taken: Callable[[], None], *, dead_after: float = DAY_SECONDS
+        self,
+        layout: WorkingLayout,
+        branch: str,
+        mutex: threading.RLock,
+        taken: Callable[[], None],
+        settle: Callable[[], None],
+        *,
+        dead_after: float = DAY_SECONDS,
     ) -> None:
         self._layout = layout
         self._dead_after = dead_after
         self._touched = 0.0
         self._branch = branch
         self._taken = taken
+        self._settle = settle
         self._file = FileLock(layout.lock)
-        self._mutex = threading.RLock()
+        self._mutex = mutex
         self._count = 0
         self._mountpoint: str | None = None
         #: Counts how often the lock has come from outside this object.
@@ -82,7 +92,14 @@ class BranchLock:
         with self._mutex:
             if self._count == 0:
                 self._take(mountpoint, patience)
-            elif mountpoint is not None and mountpoint != self._mountpoint:
+                self._count += 1
+                try:
+                    self._settle()
+                except BaseException:
+                    self.release()
+                    raise
+                return
+            if mountpoint is not None and mountpoint != self._mountpoint:
                 self._mountpoint = mountpoint
                 self._file.describe(self._description())
             self._count += 1

@@ -127,6 +127,11 @@ class WorkingFile:
             self._retired.append(self._fd)
         self._fd = fd
 
+    def rebase(self, lower: tuple[Snapshot, KeyInfo]) -> None:
+        """Go on with what another version has: the working copy lies over that now."""
+        if self._fd is None and self._lower is not None:
+            self._lower = lower
+
     def close(self) -> None:
         """Let go. A second time is fine."""
         fd, self._fd = self._fd, None
@@ -184,6 +189,18 @@ class OpenFiles:
         """Those open at a key."""
         with self._mutex:
             return tuple(self._by_key.get(key, ()))
+
+    def rebased(self, below: Callable[[str], tuple[Snapshot, KeyInfo] | None]) -> None:
+        """The working copy lies over another version: ``below`` says what that has at a key, where it shows."""
+        with self._mutex:
+            unchanged = {key: [f for f in files if f.fd is None] for key, files in self._by_key.items()}
+        for key, files in unchanged.items():
+            found = below(key) if files else None
+            for file in files:
+                if found is not None:
+                    file.rebase(found)
+                else:
+                    self.removed(key)
 
     def written(self) -> set[str]:
         """Keys that are open for writing."""

@@ -1,6 +1,6 @@
 """Looking into a working copy, from any process, with no lock.
 
-Decided here: that layers and head are noted before a look and compared after it, and that a look during which they
+Decided here: that layers and base are noted before a look and compared after it, and that a look during which they
 moved is made again. Not here: what one look sees (:mod:`volfs.versions.union`), and changing anything
 (:mod:`volfs.versions.working`).
 """
@@ -19,6 +19,7 @@ from volfs.model.names import check_key
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
+from volfs.versions.base import BaseFile
 from volfs.versions.layers import SPACES, Change, Layer, layers_of
 from volfs.versions.lock import BranchLock
 from volfs.versions.pulse import Pulse
@@ -34,9 +35,10 @@ _COPY_BYTES = 8 << 20
 class WorkingReader:
     """The reading half of a :class:`~volfs.versions.working.WorkingCopy`. Thread-safe.
 
-    ``lower`` gives the head version as it is now (None: nothing committed). ``keep_up`` is called when the lock has
-    come from outside: others may have moved the head, or removed the branch. ``dead_after``: see
-    :class:`~volfs.versions.lock.BranchLock`. ``branch`` is for messages.
+    ``lower`` gives the version that it lies over, as it is now (None: nothing committed): the one that :attr:`base`
+    names, else the branch's head. ``keep_up`` is called when the lock has come from outside: others may have moved the
+    head, or removed the branch. ``settle`` is called after that, before anything is changed under the lock.
+    ``dead_after``: see :class:`~volfs.versions.lock.BranchLock`. ``branch`` is for messages.
     """
 
     def __init__(
@@ -45,16 +47,18 @@ class WorkingReader:
         branch: str,
         lower: Callable[[], Snapshot | None],
         keep_up: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
         *,
         dead_after: float = DAY_SECONDS,
     ) -> None:
         self.layout = layout
         self.branch = branch
-        self.lock = BranchLock(layout, branch, self._taken, dead_after=dead_after)
-        self.pulse = Pulse(layout, self._head_time, lambda: self.lock.held)
+        self._mutex = threading.RLock()
+        self.lock = BranchLock(layout, branch, self._mutex, self._taken, settle, dead_after=dead_after)
+        self.base = BaseFile(layout.base, lambda: self.lock.held)
+        self.pulse = Pulse(layout, self._base_time, lambda: self.lock.held)
         self._lower = lower
         self._keep_up = keep_up
-        self._mutex = threading.RLock()
         self._layers: tuple[Layer, ...] = ()
         self._epoch = 0
 
@@ -118,13 +122,14 @@ class WorkingReader:
         """What differs from the head version at and below ``prefix``; see :meth:`View.changes`."""
         return self.view().changes(prefix)
 
-    def _head_time(self) -> int:
+    def _base_time(self) -> int:
         lower = self._lower()
-        head = None if lower is None else lower.head
-        return 0 if head is None else head.time_ns
+        base = None if lower is None else lower.base
+        return 0 if base is None else base.time_ns
 
     def _taken(self) -> None:
         self._keep_up()
+        self.base.reread()
         self.pulse.reread()
         freezing.prepare(self.layout)
         self._reload()
@@ -148,8 +153,8 @@ class WorkingReader:
             top = layers[0].stat("") if layers else None
             stamp = (*(layer.name for layer in layers), getattr(top, "st_ino", 0))
         lower = self._lower()
-        head = lower.head if lower is not None else None
-        return View(layers, lower), (*stamp, None if head is None else head.number)
+        base = lower.base if lower is not None else None
+        return View(layers, lower), (*stamp, None if base is None else base.number)
 
 
 def _possible(key: str) -> bool:

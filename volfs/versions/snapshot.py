@@ -132,8 +132,8 @@ class Snapshot(ABC):
 
     @property
     @abstractmethod
-    def head(self) -> VersionInfo | None:
-        """The version itself; for a branch the one it stands on, None while nothing is committed."""
+    def base(self) -> VersionInfo | None:
+        """The version itself; for a branch the one its uncommitted changes lie over, None while there is none."""
 
     @abstractmethod
     def generation(self) -> Hashable:

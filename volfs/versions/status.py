@@ -32,11 +32,14 @@ class NodeChanges:
     bytes: int = 0
 
 
+ActionKind = Literal["commit", "discard", "merge", "publish", "update"]
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A commit, discard or merge, from its beginning to its outcome. Times in ns; ``error`` is one line."""
+    """A commit or another order, from its beginning to its outcome. Times in ns; ``error`` is one line."""
 
-    kind: Literal["commit", "discard", "merge"]
+    kind: ActionKind
     message: str
     state: Literal["running", "done", "failed"]
     began_ns: int
@@ -46,7 +49,7 @@ class Action:
     error_kind: str | None = None
 
     @classmethod
-    def begin(cls, kind: Literal["commit", "discard", "merge"], message: str) -> Action:
+    def begin(cls, kind: ActionKind, message: str) -> Action:
         return cls(kind, message, "running", time.time_ns())
 
     def done(self, version: int | None) -> Action:
@@ -60,13 +63,32 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """A branch whose working copy lies over ``base``, which is not its ``head`` (0: no version).
+
+    ``versions`` is by how many versions the two differ. ``keys``: changed keys that keep the base where it is, whole
+    arrays by their directory; none if it follows by itself with the next change.
+    """
+
+    base: int
+    head: int
+    versions: int
+    keys: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, for ``--json``."""
+        base = f"v{self.base}" if self.base else None
+        return {"base": base, "versions": self.versions, "keys": list(self.keys)}
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of a working copy. ``head`` is 0 while nothing is committed.
 
     ``changes`` are keyed by place: ``zarr/PATH`` for a node, ``files`` or a directory of it for side files. ``held``:
     keys with the reason. ``left_behind``: keys and whole directories that a commit now would leave in the working copy,
     because somebody has a file there open for writing. ``rejected``: slices that never decoded, as a mount recorded
-    them. ``writer``: who else may write to the branch now.
+    them. ``writer``: who else may write to the branch now. ``behind``: what keeps the changes from lying over the head.
     """
 
     branch: str
@@ -77,6 +99,7 @@ class Status:
     rejected: tuple[Mapping[str, Any], ...] = ()
     action: Action | None = None
     writer: str | None = None
+    behind: Behind | None = None
 
     @property
     def clean(self) -> bool:
@@ -88,6 +111,7 @@ class Status:
         return {
             "branch": self.branch,
             "head": f"v{self.head}" if self.head else None,
+            "behind": None if self.behind is None else self.behind.to_json(),
             "clean": self.clean,
             "changes": {
                 place: {"put": c.put, "removed": c.removed, "bytes": c.bytes} for place, c in self.changes.items()

@@ -56,7 +56,7 @@ class Version(Snapshot):
         return self.info.number
 
     @property
-    def head(self) -> VersionInfo:
+    def base(self) -> VersionInfo:
         return self.info
 
     def generation(self) -> Hashable:

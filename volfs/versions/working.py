@@ -15,12 +15,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
+from volfs.model.graph import VersionInfo
 from volfs.model.names import check_key
 from volfs.storage.claim import DAY_SECONDS
+from volfs.storage.crash import crash_point
 from volfs.storage.files import no_space, write_all
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
@@ -30,11 +32,12 @@ from volfs.versions.layers import (
     RENAME_NOREPLACE,
     SPACES,
     Layer,
+    layers_of,
     scratch_name,
 )
 from volfs.versions.openfile import WorkingFile
 from volfs.versions.reading import existing
-from volfs.versions.snapshot import Snapshot
+from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.union import Entry, View
 
 
@@ -60,10 +63,11 @@ class WorkingCopy(WorkingSteps):
         lower: Callable[[], Snapshot | None],
         reserve: Reserve,
         keep_up: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
         *,
         dead_after: float = DAY_SECONDS,
     ) -> None:
-        super().__init__(layout, branch, lower, keep_up, dead_after=dead_after)
+        super().__init__(layout, branch, lower, keep_up, settle, dead_after=dead_after)
         self._reserve = reserve
         self._syncing: dict[str, _Sync] = {}
 
@@ -141,28 +145,31 @@ class WorkingCopy(WorkingSteps):
         """
         check_key(key)
         with self._changing() as view:
-            entry = view.entry(key)
-            if entry is not None and entry.kind == "dir":
-                raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
-            if entry is not None and only_new:
+            if only_new and (entry := view.entry(key)) is not None and entry.kind == "file":
                 return False
-            temporary = scratch_name(self.layout)
-            with no_space(f"writing {key}"):
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                try:
-                    write_all(fd, data)
-                    self.stamp(fd, 0 if entry is None else entry.info.mtime_ns)
-                    self._make_parent(view, key, all_missing=True)
-                    os.rename(temporary, view.layers[0].path(key))
-                except BaseException:
-                    with suppress(OSError):
-                        os.unlink(temporary)
-                    raise
-                finally:
-                    os.close(fd)
-            self._files.removed(key)
-            self._names_changed(key)
+            self._put(view, key, data)
             return True
+
+    def _put(self, view: View, key: str, data: bytes | bytearray | memoryview) -> None:
+        entry = view.entry(key)
+        if entry is not None and entry.kind == "dir":
+            raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+        temporary = scratch_name(self.layout)
+        with no_space(f"writing {key}"):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                write_all(fd, data)
+                self.stamp(fd, 0 if entry is None else entry.info.mtime_ns)
+                self._make_parent(view, key, all_missing=True)
+                os.rename(temporary, view.layers[0].path(key))
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            finally:
+                os.close(fd)
+        self._files.removed(key)
+        self._names_changed(key)
 
     def truncate(self, key: str, size: int) -> None:
         """truncate(2)."""
@@ -373,44 +380,101 @@ class WorkingCopy(WorkingSteps):
         """Undo :meth:`freeze`: the commit did not happen. See :func:`freezing.merge_back`."""
         self._reserve.freeing(lambda: self._rearrange(lambda: freezing.merge_back(self.layout, number)))
 
-    def drop(self, number: int) -> None:
-        """Forget the frozen layer: version ``number`` is the head, and readers can see it."""
+    def drop(self, number: int, head: VersionInfo | None) -> None:
+        """Forget the frozen layer of version ``number``: the head, which is the base from now on, says all it said.
 
-        def in_head(key: str) -> bool:
+        The base comes first: the layer over the new base shows the same as over the old one.
+        """
+
+        def in_base(key: str) -> bool:
             lower = self._lower()
             return lower is not None and lower.stat(key) is not None
 
-        self._rearrange(lambda: freezing.drop(self.layout, number, in_head), gone=True)
+        def move() -> None:
+            self.rest_on(head)
+            freezing.drop(self.layout, number, in_base)
+
+        self._rearrange(move, gone=True)
+
+    def pristine(self) -> bool:
+        """Whether nothing lies over the base, and nothing was discarded: no time of a change counts."""
+        layers = self.view().layers
+        return all(freezing.is_pristine(layer) for layer in layers)
+
+    def rest_on(self, head: VersionInfo | None) -> None:
+        """Make the branch's head the base: nothing that lies over it would collide. Within :meth:`exclusive`."""
+        freezing.rest_on(self.layout, self.base, head)
+        self._epoch += 1
+
+    def follow(self, head: VersionInfo, merged: Mapping[str, bytes], newer: Iterable[str]) -> None:
+        """Lie over the branch's newer head. Within :meth:`exclusive`; may be repeated after a crash.
+
+        ``merged``: files that get other bytes, since either version changed them. ``newer``: keys and directories that
+        read differently over the new head: they count as changed now, because they may lie beside older changes.
+        """
+        view = self.view()
+        top = view.layers[0]
+        for key, data in merged.items():
+            self._put(view, key, data)
+        crash_point("follow.merged")
+        if not freezing.is_pristine(top):
+            for key in newer:
+                top.note_discard(key, self.pulse.tick(head.time_ns))
+        crash_point("follow.noted")
+        self.rest_on(head)
+        crash_point("follow.moved")
+        self._files.rebased(lambda key: self._below(key))
+        self._restructured("")
+
+    def _below(self, key: str) -> tuple[Snapshot, KeyInfo] | None:
+        """What the base has at a key, where that shows."""
+        view = self.view()
+        entry = view.entry(key)
+        if entry is None or entry.layer is not None or entry.below is None or view.lower is None:
+            return None
+        return view.lower, entry.below
+
+    def keep(self, folder: str) -> None:
+        """Have the working copy itself hold all that is shown in a directory, whatever comes below it. Within
+        :meth:`exclusive`."""
+        view = self.view()
+        for key in list(view.keys(folder)):
+            self._copy_up(view, key, existing(view, key))
+        self._hide_below(view, folder, tell=True)
+        self._restructured(folder)
 
     def frozen_layer(self, number: int) -> Layer:
         """The layer that version ``number`` is being made of: ``layer.changes()`` is what to commit."""
         return Layer(str(self.layout.frozen(number).root))
 
     def discard(self, prefix: str = "") -> None:
-        """Go back to the head version at and below ``prefix``. Busy while a commit is under way."""
+        """Go back to the base at and below ``prefix``. Busy while a commit is under way."""
         self._reserve.freeing(lambda: self._discard(prefix))
 
     def _discard(self, prefix: str) -> None:
-        with self._changing() as view:
-            top, *frozen = view.layers
+        with self._mutex, self.lock.hold(), no_space("in the working copy"):
+            top, *frozen = layers_of(self.layout)
             if frozen:
                 raise Busy(f"{self.branch} is being committed: discard once that is done")
             if prefix not in ("", *SPACES):
                 check_key(prefix)
             if prefix:
+                view = self.view()
                 top.note_discard(prefix, self.pulse.tick())
-            for key in (prefix,) if prefix else SPACES:
-                freezing.uncover(self.layout, top, view.beneath(top), key)
-                freezing.forget(self.layout, top, key)
-            if not prefix:
+                freezing.uncover(self.layout, top, view.beneath(view.layers[0]), prefix)
+                freezing.forget(self.layout, top, prefix)
+            else:  # whatever they lay over: it need not be there
+                for space in SPACES:
+                    freezing.forget(self.layout, top, space)
                 top.forget_discards()
+                self.base.remove()
             self._restructured(prefix)
             self._forget_gone()
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _rearrange(self, move: Callable[[], None], *, gone: bool = False) -> None:
-        with self._changing():
+        with self.exclusive():
             try:
                 self._in_motion()
                 move()

@@ -17,7 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -98,6 +98,7 @@ class VersionWriter:
         self._removed: set[str] = set()
         self._subtrees: set[str] = set()
         self._placed = 0
+        self._ready: tuple[StoredVersion, Manifest, Mapping[str, int]] | None = None
         self._open = True
 
     # -- what changes -------------------------------------------------------------------------------------------
@@ -193,10 +194,26 @@ class VersionWriter:
     # -- its end ------------------------------------------------------------------------------------------------
 
     def publish(self, message: str, author: str | None = None, time_ns: int | None = None) -> VersionInfo:
-        """Make the version exist, as the new head of the branch. Conflict if the branch has moved meanwhile.
+        """Make the version exist, as the new head of the branch, whose lock this takes if the process has it not yet.
 
-        Its time is at least a whole second after its first parent's: rsync skips a same-size change within one.
+        ReadOnly if another keeps the lock; Conflict if the branch has moved meanwhile. Uncommitted changes that touch
+        nothing of it go along; else the branch is behind. The version's time is at least a whole second after its first
+        parent's: rsync skips a same-size change within one.
         """
+        try:
+            self.prepare(message, author, time_ns)
+            branch = self.dataset.branch(self.branch) if self.dataset.named_by_file(self.branch) is not None else None
+            with nullcontext() if branch is None else branch.writing():
+                info = self.place()
+                if branch is not None:
+                    branch.follow()
+        except BaseException:
+            self.abort()
+            raise
+        return info
+
+    def prepare(self, message: str, author: str | None = None, time_ns: int | None = None) -> None:
+        """Write the version down completely and durably. It does not exist yet."""
         if not self._open:
             raise BadInput(f"version v{self.number} is published or given up already")
         try:
@@ -204,26 +221,28 @@ class VersionWriter:
             crash_point("commit.packed")
             with no_space("writing the version to disk"):
                 files = fsync_tree(self.layout.root)
-            files.pop(self.layout.lock.name, None)
-            self._check_payloads(manifest, files)
-            crash_point("commit.synced")
-            with self.dataset.locked(patience=_PATIENCE):
-                info = publish(
-                    self.dataset,
-                    self.number,
-                    self._alive,
-                    branch=self.branch,
-                    expected=self.parent,
-                    content_id=stored.info.content_id,
-                    files=files,
-                    index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
-                )
         except FileNotFoundError as error:
-            self.abort()
             raise taken_away(self.number, Path(error.filename or "").name) from error
-        except BaseException:
-            self.abort()
-            raise
+        files.pop(self.layout.lock.name, None)
+        self._check_payloads(manifest, files)
+        crash_point("commit.synced")
+        self._ready = stored, manifest, files
+
+    def place(self) -> VersionInfo:
+        """Make the version that was prepared the head of its branch, whose lock is held. Conflict if it has moved."""
+        assert self._ready is not None, "a version is prepared before it is placed"
+        stored, manifest, files = self._ready
+        with self.dataset.locked(patience=_PATIENCE):
+            info = publish(
+                self.dataset,
+                self.number,
+                self._alive,
+                branch=self.branch,
+                expected=self.parent,
+                content_id=stored.info.content_id,
+                files=files,
+                index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
+            )
         self._open = False
         return info
 

@@ -24,7 +24,7 @@ class WorkingArray(Protocol):
 
 
 def changed_keys(source: StoredBlocks) -> set[Index]:
-    """Keys of the array that may differ from the head version's. Keys outside its grid may be among them."""
+    """Keys of the array that may differ from the base's. Keys outside its grid may be among them."""
     array = source.array
     changed = array.changed() if isinstance(array, WorkingArray) else set()
     before = _committed(array)
@@ -37,11 +37,11 @@ def changed_keys(source: StoredBlocks) -> set[Index]:
 
 
 def _committed(array: ArrayNode) -> ArrayNode | None:
-    """The array of that path in the branch's head version."""
-    head = array.snapshot.head
-    if head is None:
+    """The array of that path in the version that the branch lies over."""
+    base = array.snapshot.base
+    if base is None:
         return None
-    node = array.snapshot.dataset.version(head.number).node(array.path)
+    node = array.snapshot.dataset.version(base.number).node(array.path)
     return node if isinstance(node, ArrayNode) else None
 
 

@@ -1,0 +1,269 @@
+"""A working copy whose branch has got a newer head: may its base follow, and if not, how is that decided.
+
+Decided here: changes that touch nothing that moved stay, and the base becomes the head by itself; lists of names merge
+as sets; what both sides have changed to the same is no collision; anything else keeps the base where it is, and the
+branch is *behind* until each key in the way is decided: ours stays over the new head, theirs drops the change.
+Nothing is decided chunk by chunk without being told. Not here: what collides (:mod:`volfs.model.touch`), what moved
+(:mod:`volfs.versions.movement`), and how the base moves on disk (:meth:`volfs.versions.working.WorkingCopy.follow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from volfs.errors import BadInput, Conflict, Damaged, NotFound, WrongKind
+from volfs.model.box import Index
+from volfs.model.metadata import ArrayMeta
+from volfs.model.name_lists import merge_documents
+from volfs.model.touch import Touched, collisions, covered
+from volfs.storage.crash import crash_point
+from volfs.versions.base import Base, Pin
+from volfs.versions.keys import NODE_JSON, covers, node_path
+from volfs.versions.movement import described_anew, moved, paths_in, touched_by, versions_between
+from volfs.versions.status import Behind
+from volfs.versions.union import View
+from volfs.versions.version import Version
+
+if TYPE_CHECKING:
+    from volfs.model.graph import VersionInfo
+    from volfs.versions.branch import Branch
+
+Side = Literal["ours", "theirs"]
+
+_NAMED = 20
+_NOTED = 256
+"""Up to this many chunks that moved are noted one by one, beyond it by their arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """How two sets of changes to one base go together: ``keys`` do not, ``merged`` are files with names of both."""
+
+    keys: frozenset[str]
+    merged: Mapping[str, bytes]
+
+
+def meet(
+    mine: Touched,
+    theirs: Touched,
+    base: Version | None,
+    *,
+    alike: Callable[[str], bool],
+    merge: Callable[[str], bytes | None],
+) -> Meeting:
+    """Which changes of mine do not go together with theirs, both made to ``base``.
+
+    ``alike`` says whether both have the same at a key; ``merge`` merges a ``zarr.json``, if that can be.
+    """
+    found = collisions(mine, theirs)
+    keys = {*found.arrays, *found.trees, *_directories(found, base)}
+    merged: dict[str, bytes] = {}
+    for key in (*found.keys, *_chunk_keys(found, base)):
+        if alike(key):
+            continue
+        data = merge(key) if key.endswith(f"/{NODE_JSON}") else None
+        if data is None:
+            keys.add(key)
+        else:
+            merged[key] = data
+    return Meeting(frozenset(keys), merged)
+
+
+class Follower:
+    """Has the base of one branch follow its head. Whatever changes something needs the branch's lock, and is called
+    within :meth:`WorkingCopy.exclusive` or before the lock has been given to anybody."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+        self._moved: tuple[tuple[int, int], Touched] | None = None
+
+    def behind(self) -> Behind | None:
+        """Whether the branch is behind, and what keeps it. Anybody may ask."""
+        head = self._branch.head
+        base = self._branch.working.base.read()
+        if base is None or base.on == Pin.of(head):
+            return None
+
+        def see(view: View) -> Behind | None:
+            if head is None or _being_committed(view, head):
+                return None
+            return self._describe(view, head, self._meet(view, head, base).keys)
+
+        return self._branch.working.look(see)
+
+    def follow(self) -> Behind | None:
+        """Have the base follow the head if nothing is in the way; else what is."""
+        branch, working = self._branch, self._branch.working
+        base, head, view = working.base.read(), branch.head, working.view()
+        if base is None:
+            if head is not None and not working.pristine():  # as a volfs left it that wrote no base
+                working.rest_on(head)
+            return None
+        if base.on == Pin.of(head) or head is None or _being_committed(view, head):
+            return None
+        meeting = self._meet(view, head, base)
+        if meeting.keys:
+            return self._describe(view, head, meeting.keys)
+        newer = list(self._newer(view, head))
+        working.follow(head, meeting.merged, newer)
+        return None
+
+    def decide(self, side: Side, chosen: Sequence[str] = ()) -> None:
+        """Decide keys that are in the way, those at and below the ones chosen or all: ours stay, theirs are dropped.
+
+        BadInput for one where nothing is in the way. Repeating what was decided already is fine.
+        """
+        working = self._branch.working
+        behind = self.follow()
+        if behind is None:
+            return
+        base, head = working.base.read(), self._branch.head
+        assert base is not None and head is not None
+        decided = self._still_kept(head, base)
+        for key in chosen:
+            if not any(covers(key, each) for each in (*behind.keys, *decided)):
+                raise BadInput(f"{key}: nothing is to be decided there; what is: {named(behind.keys)}")
+        picked = [key for key in behind.keys if not chosen or covered(key, chosen)]
+        if side == "theirs":
+            for key in picked:
+                working.discard(key)
+                crash_point("update.dropped")
+        else:
+            for key in picked:
+                if self._is_array(key, head):
+                    working.keep(key)
+            crash_point("update.kept")
+            working.base.write(Base(base.on, Pin.of(head), decided.union(picked)))
+        self.follow()
+
+    def refusal(self, behind: Behind) -> Conflict:
+        """The error that says what is in the way."""
+        name = self._branch.ref
+        where = f"{self._branch.dataset.name}@{name}"
+        return Conflict(
+            f"branch {name!r} is behind: v{behind.head} has changed what is uncommitted here over"
+            f" {f'v{behind.base}' if behind.base else 'no version'}: {named(behind.keys)}."
+            f" Decide with `volfs update {where} --ours` or `--theirs`; nothing was committed"
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _movement(self, one: int, other: int) -> Touched:
+        known = self._moved
+        if known is None or known[0] != (one, other):
+            known = self._moved = (one, other), moved(self._branch.dataset, one, other)
+        return known[1]
+
+    def _meet(self, view: View, head: VersionInfo, base: Base) -> Meeting:
+        number = view.lower.base.number if view.lower is not None and view.lower.base is not None else 0
+        meeting = self._meet_over(view, self._movement(number, head.number), head)
+        kept = self._still_kept(head, base)
+        return Meeting(frozenset(key for key in meeting.keys if not covered(key, kept)), meeting.merged)
+
+    def _meet_over(self, view: View, movement: Touched, head: VersionInfo) -> Meeting:
+        lower = view.lower if isinstance(view.lower, Version) else None
+        other = self._branch.dataset.version(head.number)
+        mine = touched_by(view, self._branch.interpreter)
+        theirs = movement | Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), lower, other))
+
+        def alike(key: str) -> bool:
+            return _bytes_in(view, key) == _committed(other, key)
+
+        def merge(key: str) -> bytes | None:
+            ours, newer = _bytes_in(view, key), _committed(other, key)
+            if ours is None or newer is None:
+                return None
+            return merge_documents(None if lower is None else _committed(lower, key), ours, newer)
+
+        return meet(mine, theirs, lower, alike=alike, merge=merge)
+
+    def _still_kept(self, head: VersionInfo, base: Base) -> frozenset[str]:
+        """What was decided to stay: of an older head, what has not moved again since."""
+        if base.head is None or base.head == Pin.of(head):
+            return base.kept
+        graph = self._branch.dataset.graph
+        if base.head.version not in graph or Pin.of(graph.info(base.head.version)) != base.head:
+            return frozenset()
+        movement = self._movement(base.head.version, head.number)
+        again = self._branch.working.look(lambda view: self._meet_over(view, movement, head)).keys
+        return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
+
+    def _describe(self, view: View, head: VersionInfo, keys: Iterable[str]) -> Behind:
+        base = 0 if view.lower is None or view.lower.base is None else view.lower.base.number
+        count = len(versions_between(self._branch.dataset.graph, base, head.number))
+        return Behind(base, head.number, count, tuple(sorted(keys)))
+
+    def _newer(self, view: View, head: VersionInfo) -> Iterator[str]:
+        """What reads differently over the new head, of what views are made from."""
+        number = 0 if view.lower is None or view.lower.base is None else view.lower.base.number
+        movement, other = self._movement(number, head.number), self._branch.dataset.version(head.number)
+        yield from movement.arrays
+        yield from movement.trees
+        for folder in movement.folders - movement.arrays:
+            array = other.array(node_path(folder) or "")
+            rows = movement.chunks.get(folder)
+            if array is None or rows is None or len(rows) > _NOTED or folder in movement.regions:
+                yield folder
+            else:
+                yield from (f"{folder}/{array.meta.chunk_key(row)}" for row in rows.tolist())
+
+    def _is_array(self, key: str, head: VersionInfo) -> bool:
+        """Whether a key in the way is the directory of an array that is described anew."""
+        path = node_path(key)
+        if path is None:
+            return False
+        branch = self._branch
+        here = branch.working.look(lambda view: branch.interpreter.node(view, path))
+        return isinstance(here, ArrayMeta) or branch.dataset.version(head.number).array(path) is not None
+
+
+def named(keys: Sequence[str]) -> str:
+    """Keys for a message: the first of them, and how many more."""
+    more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
+    return ", ".join(keys[:_NAMED]) + more
+
+
+def _being_committed(view: View, head: VersionInfo) -> bool:
+    """Whether the head is what a layer of the working copy has just become."""
+    return any(layer.frozen == head.number for layer in view.layers)
+
+
+def _bytes_in(view: View, key: str) -> bytes | None:
+    entry = view.entry(key)
+    if entry is None or entry.kind == "dir":
+        return None
+    if entry.layer is not None:
+        return Path(entry.layer.path(key)).read_bytes()
+    return None if view.lower is None else view.lower.read(key)
+
+
+def _committed(version: Version, key: str) -> bytes | None:
+    try:
+        return version.read(key)
+    except (NotFound, WrongKind, Damaged):
+        return None
+
+
+def _chunk_keys(touched: Touched, base: Version | None) -> Iterator[str]:
+    for folder, rows in touched.chunks.items():
+        array = None if base is None else base.array(node_path(folder) or "")
+        if array is not None:
+            yield from (f"{folder}/{array.meta.chunk_key(row)}" for row in rows.tolist())
+        else:
+            yield folder
+
+
+def _directories(touched: Touched, base: Version | None) -> Iterator[str]:
+    """The directories of chunks that were removed."""
+    for folder, prefixes in touched.regions.items():
+        array = None if base is None else base.array(node_path(folder) or "")
+        for prefix in prefixes:
+            yield folder if array is None else f"{folder}/{_chunk_directory(array.meta, prefix)}"
+
+
+def _chunk_directory(meta: ArrayMeta, prefix: Index) -> str:
+    whole = meta.chunk_key((*prefix, *(0,) * (meta.ndim - len(prefix))))
+    return whole.rsplit("/", meta.ndim - len(prefix))[0]
