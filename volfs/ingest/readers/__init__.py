@@ -26,6 +26,7 @@ from volfs.ingest.readers import (
     n5,
     npy,
     nrrd,
+    ome_set,
     pictures,
     precomputed,
     slices,
@@ -89,6 +90,7 @@ def _mrc_by_name(named: Named) -> bool:
 
 _HDF5 = Reader(lambda n: n.ends(hdf5.ENDINGS), lambda n: hdf5.open_hdf5(n.path, n.part), parts=True)
 _DICOM = Reader(lambda n: n.ends(dicom.ENDINGS), lambda n: dicom.open_dicom([n.path], n.path, n.part), parts=True)
+_OME_SET = Reader(lambda n: n.ends(ome_set.ENDING), lambda n: ome_set.open_set(n.path, n.part), parts=True)
 _BDV = Reader(lambda n: n.ends(".xml"), lambda n: bdv.open_xml(n.path, n.part), parts=True)
 _NIFTI = Reader(lambda n: n.ends((".nii", ".nii.gz")), _open_nifti)
 _NPY = Reader(lambda n: n.ends(".npy"), lambda n: npy.open_npy(n.path))
@@ -111,7 +113,7 @@ FILES: tuple[Reader, ...] = (
     replace(_NIFTI, recognise=_is_nifti),
     replace(_MRC, recognise=_is_mrc),
     # then what their names say, for formats without a mark, and for files that are damaged,
-    *(_HDF5, _DICOM, _BDV, _NIFTI, _NPY, _TIFF, _PICTURE, _ZIP, _NRRD, _METAIMAGE, _MRC),
+    *(_HDF5, _DICOM, _OME_SET, _BDV, _NIFTI, _NPY, _TIFF, _PICTURE, _ZIP, _NRRD, _METAIMAGE, _MRC),
     # then what looks like it.
     replace(_METAIMAGE, recognise=lambda n: metaimage.is_metaimage(n.start)),
     replace(_BDV, recognise=lambda n: b"<SpimData" in n.start),

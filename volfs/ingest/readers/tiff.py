@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from volfs.errors import BadInput, VolfsError
-from volfs.ingest.readers import ome_xml, pictures
+from volfs.ingest.readers import ome_set, ome_xml, pictures
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
@@ -36,7 +36,20 @@ ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk", ".svs", ".qp
 def open_tiff(path: Path, part: str | None = None) -> Source:
     """Open a stack, or a single picture; of several images the one that ``part`` names. BadInput if it is damaged or
     its pages differ."""
-    return _Tiff(path, part)
+    master = _master(path)
+    if master is None:
+        return _Tiff(path, part)
+    return ome_set.open_set(master, part) if master.name.lower().endswith(ome_set.ENDING) else _Tiff(master, part)
+
+
+def _master(path: Path) -> Path | None:
+    """The file that describes the set of which a file is a part, if it is not described by itself."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            text = file.ome_metadata
+    except Exception:  # what is wrong with it is said where it is read
+        return None
+    return ome_set.metadata_of(path, text)
 
 
 class _Tiff(Source):
