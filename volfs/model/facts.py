@@ -72,6 +72,19 @@ def notes_of(facts: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): value if isinstance(value, str) else str(value) for key, value in found.items()}
 
 
+def unpacking(attributes: Mapping[str, Any]) -> Rescale | None:
+    """What takes packed data to real values, as netCDF's conventions (CF, section 8.1), and xarray after them, say it
+    in attributes of an array; None where they do not."""
+    if "scale_factor" not in attributes and "add_offset" not in attributes:
+        return None
+    unit = attributes.get("units")
+    unit = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else unit
+    by, plus = (np.ravel(attributes.get(name, one)) for name, one in (("scale_factor", 1.0), ("add_offset", 0.0)))
+    if by.size != 1 or plus.size != 1:
+        return None
+    return Rescale.of(by.item(), plus.item(), unit if isinstance(unit, str) else None)
+
+
 RESCALE_KEYS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 """What formats of key/value pairs call it: DICOM's keywords."""
 

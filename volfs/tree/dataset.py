@@ -115,7 +115,9 @@ def image_facts(snapshot: Snapshot) -> list[documents.ImageFacts]:
             path,
             image.axes,
             image.levels[0].dtype,
-            tuple(documents.LevelFacts(level.name, level.shape, level.scale) for level in image.levels),
+            tuple(
+                documents.LevelFacts(level.name, level.shape, tuple(map(abs, level.scale))) for level in image.levels
+            ),
             image.is_label,
         )
         for path, image in images(snapshot).items()

@@ -146,7 +146,7 @@ class LevelContents:
                 axes=level.axes,
                 shape=level.shape,
                 dtype=level.dtype,
-                voxel_size=level.scale,
+                voxel_size=[abs(size) for size in level.scale],
                 chunk_shape=meta.sharding.chunk_shape if meta.sharding is not None else meta.chunk_shape,
                 codecs=meta.codecs,
                 fill_value=level.fill_value,

@@ -139,7 +139,7 @@ def readme(level: LevelMeta) -> str:
         f"x{high['x']}_y{low['y']}_z{low['z']}",
         f"x{low['x']}_y{high['y']}_z{high['z']}",
     )
-    positive = [level.scale[axis] for axis in _space(geometry) if level.scale[axis] > 0]
+    positive = [abs(level.scale[axis]) for axis in _space(geometry) if level.scale[axis]]
     example = "__".join((*([first] if first else []), *corners, f"p{_decimal(min(positive, default=1.0))}"))
     extent = "\n".join(f"    {label} {low[label]} to {high[label]}" for label in "xyz")
     unit = _unit(level, geometry.x) or "of no known unit"
@@ -193,7 +193,7 @@ def _grid(level: LevelMeta, points: Floats, size: float) -> Grid | None:
     """From three points (x, y, z) to the pixels; None if they are no plane, or one that is too large."""
     space = _space(level.geometry)
     scale, translation = (np.array([values[axis] for axis in space]) for values in (level.scale, level.translation))
-    if not (size > 0 and np.isfinite(scale).all() and (scale > 0).all() and np.isfinite(translation).all()):
+    if not (size > 0 and np.isfinite(scale).all() and scale.all() and np.isfinite(translation).all()):
         return None
     lengths = [METRES.get(_unit(level, axis) or "") for axis in space]
     if lengths[2] is not None:  # all in the unit of x

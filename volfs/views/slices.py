@@ -214,13 +214,14 @@ class SliceGeometry:
         return max(_PLANE_DIGITS, len(str(self.count(plane) - 1)))
 
     def _pixel(self, down: int, across: int) -> tuple[tuple[float, float] | None, bool]:
-        if self.scale is None or self.scale[down] <= 0 or self.scale[across] <= 0:
+        if self.scale is None or not self.scale[down] or not self.scale[across]:
             return None, False
+        sizes = abs(self.scale[down]), abs(self.scale[across])
         names = self.units or (None,) * len(self.shape)
         units = [METRES.get(names[axis] or "") for axis in (down, across)]
         if units[0] is None or units[1] is None:
-            return (self.scale[down], self.scale[across]), False
-        return (self.scale[down] * units[0], self.scale[across] * units[1]), True
+            return sizes, False
+        return (sizes[0] * units[0], sizes[1] * units[1]), True
 
 
 def _label(axis: int, names: Sequence[str | None]) -> str:

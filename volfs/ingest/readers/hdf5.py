@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput, VolfsError
+from volfs.ingest.readers import ilastik, imaris
+from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
+from volfs.model.facts import plain_json, unpacking
 from volfs.model.ngff import Axis, axis
 
 ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims", ".emd")
@@ -40,6 +43,8 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Source:
     """Open a dataset of voxels; without a name, the only one there is. BadInput if there is none, or several."""
     file = _open(path)
     try:
+        if imaris.is_imaris(file) and (made := imaris.open_imaris(path, file, dataset)) is not None:
+            return made
         found = _find(path, file, dataset)
         return _Hdf5(path, file, found)
     except VolfsError:
@@ -125,6 +130,13 @@ class _Hdf5(Source):
             value = dataset.attrs.get(key)
             if value is not None and np.size(value) == len(shape) and np.asarray(value).dtype.kind in "iuf":
                 facts[key] = [float(n) for n in np.ravel(value)]
+        attributes = _attributes(dataset)
+        if attributes:
+            facts["attributes"] = attributes
+        shift = None
+        if (imagej := imagej_axes(attributes, shape)) is not None:  # n5-ij writes HDF5 too
+            axes, scale, shift = imagej
+            named = axes
         fill = dataset.fillvalue
         self.description = Description(
             path.stem if dataset.name.count("/") < 2 else f"{path.stem} {dataset.name.rpartition('/')[2]}",
@@ -136,6 +148,9 @@ class _Hdf5(Source):
             reorder=named is not None,
             fill_value=0 if fill is None else fill,
             facts=facts,
+            translation=shift,
+            rescale=unpacking(attributes),
+            is_label=ilastik.is_segmentation(attributes),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -146,6 +161,24 @@ class _Hdf5(Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+_LARGEST_ATTRIBUTE = 64 << 10
+
+
+def _attributes(dataset: Any) -> dict[str, Any]:
+    """Attributes of a dataset, but for the library's own, and large ones."""
+    found: dict[str, Any] = {}
+    for key in dataset.attrs:
+        if key in ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"):
+            continue
+        try:
+            value = dataset.attrs[key]
+        except (OSError, TypeError, ValueError):  # of a type that h5py has no word for
+            continue
+        if np.asarray(value).nbytes <= _LARGEST_ATTRIBUTE and np.asarray(value).dtype.kind in "biufSUO":
+            found[key] = plain_json(value)
+    return found
 
 
 def _sources(where: str, path: Path, dataset: Any) -> list[Path]:

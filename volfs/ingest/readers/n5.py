@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
+from volfs.ingest.readers import ilastik
 from volfs.ingest.readers.blocks import DECODERS, Blocks, check_blocks, decompress, read_file
 from volfs.ingest.source import (
     Description,
@@ -209,10 +210,11 @@ def _further(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _says_labels(attributes: Mapping[str, Any]) -> bool:
-    """Paintera's mark of a label dataset."""
+    """Paintera's mark of a label dataset, or ilastik's."""
     paintera = attributes.get("painteraData")
     kind = paintera.get("type") if isinstance(paintera, dict) else None
-    return kind in ("label", "labels", "segmentation") or attributes.get("isLabelMultiset") is True
+    painted = kind in ("label", "labels", "segmentation") or attributes.get("isLabelMultiset") is True
+    return painted or ilastik.is_segmentation(attributes)
 
 
 def _sizes(

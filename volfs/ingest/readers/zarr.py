@@ -23,10 +23,11 @@ import zarr
 from zarr.core.array import AsyncArray
 
 from volfs.errors import BadInput, BadMetadata, VolfsError
+from volfs.ingest.readers import ilastik
 from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, stat_of, tree_fingerprint, unreadable
 from volfs.model.box import Box
-from volfs.model.facts import Rescale, rescale_of, source_of
+from volfs.model.facts import rescale_of, source_of, unpacking
 from volfs.model.ngff import Axis, Multiscale, axis, parse_labels, parse_multiscale
 
 ZarrArray = zarr.Array[Any]
@@ -121,7 +122,8 @@ class _Zarr(Source):
             self.description,
             facts=source_of(attributes) or self.description.facts,
             attributes=_own(attributes),
-            rescale=rescale_of(attributes) or _packed(attributes),
+            rescale=rescale_of(attributes) or unpacking(attributes),
+            is_label=ilastik.is_segmentation(attributes),
         )
 
     def set_image(self, node: zarr.Group, image: Multiscale, attributes: dict[str, Any]) -> None:
@@ -162,8 +164,8 @@ class _Zarr(Source):
             ome=ome,
             facts=facts,
             attributes=_own(attributes),
-            rescale=rescale_of(attributes) or _packed(further),
-            is_label=image.is_label,
+            rescale=rescale_of(attributes) or unpacking(further),
+            is_label=image.is_label or ilastik.is_segmentation(further),
             lost=tuple(lost),
         )
 
@@ -198,16 +200,6 @@ _CHUNK = re.compile(r"(?:c[./])?[0-9]+(?:[./][0-9]+)*\Z")
 def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes that are nobody's but the user's."""
     return {key: value for key, value in attributes.items() if key not in _NOT_OWN}
-
-
-def _packed(attributes: Mapping[str, Any]) -> Rescale | None:
-    """What takes packed data to real values, as netCDF's conventions (CF, section 8.1) and xarray say it."""
-    if "scale_factor" not in attributes and "add_offset" not in attributes:
-        return None
-    unit = attributes.get("units")
-    return Rescale.of(
-        attributes.get("scale_factor", 1.0), attributes.get("add_offset", 0.0), unit if isinstance(unit, str) else None
-    )
 
 
 def _unplaced(blocks: list[Any]) -> list[str]:

@@ -71,13 +71,13 @@ class Space:
         units = [image.axes[n].unit for n in axes if n is not None]
         same, metric = len(set(units)) == 1, all(unit in METRES for unit in units)
         comparable = (same or metric) and all(
-            _is_size(level.scale[n]) for level in levels for n in axes if n is not None
+            _is_size(abs(level.scale[n])) for level in levels for n in axes if n is not None
         )
 
         def parts(level: LevelView, axis: int | None) -> tuple[float, float]:
             if axis is None:
                 return 1.0, 0.0
-            size, origin = level.scale[axis], level.translation[axis]
+            size, origin = abs(level.scale[axis]), level.translation[axis]
             if not comparable:  # nothing is known but how the levels relate
                 return levels[0].shape[axis] / level.shape[axis], 0.0
             unit = image.axes[axis].unit

@@ -1,7 +1,8 @@
 """Volumes as HDF5: one contiguous dataset ``data``, with the attributes that ilastik, Fiji and PlantSeg look for.
 
 ``axistags`` (vigra's JSON), the labels of dimensions and ``axis_units`` are what ilastik writes beside its exports;
-``element_size_um`` (z, y, x in micrometres) is Fiji's and PlantSeg's, and is there where units are known.
+``element_size_um`` (z, y, x in micrometres) is Fiji's and PlantSeg's, and is there where units are known. A label image
+says so by ilastik's ``display_mode``; a rescale is ``scale_factor`` and ``add_offset``, as netCDF's conventions have it.
 
 The format is left to the HDF5 library, in its oldest version of the format (1.8 reads it): it writes the file into
 an object that keeps only the pieces that were written, and never touches the voxels, whose place it is told to allot at
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from volfs.model.box import Index
+from volfs.model.facts import Rescale
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
 
@@ -47,6 +49,8 @@ class _Facts:
     axes: tuple[tuple[str, int, float, str], ...]
     """Of each: its name, type, voxel size (0 where it has no unit), and unit."""
     element_size: tuple[float, ...] | None
+    is_label: bool = False
+    rescale: Rescale | None = None
 
     @classmethod
     def of(cls, spec: VolumeSpec) -> _Facts:
@@ -54,7 +58,8 @@ class _Facts:
         sizes = [axis.scale_in(_MICRON) for axis in spec.space]
         known = [_tidy(size) for size in sizes if size is not None and 0 < size < math.inf]
         dtype = spec.dtype.newbyteorder("<").str
-        return cls(spec.shape, dtype, axes, tuple(known) if known and len(known) == len(sizes) else None)
+        size = tuple(known) if known and len(known) == len(sizes) else None
+        return cls(spec.shape, dtype, axes, size, spec.is_label, spec.rescale)
 
 
 def _axis(spec: VolumeSpec, number: int) -> tuple[str, int, float, str]:
@@ -176,6 +181,12 @@ def _frame(facts: _Facts) -> tuple[bytes, bytes]:
             dataset.attrs["axis_units"] = json.dumps({name: unit for name, _, _, unit in facts.axes})
         if facts.element_size is not None:
             dataset.attrs["element_size_um"] = np.array(facts.element_size)
+        if facts.is_label:
+            dataset.attrs["display_mode"] = "random-colortable"
+        if facts.rescale is not None:
+            dataset.attrs["scale_factor"], dataset.attrs["add_offset"] = facts.rescale.slope, facts.rescale.intercept
+            if facts.rescale.unit is not None:
+                dataset.attrs["units"] = facts.rescale.unit
         start = dataset.id.get_offset()
     return made.part(0, start), made.part(start + size, made.size)
 

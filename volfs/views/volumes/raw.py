@@ -38,6 +38,8 @@ def _description(spec: VolumeSpec) -> Layout:
     }
     if spec.channels:
         facts["channels"] = spec.channels
+    if spec.rescale is not None:
+        facts["rescale"] = spec.rescale.attributes()
     if spec.affine is not None:
         facts["affine_mm"] = spec.affine
     return Layout(Literal(to_json(facts)))
