@@ -2,7 +2,7 @@
 
 ``axistags`` (vigra's JSON), the labels of dimensions and ``axis_units`` are what ilastik writes beside its exports;
 ``element_size_um`` (z, y, x in micrometres) is Fiji's and PlantSeg's, and is there where units are known. A label image
-says so by ilastik's ``display_mode``; a rescale is ``scale_factor`` and ``add_offset``, as netCDF's conventions have it.
+says so by ilastik's ``display_mode``; a rescale is ``scale_factor`` and ``add_offset``, as netCDF's conventions say.
 
 The format is left to the HDF5 library, in its oldest version of the format (1.8 reads it): it writes the file into
 an object that keeps only the pieces that were written, and never touches the voxels, whose place it is told to allot at
