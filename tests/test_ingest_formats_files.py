@@ -424,9 +424,11 @@ def test_hdf5_files_of_several_arrays_say_what_they_hold(tmp_path: Path) -> None
     with h5py.File(tmp_path / "v.hdf5", "w") as file:
         file["raw"], file["labels"], file["names"] = data, data, ["a", "b"]
     path = tmp_path / "v.hdf5"
-    with pytest.raises(BadInput, match=r"2 arrays of voxels \(/labels 4 x 5 x 6, /raw .*like .*v\.hdf5:/labels"):
+    with pytest.raises(
+        BadInput, match=r"2 arrays of voxels \(0: /labels, 4 x 5 x 6 uint16; 1: /raw.*like .*v\.hdf5:/labels"
+    ):
         open_source([path])
-    with pytest.raises(BadInput, match="has no /nope: it has /labels"):
+    with pytest.raises(BadInput, match="has no /nope: it holds 0: /labels"):
         open_source([f"{path}:/nope"])
     with pytest.raises(BadInput, match="not voxels"):
         open_source([f"{path}:/names"])

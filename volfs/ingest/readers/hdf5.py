@@ -1,13 +1,14 @@
 """HDF5 (``file.h5:/path/to/dataset``), and what is HDF5 under another name: ilastik projects, NeXus, netCDF 4.
 
-Voxel sizes are ``element_size_um`` of the dataset, as Fiji and ilastik write it (z, y, x in micrometres); axes are its
-``axistags`` (vigra, ilastik) or dimension labels.
+Names of axes and voxel sizes are where the program that wrote the file leaves them
+(:mod:`volfs.ingest.readers.hdf5_conventions`). Filters that HDF5 does not bring come from the package hdf5plugin, if it
+is installed.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import contextlib
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,32 @@ import numpy as np
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers import ilastik, imaris
+from volfs.ingest.readers.hdf5_conventions import Told, told_of
 from volfs.ingest.readers.n5 import imagej_axes
+from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import plain_json, unpacking
 from volfs.model.ngff import Axis, axis
 
-ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims", ".emd")
+ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims", ".emd", ".mnc")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MOST_LISTED = 10_000
+_FILTERS = {
+    307: "bzip2",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32018: "fcidecomp",
+    32024: "sz3",
+    32026: "blosc2",
+    32028: "sperr",
+}
+"""Those of https://github.com/HDFGroup/hdf5_plugins that hdf5plugin has."""
 
 
 def is_hdf5(path: Path, start: bytes) -> bool:
@@ -67,25 +84,21 @@ def _open(path: Path) -> Any:
 
 
 def _find(path: Path, file: Any, name: str | None) -> Any:
+    """The dataset that is wanted, by its place in the file, by the last part of that, or by its number."""
     import h5py
 
-    if name is not None:
-        found = file.get(name.strip("/") or "/")
-        if found is None:
-            raise BadInput(f"{path} has no {name}: it has {_listed(_datasets(file))}")
-        if isinstance(found, h5py.Dataset):
-            return found
-        inside = _datasets(found)
-        if len(inside) != 1:
-            raise BadInput(f"{path}:{name} is a group: name one of its datasets ({_listed(inside)})")
-        return inside[0]
-    inside = _datasets(file)
-    if len(inside) != 1:
-        raise BadInput(
-            f"{path} holds {len(inside)} arrays of voxels ({_listed(inside)}): name one"
-            + (f", like {path}:{inside[0].name}" if inside else "")
-        )
-    return inside[0]
+    found = file.get(name.strip("/") or "/") if name is not None else None
+    if isinstance(found, h5py.Dataset):
+        return found
+    inside = _datasets(file if found is None else found)
+    parts = [_part(dataset) for dataset in inside]
+    if found is not None:  # a group
+        return inside[choose(Path(f"{path}:{name}"), parts, None, "arrays of voxels")]
+    return inside[choose(path, parts, name, "arrays of voxels")]
+
+
+def _part(dataset: Any) -> Part:
+    return Part((dataset.name, dataset.name.rpartition("/")[2]), tuple(map(int, dataset.shape)), dataset.dtype)
 
 
 def _datasets(group: Any) -> list[Any]:
@@ -105,9 +118,25 @@ def _datasets(group: Any) -> list[Any]:
     return found
 
 
-def _listed(datasets: list[Any]) -> str:
-    names = [f"{d.name} {' x '.join(map(str, d.shape))}" for d in datasets[:8]]
-    return ", ".join(names) + (", …" if len(datasets) > 8 else "") or "none"
+def check_filters(where: str, dataset: Any) -> None:
+    """Raise BadInput, saying which and what brings it, if chunks went through a filter that is not there. The package
+    hdf5plugin is asked first: it has most of them."""
+    import h5py
+
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(n) for n in range(plist.get_nfilters())]
+    missing = [one for one in filters if not h5py.h5z.filter_avail(one[0])]
+    if missing:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+        missing = [one for one in missing if not h5py.h5z.filter_avail(one[0])]
+    if missing:
+        number, _, _, told = missing[0]
+        name = _FILTERS.get(number) or told.decode("ascii", "replace").split(";")[0].split("(")[0].strip() or "unknown"
+        raise BadInput(
+            f"{where} is compressed with the HDF5 filter {name} ({number}), which is not installed: "
+            + ("pip install hdf5plugin" if number in _FILTERS else "HDF5_PLUGIN_PATH says where HDF5 looks for it")
+        )
 
 
 class _Hdf5(Source):
@@ -121,11 +150,13 @@ class _Hdf5(Source):
         shape: Index = tuple(int(n) for n in dataset.shape)
         if dataset.external:
             raise BadInput(f"{where} keeps its voxels in other files, which is not imported")
+        check_filters(where, dataset)
         self._files = [path, *_sources(where, path, dataset)]
         dtype = dataset.dtype.newbyteorder("=")
-        named = _axes(dataset)
-        axes, scale = _sizes(dataset, named or default_axes(len(shape)))
-        facts: dict[str, Any] = {"format": "hdf5", "dataset": dataset.name}
+        told = told_of(dataset)
+        axes, scale = _sized(told, default_axes(len(shape)))
+        self._real = told.real
+        facts: dict[str, Any] = {"format": "hdf5", "dataset": dataset.name, **told.facts}
         for key in ("resolution", "offset"):  # nobody says in which unit
             value = dataset.attrs.get(key)
             if value is not None and np.size(value) == len(shape) and np.asarray(value).dtype.kind in "iuf":
@@ -136,8 +167,12 @@ class _Hdf5(Source):
         shift = None
         if (imagej := imagej_axes(attributes, shape)) is not None:  # n5-ij writes HDF5 too
             axes, scale, shift = imagej
-            named = axes
-        fill = dataset.fillvalue
+        named = told.names is not None or imagej is not None
+        remarks: tuple[str, ...] = ()
+        if told.real is not None:
+            dtype = np.dtype(np.float32)
+            remarks = (f"the slices of {where} have scales of their own: kept as the real values, in float32",)
+        fill = dataset.fillvalue if told.real is None else 0
         self.description = Description(
             path.stem if dataset.name.count("/") < 2 else f"{path.stem} {dataset.name.rpartition('/')[2]}",
             shape,
@@ -145,16 +180,24 @@ class _Hdf5(Source):
             axes,
             scale,
             grain_of(dataset),
-            reorder=named is not None,
+            reorder=named,
             fill_value=0 if fill is None else fill,
             facts=facts,
             translation=shift,
-            rescale=unpacking(attributes),
+            rescale=told.rescale or unpacking(attributes),
             is_label=ilastik.is_segmentation(attributes),
+            remarks=remarks,
         )
 
     def read(self, box: Box) -> np.ndarray:
-        return read_dataset(self._path, self._dataset, box).astype(self.description.dtype, copy=False)
+        voxels = read_dataset(self._path, self._dataset, box)
+        if self._real is not None:
+            slope, intercept = (
+                one[tuple(slice(0, 1) if n == 1 else cut for n, cut in zip(one.shape, box.slices(), strict=True))]
+                for one in self._real
+            )
+            voxels = voxels * slope + intercept
+        return voxels.astype(self.description.dtype, copy=False)
 
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint(self._files)
@@ -196,6 +239,8 @@ def read_dataset(path: Path, dataset: Any, box: Box) -> np.ndarray:
     try:
         return np.asarray(dataset[box.slices()])
     except Exception as error:  # h5py raises whatever the damage leads to
+        if "required filter" in str(error):  # of a dataset in another file, which a virtual one is made of
+            raise BadInput(f"{path}:{dataset.name} needs a filter of HDF5: {error}: pip install hdf5plugin") from error
         raise unreadable(f"{path}:{dataset.name}", error) from error
 
 
@@ -207,38 +252,12 @@ def grain_of(dataset: Any) -> Index:
     return (*(1,) * (len(shape) - 1), shape[-1] if shape[-1] * dataset.dtype.itemsize <= 1 << 20 else 1)
 
 
-def _axes(dataset: Any) -> tuple[Axis, ...] | None:
-    """Axes by name, if every dimension has its own."""
-    names: list[str] = []
-    try:
-        tags = dataset.attrs.get("axistags")
-        if tags is not None:
-            text = tags.decode() if isinstance(tags, bytes) else str(tags)
-            names = [str(tag["key"]) for tag in json.loads(text)["axes"]]
-    except (ValueError, KeyError, TypeError):
-        names = []
-    if not names:
-        names = [str(dim.label) for dim in dataset.dims]
-    names = [name.strip().lower() for name in names]
-    if len(names) != len(dataset.shape) or len({*names}) != len(names) or not all(n.isidentifier() for n in names):
-        return None
-    return tuple(axis(name) for name in names)
-
-
-def _sizes(dataset: Any, axes: tuple[Axis, ...]) -> tuple[tuple[Axis, ...], tuple[float, ...]]:
-    found = dataset.attrs.get("element_size_um")
-    made, scale = list(axes), [1.0] * len(axes)
-    if found is None:
-        return axes, tuple(scale)
-    try:
-        sizes = [float(n) for n in np.ravel(found)]
-    except (TypeError, ValueError):
-        return axes, tuple(scale)
-    for name, size in zip("zyx"[-len(sizes) :], sizes, strict=False):
-        at = next((i for i, a in enumerate(axes) if a.name == name), None)
-        if at is not None and math.isfinite(size) and size > 0:
-            scale[at], made[at] = size, axis(name, "um")
-    return tuple(made), tuple(scale)
+def _sized(told: Told, default: tuple[Axis, ...]) -> tuple[tuple[Axis, ...], tuple[float, ...]]:
+    """Axes and voxel sizes."""
+    names = told.names or [a.name for a in default]
+    found = [told.sizes.get(name, (1.0, None)) for name in names]
+    axes = (axis(name, unit) for name, (_, unit) in zip(names, found, strict=True))
+    return tuple(axes), tuple(size for size, _ in found)
 
 
 class Hdf5Views:
@@ -283,6 +302,7 @@ class Hdf5View:
     def __init__(self, path: Path, dataset: Any) -> None:
         if len(dataset.shape) != 3 or dataset.dtype.kind not in "iuf":
             raise BadInput(f"{path}:{dataset.name} is not a volume")
+        check_filters(f"{path}:{dataset.name}", dataset)
         self._path = path
         self._dataset = dataset
         self.shape: Index = tuple(int(n) for n in dataset.shape)
