@@ -17,7 +17,7 @@ import numpy as np
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers import ilastik, imaris
-from volfs.ingest.readers.hdf5_conventions import Told, told_of
+from volfs.ingest.readers.hdf5_conventions import Told, is_beside, told_of
 from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
@@ -111,7 +111,7 @@ def _datasets(group: Any) -> list[Any]:
     def visit(name: str, node: Any) -> object:
         seen[0] += 1
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "biufc" and 2 <= len(node.shape or ()) <= 6:
-            found.append(node)
+            found.extend([] if is_beside(node) else [node])
         return True if seen[0] >= _MOST_LISTED else None
 
     group.visititems(visit)

@@ -55,6 +55,12 @@ def told_of(dataset: Any) -> Told:
     return Told(names, {**_scales(dataset, own), **sizes, **_eman(dataset), **_element_size(dataset)})
 
 
+def is_beside(dataset: Any) -> bool:
+    """Whether an array is there for the sake of another one: the limits of MINC2's slices."""
+    at = dataset.name
+    return at.startswith("/minc-2.0/") and at.endswith(("/image-min", "/image-max"))
+
+
 def default_names(count: int) -> tuple[str, ...]:
     """What axes are called that nobody named."""
     return tuple("atczyx"[-count:])
@@ -163,13 +169,14 @@ def _minc(dataset: Any) -> Told | None:
     columns, origin = [], np.zeros(3)
     for at, name in enumerate(("xspace", "yspace", "zspace", "time")):
         attributes = dims[name].attrs if name in dims else {}
-        step, start = _number(attributes.get("step")), _number(attributes.get("start")) or 0.0
-        if step and name in order:
+        # What is left out is 1 and 0, as in libminc.
+        step, start = _number(attributes.get("step")) or 1.0, _number(attributes.get("start")) or 0.0
+        if name in order:
             sizes[_MINC_AXES[name]] = (abs(step), _unit(attributes.get("units")))
         if name != "time":
             along = np.ravel(attributes.get("direction_cosines", np.eye(3)[at])).astype(float)
             along = along if along.shape == (3,) and np.isfinite(along).all() else np.eye(3)[at]
-            columns.append(along * (step or 1.0))
+            columns.append(along * step)
             origin = origin + along * start
     affine = [*np.column_stack([*columns, origin]).tolist(), [0.0, 0.0, 0.0, 1.0]]
     facts = {"format": "minc2", "affine": affine, "space": "right-anterior-superior"}
