@@ -162,3 +162,28 @@ def test_any_boxes_in_any_order_are_right(data: st.DataObject) -> None:
         box = Box(tuple(0 if b == n and n > 1 else a for a, b, n in zip(start, stop, shape, strict=True)), stop)
         cached = level.read_cached(box)
         np.testing.assert_array_equal(level.read(box) if cached is None else cached, voxels[box.slices()])
+
+
+@pytest.mark.parametrize("ref", ["main", "v1"])
+@given(data=st.data())
+def test_boxes_in_any_order_of_what_is_mostly_not_stored_are_right(ref: str, data: st.DataObject) -> None:
+    """A part of a pencil that holds nothing says nothing of the rest of it."""
+    ndim = data.draw(st.integers(2, 3))
+    shape = tuple(data.draw(st.integers(1, 20)) for _ in range(ndim))
+    chunk = tuple(data.draw(st.integers(1, 7)) for _ in range(ndim))
+    voxels = np.zeros(shape, "u2")
+    corner = tuple(slice(data.draw(st.integers(0, n - 1)), None) for n in shape)
+    voxels[corner] = numbered(voxels[corner].shape) + 1
+    keys: dict[str, bytes] = {}
+    put_array(keys, "a", voxels, chunk)
+    dataset = MemoryDataset()
+    version = dataset.add(keys)
+    context = store_context(dataset.store)
+    context.workers.in_background = lambda job: None  # type: ignore[method-assign]
+    level = image_at(dataset.branch() if ref == "main" else version, "a").levels[0]
+    for _ in range(data.draw(st.integers(2, 8))):
+        start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+        box = Box(start, tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)))
+        level.source.find(level.source.grid.chunks(box))  # as whoever looks at the file does first
+        cached = level.read_cached(box)
+        np.testing.assert_array_equal(level.read(box) if cached is None else cached, voxels[box.slices()])

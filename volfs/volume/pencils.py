@@ -91,9 +91,17 @@ class Orientation:
         length, stop = self.grid.chunk_shape[self._along], box.stop[self._along]
         return box.start[self._along] % length == 0 and (stop % length == 0 or stop == self.grid.shape[self._along])
 
+    def whole(self, blocks: Box) -> Box:
+        """All blocks of the pencils that have blocks of a range: what :meth:`ref` needs entries for."""
+        axis, start, stop = self._along, list(blocks.start), list(blocks.stop)
+        start[axis] -= start[axis] % self._count
+        stop[axis] = min(-(-stop[axis] // self._count) * self._count, self._source.grid.grid_shape[axis])
+        return Box(tuple(start), tuple(stop))
+
     def ref(self, coords: Index, entries: Entries, generation: Hashable) -> PencilRef | None:
         """The pencil at these coordinates of :attr:`grid`, None if none of its blocks is stored.
 
+        ``entries`` are those of all its blocks: a name that was made of some of them would stand for other voxels.
         ``generation`` is the source's from before ``entries`` were found.
         """
         known = self._names.get(coords)

@@ -119,7 +119,8 @@ class BlockReader:
             names = orientation.names((coords for coords, _, _ in parts), generation)
             if names is not None:
                 return names
-        entries = self.source.peek(self.source.grid.chunks(box))
+        blocks = self.source.grid.chunks(box)
+        entries = self.source.peek(blocks if orientation is None else orientation.whole(blocks))
         if entries is None:
             return None
         refs = (self._ref(coords, entries, orientation, generation) for coords, _, _ in parts)
