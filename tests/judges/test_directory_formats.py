@@ -20,6 +20,15 @@ from PIL import Image
 from tests.judges.conftest import Mounted, Source, Volume, mounted_sources, volfs
 from volfs.testing.kit import image, segmentation
 
+
+def sparse(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Nothing but two corners: most chunks hold zeros, and are not stored."""
+    voxels = np.zeros(shape, dtype)
+    for corner in ((slice(0, 20),) * 3, (slice(-9, None),) * 3):
+        voxels[corner] = image(voxels[corner].shape, dtype, 6)
+    return voxels
+
+
 SOURCES = {
     "u8": Source("zyx", image((19, 33, 27), "uint8")),
     "u16": Source("zyx", image((9, 33, 31), "uint16", 1)),
@@ -27,6 +36,7 @@ SOURCES = {
     "labels": Source("zyx", segmentation((19, 33, 27), "uint64"), where="u8/labels/nuclei", labels=True),
     "movie": Source("tczyx", image((3, 2, 5, 30, 41), "uint16", 4)),
     "flat": Source("yx", image((123, 77), "uint8", 5)),
+    "sparse": Source("zyx", sparse((150, 140, 130), "uint16")),
 }
 
 
@@ -164,6 +174,37 @@ def test_precomputed_by_tensorstore_and_cloud_volume(shown: Mounted, name: str) 
         np.testing.assert_array_equal(read(spec)[..., 0].transpose(), expected)
         volume = CloudVolume(f"file://{path}", mip=mip, progress=False, fill_missing=True)
         np.testing.assert_array_equal(np.asarray(volume[:, :, :])[..., 0].transpose(), expected)
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_cloud_volume_reads_chunks_that_are_not_stored_without_being_told(shown: Mounted, branch: bool) -> None:
+    path = named(shown, "sparse", ".precomputed", branch=branch)
+    scales = json.loads((path / "info").read_text())["scales"]
+    for mip in range(len(scales)):
+        top = shown.branch("sparse") if branch else shown.version("sparse", 1)
+        expected = np.load(top / f"s{mip}" / "volume.npy")
+        volume = CloudVolume(f"file://{path}", mip=mip, progress=False, fill_missing=False)
+        np.testing.assert_array_equal(np.asarray(volume[:, :, :])[..., 0].transpose(), expected)
+    first = scales[0]
+    chunks = np.prod([-(-n // c) for n, c in zip(first["size"], first["chunk_sizes"][0], strict=True)])
+    listed = list((path / first["key"]).iterdir())
+    assert 0 < len(listed) < chunks / 2
+    assert all(len(file.read_bytes()) == file.stat().st_size for file in listed)
+    assert not (path / first["key"] / "9999-10000_0-64_0-64").exists()
+
+
+def test_cloud_volume_reads_what_it_changed_among_chunks_that_are_not_stored(shown: Mounted) -> None:
+    place = named(shown, "sparse", ".precomputed", branch=True)
+    expected = np.load(shown.branch("sparse") / "s0" / "volume.npy")
+    try:
+        volume = CloudVolume(f"file://{place}", mip=0, progress=False, fill_missing=False, compress=False)
+        size = volume.scale["chunk_sizes"][0]
+        volume[: size[0], : size[1], size[2] : 2 * size[2]] = np.full((*size, 1), 7, "uint16")
+        expected[size[2] : 2 * size[2], : size[1], : size[0]] = 7
+        np.testing.assert_array_equal(np.asarray(volume[:, :, :])[..., 0].transpose(), expected)
+        np.testing.assert_array_equal(seen(shown, "sparse"), expected)
+    finally:
+        volfs(shown.store, "discard", "sparse", "--yes")
 
 
 def test_tiles_are_pictures(shown: Mounted) -> None:

@@ -57,7 +57,7 @@ def told_of(dataset: Any) -> Told:
 
 def is_beside(dataset: Any) -> bool:
     """Whether an array is there for the sake of another one: the limits of MINC2's slices."""
-    at = dataset.name
+    at: str = dataset.name
     return at.startswith("/minc-2.0/") and at.endswith(("/image-min", "/image-max"))
 
 

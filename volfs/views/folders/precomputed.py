@@ -7,8 +7,11 @@ There is no time: an image of one timepoint is one volume; an image of more is a
 with the names that timepoints have everywhere: ``t0000/``, ``t0001/``, ….
 
 Chunks are the blocks of the stored array, with all channels, channels slowest, little-endian, clipped at the edge of
-the volume; their names count from ``voxel_offset``. A chunk of which nothing is stored is absent where the fill value
-is zero. ``resolution`` is in nanometres; where the unit of an image is not known its numbers stand there as they are.
+the volume; their names count from ``voxel_offset``. Every chunk inside the bounds opens by its name: clients such as
+cloud-volume take one that is missing for damage. Those of which nothing is stored are not listed where the fill value
+is zero, so that copies of a sparse volume stay small.
+
+``resolution`` is in nanometres; where the unit of an image is not known its numbers stand there as they are.
 ``voxel_offset`` says where a volume begins if that is a whole number of voxels on every level, else it is 0: it counts
 from the corner of the voxel at the origin, as positions in OME-NGFF from its centre.
 
@@ -195,11 +198,7 @@ class _Chunks(Run):
         index = (z * self._grid[1] + y) * self._grid[2] + x
         return index if self.name(index) == name else None
 
-    def make(self, index: int) -> ViewFile | None:
-        block = self._block(index)
-        return None if self._volume.sparse and not self._volume.is_stored(block) else self.blank(index)
-
-    def blank(self, index: int) -> ViewFile:
+    def make(self, index: int) -> ViewFile:
         box = self._volume.box(self._block(index))
         layout = Layout(Voxels(box, self._volume.order, self._dtype))
         return ViewFile(layout, self._volume.array, box, decode=partial(self._decode, box))
