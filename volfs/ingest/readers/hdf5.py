@@ -7,8 +7,6 @@ is installed.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers import ilastik, imaris
 from volfs.ingest.readers.hdf5_conventions import Told, is_beside, told_of
+from volfs.ingest.readers.hdf5_filters import check_filters
 from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
@@ -29,20 +28,6 @@ ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MOST_LISTED = 10_000
-_FILTERS = {
-    307: "bzip2",
-    32001: "blosc",
-    32004: "lz4",
-    32008: "bitshuffle",
-    32013: "zfp",
-    32015: "zstd",
-    32017: "sz",
-    32018: "fcidecomp",
-    32024: "sz3",
-    32026: "blosc2",
-    32028: "sperr",
-}
-"""Those of https://github.com/HDFGroup/hdf5_plugins that hdf5plugin has."""
 
 
 def is_hdf5(path: Path, start: bytes) -> bool:
@@ -116,27 +101,6 @@ def _datasets(group: Any) -> list[Any]:
 
     group.visititems(visit)
     return found
-
-
-def check_filters(where: str, dataset: Any) -> None:
-    """Raise BadInput, saying which and what brings it, if chunks went through a filter that is not there. The package
-    hdf5plugin is asked first: it has most of them."""
-    import h5py
-
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(n) for n in range(plist.get_nfilters())]
-    missing = [one for one in filters if not h5py.h5z.filter_avail(one[0])]
-    if missing:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("hdf5plugin")
-        missing = [one for one in missing if not h5py.h5z.filter_avail(one[0])]
-    if missing:
-        number, _, _, told = missing[0]
-        name = _FILTERS.get(number) or told.decode("ascii", "replace").split(";")[0].split("(")[0].strip() or "unknown"
-        raise BadInput(
-            f"{where} is compressed with the HDF5 filter {name} ({number}), which is not installed: "
-            + ("pip install hdf5plugin" if number in _FILTERS else "HDF5_PLUGIN_PATH says where HDF5 looks for it")
-        )
 
 
 class _Hdf5(Source):

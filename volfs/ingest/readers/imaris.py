@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
+from volfs.ingest.readers.hdf5_filters import check_filters
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import omero
@@ -98,6 +99,7 @@ class _Imaris(Source):
         found = root.get(f"{name}/Data")
         if found is None or len(found.shape) != 3:
             raise BadInput(f"{self._path}:{root.name}/{name} is not there")
+        check_filters(f"{self._path}:{found.name}", found)
         return found
 
     def _sizes(self, channel: Any, about: Any, there: Index, level: int) -> Index:
