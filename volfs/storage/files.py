@@ -3,6 +3,10 @@
 Decided here: how a file comes into being (whole, under its final name, on disk before anyone is told) and how processes
 exclude each other. Not here: which files there are (:mod:`volfs.storage.layout`).
 
+Every file of a store is opened by :func:`open_regular`, whatever it is opened for, so that something else in its place
+(a FIFO, a device, a symbolic link that leads elsewhere) is an error for what it hits, and never a thread that waits for
+ever. Only directories, and new files under names that nothing else has, are opened by other functions here.
+
 A rename is durable only once the directory that holds the name has been synced, and a new directory only once its
 parent has: every function below that says "durable" does both.
 """
@@ -27,6 +31,9 @@ from typing import Any
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
 from volfs.storage.document import LIMIT as DOCUMENT_LIMIT
 from volfs.storage.document import dump_document, load_document
+
+_NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
+"""What open(2) says of a symbolic link, a FIFO without a reader or a socket, a directory, a device without a driver."""
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _PROBE = 64 << 10
@@ -66,9 +73,65 @@ def no_space(doing: str) -> Iterator[None]:
         raise NoSpace(f"no space left {doing}{where}: free some and try again") from error
 
 
+StrPath = str | os.PathLike[str]
+
+
+def open_regular(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Open a regular file, as open(2); the descriptor is the caller's. Never waits for another process.
+
+    Damaged if something else is there: nothing of volfs makes such things. Otherwise OSError, as of open(2).
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno not in _NOT_REGULAR:
+            raise
+        raise Damaged(f"{os.fspath(path)} is not an ordinary file") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Damaged(f"{os.fspath(path)} is not an ordinary file")
+    return fd
+
+
+@contextmanager
+def opened(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> Iterator[int]:
+    """:func:`open_regular`, closed at the end of the block."""
+    fd = open_regular(path, flags, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_new(path: StrPath, mode: int = 0o666) -> int:
+    """Make a file and open it for reading and writing; FileExistsError if the name is taken."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
+def open_dir(path: StrPath) -> int:
+    """Open a directory, to be synced."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def read_file(path: StrPath) -> bytes:
+    """All bytes of a regular file. OSError, or Damaged if it is something else."""
+    with opened(path) as fd:
+        return _read_all(fd)
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+def make_file(path: StrPath, mode: int = 0o644) -> None:
+    """Make an empty file; FileExistsError if the name is taken."""
+    os.close(open_new(path, mode))
+
+
 def fsync_dir(path: Path) -> None:
     """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_dir(path)
     try:
         os.fsync(fd)
     finally:
@@ -77,11 +140,8 @@ def fsync_dir(path: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Make a file's bytes durable, whoever wrote them."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with opened(path) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def fsync_tree(root: Path) -> dict[str, int]:
@@ -122,7 +182,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     with no_space(f"writing {path.name}"):
         for attempt in range(_ATTEMPTS):
             temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fd = open_new(temporary)
             try:
                 try:
                     write_all(fd, data)
@@ -190,25 +250,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_small(path: Path) -> bytes:
-    """A document's bytes. Nothing but an ordinary file is read: opening a FIFO would wait for its writer."""
+    """A document's bytes."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened(path) as fd:
+            if (size := os.fstat(fd).st_size) > DOCUMENT_LIMIT:
+                raise Damaged(f"{path} has {size} bytes: that is no document of a store")
+            return _read_all(fd)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist") from None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise Damaged(f"{path} is not an ordinary file") from None
-        raise
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"{path} is not an ordinary file")
-        if status.st_size > DOCUMENT_LIMIT:
-            raise Damaged(f"{path} has {status.st_size} bytes: that is no document of a store")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(fd)
 
 
 def _raise(error: OSError) -> None:
@@ -243,7 +292,7 @@ class FileLock:
             raise AssertionError(f"{self.path} is already locked by this object")
         probes = 5
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -294,8 +343,8 @@ class FileLock:
     def owner(self) -> dict[str, Any] | None:
         """What the present or last holder said about itself; None if nothing can be read. No proof that it lives."""
         try:
-            value = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+            value = json.loads(read_file(self.path))
+        except (OSError, ValueError, Damaged):
             return None
         return value if isinstance(value, dict) else None
 
@@ -304,7 +353,7 @@ class FileLock:
         if self._fd is not None:
             return False
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_regular(self.path)
         except FileNotFoundError:
             return False
         try:
