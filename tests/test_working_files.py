@@ -141,9 +141,38 @@ def test_rename_flags(working: WorkingCopy) -> None:
     with pytest.raises(AlreadyThere):
         working.rename("files/old", "files/dir/one", RENAME_NOREPLACE)
     with pytest.raises(BadInput):
-        working.rename("files/old", "files/dir/one", RENAME_EXCHANGE)
+        working.rename("files/old", "files/dir/one", RENAME_EXCHANGE | RENAME_NOREPLACE)
     working.rename("files/old", "files/new", RENAME_NOREPLACE)
     assert working.read("files/new") == b"committed" and working.stat("files/old") is None
+
+
+def test_two_names_exchange_their_files(working: WorkingCopy) -> None:
+    one, other = working.read("files/old"), working.read("files/dir/one")
+    assert one != other
+    with working.open("files/old", os.O_RDONLY) as file:
+        working.rename("files/old", "files/dir/one", RENAME_EXCHANGE)
+        assert file.key == "files/dir/one" and file.pread(99, 0) == one
+    assert working.read("files/old") == other and working.read("files/dir/one") == one
+    working.symlink("files/link", "old")
+    working.rename("files/link", "files/old", RENAME_EXCHANGE)
+    assert working.readlink("files/old") == "old" and working.read("files/link") == other
+    with pytest.raises(NotFound):
+        working.rename("files/old", "files/absent", RENAME_EXCHANGE)
+
+
+def test_a_new_directory_exchanges_with_a_file_and_a_committed_one_does_not(working: WorkingCopy) -> None:
+    working.mkdir("files/new")
+    working.put("files/new/x", b"x")
+    working.rename("files/old", "files/new", RENAME_EXCHANGE)
+    assert working.read("files/old/x") == b"x" and working.read("files/new") == b"committed"
+    assert [name for name, _ in working.list("files/old")] == ["x"]
+    with pytest.raises(NotAllowed) as caught:
+        working.rename("files/new", "files/dir", RENAME_EXCHANGE)
+    assert caught.value.errno == errno.EXDEV
+    with pytest.raises(BadInput):
+        working.rename("files/old", "files/old/x", RENAME_EXCHANGE)
+    with pytest.raises(BadInput):
+        working.rename("files/old/x", "files/old", RENAME_EXCHANGE)
 
 
 def test_a_committed_directory_cannot_be_renamed_in_one_step_and_a_new_one_can(working: WorkingCopy) -> None:

@@ -267,17 +267,18 @@ class InodeTable:
         self._take(name)
         self._set(ino, (*(one for one in names if one not in (old, name)), name))
 
-    def exchange(self, one: int, other: int) -> None:
-        """Each of two inodes gets the other's latest name (RENAME_EXCHANGE)."""
+    def exchange(self, one: int, other: int, names: tuple[Name, Name] | None = None) -> None:
+        """Each of two inodes gets the other's name (RENAME_EXCHANGE): ``names`` says which, by default the latest."""
 
         def swap() -> None:
             first, second = self._names_of(one), self._names_of(other)
             if not first or not second or one == other:
                 return
+            mine, theirs = names or (first[-1], second[-1])
             self._set(one, ())
             self._set(other, ())
-            self._set(one, (*first[:-1], second[-1]))
-            self._set(other, (*second[:-1], first[-1]))
+            self._set(one, (*(name for name in first if name != mine), theirs))
+            self._set(other, (*(name for name in second if name != theirs), mine))
 
         with self._lock:
             self._guard(swap)

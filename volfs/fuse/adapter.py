@@ -38,7 +38,7 @@ from pyfuse3 import (
 from volfs.errors import Damaged, StoreFormat, VolfsError
 from volfs.fuse.mountpoints import BROKEN
 from volfs.tree.api import OpenFile, TreeApi
-from volfs.tree.attrs import BLOCK_SIZE, Attr, SetAttr
+from volfs.tree.attrs import Attr, SetAttr
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ def entry(attr: Attr) -> EntryAttributes:
     out.st_rdev = attr.rdev
     size = attr.size
     out.st_size = size
-    out.st_blocks = -(-size // 512)
-    out.st_blksize = BLOCK_SIZE
+    out.st_blocks = -(-size // 512) if attr.stored_blocks is None else attr.blocks
+    out.st_blksize = attr.block_size
     mtime = attr.mtime
     out.st_mtime_ns = mtime
     out.st_atime_ns = attr.atime or mtime

@@ -76,13 +76,13 @@ def no_space(doing: str) -> Iterator[None]:
 StrPath = str | os.PathLike[str]
 
 
-def open_regular(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+def open_regular(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666, *, dir_fd: int | None = None) -> int:
     """Open a regular file, as open(2); the descriptor is the caller's. Never waits for another process.
 
     Damaged if something else is there: nothing of volfs makes such things. Otherwise OSError, as of open(2).
     """
     try:
-        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno not in _NOT_REGULAR:
             raise
@@ -91,6 +91,21 @@ def open_regular(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> 
         os.close(fd)
         raise Damaged(f"{os.fspath(path)} is not an ordinary file")
     return fd
+
+
+def open_below(root: StrPath, path: str, flags: int = os.O_RDONLY) -> int:
+    """:func:`open_regular` of a path in the directory ``root`` that follows no symbolic link on the way there, whoever
+    changes names meanwhile. NotADirectoryError where there is one."""
+    *above, name = path.split("/")
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for step in above:
+            deeper = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            os.close(folder)
+            folder = deeper
+        return open_regular(name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ import zstandard
 from volfs.errors import BadInput, Damaged, NotFound
 from volfs.model.box import Index
 from volfs.model.metadata import MAX_NDIM
-from volfs.storage.files import write_atomic
+from volfs.storage.files import read_file, write_atomic
 from volfs.storage.payload import PIECE, Payload
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -175,7 +175,7 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read the file. NotFound if there is none."""
         try:
-            raw = path.read_bytes()
+            raw = read_file(path)
         except FileNotFoundError:
             raise NotFound(f"{path} does not exist") from None
         except OSError as error:

@@ -23,6 +23,7 @@ import numpy as np
 from crc32c import crc32c
 
 from volfs.errors import Damaged
+from volfs.storage.files import open_regular
 
 PIECE = 1 << 20
 """Bytes per piece checksum."""
@@ -226,8 +227,8 @@ class _OpenFiles:
                 return entry
         # Opened outside the lock: on a network filesystem open can take long, and hits must not wait for it.
         try:
-            fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
+            fd = open_regular(self._root / name)
+        except (OSError, ValueError) as error:  # of an embedded NUL
             raise Damaged(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
         idle = [fd]
         with self._lock:

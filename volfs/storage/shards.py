@@ -24,7 +24,7 @@ from volfs.errors import AlreadyThere, BadInput, BadMetadata, Damaged
 from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, Json, parse_node
 from volfs.storage.chain import ReadRange
-from volfs.storage.files import no_space, write_all
+from volfs.storage.files import no_space, open_new, open_regular, write_all
 
 MISSING = 2**64 - 1
 """Offset and length of a chunk that the shard does not hold."""
@@ -54,7 +54,7 @@ class ShardWriter:
         self._at = 0
         self._finished = False
         with no_space(f"writing {path.name}"):
-            self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._fd: int | None = open_new(path)
 
     @property
     def size(self) -> int:
@@ -104,7 +104,7 @@ class ShardWriter:
         if self._finished:
             raise AssertionError(f"{self.path} is finished")
         if self._fd is None:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            self._fd = open_regular(self.path, os.O_WRONLY)
         # Also after a write that stopped half-way for lack of space: the next one goes over what it left.
         os.lseek(self._fd, self._at, os.SEEK_SET)
         return self._fd

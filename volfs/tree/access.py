@@ -94,6 +94,9 @@ def _held(bits: int, mode: int, *, folder: bool) -> int:
     allowed = mode if folder else mode & 0o666
     if not folder and bits & 0o100:
         allowed |= (mode & 0o444) >> 2  # a program may be run by whoever may read it
+    for others in (0o040, 0o004):
+        if not bits & others:
+            allowed &= ~(others | others >> 1 | others >> 2)  # a private side file stays private
     if not bits & 0o200:
         allowed &= ~0o222
     if not bits & 0o400:

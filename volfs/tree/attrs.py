@@ -21,8 +21,11 @@ NEVER = 0.0
 #: One constant: inodes are never reused, so no second generation of one exists.
 GENERATION = 1
 
-#: Set on every attribute; large requests suit chunked data, and `cp`/`cat` size their buffers from it.
+#: Large requests suit chunked data, and `cp`/`cat` size their buffers from it.
 BLOCK_SIZE = 128 << 10
+#: Of ordinary files of a branch. Programs that write through one descriptor and read through another (NDTiff) depend on
+#: buffers being no larger than on any disk.
+FILE_BLOCK_SIZE = 4096
 
 
 class Attr(NamedTuple):
@@ -44,11 +47,17 @@ class Attr(NamedTuple):
     generation: int = GENERATION
     entry_timeout: float = NEVER
     attr_timeout: float = NEVER
+    block_size: int = BLOCK_SIZE
+    stored_blocks: int | None = None
 
     @property
     def blocks(self) -> int:
-        """512-byte blocks. Never 0 for a file with bytes: ``tar -S`` takes 0 blocks for a hole and archives zeros."""
-        return -(-self.size // 512)
+        """512-byte blocks: of a file that lies on a disk, those that it takes there.
+
+        Never 0 for a file with bytes: ``tar -S`` takes 0 blocks for a hole and archives zeros.
+        """
+        stored = self.stored_blocks
+        return -(-self.size // 512) if stored is None else max(stored, self.size > 0)
 
     @property
     def is_dir(self) -> bool:

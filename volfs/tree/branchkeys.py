@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import BadName, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.names import check_key
 from volfs.tree.api import RENAME_EXCHANGE, DirEntry
-from volfs.tree.attrs import SOON, Attr, SetAttr
+from volfs.tree.attrs import FILE_BLOCK_SIZE, SOON, Attr, SetAttr
 from volfs.tree.derived import DerivedKey, derived_key, derived_level, derived_names
 from volfs.tree.derivedfile import DerivedFile
 from volfs.tree.handles import Handle, wants_writing
@@ -92,7 +92,8 @@ class BranchKeyDir(Dir):
     def _node(self, name: str, key: str, entry: Entry) -> Node:
         if entry.kind == "dir":
             return self._folder(name, key)
-        return BranchKeyFile(self.shared, self.shared.inodes.name(self.ino, name), self, key, entry)
+        kind = BranchKeyLink if entry.is_link else BranchKeyFile
+        return kind(self.shared, self.shared.inodes.name(self.ino, name), self, key, entry)
 
     def _folder(self, name: str, key: str) -> BranchKeyDir:
         ino = self.shared.inodes.name(self.ino, name)
@@ -152,16 +153,15 @@ class BranchKeyDir(Dir):
             name = listing.names[at]
             attr = listing.computed.get(name)
             if attr is None:
-                mode, size, mtime = listing.facts[3 * at : 3 * at + 3] if fresh else UNKNOWN
-                attr = self._listed(name, mode, size, mtime)
+                attr = self._listed(name, listing.facts_at(at) if fresh else UNKNOWN)
             if attr is not None:
                 yield DirEntry(os.fsencode(name), attr, listing.cookies[at])
 
-    def _listed(self, name: str, mode: int, size: int, mtime: int) -> Attr | None:
+    def _listed(self, name: str, facts: Facts) -> Attr | None:
         """What a listing tells of a name: None if it went."""
-        key = self.key_of(name)
-        if stat.S_ISREG(mode):
-            return _file_attr(self.room, key, self.shared.inodes.name(self.ino, name), (mode, size, mtime))
+        key, mode = self.key_of(name), facts[0]
+        if mode and not stat.S_ISDIR(mode):
+            return _file_attr(self.room, key, self.shared.inodes.name(self.ino, name), facts)
         node = self._folder(name, key) if mode else self.find(name)
         return None if isinstance(node, DerivedFile) else attr_of(node)
 
@@ -177,8 +177,8 @@ class BranchKeyDir(Dir):
             base = self.room.branch.base
             mtime = base.time_ns if base else self.shared.started_ns
         attr = self.directory_attr(mtime, SOON, writable=self.room.writable)
-        if entry is not None and entry.st is not None and self.room.writable:
-            attr = attr._replace(mode=stat.S_IFDIR | stat.S_IMODE(entry.st.st_mode))
+        if entry is not None and (bits := entry.info.mode):
+            attr = attr._replace(mode=stat.S_IFDIR | (bits if self.room.writable else bits & ~0o222))
         return attr
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
@@ -242,8 +242,15 @@ class BranchKeyDir(Dir):
         await self.moved(key)
 
     async def symlink(self, name: str, target: str) -> Node:
-        await self.room.enter()
-        raise NotAllowed("a hierarchy of keys has no symbolic links")
+        key, room = self.key_of(name), self.room
+        async with room.renaming():
+            await room.look(lambda: room.branch.working.symlink(key, target))
+            room.touch(self.ino)
+        await self.moved(key)
+        entry = self._entry(key)
+        if entry is None:
+            raise NotFound(f"{key} was removed again")
+        return self._node(name, key, entry)
 
     async def link(self, node: Node, name: str) -> Node:
         room, target = self.room, self.key_of(name)
@@ -258,28 +265,31 @@ class BranchKeyDir(Dir):
         entry = self._entry(target)
         if entry is None:
             raise NotFound(f"{target} was removed again")
-        return BranchKeyFile(self.shared, node.ino, self, target, entry)
+        kind = BranchKeyLink if entry.is_link else BranchKeyFile
+        return kind(self.shared, node.ino, self, target, entry)
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
         room = self.room
         if not isinstance(to, BranchKeyDir) or to.room is not room:
             raise NotAllowed("keys move within their branch", errno=errno.EXDEV)
         source, target = self.key_of(name), to.key_of(new_name)
-        if flags & RENAME_EXCHANGE:
-            raise OSError(errno.EINVAL, "a branch renames one name at a time")
         await self._check_not_computed(source)
         await self._check_not_computed(target)
         inodes = self.shared.inodes
         async with room.renaming():
             before, moving = self._entry(target), self._entry(source)
             change = room.soon if moving is not None and moving.kind == "file" and _on_top(moving) else room.look
-            if await change(lambda: room.branch.working.rename(source, target, flags)):
+            renamed = await change(lambda: room.branch.working.rename(source, target, flags))
+            if renamed and flags & RENAME_EXCHANGE:
+                inodes.exchanged((self.ino, name), (to.ino, new_name))
+            elif renamed:
                 if before is not None:
                     to._lost(inodes.name(to.ino, new_name), new_name)
                 inodes.moved(inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
             room.touch(self.ino)
             room.touch(to.ino)
-            if moving is not None and moving.kind == "dir":
+            exchanged = before is not None and flags & RENAME_EXCHANGE and before.kind == "dir"
+            if exchanged or (moving is not None and moving.kind == "dir"):
                 self.shared.epoch += 1  # directories below have other keys now
                 room.places.forget()
         await self.moved(source, target)
@@ -362,13 +372,26 @@ class BranchKeyFile(Node):
         await set_times_and_mode(room, key, changes)
 
 
+class BranchKeyLink(BranchKeyFile):
+    """A side file of a branch that is a symbolic link. Who follows it is the client, never this process."""
+
+    async def open(self, flags: int) -> Handle:
+        raise WrongKind(f"{self.key} is a symbolic link", errno=errno.ELOOP)
+
+    async def readlink(self) -> bytes:
+        working, key = self.room.branch.working, self.key
+        if self._entry.st is not None:
+            return os.fsencode(await self.room.soon(lambda: working.readlink(key), change=False))
+        return os.fsencode(await self.room.look(lambda: working.readlink(key)))
+
+
 def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:
     """The attributes of a key, as they are told now."""
-    (mode, size, mtime), shared = facts, room.shared
+    (mode, size, mtime, blocks), shared = facts, room.shared
     room.show(key, ino, size, mtime)
     return Attr(
         ino,
-        mode if room.writable else mode & ~0o222,
+        mode if room.writable or stat.S_ISLNK(mode) else mode & ~0o222,
         size,
         mtime,
         nlink=max(1, shared.inodes.links(ino)),
@@ -376,6 +399,8 @@ def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:
         gid=shared.options.gid,
         entry_timeout=SOON,
         attr_timeout=SOON,
+        block_size=FILE_BLOCK_SIZE,
+        stored_blocks=None if blocks < 0 else blocks,
     )
 
 

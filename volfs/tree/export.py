@@ -18,7 +18,7 @@ import numpy as np
 import trio
 
 from volfs.errors import AlreadyThere, NotFound
-from volfs.storage.files import fsync_dir, no_space
+from volfs.storage.files import fsync_dir, no_space, open_new
 from volfs.tree.api import ROOT_INO, TreeOptions
 from volfs.tree.attrs import Attr
 from volfs.tree.places import is_plain
@@ -67,6 +67,11 @@ class Wanted:
     out: Path
     path: str = ""
     parts: Mapping[str, str] | None = None
+
+    @property
+    def of_side_files(self) -> bool:
+        """Whether ``path`` (DATASET/versions/REF/…) is one of side files, among which links are content."""
+        return self.path.split("/")[3:4] == ["files"]
 
 
 def wanted(
@@ -157,6 +162,7 @@ class _Export:
         self._report = report
         self._limit = trio.CapacityLimiter(_PARALLEL)
         self._done = self._total = self._files = 0
+        self._links = False
 
     async def all(self, jobs: Sequence[Wanted], *, overwrite: bool) -> Copied:
         found = [{name: await self._look(path) for name, path in (job.parts or {"": job.path}).items()} for job in jobs]
@@ -166,7 +172,8 @@ class _Export:
         places = [job.out.absolute() for job in jobs]
         made = [place.with_name(f".{place.name}.{os.getpid()}.partial") for place in places]
         try:
-            for parts, partial in zip(found, made, strict=True):
+            for job, parts, partial in zip(jobs, found, made, strict=True):
+                self._links = job.of_side_files
                 if "" not in parts:
                     os.mkdir(partial)
                 for name, attr in parts.items():
@@ -217,17 +224,21 @@ class _Export:
             await self._copy_folder(attr, out)
             # One pass over the disk's caches, instead of one for each of very many small files.
             await trio.to_thread.run_sync(os.sync)
+        elif attr.is_link:
+            await self._copy_link(attr, out)
         else:
             await self._copy_file(attr, out, durable=True)
 
     async def _copy_folder(self, attr: Attr, out: Path) -> None:
-        os.mkdir(out)
+        os.mkdir(out, _own(attr.mode))
         files = []
         for name, below in await self._list(attr.ino):
             if below.is_dir:
                 await self._copy_folder(below, out / name)
             elif below.is_file:
                 files.append((name, below))
+            elif below.is_link and self._links:
+                await self._copy_link(below, out / name)
         async with trio.open_nursery() as nursery:
             for name, below in files:
                 await self._limit.acquire_on_behalf_of(name)
@@ -240,11 +251,17 @@ class _Export:
         finally:
             self._limit.release_on_behalf_of(name)
 
+    async def _copy_link(self, attr: Attr, out: Path) -> None:
+        """A symbolic link among side files is copied as one. Links that the tree makes lead to what is not copied."""
+        os.symlink(await self._tree.readlink(attr.ino), out)
+        os.utime(out, ns=(attr.mtime, attr.mtime), follow_symlinks=False)
+        self._files += 1
+
     async def _copy_file(self, attr: Attr, out: Path, *, durable: bool) -> None:
         opened = await self._tree.open(attr.ino, os.O_RDONLY)
         try:
             with no_space("exporting"):
-                fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                fd = open_new(out, _own(attr.mode))
                 try:
                     os.truncate(fd, attr.size)
                     await self._pieces(opened.fh, fd, attr.size)
@@ -275,6 +292,12 @@ class _Export:
         async with trio.open_nursery() as nursery:
             for _ in range(min(_PARALLEL, -(-size // _PIECE))):
                 nursery.start_soon(work)
+
+
+def _own(mode: int) -> int:
+    """Permission bits of a copy, before the user's umask: who may read it may write it, too."""
+    bits = stat.S_IMODE(mode)
+    return bits | (bits & 0o444) >> 1
 
 
 def _write(fd: int, offset: int, data: bytes | memoryview) -> None:

@@ -106,6 +106,11 @@ class Inodes:
         """One of the names of a file is now another; whatever had that one has lost it. Pairs of (parent, name)."""
         self._table.rename(ino, new[0], os.fsencode(new[1]), old=(old[0], os.fsencode(old[1])))
 
+    def exchanged(self, one: tuple[int, str], other: tuple[int, str]) -> None:
+        """Two names, which both have inodes, have exchanged their files. Pairs of (parent, name)."""
+        first, second = ((parent, os.fsencode(name)) for parent, name in (one, other))
+        self._table.exchange(self._table.allocate(*first), self._table.allocate(*second), (first, second))
+
     def linked(self, ino: int, parent: int, name: str) -> None:
         """The file has one more name."""
         self._table.link(ino, parent, os.fsencode(name))

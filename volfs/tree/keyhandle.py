@@ -202,7 +202,7 @@ class KeyHandle(Handle):
             info, options = file.stat(), self.room.shared.options
         return Attr(
             self.ino,
-            stat.S_IFREG | 0o644,
+            stat.S_IFREG | info.mode or 0o644,
             info.size,
             info.mtime_ns,
             nlink=0,

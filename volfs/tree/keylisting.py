@@ -17,17 +17,18 @@ from volfs.tree.attrs import Attr
 from volfs.tree.node import name_cookie
 from volfs.versions.union import Entry
 
-#: What a listing tells of a file: mode, size and mtime (ns). Of a directory only the mode counts.
-Facts = tuple[int, int, int]
+#: What a listing tells of a file: mode, size, mtime (ns) and blocks on disk (-1: none of its own). Of a directory only
+#: the mode counts.
+Facts = tuple[int, int, int, int]
 #: Of a name that is looked up again when it is listed.
-UNKNOWN: Facts = (0, 0, 0)
+UNKNOWN: Facts = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyListing:
     """The names of a directory as of a generation, in the order of their cookies.
 
-    A directory may have a million of them, so what is told of them lies in arrays, three numbers for each: in objects
+    A directory may have a million of them, so what is told of them lies in arrays, four numbers for each: in objects
     of their own it takes ten times the memory. Computed keys, which are few, come with their attributes.
     """
 
@@ -48,12 +49,17 @@ class KeyListing:
     def __len__(self) -> int:
         return len(self.names)
 
+    def facts_at(self, at: int) -> Facts:
+        """What is told of the name at a place of the listing."""
+        mode, size, mtime, blocks = self.facts[4 * at : 4 * at + 4]
+        return mode, size, mtime, blocks
+
 
 def facts_of(entry: Entry | None) -> Facts:
     if entry is None:
         return UNKNOWN
     if entry.kind == "dir":
-        return stat.S_IFDIR, 0, 0
-    info = entry.info
-    mode = stat.S_IMODE(entry.st.st_mode) if entry.st is not None else 0o644
-    return stat.S_IFREG | mode, info.size, info.mtime_ns
+        return stat.S_IFDIR, 0, 0, 0
+    info, blocks = entry.info, -1 if entry.st is None else entry.st.st_blocks
+    mode = stat.S_IFLNK | 0o777 if info.is_link else stat.S_IFREG | (info.mode or 0o644)
+    return mode, info.size, info.mtime_ns, blocks

@@ -107,7 +107,8 @@ class KeyDir(Dir):
         ordinal = self._ordinal(name)
         if ordinal is None:
             return None
-        return KeyFile(shared, shared.inodes.file(self.ino, ordinal), self, self.snapshot, key, info)
+        kind = KeyLink if info.is_link else KeyFile
+        return kind(shared, shared.inodes.file(self.ino, ordinal), self, self.snapshot, key, info)
 
     def _ordinal(self, name: str) -> int | None:
         if name.isascii() and name.isdecimal() and (name == "0" or name[0] != "0") and len(name) < 9:
@@ -167,7 +168,9 @@ class KeyDir(Dir):
             self._info = self.snapshot.stat(self.key)
         if self._info is None:
             raise NotFound(f"{self.key} does not exist in {self.snapshot.ref}")
-        return self.directory_attr(self._info.mtime_ns, FOREVER)
+        attr = self.directory_attr(self._info.mtime_ns, FOREVER)
+        bits = self._info.mode
+        return attr._replace(mode=stat.S_IFDIR | bits & 0o555) if bits else attr
 
     def refusal(self) -> VolfsError:
         return ReadOnly(f"{self.snapshot.ref} never changes: write into a branch")
@@ -186,7 +189,7 @@ class KeyFile(Node):
         options = self.shared.options
         return Attr(
             self.ino,
-            stat.S_IFREG | 0o444,
+            self._mode,
             self._info.size,
             self._info.mtime_ns,
             uid=options.uid,
@@ -195,9 +198,28 @@ class KeyFile(Node):
             attr_timeout=FOREVER,
         )
 
+    @property
+    def _mode(self) -> int:
+        """Never more than was given to the file when it was written."""
+        return stat.S_IFREG | (self._info.mode & 0o555 or 0o444)
+
     async def open(self, flags: int) -> Handle:
         if flags & os.O_DIRECTORY:
             raise WrongKind(f"{self._key} is a file", errno=errno.ENOTDIR)
         if wants_writing(flags):
             raise self.refusal()
         return StoredFileHandle(self.shared, self.ino, self.dataset, self._snapshot, self._key, self._info.size)
+
+
+class KeyLink(KeyFile):
+    """A key of a version that is a symbolic link."""
+
+    @property
+    def _mode(self) -> int:
+        return stat.S_IFLNK | 0o777
+
+    async def open(self, flags: int) -> Handle:
+        raise WrongKind(f"{self._key} is a symbolic link", errno=errno.ELOOP)
+
+    async def readlink(self) -> bytes:
+        return bytes(await self.shared.fetch(self.dataset, lambda: self._snapshot.read(self._key)))

@@ -83,6 +83,10 @@ class Node(ABC):
         """Open a file."""
         raise WrongKind("this is a directory", errno=errno.EISDIR)
 
+    async def readlink(self) -> bytes:
+        """The target of a symbolic link."""
+        raise WrongKind("this is no symbolic link", errno=errno.EINVAL)
+
     @property
     def lenient(self) -> bool:
         """Whether setting times and modes here is taken without a word and without effect, where files come and go as
@@ -104,7 +108,7 @@ class Link(Node):
 
     def __init__(self, shared: Shared, ino: int, up: Dir, target: str, mtime: int, timeout: float) -> None:
         super().__init__(shared, ino, up)
-        self.target = os.fsencode(target)
+        self._target = os.fsencode(target)
         self._mtime = mtime
         self._timeout = timeout
 
@@ -113,7 +117,7 @@ class Link(Node):
         return Attr(
             self.ino,
             stat.S_IFLNK | 0o777,
-            len(self.target),
+            len(self._target),
             self._mtime,
             uid=shared.options.uid,
             gid=shared.options.gid,
@@ -123,6 +127,9 @@ class Link(Node):
 
     async def open(self, flags: int) -> Handle:
         raise WrongKind("this is a symbolic link", errno=errno.ELOOP)
+
+    async def readlink(self) -> bytes:
+        return self._target
 
 
 class Dir(Node):

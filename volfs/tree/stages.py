@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from volfs.storage.files import fsync_dir, no_space, write_all
+from volfs.storage.files import fsync_dir, no_space, open_regular, write_all
 
 if TYPE_CHECKING:
     from volfs.tree.targets import Target
@@ -170,7 +170,7 @@ class Stages:
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, place[1])
         with no_space("staging a slice"):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         return self._add(Stage(place, path, fd, limit))
 
     def load(self, limit: Callable[[str], int]) -> None:
@@ -180,9 +180,7 @@ class Stages:
             for name in names:
                 if self.get((within, name)) is None:
                     path = os.path.join(folder, name)
-                    stage = self._add(
-                        Stage((within, name), path, os.open(path, os.O_RDWR | os.O_CLOEXEC), limit(within))
-                    )
+                    stage = self._add(Stage((within, name), path, open_regular(path, os.O_RDWR), limit(within)))
                     stage.dirty = True
                     stage.reason = "the mount ended while it was being written"
 

@@ -27,7 +27,7 @@ from volfs.tree.handles import Handle
 from volfs.tree.housekeeping import Housekeeping
 from volfs.tree.inodes import Inodes
 from volfs.tree.meter import Meter
-from volfs.tree.node import Dir, Link, Node
+from volfs.tree.node import Dir, Node
 from volfs.tree.root import RootDir
 from volfs.tree.shared import Shared
 from volfs.versions.store import Store
@@ -108,10 +108,7 @@ class Tree:
         return self._shown_entries(directory, cookie)
 
     async def readlink(self, ino: int) -> bytes:
-        node = await self._node(ino)
-        if not isinstance(node, Link):
-            raise WrongKind("this is no symbolic link", errno=errno.EINVAL)
-        return node.target
+        return await (await self._node(ino)).readlink()
 
     async def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
         self._shared.inodes.forget(inodes)

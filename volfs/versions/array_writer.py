@@ -25,7 +25,7 @@ from volfs.errors import AlreadyThere, BadInput
 from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
-from volfs.storage.files import no_space, write_all
+from volfs.storage.files import no_space, open_regular, opened, read_file, write_all
 from volfs.storage.manifest import NO_FILE, RECORD, ManifestBuilder, Op
 from volfs.storage.payload import PIECE, Payload, PayloadDigest, digest
 from volfs.storage.shards import ShardWriter
@@ -92,7 +92,7 @@ class ArrayWriter:
         shard = self._claim(where, cell, coords)
         try:
             if self.sharded:
-                data = payload.read_bytes() if isinstance(payload, Path) else payload
+                data = read_file(payload) if isinstance(payload, Path) else payload
                 sums = digest(data)
                 offset, _ = self._writer(where, shard).append(cell, data)
             else:
@@ -265,7 +265,7 @@ def copy_in(target: Path, source: Buffer | Path | BinaryIO) -> PayloadDigest:
     """Write a new file, a megabyte at a time, and sum up exactly what was written. Removes it if that fails."""
     sums = PayloadDigest()
     with no_space(f"writing {target.name}"):
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        fd = open_regular(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             for piece in _pieces(source):
                 write_all(fd, piece)
@@ -281,7 +281,7 @@ def copy_in(target: Path, source: Buffer | Path | BinaryIO) -> PayloadDigest:
 
 def _pieces(source: Buffer | Path | BinaryIO) -> Iterator[Buffer]:
     if isinstance(source, Path):
-        with source.open("rb") as reader:
+        with opened(source) as fd, open(fd, "rb", closefd=False) as reader:
             yield from _pieces(reader)
     elif isinstance(source, bytes | bytearray | memoryview):
         yield source

@@ -20,6 +20,7 @@ from volfs.errors import NotFound
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.files import open_regular
 from volfs.versions.chunkmap import ChunkMap, ChunkMaps, probe
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.layers import Change
@@ -60,7 +61,7 @@ class WorkingPayload:
         """The bytes. NotFound if the file was moved, replaced or changed meanwhile: look the chunk up again."""
         change = self.change
         try:
-            fd = os.open(change.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = open_regular(change.path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"{change.key} has changed") from None
         try:

@@ -2,13 +2,15 @@
 
 Decided here: what may be committed, and as what. A chunk must decode under its array's metadata; metadata may not
 change how inherited chunks are read; removals of whole directories become one record; chunks outside a shrunk array go;
-bytes equal to the parent's are no change. Not decided here: what keys mean (:mod:`volfs.versions.interpret`), and the
-steps of a commit (:mod:`volfs.versions.commit`).
+bytes equal to the parent's are no change, unless a side file was given other permission bits or a time. Not decided
+here: what keys mean (:mod:`volfs.versions.interpret`), and the steps of a commit (:mod:`volfs.versions.commit`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,18 +25,25 @@ from crc32c import crc32c
 from volfs.errors import Damaged, Held, VolfsError
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
+from volfs.storage.files import read_file
 from volfs.versions.array import VersionArray
 from volfs.versions.array_writer import ArrayWriter
 from volfs.versions.interpret import Interpreter, Meaning, chunk_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path_of_json
 from volfs.versions.layers import Change
-from volfs.versions.union import View
+from volfs.versions.reading import pieces
+from volfs.versions.snapshot import KeyInfo
+from volfs.versions.union import Entry, View
 from volfs.versions.version import Version, chunk_prefix
 from volfs.versions.writer import VersionWriter
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BATCH = 256
+_FILE, _FOLDER = 0o644, 0o755
+"""Permission bits of which nothing is said in a version."""
+_DATED_NS = 10**9
+"""A file whose time differs more than this from that of its last change was given its time."""
 _NAMED = 20
 """Held keys that an error spells out."""
 
@@ -161,11 +170,12 @@ class Packer:
                 self._arrays[path]  # an array whose metadata alone changed
             else:
                 self._end_array(path)
-                self._put_object(json_key(path), Path(self._path_of(json_key(path))))
+                self._put_object(json_key(path))
         for path, array in sorted(self._arrays.items()):
             self._pack_array(path, array)
         for change in self._objects:
-            self._put_object(change.key, Path(change.path))
+            self._put_object(change.key)
+        self._put_folder_modes()
 
     # -- sorting out --------------------------------------------------------------------------------------------
 
@@ -226,7 +236,7 @@ class Packer:
     def _put_chunk(self, writer: ArrayWriter, before: VersionArray | None, coords: Index, change: Change) -> None:
         payload = None if before is None else before.payload(coords)
         if payload is not None and payload.size == change.size:
-            data = Path(change.path).read_bytes()
+            data = read_file(change.path)
             if crc32c(data) == payload.payload.crc32c and _same(payload.read, data):
                 return
         writer.put(coords, Path(change.path))
@@ -264,40 +274,77 @@ class Packer:
 
     # -- whole keys ---------------------------------------------------------------------------------------------
 
-    def _put_object(self, key: str, path: Path) -> None:
-        if not self._unchanged(key, path):
-            self._writer.put(key, path)
-
-    def _unchanged(self, key: str, path: Path) -> bool:
-        if self._lower is None or not self._view.shows_head(key.rpartition("/")[0]) or self._writer.cuts(key):
-            return False
-        info = self._lower.stat(key)
-        if info is None or info.kind != "file" or info.size != path.stat().st_size:
-            return False
-        lower = self._lower
-        try:
-            with path.open("rb") as file:
-                at = 0
-                while piece := file.read(1 << 20):
-                    if lower.read(key, at, len(piece)) != piece:
-                        return False
-                    at += len(piece)
-        except Damaged:
-            return False  # what was committed is lost: the same bytes again mend it
-        return True
-
-    def _path_of(self, key: str) -> str:
+    def _put_object(self, key: str) -> None:
         entry = self._view.entry(key)
-        assert entry is not None and entry.layer is not None
-        return entry.layer.path(key)
+        assert entry is not None and entry.st is not None and entry.layer is not None
+        mode, mtime_ns = _kept(key, entry.st)
+        before = self._inherited(key)
+        sha256 = None
+        if before is not None and before.size == entry.st.st_size and before.is_link == entry.is_link:
+            sha256 = self._sum_if_equal(key, entry)
+        if before is None or sha256 is None:
+            data = os.readlink(os.fsencode(entry.layer.path(key))) if entry.is_link else Path(entry.layer.path(key))
+            self._writer.put(key, data, mode=mode, mtime_ns=mtime_ns)
+        elif before.mode != mode or (before.mtime_ns != mtime_ns and _was_dated(key, entry.st)):
+            self._writer.keep(key, sha256, mode=mode, mtime_ns=mtime_ns)
+
+    def _inherited(self, key: str) -> KeyInfo | None:
+        """The file that this version inherits at a key, if it puts none."""
+        if self._lower is None or not self._view.shows_head(key.rpartition("/")[0]) or self._writer.cuts(key):
+            return None
+        info = self._lower.stat(key)
+        return info if info is not None and info.kind == "file" else None
+
+    def _sum_if_equal(self, key: str, entry: Entry) -> bytes | None:
+        """The SHA-256 of a file's bytes, if they are those of the head version."""
+        assert self._lower is not None
+        sums, at = hashlib.sha256(), 0
+        try:
+            for piece in pieces(self._view, key, entry):
+                if self._lower.read(key, at, len(piece)) != piece:
+                    return None
+                sums.update(piece)
+                at += len(piece)
+        except Damaged:
+            return None  # what was committed is lost: the same bytes again mend it
+        return sums.digest()
+
+    def _put_folder_modes(self) -> None:
+        """Note the permission bits of directories of side files, where they are not what this version inherits."""
+        folders = {folder for layer in self._view.layers for folder, _ in layer.folders("files")}
+        for folder in sorted(folders):
+            entry = self._view.entry(folder)
+            if entry is None or entry.kind != "dir" or next(self._view.keys(folder), None) is None:
+                continue
+            before = None if self._lower is None or self._writer.cuts(folder) else self._lower.stat(folder)
+            was = before.mode if before is not None and before.kind == "dir" else 0
+            now = entry.info.mode
+            if now != (was or _FOLDER):
+                self._writer.set_mode(folder, now)
 
     def _read(self, key: str) -> bytes:
         entry = self._view.entry(key)
         assert entry is not None
         if entry.layer is not None:
-            return Path(entry.layer.path(key)).read_bytes()
+            return read_file(entry.layer.path(key))
         assert self._view.lower is not None
         return self._view.lower.read(key)
+
+
+def _kept(key: str, st: os.stat_result) -> tuple[int, int]:
+    """The mode and the time that a version keeps of a file; zeros for what it keeps of no file, or of any."""
+    if not key.startswith("files/"):
+        return 0, 0
+    if stat.S_ISLNK(st.st_mode):
+        return stat.S_IFLNK, st.st_mtime_ns or 1
+    bits = stat.S_IMODE(st.st_mode)
+    return 0 if bits == _FILE else bits, st.st_mtime_ns or 1
+
+
+def _was_dated(key: str, st: os.stat_result) -> bool:
+    """Whether somebody gave a side file its time, as rsync and archivers do. That it was written again, with the same
+    bytes, is no reason for a version to say something new."""
+    return key.startswith("files/") and abs(st.st_ctime_ns - st.st_mtime_ns) > _DATED_NS
 
 
 def _same(read: Callable[[], bytes], data: bytes) -> bool:

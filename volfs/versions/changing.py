@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from volfs.errors import NotFound, WrongKind
 from volfs.storage.claim import DAY_SECONDS
-from volfs.storage.files import no_space, write_all
+from volfs.storage.files import no_space, open_new, open_regular, write_all
 from volfs.storage.layout import WorkingLayout
 from volfs.versions.base import Base, Pin
 from volfs.versions.interpret import chunk_root
@@ -93,11 +93,24 @@ class WorkingSteps(WorkingReader):
             if not all_missing:
                 raise NotFound(f"{above} does not exist")
             above = above.rpartition("/")[0]
-        os.makedirs(view.layers[0].path(parent), exist_ok=True)
+        self._make_dirs(view, parent)
         while parent and parent not in self._rooted:
             self._rooted.add(parent)
             self._note(parent)
             parent = parent.rpartition("/")[0]
+
+    def _make_dirs(self, view: View, folder: str) -> None:
+        """Have a directory in the top layer, with those above it and the permission bits they have below."""
+        top = view.layers[0]
+        missing = []
+        while folder and not isinstance(top.stat(folder), os.stat_result):
+            missing.append(folder)
+            folder = folder.rpartition("/")[0]
+        for each in reversed(missing):
+            entry = view.entry(each)
+            mode = 0 if entry is None else stat.S_IMODE(entry.info.mode)
+            os.mkdir(top.path(each))
+            os.chmod(top.path(each), mode or 0o755)
 
     def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
         """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
@@ -109,15 +122,18 @@ class WorkingSteps(WorkingReader):
             if target is not None:
                 os.rename(top.path(key), top.path(target))
             return
-        mtime = entry.info.mtime_ns
+        info = entry.info
         temporary = scratch_name(self.layout)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if info.is_link:
+            self._copy_link_up(view, key, entry, temporary, target or key)
+            return
+        fd = open_new(temporary, 0o600)
         try:
             if not emptied:
                 for piece in pieces(view, key, entry):
                     write_all(fd, piece)
-            os.fchmod(fd, 0o644 if entry.st is None else stat.S_IMODE(entry.st.st_mode))
-            os.utime(fd, ns=(mtime, mtime))
+            os.fchmod(fd, harmless(info.mode) if info.mode else 0o644)
+            os.utime(fd, ns=(info.mtime_ns, info.mtime_ns))
             if not emptied:
                 os.fsync(fd)
             self._make_parent(view, target or key)
@@ -129,8 +145,22 @@ class WorkingSteps(WorkingReader):
         finally:
             os.close(fd)
         for file in self._files.at(key):
-            file.attach(os.open(top.path(target or key), (os.O_RDWR if file.writable else os.O_RDONLY) | os.O_CLOEXEC))
+            file.attach(open_put(top.path(target or key), os.O_RDWR if file.writable else os.O_RDONLY))
         self._names_changed(target or key)
+
+    def _copy_link_up(self, view: View, key: str, entry: Entry, temporary: str, target: str) -> None:
+        """The same for a symbolic link, which has neither permission bits nor a descriptor to be synced by: it comes
+        with the names of its directory."""
+        os.symlink(os.fsdecode(b"".join(pieces(view, key, entry))), temporary)
+        try:
+            os.utime(temporary, ns=(entry.info.mtime_ns, entry.info.mtime_ns), follow_symlinks=False)
+            self._make_parent(view, target)
+            os.rename(temporary, view.layers[0].path(target))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        self._names_changed(target)
 
     def _remove_name(self, view: View, key: str, entry: Entry) -> None:
         """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
@@ -173,7 +203,7 @@ class WorkingSteps(WorkingReader):
         if found.st_mtime_ns < last and found.st_ctime_ns < last:
             # The kernel's clock for changes may stand still for some ms, unless the time of the last was looked at
             # (since Linux 6.13). To be changed once more is cheaper than a whiteout, for a commit too.
-            os.utime(top.path(key), ns=(found.st_atime_ns, found.st_mtime_ns))
+            os.utime(top.path(key), ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
             if os.lstat(top.path(key)).st_ctime_ns < last:
                 top.hide(key, scratch_dir(self.layout), time_ns=self.pulse.tick())
         elif found.st_mtime_ns > last:
@@ -187,12 +217,23 @@ class WorkingSteps(WorkingReader):
         """A directory was made, or moved or removed with what is in it."""
         if not made:
             self._rooted.clear()
+            for layer in self._layers:
+                layer.forget_folders()
         self._note(prefix.rpartition("/")[0])
         self.pulse.beat(prefix, below=True)
 
     def _note(self, folder: str) -> None:
         self._changes += 1
         self._unsynced[folder] = self._changes
+
+    def _note_moved(self, moves: dict[str, str]) -> None:
+        """Directories moved: what is to be synced below them lies elsewhere now."""
+        moved = {}
+        for source, target in moves.items():
+            below = f"{source}/"
+            for folder in [each for each in self._unsynced if each == source or each.startswith(below)]:
+                moved[target + folder[len(source) :]] = self._unsynced.pop(folder)
+        self._unsynced.update(moved)
 
     def _note_above(self, key: str) -> None:
         """The names of a key and of all directories above it may have come."""
@@ -208,6 +249,28 @@ class WorkingSteps(WorkingReader):
             for folder, last in self._unsynced.items()
             if any(os.path.isdir(path(folder)) for layer in layers for path in (layer.path, layer.whiteout_path))
         }
+
+
+def harmless(mode: int, *, folder: bool = False) -> int:
+    """The permission bits that a file or directory gets that was given ``mode``.
+
+    volfs itself must be able to read what is to be committed, and to change names in directories: the owner always can.
+    """
+    return (stat.S_IMODE(mode) & 0o777) | (0o700 if folder else 0o400)
+
+
+def open_put(path: str, flags: int) -> int:
+    """Open a file of the top layer for a client that the kernel has let through, whatever its permission bits say to
+    volfs itself."""
+    try:
+        return open_regular(path, flags)
+    except PermissionError:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        os.chmod(path, mode | 0o600)
+        try:
+            return open_regular(path, flags)
+        finally:
+            os.chmod(path, mode)
 
 
 def is_timed(key: str) -> bool:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from volfs.errors import AlreadyThere
 from volfs.model.graph import VersionInfo
-from volfs.storage.files import fsync_dir, make_dirs
+from volfs.storage.files import fsync_dir, make_dirs, make_file, read_file
 from volfs.storage.layout import WorkingLayout
 from volfs.versions.base import Base, BaseFile, Pin
 from volfs.versions.layers import (
@@ -61,10 +61,10 @@ def settle_scratch(layout: WorkingLayout) -> None:
     """Finish whiteouts that were made in two steps and cut short between them, then empty the scratch directory."""
     scratch = scratch_dir(layout)
     for note in Path(scratch).glob("hide-*.path"):
-        place = os.path.normpath(os.path.join(scratch, note.read_text("utf-8", "surrogateescape")))
+        place = os.path.normpath(os.path.join(scratch, os.fsdecode(read_file(note))))
         if place.startswith(f"{layout.root}/") and not os.path.lexists(place):
             with suppress(FileNotFoundError):
-                os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+                make_file(place)
         note.unlink()
     for name in os.listdir(scratch):
         delete_tree(f"{scratch}/{name}")
@@ -139,7 +139,7 @@ def drop(layout: WorkingLayout, number: int, in_head: Callable[[str], bool] | No
         for key in _bare_directories(frozen):
             if top.stat(key) is None and not top.hides(key) and not (in_head is not None and in_head(key)):
                 with suppress(FileExistsError, NotADirectoryError):
-                    os.makedirs(top.path(key))
+                    _make_folders(frozen, top, key)
     _bury(layout, frozen.root)
     fsync_dir(layout.root)
 
@@ -170,7 +170,7 @@ def uncover(layout: WorkingLayout, top: Layer, below: View, key: str) -> None:
         for name in below.names(folder) if entry is not None and entry.kind == "dir" else ():
             if name != step:
                 path = Path(f"{build}{folder[len(ancestor) :]}/{name}")
-                path.touch()
+                make_file(path)
                 os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
         folder = f"{folder}/{step}"
         if folder != key:
@@ -203,15 +203,26 @@ def _move_put(lower: Layer, upper: Layer, key: str) -> None:
     # A directory moves whole only where the upper layer says nothing about what is in it: a whiteout of the upper
     # layer hides what is below that layer, and would not hide what moved in beside it.
     if theirs is None and not (folder and os.path.lexists(upper.whiteout_path(key))):
-        os.makedirs(os.path.dirname(upper.path(key)), exist_ok=True)
+        _make_folders(lower, upper, key.rpartition("/")[0])
         os.rename(lower.path(key), upper.path(key))
         return
     if not folder or (isinstance(theirs, os.stat_result) and not stat.S_ISDIR(theirs.st_mode)):
         return
     if theirs is None:
-        os.makedirs(upper.path(key), exist_ok=True)
+        _make_folders(lower, upper, key)
     for name in os.listdir(lower.path(key)):
         _move_put(lower, upper, f"{key}/{name}")
+
+
+def _make_folders(lower: Layer, upper: Layer, key: str) -> None:
+    """Make a directory in the upper layer, and those above it, with the permission bits they have in the lower one."""
+    if not key or isinstance(upper.stat(key), os.stat_result):
+        return
+    _make_folders(lower, upper, key.rpartition("/")[0])
+    os.mkdir(upper.path(key))
+    mine = lower.stat(key)
+    if isinstance(mine, os.stat_result):
+        os.chmod(upper.path(key), stat.S_IMODE(mine.st_mode))
 
 
 def _move_whiteouts(lower: Layer, upper: Layer, key: str, scratch: str) -> None:

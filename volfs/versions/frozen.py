@@ -8,6 +8,7 @@ the union (:mod:`volfs.versions.union`), arrays over it (:mod:`volfs.versions.br
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
 from itertools import count
 from pathlib import Path
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 from volfs.errors import WrongKind
 from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.storage.files import no_space
+from volfs.storage.files import no_space, opened, write_all
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import json_key
 from volfs.versions.layers import SPACES, Layer
 from volfs.versions.pulse import Listener
-from volfs.versions.reading import existing
+from volfs.versions.reading import existing, read_entry
 from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
 from volfs.versions.union import View
 
@@ -73,9 +74,7 @@ class FrozenState(Snapshot):
         if entry.layer is None:
             assert self.view.lower is not None
             return self.view.lower.read(key, offset, length)
-        with Path(entry.layer.path(key)).open("rb") as file:
-            file.seek(offset)
-            return file.read() if length is None else file.read(length)
+        return read_entry(entry, entry.layer, key, offset, length)
 
     def node(self, path: str) -> ArrayNode | GroupNode | None:
         parsed = self._interpreter.node(self.view, path)
@@ -108,9 +107,10 @@ class Additions:
             if data is None:
                 self.layer.hide(key, str(self._root))
                 return
-            path = Path(self.layer.path(key))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path = self.layer.path(key)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+                write_all(fd, data)
 
 
 class _Still:

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from volfs.errors import BadMetadata, Damaged, Unsupported, VolfsError
 from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.files import opened, read_file
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
 from volfs.versions.layers import Change
 from volfs.versions.snapshot import ArrayNode, GroupNode
@@ -131,6 +132,8 @@ class Interpreter:
 
     def verdict(self, view: View, change: Change, meaning: Meaning | None = None) -> str | None:
         """Why a file that was put is held; None if it is fit to be committed. Reads and decodes a chunk."""
+        if not stat.S_ISREG(change.mode) and not (stat.S_ISLNK(change.mode) and change.key.startswith("files/")):
+            return "is not an ordinary file"
         meaning = meaning or self.meaning(view, change.key)
         if meaning.kind == "orphan":
             where = node_key(meaning.path or "")
@@ -159,7 +162,7 @@ class Interpreter:
 
     def _parse(self, view: View, key: str, entry: Entry) -> Parsed:
         if entry.layer is not None:
-            raw = Path(entry.layer.path(key)).read_bytes()
+            raw = read_file(entry.layer.path(key))
         else:
             assert view.lower is not None
             raw = view.lower.read(key)
@@ -184,17 +187,15 @@ def _decodes(change: Change, meta: ArrayMeta) -> str | None:
         codec = ChunkCodec.of(meta)
     except Unsupported:
         return None
-    fd = os.open(change.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        with opened(change.path) as fd:
 
-        def read(offset: int, length: int) -> bytes:
-            return os.pread(fd, length, offset)
+            def read(offset: int, length: int) -> bytes:
+                return os.pread(fd, length, offset)
 
-        codec.check(read, os.fstat(fd).st_size)
+            codec.check(read, os.fstat(fd).st_size)
     except (Damaged, Unsupported) as error:
         return f"does not decode: {error}"
     except VolfsError as error:
         return str(error)
-    finally:
-        os.close(fd)
     return None

@@ -11,6 +11,9 @@ nothing of an older one of that name. Together with a file KEY it hides nothing 
 the key last changed where the file's own times do not (it was renamed or its times were set back). Under a whiteout
 there are no others, so one ``lstat`` answers whether a layer hides a key: ENOTDIR, or a file, means that it does.
 
+Side files may be symbolic links. None is ever followed, neither those that clients made nor others: what lies behind a
+link is not in the layer (:meth:`Layer.stat`), and nothing but a regular file is opened.
+
 The file ``discarded`` beside the three directories has a line for every discard of a part of the changes: key and time.
 """
 
@@ -29,7 +32,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from volfs.storage.files import fsync_dir
+from volfs.storage.files import (
+    fsync_dir,
+    make_file,
+    open_below,
+    open_regular,
+    opened,
+    read_file,
+    write_all,
+    write_atomic,
+)
 from volfs.storage.layout import WorkingLayout, parse_frozen_dir
 
 SPACES: Final = ("zarr", "files")
@@ -43,6 +55,8 @@ RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
 _DISCARDED: Final = "discarded"
+_FOLDERS_KEPT: Final = 65536
+"""Directories of a layer that are remembered to be some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +74,16 @@ class Change:
     ctime_ns: int
     ino: int
     path: str
+    mode: int
 
     @classmethod
     def of(cls, key: str, kind: Literal["put", "removed"], found: os.stat_result, path: str) -> Change:
         """The change that a file is: of the key's own bytes, or a whiteout."""
         mtime = found.st_mtime_ns
         if kind == "removed":
-            return cls(key, kind, 0, mtime, mtime, mtime, found.st_ino, path)
+            return cls(key, kind, 0, mtime, mtime, mtime, found.st_ino, path, found.st_mode)
         ctime = found.st_ctime_ns
-        return cls(key, kind, found.st_size, mtime, max(mtime, ctime), ctime, found.st_ino, path)
+        return cls(key, kind, found.st_size, mtime, max(mtime, ctime), ctime, found.st_ino, path, found.st_mode)
 
 
 class Blocked:
@@ -81,11 +96,13 @@ BLOCKED: Final = Blocked()
 class Layer:
     """One layer. Paths are plain strings: this is the innermost loop of every operation on a branch."""
 
-    __slots__ = ("name", "root")
+    __slots__ = ("_folders", "name", "root")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.name = root.rpartition("/")[2]
+        #: Directories that were found to be some, and not links to others: see :meth:`_lstat`.
+        self._folders: set[str] = {""}
 
     def __repr__(self) -> str:
         return f"Layer({self.root!r})"
@@ -104,22 +121,47 @@ class Layer:
         return f"{self.root}/removed/{key}"
 
     def stat(self, key: str) -> os.stat_result | Blocked | None:
-        """What this layer itself has at ``key``."""
+        """What this layer itself has at ``key``. A link above it blocks it, as any other file does."""
+        return self._lstat(key)
+
+    def _lstat(self, path: str) -> os.stat_result | Blocked | None:
+        """lstat(2) of a path in the layer that follows no link anywhere.
+
+        Directories on the way are looked at once, as long as none is removed (:meth:`forget_folders`): what is absent
+        is found absent with no more calls than one lstat, or earlier.
+        """
+        folder, folders = path.rpartition("/")[0], self._folders
+        if folder not in folders:
+            above = self._lstat(folder)
+            if not isinstance(above, os.stat_result):
+                return above
+            if not stat.S_ISDIR(above.st_mode):
+                return BLOCKED
+            if len(folders) > _FOLDERS_KEPT:
+                self.forget_folders()
+            folders.add(folder)
         try:
-            return os.lstat(f"{self.root}/{key}")
+            return os.lstat(f"{self.root}/{path}")
         except FileNotFoundError:
             return None
         except NotADirectoryError:
             return BLOCKED
 
+    def open(self, key: str) -> int:
+        """Open a file that was put, for reading. Of side files, among which there may be links, each directory on the
+        way is opened by itself."""
+        return open_below(self.root, key) if key.startswith("files/") else open_regular(self.path(key))
+
+    def forget_folders(self) -> None:
+        """Directories may be something else now."""
+        self._folders = {""}
+
     def hides(self, key: str) -> bool:
         """Whether this layer hides what the layers below have at ``key``."""
-        try:
-            return not stat.S_ISDIR(os.lstat(f"{self.root}/removed/{key}").st_mode)
-        except FileNotFoundError:
-            return False
-        except NotADirectoryError:
-            return True
+        found = self._lstat(f"removed/{key}")
+        if isinstance(found, os.stat_result):
+            return not stat.S_ISDIR(found.st_mode)
+        return found is BLOCKED
 
     def look(self, key: str) -> tuple[os.stat_result | Blocked | None, bool]:
         """What this layer has at ``key``, and whether nothing of the layers below shows there."""
@@ -134,30 +176,36 @@ class Layer:
 
     def names(self, key: str) -> list[str]:
         """The names that this layer itself has in directory ``key``."""
+        return self._listdir(key)
+
+    def _listdir(self, path: str) -> list[str]:
+        found = self._lstat(path)
+        if not isinstance(found, os.stat_result) or not stat.S_ISDIR(found.st_mode):
+            return []
         try:
-            return os.listdir(self.path(key))
+            return os.listdir(f"{self.root}/{path}")
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def own_time(self, key: str) -> int:
         """The time of the whiteout of exactly ``key`` (ns); 0 if it has none."""
-        try:
-            found = os.lstat(f"{self.root}/removed/{key}")
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
-        return 0 if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+        found = self._lstat(f"removed/{key}")
+        return found.st_mtime_ns if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode) else 0
 
     def removal_time(self, key: str) -> int | None:
         """When the whiteout that hides ``key``, on it or on an ancestor, was made (ns)."""
         while key:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found = os.lstat(f"{self.root}/removed/{key}")
+            found = self._lstat(f"removed/{key}")
+            if isinstance(found, os.stat_result):
                 return None if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
             key = key.rpartition("/")[0]
         return None
 
     def hidden_in(self, key: str) -> set[str]:
         """Names in directory ``key`` of the layers below that this layer hides one by one."""
+        found = self._lstat(f"removed/{key}")
+        if not isinstance(found, os.stat_result) or not stat.S_ISDIR(found.st_mode):
+            return set()
         try:
             with os.scandir(f"{self.root}/removed/{key}") as entries:
                 return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
@@ -173,7 +221,7 @@ class Layer:
         if not self._make_room(path):
             return
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            make_file(path)
         except FileExistsError:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 exchange_for_file(path, scratch)
@@ -182,14 +230,14 @@ class Layer:
 
     def note_discard(self, key: str, time_ns: int) -> None:
         """Write down that the changes at and below ``key`` were thrown away."""
-        with Path(self.root, _DISCARDED).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps([key, time_ns]) + "\n")
+        with opened(f"{self.root}/{_DISCARDED}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) as lines:
+            write_all(lines, json.dumps([key, time_ns]).encode() + b"\n")
 
     def discards(self) -> list[tuple[str, int]]:
         """(key, time) of the discards written down. A line that was cut short by a crash does not count."""
         found: list[tuple[str, int]] = []
         try:
-            lines = Path(self.root, _DISCARDED).read_text("utf-8").splitlines()
+            lines = read_file(f"{self.root}/{_DISCARDED}").decode("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return found
         for line in lines:
@@ -221,12 +269,22 @@ class Layer:
     def whiteouts(self, prefix: str = "") -> Iterator[Change]:
         """The removals at and below ``prefix``, sorted."""
         for space in SPACES if not prefix else (prefix,):
-            yield from _walk(self.whiteout_path(space), space, "removed")
+            if isinstance(self._lstat(f"removed/{space}"), os.stat_result):
+                yield from _walk(self.whiteout_path(space), space, "removed")
 
     def puts(self, prefix: str = "") -> Iterator[Change]:
         """The files at and below ``prefix``, sorted."""
         for space in SPACES if not prefix else (prefix,):
-            yield from _walk(self.path(space), space, "put")
+            if isinstance(self.stat(space), os.stat_result):
+                yield from _walk(self.path(space), space, "put")
+
+    def folders(self, key: str) -> Iterator[tuple[str, int]]:
+        """The directories below directory ``key`` that this layer itself has, and their modes."""
+        for name in self.names(key):
+            found = self.stat(f"{key}/{name}")
+            if isinstance(found, os.stat_result) and stat.S_ISDIR(found.st_mode):
+                yield f"{key}/{name}", stat.S_IMODE(found.st_mode)
+                yield from self.folders(f"{key}/{name}")
 
     def empty(self) -> bool:
         """Whether there is nothing in this layer, no empty directory either."""
@@ -241,8 +299,7 @@ def _walk(path: str, key: str, kind: Literal["put", "removed"]) -> Iterator[Chan
     try:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
-            if stat.S_ISREG(found.st_mode):
-                yield Change.of(key, kind, found, path)
+            yield Change.of(key, kind, found, path)
             return
         names = sorted(os.listdir(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -313,12 +370,12 @@ def exchange(one: str, other: str) -> None:
 def exchange_for_file(folder: str, scratch: str) -> None:
     """Put an empty file in the place of a directory, in one step, and delete the directory."""
     aside = f"{scratch}/{secrets.token_hex(8)}"
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+    make_file(aside)
     if not _renameat2(aside, folder, RENAME_EXCHANGE):
         # No exchange on this disk: two steps. What is between them on a crash is written into the name of the
         # directory's grave, see freezing.settle_scratch.
         grave = f"{scratch}/hide-{secrets.token_hex(8)}"
-        Path(f"{grave}.path").write_text(os.path.relpath(folder, scratch), "utf-8", "surrogateescape")
+        write_atomic(Path(f"{grave}.path"), os.fsencode(os.path.relpath(folder, scratch)))
         os.rename(folder, grave)
         os.rename(aside, folder)
         os.unlink(f"{grave}.path")

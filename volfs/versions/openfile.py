@@ -65,8 +65,7 @@ class WorkingFile:
         """Size and mtime, exact at this moment, of a removed file too."""
         fd = self._fd
         if fd is not None:
-            found = os.fstat(fd)
-            return KeyInfo("file", found.st_size, found.st_mtime_ns)
+            return KeyInfo.of(os.fstat(fd))
         lower = self._lower
         if lower is None:
             raise NotFound("this file has been closed")
@@ -227,6 +226,17 @@ class OpenFiles:
                 for file in self._by_key.pop(key):
                     file.key = now
                     self._by_key[now].add(file)
+
+    def exchanged(self, one: str, other: str) -> None:
+        """Two names, of files or whole directories, have exchanged what they name."""
+        with self._mutex:
+            moved = []
+            for source, target in ((one, other), (other, one)):
+                moved += [(target + key[len(source) :], self._by_key.pop(key)) for key in self._below(source)]
+            for key, files in moved:
+                for file in files:
+                    file.key = key
+                self._by_key[key] = files
 
     def _below(self, key: str) -> list[str]:
         below = key + "/"

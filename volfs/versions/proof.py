@@ -22,6 +22,7 @@ from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.files import opened, read_file
 from volfs.storage.layout import VersionLayout, version_dir_name
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
@@ -112,7 +113,7 @@ class Proof:
         seen: set[str] = set()
         for record in self.manifest:
             key = self._key(record)
-            if record.op != Op.REMOVE_SUBTREE:
+            if record.op not in (Op.REMOVE_SUBTREE, Op.DIRECTORY):
                 if key in seen:
                     yield self.finding("is recorded twice", key=key)
                 seen.add(key)
@@ -186,7 +187,7 @@ class Proof:
     def _describes(self, path: str, meta: ArrayMeta, shard_chunks: tuple[int, ...]) -> bool:
         """Whether the version's own ``zarr.json`` of an array is the client's, packed as it says."""
         try:
-            own = parse_node((self._layout.root / json_key(path)).read_bytes())
+            own = parse_node(read_file(self._layout.root / json_key(path)))
         except (OSError, VolfsError):
             return False
         if not isinstance(own, ArrayMeta) or (own.shape, own.dtype) != (meta.shape, meta.dtype):
@@ -207,12 +208,12 @@ class Proof:
         assert self.manifest is not None
         records = self.manifest.records
         try:
-            with (self._dataset.layout.versions / file).open("rb") as shard:
+            with opened(self._dataset.layout.versions / file) as shard:
 
                 def read(offset: int, length: int) -> bytes:
-                    return os.pread(shard.fileno(), length, offset)
+                    return os.pread(shard, length, offset)
 
-                index = read_shard_index(read, os.fstat(shard.fileno()).st_size, shard_chunks)
+                index = read_shard_index(read, os.fstat(shard).st_size, shard_chunks)
         except OSError:
             return  # each payload in it has been reported
         except Damaged as error:
@@ -248,7 +249,10 @@ class Proof:
             return False
         place = self._layout.root / folder
         copy = place / AS_WRITTEN if (place / AS_WRITTEN).exists() else place / NODE_JSON
-        return copy.read_bytes() == committed
+        try:
+            return read_file(copy) == committed
+        except (OSError, Damaged):
+            return False
 
     def _identity(self, stored: StoredVersion, manifest: Manifest) -> Iterator[Finding]:
         missing = [parent for parent in stored.info.parents if parent not in self._parents]

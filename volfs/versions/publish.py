@@ -43,6 +43,7 @@ from volfs.storage.files import (
     fsync_dir,
     make_dirs,
     no_space,
+    read_file,
     read_json,
     replace_durably,
     sweep_temporaries,
@@ -197,7 +198,7 @@ def _keep(ref: Path, previous: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"no space left publishing a version: free some and try again ({ref})") from error
-        write_atomic(previous, ref.read_bytes())
+        write_atomic(previous, read_file(ref))
 
 
 def _conclude(layout: DatasetLayout, number: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from volfs.errors import NotFound
+from volfs.storage.files import open_regular
 from volfs.storage.layout import WorkingLayout
 
 Listener = Callable[[str, bool, int, int], None]
@@ -112,7 +113,7 @@ class Pulse:
             self._drop()  # the branch was removed, and perhaps made anew
         if self._fd is None:
             with suppress(FileNotFoundError):
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+                self._fd = open_regular(self._path, os.O_RDWR | flags, 0o644)
         return self._fd
 
     def _drop(self) -> None:

@@ -11,12 +11,12 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from volfs.errors import BadName, Busy, NotFound, WrongKind
 from volfs.model.names import check_key
 from volfs.storage.claim import DAY_SECONDS
+from volfs.storage.files import opened
 from volfs.storage.layout import WorkingLayout
 from volfs.versions import freezing
 from volfs.versions.base import BaseFile
@@ -113,8 +113,7 @@ class WorkingReader:
             if entry.layer is None:
                 assert view.lower is not None
                 return view.lower.read(key, offset, length)
-            with Path(entry.layer.path(key)).open("rb", buffering=0) as file:
-                return _pread(file.fileno(), offset, length)
+            return read_entry(entry, entry.layer, key, offset, length)
 
         return self.look(see)
 
@@ -176,11 +175,26 @@ def existing(view: View, key: str) -> Entry:
     return entry
 
 
+def read_entry(entry: Entry, layer: Layer, key: str, offset: int = 0, length: int | None = None) -> bytes:
+    """Bytes of what a layer has at a key: of a symbolic link, its target."""
+    if entry.is_link:
+        target = os.fsencode(os.readlink(layer.path(key)))
+        return target[offset:] if length is None else target[offset : offset + length]
+    fd = layer.open(key)
+    try:
+        return _pread(fd, offset, length)
+    finally:
+        os.close(fd)
+
+
 def pieces(view: View, key: str, entry: Entry) -> Iterator[bytes]:
     """The bytes of a file, a few MiB at a time."""
     if entry.layer is not None:
-        with Path(entry.layer.path(key)).open("rb", buffering=0) as file:
-            while piece := file.read(_COPY_BYTES):
+        if entry.is_link:
+            yield read_entry(entry, entry.layer, key)
+            return
+        with opened(entry.layer.path(key)) as fd:
+            while piece := os.read(fd, _COPY_BYTES):
                 yield piece
         return
     assert view.lower is not None

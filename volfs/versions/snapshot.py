@@ -12,6 +12,8 @@ synchronous and safe to call from many threads at once.
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -36,14 +38,30 @@ if TYPE_CHECKING:
 class KeyInfo:
     """What ``stat`` and ``list`` tell of a key. ``size`` is 0 for a directory.
 
-    ``mtime_ns`` is the time of the newest version that changed the key, or of the file in the working copy.
-    ``version`` is the number of the version the bytes come from; 0 for what is not committed yet.
+    ``mtime_ns`` is the time of the newest version that changed the key, or of the file in the working copy; a side file
+    keeps the time that it was given. ``version`` is the number of the version the bytes come from; 0 for what is not
+    committed yet. ``mode``: the permission bits that a side file, or a directory of side files, was given, or
+    ``S_IFLNK``; 0 for those of its kind. A symbolic link is a file whose bytes are its target.
     """
 
     kind: Literal["file", "dir"]
     size: int
     mtime_ns: int
     version: int = 0
+    mode: int = 0
+
+    @property
+    def is_link(self) -> bool:
+        """Whether this is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> KeyInfo:
+        """What a file or directory of a working copy is."""
+        bits = stat.S_IFLNK if stat.S_ISLNK(found.st_mode) else stat.S_IMODE(found.st_mode)
+        if stat.S_ISDIR(found.st_mode):
+            return cls("dir", 0, found.st_mtime_ns, mode=bits)
+        return cls("file", found.st_size, found.st_mtime_ns, mode=bits)
 
 
 Listing = list[tuple[str, KeyInfo]]

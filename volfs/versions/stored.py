@@ -18,7 +18,7 @@ from volfs.errors import Damaged, VolfsError
 from volfs.model.box import Index
 from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta, parse_node
-from volfs.storage.files import read_json
+from volfs.storage.files import read_file, read_json
 from volfs.storage.layout import VersionLayout
 from volfs.storage.manifest import Manifest, Op
 from volfs.versions.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
@@ -127,7 +127,7 @@ def array_meta(layout: VersionLayout, path: str) -> ArrayMeta:
     folder = layout.root / node_key(path)
     for name in (AS_WRITTEN, NODE_JSON):
         try:
-            meta = parse_node((folder / name).read_bytes())
+            meta = parse_node(read_file(folder / name))
         except FileNotFoundError:
             continue
         except (OSError, VolfsError) as error:

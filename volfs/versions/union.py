@@ -33,7 +33,7 @@ class Entry:
 
     ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the head version does. ``below`` is
     what shows of the head version: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
-    that a directory is merged from.
+    that a directory is merged from. A symbolic link is a file.
     """
 
     kind: Literal["file", "dir"]
@@ -43,15 +43,19 @@ class Entry:
     dirs: tuple[Layer, ...] = ()
 
     @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.st.st_mode) if self.st is not None else self.below is not None and self.below.is_link
+
+    @property
     def info(self) -> KeyInfo:
         if self.kind == "file":
             if self.st is None:
                 assert self.below is not None
                 return self.below
-            return KeyInfo("file", self.st.st_size, self.st.st_mtime_ns)
+            return KeyInfo.of(self.st)
         # The layer's own directory tells: it is made, or touched, when a name goes that only lies below.
         if self.st is not None:
-            return KeyInfo("dir", 0, self.st.st_mtime_ns)
+            return KeyInfo.of(self.st)
         assert self.below is not None
         return self.below
 

@@ -8,6 +8,7 @@ decided here: arrays (:mod:`volfs.versions.array`), and the uncommitted changes 
 from __future__ import annotations
 
 import errno
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -189,13 +190,14 @@ class Version(Snapshot):
 
     def _info(self, entry: Entry) -> KeyInfo:
         if entry.payload is None:
-            return self._dir_info(entry.version)
-        return KeyInfo("file", entry.payload.length, self.time_of(entry.version), entry.version)
+            return self._dir_info(entry.version, stat.S_IMODE(entry.mode))
+        mtime_ns = entry.mtime_ns or self.time_of(entry.version)
+        return KeyInfo("file", entry.payload.length, mtime_ns, entry.version, entry.mode)
 
-    def _dir_info(self, version: int) -> KeyInfo:
+    def _dir_info(self, version: int, mode: int = 0) -> KeyInfo:
         # A directory's names may have changed in any version since it was made: the time that is never too old is this
         # version's own.
-        return KeyInfo("dir", 0, self.info.time_ns, version or self.info.number)
+        return KeyInfo("dir", 0, self.info.time_ns, version or self.info.number, mode)
 
     def array_above(self, key: str) -> tuple[VersionArray, str] | None:
         """The array that a key lies in, and the key relative to it; None if it lies in none."""

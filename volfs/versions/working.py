@@ -13,30 +13,31 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 
-from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, WrongKind
+from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, Unsupported, WrongKind
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_key
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.crash import crash_point
-from volfs.storage.files import no_space, write_all
+from volfs.storage.files import no_space, open_dir, open_new, write_all
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
 from volfs.versions import freezing
-from volfs.versions.changing import WorkingSteps, is_timed
+from volfs.versions.changing import WorkingSteps, harmless, is_timed, open_put
 from volfs.versions.layers import (
+    RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     SPACES,
     Layer,
+    exchange,
     layers_of,
     scratch_name,
 )
 from volfs.versions.openfile import WorkingFile
-from volfs.versions.reading import existing
+from volfs.versions.reading import existing, pieces
 from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.union import Entry, View
 
@@ -112,20 +113,22 @@ class WorkingCopy(WorkingSteps):
                 if not flags & os.O_CREAT:
                     raise NotFound(f"{key} does not exist")
                 self._make_parent(view, key)
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                os.fchmod(fd, _harmless(mode))
+                fd = open_new(path, 0o600)
+                os.fchmod(fd, harmless(mode))
                 self.stamp(fd, 0)
                 self._names_changed(key)
             elif flags & os.O_CREAT and flags & os.O_EXCL:
                 raise AlreadyThere(f"{key} exists")
             elif entry.kind == "dir":
                 raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            elif entry.is_link:
+                raise WrongKind(f"{key} is a symbolic link", errno=errno.ELOOP)
             elif not writable and not flags & os.O_TRUNC:
                 return self._open_reading(key)
             else:
                 emptied = bool(flags & os.O_TRUNC)
                 self._copy_up(view, key, entry, emptied=emptied)
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                fd = open_put(path, os.O_RDWR)
                 if emptied:
                     before = os.fstat(fd)
                     os.ftruncate(fd, 0)
@@ -156,9 +159,11 @@ class WorkingCopy(WorkingSteps):
             raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
         temporary = scratch_name(self.layout)
         with no_space(f"writing {key}"):
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = open_new(temporary, 0o644)
             try:
                 write_all(fd, data)
+                if entry is not None and entry.info.mode and not entry.is_link:
+                    os.fchmod(fd, harmless(entry.info.mode))
                 self.stamp(fd, 0 if entry is None else entry.info.mtime_ns)
                 self._make_parent(view, key, all_missing=True)
                 os.rename(temporary, view.layers[0].path(key))
@@ -204,29 +209,62 @@ class WorkingCopy(WorkingSteps):
             top = view.layers[0]
             self._make_parent(view, target)
             self._copy_up(view, source, entry)
-            os.link(top.path(source), top.path(target))
+            os.link(top.path(source), top.path(target), follow_symlinks=False)
             self._keep_time(top, target)
             self._names_changed(target)
 
-    def rename(self, source: str, target: str, flags: int = 0) -> bool:
-        """rename(2), or renameat2(2) with RENAME_NOREPLACE. Whether a name went: of two names of one file neither does.
+    def symlink(self, key: str, target: str) -> None:
+        """Make a symbolic link among the side files. Nothing of volfs ever follows it."""
+        check_key(key)
+        if not key.startswith("files/"):
+            raise NotAllowed(f"{key}: only side files may be symbolic links")
+        with self._changing() as view:
+            if view.entry(key) is not None:
+                raise AlreadyThere(f"{key} exists")
+            self._make_parent(view, key)
+            os.symlink(target, view.layers[0].path(key))
+            self._names_changed(key)
 
-        A file's inode and times stay. A directory that a lower layer shows cannot move: EXDEV, as in overlayfs.
+    def readlink(self, key: str) -> str:
+        """The target of a symbolic link. WrongKind (EINVAL) if it is something else."""
+        check_key(key)
+
+        def see(view: View) -> str:
+            entry = existing(view, key)
+            if not entry.is_link:
+                raise WrongKind(f"{key} is no symbolic link", errno=errno.EINVAL)
+            return os.fsdecode(b"".join(pieces(view, key, entry)))
+
+        return self.look(see)
+
+    def rename(self, source: str, target: str, flags: int = 0) -> bool:
+        """rename(2), or renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
+
+        Whether a name went: of two names of one file neither does. A file's inode and times stay. A directory that a
+        lower layer shows cannot move: EXDEV, as in overlayfs.
         """
         check_key(source)
         check_key(target)
-        if flags & ~RENAME_NOREPLACE:
-            raise BadInput("a branch renames one name at a time: exchanging is not possible")
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise BadInput("a branch knows RENAME_NOREPLACE and RENAME_EXCHANGE, one at a time")
         with self._changing() as view:
             moving, there = existing(view, source), view.entry(target)
             if there is not None and flags & RENAME_NOREPLACE:
                 raise AlreadyThere(f"{target} exists")
             if moving.kind == "dir" and target.startswith(f"{source}/"):
                 raise BadInput(f"{source} cannot move into itself")
+            if flags & RENAME_EXCHANGE:
+                if there is None:
+                    raise NotFound(f"{target} does not exist")
+                if there.kind == "dir" and source.startswith(f"{target}/"):
+                    raise BadInput(f"{target} cannot move into itself")
             if source == target or _same_file(moving, there):
                 return False
             self._make_parent(view, target)
-            if moving.kind == "dir":
+            if flags & RENAME_EXCHANGE:
+                assert there is not None
+                self._exchange(view, {source: moving, target: there})
+            elif moving.kind == "dir":
                 self._rename_dir(view, source, target, moving, there)
             else:
                 self._rename_file(view, source, target, moving, there)
@@ -234,15 +272,17 @@ class WorkingCopy(WorkingSteps):
 
     def utimens(self, key: str, atime_ns: int, mtime_ns: int) -> None:
         """Set times, as utimensat(2)."""
-        self._set(key, lambda path: os.utime(path, ns=(atime_ns, mtime_ns)))
+        self._set(key, lambda path: os.utime(path, ns=(atime_ns, mtime_ns), follow_symlinks=False))
 
     def chmod(self, key: str, mode: int) -> None:
-        """Keep the permission bits. The owner's are always there: volfs itself must get at the file."""
+        """Set the permission bits, as chmod(2); see :func:`~volfs.versions.changing.harmless`."""
         check_key(key)
         entry = self.look(lambda view: existing(view, key))
+        if entry.is_link:
+            raise Unsupported(f"{key} is a symbolic link, which has no permission bits", errno=errno.EOPNOTSUPP)
         folder = entry.kind == "dir"
-        mode = _harmless(mode, folder=folder)
-        if mode != (stat.S_IMODE(entry.st.st_mode) if entry.st else 0o755 if folder else 0o644):
+        mode = harmless(mode, folder=folder)
+        if mode != (entry.info.mode or (0o755 if folder else 0o644)):
             self._set(key, lambda path: os.chmod(path, mode))
 
     # -- directories ----------------------------------------------------------------------------------------------
@@ -256,7 +296,7 @@ class WorkingCopy(WorkingSteps):
             self._make_parent(view, key)
             path = view.layers[0].path(key)
             os.mkdir(path)
-            os.chmod(path, _harmless(mode, folder=True))
+            os.chmod(path, harmless(mode, folder=True))
             self._restructured(key, made=True)
 
     def rmdir(self, key: str) -> None:
@@ -353,7 +393,7 @@ class WorkingCopy(WorkingSteps):
             for layer in self.view().layers:
                 for path in (layer.path(folder), layer.whiteout_path(folder)):
                     with suppress(FileNotFoundError, NotADirectoryError):
-                        opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                        opened.append(open_dir(path))
         except BaseException:
             for fd in opened:
                 os.close(fd)
@@ -489,9 +529,10 @@ class WorkingCopy(WorkingSteps):
             entry = existing(view, key)
             if entry.kind == "dir":
                 raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+            if entry.is_link:
+                raise WrongKind(f"{key} is a symbolic link", errno=errno.ELOOP)
             if entry.layer is not None:
-                fd = os.open(entry.layer.path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                return WorkingFile(self, key, fd, None, False)
+                return WorkingFile(self, key, entry.layer.open(key), None, False)
             assert view.lower is not None and entry.below is not None
             return WorkingFile(self, key, None, (view.lower, entry.below), False)
 
@@ -518,14 +559,36 @@ class WorkingCopy(WorkingSteps):
         self._names_changed(source)
         self._names_changed(target)
 
+    def _exchange(self, view: View, entries: dict[str, Entry]) -> None:
+        """Exchange two names, which both exist."""
+        top, (one, other) = view.layers[0], entries
+        for key, entry in entries.items():
+            if entry.kind == "dir":
+                _check_movable(top, key, entry)
+        for key, entry in entries.items():
+            if entry.kind == "file":
+                self._copy_up(view, key, entry)
+        for key, coming in ((one, entries[other]), (other, entries[one])):
+            if coming.kind == "dir":
+                self._hide_below(view, key, tell=key.startswith("zarr/"))
+        exchange(top.path(one), top.path(other))
+        self._files.exchanged(one, other)
+        folders = any(entry.kind == "dir" for entry in entries.values())
+        self._note_moved({one: other, other: one})
+        for key in entries:
+            self._keep_time(top, key)
+            if folders:
+                self._restructured(key)
+            else:
+                self._names_changed(key)
+
     def _rename_dir(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
         top = view.layers[0]
         if there is not None and there.kind == "file":
             raise WrongKind(f"{target} is a file")
         if there is not None and not view.is_empty(target):
             raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
-        if moving.dirs != (top,) or moving.below is not None:
-            raise NotAllowed(f"{source} is in the head version: copy it, then remove it", errno=errno.EXDEV)
+        _check_movable(top, source, moving)
         tell = target.startswith("zarr/")
         if there is not None or tell:
             self._hide_below(view, target, tell=tell)
@@ -533,9 +596,7 @@ class WorkingCopy(WorkingSteps):
         if source.startswith("zarr/"):
             self._hide_below(view, source, tell=True)
         self._files.renamed(source, target)
-        below = f"{source}/"
-        for folder in [each for each in self._unsynced if each == source or each.startswith(below)]:
-            self._unsynced[target + folder[len(source) :]] = self._unsynced.pop(folder)
+        self._note_moved({source: target})
         self._restructured(source)
         self._restructured(target)
 
@@ -545,12 +606,17 @@ class WorkingCopy(WorkingSteps):
             entry = existing(view, key)
             path = view.layers[0].path(key)
             if entry.kind == "dir":
-                os.makedirs(path, exist_ok=True)
+                self._make_dirs(view, key)
             else:
                 self._copy_up(view, key, entry)
             apply(path)
             self._keep_time(view.layers[0], key)
             self.file_changed(key, linked=os.lstat(path).st_nlink > 1 and entry.kind == "file")
+
+
+def _check_movable(top: Layer, key: str, entry: Entry) -> None:
+    if entry.dirs != (top,) or entry.below is not None:
+        raise NotAllowed(f"{key} is in the head version: copy it, then remove it", errno=errno.EXDEV)
 
 
 def _same_file(one: Entry, other: Entry | None) -> bool:
@@ -563,7 +629,3 @@ def _same_file(one: Entry, other: Entry | None) -> bool:
         and one.layer is other.layer
         and one.st.st_ino == other.st.st_ino
     )
-
-
-def _harmless(mode: int, *, folder: bool = False) -> int:
-    return (stat.S_IMODE(mode) & 0o777) | (0o700 if folder else 0o600)

@@ -23,12 +23,12 @@ from math import prod
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.errors import BadInput, NotFound, Unsupported, VolfsError, WrongKind
+from volfs.errors import BadInput, Damaged, NotFound, Unsupported, VolfsError, WrongKind
 from volfs.model.box import Index
 from volfs.model.graph import VersionInfo
 from volfs.model.grid import block_shape_for
@@ -36,8 +36,8 @@ from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.model.names import check_key
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
-from volfs.storage.files import fsync_tree, no_space, write_json
-from volfs.storage.layout import VersionLayout, version_dir_name
+from volfs.storage.files import fsync_tree, no_space, read_file, write_json
+from volfs.storage.layout import VersionLayout, parse_version_dir, version_dir_name
 from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
@@ -72,6 +72,16 @@ def default_author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+class _Object(NamedTuple):
+    """A whole key that is put. ``owner``: the version whose payload it is; 0 for the one that is being written."""
+
+    payload: Payload
+    sha256: bytes
+    owner: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+
+
 class VersionWriter:
     """Writes one version on top of ``parent`` (0: the empty version), to become the head of ``branch``.
 
@@ -94,7 +104,8 @@ class VersionWriter:
         self._lock = RLock()
         self._arrays: dict[str, ArrayWriter] = {}
         self._array_json: dict[str, bytes] = {}
-        self._objects: dict[str, tuple[Payload, bytes]] = {}
+        self._objects: dict[str, _Object] = {}
+        self._folders: dict[str, int] = {}
         self._removed: set[str] = set()
         self._subtrees: set[str] = set()
         self._placed = 0
@@ -103,10 +114,11 @@ class VersionWriter:
 
     # -- what changes -------------------------------------------------------------------------------------------
 
-    def put(self, key: str, data: Buffer | Path | BinaryIO) -> None:
+    def put(self, key: str, data: Buffer | Path | BinaryIO, *, mode: int = 0, mtime_ns: int = 0) -> None:
         """Put a whole key: metadata, a side file, an object that volfs does not interpret. A repeat replaces.
 
-        The ``zarr.json`` of an array goes through :meth:`array` by itself.
+        ``mode`` and ``mtime_ns`` of a side file as in :data:`volfs.storage.manifest.RECORD`; the data of a symbolic
+        link is its target. The ``zarr.json`` of an array goes through :meth:`array` by itself.
         """
         check_key(key)
         if key.startswith("zarr/") and key.rpartition("/")[2] == NODE_JSON:
@@ -118,8 +130,25 @@ class VersionWriter:
         path, file = self._place(key)
         sums = copy_in(path, data)
         with self._lock:
-            self._objects[key] = sums.payload(file), sums.sha256
+            self._objects[key] = _Object(sums.payload(file), sums.sha256, 0, mode, mtime_ns)
             self._removed.discard(key)
+
+    def keep(self, key: str, sha256: bytes, *, mode: int = 0, mtime_ns: int = 0) -> None:
+        """Put a side file with the bytes that the parent has, whose SHA-256 this is, and another mode or time."""
+        assert self._base is not None, "there is nothing to keep without a parent"
+        payload = self._base.payload(key)
+        owner = parse_version_dir(payload.file.partition("/")[0])
+        if owner is None:
+            raise Damaged(f"{payload.file} lies in no version")
+        with self._lock:
+            self._objects[key] = _Object(payload, sha256, owner, mode, mtime_ns)
+            self._removed.discard(key)
+
+    def set_mode(self, folder: str, mode: int) -> None:
+        """Record the permission bits of a directory of side files."""
+        check_key(folder)
+        with self._lock:
+            self._folders[folder] = mode
 
     def array(
         self,
@@ -189,7 +218,7 @@ class VersionWriter:
         with self._lock:
             changed = any(len(array) for array in self._arrays.values())
             new = any(self._is_news(path, raw) for path, raw in self._array_json.items())
-            return not (changed or new or self._objects or self._removed or self._subtrees)
+            return not (changed or new or self._objects or self._folders or self._removed or self._subtrees)
 
     # -- its end ------------------------------------------------------------------------------------------------
 
@@ -394,7 +423,7 @@ class VersionWriter:
             file = f"{file.removesuffix(NODE_JSON)}{AS_WRITTEN}"
             sums = copy_in(place.with_name(AS_WRITTEN), raw)
         if self._is_news(path, raw):
-            self._objects[key] = sums.payload(file), sums.sha256
+            self._objects[key] = _Object(sums.payload(file), sums.sha256)
 
     def _write_ancestors(self) -> None:
         """Copy in the ``zarr.json`` of every node above a change: Zarr v3 knows no implicit groups."""
@@ -435,8 +464,13 @@ class VersionWriter:
             builder.remove_subtree(key)
         for key in sorted(self._removed):
             builder.remove(key)
-        for key, (payload, sha256) in sorted(self._objects.items()):
-            builder.put(key, payload, sha256)
+        for key, (payload, sha256, owner, mode, mtime_ns) in sorted(self._objects.items()):
+            if owner:
+                builder.take(key, payload, sha256, owner, mode=mode, mtime_ns=mtime_ns)
+            else:
+                builder.put(key, payload, sha256, mode=mode, mtime_ns=mtime_ns)
+        for folder, mode in sorted(self._folders.items()):
+            builder.directory(folder, mode)
         for _, array in sorted(self._arrays.items()):
             array.records(builder)
         return builder.build()
@@ -444,7 +478,7 @@ class VersionWriter:
 
 def _in_memory(data: Buffer | Path | BinaryIO) -> bytes:
     if isinstance(data, Path):
-        return data.read_bytes()
+        return read_file(data)
     return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else data.read()
 
 
