@@ -75,6 +75,37 @@ def test_everything_below_the_tree_is_synchronous(room: str) -> None:
         assert "import trio" not in module.read_text(), module
 
 
+#: What lies in no store: the control files of another mount, and what the kernel says of this process.
+OUTSIDE = {"versions/forward.py", "tree/statistics.py"}
+
+
+@pytest.mark.parametrize("room", ["storage", "catalog", "versions", "volume", "tree"])
+def test_files_of_a_store_are_opened_by_one_module(room: str) -> None:
+    """In the place of any of them there may be a FIFO that blocks, or a link that leads elsewhere."""
+    wrong = []
+    for module in (PACKAGE / room).rglob("*.py"):
+        where = module.relative_to(PACKAGE).as_posix()
+        if where == "storage/files.py" or where in OUTSIDE:
+            continue
+        calls = (node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call))
+        wrong += [f"{where}:{call.lineno}: {ast.unparse(call)}" for call in calls if opens(call)]
+    assert not wrong, wrong
+
+
+def opens(call: ast.Call) -> bool:
+    """Whether a call opens a file by its path. A descriptor that is made a file object is open already."""
+    name = ast.unparse(call.func)
+    first = call.args[0] if call.args else None
+    if name in ("open", "io.open", "os.fdopen"):
+        return not any(word.arg == "closefd" for word in call.keywords)
+    if name in ("os.open", "np.load", "np.fromfile", "np.memmap", "shutil.copyfile", "shutil.copy", "shutil.copy2"):
+        return True
+    method = name.rpartition(".")[2]
+    if method == "open":
+        return isinstance(first, ast.Constant) and isinstance(first.value, str)
+    return method in ("read_bytes", "read_text", "write_bytes", "write_text") or (method == "touch" and not call.args)
+
+
 def test_every_room_is_known_here() -> None:
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms == set(ALLOWED)

@@ -216,12 +216,14 @@ def test_harmless_permission_bits_are_kept_and_the_owner_always_gets_in(working:
     assert working.disk_stat("files/old") is None  # nothing to change, nothing copied
     working.chmod("files/old", 0o4555)
     found = working.disk_stat("files/old")
-    assert found is not None and found.st_mode & 0o7777 == 0o755
+    assert found is not None and found.st_mode & 0o7777 == 0o555
     working.utimens("files/old", 1, 2)
     assert working.stat("files/old").mtime_ns == 2  # type: ignore[union-attr]
     with working.open("files/old", os.O_WRONLY) as file:
         file.pwrite(b"x", 0)
-    assert working.disk_stat("files/old").st_mode & 0o777 == 0o755  # type: ignore[union-attr]
+    assert working.disk_stat("files/old").st_mode & 0o777 == 0o555  # type: ignore[union-attr]
+    working.chmod("files/old", 0)
+    assert working.disk_stat("files/old").st_mode & 0o777 == 0o400  # type: ignore[union-attr]
 
 
 def test_names_that_lead_elsewhere_are_refused(working: WorkingCopy, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import quote
 
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
-from volfs.storage.files import is_full
+from volfs.storage.files import check_ordinary, is_full
 
 BUSY_SECONDS = 60.0
 _CACHE, _LARGE_CACHE = 4 << 10, 256 << 10
@@ -110,6 +110,7 @@ class Connections:
         """Open the file for the first time. ``prepare`` checks or creates the schema."""
         if not create and not self.path.exists():
             raise NotFound(f"{self.path} does not exist; `volfs fsck --rebuild-catalog` makes it from the store")
+        check_ordinary(self.path)
         try:
             if self.read_only:
                 self._try_read_only()

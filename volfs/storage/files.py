@@ -108,6 +108,13 @@ def open_below(root: StrPath, path: str, flags: int = os.O_RDONLY) -> int:
         os.close(folder)
 
 
+def check_ordinary(path: StrPath) -> None:
+    """Damaged if something is there that is no regular file, nor a link to one: for files that libraries open."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Damaged(f"{os.fspath(path)} is not an ordinary file")
+
+
 @contextmanager
 def opened(path: StrPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> Iterator[int]:
     """:func:`open_regular`, closed at the end of the block."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
@@ -298,7 +299,7 @@ class Branch(Snapshot):
 
     def is_clean(self) -> bool:
         """Whether nothing differs from the head version."""
-        return self.working.look(lambda view: next(view.changes(), None) is None)
+        return self.working.look(lambda view: not any(True for _ in chain(view.changes(), view.folder_modes())))
 
     def commit(self, message: str, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
         """Make the working copy a version. ``leave``: keys or directories that stay uncommitted.

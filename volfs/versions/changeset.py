@@ -40,7 +40,7 @@ from volfs.versions.writer import VersionWriter
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BATCH = 256
-_FILE, _FOLDER = 0o644, 0o755
+_FILE = 0o644
 """Permission bits of which nothing is said in a version."""
 _DATED_NS = 10**9
 """A file whose time differs more than this from that of its last change was given its time."""
@@ -175,7 +175,8 @@ class Packer:
             self._pack_array(path, array)
         for change in self._objects:
             self._put_object(change.key)
-        self._put_folder_modes()
+        for folder, mode in self._view.folder_modes():
+            self._writer.set_mode(folder, mode)
 
     # -- sorting out --------------------------------------------------------------------------------------------
 
@@ -308,19 +309,6 @@ class Packer:
         except Damaged:
             return None  # what was committed is lost: the same bytes again mend it
         return sums.digest()
-
-    def _put_folder_modes(self) -> None:
-        """Note the permission bits of directories of side files, where they are not what this version inherits."""
-        folders = {folder for layer in self._view.layers for folder, _ in layer.folders("files")}
-        for folder in sorted(folders):
-            entry = self._view.entry(folder)
-            if entry is None or entry.kind != "dir" or next(self._view.keys(folder), None) is None:
-                continue
-            before = None if self._lower is None or self._writer.cuts(folder) else self._lower.stat(folder)
-            was = before.mode if before is not None and before.kind == "dir" else 0
-            now = entry.info.mode
-            if now != (was or _FOLDER):
-                self._writer.set_mode(folder, now)
 
     def _read(self, key: str) -> bytes:
         entry = self._view.entry(key)

@@ -69,7 +69,9 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
 
     def look(view: View) -> tuple[bool, list[tuple[str, str]]]:
         left = leave | branch.left_behind(view)
-        changed = any(not any(covers(key, c.key) for key in left) for c in view.changes())
+        changed = any(not any(covers(key, c.key) for key in left) for c in view.changes()) or any(
+            not any(covers(key, folder) for key in left) for folder, _ in view.folder_modes()
+        )
         return changed, problems(view, branch.interpreter, left) if changed else []
 
     changed, bad = branch.working.look(look)

@@ -278,12 +278,12 @@ class Layer:
             if isinstance(self.stat(space), os.stat_result):
                 yield from _walk(self.path(space), space, "put")
 
-    def folders(self, key: str) -> Iterator[tuple[str, int]]:
-        """The directories below directory ``key`` that this layer itself has, and their modes."""
+    def folders(self, key: str) -> Iterator[str]:
+        """The directories below directory ``key`` that this layer itself has."""
         for name in self.names(key):
             found = self.stat(f"{key}/{name}")
             if isinstance(found, os.stat_result) and stat.S_ISDIR(found.st_mode):
-                yield f"{key}/{name}", stat.S_IMODE(found.st_mode)
+                yield f"{key}/{name}"
                 yield from self.folders(f"{key}/{name}")
 
     def empty(self) -> bool:

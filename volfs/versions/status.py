@@ -141,6 +141,8 @@ def count_changes(view: View, interpreter: Interpreter) -> dict[str, NodeChanges
         else:
             for where, count in _removed(view, change.key, place):
                 add(where, removed=count)
+    for folder, _ in view.folder_modes():
+        add(folder.rpartition("/")[0], put=1)
     return dict(sorted(changes.items()))
 
 

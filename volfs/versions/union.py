@@ -25,6 +25,8 @@ from volfs.versions.layers import BLOCKED, SPACES, Blocked, Change, Layer
 from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
 
 _DIR_INFO = KeyInfo("dir", 0, 0)
+FOLDER_MODE = 0o755
+"""Permission bits of directories of which a version says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,19 @@ class View:
                 yield key
             else:
                 yield from self.keys(key)
+
+    def folder_modes(self) -> Iterator[tuple[str, int]]:
+        """Directories of side files with other permission bits than in the head version. Empty ones do not count: they
+        are no part of a version."""
+        for folder in sorted({folder for layer in self.layers for folder in layer.folders("files")}):
+            entry = self.entry(folder)
+            if entry is None or entry.st is None or entry.kind != "dir":
+                continue
+            before = self.lower.stat(folder) if self.lower is not None and self.shows_head(folder) else None
+            was = before.mode if before is not None and before.kind == "dir" else 0
+            now = stat.S_IMODE(entry.st.st_mode)
+            if now != (was or FOLDER_MODE) and next(self.keys(folder), None) is not None:
+                yield folder, now
 
     def changes(self, prefix: str = "") -> Iterator[Change]:
         """What differs from the head version, as a commit would see it: keys put, and keys removed.
