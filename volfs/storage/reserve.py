@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from volfs.errors import NoSpace
-from volfs.storage.files import is_full_disk, no_space
+from volfs.errors import Damaged, NoSpace
+from volfs.storage.files import is_full_disk, no_space, opened
 
 SIZE = 1 << 20
 """Bytes of each file. A mount that opens two SQLite files needs about 150 KiB, the removal of a ref 50 KiB."""
@@ -61,14 +61,14 @@ class Reserve:
             with suppress(OSError):
                 if place.stat().st_size >= SIZE:
                     continue
-            with suppress(OSError):
+            with suppress(OSError, Damaged):
                 self._short |= not _fill(place)
 
     def _give_up(self) -> bool:
         """Give up a piece of each file; False if there was nothing left."""
         given = False
         for place in self.places:
-            with suppress(OSError):
+            with suppress(OSError, Damaged):
                 given |= _shorten(place)
         self._short |= given
         return given
@@ -76,8 +76,7 @@ class Reserve:
 
 def _fill(place: Path) -> bool:
     """Make the file full size; False if the disk was full before."""
-    fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
+    with opened(place, os.O_WRONLY | os.O_CREAT) as fd:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,20 +92,15 @@ def _fill(place: Path) -> bool:
                 step //= 2  # some filesystems write all of it or nothing
         os.fsync(fd)
         return size >= SIZE
-    finally:
-        os.close(fd)
 
 
 def _shorten(place: Path) -> bool:
     """Cut a piece off the end of the file; False if it is empty."""
-    fd = os.open(place, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
+    with opened(place, os.O_WRONLY) as fd:
         size = os.fstat(fd).st_size
         if size == 0:
             return False
         os.ftruncate(fd, max(0, size - _PIECE))
         # Some filesystems free nothing before what freed it is on disk.
         os.fsync(fd)
-    finally:
-        os.close(fd)
     return True
