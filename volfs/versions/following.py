@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from volfs.errors import BadInput, Conflict, Damaged, NotFound, WrongKind
@@ -23,6 +22,7 @@ from volfs.storage.crash import crash_point
 from volfs.versions.base import Base, Pin
 from volfs.versions.keys import NODE_JSON, covers, node_path
 from volfs.versions.movement import described_anew, moved, paths_in, touched_by, versions_between
+from volfs.versions.reading import read_entry
 from volfs.versions.status import Behind
 from volfs.versions.union import View
 from volfs.versions.version import Version
@@ -236,7 +236,7 @@ def _bytes_in(view: View, key: str) -> bytes | None:
     if entry is None or entry.kind == "dir":
         return None
     if entry.layer is not None:
-        return Path(entry.layer.path(key)).read_bytes()
+        return read_entry(entry, entry.layer, key)
     return None if view.lower is None else view.lower.read(key)
 
 

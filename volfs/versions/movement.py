@@ -57,7 +57,10 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
     regions: defaultdict[str, set[Index]] = defaultdict(set)
     for i in manifest.keys().tolist():
         key = strings[records["name"][i]]
-        if int(records["op"][i]) != Op.REMOVE_SUBTREE:
+        op = int(records["op"][i])
+        if op == Op.DIRECTORY:
+            continue  # whoever changes what is in a directory has nothing against its permission bits
+        if op != Op.REMOVE_SUBTREE:
             keys.add(key)
         elif (region := _region_of(parent, key)) is not None:
             regions[region[0]].add(region[1])
