@@ -52,6 +52,30 @@ def test_a_file_has_the_bytes_that_a_mount_shows(store: Path, tmp_path: Path, ki
     assert sorted(os.listdir(tmp_path)) == sorted([out.name, *beside])
 
 
+@pytest.mark.parametrize("axes", ["czyx", "tzyx", "tczyx", "cyx", "atczyx"])
+def test_slices_of_an_image_with_channels_and_time_points_are_in_directories(tmp_path: Path, axes: str) -> None:
+    sizes = {"a": 2, "t": 3, "c": 2, "z": 4, "y": 6, "x": 5}
+    data = np.arange(np.prod([sizes[a] for a in axes]), dtype="u2").reshape([sizes[a] for a in axes])
+    np.save(tmp_path / "d.npy", data)
+    command_line = CliRunner()
+    for arguments in (["init"], ["import", "d", str(tmp_path / "d.npy"), "--axes", axes]):
+        done = command_line.invoke(main, ["--store", str(tmp_path / "store"), *arguments])
+        assert done.exit_code == 0, done.output
+    plane = "xz" if "z" in axes else "xy"
+    command(tmp_path / "store", "d", tmp_path / "out", "-f", "slices", "--plane", plane)
+    others = [a for a in axes if a not in "zyx"]
+    width = {"t": 4, "c": 2, "a": 2}
+    written = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png"))
+    for at in np.ndindex(*(sizes[a] for a in others)):
+        home = "/".join(f"{a}{i:0{width[a]}}" for a, i in zip(others, at, strict=True))
+        found = [path for path in written if str(path.parent) == home]
+        planes = np.moveaxis(data[at], 1, 0) if plane == "xz" else data[at][None]
+        assert len(found) == len(planes)
+        for path, expected in zip(found, planes, strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / path)), expected)
+    assert len(written) == np.prod([sizes[a] for a in others]) * (6 if plane == "xz" else 1)
+
+
 def test_anything_else_by_its_path(store: Path, tmp_path: Path) -> None:
     command(store, "cells@v1", tmp_path / "a.npy", "--path", "s0/xz/y00003.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), CELLS[:, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import sys
@@ -143,6 +144,44 @@ def test_nrrd_in_several_files_and_behind_other_bytes(tmp_path: Path) -> None:
     reads_bad(tmp_path / "list.nhdr", r"z03\.raw is unreadable or cut short")
     (tmp_path / "pattern.nhdr").write_text(header + "data file: z%02d.raw 1 9 1\n")
     reads_bad(tmp_path / "pattern.nhdr", r"z05\.raw, which is not there")
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+@pytest.mark.parametrize("slices", [1, 2, 3, 6])
+def test_nrrd_in_files_of_one_slice_or_several_each_packed_by_itself(
+    tmp_path: Path, encoding: str, slices: int
+) -> None:
+    data = volume((6, 5, 7), "<i2")
+    pack: Any = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding]
+    header = f"NRRD0004\ntype: int16\ndimension: 3\nsizes: 7 5 6\nencoding: {encoding}\nendian: little\n"
+    count = len(data) // slices
+    names = []
+    for n in range(count):
+        part = data[n * slices : (n + 1) * slices].tobytes()
+        names.append(f"s{10 * (count - n):03}.dat")
+        (tmp_path / names[-1]).write_bytes(pack(part))
+        (tmp_path / f"b{n}.dat").write_bytes(b"a line\nanother\n" + pack(b"xyz" + part))
+    dims = "" if slices == 1 else " 3"
+    (tmp_path / "list.nhdr").write_text(header + f"data file: LIST{dims}\n" + "\n".join(names) + "\n")
+    (tmp_path / "down.nhdr").write_text(header + f"datafile: s%03d.dat {10 * count} 10 -10{dims}\n")
+    (tmp_path / "skip.nhdr").write_text(
+        header + f"line skip: 2\nbyte skip: 3\ndata file: ./b%d.dat 0 {count - 1} 1{dims}\n"
+    )
+    for name in ("list", "down", "skip"):
+        holds(arrange(open_source([tmp_path / f"{name}.nhdr"])), data, "zyx")
+    if slices == 1 and encoding == "raw":
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "list.nhdr"))), data)
+    if encoding != "raw":
+        (tmp_path / names[-1]).write_bytes(pack(data.tobytes())[:-6])
+        reads_bad(tmp_path / "list.nhdr", rf"{names[-1]} is unreadable or cut short")
+
+
+def test_nrrd_parts_that_cannot_be_equal_are_refused(tmp_path: Path) -> None:
+    for n in range(4):
+        (tmp_path / f"{n}.raw").write_bytes(bytes(100))
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 7 5 6\nencoding: raw\ndata file: %d.raw 0 3 1\n"
+    (tmp_path / "a.nhdr").write_text(header)
+    reads_bad(tmp_path / "a.nhdr", r"4 files cannot be \(6, 5, 7\) voxels in equal parts")
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])

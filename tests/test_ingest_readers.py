@@ -528,15 +528,68 @@ def test_ome_zarr_keeps_axes_scale_name_and_display_settings(tmp_path: Path, ver
 
 def test_zarr_groups_without_one_image_say_what_they_hold(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "g.zarr")
-    with pytest.raises(BadInput, match="it is empty"):
+    with pytest.raises(BadInput, match="holds no image"):
         open_source([tmp_path / "g.zarr"])
     data = volume((4, 5, 6))
     group.create_array("only", data=data)
     holds(open_source([tmp_path / "g.zarr"]), data, "zyx")
     group.create_array("other", data=data)
-    with pytest.raises(BadInput, match="only, other"):
+    with pytest.raises(BadInput, match=r"0: only, 4 x 5 x 6 uint16; 1: other, .*name one, like .*g\.zarr:only"):
         open_source([tmp_path / "g.zarr"])
+    holds(open_source([f"{tmp_path / 'g.zarr'}:other"]), data, "zyx")
     holds(open_source([tmp_path / "g.zarr" / "other"]), data, "zyx")
+
+
+def write_ngff(path: Path, data: np.ndarray, name: str = "") -> None:
+    """An image of one level, OME-Zarr 0.4."""
+    axes = [{"name": n, "type": "space"} for n in "zyx"[-data.ndim :]]
+    scale = [{"type": "scale", "scale": [2.0] * data.ndim}]
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    block = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+    group.attrs["multiscales"] = [block | ({"name": name} if name else {})]
+    group.create_array("0", data=data)
+
+
+def test_an_image_of_several_in_a_zarr_is_chosen_by_place_name_or_number(tmp_path: Path) -> None:
+    data = volume((3, 4, 5, 6))
+    root = tmp_path / "positions.zarr"
+    zarr.open_group(root, mode="w", zarr_format=2).create_group("OME")  # as bioformats2raw lays it out
+    for number in range(3):
+        write_ngff(root / str(number), data[number], f"pos{number}")
+    with pytest.raises(BadInput, match=r"3 images \(0: 0, zyx 4 x 5 x 6 uint16; 1: 1, .*\): name one, like .*:0"):
+        open_source([root])
+    for part, number in (("0", 0), ("2", 2), ("pos1", 1), ("1/0", 1)):
+        source = open_source([f"{root}:{part}"])
+        assert source.description.scale == ((2.0,) * 3 if "/" not in part else (1.0,) * 3)
+        holds(source, data[number], "zyx")
+    with pytest.raises(BadInput, match=r"has no pos7: it holds 0: 0"):
+        open_source([f"{root}:pos7"])
+    plate = tmp_path / "plate.zarr"
+    zarr.open_group(plate, mode="w", zarr_format=2)
+    write_ngff(plate / "A" / "1" / "0", data[0])
+    zarr.open_group(plate / "A", mode="a", zarr_format=2)
+    zarr.open_group(plate / "A" / "1", mode="a", zarr_format=2)
+    holds(open_source([plate]), data[0], "zyx")  # the only one there is
+
+
+@pytest.mark.parametrize(
+    ("dtype", "usual"),
+    [("<u1", "|u1"), (">i1", "|i1"), ("|b1", "|b1"), ("<b1", "|b1"), ("=f4", "<f4"), ("uint16", "<u2"), (">u2", ">u2")],
+)
+@pytest.mark.parametrize("consolidated", [False, True])
+def test_zarr_v2_types_as_other_programs_spell_them(tmp_path: Path, dtype: str, usual: str, consolidated: bool) -> None:
+    data = volume((6, 5, 4), usual)
+    group = zarr.open_group(tmp_path / "g", mode="w", zarr_format=2)
+    group.create_array("a", data=data.astype(usual), chunks=(4, 4, 4))
+    if consolidated:
+        zarr.consolidate_metadata(tmp_path / "g", zarr_format=2)
+    for name in ("g/a/.zarray", *(["g/.zmetadata"] if consolidated else [])):
+        path = tmp_path / name
+        text = path.read_text()
+        assert f'"{usual}"' in text
+        path.write_text(text.replace(f'"{usual}"', f'"{dtype}"'))
+    for place in ("g", "g/a"):
+        holds(open_source([tmp_path / place]), data, "zyx")
 
 
 def test_a_zarr_with_a_damaged_chunk_or_metadata_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ format is. The bytes are those of the tree, read through it as a kernel would; z
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -21,11 +22,12 @@ from volfs.errors import AlreadyThere, NotFound
 from volfs.storage.files import fsync_dir, no_space, open_new
 from volfs.tree.api import ROOT_INO, TreeOptions
 from volfs.tree.attrs import Attr
-from volfs.tree.places import is_plain
+from volfs.tree.places import geometry_of, is_plain
 from volfs.tree.tree import Tree
 from volfs.versions.branch import Branch
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
+from volfs.views.slices import SliceGeometry
 from volfs.views.volumes import FORMATS
 from volfs.volume.image import image_at
 
@@ -62,7 +64,7 @@ class Copied:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be at ``out``: a copy of ``path`` in the tree; or, with ``parts``, a directory with copies of several,
-    by their names in it."""
+    by their names in it, which may be in directories of their own."""
 
     out: Path
     path: str = ""
@@ -96,11 +98,12 @@ def wanted(
     image = image_at(snapshot, image_path)
     if image is None:
         raise NotFound(f"there is no image at {image_path or 'the root'} of {snapshot.dataset.name}@{snapshot.ref}")
-    if image.level(level) is None:
+    chosen = image.level(level)
+    if chosen is None:
         raise NotFound(f"there is no level {level}: the image has {', '.join(one.name for one in image.levels)}")
     folder = here if is_plain(image) else f"{here}/{level}"
     if kind == "slices":
-        return [Wanted(out, f"{folder}/{plane}")]
+        return [_slices(out, folder, plane, geometry_of(chosen, rgb=image.rgb))]
     made = f"{folder}/cutout/{box}{FILES[kind]}" if box else f"{folder}/volume{FILES[kind]}"
     found = [Wanted(out, made)]
     if kind == "raw":  # which says nothing about itself
@@ -109,6 +112,15 @@ def wanted(
         voxels = made.removesuffix("nhdr") + "raw"
         found.append(Wanted(out.with_name(voxels.rpartition("/")[2]), voxels))
     return found
+
+
+def _slices(out: Path, folder: str, plane: str, geometry: SliceGeometry | None) -> Wanted:
+    """The slices of a level; where it has axes besides those of space, in directories as in a mount: ``t0003/c01/``."""
+    others = geometry.others if geometry is not None else ()
+    if not others:
+        return Wanted(out, f"{folder}/{plane}")
+    names = itertools.product(*([axis.name(index) for index in range(axis.count)] for axis in others))
+    return Wanted(out, parts={(at := "/".join(each)): f"{folder}/{at}/{plane}" for each in names})
 
 
 def wanted_path(snapshot: Snapshot, path: str, out: Path) -> list[Wanted]:
@@ -177,6 +189,7 @@ class _Export:
                 if "" not in parts:
                     os.mkdir(partial)
                 for name, attr in parts.items():
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     await self._copy(attr, partial / name if name else partial)
             for partial, place in zip(made, places, strict=True):
                 if overwrite:
@@ -201,7 +214,8 @@ class _Export:
     async def _absent(self, folder: int, path: str, part: str) -> str:
         names = [os.fsdecode(entry.name) for entry in await self._tree.readdir(folder, 0)]
         like = [name for name in names if name.partition(".")[0] == part.partition(".")[0]] or names
-        return f"there is no {path}: this image has {', '.join(like[:20]) or 'none'} there"
+        listed = ", ".join(like[:20]) or "none"
+        return f"there is no {path}: this image has {listed} there; --path names anything that a mount shows"
 
     async def _list(self, ino: int) -> list[tuple[str, Attr]]:
         found: list[tuple[str, Attr]] = []

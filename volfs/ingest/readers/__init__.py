@@ -121,7 +121,7 @@ FILES: tuple[Reader, ...] = (
 )
 
 FOLDERS: tuple[Reader, ...] = (
-    Reader(lambda n: zarr.is_zarr(n.path), lambda n: zarr.open_zarr(n.path)),
+    Reader(lambda n: zarr.is_zarr(n.path), lambda n: zarr.open_zarr(n.path, n.part), parts=True),
     Reader(lambda n: bdv.is_bdv(n.path), lambda n: bdv.open_bdv(n.path)),
     Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path)),
     Reader(lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path)),

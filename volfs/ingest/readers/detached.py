@@ -1,10 +1,12 @@
 """Voxels whose header is text in another file, or in front of them: what NRRD and MetaImage have in common.
 
-Both name one data file, a list of them, or a pattern with numbers (``slice%03d.raw 1 100 1``).
+Both name one data file, a list of them, or a pattern with numbers (``slice%03d.raw 1 100 1``). Each of several files
+holds an equal part of the slowest axes, a slice or several, and is compressed by itself.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from volfs.model.box import Index
 _PATTERN = re.compile(r"%0?[0-9]*[du]")
 _MOST_FILES = 1_000_000
 _LONGEST_HEADER = 64 << 20
+_LONGEST_LINE = 1 << 20
 
 
 def header_lines(path: Path, last: str = "") -> tuple[list[str], int]:
@@ -70,17 +73,37 @@ def is_pattern(text: str) -> bool:
 
 
 def voxels_of(
-    files: Sequence[Path], packing: Packing | None, dtype: np.dtype[Any], shape: Index, offset: int, start: int = 0
+    files: Sequence[Path],
+    packing: Packing | None,
+    dtype: np.dtype[Any],
+    shape: Index,
+    offset: int,
+    start: int = 0,
+    lines: int = 0,
 ) -> Voxels:
-    """The voxels in one file or several. ``start`` is where the data are in the file, ``offset`` how many bytes of
-    them, once unpacked, come before the voxels; -1: the voxels are the last bytes."""
-    if packing is not None:
-        if len(files) > 1:
-            raise BadInput(f"{files[0]} and others are compressed: voxels in several files are imported uncompressed")
-        return PackedVoxels(files[0], packing, dtype, shape, max(0, offset), start)
-    if offset < 0:
-        size = int(np.prod(shape, dtype=object)) // len(files) * dtype.itemsize
-        start, offset = max(0, files[0].stat().st_size - size), 0
-    if len(files) > 1:
-        return StackedVoxels(files, dtype, shape, start + offset)
-    return RawVoxels(files[0], dtype, shape, start + offset)
+    """The voxels in one file, or in equal parts in several. In each, ``start`` is where the data are, ``lines`` how
+    many lines of that come before, ``offset`` how many bytes of them, once unpacked, come before the voxels; -1: the
+    voxels are the last bytes."""
+
+    def part(path: Path, shape: Index) -> Voxels:
+        begin = _past_lines(path, start, lines)
+        if packing is not None:
+            return PackedVoxels(path, packing, dtype, shape, max(0, offset), begin)
+        if offset < 0:
+            return RawVoxels(path, dtype, shape, max(0, path.stat().st_size - math.prod(shape) * dtype.itemsize))
+        return RawVoxels(path, dtype, shape, begin + offset)
+
+    if len(files) == 1:
+        return part(files[0], shape)
+    return StackedVoxels(files, dtype, shape, part, whole=packing is not None)
+
+
+def _past_lines(path: Path, start: int, lines: int) -> int:
+    """The byte behind so many lines."""
+    if not lines:
+        return start
+    with path.open("rb") as file:
+        file.seek(start)
+        for _ in range(lines):
+            file.readline(_LONGEST_LINE)
+        return file.tell()

@@ -113,7 +113,8 @@ def _open(path: Path, header: _Header, end: int) -> Source:
     skipped = int(fields.get("byteskip", 0))
     if skipped < -1 or (skipped < 0 and _PACKINGS[encoding] is not None):
         raise unreadable(path, f"byte skip is {skipped}")
-    voxels = voxels_of(files, _PACKINGS[encoding], dtype, shape, skipped, start)
+    lines = max(0, int(fields.get("lineskip", 0)))
+    voxels = voxels_of(files, _PACKINGS[encoding], dtype, shape, skipped, start, lines)
     grain = voxels.grain
     if rgb and axes[-1].name == "c":
         grain = (*grain[:-2], *shape[-2:]) if len(shape) > 1 else grain
@@ -152,15 +153,6 @@ def _data(path: Path, header: _Header, end: int) -> tuple[list[Path], int]:
         files, start = numbered(path, where.split()), 0
     else:
         files, start = [beside(path, where)], 0
-    skip = int(header.fields.get("lineskip", 0))
-    if skip and len(files) > 1:
-        raise BadInput(f"{path} skips lines of several data files, which is not imported")
-    if skip:
-        with files[0].open("rb") as file:
-            file.seek(start)
-            for _ in range(skip):
-                file.readline(1 << 20)
-            start = file.tell()
     return files, start
 
 

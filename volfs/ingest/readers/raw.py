@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
+from volfs.model.grid import ChunkGrid
 
 
 class Voxels(Protocol):
@@ -107,36 +108,50 @@ class RawVoxels:
 
 
 class StackedVoxels:
-    """An array whose slowest axes run over files: each holds an equal part, at the same offset. A file is open only
-    while it is read, for there may be thousands."""
+    """An array cut along its slowest axes into equal parts, one in each file, in C order. ``open_part`` opens the part
+    in a file, which has the shape that it is told. A file is open only while it is read, for there may be thousands.
 
-    def __init__(self, paths: Sequence[Path], dtype: np.dtype[Any], shape: Index, offset: int) -> None:
+    ``whole``: reading any of a part takes as long as reading all of it.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        dtype: np.dtype[Any],
+        shape: Index,
+        open_part: Callable[[Path, Index], Voxels],
+        *,
+        whole: bool = False,
+    ) -> None:
         self._paths = paths
         self._dtype = dtype
-        self._offset = offset
-        self._shape = shape
-        lead = 0
-        while lead < len(shape) and math.prod(shape[:lead]) < len(paths):
+        self._open_part = open_part
+        self._whole = whole
+        lead, left = 0, len(paths)
+        while lead < len(shape) and left % shape[lead] == 0 and left > 1:
+            left //= shape[lead]
             lead += 1
-        if math.prod(shape[:lead]) != len(paths):
+        if left > 1 and (lead == len(shape) or shape[lead] % left):
             raise BadInput(f"{paths[0]} and others: {len(paths)} files cannot be {shape} voxels in equal parts")
-        self._lead = lead
+        part = [1] * lead + list(shape[lead:])
+        if left > 1:
+            part[lead] //= left
+        self._grid = ChunkGrid(shape, tuple(part))
         for path in paths:
             self._part(path).close()
 
     @property
     def grain(self) -> Index:
-        return row_grain(self._shape, self._dtype.itemsize)
+        return self._grid.chunk_shape if self._whole else row_grain(self._grid.shape, self._dtype.itemsize)
 
     def read(self, box: Box) -> np.ndarray:
-        lead = self._lead
         out = np.empty(box.shape, self._dtype.newbyteorder("="))
-        rest = Box(box.start[lead:], box.stop[lead:])
-        for where in np.ndindex(box.shape[:lead]):
-            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
-            part = self._part(self._paths[int(np.ravel_multi_index(index, self._shape[:lead])) if lead else 0])
+        for coords in self._grid.iter(self._grid.chunks(box)):
+            there = self._grid.chunk_box(coords)
+            wanted = there.intersect(box)
+            part = self._part(self._paths[int(np.ravel_multi_index(coords, self._grid.grid_shape))])
             try:
-                out[where] = part.read(rest)
+                out[wanted.relative_to(box.start).slices()] = part.read(wanted.relative_to(there.start))
             finally:
                 part.close()
         return out
@@ -144,8 +159,8 @@ class StackedVoxels:
     def close(self) -> None:
         return
 
-    def _part(self, path: Path) -> RawVoxels:
-        return RawVoxels(path, self._dtype, self._shape[self._lead :], self._offset)
+    def _part(self, path: Path) -> Voxels:
+        return self._open_part(path, self._grid.chunk_shape)
 
 
 def row_grain(shape: Index, itemsize: int) -> Index:

@@ -11,6 +11,7 @@ whose chunks all lie as the other separator has them are read as they lie.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -25,13 +26,19 @@ from zarr.core.array import AsyncArray
 from volfs.errors import BadInput, BadMetadata, VolfsError
 from volfs.ingest.readers import ilastik
 from volfs.ingest.readers.n5 import imagej_axes
+from volfs.ingest.readers.parts import Part, choose
+from volfs.ingest.readers.zarr_dialects import store_of
 from volfs.ingest.source import Description, Fingerprint, Source, default_axes, stat_of, tree_fingerprint, unreadable
 from volfs.model.box import Box
 from volfs.model.facts import rescale_of, source_of, unpacking
+from volfs.model.names import natural_key
 from volfs.model.ngff import Axis, Multiscale, axis, parse_labels, parse_multiscale
 
 ZarrArray = zarr.Array[Any]
 
+_MOST_MEMBERS = 1000
+_DEEPEST = 4
+"""Groups in groups that are looked into for images: a plate has rows, columns and fields."""
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -40,14 +47,20 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
 
 
-def open_zarr(path: Path) -> Source:
-    """Open an array, an image, or a group that holds exactly one of either. BadInput if it is none of these."""
+def open_zarr(path: Path, part: str | None = None) -> Source:
+    """Open an array, an image, or a group that holds exactly one of either; of several the one that ``part`` names: its
+    place in the hierarchy, or its number. BadInput if it is none of these."""
     try:
-        node = zarr.open(path, mode="r")
+        node = zarr.open(store_of(path), mode="r")
     except Exception as error:  # zarr-python raises whatever the damage leads to
         raise unreadable(path, error) from error
     try:
-        return _find(path, node)
+        if part is None:
+            return _find(path, node)
+        member = node.get(part.strip("/")) if isinstance(node, zarr.Group) else None
+        if member is not None:
+            return _find(path / part.strip("/"), member)
+        return _chosen(path, node, part)
     except VolfsError:
         raise
     except Exception as error:
@@ -82,8 +95,50 @@ def _find(path: Path, node: ZarrArray | zarr.Group) -> Source:
         made = _Zarr(path, path / arrays[0], array, _stem(path))
         made.set_attributes({**attributes, **array.attrs.asdict()})
         return made
-    listed = ", ".join([*arrays, *(f"{name}/" for name in groups)][:8])
-    raise BadInput(f"{path} is a group without an image: name one of its members ({listed or 'it is empty'})")
+    return _chosen(path, node, None)
+
+
+def _chosen(path: Path, node: ZarrArray | zarr.Group, part: str | None) -> Source:
+    """One of the images and arrays below a group."""
+    members = list(itertools.islice(_members(node, "", 0), _MOST_MEMBERS)) if isinstance(node, zarr.Group) else []
+    if not members:
+        raise BadInput(f"{path} holds no image" + (f" {part}" if part is not None else ""))
+    parts = [_part(name, member) for name, member in members]
+    name, member = members[choose(path, parts, part)]
+    return _find(path / name, member)
+
+
+def _part(name: str, member: ZarrArray | zarr.Group) -> Part:
+    if isinstance(member, zarr.Array):
+        return Part((name,), tuple(member.shape), member.dtype)
+    image = parse_multiscale(member.attrs.asdict())
+    assert image is not None
+    finest = member.get(image.levels[0].path)
+    if not isinstance(finest, zarr.Array):
+        raise BadInput(f"{member.store_path} names a level {image.levels[0].path!r} that is not there")
+    names = (name, image.name) if image.name else (name,)
+    return Part(names, tuple(finest.shape), finest.dtype, "".join(a.name for a in image.axes if len(a.name) == 1))
+
+
+def _members(group: zarr.Group, above: str, depth: int) -> Iterator[tuple[str, ZarrArray | zarr.Group]]:
+    """The images and arrays of two axes and more below a group, in natural order, with their places. What is in an
+    image is its own."""
+    for name, member in sorted(group.members(), key=lambda pair: natural_key(pair[0])):
+        place = f"{above}/{name}" if above else name
+        if isinstance(member, zarr.Array):
+            if member.ndim > 1:
+                yield place, member
+        elif _is_image(member):
+            yield place, member
+        elif depth < _DEEPEST:
+            yield from _members(member, place, depth + 1)
+
+
+def _is_image(group: zarr.Group) -> bool:
+    try:
+        return parse_multiscale(group.attrs.asdict()) is not None
+    except BadMetadata:
+        return False
 
 
 class _Zarr(Source):
