@@ -114,7 +114,7 @@ def _labels(spec: VolumeSpec) -> list[bytes]:
     """Ten at most: those of the map that the image came from, or the image's name."""
     told = _told(spec).get("labels")
     texts = [text for text in told if isinstance(text, str)] if isinstance(told, list) else []
-    return [made for text in (texts or [spec.title]) if (made := plain(text).encode()[:80])][:10]
+    return [made for text in (texts if _told(spec) else [spec.title]) if (made := plain(text).encode()[:80])][:10]
 
 
 def _header(spec: VolumeSpec) -> bytes:

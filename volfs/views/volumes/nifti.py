@@ -138,7 +138,9 @@ def _header(spec: VolumeSpec) -> bytes:
     if turn is None:
         forms = (0, forms[1] or forms[0])
     pixdim = (handed, *_pixdim(spec, place, turned))
-    where = (*(turn or (0.0, 0.0, 0.0)), *turned[:, 3], *place.affine.ravel())
+    rows = place.affine if forms[1] else np.zeros_like(place.affine)
+    shift = turned[:, 3] if forms[0] else (0.0, 0.0, 0.0)
+    where = (*(turn or (0.0, 0.0, 0.0)), *shift, *rows.ravel())
     told = _Told.of(spec)
     rescale = spec.rescale if spec.rescale is not None and not spec.has_samples else Rescale()
     scale = (rescale.slope, rescale.intercept)
@@ -225,7 +227,7 @@ class _Told:
         slices = _whole(facts, "slice_start", 32_767), _whole(facts, "slice_end", 32_767)
         timed = spec.complete
         return cls(
-            plain(text_of(facts, "descrip") or spec.title).encode()[:79],
+            plain(text_of(facts, "descrip") if facts else spec.title).encode()[:79],
             plain(text_of(facts, "aux_file")).encode()[:23],
             intent,
             plain(text_of(facts, "intent_name")).encode()[:15],

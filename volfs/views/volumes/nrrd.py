@@ -101,7 +101,7 @@ def _header(spec: VolumeSpec, data: Sequence[str], end: str) -> bytes:
         "endian: little",
         *data,
     ]
-    if title := plain(text_of(told, "content") or spec.title):
+    if title := plain(text_of(told, "content") if told else spec.title):
         lines.insert(0, f"content: {title}")
     pairs = [f"{key}:={value}" for key, value in _pairs(spec).items()]
     if data[-1].startswith("data file"):
