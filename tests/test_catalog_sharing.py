@@ -106,20 +106,22 @@ def test_a_migration_runs_once_whoever_opens_first_and_all_or_nothing(path: Path
     cx.close()
 
 
-def test_a_catalog_made_before_modes_were_kept_goes_on(path: Path) -> None:
-    with Catalog.open(path, create=True) as catalog:
-        dataset = catalog.add_dataset("cells", 0)
-        commit(catalog, dataset, 1)
+@pytest.mark.parametrize("version", range(1, len(schema.MIGRATIONS)))
+def test_a_catalog_of_an_older_format_is_emptied_to_be_indexed_again(path: Path, version: int) -> None:
     cx = sqlite3.connect(path, isolation_level=None)
-    for column in ("mode", "mtime_ns"):
-        cx.execute(f"ALTER TABLE entry DROP COLUMN {column}")
-    cx.execute("PRAGMA user_version = 1")
+    cx.execute("CREATE TABLE dataset (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE)")
+    cx.execute("CREATE INDEX dataset_name ON dataset (name)")
+    cx.execute("INSERT INTO dataset (name) VALUES ('cells')")
+    cx.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    cx.execute(f"PRAGMA user_version = {version}")
     cx.close()
     with Catalog.open(path) as catalog:
-        entry = catalog.entry(dataset, catalog.graph(dataset).at(1), "files/1/0")
-        assert entry is not None and (entry.mode, entry.mtime_ns) == (0, 0)
-        commit(catalog, dataset, 2)
-        assert catalog.entry(dataset, catalog.graph(dataset).at(2), "files/2/0") is not None
+        assert catalog.datasets() == {}
+        dataset = catalog.add_dataset("cells", 0)
+        commit(catalog, dataset, 1)
+        assert catalog.entry(dataset, catalog.graph(dataset).at(1), "files/1/0") is not None
+    with Catalog.open(path) as catalog:
+        assert catalog.datasets() == {"cells": dataset}
 
 
 def test_every_table_of_the_schema_exists_with_its_columns(path: Path) -> None:

@@ -13,7 +13,10 @@ import pytest
 
 from tests.store_kit import START, array_at, array_json, codecs, tree_of, volume, write_version
 from volfs import init_store, open_store
-from volfs.errors import NotFound
+from volfs.catalog.lineages import ENTRY_COLUMNS
+from volfs.catalog.sums import block_seed, payload_checks, row_sum
+from volfs.catalog.values import PAYLOAD
+from volfs.errors import Damaged, NotFound
 from volfs.model.box import Box
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import RECORD, Manifest
@@ -147,7 +150,12 @@ def test_bytes_altered_with_their_crc_are_proved_wrong_by_the_sha(root):
         row = box[0]["length"] == 50
         box[0]["crc32c"][row] = crc32c(b"A" * 50)
     with catalog(root) as cx:
-        cx.execute("UPDATE entry SET crc32c = ? WHERE length = 50", (crc32c(b"A" * 50),))
+        row = list(
+            cx.execute(f"SELECT dir, name, lineage, position, {ENTRY_COLUMNS} FROM entry WHERE length = 50").fetchone()
+        )
+        row[10] = crc32c(b"A" * 50)
+        altered = (row[10], row_sum("entry", *row[:-1]))
+        cx.execute("UPDATE entry SET crc32c = ?, sum = ? WHERE length = 50", altered)
     told(root, "SHA-256", "v1 files/a")
 
 
@@ -346,9 +354,9 @@ SABOTAGE = {
     "an object points elsewhere": "UPDATE entry SET offset = 7 WHERE kind = 2 AND length = 50",
     "an object is missing": "DELETE FROM entry WHERE kind = 2 AND length = 50",
     "an object is made up": (
-        "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c)"
-        " SELECT dir, x'6e6577', lineage, position, version, 2, 0, file, offset, length, crc32c"
-        " FROM entry WHERE kind = 2 AND length = 50"
+        "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c, mode,"
+        " mtime_ns, sum) SELECT dir, x'6e6577', lineage, position, version, 2, 0, file, offset, length, crc32c, 0, 0,"
+        " sum FROM entry WHERE kind = 2 AND length = 50"
     ),
     "a mode is another": "UPDATE entry SET mode = 493 WHERE kind = 2 AND length = 50",
     "a time is another": "UPDATE entry SET mtime_ns = 7 WHERE kind = 2 AND length = 50",
@@ -374,30 +382,39 @@ def test_a_catalog_that_says_something_else_is_found_and_rebuilt(root, what):
         assert {n: tree_of(store["cells"].version(n)) for n in (1, 2, 3, 4)} == before
 
 
-def test_a_chunk_row_that_says_something_else_is_found(root):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_chunk_row_that_says_something_else_is_found(root, sealed):
     with catalog(root) as cx:
         node, block, lineage, position, payloads = cx.execute(
             "SELECT node, block, lineage, position, payloads FROM block WHERE version = 2"
         ).fetchone()
-        altered = payloads[:4] + b"\x09" + payloads[5:]
+        altered = np.frombuffer(payloads, PAYLOAD).copy()
+        altered["offset"] += 9
+        cells = np.frombuffer(cx.execute("SELECT cells FROM block WHERE version = 2").fetchone()[0], "<u2")
+        checks = payload_checks(block_seed(node, block), cells, 2, altered).tobytes() if sealed else None
         cx.execute(
-            "UPDATE block SET payloads = ? WHERE node = ? AND block = ? AND lineage = ? AND position = ?",
-            (altered, node, block, lineage, position),
+            "UPDATE block SET payloads = ?, checks = coalesce(?, checks)"
+            " WHERE node = ? AND block = ? AND lineage = ? AND position = ?",
+            (altered.tobytes(), checks, node, block, lineage, position),
         )
+    if not sealed:
+        said = told(root, "does not match its checksum")
+        assert "v2" in [finding.where for finding in said]
+        return
     (finding,) = told(root, "another payload", "v2 zarr/s0/c/1/1/1")
     assert finding.version == 2
 
 
-def test_a_catalog_that_is_no_database_can_be_removed_and_comes_back(root):
+def test_a_catalog_that_is_no_database_is_set_aside_and_comes_back(root):
     with open_store(root, read_only=True) as store:
         before = tree_of(store["cells"].version(3))
     for path in root.glob("catalog.sqlite-*"):
         path.unlink()
     (root / "catalog.sqlite").write_bytes(b"garbage" * 1000)
-    with pytest.raises(Exception, match=r"catalog\.sqlite"):
-        open_store(root)
-    (root / "catalog.sqlite").unlink()
+    with pytest.raises(Damaged, match=r"catalog\.sqlite"):
+        open_store(root, read_only=True)
     with open_store(root) as store:
+        assert (root / "catalog.sqlite.damaged").read_bytes() == b"garbage" * 1000
         assert fsck(store).findings == []
         assert tree_of(store["cells"].version(3)) == before
 

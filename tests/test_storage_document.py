@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volfs.errors import Damaged
-from volfs.storage.document import CHECKSUM, dump_document, load_document
+from volfs.storage.document import CHECKSUM, dump_document
+from volfs.storage.document import load_document as load
 
 DOCUMENTS = [
     {"version": 12, "content_id": "5f" * 32},
@@ -29,6 +30,11 @@ DOCUMENTS = [
     },
     {},
 ]
+
+
+def load_document(raw: bytes, name: str) -> dict[str, object]:
+    return load(raw, name)[0]
+
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -91,7 +97,8 @@ def test_a_document_cut_short_or_with_a_tail_is_found_or_changes_nothing(documen
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_document_of_an_older_volfs_or_of_a_person_needs_no_checksum(document):
-    assert load_document(json.dumps(document).encode(), "x.json") == document
+    assert load(json.dumps(document).encode(), "x.json") == (document, False)
+    assert load(dump_document(document), "x.json") == (document, True)
     assert (
         load_document(json.dumps(document, indent=4, ensure_ascii=False).encode("utf-8", "surrogatepass"), "x")
         == document

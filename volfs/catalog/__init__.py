@@ -5,7 +5,23 @@ reference for every table. What bytes mean is decided above this room, where the
 """
 
 from volfs.catalog.catalog import Catalog
+from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.inodes import InodeTable
+from volfs.catalog.schema import NewerFormat
+from volfs.catalog.sums import MEND
 from volfs.catalog.values import PAYLOAD, BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
 
-__all__ = ["PAYLOAD", "BlockChange", "BlockMap", "Catalog", "ChunkRow", "Entry", "InodeTable", "NodeShape", "Refs"]
+__all__ = [
+    "MEND",
+    "PAYLOAD",
+    "BlockChange",
+    "BlockMap",
+    "Catalog",
+    "ChunkRow",
+    "DatasetRow",
+    "Entry",
+    "InodeTable",
+    "NewerFormat",
+    "NodeShape",
+    "Refs",
+]

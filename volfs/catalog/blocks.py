@@ -2,8 +2,11 @@
 
 Decided here: how the rows of a block are walked. See ``block`` in :mod:`.schema`: a row lists the cells its version
 changed; rows name their older one; every so often a row carries the owner of each cell. So a lookup reads the newest
-row on the chain, skips (inside SQLite) over rows that do not list the cell, and ends at the row that does, or at owners
+row on the chain, and the rows that it names one after the other, and ends at the row that lists the cell, or at owners
 that name the row that does: never more than ``MAX_STEPS`` rows and a few seeks, whatever the history.
+
+Every row walked is proved by its sum, that it is the newest or the one named by the index of the keys or by the row
+before, and every payload by its check (:mod:`.sums`): what is given is what was written, or Damaged is raised.
 
 Not decided here: which chunk lies in which block (:func:`volfs.model.grid.split`), writing (:mod:`.index_blocks`).
 """
@@ -21,38 +24,28 @@ from numpy.typing import NDArray
 
 from volfs.catalog.compress import compress, decompress
 from volfs.catalog.files import FileNames
-from volfs.catalog.lineages import BLOCKS, newest_row, next_link
+from volfs.catalog.lineages import BLOCKS, newest_row
+from volfs.catalog.sums import block_seed, block_sum, mismatch, payload_checks
 from volfs.catalog.values import PAYLOAD, BlockMap, PayloadArray
-from volfs.errors import Damaged
 from volfs.model.graph import At, VersionGraph
 from volfs.storage.payload import PIECE
 
 _CELL = struct.Struct("<H")
-_PAYLOAD = struct.Struct("<IQQI")
 _I32 = struct.Struct("<i")
+_CHECK = np.dtype("<u4")
 
-# instr() may also find the two bytes across two cells; the row is then looked at for nothing, which is rare.
-# The row of zeros at the end says that there is none; besides, it keeps the statement open, and with it the read that
-# later statements of the same lookup share: beginning a read of their own would double their cost.
-_FIND = (
-    "SELECT * FROM (SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads"
-    " FROM block WHERE node = ?1 AND block = ?2 AND (lineage, position) <= (?3, ?4)"
-    " AND (lineage <> ?3 OR owners IS NOT NULL OR older_lineage <> lineage OR instr(cells, ?5))"
-    " ORDER BY lineage DESC, position DESC LIMIT 1)"
-    " UNION ALL SELECT 0, 0, 0, 0, 0, x'', NULL, x''"
+_TABLE = "FROM block INDEXED BY sqlite_autoindex_block_1"
+ROW_COLUMNS = "lineage, position, version, older_lineage, older_position, steps, cells, owners, sum"
+_DOWN = "WHERE node = ? AND block = ? AND (lineage, position) <= (?, ?) ORDER BY lineage DESC, position DESC"
+_WALK = f"SELECT {ROW_COLUMNS}, payloads, checks {_TABLE} {_DOWN}"
+_WALK_CELLS = f"SELECT {ROW_COLUMNS}, x'', x'' {_TABLE} {_DOWN}"
+_PAYLOADS = (
+    f"SELECT version, cells, payloads, checks {_TABLE} WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
 )
-# A statement that is open cannot be run again: lookups that take several go back and forth between two.
-_FIND_TURNS = (_FIND, _FIND + " ")
-_WALK = (
-    "SELECT lineage, position, version, older_lineage, older_position, cells, owners, payloads FROM block"
-    " WHERE node = ? AND block = ? AND (lineage, position) <= (?, ?) ORDER BY lineage DESC, position DESC"
-)
-_WALK_CELLS = _WALK.replace(", payloads FROM", ", x'' FROM")
-_EXACT = "SELECT version, cells, payloads FROM block WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
 _BATCH = 64
 _MANY = (
     f"WITH wanted (lineage, position) AS (VALUES {', '.join(['(?, ?)'] * _BATCH)})"
-    " SELECT version, cells, payloads FROM wanted CROSS JOIN block USING (lineage, position)"
+    " SELECT version, cells, payloads, checks FROM wanted CROSS JOIN block USING (lineage, position)"
     " WHERE node = ? AND block = ?"
 )
 
@@ -61,14 +54,25 @@ Found = tuple[int, int, int, int, int]
 
 
 class BlockRow(NamedTuple):
+    """A row. Its payloads are proved by their checks, the rest by its sum."""
+
     lineage: int
     position: int
     version: int
     older_lineage: int
     older_position: int
+    steps: int
     cells: bytes
     owners: bytes | None
+    sum: int
     payloads: bytes
+    checks: bytes
+
+    def check(self, node: int, block: bytes) -> BlockRow:
+        """The row itself; Damaged if it is not the one that was written for this block."""
+        if self.sum != block_sum(node, block, *self[:8]):
+            raise mismatch(f"a row of block {block_coords(block)} of node {node} does not match its checksum")
+        return self
 
 
 def find_chunk(
@@ -76,35 +80,17 @@ def find_chunk(
 ) -> Found | None:
     """The newest change of one chunk; ``file`` is 0 when it was a removal. ``graph`` is the graph of its dataset."""
     needle = _CELL.pack(cell)
-    lineage, position = at.chain[0]
-    on_chain = False
-    misses = turn = 0
-    cursor: sqlite3.Cursor | None = None
-    while True:
-        # Until the next one has begun, `before` keeps the read open.
-        before, turn = cursor, turn ^ 1
-        cursor = cx.execute(_FIND_TURNS[turn], (node, block, lineage, position, needle))
-        del before
-        row = BlockRow._make(cursor.fetchone())
-        if not row.lineage:
-            return None
-        if not on_chain and not at.sees(row.lineage, row.position):
-            misses += 1
-            link = next_link(cx, BLOCKS, (node, block), at, row.lineage, misses)
-            if link is None:
-                return None
-            lineage, position = link
-            continue
-        on_chain = True
+    for row in walk(cx, node, block, at, payloads=False):
         number = _number_of(row.cells, needle)
         if number >= 0:
-            return row.version, *_PAYLOAD.unpack_from(row.payloads, number * _PAYLOAD.size)
+            return _payload(cx, node, block, cell, (row.lineage, row.position), needle)
         if row.owners is not None:
             owner = _owner_of(row.owners, cell)
-            return _owned(cx, node, block, owner, needle, graph()) if owner else None
-        if not row.older_lineage:
-            return None
-        lineage, position = row.older_lineage, row.older_position
+            if not owner:
+                return None
+            info = graph().info(owner)
+            return _payload(cx, node, block, cell, (info.lineage, info.position), needle)
+    return None
 
 
 def _number_of(cells: bytes, needle: bytes) -> int:
@@ -120,13 +106,34 @@ def _owner_of(owners: bytes, cell: int) -> int:
     return owner
 
 
-def _owned(cx: sqlite3.Connection, node: int, block: bytes, owner: int, needle: bytes, graph: VersionGraph) -> Found:
-    info = graph.info(owner)
-    row = cx.execute(_EXACT, (node, block, info.lineage, info.position)).fetchone()
+def _payload(
+    cx: sqlite3.Connection, node: int, block: bytes, cell: int, place: tuple[int, int], needle: bytes
+) -> Found:
+    """The payload of a cell that the row at (lineage, position) lists."""
+    row = cx.execute(_PAYLOADS, (node, block, *place)).fetchone()
     number = _number_of(row[1], needle) if row is not None else -1
     if number < 0:
-        raise Damaged(f"the catalog's owners of node {node} name v{owner}, which changed no such chunk; rebuild it")
-    return owner, *_PAYLOAD.unpack_from(row[2], number * _PAYLOAD.size)
+        raise mismatch(f"a row of node {node} that should list chunk {cell} of a block does not")
+    version = int(row[0])
+    payload = np.frombuffer(row[2], PAYLOAD, 1, number * PAYLOAD.itemsize)
+    check = np.frombuffer(row[3], _CHECK, 1, number * _CHECK.itemsize)
+    _prove(node, block, np.array([cell]), np.array([version]), payload, check)
+    return (version, *payload[0].item())
+
+
+def _prove(
+    node: int,
+    block: bytes,
+    cells: NDArray[np.intp],
+    versions: NDArray[np.int32],
+    payloads: PayloadArray,
+    checks: NDArray[np.uint32],
+) -> None:
+    """Damaged unless each payload is the one that was written for this cell of this block by this version."""
+    wrong = np.flatnonzero(payload_checks(block_seed(node, block), cells, versions, payloads) != checks)
+    if len(wrong):
+        cell = int(cells[wrong[0]])
+        raise mismatch(f"the payload of chunk {cell} of block {block_coords(block)} does not match its checksum")
 
 
 def walk(cx: sqlite3.Connection, node: int, block: bytes, at: At, *, payloads: bool = True) -> Iterator[BlockRow]:
@@ -141,14 +148,17 @@ def walk(cx: sqlite3.Connection, node: int, block: bytes, at: At, *, payloads: b
         lineage = link[0]
         for found in cx.execute(sql, (node, block, *link)):
             row = BlockRow(*found)
-            yield row
+            if (row.lineage, row.position) != link:
+                break
+            yield row.check(node, block)
             if row.owners is not None:
                 return
             link = (row.older_lineage, row.older_position)
             if link[0] != lineage:
+                lineage = 0
                 break
-        else:
-            raise Damaged(f"the catalog lacks a row that node {node} names as older; rebuild it")
+        if lineage:
+            raise mismatch(f"it lacks a row that node {node} names as older")
 
 
 def changed_versions(rows: Iterable[BlockRow], cells: int) -> NDArray[np.int32]:
@@ -173,19 +183,21 @@ def block_map(
 ) -> BlockMap:
     """The whole block."""
     rows = list(walk(cx, node, block, at))
-    changed = np.zeros(cells, np.int32)
+    changed = changed_versions(rows, cells)
     payloads: PayloadArray = np.zeros(cells, PAYLOAD)
+    checks = np.zeros(cells, _CHECK)
     if rows and rows[-1].owners is not None:
-        changed[:] = unpack_owners(rows[-1].owners, cells)
         # What newer rows set again need not be fetched.
-        wanted = changed.copy()
+        wanted = unpack_owners(rows[-1].owners, cells).copy()
         for row in rows:
             wanted[cell_numbers(row.cells, cells)] = 0
-        _fetch_owned(cx, node, block, wanted, payloads, graph)
+        _fetch_owned(cx, node, block, wanted, payloads, checks, graph)
     for row in reversed(rows):
         numbers = cell_numbers(row.cells, cells)
         payloads[numbers] = np.frombuffer(row.payloads, PAYLOAD)
-        changed[numbers] = row.version
+        checks[numbers] = np.frombuffer(row.checks, _CHECK)
+    held = np.flatnonzero(changed)
+    _prove(node, block, held, changed[held], payloads[held], checks[held])
     owner = np.where(payloads["file"] != 0, changed, np.int32(0))
     ids, name_of = np.unique(payloads["file"], return_inverse=True)
     names = [files.name(cx, file) if file else "" for file in ids.tolist()]
@@ -203,34 +215,37 @@ def _fetch_owned(
     block: bytes,
     wanted: NDArray[np.int32],
     payloads: PayloadArray,
+    checks: NDArray[np.uint32],
     graph: Callable[[], VersionGraph],
 ) -> None:
-    """Fill in the payloads of cells from the rows of the versions that own them, each row once, all in one step."""
+    """Fill in the payloads of cells from the rows of the versions that own them, each row once, all in one step. What
+    is filled in is not proved yet."""
     owners = np.unique(wanted[wanted != 0]).tolist()
     if not owners:
         return
     known = graph()
     places = [(info.lineage, info.position) for info in map(known.info, owners)]
-    rows: list[tuple[int, bytes, bytes]] = []
+    rows: list[tuple[int, bytes, bytes, bytes]] = []
     for start in range(0, len(places), _BATCH):
         batch = places[start : start + _BATCH]
         # One statement for any number: what is not needed asks for the row that never is.
         batch += [(0, 0)] * (_BATCH - len(batch))
         rows += cx.execute(_MANY, (*chain.from_iterable(batch), node, block))
     if len(rows) != len(owners):
-        raise Damaged(f"the catalog's owners of node {node} name versions that changed nothing there; rebuild it")
-    versions, all_cells, all_payloads = zip(*rows, strict=True)
+        raise mismatch(f"its owners of node {node} name versions that changed nothing there")
+    versions, all_cells, all_payloads, all_checks = zip(*rows, strict=True)
     counts = [len(listed) // 2 for listed in all_cells]
     cells = cell_numbers(b"".join(all_cells), len(wanted))
     mine = wanted[cells] == np.repeat(np.array(versions, np.int32), counts)
     payloads[cells[mine]] = np.frombuffer(b"".join(all_payloads), PAYLOAD)[mine]
+    checks[cells[mine]] = np.frombuffer(b"".join(all_checks), _CHECK)[mine]
 
 
 def cell_numbers(cells: bytes, limit: int) -> NDArray[np.uint16]:
     """The cells that a row lists."""
     numbers = np.frombuffer(cells, "<u2")
     if len(numbers) and int(numbers.max()) >= limit:
-        raise Damaged("the catalog lists a chunk outside its block; rebuild it")
+        raise mismatch("it lists a chunk outside its block")
     return numbers
 
 
@@ -242,7 +257,7 @@ def pack_owners(owners: NDArray[np.int32]) -> bytes:
 def unpack_owners(packed: bytes, cells: int) -> NDArray[np.int32]:
     owners = np.frombuffer(decompress(packed), "<i4")
     if len(owners) != cells:
-        raise Damaged("the catalog's owners do not fit their block; rebuild it")
+        raise mismatch("the owners of a block do not fit it")
     return owners.astype(np.int32, copy=False)
 
 

@@ -11,24 +11,29 @@ anything about the bytes behind a payload, and inodes (:mod:`.inodes`).
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog import blocks, changes, entries, graphs, indexing, schema
+from volfs.catalog import blocks, changes, dirs, entries, graphs, indexing, schema
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.files import FileNames
-from volfs.catalog.index_entries import load_shape
+from volfs.catalog.graphs import DatasetRow
+from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
 from volfs.errors import AlreadyThere, Damaged, NotFound
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
+from volfs.storage.files import read_file, unlink_durably, write_atomic
 from volfs.storage.manifest import Manifest
 
 _NO_DIRECTORY = 0
@@ -36,6 +41,11 @@ _PATHS_KEPT = 65536
 _ENTRIES_KEPT = 8192
 _LARGE = 20_000
 """Records from which indexing is worth a larger page cache."""
+_UNLIKELY = (struct.error, LookupError, TypeError, ValueError, ArithmeticError)
+"""What damaged rows lead to before a sum is looked at."""
+_SQLITE_IOERR = 10
+
+log = logging.getLogger(__name__)
 _R = TypeVar("_R")
 
 
@@ -47,8 +57,9 @@ class Catalog:
         self._cx = connections.get
         self._files = FileNames()
         self._lock = threading.Lock()
+        self._suspected = False
         self._graphs: dict[int, tuple[int, VersionGraph, int]] = {}
-        self._datasets: tuple[int, dict[str, int]] | None = None
+        self._datasets: tuple[int, dict[str, DatasetRow]] | None = None
         self._refs: dict[int, tuple[int, Refs]] = {}
         self._roots: dict[int, int] = {}
         self._shapes: dict[int, tuple[int, NodeShape]] = {}
@@ -56,11 +67,11 @@ class Catalog:
         self._entries: OrderedDict[tuple[int, int, int, str], Entry | None] = OrderedDict()
 
     @classmethod
-    def open(cls, path: Path, create: bool = False, *, read_only: bool = False) -> Catalog:
-        """Open the catalog file, or make it.
+    def open(cls, path: Path, create: bool = False, *, read_only: bool = False, store: str = "") -> Catalog:
+        """Open the catalog file of the store with this id, or make it.
 
-        NotFound if it is not there and ``create`` is not set; StoreFormat if it is another file or from a newer volfs;
-        Damaged if SQLite cannot read it.
+        NotFound if it is not there and ``create`` is not set; StoreFormat if it is another file, of another store or
+        from a newer volfs; Damaged if SQLite cannot read it.
         """
         connections = Connections(Path(path), read_only=read_only)
 
@@ -69,6 +80,7 @@ class Catalog:
                 schema.check(connection, connections.path)
             else:
                 schema.migrate(connection, connections.path)
+            graphs.check_store(connection, connections.path, store, claim=not read_only)
 
         connections.open(prepare, create=create and not read_only)
         return cls(connections)
@@ -108,30 +120,37 @@ class Catalog:
 
     # --- datasets, versions, refs ---
 
-    def datasets(self) -> dict[str, int]:
-        """Dataset ids by name."""
+    def dataset_rows(self) -> Mapping[str, DatasetRow]:
+        """What is known of each dataset, by name."""
         seen = self.data_version()
         held = self._datasets
         if held is None or held[0] != seen:
-            query = "SELECT name, id FROM dataset ORDER BY name"
-            held = self._datasets = seen, dict(self._guard(lambda: self._cx().execute(query).fetchall()))
-        return dict(held[1])
+            rows = self._guard(lambda: graphs.load_datasets(self._cx()))
+            held = self._datasets = seen, {row.name: row for row in rows}
+        return held[1]
 
-    def add_dataset(self, name: str, created_ns: int) -> int:
-        """Add an empty dataset; its id. AlreadyThere if the name is taken."""
-        with self._connections.write() as cx:
+    def datasets(self) -> dict[str, int]:
+        """Dataset ids by name."""
+        return {name: row.id for name, row in self.dataset_rows().items()}
+
+    def add_dataset(self, name: str, created_ns: int, uuid: str = "") -> int:
+        """Add an empty dataset; its id. ``uuid`` is what its own files call it. AlreadyThere if the name is taken."""
+        with self._write() as cx:
             if cx.execute("SELECT 1 FROM dataset WHERE name = ?", (name,)).fetchone():
                 raise AlreadyThere(f"there is a dataset {name} already")
-            cursor = cx.execute("INSERT INTO dataset (name, created_ns, root) VALUES (?, ?, 0)", (name, created_ns))
-            dataset = cursor.lastrowid
+            dataset = cx.execute(
+                "INSERT INTO dataset (name, uuid, created_ns, root, versions, newest, refs, sum)"
+                " VALUES (?, ?, ?, 0, 0, '', 0, 0)",
+                (name, uuid, created_ns),
+            ).lastrowid
             assert dataset is not None
-            cursor = cx.execute("INSERT INTO dir (dataset, parent, name, born) VALUES (?, 0, x'', 0)", (dataset,))
-            cx.execute("UPDATE dataset SET root = ? WHERE id = ?", (cursor.lastrowid, dataset))
+            root = dirs.add(cx, dataset, 0, b"", 0)
+            graphs.store_dataset(cx, DatasetRow(dataset, name, uuid, created_ns, root))
         return dataset
 
     def drop_dataset(self, dataset: int) -> None:
         """Forget a dataset with all its versions. NotFound if there is none."""
-        with self._connections.write() as cx:
+        with self._write() as cx:
             if cx.execute("SELECT 1 FROM dataset WHERE id = ?", (dataset,)).fetchone() is None:
                 raise NotFound(f"there is no dataset with id {dataset}")
             # Pieces are reached through the groups of their files, rows of nodes through their directories.
@@ -156,6 +175,20 @@ class Catalog:
             self._paths = OrderedDict((memo, found) for memo, found in self._paths.items() if memo[0] != dataset)
             self._entries = OrderedDict((memo, found) for memo, found in self._entries.items() if memo[0] != dataset)
             self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
+
+    def clear(self) -> None:
+        """Forget everything, whatever the rows say. Ids of datasets and directories are not given again."""
+        with self._write() as cx:
+            for table in ("dataset", "version", "ref", "dir", "entry", "entry_lineages"):
+                cx.execute(f"DELETE FROM {table}")
+            for table in ("block", "block_lineages", "touched", "file_group", "piece"):
+                cx.execute(f"DELETE FROM {table}")
+        with self._lock:
+            for known in (self._graphs, self._refs, self._roots, self._paths, self._entries, self._shapes):
+                known.clear()
+            self._datasets = None
+        self._suspected = False
+        self.clear_suspicion(self.path)
 
     def graph(self, dataset: int) -> VersionGraph:
         """The versions of a dataset, as of now. What is returned never changes; ask again to see new versions."""
@@ -189,10 +222,8 @@ class Catalog:
         self, dataset: int, *, heads: Mapping[str, int] | None = None, tags: Mapping[str, int] | None = None
     ) -> None:
         """Make these all the branches, all the tags, or both."""
-        with self._connections.write() as cx:
-            for kind, refs in (("head", heads), ("tag", tags)):
-                if refs is not None:
-                    graphs.replace_refs(cx, dataset, kind, refs)
+        with self._write() as cx:
+            graphs.replace_refs(cx, dataset, {"head": heads, "tag": tags})
 
     def index_version(
         self,
@@ -210,13 +241,13 @@ class Catalog:
         the shape they have is kept, so giving it again does no harm. Indexing a version twice changes nothing but the
         refs; NotFound if a parent is missing, Damaged if another version has this number.
         """
-        with self._connections.write(large=len(manifest) > _LARGE) as cx:
+        with self._write(large=len(manifest) > _LARGE) as cx:
             graph, _ = graphs.load_graph(cx, dataset, *self._graphs.get(dataset, (0, None, 0))[1:])
             known = graph.versions.get(info.number)
             if known is None:
                 info = indexing.index(cx, dataset, self._root(dataset), graph, info, manifest, nodes)
             elif known.content_id != info.content_id:
-                raise Damaged(f"the catalog has another version v{info.number}; run `volfs fsck --rebuild-catalog`")
+                raise mismatch(f"it has another version v{info.number}")
             else:
                 info = known
             graphs.put_refs(cx, dataset, "head", heads or {})
@@ -284,10 +315,10 @@ class Catalog:
 
     def born(self, dir_id: int) -> int:
         """The version that made this incarnation of a directory; 0 for a dataset's root."""
-        row = self._guard(lambda: self._cx().execute("SELECT born FROM dir WHERE id = ?", (dir_id,)).fetchone())
-        if row is None:
+        found = self._guard(lambda: dirs.find(self._cx(), dir_id))
+        if found is None:
             raise NotFound(f"there is no directory {dir_id}")
-        return int(row[0])
+        return found.born
 
     # --- chunks ---
 
@@ -302,14 +333,13 @@ class Catalog:
         return shape.block_shape if shape is not None else None
 
     def _load_shape(self, node: int, *, missing_ok: bool = False) -> NodeShape | None:
-        cx = self._cx()
-        shape = load_shape(cx, node)
-        if shape is not None:
-            (dataset,) = cx.execute("SELECT dataset FROM dir WHERE id = ?", (node,)).fetchone()
-            self._shapes[node] = (dataset, shape)
-        elif not missing_ok:
+        found = dirs.find(self._cx(), node)
+        if found is not None and found.shape is not None:
+            self._shapes[node] = (found.dataset, found.shape)
+            return found.shape
+        if not missing_ok:
             raise NotFound(f"directory {node} is no array")
-        return shape
+        return None
 
     def _node(self, node: int) -> tuple[int, NodeShape]:
         known = self._shapes.get(node)
@@ -320,15 +350,16 @@ class Catalog:
 
     def chunk(self, node: int, at: At, block: Index, cell: int) -> ChunkRow | None:
         """One chunk; None where the version has none. ``block``, ``cell``: see :func:`volfs.model.grid.split`."""
-        try:
+
+        def read() -> ChunkRow | None:
             cx = self._cx()
             dataset = self._node(node)[0]
             found = blocks.find_chunk(cx, node, blocks.block_key(block), cell, at, lambda: self._graph_of(dataset, at))
             if found is None or not found[1]:
                 return None
             return ChunkRow(self._files.payload(cx, *found[1:]), found[0])
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+
+        return self._guard(read)
 
     def block_map(self, node: int, at: At, block: Index) -> BlockMap:
         """All chunks of one block."""
@@ -370,20 +401,77 @@ class Catalog:
     def _root(self, dataset: int) -> int:
         root = self._roots.get(dataset)
         if root is None:
-            row = self._cx().execute("SELECT root FROM dataset WHERE id = ?", (dataset,)).fetchone()
+            row = graphs.load_dataset(self._cx(), dataset)
             if row is None:
                 raise NotFound(f"there is no dataset with id {dataset}")
-            root = self._roots[dataset] = int(row[0])
+            root = self._roots[dataset] = row.root
         return root
 
     def _guard(self, read: Callable[[], _R]) -> _R:
-        try:
+        """Do a read. Whatever damaged rows make of it is Damaged."""
+        with self._damage():
             return read()
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
 
     def _guard_each(self, read: Callable[[], Iterator[_R]]) -> Iterator[_R]:
-        try:
+        with self._damage():
             yield from read()
+
+    @contextmanager
+    def _write(self, *, large: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction, see :meth:`Connections.write`."""
+        try:
+            with self._connections.write(large=large) as cx:
+                yield cx
+        except Damaged as error:
+            self._suspect(error)
+            raise
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as error:
+            self._suspect(error)
+            raise
         except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+            found = translate(error, self.path)
+            found.__cause__ = error
+            if isinstance(found, Damaged):
+                self._suspect(found)
+            raise found from error
+        except _UNLIKELY as error:
+            strange = mismatch(f"a row cannot be understood ({type(error).__name__}: {error})")
+            self._suspect(strange)
+            raise strange from error
+
+    def _suspect(self, error: Damaged) -> None:
+        """Leave a note for the next who opens the file for writing: it will be made anew."""
+        cause = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        if self._suspected or self._connections.read_only or cause == _SQLITE_IOERR:
+            return
+        self._suspected = True
+        log.error("%s", error)
+        with suppress(OSError):
+            write_atomic(_note(self.path), f"{error}\n".encode("utf-8", "backslashreplace"))
+
+    @property
+    def suspected(self) -> bool:
+        """Whether this process has found something damaged in the file."""
+        return self._suspected
+
+    @staticmethod
+    def suspicion(path: Path) -> str | None:
+        """What a process that had the catalog at ``path`` open found damaged in it; None if nothing."""
+        try:
+            return read_file(_note(path))[:1000].decode("utf-8", "replace").strip()
+        except (OSError, Damaged):
+            return None
+
+    @staticmethod
+    def clear_suspicion(path: Path) -> None:
+        """The catalog at ``path`` is not that one any more."""
+        unlink_durably(_note(path))
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.suspect")

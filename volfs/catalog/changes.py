@@ -13,26 +13,28 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog.blocks import BlockRow, block_coords, cell_numbers, changed_versions, walk
+from volfs.catalog.blocks import ROW_COLUMNS, BlockRow, block_coords, cell_numbers, changed_versions, walk
 from volfs.catalog.compress import compress, decompress
 from volfs.catalog.schema import MAX_STEPS
+from volfs.catalog.sums import check_row, mismatch, paired
 from volfs.catalog.values import BlockChange
-from volfs.errors import BadInput, Damaged
+from volfs.errors import BadInput
 from volfs.model.box import Index
 from volfs.model.graph import At
 
 _PAGE = 1024
 """Blocks per read: between pages no read transaction is open."""
 
-_ROWS = (
-    "SELECT block, lineage, position, version, older_lineage, older_position, cells, owners FROM block"
-    " WHERE node = ? AND block < ? ORDER BY block DESC, lineage DESC, position DESC"
-)
+_TABLE, _KEYS = "FROM block INDEXED BY sqlite_autoindex_block_1", "FROM block INDEXED BY block_keys"
+_DOWN = "WHERE node = ? AND block < ? ORDER BY block DESC, lineage DESC, position DESC"
+_ROWS = f"SELECT block, {ROW_COLUMNS}, x'', x'' {_TABLE} {_DOWN}"
+_ROWS_KEYS = f"SELECT block, lineage, position {_KEYS} {_DOWN}"
+_SPAN = "WHERE node = ? AND lineage = ? AND position > ? AND position <= ? ORDER BY position DESC"
 _TOUCHED = (
-    "SELECT position, version, blocks FROM touched WHERE node = ? AND lineage = ? AND position > ? AND position <= ?"
-    " ORDER BY position DESC"
+    f"SELECT node, lineage, position, version, blocks, sum FROM touched INDEXED BY sqlite_autoindex_touched_1 {_SPAN}"
 )
-_CELLS = "SELECT cells FROM block WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
+_TOUCHED_KEYS = f"SELECT node, lineage, position FROM touched INDEXED BY touched_keys {_SPAN}"
+_ROW = f"SELECT {ROW_COLUMNS}, x'', x'' {_TABLE} WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
 _BEYOND = b"\xff" * 25
 """Above every block key (at most six coordinates)."""
 
@@ -62,7 +64,7 @@ def _page(
         else:
             found.append((block_coords(block), changed_versions(walk(cx, node, block, at, payloads=False), cells)))
 
-    for row in cx.execute(_ROWS, (node, below)):
+    for row in paired(cx, _ROWS, _ROWS_KEYS, (node, below), width=3):
         if row[0] != block:
             settle()
             if len(found) >= _PAGE and block is not None:
@@ -70,8 +72,9 @@ def _page(
             block, rows, passed, complete = row[0], [], 0, False
         passed += 1
         if not complete and at.sees(row[1], row[2]):
-            rows.append(BlockRow._make((*row[1:8], b"")))
-            complete = row[7] is not None or not row[4]
+            one = BlockRow(*row[1:]).check(node, row[0])
+            rows.append(one)
+            complete = one.owners is not None or not one.older_lineage
         if passed > 2 * MAX_STEPS:
             # A block with a long history: read it by itself, then seek to the next block.
             assert block is not None
@@ -96,12 +99,15 @@ def changes_since(cx: sqlite3.Connection, node: int, cells: int, at: At, since: 
     for lineage, limit in at.chain:
         last = since is not None and since.lineage == lineage
         first = since.position if since is not None and last else 0
-        for position, version, packed in cx.execute(_TOUCHED, (node, lineage, first, limit)).fetchall():
+        for *touched, total in list(paired(cx, _TOUCHED, _TOUCHED_KEYS, (node, lineage, first, limit), width=3)):
+            check_row(total, "touched", *touched)
+            _, _, position, version, packed = touched
             for key in unpack_blocks(packed):
-                row = cx.execute(_CELLS, (node, key, lineage, position)).fetchone()
+                row = cx.execute(_ROW, (node, key, lineage, position)).fetchone()
                 if row is None:
-                    raise Damaged(f"the catalog lacks a block of node {node} that v{version} changed; rebuild it")
-                yield BlockChange(block_coords(key), version, cell_numbers(row[0], cells))
+                    raise mismatch(f"it lacks a block of node {node} that v{version} changed")
+                found = BlockRow(*row).check(node, key)
+                yield BlockChange(block_coords(key), version, cell_numbers(found.cells, cells))
         if last:
             return
 

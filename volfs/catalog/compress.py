@@ -6,7 +6,7 @@ import threading
 
 import zstandard
 
-from volfs.errors import Damaged
+from volfs.catalog.sums import mismatch
 
 
 class _Contexts(threading.local):
@@ -27,4 +27,4 @@ def decompress(packed: bytes) -> bytes:
     try:
         return _contexts.decompressor.decompress(packed)
     except zstandard.ZstdError as error:
-        raise Damaged(f"the catalog holds a value that does not decompress ({error}); rebuild it") from None
+        raise mismatch(f"a value does not decompress ({error})") from None

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from volfs.catalog.sums import MEND
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.storage.files import check_ordinary, is_full
 
@@ -35,7 +36,7 @@ _SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN, 
 _SQLITE_IOERR_SHMSIZE = _SQLITE_IOERR | 19 << 8
 
 
-def translate(error: sqlite3.Error, path: Path, mend: str = "`volfs fsck --rebuild-catalog` rebuilds it") -> VolfsError:
+def translate(error: sqlite3.Error, path: Path, mend: str = MEND) -> VolfsError:
     """The volfs error for an error of SQLite."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
@@ -121,6 +122,9 @@ class Connections:
         except sqlite3.Error as error:
             self.close()
             raise translate(error, self.path) from None
+        except ValueError as error:  # text that is not UTF-8
+            self.close()
+            raise Damaged(f"{self.path} is not readable ({error}); {MEND}") from None
         except BaseException:
             self.close()
             raise

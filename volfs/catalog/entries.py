@@ -13,6 +13,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from volfs.catalog.lineages import ENTRIES, ENTRY_COLUMNS, newest_row
+from volfs.catalog.sums import check_row, mismatch, paired
 from volfs.model.graph import At
 
 REMOVED, DIRECTORY, OBJECT = 0, 1, 2
@@ -25,8 +26,14 @@ _ROWS_PER_NAME = 8
 _LONG_RUN = 16
 """Names sought one by one after one with many rows, before rows are read through again."""
 
-_NEXT = "SELECT name FROM entry WHERE dir = ? AND name > ? ORDER BY name LIMIT 1"
-_NAMES = f"SELECT name, {ENTRY_COLUMNS} FROM entry WHERE dir = ? AND name > ? ORDER BY name, lineage, position"
+_TABLE, _KEYS = "FROM entry INDEXED BY sqlite_autoindex_entry_1", "FROM entry INDEXED BY entry_keys"
+_NEXT = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT name {where} WHERE dir = ?1 AND name > ?2 ORDER BY name LIMIT 1)"
+    for where in (_TABLE, _KEYS)
+)
+_ORDER = "WHERE dir = ? AND name > ? ORDER BY name, lineage, position"
+_NAMES = f"SELECT name, lineage, position, {ENTRY_COLUMNS} {_TABLE} {_ORDER}"
+_NAMES_KEYS = f"SELECT name, lineage, position {_KEYS} {_ORDER}"
 
 
 class EntryRow(NamedTuple):
@@ -43,12 +50,21 @@ class EntryRow(NamedTuple):
     crc32c: int
     mode: int
     mtime_ns: int
+    sum: int
+
+    def check(self, directory: int, name: bytes) -> EntryRow:
+        """The row itself; Damaged if it is not the one that was written for this name."""
+        check_row(self.sum, "entry", directory, name, *self[:-1])
+        return self
 
 
 def find(cx: sqlite3.Connection, directory: int, name: bytes, at: At) -> EntryRow | None:
     """The live entry of this name, None where there is none or it was removed."""
     row = newest_row(cx, ENTRIES, (directory, name), at)
-    return EntryRow(*row) if row is not None and row[3] != REMOVED else None
+    if row is None:
+        return None
+    found = EntryRow(*row).check(directory, name)
+    return found if found.kind != REMOVED else None
 
 
 def listing(cx: sqlite3.Connection, directory: int, at: At) -> list[tuple[bytes, EntryRow]]:
@@ -84,11 +100,13 @@ def _page(
     rows = walked = 0
 
     def settle() -> None:
-        if name is not None and best is not None and best[4] != REMOVED:
-            found.append((name, EntryRow(*best[1:])))
+        if name is None or best is None:
+            return
+        entry = EntryRow(*best[1:]).check(directory, name)
+        if entry.kind != REMOVED:
+            found.append((name, entry))
 
-    cursor = cx.execute(_NAMES, (directory, after))
-    for row in cursor:
+    for row in paired(cx, _NAMES, _NAMES_KEYS, (directory, after), width=3):
         if row[0] != name:
             settle()
             walked += 1
@@ -121,10 +139,12 @@ def _long(
         entry = find(cx, directory, name, at)
         if entry is not None:
             found.append((name, entry))
-        following = cx.execute(_NEXT, (directory, name)).fetchone()
-        if following is None:
+        following = cx.execute(_NEXT, (directory, name)).fetchall()
+        if not following:
             return name
-        name = following[0]
+        if len(following) != 2 or following[0] != following[1]:
+            raise mismatch("table entry and the index of its keys differ")
+        name = following[0][0]
     entry = find(cx, directory, name, at)
     if entry is not None:
         found.append((name, entry))

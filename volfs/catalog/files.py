@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from volfs.catalog.compress import compress, decompress
 from volfs.catalog.schema import GROUP
-from volfs.errors import Damaged
+from volfs.catalog.sums import check_row, mismatch, row_sum
 from volfs.storage.payload import PIECE, Payload
 
 _NAMES_KEPT = 1 << 18
@@ -32,9 +32,11 @@ def add_files(cx: sqlite3.Connection, dataset: int, names: Sequence[str]) -> lis
         packed = "\0".join(group).encode("utf-8", "surrogateescape")
         if len(packed) > _SHORT or packed.startswith(_ZSTD):
             packed = compress(packed)
-        cursor = cx.execute("INSERT INTO file_group (dataset, names) VALUES (?, ?)", (dataset, packed))
-        assert cursor.lastrowid is not None
-        first = cursor.lastrowid * GROUP
+        cursor = cx.execute("INSERT INTO file_group (dataset, names, sum) VALUES (?, ?, 0)", (dataset, packed))
+        made = cursor.lastrowid
+        assert made is not None
+        cx.execute("UPDATE file_group SET sum = ? WHERE id = ?", (row_sum("file_group", made, dataset, packed), made))
+        first = made * GROUP
         ids.extend(range(first, first + len(group)))
     return ids
 
@@ -53,13 +55,16 @@ class FileNames:
         names = self._groups.get(group)
         if names is None:
             names = self._load(cx, group)
+        if number >= len(names):
+            raise mismatch(f"it names payload file {number} of group {group}, which has {len(names)}")
         return names[number]
 
     def _load(self, cx: sqlite3.Connection, group: int) -> list[str]:
-        row = cx.execute("SELECT names FROM file_group WHERE id = ?", (group,)).fetchone()
+        row = cx.execute("SELECT id, dataset, names, sum FROM file_group WHERE id = ?", (group,)).fetchone()
         if row is None:
-            raise Damaged(f"the catalog names a payload file that it does not know (group {group}); rebuild it")
-        packed: bytes = row[0]
+            raise mismatch(f"it names a payload file that it does not know (group {group})")
+        check_row(row[3], "file_group", *row[:3])
+        packed: bytes = row[2]
         joined = decompress(packed) if packed.startswith(_ZSTD) else packed
         names = joined.decode("utf-8", "surrogateescape").split("\0")
         # Eviction in order of loading, not of use: moving on every hit would cost more than a rare reload.
@@ -78,5 +83,9 @@ class FileNames:
 
     def pieces(self, cx: sqlite3.Connection, file: int, offset: int) -> bytes | None:
         """The piece checksums of the payload there, if it has some."""
-        row = cx.execute("SELECT crcs FROM piece WHERE file = ? AND offset = ?", (file, offset)).fetchone()
-        return row[0] if row is not None else None
+        row = cx.execute("SELECT crcs, sum FROM piece WHERE file = ? AND offset = ?", (file, offset)).fetchone()
+        if row is None:
+            return None
+        check_row(row[1], "piece", file, offset, row[0])
+        found: bytes = row[0]
+        return found

@@ -1,20 +1,86 @@
 """Datasets, refs and version graphs, out of their tables.
 
-Decided here: that a graph handed out never changes: new versions, of whichever process, give a new graph.
+Decided here: that a graph handed out never changes: new versions, of whichever process, give a new graph. And that
+datasets, versions and refs are what was written, all of them: a dataset's row says how many versions it has, which is
+the newest, and what the sum of its refs is.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from volfs.catalog.sums import MEND, check_row, mismatch, row_sum
 from volfs.catalog.values import Refs
+from volfs.errors import StoreFormat
 from volfs.model.graph import Fork, VersionGraph, VersionInfo
 
-_VERSIONS = (
-    "SELECT seq, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content_id"
-    " FROM version WHERE dataset = ? AND seq > ? ORDER BY seq"
+_COLUMNS = (
+    "dataset, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content_id,"
+    " ordinal"
 )
+_VERSIONS = f"SELECT seq, sum, {_COLUMNS} FROM version WHERE dataset = ? AND seq > ? ORDER BY seq"
+_DATASET = "id, name, uuid, created_ns, root, versions, newest, refs"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """A row of ``dataset``."""
+
+    id: int
+    name: str
+    uuid: str
+    created_ns: int
+    root: int
+    versions: int = 0
+    newest: str = ""
+    refs: int = 0
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        return self.id, self.name, self.uuid, self.created_ns, self.root, self.versions, self.newest, self.refs
+
+    @classmethod
+    def read(cls, row: tuple[Any, ...]) -> DatasetRow:
+        """From the columns and the sum. Damaged if they are not what was written."""
+        check_row(row[-1], "dataset", *row[:-1])
+        return cls(*row[:-1])
+
+
+def check_store(cx: sqlite3.Connection, path: Path, store: str, *, claim: bool) -> None:
+    """Raise StoreFormat unless this is the catalog of the store with this id. ``claim``: make it that if it is new."""
+    rows = cx.execute("SELECT id, sum FROM store").fetchall()
+    if not rows and claim:
+        cx.execute("INSERT INTO store (id, sum) VALUES (?, ?)", (store, row_sum("store", store)))
+        return
+    if len(rows) != 1:
+        raise mismatch(f"it names {len(rows) or 'no'} stores that it is the index of")
+    check_row(rows[0][1], "store", rows[0][0])
+    if rows[0][0] != store:
+        raise StoreFormat(f"{path} is the catalog of another store (id {rows[0][0]!r}); {MEND}")
+
+
+def load_datasets(cx: sqlite3.Connection) -> list[DatasetRow]:
+    """All datasets, by name."""
+    return [DatasetRow.read(row) for row in cx.execute(f"SELECT {_DATASET}, sum FROM dataset ORDER BY name")]
+
+
+def load_dataset(cx: sqlite3.Connection, dataset: int) -> DatasetRow | None:
+    """One dataset, None if there is none of this id."""
+    row = cx.execute(f"SELECT {_DATASET}, sum FROM dataset WHERE id = ?", (dataset,)).fetchone()
+    return DatasetRow.read(row) if row is not None else None
+
+
+def store_dataset(cx: sqlite3.Connection, row: DatasetRow) -> None:
+    """Make the row of a dataset that is there say this."""
+    cx.execute(
+        "UPDATE dataset SET name = ?, uuid = ?, created_ns = ?, root = ?, versions = ?, newest = ?, refs = ?, sum = ?"
+        " WHERE id = ?",
+        (*row.values[1:], row_sum("dataset", *row.values), row.id),
+    )
 
 
 def load_graph(
@@ -22,10 +88,14 @@ def load_graph(
 ) -> tuple[VersionGraph, int]:
     """The graph with all versions after ``last_seq`` added, and the last seq. ``known`` itself stays as it is."""
     rows = cx.execute(_VERSIONS, (dataset, last_seq)).fetchall()
-    if known is not None and not rows:
-        return known, last_seq
-    graph = known.copy() if known is not None else VersionGraph()
-    for seq, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content in rows:
+    graph = known if known is not None and not rows else known.copy() if known is not None else VersionGraph()
+    for seq, total, *columns in rows:
+        check_row(total, "version", *columns)
+        _, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content, n = (
+            columns
+        )
+        if n != len(graph) + 1:
+            raise mismatch(f"a version before v{number} is missing")
         info = VersionInfo(
             number=number,
             parents=tuple(map(int, parents.split())),
@@ -38,50 +108,95 @@ def load_graph(
         )
         graph.add(info, (fork_lineage, fork_position) if fork_lineage else None)
         last_seq = seq
+    # Asked after the versions, so it may know of more by now, which whoever asks next will see; never of less.
+    row = load_dataset(cx, dataset)
+    if row is not None and (row.versions < len(graph) or (row.versions > len(graph) and not _more(cx, row, last_seq))):
+        raise mismatch(f"dataset {row.name} has {row.versions} versions, of which {len(graph)} were found")
     return graph, last_seq
+
+
+def _more(cx: sqlite3.Connection, row: DatasetRow, last_seq: int) -> bool:
+    """Whether versions came after ``last_seq``."""
+    return cx.execute(_VERSIONS, (row.id, last_seq)).fetchone() is not None
 
 
 def insert_version(cx: sqlite3.Connection, dataset: int, info: VersionInfo, fork: Fork | None) -> None:
     """Write a placed version."""
-    cx.execute(
-        "INSERT INTO version (dataset, number, parents, lineage, position, fork_lineage, fork_position, time_ns,"
-        " author, message, content_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            dataset,
-            info.number,
-            " ".join(map(str, info.parents)),
-            info.lineage,
-            info.position,
-            *(fork or (0, 0)),
-            info.time_ns,
-            _to_text(info.author),
-            _to_text(info.message),
-            info.content_id,
-        ),
+    row = load_dataset(cx, dataset)
+    if row is None:
+        raise mismatch(f"there is no dataset {dataset}")
+    values = (
+        dataset,
+        info.number,
+        " ".join(map(str, info.parents)),
+        info.lineage,
+        info.position,
+        *(fork or (0, 0)),
+        info.time_ns,
+        _to_text(info.author),
+        _to_text(info.message),
+        info.content_id,
+        row.versions + 1,
     )
+    marks = ", ".join("?" * (len(values) + 1))
+    cx.execute(f"INSERT INTO version ({_COLUMNS}, sum) VALUES ({marks})", (*values, row_sum("version", *values)))
+    store_dataset(cx, replace(row, versions=row.versions + 1, newest=info.content_id))
 
 
 def load_refs(cx: sqlite3.Connection, dataset: int) -> Refs:
     """The mirrored refs."""
+    # One statement, so that the dataset's row and its refs are of one moment. A dataset without refs has one row.
+    rows = cx.execute(
+        "SELECT dataset.refs, ref.kind, ref.name, ref.version FROM dataset LEFT JOIN ref ON ref.dataset = dataset.id"
+        " WHERE dataset.id = ?",
+        (dataset,),
+    ).fetchall()
     heads: dict[str, int] = {}
     tags: dict[str, int] = {}
-    for kind, name, version in cx.execute("SELECT kind, name, version FROM ref WHERE dataset = ?", (dataset,)):
+    found = [row[1:] for row in rows if row[1] is not None]
+    if rows and rows[0][0] != _refs_sum(dataset, found):
+        raise mismatch("the refs of a dataset do not match their checksum")
+    for kind, name, version in found:
         (heads if kind == "head" else tags)[name] = version
     return Refs(heads, tags)
 
 
 def put_refs(cx: sqlite3.Connection, dataset: int, kind: str, refs: Mapping[str, int]) -> None:
     """Set these refs, and no others."""
+    if not refs:
+        return
+    load_refs(cx, dataset)  # what stays is proved before it is summed anew
+    _put(cx, dataset, kind, refs)
+    _sum_refs(cx, dataset)
+
+
+def replace_refs(cx: sqlite3.Connection, dataset: int, refs: Mapping[str, Mapping[str, int] | None]) -> None:
+    """Make these all the refs of their kinds; a kind that is None stays."""
+    if None in refs.values():
+        load_refs(cx, dataset)
+    for kind, named in refs.items():
+        if named is not None:
+            cx.execute("DELETE FROM ref WHERE dataset = ? AND kind = ?", (dataset, kind))
+            _put(cx, dataset, kind, named)
+    _sum_refs(cx, dataset)
+
+
+def _put(cx: sqlite3.Connection, dataset: int, kind: str, refs: Mapping[str, int]) -> None:
     cx.executemany(
         "INSERT OR REPLACE INTO ref (dataset, kind, name, version) VALUES (?, ?, ?, ?)",
         [(dataset, kind, name, version) for name, version in refs.items()],
     )
 
 
-def replace_refs(cx: sqlite3.Connection, dataset: int, kind: str, refs: Mapping[str, int]) -> None:
-    """Make these all the refs of their kind."""
-    cx.execute("DELETE FROM ref WHERE dataset = ? AND kind = ?", (dataset, kind))
-    put_refs(cx, dataset, kind, refs)
+def _sum_refs(cx: sqlite3.Connection, dataset: int) -> None:
+    rows = cx.execute("SELECT kind, name, version FROM ref WHERE dataset = ?", (dataset,)).fetchall()
+    row = load_dataset(cx, dataset)
+    if row is not None:
+        store_dataset(cx, replace(row, refs=_refs_sum(dataset, rows)))
+
+
+def _refs_sum(dataset: int, rows: list[tuple[Any, ...]]) -> int:
+    return row_sum("ref", dataset, *sorted(rows)) if rows else 0
 
 
 def _to_text(text: str) -> str | bytes:

@@ -19,13 +19,14 @@ from volfs.catalog.blocks import changed_versions, pack_owners, walk
 from volfs.catalog.changes import pack_blocks
 from volfs.catalog.lineages import BLOCKS, newest_row, note_lineage
 from volfs.catalog.schema import HOP, MAX_STEPS
+from volfs.catalog.sums import block_seed, block_sum, payload_checks, row_sum
 from volfs.catalog.values import NodeShape, PayloadArray
 from volfs.errors import BadInput
 from volfs.model.graph import At
 
 _INSERT = (
     "INSERT INTO block (node, block, lineage, position, version, older_lineage, older_position, steps, cells, owners,"
-    " payloads) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " sum, payloads, checks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _OTHERS = (
     "SELECT EXISTS (SELECT 1 FROM touched WHERE node = :node AND lineage < :lineage)"
@@ -76,32 +77,34 @@ def index_chunks(
     cell_bytes = cells.astype("<u2").tobytes()
     payload_bytes = payloads.tobytes()
     size = payloads.dtype.itemsize
+    seeds = np.repeat(np.array([block_seed(node, key) for key in keys], np.uint64), np.diff(np.r_[starts, len(blocks)]))
+    checks = payload_checks(seeds, cells, place.number, payloads).astype("<u4").tobytes()
     linker = _Linker(cx, node, place, shape.cells)
     rows = []
     for key, start, stop in zip(keys, starts.tolist(), stops, strict=True):
         lineage, position, steps, owners = _ALONE if fresh else linker.link(key, cells[start:stop])
+        head = (place.lineage, place.position, place.number, lineage, position, steps)
+        listed = cell_bytes[2 * start : 2 * stop]
         rows.append(
             (
                 node,
                 key,
-                place.lineage,
-                place.position,
-                place.number,
-                lineage,
-                position,
-                steps,
-                cell_bytes[2 * start : 2 * stop],
+                *head,
+                listed,
                 owners,
+                block_sum(node, key, *head, listed, owners),
                 payload_bytes[size * start : size * stop],
+                checks[4 * start : 4 * stop],
             )
         )
         if len(rows) >= _BATCH:
             cx.executemany(_INSERT, rows)
             rows.clear()
     cx.executemany(_INSERT, rows)
+    touched = (node, place.lineage, place.position, place.number, pack_blocks(keys))
     cx.execute(
-        "INSERT INTO touched (node, lineage, position, version, blocks) VALUES (?, ?, ?, ?, ?)",
-        (node, place.lineage, place.position, place.number, pack_blocks(keys)),
+        "INSERT INTO touched (node, lineage, position, version, blocks, sum) VALUES (?, ?, ?, ?, ?, ?)",
+        (*touched, row_sum("touched", *touched)),
     )
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from volfs.catalog import entries
+from volfs.catalog import dirs, entries
 from volfs.catalog.entries import DIRECTORY, OBJECT, REMOVED, EntryRow
 from volfs.catalog.lineages import ENTRIES, note_lineage
+from volfs.catalog.sums import row_sum
 from volfs.catalog.values import NodeShape
 from volfs.errors import BadInput
 from volfs.model.graph import At
@@ -28,7 +29,7 @@ ZARR_JSON = b"zarr.json"
 
 _INSERT = (
     "INSERT INTO entry (dir, name, lineage, position, version, kind, child, file, offset, length, crc32c, mode,"
-    " mtime_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " mtime_ns, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 Path = tuple[bytes, ...]
@@ -158,7 +159,8 @@ class NameEditor:
                         continue
                 elif not self._note(directory, name, kind):
                     continue
-                rows.append((directory, name, self._lineage, self._position, version, kind, child, *stored))
+                row = (directory, name, self._lineage, self._position, version, kind, child, *stored)
+                rows.append((*row, row_sum("entry", *row)))
         rows.sort(key=lambda row: row[:2])
         self._cx.executemany(_INSERT, rows)
 
@@ -180,7 +182,8 @@ class NameEditor:
         return directory in self._new
 
     def shape(self, directory: int) -> NodeShape | None:
-        return load_shape(self._cx, directory)
+        found = dirs.find(self._cx, directory)
+        return found.shape if found is not None else None
 
     def set_shape(self, path: Path, shape: NodeShape) -> int:
         """Make the directory an array's. A shape that it has already stays, unless its rank is another."""
@@ -192,7 +195,7 @@ class NameEditor:
             known = None
         if known is None:
             packed = b"".join(n.to_bytes(4, "big") for n in shape.block_shape)
-            self._cx.execute("UPDATE dir SET block_shape = ? WHERE id = ?", (packed, directory))
+            dirs.set_block_shape(self._cx, directory, packed)
         return directory
 
     def _find(self, directory: int, name: bytes) -> tuple[int, int, int, Stored] | None:
@@ -211,14 +214,10 @@ class NameEditor:
 
     def _create(self, path: Path) -> int:
         above = self._dirs_required(path[:-1])
-        cursor = self._cx.execute(
-            "INSERT INTO dir (dataset, parent, name, born) VALUES (?, ?, ?, ?)",
-            (self._dataset, above, path[-1], self._number),
-        )
-        assert cursor.lastrowid is not None
-        self._new.add(cursor.lastrowid)
-        self._know(path, cursor.lastrowid)
-        return cursor.lastrowid
+        made = dirs.add(self._cx, self._dataset, above, path[-1], self._number)
+        self._new.add(made)
+        self._know(path, made)
+        return made
 
     def _know(self, path: Path, directory: int) -> None:
         self._dirs[path] = directory
@@ -240,15 +239,6 @@ class NameEditor:
         if newest[0] != self._lineage:
             note_lineage(self._cx, ENTRIES, (directory, name), self._lineage, self._position)
         return True
-
-
-def load_shape(cx: sqlite3.Connection, directory: int) -> NodeShape | None:
-    """The index shape of an array, None for other directories."""
-    row = cx.execute("SELECT block_shape FROM dir WHERE id = ?", (directory,)).fetchone()
-    if row is None or row[0] is None:
-        return None
-    packed: bytes = row[0]
-    return NodeShape(tuple(int.from_bytes(packed[i : i + 4], "big") for i in range(0, len(packed), 4)))
 
 
 def _stored(row: EntryRow) -> Stored:

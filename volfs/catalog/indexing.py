@@ -22,6 +22,7 @@ from volfs.catalog.files import add_files
 from volfs.catalog.graphs import insert_version
 from volfs.catalog.index_blocks import Place, check_coords, index_chunks
 from volfs.catalog.index_entries import ZARR_JSON, NameEditor, Path
+from volfs.catalog.sums import row_sum
 from volfs.catalog.values import PAYLOAD, NodeShape, PayloadArray
 from volfs.errors import BadInput
 from volfs.model.graph import At, VersionGraph, VersionInfo
@@ -79,9 +80,11 @@ def _payloads(cx: sqlite3.Connection, dataset: int, manifest: Manifest) -> Paylo
     pieced = np.flatnonzero(records["pieces_count"])
     cx.executemany(
         # One payload may be recorded twice: a chunk taken to two places.
-        "INSERT OR REPLACE INTO piece (file, offset, crcs) VALUES (?, ?, ?)",
+        "INSERT OR REPLACE INTO piece (file, offset, crcs, sum) VALUES (?, ?, ?, ?)",
         (
-            (int(payloads["file"][i]), int(payloads["offset"][i]), manifest.pieces[start : start + count].tobytes())
+            _with_sum(
+                int(payloads["file"][i]), int(payloads["offset"][i]), manifest.pieces[start : start + count].tobytes()
+            )
             for i, start, count in zip(
                 pieced.tolist(),
                 records["pieces_start"][pieced].tolist(),
@@ -91,6 +94,10 @@ def _payloads(cx: sqlite3.Connection, dataset: int, manifest: Manifest) -> Paylo
         ),
     )
     return payloads
+
+
+def _with_sum(file: int, offset: int, crcs: bytes) -> tuple[int, int, bytes, int]:
+    return file, offset, crcs, row_sum("piece", file, offset, crcs)
 
 
 def _index_names(names: NameEditor, manifest: Manifest, payloads: PayloadArray, nodes: Mapping[str, NodeShape]) -> None:

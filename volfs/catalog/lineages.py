@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from volfs.catalog.sums import check_row, mismatch, row_sum
 from volfs.model.graph import At
 
 SEEKS = 2
@@ -35,36 +36,47 @@ Link = tuple[int, int]
 class RowKind:
     """The SQL of one table with rows per lineage and position."""
 
-    seek: str  # (…key, lineage, position): the newest row at or below, lineage and position first
-    lineages: str  # (…key): the list of lineages
-    store: str  # (…key, lineages)
+    table: str
+    seek: str  # (…key, lineage, position): the newest row at or below, lineage and position first; then, of the index
+    # of the keys, the same two
+    lineages: str  # (…key): the list of lineages, and its sum
+    store: str  # (…key, lineages, sum)
     any_row: str  # (…key): lineage and first position of the oldest lineage's first row
 
 
-ENTRY_COLUMNS = "lineage, position, version, kind, child, file, offset, length, crc32c, mode, mtime_ns"
-ENTRIES = RowKind(
-    seek=f"SELECT {ENTRY_COLUMNS} FROM entry WHERE dir = ? AND name = ? AND (lineage, position) <= (?, ?)"
-    " ORDER BY lineage DESC, position DESC LIMIT 1",
-    lineages="SELECT lineages FROM entry_lineages WHERE dir = ? AND name = ?",
-    store="INSERT OR REPLACE INTO entry_lineages (dir, name, lineages) VALUES (?, ?, ?)",
-    any_row="SELECT lineage, position FROM entry WHERE dir = ? AND name = ? ORDER BY lineage, position LIMIT 1",
-)
-BLOCKS = RowKind(
-    seek="SELECT lineage, position, steps FROM block WHERE node = ? AND block = ? AND (lineage, position) <= (?, ?)"
-    " ORDER BY lineage DESC, position DESC LIMIT 1",
-    lineages="SELECT lineages FROM block_lineages WHERE node = ? AND block = ?",
-    store="INSERT OR REPLACE INTO block_lineages (node, block, lineages) VALUES (?, ?, ?)",
-    any_row="SELECT lineage, position FROM block WHERE node = ? AND block = ? ORDER BY lineage, position LIMIT 1",
-)
+def _kind(table: str, key: tuple[str, str], columns: str) -> RowKind:
+    where = f"WHERE {key[0]} = ?1 AND {key[1]} = ?2"
+    newest = f"{where} AND (lineage, position) <= (?3, ?4) ORDER BY lineage DESC, position DESC LIMIT 1"
+    nothing = ", NULL" * columns.count(",")
+    return RowKind(
+        table=table,
+        seek=f"SELECT * FROM (SELECT lineage, position, {columns} FROM {table}"
+        f" INDEXED BY sqlite_autoindex_{table}_1 {newest})"
+        f" UNION ALL SELECT * FROM (SELECT lineage, position{nothing}, NULL FROM {table}"
+        f" INDEXED BY {table}_keys {newest})",
+        lineages=f"SELECT lineages, sum FROM {table}_lineages {where}",
+        store=f"INSERT OR REPLACE INTO {table}_lineages ({key[0]}, {key[1]}, lineages, sum) VALUES (?, ?, ?, ?)",
+        any_row=f"SELECT lineage, position FROM {table} {where} ORDER BY lineage, position LIMIT 1",
+    )
+
+
+ENTRY_COLUMNS = "version, kind, child, file, offset, length, crc32c, mode, mtime_ns, sum"
+ENTRIES = _kind("entry", ("dir", "name"), ENTRY_COLUMNS)
+BLOCKS = _kind("block", ("node", "block"), "steps")
 
 
 def newest_row(cx: sqlite3.Connection, kind: RowKind, key: Key, at: At) -> Row | None:
-    """The newest row on the chain, as ``kind.seek`` selects it."""
+    """The newest row on the chain, as ``kind.seek`` selects it. Its place is proved, its other columns are not."""
     link: tuple[int, int] | None = at.chain[0]
     misses = 0
     while link is not None:
-        row: Row | None = cx.execute(kind.seek, (*key, *link)).fetchone()
-        if row is None or at.sees(row[0], row[1]):
+        found = cx.execute(kind.seek, (*key, *link)).fetchall()
+        if not found:
+            return None
+        if len(found) != 2 or found[0][:2] != found[1][:2]:
+            raise mismatch(f"table {kind.table} and the index of its keys differ")
+        row: Row = found[0]
+        if at.sees(row[0], row[1]):
             return row
         misses += 1
         link = next_link(cx, kind, key, at, row[0], misses)
@@ -80,6 +92,7 @@ def next_link(cx: sqlite3.Connection, kind: RowKind, key: Key, at: At, landed: i
     if found is None:
         # One lineage only changed it, past where this chain left that lineage.
         return below
+    check_row(found[1], f"{kind.table}_lineages", *key, found[0])
     pairs = np.frombuffer(found[0], _PAIR)
     if len(pairs) <= 32:
         for lineage, first in reversed(pairs.tolist()):
@@ -99,6 +112,7 @@ def note_lineage(cx: sqlite3.Connection, kind: RowKind, key: Key, lineage: int, 
     """Keep the list of lineages right before the first row of ``lineage`` for this key is inserted."""
     found = cx.execute(kind.lineages, key).fetchone()
     if found is not None:
+        check_row(found[1], f"{kind.table}_lineages", *key, found[0])
         pairs = np.frombuffer(found[0], _PAIR)
     else:
         other = cx.execute(kind.any_row, key).fetchone()
@@ -109,7 +123,8 @@ def note_lineage(cx: sqlite3.Connection, kind: RowKind, key: Key, lineage: int, 
         return
     merged = np.concatenate([pairs, _pairs([(lineage, position)])])
     merged.sort(order="lineage")
-    cx.execute(kind.store, (*key, merged.tobytes()))
+    packed = merged.tobytes()
+    cx.execute(kind.store, (*key, packed, row_sum(f"{kind.table}_lineages", *key, packed)))
 
 
 def _pairs(rows: Sequence[tuple[int, int]]) -> np.ndarray[Any, np.dtype[np.void]]:

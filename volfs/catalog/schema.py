@@ -31,21 +31,41 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from volfs.catalog.sums import MEND
 from volfs.errors import Damaged, StoreFormat
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+
+class NewerFormat(StoreFormat):
+    """A file that a newer volfs made, which may well be in use."""
+
+
 APPLICATION_ID = 0x766F6C66
 """SQLite's application_id of a catalog: "volf"."""
 
 TABLES = """
+-- Every `sum` is the crc32c of its row, key included (see sums.py). Every index TABLE_keys holds the keys of its table
+-- a second time: who searches the table searches it too, and what they do not agree on is damaged.
+
+-- The store that this is the index of, by the id in its volfs.json. One row.
+CREATE TABLE store (
+    id   TEXT NOT NULL,
+    sum  INTEGER NOT NULL
+);
+
 -- Datasets of the store. Ids are never reused (AUTOINCREMENT), so caches keyed by them stay true after a removal.
 CREATE TABLE dataset (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     name        TEXT NOT NULL UNIQUE,
+    uuid        TEXT NOT NULL,              -- the id in its dataset.json; '' if that has none
     created_ns  INTEGER NOT NULL,
-    root        INTEGER NOT NULL            -- dir.id of the directory that holds zarr/ and files/
+    root        INTEGER NOT NULL,           -- dir.id of the directory that holds zarr/ and files/
+    versions    INTEGER NOT NULL,           -- how many rows of `version` it has
+    newest      TEXT NOT NULL,              -- content id of the version indexed last; '' while there is none
+    refs        INTEGER NOT NULL,           -- the sum of all its rows of `ref`
+    sum         INTEGER NOT NULL
 );
 
 -- Versions, in the order they were indexed: a reader picks up what is new with seq > last seen. Rows never change.
@@ -62,6 +82,8 @@ CREATE TABLE version (
     author        TEXT NOT NULL,
     message       TEXT NOT NULL,
     content_id    TEXT NOT NULL,
+    ordinal       INTEGER NOT NULL,         -- counts the versions of the dataset from 1, in order of seq
+    sum           INTEGER NOT NULL,         -- of all columns but seq
     UNIQUE (dataset, number),
     UNIQUE (dataset, lineage, position)
 );
@@ -82,8 +104,9 @@ CREATE TABLE dir (
     parent       INTEGER NOT NULL,
     name         BLOB NOT NULL,             -- one component, UTF-8 with undecodable bytes as they are
     born         INTEGER NOT NULL,          -- number of the version that created it; 0 for the root
-    block_shape  BLOB                       -- arrays: chunks per index block and axis, big-endian u32 each; else NULL
+    block_shape  BLOB,                      -- arrays: chunks per index block and axis, big-endian u32 each; else NULL
                                             -- set once: the first version that knows the array decides
+    sum          INTEGER NOT NULL
 );
 CREATE INDEX dir_dataset ON dir (dataset);
 
@@ -103,11 +126,13 @@ CREATE TABLE entry (
     offset    INTEGER NOT NULL,
     length    INTEGER NOT NULL,
     crc32c    INTEGER NOT NULL,
-    mode      INTEGER NOT NULL DEFAULT 0,   -- kind 2: as in the manifest; kind 1: S_IFDIR and permission bits;
+    mode      INTEGER NOT NULL,             -- kind 2: as in the manifest; kind 1: S_IFDIR and permission bits;
                                             -- 0: nothing is said
-    mtime_ns  INTEGER NOT NULL DEFAULT 0,   -- kind 2: the time that a side file was given; else 0
+    mtime_ns  INTEGER NOT NULL,             -- kind 2: the time that a side file was given; else 0
+    sum       INTEGER NOT NULL,
     PRIMARY KEY (dir, name, lineage, position)
 ) WITHOUT ROWID;
+CREATE INDEX entry_keys ON entry (dir, name, lineage, position);
 
 -- Changes of chunks: one row per index block and version that changed any chunk in it.
 -- A lookup walks a row, the row it names as older, and so on, until a row lists the cell, carries owners, or is the
@@ -126,10 +151,14 @@ CREATE TABLE block (
     owners          BLOB,                   -- zstd of one little-endian i32 per cell of the block: the version that
                                             -- changed it last as of this row, removals included; 0 never changed.
                                             -- There when the walk would cost more than MAX_STEPS without. steps is 1
+    sum             INTEGER NOT NULL,       -- of all columns to here
     payloads        BLOB NOT NULL,          -- per cell listed: file u4, offset u8, length u8, crc32c u4, little-endian;
                                             -- file 0: the chunk was removed
+    checks          BLOB NOT NULL,          -- per cell listed: a checksum of its payload, which covers the chunk's key
+                                            -- and version too, little-endian u32
     PRIMARY KEY (node, block, lineage, position)
 ) WITHOUT ROWID;
+CREATE INDEX block_keys ON block (node, block, lineage, position);
 
 -- Which lineages changed a name or a block, for those that more than one lineage changed: (lineage, first position in
 -- it) as little-endian u32 pairs, ascending. A seek that lands beside its chain a few times gives up and finds its
@@ -138,12 +167,14 @@ CREATE TABLE entry_lineages (
     dir       INTEGER NOT NULL,
     name      BLOB NOT NULL,
     lineages  BLOB NOT NULL,
+    sum       INTEGER NOT NULL,
     PRIMARY KEY (dir, name)
 ) WITHOUT ROWID;
 CREATE TABLE block_lineages (
     node      INTEGER NOT NULL,
     block     BLOB NOT NULL,
     lineages  BLOB NOT NULL,
+    sum       INTEGER NOT NULL,
     PRIMARY KEY (node, block)
 ) WITHOUT ROWID;
 
@@ -154,15 +185,18 @@ CREATE TABLE touched (
     position  INTEGER NOT NULL,
     version   INTEGER NOT NULL,
     blocks    BLOB NOT NULL,                -- zstd of the block coordinates (as in block.block), ascending, end to end
+    sum       INTEGER NOT NULL,
     PRIMARY KEY (node, lineage, position)
 ) WITHOUT ROWID;
+CREATE INDEX touched_keys ON touched (node, lineage, position);
 
 -- Names of payload files, relative to the dataset's versions directory. File id f is name number f % 256 of the group
 -- f // 256. Group 0 does not exist, so file id 0 can mean "no payload". Groups belong to one version each.
 CREATE TABLE file_group (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     dataset  INTEGER NOT NULL,
-    names    BLOB NOT NULL                  -- the names joined by NUL; as a zstd frame when long
+    names    BLOB NOT NULL,                 -- the names joined by NUL; as a zstd frame when long
+    sum      INTEGER NOT NULL
 );
 
 -- crc32c of each 1 MiB piece (little-endian u32 each) of the payloads longer than one, whoever points at them.
@@ -170,6 +204,7 @@ CREATE TABLE piece (
     file    INTEGER NOT NULL,
     offset  INTEGER NOT NULL,
     crcs    BLOB NOT NULL,
+    sum     INTEGER NOT NULL,
     PRIMARY KEY (file, offset)
 ) WITHOUT ROWID;
 """
@@ -192,19 +227,21 @@ def run_script(db: Database, sql: str) -> None:
             statement = ""
 
 
+def _replaced(db: Database) -> None:
+    """A format of which nothing is taken over: :func:`_create` makes all tables anew."""
+
+
 def _create(db: Database) -> None:
+    """Make all tables. What an older format held is indexed again by the opening that does this, from the store's own
+    files, with the sums that it did not have."""
+    for kind, name in db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall():
+        if kind == "table":
+            db.execute(f'DROP TABLE "{name}"')
     run_script(db, TABLES)
 
 
-def _add_modes(db: Database) -> None:
-    """What was indexed before has neither modes nor times of its own, and zeros say so."""
-    if "mode" not in db["entry"].columns_dict:
-        db.execute("ALTER TABLE entry ADD COLUMN mode INTEGER NOT NULL DEFAULT 0")
-        db.execute("ALTER TABLE entry ADD COLUMN mtime_ns INTEGER NOT NULL DEFAULT 0")
-
-
-MIGRATIONS: Sequence[Callable[[Database], None]] = (_create, _add_modes)
-"""Migration i brings ``user_version`` i to i + 1. Released ones never change."""
+MIGRATIONS: Sequence[Callable[[Database], None]] = (_replaced, _replaced, _create)
+"""Migration i brings ``user_version`` i to i + 1. Released ones never change what they lead to."""
 
 
 def migrate(
@@ -257,12 +294,11 @@ def _format(connection: sqlite3.Connection, path: Path, application_id: int, lat
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        mend = "remove it and run `volfs fsck --rebuild-catalog`"
-        raise Damaged(f"{path}: not a readable {what} ({error}); {mend}") from None
+        raise Damaged(f"{path}: not a readable {what} ({error}); {MEND}") from None
     if version == 0 and found_id == 0 and tables == 0:
         return 0
     if found_id != application_id:
         raise StoreFormat(f"{path}: an SQLite file, but not a {what} of volfs")
     if version > latest:
-        raise StoreFormat(f"{path}: {what} format {version}, made by a newer volfs; this one knows up to {latest}")
+        raise NewerFormat(f"{path}: {what} format {version}, made by a newer volfs; this one knows up to {latest}")
     return int(version)

@@ -40,10 +40,9 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
     from volfs.versions.fsck import fsck as check
 
     if rebuild_catalog:
-        from volfs.storage.layout import StoreLayout
-        from volfs.versions.recover import set_aside_damaged
+        from volfs.versions.store import set_aside_damaged
 
-        aside = set_aside_damaged(frame.catalog or StoreLayout(frame.store_path()).catalog)
+        aside = set_aside_damaged(frame.store_path(), catalog=frame.catalog)
         if aside is not None:
             click.echo(f"volfs: the catalog was damaged; it is set aside as {aside}", err=True)
     with frame.open() as store, progress("checking", in_bytes=True, show=not as_json) as tell:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,15 @@ Fork = tuple[int, int]
 """(parent lineage, position in it) that a lineage was forked at."""
 
 _CHAINS_KEPT = 512
+
+
+_LATEST_NS = 2**63 - 1
+"""The largest time (in the year 2262) that the catalog, and the kernel's times of files, can hold."""
+
+
+def is_time(value: object) -> TypeGuard[int]:
+    """Whether a value can be the time of a version or dataset: nanoseconds from 1970 to 2262."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LATEST_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,11 @@ class VersionGraph:
     def forks(self) -> Mapping[int, Fork | None]:
         """Where each lineage was forked; None for a lineage that begins at a root."""
         return MappingProxyType(self._forks)
+
+    @property
+    def last(self) -> int:
+        """The version added last; 0 if there is none."""
+        return next(reversed(self._versions), 0)
 
     def __contains__(self, number: object) -> bool:
         return number in self._versions

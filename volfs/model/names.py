@@ -33,6 +33,11 @@ def check_dataset_name(name: str) -> None:
         raise BadName(f"{name!r} cannot be a dataset name: it stands in the root of every mount")
 
 
+def is_dataset_name(name: str) -> bool:
+    """Whether a dataset may be called so."""
+    return bool(_NAME.fullmatch(name)) and name != "README.txt"
+
+
 def check_ref_name(name: str) -> None:
     """Raise BadName unless ``name`` can be a branch's or a tag's."""
     if not is_ref_name(name):

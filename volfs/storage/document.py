@@ -41,14 +41,15 @@ def dump_document(value: Mapping[str, Any]) -> bytes:
     return json.dumps({**plain, CHECKSUM: {_ALGORITHM: _sum(plain)}}, indent=2).encode() + b"\n"
 
 
-def load_document(raw: bytes, name: object) -> dict[str, Any]:
-    """The value of a document, without its checksum. Damaged, with ``name`` first, if it is none or does not match."""
+def load_document(raw: bytes, name: object) -> tuple[dict[str, Any], bool]:
+    """The value of a document without its checksum, and whether it had one. Damaged, with ``name`` first, if it is none
+    or does not match."""
     try:
         value = json.loads(raw.decode("utf-8", "surrogatepass"))
         if not isinstance(value, dict):
             raise Damaged(f"{name} is not a JSON object")
         if CHECKSUM not in value and not any(map(_is_checksum, value.values())):
-            return value
+            return value, False
         said = value.pop(CHECKSUM, None)
         if not _is_checksum(said) or said[_ALGORITHM] != _sum(value):
             raise Damaged(
@@ -57,7 +58,7 @@ def load_document(raw: bytes, name: object) -> dict[str, Any]:
             )
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{name} is not valid JSON: {error}") from None
-    return value
+    return value, True
 
 
 def _is_checksum(value: object) -> bool:

@@ -37,6 +37,7 @@ _NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _PROBE = 64 << 10
+_UNREADABLE = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG))
 
 _ATTEMPTS = 5
 """Times that a file is written anew because somebody took its temporary name away."""
@@ -268,6 +269,11 @@ def read_json(path: Path) -> dict[str, Any]:
     NotFound if there is no such file; Damaged if it holds no JSON object, does not match its checksum, or is no
     ordinary file.
     """
+    return read_document(path)[0]
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], bool]:
+    """See :func:`read_json`; and whether it had a checksum."""
     return load_document(_read_small(path), path)
 
 
@@ -280,6 +286,10 @@ def _read_small(path: Path) -> bytes:
             return _read_all(fd)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        if error.errno in _UNREADABLE:
+            raise Damaged(f"{path} cannot be read: {error.strerror}") from None
+        raise
 
 
 def _raise(error: OSError) -> None:

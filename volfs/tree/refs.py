@@ -10,9 +10,10 @@ import errno
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
+from volfs.errors import AlreadyThere, BadInput, Damaged, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.model.names import check_ref_name, version_number
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import NEVER, SOON, Attr
@@ -56,17 +57,22 @@ class VersionsDir(RefsDir):
         return [*(["latest"] if numbers else []), *(f"v{number}" for number in numbers)]
 
     def find(self, name: str) -> Node | None:
-        versions = self.opened.graph.versions
+        dataset = self.opened
         if name == "latest":
-            if not versions:
+            try:
+                latest = dataset.info(dataset.resolve(name))
+            except NotFound:
                 return None
-            latest = max(versions)
-            return Link(self.shared, self.slot_ino(name), self, f"v{latest}", versions[latest].time_ns, SOON)
+            return Link(self.shared, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
         number = version_number(name)
-        if number is None or number not in versions:
+        if number is None:
+            return None
+        try:
+            version = dataset.version(number)
+        except NotFound:
             return None
         path = f"{self.path}/{name}"
-        return VersionDir(self.shared, self.shared.inodes.directory(path), self, path, self.opened.version(number))
+        return VersionDir(self.shared, self.shared.inodes.directory(path), self, path, version)
 
     def attr(self) -> Attr:
         versions = self.opened.graph.versions
@@ -79,9 +85,10 @@ class VersionsDir(RefsDir):
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         numbers = sorted(self.opened.graph.versions)
         if numbers and cookie < FIRST_COOKIE:
-            attr = attr_of(self.find("latest"))
-            if attr is not None:
-                yield DirEntry(b"latest", attr, FIRST_COOKIE)
+            with suppress(Damaged):  # it is an error to whoever asks for it, and not for the others
+                attr = attr_of(self.find("latest"))
+                if attr is not None:
+                    yield DirEntry(b"latest", attr, FIRST_COOKIE)
         for number in numbers[bisect_right(numbers, max(0, cookie - FIRST_COOKIE)) :]:
             attr = attr_of(self.find(f"v{number}"))
             if attr is not None:
@@ -104,6 +111,7 @@ class BranchesDir(RefsDir):
         if name not in heads:
             name = self.shared.just_made(self.ino, name) or name
             if name not in heads:
+                self.opened.check_ref(name)
                 return None
         path = f"{self.path}/{name}"
         room = self.shared.room(self.opened, name)
@@ -173,6 +181,7 @@ class TagsDir(RefsDir):
         dataset = self.opened
         number = dataset.refs().tags.get(name)
         if number is None:
+            dataset.check_ref(name)
             return None
         ino = self.shared.inodes.directory(f"{self.path}/{name}")
         return Link(self.shared, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)

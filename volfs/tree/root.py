@@ -10,6 +10,7 @@ import time
 from collections.abc import Hashable, Sequence
 
 from volfs import __version__
+from volfs.errors import Damaged
 from volfs.tree.attrs import SOON, Attr
 from volfs.tree.dataset import DatasetDir
 from volfs.tree.generated import Document, Generated
@@ -41,6 +42,8 @@ class RootDir(SmallDir):
             return Generated(shared, shared.inodes.directory(name), self, self._readme())
         if name == ".volfs":
             return DaemonDir(shared, shared.inodes.directory(name), self, name)
+        if name in shared.store.broken:
+            raise Damaged(shared.store.broken[name])
         if name not in shared.store.catalog.datasets():
             return None
         path = shared.origin(name)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from volfs.errors import Damaged, NotFound, VolfsError
-from volfs.storage.files import read_json
+from volfs.errors import NotFound, VolfsError
 from volfs.tree.access import AccessBook
 from volfs.tree.api import Notifier, TreeOptions
 from volfs.tree.handles import FileTable
@@ -170,11 +169,7 @@ class Shared:
             raise NotFound(f"there is no dataset {name!r}")
         found = self._origins.get(ident)
         if found is None:
-            try:
-                created = read_json(self.store.layout.dataset(name).dataset_json).get("created_ns", 0)
-            except Damaged:
-                created = 0  # broken, but still to be seen
-            found = self._origins[ident] = f"{name}@{created}"
+            found = self._origins[ident] = f"{name}@{self.store.catalog.dataset_rows()[name].created_ns}"
         return found
 
     def has_origin(self, name: str, dataset: Dataset | None) -> bool:

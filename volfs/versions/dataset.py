@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,10 @@ class Dataset:
         self._told: set[str] = set()
         #: Directories of versions that are in the catalog for certain.
         self.indexed_names: set[str] = set()
+        #: Versions that lie in the store and are not in the catalog, and why.
+        self.unindexed: dict[int, str] = {}
         self._caught: tuple[tuple[int, int], ...] | None = None
+        self._filed: tuple[tuple[tuple[int, int], ...] | None, Refs, Refs] | None = None
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -98,8 +102,24 @@ class Dataset:
         return [found[number] for number in sorted(found)]
 
     def info(self, number: int) -> VersionInfo:
-        """What is known of version ``number``. Raises NotFound."""
-        return self.graph.info(number)
+        """What is known of version ``number``. Raises NotFound, or Damaged if it is there and cannot be indexed."""
+        graph = self.graph
+        if number not in graph:
+            self._check_indexed(number)
+        return graph.info(number)
+
+    def _check_indexed(self, number: int) -> None:
+        """Raise Damaged if a version lies in the store that the catalog does not know, and will not by itself."""
+        if number in self._not_indexed():
+            why = self.unindexed.get(number, "opening the store for writing indexes it")
+            raise Damaged(f"v{number} of dataset {self.name!r} is not in the catalog: {why}")
+
+    def _not_indexed(self) -> Collection[int]:
+        """Versions that lie in the store, and that the catalog does not know. Who may write soon has it know those that
+        it can."""
+        if not self.store.read_only:
+            return self.unindexed.keys()
+        return set(publish.published(self.layout)) - self.graph.versions.keys()
 
     def time_of(self, number: int) -> int:
         """The time (ns) of a version. Raises NotFound."""
@@ -128,7 +148,7 @@ class Dataset:
             version = self._versions.get(number)
             if version is None:
                 graph = self.graph
-                version = self._versions[number] = Version(self, graph.info(number), graph.at(number))
+                version = self._versions[number] = Version(self, self.info(number), graph.at(number))
                 if len(self._versions) > _VERSIONS_KEPT:
                     self._versions.popitem(last=False)
             else:
@@ -162,8 +182,29 @@ class Dataset:
     # -- refs ---------------------------------------------------------------------------------------------------
 
     def refs(self) -> Refs:
-        """Branches and tags, with the version each names (0: a branch without one)."""
-        return self.store.catalog.refs(self.id)
+        """Branches and tags, with the version each names (0: a branch without one).
+
+        Who may not write cannot have the catalog catch up with the files: then it is these that are asked.
+        """
+        mirrored = self.store.catalog.refs(self.id)
+        if not self.store.read_only:
+            return mirrored
+        stamp = Stamp.of(self.layout, time.time_ns())
+        held = self._filed
+        if held is None or held[0] != stamp.folders or held[1] is not mirrored:
+            refs = self._filed_refs(mirrored)
+            held = self._filed = stamp.folders if stamp.settled else None, mirrored, refs
+        return held[2]
+
+    def _filed_refs(self, mirrored: Refs) -> Refs:
+        """The refs as their files say; where a version is being published, as before: it is not in the catalog yet."""
+        files = self.ref_files()
+        coming = set(publish.pending(self.layout)) - self.graph.versions.keys()
+        heads = {
+            name: mirrored.heads[name] if number in coming and name in mirrored.heads else number
+            for name, number in files.heads.items()
+        }
+        return Refs(heads, files.tags)
 
     def branches(self) -> dict[str, int]:
         """Version number by branch; 0 for a branch without a version."""
@@ -180,7 +221,7 @@ class Dataset:
         with self._guard:
             if name not in self.refs().heads and not self._came(name):
                 self._branches.pop(name, None)
-                self.check_ref_file(self.layout.head(name))
+                self.check_ref(name)
                 raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
             branch = self._branches.get(name)
             if branch is None:
@@ -207,18 +248,22 @@ class Dataset:
     def _base_of(self, expr: RefExpr, refs: Refs) -> int:
         graph = self.graph
         if expr.base == "latest":
-            if not graph.versions:
+            newest = max(graph.versions, default=0)
+            newer = max(self._not_indexed(), default=0)
+            if newer > newest:
+                self._check_indexed(newer)
+            if not newest:
                 raise NotFound(f"dataset {self.name!r} has no version yet")
-            return max(graph.versions)
+            return newest
         number = version_number(expr.base)
         if number is not None:
             if number not in graph:
+                self._check_indexed(number)
                 raise NotFound(f"dataset {self.name!r} has no version v{number}")
             return number
         named = refs.heads.get(expr.base, refs.tags.get(expr.base))
         if named is None:
-            for path in (self.layout.head(expr.base), self.layout.tag(expr.base)):
-                self.check_ref_file(path)
+            self.check_ref(expr.base)
             raise NotFound(
                 f"dataset {self.name!r} has no branch, tag or version {expr.base!r}"
                 f"{self._offer({**refs.heads, **refs.tags})}"
@@ -306,7 +351,7 @@ class Dataset:
     def _check_free(self, name: str) -> None:
         for kind, path in (("branch", self.layout.head(name)), ("tag", self.layout.tag(name))):
             if os.path.lexists(path):
-                self.check_ref_file(path)
+                self.check_ref(name)
                 raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
 
     @staticmethod
@@ -421,6 +466,8 @@ class Dataset:
         ref = read_ref_file(path)
         if not ref.version and path.parent == self.layout.tags:
             raise Damaged(f"{path} names no version; {how_to_mend(path)}")
+        if not ref.version and not ref.sealed and self._newest_on(path.stem):
+            raise Damaged(f"{path} names no version, but there are some of that branch; {how_to_mend(path)}")
         if ref.version:
             try:
                 ref.check(path, self._content_id(ref.version))
@@ -428,10 +475,30 @@ class Dataset:
                 raise Damaged(f"{path} names v{ref.version}, which is not there; {how_to_mend(path)}") from None
         return ref.version
 
-    def check_ref_file(self, path: Path) -> None:
-        """Raise Damaged if there is a ref at this path that cannot be read: the catalog does not know such a one."""
-        with suppress(NotFound):
-            self.read_ref(path)
+    def check_ref(self, name: str) -> None:
+        """Raise Damaged if there is a branch or a tag of this name whose file cannot be read: the catalog does not know
+        such a one."""
+        for path in (self.layout.head(name), self.layout.tag(name)) if is_ref_name(name) else ():
+            with suppress(NotFound):
+                self.read_ref(path)
+
+    def seal_refs(self) -> None:
+        """Give refs that an older volfs or a person wrote a checksum and their versions' content ids. Call with the
+        dataset's lock held."""
+        for folder in (self.layout.heads, self.layout.tags):
+            for path in sorted(folder.glob("[!.]*.json")):
+                with suppress(NotFound, Damaged):
+                    if not read_ref_file(path).sealed:
+                        number = self.read_ref(path)
+                        write_ref(path, number, self._content_id(number))
+
+    def _newest_on(self, branch: str) -> int:
+        """The newest version that was made on a branch, by what versions say of themselves; 0 if there is none."""
+        for number in reversed(publish.published(self.layout)):
+            with suppress(VolfsError):
+                if read_version(self.layout.version(number), number).branch == branch:
+                    return number
+        return 0
 
     def _content_id(self, number: int) -> str:
         """The content id of a version, which the catalog may not know yet. "" for the empty version 0."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volfs.catalog import Entry
+from volfs.catalog import MEND, Entry
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
@@ -68,12 +68,43 @@ def fsck(
         _rebuild(store, progress)
     report = Report()
     if datasets is None:
-        report.findings += [Finding("", "catalog.sqlite", what) for what in store.catalog.check()]
+        report.findings += guarded("", "catalog.sqlite", _catalog(store))
         report.findings += _unknown_datasets(store)
-    for name in store.datasets() if datasets is None else datasets:
+    try:
+        names = store.datasets()
+    except VolfsError:  # told already
+        names = []
+    for name in names if datasets is None else datasets:
         report.datasets += 1
-        _Check(store[name], report, progress).run()
+        if name in names:
+            report.findings += guarded(name, f"datasets/{name}", _dataset(store, name, report, progress))
+        else:
+            _Check(store[name], report, progress)
     return report
+
+
+def _catalog(store: Store) -> Iterator[Finding]:
+    for what in store.catalog.check():
+        yield Finding("", "catalog.sqlite", f"{what}; {MEND}")
+    store.catalog.dataset_rows()
+
+
+def _dataset(store: Store, name: str, report: Report, progress: Progress | None) -> Iterator[Finding]:
+    try:
+        dataset = store[name]
+    except Damaged as error:
+        yield Finding(name, f"datasets/{name}", printable(str(error)))
+        return
+    yield from _Check(dataset, report, progress).run()
+
+
+def guarded(dataset: str, where: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, and as one more whatever ends them early: what cannot even be checked is wrong."""
+    try:
+        yield from findings
+    except Exception as error:
+        what = str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
+        yield Finding(dataset, where, printable(f"cannot be checked further: {what}"))
 
 
 # The parameter of fsck has the name of the function: the CLI's option is called so.
@@ -82,10 +113,14 @@ _MODED = (Op.PUT, Op.TAKE, Op.DIRECTORY)
 
 
 def _unknown_datasets(store: Store) -> Iterator[Finding]:
-    known = store.catalog.datasets()
+    try:
+        known = store.catalog.datasets().keys() | store.broken.keys()
+    except VolfsError:
+        return
     for folder in sorted(store.layout.datasets.iterdir()):
         if folder.name not in known and not folder.name.endswith(TRASH):
-            yield Finding(folder.name, f"datasets/{folder.name}", "is not a dataset that the catalog knows")
+            name = printable(folder.name)
+            yield Finding(name, f"datasets/{name}", "is not a dataset that the catalog knows")
 
 
 class _Check:
@@ -99,18 +134,18 @@ class _Check:
         self._done = 0
         self._total = 0
 
-    def run(self) -> None:
-        found = self._report.findings
-        found += self._dataset_file()
-        found += self._versions_dir()
-        found += self._refs()
-        found += self._working()
+    def run(self) -> Iterator[Finding]:
+        """Everything, a part after the other: what ends one early harms none of the others."""
+        for part in (self._dataset_file, self._versions_dir, self._refs, self._working, self._contents):
+            yield from guarded(self._dataset.name, part.__name__.strip("_").replace("_", " "), part())
+
+    def _contents(self) -> Iterator[Finding]:
         self._total = sum(self._size(number) for number in self._numbers)
         identities: dict[int, str] = {}
         proven: dict[int, tuple[StoredVersion, Manifest]] = {}
         for number in self._numbers:
             proof = Proof(self._dataset, number, identities, self._count)
-            found += proof.findings()
+            yield from guarded(self._dataset.name, f"v{number}", proof.findings())
             self._report.versions += 1
             if proof.stored is not None:
                 identities[number] = proof.stored.info.content_id
@@ -118,10 +153,11 @@ class _Check:
                 self._report.payloads += int(np.count_nonzero(proof.manifest.records["op"] == Op.PUT))
                 if proof.stored is not None:
                     proven[number] = proof.stored, proof.manifest
-                    found += self._taken(proof)
-                    found += self._indexed(proof, proof.stored, proof.manifest)
-        found += self._catalog_versions()
-        found += self._listed(proven)
+                    yield from guarded(self._dataset.name, f"v{number}", self._taken(proof))
+                    indexed = self._indexed(proof, proof.stored, proof.manifest)
+                    yield from guarded(self._dataset.name, f"v{number}", indexed)
+        yield from self._catalog_versions()
+        yield from self._listed(proven)
 
     def _finding(self, where: str, what: str) -> Finding:
         return Finding(self._dataset.name, printable(where), printable(what))
@@ -172,7 +208,7 @@ class _Check:
 
     def _refs(self) -> Iterator[Finding]:
         layout = self._dataset.layout
-        mirrored = self._dataset.refs()
+        mirrored = self._dataset.store.catalog.refs(self._dataset.id)
         there = set(self._numbers)
         for kind, folder, known in (("heads", layout.heads, mirrored.heads), ("tags", layout.tags, mirrored.tags)):
             named: set[str] = set()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from volfs.errors import VolfsError
+from volfs.errors import Busy, NoSpace, VolfsError
 from volfs.storage.layout import DatasetLayout, version_dir_name
 from volfs.versions.publish import published, settle
 from volfs.versions.stored import read_manifest, read_version
@@ -72,8 +72,14 @@ def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
             layout = dataset.layout.version(number)
             dataset.index(read_version(layout, number), read_manifest(layout))
             done.append(number)
-        except VolfsError as error:
-            dataset.tell_once(f"v{number} cannot be indexed: {error}")
+            dataset.unindexed.pop(number, None)
+        except (NoSpace, Busy):
+            raise
+        except Exception as error:  # whatever it is, it is this version's
+            dataset.unindexed[number] = (
+                str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
+            )
+            dataset.tell_once(f"v{number} cannot be indexed: {dataset.unindexed[number]}")
     known = dataset.graph.versions if found else {}
     dataset.indexed_names.update(version_dir_name(number) for number in found if number in known)
     try:

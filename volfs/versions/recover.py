@@ -12,14 +12,16 @@ a new catalog that is all of them.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
-from volfs.catalog import Catalog
-from volfs.errors import Damaged, NotFound, VolfsError
+from volfs.catalog import DatasetRow
+from volfs.errors import Busy, Damaged, NoSpace, NotFound, VolfsError
+from volfs.model.display import printable
+from volfs.model.names import is_dataset_name
 from volfs.storage.claim import is_abandoned, store_clock
-from volfs.storage.files import FileLock, read_json, replace_durably, unlink_durably
+from volfs.storage.files import FileLock, unlink_durably
+from volfs.versions.dataset_file import DatasetFile, give_id
 from volfs.versions.lock import elsewhere
 from volfs.versions.mirror import Progress
 from volfs.versions.publish import (
@@ -29,6 +31,7 @@ from volfs.versions.publish import (
     remove_dead_partials,
     throw_away,
 )
+from volfs.versions.stored import read_version
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -49,14 +52,18 @@ def recover(store: Store) -> None:
     for name in store.datasets():
         try:
             recover_dataset(store[name])
-        except VolfsError as error:
-            log.error("dataset %s: not recovered: %s", name, error)
+        except NoSpace:
+            raise
+        except Exception as error:  # whatever it is, it is this dataset's
+            _tell(name, "not recovered", error)
 
 
 def recover_dataset(dataset: Dataset) -> None:
     """Settle what dead processes left in one dataset."""
     with dataset.locked():
         remove_dead_partials(dataset.layout, dead_after=dataset.store.dead_after)
+        give_id(dataset.layout.dataset_json)
+        dataset.seal_refs()
     empty_trash(dataset.layout.versions)
     if not dataset.layout.workings.is_dir():
         return
@@ -81,32 +88,11 @@ def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
     """
     store.check_writable()
     with store.locked():
-        for name in list(store.catalog.datasets()):
-            store.forget(name)
+        store.forget_all()
         register(store)
     for name in store.datasets():
         with store[name].locked(progress=progress):
             pass
-
-
-def set_aside_damaged(path: Path) -> Path | None:
-    """Move a catalog that SQLite cannot read out of the way, with its log; where to, or None if there was no need.
-
-    Opening the store for writing then makes it anew: all but the inodes of names in branches is the same again.
-    """
-    try:
-        with Catalog.open(path, read_only=True) as catalog:
-            if not catalog.check():
-                return None
-    except NotFound:
-        return None
-    except Damaged:
-        pass
-    aside = path.with_name(f"{path.name}.damaged")
-    for suffix in ("-shm", "-wal", ""):
-        with suppress(FileNotFoundError):
-            replace_durably(Path(f"{path}{suffix}"), Path(f"{aside}{suffix}"))
-    return aside
 
 
 def _sweep(store: Store) -> None:
@@ -131,16 +117,91 @@ def _sweep(store: Store) -> None:
 
 
 def register(store: Store) -> None:
-    """Make the catalog know the datasets that are there, and forget those that are not. Call with the store's lock."""
-    known = store.catalog.datasets()
-    there = {folder.name for folder in store.layout.datasets.iterdir() if not folder.name.startswith(".")}
+    """Make the catalog know the datasets that are there, and forget those that are not, or that were removed and made
+    again. Call with the store's lock."""
+    known = store.catalog.dataset_rows()
+    there = _datasets_there(store)
+    store.broken.clear()
     for name in sorted(known.keys() - there):
         store.forget(name)
-    for name in sorted(there - known.keys()):
+    for name in sorted(there):
+        row = known.get(name)
         try:
-            doc = read_json(store.layout.dataset(name).dataset_json)
-        except (NotFound, Damaged) as error:
-            log.error("dataset %s: not indexed: %s", name, error)
+            file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+            if row is not None:
+                why = _is_another(row, file) or _is_elsewhere(store, row)
+                if why is None:
+                    continue
+                log.warning("dataset %s: the catalog %s: it is indexed anew", name, why)
+                store.forget(name)
+            store.catalog.add_dataset(name, file.created_ns, file.id)
+        except (NoSpace, Busy):
+            raise
+        except Exception as error:  # whatever it is, it is this dataset's
+            if row is None and not _is_dataset(store, name):
+                continue  # fsck says so
+            store.broken[name] = _tell(name, "not indexed", error)
+
+
+def look_over(store: Store) -> None:
+    """For opening without writing: note which datasets the catalog does not know as they are in the store's own files.
+
+    Versions and refs that it does not know are found out by whoever asks for them (:meth:`Dataset.refs`).
+    """
+    known, there = store.catalog.dataset_rows(), _datasets_there(store)
+    for name in sorted(known.keys() | there):
+        row = known.get(name)
+        if row is None and not _is_dataset(store, name):
             continue
-        created = doc.get("created_ns", 0)
-        store.catalog.add_dataset(name, created if isinstance(created, int) else 0)
+        why: str | None = "does not know it" if row is None else None
+        if name not in there:
+            why = "knows it, but it is not there"
+        elif row is not None:
+            try:
+                file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+                why = _is_another(row, file) or _is_elsewhere(store, row)
+            except (NotFound, Damaged):
+                continue  # it says so itself
+        if why is not None:
+            mend = "open the store once for writing, which mends it, or give another catalog with --catalog"
+            store.broken[name] = (
+                f"dataset {name!r} is not what {store.catalog_path} is the index of, which {why}; {mend}"
+            )
+
+
+def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
+    """In what a dataset of this name differs from the one that the catalog knows: it is another one."""
+    if row.created_ns != file.created_ns or (row.uuid and row.uuid != file.id):
+        return "knows another dataset of this name"
+    return None
+
+
+def _is_elsewhere(store: Store, row: DatasetRow) -> str | None:
+    """In what the newest version that the catalog knows differs from the one on disk: it is of a copy of the store that
+    went another way, or newer than what is there. Its content id stands for all versions before it."""
+    if not row.versions:
+        return None
+    newest = store.catalog.graph(row.id).last
+    try:
+        stored = read_version(store.layout.dataset(row.name).version(newest), newest)
+    except NotFound:
+        return f"knows v{newest}, which is not there"
+    except Damaged:
+        return None  # fsck says so
+    return None if stored.info.content_id == row.newest else f"knows another v{newest}"
+
+
+def _is_dataset(store: Store, name: str) -> bool:
+    """Whether a directory among the datasets is one, if perhaps a damaged one."""
+    return os.path.lexists(store.layout.dataset(name).dataset_json)
+
+
+def _datasets_there(store: Store) -> set[str]:
+    return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
+
+
+def _tell(name: str, what: str, error: Exception) -> str:
+    defect = str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
+    said = printable(f"dataset {name}: {what}: {defect}")
+    log.error("%s", said)
+    return said

@@ -15,17 +15,19 @@ from pathlib import Path
 
 from volfs.errors import Damaged
 from volfs.model.names import MAX_VERSION
-from volfs.storage.files import read_json, write_json
+from volfs.storage.files import read_document, write_json
 
 _CONTENT_ID = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class RefFile:
-    """``version`` is 0 for a branch that has none yet; ``content_id`` is None where the file does not tell."""
+    """``version`` is 0 for a branch that has none yet; ``content_id`` is None where the file does not tell. ``sealed``:
+    it is the whole document that volfs writes, with a checksum."""
 
     version: int
     content_id: str | None = None
+    sealed: bool = True
 
     def check(self, path: Path, content_id: str) -> None:
         """Damaged if the version of this number has another content id than the ref at ``path`` says."""
@@ -39,7 +41,7 @@ class RefFile:
 def read_ref_file(path: Path) -> RefFile:
     """Read a ref. Raises NotFound, or Damaged with how to mend it."""
     try:
-        document = read_json(path)
+        document, summed = read_document(path)
     except Damaged as error:
         raise Damaged(f"{error}; {how_to_mend(path)}") from None
     version, content_id = document.get("version"), document.get("content_id")
@@ -47,7 +49,7 @@ def read_ref_file(path: Path) -> RefFile:
         raise Damaged(f"{path} does not name a version; {how_to_mend(path)}")
     if content_id is not None and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
         raise Damaged(f"{path} holds no content id; {how_to_mend(path)}")
-    return RefFile(version, content_id)
+    return RefFile(version, content_id, sealed=summed and (content_id is not None or not version))
 
 
 def read_ref(path: Path) -> int:

@@ -33,14 +33,15 @@ from volfs.storage.files import (
 )
 from volfs.storage.layout import FORMAT, StoreLayout
 from volfs.storage.reserve import Reserve
+from volfs.versions import catalog_file
+from volfs.versions.catalog_file import open_catalog
 from volfs.versions.dataset import Dataset, check_unused
+from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
 from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away
 from volfs.versions.ref_file import write_ref
 from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.stored import read_version
-
-DEFAULT_BRANCH = "main"
 
 _PATIENCE = 60.0
 
@@ -110,24 +111,40 @@ def open_store(
     a process of another machine left half made counts as abandoned when it has not changed for ``dead_after`` seconds.
     Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
     """
-    root = Path(path)
-    layout = StoreLayout(root)
+    layout = StoreLayout(Path(path))
     if create and not layout.volfs_json.exists():
         return init_store(path, derive=derive, catalog=catalog)
     ident = _check_format(layout)
     place = layout.catalog if catalog is None else Path(catalog)
-    if read_only and not place.exists():
+    try:
+        store = _open(layout, ident, place, derive=derive, read_only=read_only, dead_after=dead_after)
+        if read_only or not store.catalog.suspected:
+            return store
+        store.close()
+    except Damaged:
+        if read_only or Catalog.suspicion(place) is None:
+            raise
+    # Recovery met a damaged row: a catalog of which that is known is made anew.
+    return _open(layout, ident, place, derive=derive, read_only=read_only, dead_after=dead_after)
+
+
+def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, read_only: bool, dead_after: float) -> Store:
+    if read_only and not (place.exists() or place.is_symlink()):
         raise StoreFormat(f"{place} does not exist: open the store once for writing, which makes it")
     beside = place.with_name(f"{place.name}.reserve")
-    reserve = Reserve([layout.reserve] if place.absolute().parent == root.absolute() else [layout.reserve, beside])
-    index = reserve.freeing(lambda: Catalog.open(place, create=not read_only, read_only=read_only))
+    inside = place.absolute().parent == layout.root.absolute()
+    reserve = Reserve([layout.reserve] if inside else [layout.reserve, beside])
+    ours = place.absolute() == layout.catalog.absolute()
+    index = reserve.freeing(lambda: open_catalog(place, ident, ours=ours, read_only=read_only))
     store = Store(
         layout, ident, index, place, derive=derive, reserve=reserve, read_only=read_only, dead_after=dead_after
     )
     try:
-        if not read_only:
-            from volfs.versions.recover import recover  # recovery works on an open store
+        from volfs.versions.recover import look_over, recover  # recovery works on an open store
 
+        if read_only:
+            look_over(store)
+        else:
             reserve.freeing(lambda: recover(store))
             reserve.keep()
     except BaseException:
@@ -155,7 +172,17 @@ def _check_format(layout: StoreLayout) -> str:
         raise StoreFormat(
             f"{layout.root} has store format {found}, made by a newer volfs: this one knows up to {FORMAT}, upgrade it"
         )
-    return str(doc.get("id", ""))
+    ident = doc.get("id", "")
+    if not isinstance(ident, str):
+        raise StoreFormat(f"{layout.volfs_json} names no id: it is not the file of a volfs store")
+    return ident
+
+
+def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Path | None:
+    """Move a catalog out of the way that cannot be used for the store, whatever it is: opening the store for writing
+    makes it anew, and all is the same again. Where it lies now; None if there was no need."""
+    layout = StoreLayout(Path(path))
+    return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), _check_format(layout))
 
 
 class Store:
@@ -182,6 +209,8 @@ class Store:
         self.derive = derive
         self.reserve = reserve
         self.dead_after = dead_after
+        #: Datasets that the catalog does not know as they are, and why: each is an error for itself.
+        self.broken: dict[str, str] = {}
         self.resolved = Resolved()
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
@@ -201,7 +230,7 @@ class Store:
 
     def datasets(self) -> list[str]:
         """Names of the datasets, in natural order."""
-        return sorted(self.catalog.datasets(), key=natural_key)
+        return sorted(self.catalog.datasets().keys() | self.broken.keys(), key=natural_key)
 
     def __contains__(self, name: object) -> bool:
         return name in self.catalog.datasets()
@@ -218,14 +247,15 @@ class Store:
                     del self._datasets[name]
                     dataset.close()
                 dataset = None
+            if name in self.broken:
+                raise Damaged(self.broken[name])
             if ident is None:
                 known = ", ".join(self.datasets())
                 raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
             if dataset is None:
                 layout = self.layout.dataset(name)
-                doc = read_json(layout.dataset_json)
-                branch = doc.get("default_branch", DEFAULT_BRANCH)
-                dataset = self._datasets[name] = Dataset(self, name, ident, layout, str(branch))
+                branch = DatasetFile.read(layout.dataset_json).default_branch
+                dataset = self._datasets[name] = Dataset(self, name, ident, layout, branch)
             return dataset
 
     def create_dataset(self, name: str) -> Dataset:
@@ -265,7 +295,7 @@ class Store:
             layout = self.layout.dataset(name)
             if layout.root.exists():
                 raise AlreadyThere(f"there is a dataset {name!r} already")
-            created = time.time_ns()
+            made = DatasetFile(name, new_id(), time.time_ns(), DEFAULT_BRANCH)
             # Made whole under another name: a dataset that is seen is complete.
             draft = self.layout.dataset(f".{name}.partial")
             delete_tree(draft.root)
@@ -279,10 +309,10 @@ class Store:
                     if marker is not None:
                         marker.lock(Claim.mine().facts())
                 write_ref(draft.head(DEFAULT_BRANCH), 0, None)
-                write_json(draft.dataset_json, {"name": name, "created_ns": created, "default_branch": DEFAULT_BRANCH})
+                made.write(draft.dataset_json)
                 fsync_dir(draft.root)
                 replace_durably(draft.root, layout.root)
-                ident = self.catalog.add_dataset(name, created)
+                ident = self.catalog.add_dataset(name, made.created_ns, made.id)
                 self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
             except BaseException:
                 delete_tree(draft.root)
@@ -322,6 +352,15 @@ class Store:
         if dataset is not None:
             dataset.close()
         self.catalog.drop_dataset(self.catalog.datasets()[name])
+
+    def forget_all(self) -> None:
+        """Have the catalog forget everything, whatever it holds. For recovery."""
+        with self._guard:
+            datasets = list(self._datasets.values())
+            self._datasets.clear()
+        for dataset in datasets:
+            dataset.close()
+        self.catalog.clear()
 
     # -- the store as a whole -----------------------------------------------------------------------------------
 

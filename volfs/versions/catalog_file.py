@@ -1,0 +1,123 @@
+"""Opening a store's catalog: whether the file that lies there is one, of this store, and what is done if it is not.
+
+Decided here: what is mended without a word from anyone, and what is refused in one line. In the store itself a file
+that is no catalog of this store, or one in which a damaged row was met, is set aside and made anew: nothing that it
+says is not in the store's own files. Anywhere else (``--catalog``) it may be somebody's, so it is only refused; and
+what other processes have open is never taken away under them. ``volfs fsck --rebuild-catalog`` sets aside whatever it
+is. Not here: whether a catalog says what the store holds (:mod:`volfs.versions.recover`), and what is in one
+(:mod:`volfs.catalog`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from volfs.catalog import Catalog, NewerFormat
+from volfs.errors import Busy, Damaged, NotFound, StoreFormat, VolfsError
+from volfs.model.display import printable
+from volfs.storage.files import fsync_dir, opened, replace_durably
+
+log = logging.getLogger(__name__)
+
+_MEND = "`volfs fsck --rebuild-catalog` makes it anew"
+# Where SQLite's readers and writers hold a lock as long as they have a file in WAL mode open (its file format, 1.3).
+_SHARED = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0x40000000 + 2, 510, 0)
+
+
+def open_catalog(place: Path, ident: str, *, ours: bool, read_only: bool) -> Catalog:
+    """The catalog of the store whose id is ``ident``. ``ours``: it lies in the store, where nobody else keeps files.
+
+    Raises NotFound, Damaged or StoreFormat with what to do, where it is neither usable nor to be mended.
+    """
+    try:
+        _check_place(place)
+        if not read_only:
+            _check_unsuspected(place)
+        return Catalog.open(place, create=not read_only, read_only=read_only, store=ident)
+    except (Damaged, StoreFormat) as error:
+        # One that a process found damaged was the store's, wherever it lies.
+        if read_only or not (ours or Catalog.suspicion(place)) or isinstance(error, NewerFormat):
+            raise
+        why = str(error)
+    if in_use(place):
+        raise Damaged(f"{why}; first stop the processes that have it open")
+    aside = set_aside(place)
+    log.warning("the catalog is made anew, and the old one set aside as %s: %s", aside, printable(why))
+    return Catalog.open(place, create=True, store=ident)
+
+
+def _check_place(place: Path) -> None:
+    if place.is_dir():
+        raise Damaged(f"{place} is a directory, and should be the catalog; {_MEND}")
+    if place.is_symlink() and not place.exists():
+        raise Damaged(f"{place} is a link to a file that is not there; {_MEND}")
+    if place.exists() and not place.is_file():
+        raise Damaged(f"{place} is not an ordinary file, and should be the catalog; {_MEND}")
+
+
+def _check_unsuspected(place: Path) -> None:
+    """Damaged if a process met a damaged row. While others use the file it stays: it is as good as it was for them."""
+    reason = Catalog.suspicion(place)
+    if reason is not None and not in_use(place):
+        raise Damaged(f"{place} was found damaged ({reason}); {_MEND}")
+
+
+def in_use(place: Path) -> bool:
+    """Whether any process has the catalog open, this one too."""
+    if not _locked(place):
+        return False
+    # A connection that failed to open lives on as long as the frames of its error do, which may be a circle.
+    gc.collect()
+    return _locked(place)
+
+
+def _locked(place: Path) -> bool:
+    try:
+        with opened(place.resolve()) as fd:
+            # A lock of the open file, not of the process: closing it takes no lock of this process away.
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _SHARED)
+    except (OSError, Damaged):
+        return False
+    return bool(struct.unpack("hhqqi", found)[0] != fcntl.F_UNLCK)
+
+
+def set_aside(place: Path) -> Path:
+    """Move what lies where the catalog should out of the way, with its log, whatever it is; where to."""
+    aside = place.with_name(f"{place.name}.damaged")
+    number = 1
+    while aside.is_dir():
+        number += 1
+        aside = place.with_name(f"{place.name}.damaged-{number}")
+    for suffix in ("-shm", "-wal", ""):
+        with suppress(FileNotFoundError):
+            replace_durably(Path(f"{place}{suffix}"), Path(f"{aside}{suffix}"))
+    Catalog.clear_suspicion(place)
+    fsync_dir(place.parent)
+    return aside
+
+
+def set_aside_damaged(place: Path, ident: str) -> Path | None:
+    """Set a catalog aside that cannot be used for the store whose id is ``ident``; where to, or None if it can.
+
+    Opening the store for writing then makes it anew: all is the same again. Busy if other processes have it open.
+    """
+    try:
+        _check_place(place)
+        _check_unsuspected(place)
+        with Catalog.open(place, read_only=True, store=ident) as catalog:
+            if not catalog.check():
+                return None
+    except NotFound:
+        if not place.exists():
+            return None
+    except VolfsError:
+        pass
+    if in_use(place):
+        raise Busy(f"{place} is damaged, and open in other processes: stop them, then try again")
+    return set_aside(place)

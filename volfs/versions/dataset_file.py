@@ -1,0 +1,70 @@
+"""What ``dataset.json`` says: which dataset this is, since when, and which branch is meant when none is named.
+
+Decided here: the document and its bounds. Who may do what with a dataset stands in it too and is read by
+:mod:`volfs.versions.access`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volfs.errors import Damaged
+from volfs.model.graph import is_time
+from volfs.model.names import is_ref_name
+from volfs.storage.files import read_json, write_json
+
+DEFAULT_BRANCH = "main"
+
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """``id`` is what tells a dataset from another that had or gets its name; "" in a dataset made before there were
+    ids, until it is next opened for writing."""
+
+    name: str
+    id: str
+    created_ns: int
+    default_branch: str
+
+    @classmethod
+    def read(cls, path: Path) -> DatasetFile:
+        """Raises NotFound, or Damaged. A member that an older volfs did not write has its default."""
+        return cls.parse(read_json(path), path)
+
+    @classmethod
+    def parse(cls, document: dict[str, Any], path: Path) -> DatasetFile:
+        """See :meth:`read`."""
+        name, ident = document.get("name", path.parent.name), document.get("id", "")
+        created, branch = document.get("created_ns", 0), document.get("default_branch", DEFAULT_BRANCH)
+        if not isinstance(name, str):
+            raise Damaged(f"{path}: its name is no text")
+        if not isinstance(ident, str) or not (ident == "" or _ID.fullmatch(ident)):
+            raise Damaged(f"{path}: its id is not one")
+        if not is_time(created):
+            raise Damaged(f"{path}: created_ns is not a time")
+        if not isinstance(branch, str) or not is_ref_name(branch):
+            raise Damaged(f"{path}: its default branch is not a branch's name")
+        return cls(name, ident, created, branch)
+
+    def write(self, path: Path) -> None:
+        """Make the document of a new dataset."""
+        facts = {"name": self.name, "id": self.id, "created_ns": self.created_ns, "default_branch": self.default_branch}
+        write_json(path, facts)
+
+
+def new_id() -> str:
+    """An id that no dataset has."""
+    return str(uuid.uuid4())
+
+
+def give_id(path: Path) -> None:
+    """Give the dataset whose document this is an id, if it has none. Call with the dataset's lock held."""
+    document = read_json(path)
+    if not DatasetFile.parse(document, path).id:
+        write_json(path, {**document, "id": new_id()})
