@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,12 @@ class MemoryArray:
             found[at] = tuple(i // n for i, n in zip(block, self._per_key, strict=True)) in self.stored
         return found
 
+    def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
+        return sorted({int(at[axis]) + blocks.start[axis] for at in np.argwhere(self.present(blocks))})
+
+    def keys_along(self, axis: int, keys: Box) -> Sequence[int]:
+        return sorted({key[axis] for key in self.stored if keys.contains(Box(key, tuple(i + 1 for i in key)))})
+
     def _block(self, block: Index) -> bytes | None:
         if self.meta.sharding is None:
             return self.stored.get(block)
@@ -131,16 +137,17 @@ def _part(data: bytes | None, size: int, offset: int, length: int) -> bytes:
 
 
 class HugeArray(MemoryArray):
-    """An array of any shape of which nothing is in memory: every voxel is computed from its position, as far as
-    ``holds`` says that its chunk is stored (by default none is)."""
+    """An array of any shape of which nothing is in memory: every voxel is computed from its position. The blocks of a
+    box are stored, by default none."""
 
-    def __init__(self, meta: ArrayMeta, holds: Callable[[Index], bool] = lambda block: False, path: str = "s0") -> None:
+    def __init__(self, meta: ArrayMeta, held: Box | None = None, path: str = "s0") -> None:
         self.meta = meta
         self.path = path
         self.readable = True
         self.given = 0
+        #: Blocks, and indices of blocks along an axis, that were looked at.
         self.asked = 0
-        self._holds = holds
+        self._held = held or Box((0,) * meta.ndim, (0,) * meta.ndim)
 
     def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
         assert not box.empty and Box.whole(self.shape).contains(box), box
@@ -154,12 +161,21 @@ class HugeArray(MemoryArray):
     def present(self, blocks: Box) -> np.ndarray:
         found = np.zeros(blocks.shape, bool)
         self.asked += found.size
-        for at in np.ndindex(blocks.shape):
-            found[at] = self._holds(tuple(a + i for a, i in zip(blocks.start, at, strict=True)))
+        inside = self._held.intersect(blocks)
+        if not inside.empty:
+            found[inside.relative_to(blocks.start).slices()] = True
         return found
 
+    def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
+        inside = self._held.intersect(blocks)
+        indices = range(0) if inside.empty else range(inside.start[axis], inside.stop[axis])
+        self.asked += 1 + len(indices)
+        return indices
+
+    keys_along = stored_along
+
     def _block(self, block: Index) -> bytes | None:
-        return b"payload" if self._holds(block) else None
+        return b"payload" if self._held.contains(Box(block, tuple(i + 1 for i in block))) else None
 
 
 def array_meta(shape: Sequence[int], dtype: Any, chunks: Sequence[int], **more: Any) -> ArrayMeta:
@@ -303,7 +319,7 @@ def entries(folder: Folder) -> dict[str, Folder | ViewFile]:
             found[name] = made
     run = folder.run
     if run is not None:
-        for index in run.present(0, run.count):
+        for index in run.following(0):
             name = run.name(index)
             assert run.index(name) == index and name not in found
             made = run.make(index)

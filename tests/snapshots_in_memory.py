@@ -100,7 +100,7 @@ class MemorySnapshot(Snapshot):
         self._lock = threading.Lock()
 
     @property
-    def head(self):
+    def base(self):
         return SimpleNamespace(number=self.number) if self.number else None
 
     def generation(self):

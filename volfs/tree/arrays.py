@@ -20,7 +20,15 @@ from volfs.versions.snapshot import ArrayNode, GroupNode
 from volfs.views.folder import ImageView, LevelView
 from volfs.volume.image import Image, array_level
 from volfs.volume.level import Level
-from volfs.volume.payloads import Encoded, block_payload, block_sizes, key_payload, present_blocks
+from volfs.volume.payloads import (
+    Encoded,
+    block_payload,
+    block_sizes,
+    key_payload,
+    present_blocks,
+    stored_blocks_along,
+    stored_keys_along,
+)
 
 
 class ShownArray:
@@ -97,6 +105,16 @@ class ShownArray:
         if self._level is not None:
             return present_blocks(self._level, blocks)
         return self._node.present(blocks)
+
+    def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
+        if self._level is not None:
+            return stored_blocks_along(self._level, axis, blocks)
+        return self._node.indices(axis, blocks)
+
+    def keys_along(self, axis: int, keys: Box) -> Sequence[int]:
+        if self._level is not None:
+            return stored_keys_along(self._level, axis, keys)
+        return self._node.indices(axis, keys)
 
     def block_size(self, block: Index) -> int | None:
         found = block_payload(self.level, block)

@@ -46,8 +46,10 @@ Maker = Callable[[], Folder | ViewFile | None]
 
 #: Where the entries of a run begin, among ordinals and cookies.
 _RUN = 1 << 16
-#: Entries of a run that are made at a time when a directory is listed, and numbers that are looked through for them.
-_LISTED, _SEARCHED = 512, 1 << 16
+#: Entries of a run that are made at a time when a directory is listed.
+_LISTED = 512
+#: Where cookies of folders begin, which are made of their names. Numbers of a run that reach there are not listed.
+_NAMED = 1 << 60
 _LAST = 1 << 63
 _NO_JSON = object()
 #: What a chunk file may be expected to have, where its size is not known.
@@ -172,16 +174,17 @@ class ViewDir(Dir):
         fixed = sorted((_cookie(entry), name) for name, entry in folder.fixed.items() if entry.listed)
         yield from self._fixed(fixed, cookie, FIRST_COOKIE + _RUN)
         first, count = max(0, cookie - FIRST_COOKIE - _RUN + 1), 0
-        while run is not None and first < run.count and not count:
-            for index in run.present(first, min(first + _SEARCHED, run.count)):
+        if run is not None and first < run.count and cookie < _NAMED:
+            for index in run.following(first):
+                if (at := FIRST_COOKIE + _RUN + index) >= _NAMED:
+                    break
                 name = run.name(index)
                 if (attr := self._listed(name)) is None:
                     continue
                 count += 1
-                yield DirEntry(os.fsencode(name), attr, FIRST_COOKIE + _RUN + index)
+                yield DirEntry(os.fsencode(name), attr, at)
                 if count >= _LISTED:
                     return
-            first += _SEARCHED
         if not count:
             yield from self._fixed(fixed, max(cookie, FIRST_COOKIE + _RUN), _LAST)
 

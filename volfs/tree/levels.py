@@ -9,12 +9,14 @@ The names of axes and planes are decided in :mod:`volfs.views.slices`; what is i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from operator import itemgetter
 from typing import ClassVar
 
 from volfs.errors import VolfsError
 from volfs.model.facts import source_of
 from volfs.tree.api import DirEntry
+from volfs.tree.arrays import ShownArray
 from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.edits import EditablePlaneDir
 from volfs.tree.formats import FORMATS, formats_of
@@ -26,6 +28,8 @@ from volfs.tree.planes import MAX_SLICES, PlaneDir
 from volfs.tree.shared import Shared
 from volfs.tree.volumes import VOLUME_SLOTS, Volumes
 from volfs.views import documents
+from volfs.views.folder import LISTED_WHOLE, listed
+from volfs.views.folders.spatial import stored_positions
 from volfs.views.slices import SliceGeometry
 from volfs.views.volumes.spec import LevelMeta
 from volfs.volume.level import Level
@@ -48,9 +52,10 @@ class LevelContents:
         self._volumes = Volumes(owner, ref, others)
 
     def names(self) -> list[str]:
-        """All names. For directories that are small; others use :meth:`entries`."""
+        """All names, or the first of very many. For directories that are small; others use :meth:`entries`."""
         _, geometry = self._ref.geometry()
-        return [*self._fixed(geometry), *(self._step(geometry, i) for i in range(self._count()))]
+        steps = islice(self._following(geometry, 0), LISTED_WHOLE)
+        return [*self._fixed(geometry), *(self._step(geometry, i) for i in steps)]
 
     def _fixed(self, geometry: SliceGeometry | None) -> dict[str, int]:
         """Names that are no steps on the way to slices, and their cookies."""
@@ -96,7 +101,8 @@ class LevelContents:
         for name, at in self._fixed(geometry).items():
             if cookie < at and (attr := attr_of(self.find(name))) is not None:
                 yield DirEntry(name.encode(), attr, at)
-        for index in range(max(0, cookie - _STEP_COOKIE + 1), self._count()):
+        first = max(0, cookie - _STEP_COOKIE + 1)
+        for index in self._following(geometry, first):
             name = self._step(geometry, index)
             if (attr := attr_of(self.find(name))) is not None:
                 yield DirEntry(name.encode(), attr, _STEP_COOKIE + index)
@@ -117,6 +123,15 @@ class LevelContents:
 
     def _listed(self) -> list[str]:
         return [*self._volumes.names(), *(() if self._others else ("info.json",))]
+
+    def _following(self, geometry: SliceGeometry | None, first: int) -> Iterator[int]:
+        """The numbers of the steps that are listed: where there may be very many, those with anything stored."""
+        at = len(self._others)
+        if geometry is None or at >= len(geometry.others):
+            return iter(range(first, self._count()))
+        level, fixed = self._ref.level(), dict(zip((o.axis for o in geometry.others), self._others, strict=False))
+        stored = stored_positions(ShownArray(level.array, level), [geometry.others[at].axis], fixed)
+        return listed((self._count(),), first, stored)
 
     def _count(self) -> int:
         _, geometry = self._ref.geometry()

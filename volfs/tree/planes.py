@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volfs.errors import NotFound
+from volfs.model.box import Box
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, GENERATION, SOON, Attr
 from volfs.tree.generated import Generated
@@ -49,6 +50,43 @@ MAX_SLICES = ((1 << 27) - 1) // _STRIDE
 _SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:iso\.)?(?:png|tif|tiff|npy|jpg)")
 
 
+#: Layers of chunks whose times are found and remembered together.
+_LAYERS = 1 << 14
+
+
+class LayerTimes:
+    """When each layer of chunks along an axis changed last, where there may be millions of them: found for the layers
+    around the one that is asked for, ``find(start, stop)``, and remembered until others are. Thread-safe."""
+
+    def __init__(self, count: int, find: Callable[[int, int], list[int]], together: int = _LAYERS) -> None:
+        self._count = count
+        self._find = find
+        self._together = together
+        self._kept: tuple[int, list[int]] | None = None
+
+    @classmethod
+    def known(cls, times: list[int]) -> LayerTimes:
+        """Times that are all known."""
+        found = cls(len(times), lambda start, stop: times, len(times) or 1)
+        found._kept = 0, times
+        return found
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, layer: int) -> int:
+        start = layer - layer % self._together
+        kept = self._kept
+        if kept is None or kept[0] != start:
+            kept = self._kept = start, self._find(start, min(start + self._together, self._count))
+        return kept[1][layer - start]
+
+    def knows(self, layer: int) -> bool:
+        """Whether the time of a layer is remembered."""
+        kept = self._kept
+        return kept is not None and kept[0] == layer - layer % self._together
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneFacts:
     """All slices of one directory at a moment: ``times`` by chunk along the axis that numbers them."""
@@ -60,11 +98,15 @@ class PlaneFacts:
     ending: str
     digits: int
     chunk: int
-    times: list[int]
+    times: LayerTimes
     sizes: dict[str, int]
 
+    def layer(self, index: int) -> int:
+        """The layer of chunks in which a slice lies."""
+        return min(index // self.chunk, len(self.times) - 1)
+
     def time(self, index: int) -> int:
-        return self.times[min(index // self.chunk, len(self.times) - 1)]
+        return self.times[self.layer(index)]
 
 
 class PlaneDir(Dir):
@@ -107,16 +149,28 @@ class PlaneDir(Dir):
             before.sizes if same and before is not None else {},
         )
 
-    def _times(self, level: Level, geometry: SliceGeometry, through: int | None) -> list[int]:
+    def _times(self, level: Level, geometry: SliceGeometry, through: int | None) -> LayerTimes:
         """When slices changed last, by chunk along the axis that numbers them."""
         if through is None:
-            return [level.newest(geometry.spec(self.plane, 0, self.others).box)]
-        axes = tuple(other.axis for other in geometry.others)
-        newest = level.newest_along((*axes, through))
-        for axis, index in zip(axes, self.others, strict=True):
-            newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]
-        times: list[int] = newest.tolist()
-        return times
+            return LayerTimes.known([level.newest(geometry.spec(self.plane, 0, self.others).box)])
+        axes, grid = tuple(other.axis for other in geometry.others), level.source.keys.grid_shape
+        if level.few_keys((*axes, through)):
+            newest = level.newest_along((*axes, through))
+            for axis, index in zip(axes, self.others, strict=True):
+                newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]
+            return LayerTimes.known(newest.tolist())
+        fixed = dict(zip(axes, self.others, strict=True))
+
+        def find(start: int, stop: int) -> list[int]:
+            first, last = [0] * len(grid), list(grid)
+            for axis, index in fixed.items():
+                first[axis] = index // level.key_shape[axis]
+                last[axis] = first[axis] + 1
+            first[through], last[through] = start, stop
+            found: list[int] = level.newest_layers(through, Box(tuple(first), tuple(last))).tolist()
+            return found
+
+        return LayerTimes(grid[through], find)
 
     @property
     def facts(self) -> PlaneFacts:
@@ -213,6 +267,14 @@ class PlaneDir(Dir):
     def attr(self) -> Attr:
         return self.directory_attr(self.ref.level().array.mtime_ns, FOREVER)
 
+    def listing_cold(self, cookie: int) -> bool:
+        at = max(0, cookie - FIRST_COOKIE + 1)
+        return at < self.facts.count and not self.facts.times.knows(self.facts.layer(at))
+
+    def load_listing(self, cookie: int) -> None:
+        facts = self.facts
+        facts.time(min(max(0, cookie - FIRST_COOKIE + 1), facts.count - 1))
+
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         facts, options = self.facts, self.shared.options
         size = self.size(facts.ending) or 0
@@ -220,11 +282,13 @@ class PlaneDir(Dir):
         prefix, digits, ending = THROUGH[self.plane], facts.digits, facts.ending
         first = self.ino + self.ordinal(0, ending)
         uid, gid, chunk, times, last = options.uid, options.gid, facts.chunk, facts.times, len(facts.times) - 1
-        at = max(0, cookie - FIRST_COOKIE + 1)
+        at = first_at = max(0, cookie - FIRST_COOKIE + 1)
         while at < facts.count:
             # Up to where the next chunk begins, slices differ only in their names and inodes.
             number = at // chunk
             stop = facts.count if number >= last else min(facts.count, (number + 1) * chunk)
+            if at != first_at and not times.knows(min(number, last)):
+                return  # whoever goes on listing has them found first
             rest = (mode, size, times[min(number, last)], 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
             for index in range(at, stop):
                 name = f"{prefix}{index:0{digits}}{ending}".encode()

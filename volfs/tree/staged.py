@@ -88,7 +88,12 @@ class StagedDir(Dir):
         room, folder = self.room, self.place("")[0]
         staged = set(room.stages.names(folder))
         changed = staged or any(place[0] == folder for place in room.hidden)
+        extra = sorted((at, name) for name in staged if (at := name_cookie(name)) > cookie)
+        ended = True
         for entry in super().entries(cookie):  # type: ignore[safe-super]
+            ended = False
+            while extra and extra[0][0] < entry.cookie:
+                yield from self._temporary(*extra.pop(0))
             if changed:
                 name = os.fsdecode(entry.name)
                 if room.is_hidden((folder, name)):
@@ -96,10 +101,13 @@ class StagedDir(Dir):
                 if name in staged and (node := self.find(name)) is not None:
                     entry = entry._replace(attr=node.attr())
             yield entry
-        extra = sorted((name_cookie(name), name) for name in staged)
-        for at, name in extra:
-            if at > cookie and isinstance(node := self.find(name), TemporaryFile):
-                yield DirEntry(os.fsencode(name), node.attr(), at)
+        if ended:  # what comes before may be told in several pieces
+            for at, name in extra:
+                yield from self._temporary(at, name)
+
+    def _temporary(self, at: int, name: str) -> Iterator[DirEntry]:
+        if isinstance(node := self.find(name), TemporaryFile):
+            yield DirEntry(os.fsencode(name), node.attr(), at)
 
     # -- changing names ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from volfs.model.box import Box
 from volfs.tree.laidout import LaidOut, LaidOutFile
 from volfs.tree.node import Dir, Node
 from volfs.tree.places import LevelRef
@@ -68,13 +69,15 @@ class Volumes:
         layout = shelf.layouts.get(name)
         if layout is None:
             layout = shelf.layouts[name] = FORMATS[name.removeprefix("volume")].layout(spec)
-        return LaidOut(layout, level, self._time(level), lambda: (level.stamp(spec.box), spec), level, level)
+        return LaidOut(layout, level, self._time(level, spec.box), lambda: (level.stamp(spec.box), spec), level, level)
 
-    def _time(self, level: Level) -> int:
+    def _time(self, level: Level, box: Box) -> int:
         """When any voxel changed last."""
         geometry = self._ref.geometry()[1]
         assert geometry is not None
         axes = tuple(other.axis for other in geometry.others[: len(self._others)])
+        if not level.few_keys(axes):
+            return level.newest(box)
         newest = level.newest_along(axes)
         for axis, index in zip(axes, self._others, strict=True):
             newest = newest[min(index // level.key_shape[axis], len(newest) - 1)]

@@ -22,11 +22,15 @@ from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions.reshaping import Reshape
-from volfs.versions.resolved import Resolved
+from volfs.versions.resolved import Resolved, times_of
 from volfs.versions.snapshot import ArrayNode, StoredPayload
 
 if TYPE_CHECKING:
     from volfs.versions.version import Version
+
+
+_MANY = 256
+"""Of more index blocks than this, those that ever changed are looked up first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +117,12 @@ class VersionArray(ArrayNode):
                 found[box.relative_to(chunks.start).slices()] = part
         return found
 
-    def indices(self, prefix: Index) -> list[int]:
-        """Indices along the axis after ``prefix`` under which at least one chunk is stored, ascending."""
-        axis = len(prefix)
+    def indices(self, axis: int, chunks: Box) -> list[int]:
         there: set[int] = set()
         size = self.block_shape[axis]
-        box = self._below(prefix)
+        box = chunks.intersect(self._whole)
         others = tuple(other for other in range(self._whole.ndim) if other != axis)
-        for block in self._known_within(box):
+        for block in self._blocks(box):
             at = block[axis] * size
             wanted = range(max(at, box.start[axis]), min(at + size, box.stop[axis]))
             if all(i in there for i in wanted):
@@ -134,7 +136,7 @@ class VersionArray(ArrayNode):
 
     def any_below(self, prefix: Index) -> bool:
         """Whether any chunk is stored whose coordinates begin so."""
-        box = self._below(prefix)
+        box = self.below(prefix)
         for block in self._known_within(box):
             resolved = self._resolved(block)
             if resolved is not None:
@@ -145,7 +147,7 @@ class VersionArray(ArrayNode):
 
     def stored_below(self, prefix: Index) -> Iterator[tuple[Index, int, int]]:
         """(coordinates, bytes, version that changed it) of every stored chunk whose coordinates begin so."""
-        box = self._below(prefix)
+        box = self.below(prefix)
         for block in self._known_within(box):
             resolved = self._resolved(block)
             if resolved is not None:
@@ -163,6 +165,22 @@ class VersionArray(ArrayNode):
         for reshape in reshapes:
             reshape.raise_times(times, axes)
         times.flags.writeable = False
+        return times
+
+    def newest_along(self, axis: int, chunks: Box) -> NDArray[np.int64]:
+        inside = chunks.intersect(self._whole)
+        newest = np.zeros(chunks.shape[axis], dtype=np.int32)
+        others = tuple(other for other in range(self._whole.ndim) if other != axis)
+        for block in self._blocks(inside):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                part = self._block_box(block).intersect(inside)
+                cells = resolved.changed.reshape(self.block_shape)[part.relative_to(self._origin(block)).slices()]
+                where = slice(part.start[axis] - chunks.start[axis], part.stop[axis] - chunks.start[axis])
+                np.maximum(newest[where], cells.max(axis=others), out=newest[where])
+        times = times_of(self.snapshot, newest, self.born_ns)
+        for reshape in self.reshapes():
+            reshape.raise_along(times, axis, chunks, self._whole)
         return times
 
     def reshapes(self) -> tuple[Reshape, ...]:
@@ -219,7 +237,7 @@ class VersionArray(ArrayNode):
     def _known_blocks(self) -> NDArray[np.int64]:
         return self._known.blocks(self.snapshot, self)
 
-    def _below(self, prefix: Index) -> Box:
+    def below(self, prefix: Index) -> Box:
         """The chunks whose coordinates begin so."""
         free = len(prefix)
         box = Box((*prefix, *self._whole.start[free:]), (*(i + 1 for i in prefix), *self._whole.stop[free:]))
@@ -227,8 +245,9 @@ class VersionArray(ArrayNode):
 
     def _known_within(self, chunks: Box) -> Iterator[Index]:
         """The blocks that ever changed and cross a range of chunks, ascending."""
-        known = self._known_blocks()
-        return map(tuple, known[_within(known, self._block_range(chunks))].tolist())
+        known, box = self._known_blocks(), self._block_range(chunks)
+        known = known[slice(*np.searchsorted(known[:, 0], (box.start[0], box.stop[0])))]
+        return map(tuple, known[_within(known, box)].tolist())
 
     def _origin(self, block: Index) -> Index:
         return tuple(b * s for b, s in zip(block, self.block_shape, strict=True))
@@ -245,7 +264,10 @@ class VersionArray(ArrayNode):
         )
 
     def _blocks(self, chunks: Box) -> Iterator[Index]:
+        """The blocks that cross a range of chunks and may have changed ever, ascending."""
         box = self._block_range(chunks)
+        if box.size > _MANY:  # an array may claim to be larger than all that was ever stored
+            return self._known_within(chunks)
         return product(*(range(a, b) for a, b in zip(box.start, box.stop, strict=True)))
 
     def _cells(self, chosen: NDArray[np.bool_], block: Index, box: Box) -> Iterator[tuple[Index, int]]:

@@ -136,6 +136,10 @@ class BranchArray(ArrayNode):
             return {}
         return self._working.look(lambda view: self._payloads(view, inside))
 
+    def indices(self, axis: int, chunks: Box) -> list[int]:
+        inside = chunks.intersect(self._whole)
+        return [] if inside.empty else self._working.look(lambda view: self._indices(view, axis, inside))
+
     def changed(self) -> set[Index]:
         """Chunks that the working copy puts or removes, told by their coordinates; inside the grid or not.
 
@@ -152,6 +156,9 @@ class BranchArray(ArrayNode):
         times.flags.writeable = False
         self._times[axes] = generation, times
         return times
+
+    def newest_along(self, axis: int, chunks: Box) -> NDArray[np.int64]:
+        return self._working.look(lambda view: self._newest_along(view, axis, chunks))
 
     def newest_in(self, chunks: Box) -> int:
         return self._working.look(lambda view: self._newest_in(view, chunks))
@@ -173,6 +180,18 @@ class BranchArray(ArrayNode):
         below = {} if now.hidden is not None else self._inherited(view, box)
         found = {c: payload for c, payload in below.items() if c not in now.puts and not now.is_removed(c)}
         return found | {coords: WorkingPayload.of(change) for coords, change in now.puts.items()}
+
+    def _indices(self, view: View, axis: int, box: Box) -> list[int]:
+        puts, gone = self._maps.indices(view, self.path, self.meta, axis, box)
+        if gone is not None and gone.hidden is not None:
+            return puts
+        below = self._below(view)
+        if below is not None and gone is None:
+            inherited = below.indices(axis, box.intersect(Box.whole(below.meta.grid.grid_shape)))
+        else:
+            shown = self._inherited(view, box)
+            inherited = [c[axis] for c in shown if gone is None or not gone.is_removed(c)]
+        return sorted({*puts, *inherited})
 
     def _inherited(self, view: View, box: Box) -> dict[Index, StoredPayload]:
         below = self._below(view)
@@ -255,6 +274,30 @@ class BranchArray(ArrayNode):
             both = tuple(slice(0, min(a, b)) for a, b in zip(old.shape, wanted, strict=True))
             times[both] = old[both]
         Reshape(described, below.meta, self.meta).raise_times(times, axes)
+        return times
+
+    def _newest_along(self, view: View, axis: int, chunks: Box) -> NDArray[np.int64]:
+        box = chunks.intersect(self._whole)
+        now = self._maps.get(view, self.path, self.meta, box)
+        described, below = self._described(view), self._below(view)
+        first = chunks.start[axis]
+        if below is None:
+            times = np.full(chunks.shape[axis], max(described or self.mtime_ns, now.hidden or 0), np.int64)
+        else:
+            times = np.full(chunks.shape[axis], described or 0, np.int64)
+            old = box.intersect(Box.whole(below.meta.grid.grid_shape))
+            where = slice(old.start[axis] - first, old.stop[axis] - first)
+            times[where] = below.newest_along(axis, old)
+            if described is not None:
+                Reshape(described, below.meta, self.meta).raise_along(times, axis, box, self._whole)
+        for coords, change in now.puts.items():
+            times[coords[axis] - first] = max(times[coords[axis] - first], change.changed_ns)
+        for coords, time_ns in now.removed.items():
+            times[coords[axis] - first] = max(times[coords[axis] - first], time_ns)
+        for prefix, time_ns in (*now.regions, *now.reverted):
+            if _crosses(prefix, box):
+                part = times[prefix[axis] - first :][:1] if axis < len(prefix) else times
+                np.maximum(part, time_ns, out=part)
         return times
 
     def _newest_in(self, view: View, chunks: Box) -> int:

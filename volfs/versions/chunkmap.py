@@ -17,6 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
@@ -75,6 +78,14 @@ class _Kept:
     ndim: int
     count: int
     chunks: ChunkMap
+    #: The coordinates of ``chunks.puts``, a row each, ascending; made when they are asked for.
+    rows: NDArray[np.int64] | None = None
+
+    def sorted_puts(self) -> NDArray[np.int64]:
+        if self.rows is None:
+            rows = np.array(list(self.chunks.puts), np.int64).reshape(len(self.chunks.puts), self.ndim)
+            self.rows = rows[np.lexsort(rows.T[::-1])]
+        return self.rows
 
 
 class Counter(Protocol):
@@ -104,15 +115,33 @@ class ChunkMaps:
         Call it within a look, which is made again if the layers moved meanwhile.
         """
         with self._mutex:
-            count = self._pulse.read()
-            kept = self._maps.get(path)
-            if kept is None or (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
-                kept = self._build(view, path, meta)
-            elif kept.count != count and not self._catch_up(view, kept, meta, count):
-                if box is not None and box.size <= _PROBED:
-                    return _probe_all(view, kept.folder, meta, box)
-                kept = self._build(view, path, meta)
-            return kept.chunks.within(box)
+            kept = self._current(view, path, meta)
+            outdated = kept is None and path in self._maps
+            if outdated and box is not None and box.size <= _PROBED:
+                return _probe_all(view, node_key(path), meta, box)
+            return (kept or self._build(view, path, meta)).chunks.within(box)
+
+    def indices(self, view: View, path: str, meta: ArrayMeta, axis: int, box: Box) -> tuple[list[int], ChunkMap | None]:
+        """Indices along an axis at which a chunk of a box has bytes in the layers, ascending; and what the layers say
+        of that box, if they take anything away of what lies below them."""
+        with self._mutex:
+            kept = self._current(view, path, meta) or self._build(view, path, meta)
+            rows, chunks = kept.sorted_puts(), kept.chunks
+            rows = rows[slice(*np.searchsorted(rows[:, 0], (box.start[0], box.stop[0])))]
+            inside = ((rows >= np.array(box.start)) & (rows < np.array(box.stop))).all(axis=1)
+            takes_away = chunks.removed or chunks.regions or chunks.hidden is not None
+            return np.unique(rows[inside, axis]).tolist(), chunks.within(box) if takes_away else None
+
+    def _current(self, view: View, path: str, meta: ArrayMeta) -> _Kept | None:
+        """The map that is kept, brought up to date; None if it must be built."""
+        count = self._pulse.read()
+        kept = self._maps.get(path)
+        if kept is None:
+            return None
+        if (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
+            del self._maps[path]  # of another array that was here
+            return None
+        return kept if kept.count == count or self._catch_up(view, kept, meta, count) else None
 
     def _build(self, view: View, path: str, meta: ArrayMeta) -> _Kept:
         for _ in range(_ATTEMPTS):
@@ -151,6 +180,8 @@ class ChunkMaps:
                 coords = meta.parse_chunk_key(key[len(kept.folder) + 1 :])
                 if coords is not None:
                     dirty.add(coords)
+        if dirty:
+            kept.rows = None
         for coords in dirty:
             _look_again(view, kept.chunks, coords, f"{kept.folder}/{meta.chunk_key(coords)}")
         kept.count = count

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from volfs.model.box import Box
 from volfs.model.metadata import ArrayMeta
+from volfs.versions.snapshot import slab_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Reshape:
             if self._resized(axis):
                 beyond = times[(slice(None),) * at + (slice(self._unchanged(axis), None),)]
                 np.maximum(beyond, self.time_ns, out=beyond)
+
+    def raise_along(self, times: NDArray[np.int64], axis: int, chunks: Box, whole: Box) -> None:
+        """Raise times per chunk index of a box along one axis, over that box, where something reads differently."""
+        for place, index in enumerate(range(chunks.start[axis], chunks.stop[axis])):
+            if times[place] < self.time_ns and self.changes(slab_of(chunks, axis, index), whole):
+                times[place] = self.time_ns
 
     def changes(self, chunks: Box, whole: Box) -> bool:
         """Whether a box of chunks of an array, whose chunks are ``whole``, reads differently."""

@@ -106,15 +106,14 @@ class Resolved:
 
         def afresh() -> NDArray[np.int64]:
             rows = [block for block, _ in version.catalog.newest_changes(array.node, version.at)]
-            return np.array(rows, dtype=np.int64).reshape(len(rows), array.meta.ndim)
+            return np.unique(np.array(rows, dtype=np.int64).reshape(len(rows), array.meta.ndim), axis=0)
 
         def onwards(start: NDArray[np.int64], since: At) -> NDArray[np.int64]:
             rows = {change.block for change in version.catalog.changes(array.node, version.at, since)}
-            return np.concatenate([start, np.array(sorted(rows), dtype=np.int64).reshape(len(rows), array.meta.ndim)])
+            more = np.array(sorted(rows), dtype=np.int64).reshape(len(rows), array.meta.ndim)
+            return np.unique(np.concatenate([start, more]), axis=0)
 
-        found = self._carried(version, key, afresh, onwards)
-        unique: NDArray[np.int64] = np.unique(found, axis=0)
-        return unique
+        return self._carried(version, key, afresh, onwards)
 
     def times(self, version: Version, array: VersionArray, axes: tuple[int, ...]) -> NDArray[np.int64]:
         """See :meth:`volfs.versions.snapshot.ArrayNode.newest`. The result is shared: it cannot be written into."""
@@ -125,7 +124,7 @@ class Resolved:
             newest = np.zeros(shape, dtype=np.int32)
             for block, changed in version.catalog.newest_changes(array.node, version.at):
                 _project(changed.reshape(array.block_shape), block, grid, axes, newest)
-            return _times_of(version, newest, array.born_ns)
+            return times_of(version, newest, array.born_ns)
 
         def onwards(start: NDArray[np.int64], since: At) -> NDArray[np.int64]:
             newest = np.zeros(shape, dtype=np.int32)
@@ -133,7 +132,7 @@ class Resolved:
                 changed = np.zeros(array.block_shape, dtype=np.int32)
                 changed.reshape(-1)[change.cells] = change.version
                 _project(changed, change.block, grid, axes, newest)
-            return np.maximum(start, _times_of(version, newest, array.born_ns))
+            return np.maximum(start, times_of(version, newest, array.born_ns))
 
         # The grid is part of the key: after a resize, chunks that were outside may be inside.
         return self._carried(version, (array.node, grid, axes), afresh, onwards)
@@ -194,7 +193,7 @@ def _project(
     newest[where] = np.maximum(newest[where], part)  # no view of an array without axes can be written into
 
 
-def _times_of(version: Version, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
+def times_of(version: Version, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
     """The times of versions, per element; where there is none, when the array was made."""
     unique, place = np.unique(numbers, return_inverse=True)
     times = np.array([version.time_of(n) if n else born_ns for n in unique.tolist()], dtype=np.int64)

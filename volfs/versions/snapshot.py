@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volfs.errors import NotFound, Unsupported
+from volfs.model.box import Box
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrAbstractStore
 
-    from volfs.model.box import Box, Index
+    from volfs.model.box import Index
     from volfs.model.graph import VersionInfo
     from volfs.model.metadata import ArrayMeta
     from volfs.storage.codec import ChunkCodec
@@ -128,17 +129,37 @@ class ArrayNode(ABC):
             found[tuple(c - s for c, s in zip(coords, chunks.start, strict=True))] = True
         return found
 
+    def indices(self, axis: int, chunks: Box) -> list[int]:
+        """Indices along an axis at which a chunk of a range of chunk coordinates is present; ascending.
+
+        What it costs follows what is present there, not how many chunks the range, or the array, has room for.
+        """
+        return sorted({coords[axis] for coords in self.payloads(chunks)})
+
     @abstractmethod
     def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:
         """Time (ns) of the newest change, a put or a removal, per chunk index along ``axes``, over all other axes.
 
         The result has one dimension per axis of ``axes``, each as long as the chunk grid is along it; no entry is
-        older than the array's ``zarr.json`` of this incarnation first was. Do not write into it.
+        older than the array's ``zarr.json`` of this incarnation first was. Do not write into it. It has as many
+        elements as the grid has room for: ask :meth:`newest_along` where that may be many.
         """
+
+    def newest_along(self, axis: int, chunks: Box) -> NDArray[np.int64]:
+        """The same for the indices of a range of chunk coordinates along one axis, over that range alone."""
+        slabs = (slab_of(chunks, axis, i) for i in range(chunks.start[axis], chunks.stop[axis]))
+        return np.array([self.newest_in(slab) for slab in slabs], np.int64)
 
     @abstractmethod
     def newest_in(self, chunks: Box) -> int:
         """Time (ns) of the newest change in a range of chunk coordinates; at least the array's birth."""
+
+
+def slab_of(chunks: Box, axis: int, index: int) -> Box:
+    """The part of a range at one index along an axis."""
+    start, stop = list(chunks.start), list(chunks.stop)
+    start[axis], stop[axis] = index, index + 1
+    return Box(tuple(start), tuple(stop))
 
 
 class Snapshot(ABC):

@@ -236,7 +236,7 @@ class Version(Snapshot):
             return []
         if len(prefix) == meta.ndim - 1:
             return self._chunk_files(array, prefix)
-        return [(str(i), self._dir_info(0)) for i in array.indices(prefix)]
+        return [(str(i), self._dir_info(0)) for i in array.indices(len(prefix), array.below(prefix))]
 
     def _chunk_files(self, array: VersionArray, prefix: Index) -> Listing:
         meta = array.meta

@@ -11,8 +11,9 @@ Not decided here: where arrays come from (the tree adapts those of :mod:`volfs.v
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +54,13 @@ class ArrayView(PayloadSource, Protocol):
     def present(self, blocks: Box) -> np.ndarray:
         """Which blocks of a range are stored, bool, shaped like the range; all others are fill value. Where the client
         shards, every block of a stored shard counts."""
+
+    def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
+        """Indices along an axis at which a block of a range is stored, ascending; of blocks as ``present`` has them.
+        What it costs follows what is stored there, however large the range."""
+
+    def keys_along(self, axis: int, keys: Box) -> Sequence[int]:
+        """The same of keys."""
 
     def block_sizes(self, blocks: Box) -> np.ndarray:
         """The length of each block's payload of a range, shaped like the range; -1 where nothing is stored. As
@@ -177,9 +185,11 @@ class Run(ABC):
         """What could be written where there is none: its box and how it is decoded count, its layout does not."""
         return None
 
-    def present(self, start: int, stop: int) -> Sequence[int]:
-        """Which numbers of a range have an entry: asked for a few thousand at a time, when a directory is listed."""
-        return range(start, stop)
+    def following(self, start: int) -> Iterator[int]:
+        """The numbers from ``start`` on of which a listing tells, ascending, found as they are asked for. Others may be
+        opened by name. A run of very many tells of those alone of which something is stored (:func:`listed`): what is
+        claimed to be there may have no end."""
+        return iter(range(start, self.count))
 
 
 class Folder:
@@ -204,7 +214,7 @@ class Numbers(Run):
         self,
         count: int,
         make: Callable[[int], Folder | ViewFile | None],
-        present: Callable[[int, int], Sequence[int]] | None = None,
+        following: Callable[[int], Iterator[int]] | None = None,
         prefix: str = "",
         *,
         folders: bool = False,
@@ -213,7 +223,7 @@ class Numbers(Run):
         self.count = count
         self.folders = folders
         self._blank = blank
-        self._make, self._present, self._prefix = make, present, prefix
+        self._make, self._following, self._prefix = make, following, prefix
 
     def name(self, index: int) -> str:
         return f"{self._prefix}{index}"
@@ -230,39 +240,91 @@ class Numbers(Run):
     def blank(self, index: int) -> ViewFile | None:
         return None if self._blank is None else self._blank(index)
 
-    def present(self, start: int, stop: int) -> Sequence[int]:
-        return range(start, stop) if self._present is None else self._present(start, stop)
+    def following(self, start: int) -> Iterator[int]:
+        return super().following(start) if self._following is None else self._following(start)
+
+
+Stored = Callable[[int, Box], Iterable[int]]
+"""Given an axis of a grid and a range of its cells: the indices along the axis at which something of the range is
+stored, ascending. What it costs follows what is stored."""
+
+LISTED_WHOLE = 1 << 16
+"""Of up to so many folders of indices along an axis, those are listed too in which nothing is stored."""
+FILES_WHOLE = 1 << 12
+"""Of up to so many files of voxels, those are listed too of which nothing is stored."""
+
+
+def listed(grid: Index, start: int, stored: Stored, *, whole: int = LISTED_WHOLE) -> Iterator[int]:
+    """:meth:`Run.following` of the cells of a grid, numbered in C order: all of up to ``whole``, of more the stored."""
+    count = math.prod(grid)
+    return iter(range(start, count)) if count <= whole else _cells(grid, start, stored)
+
+
+def _cells(grid: Index, start: int, stored: Stored) -> Iterator[int]:
+    """The numbers from ``start`` on of stored cells."""
+    low = []
+    for count in reversed(grid):
+        start, index = divmod(start, max(1, count))
+        low.append(index)
+    return iter(()) if start else _walk(grid, (), tuple(reversed(low)), 0, stored)
+
+
+def _walk(grid: Index, at: Index, low: Index, number: int, stored: Stored) -> Iterator[int]:
+    """Those below the leading indices ``at``; ``low``: where to begin along the axes that are left."""
+    axis, begin = len(at), low[0]
+    step = 1
+    while begin < grid[axis]:
+        # A little more each time: whoever lists what is dense stops soon, and what is sparse is soon crossed.
+        end = min(begin + step, grid[axis])
+        span = Box((*at, begin, *(0,) * (len(grid) - axis - 1)), (*(i + 1 for i in at), end, *grid[axis + 1 :]))
+        for index in stored(axis, span):
+            if axis + 1 == len(grid):
+                yield number + index
+            else:
+                rest = low[1:] if index == low[0] else (0,) * (len(low) - 1)
+                yield from _walk(grid, (*at, index), rest, (number + index) * grid[axis + 1], stored)
+        begin, step = end, step * 8
 
 
 def nested(
     grid: Index,
     leaf: Callable[[Index], ViewFile | None],
-    present: Callable[[Box], np.ndarray] | None = None,
+    stored: Stored,
     mtime: int = 0,
     at: Index = (),
     *,
+    sparse: bool = True,
     blank: Callable[[Index], ViewFile | None] | None = None,
 ) -> Folder:
     """Folders in folders, one level for each entry of ``grid``, the last one of files: ``0/3/17``.
 
-    ``leaf`` gets all numbers. ``present`` tells of a box of ``grid`` which files there are; folders are all there.
-    ``blank`` is :meth:`Run.blank` of all numbers.
+    ``leaf`` gets all numbers. ``stored`` and ``sparse`` tell which are listed, see :func:`listed`; folders are all
+    listed where they are few, and can all be entered. ``blank`` is :meth:`Run.blank` of all numbers.
     """
     depth = len(at)
-    if depth + 1 < len(grid):
-        inner = Numbers(grid[depth], lambda i: nested(grid, leaf, present, mtime, (*at, i), blank=blank), folders=True)
-        return Folder(run=inner, mtime=mtime)
+    last = depth + 1 == len(grid)
+    whole = math.prod(grid[depth:] if last else grid) <= FILES_WHOLE and not (sparse and last)
 
-    def there(start: int, stop: int) -> Sequence[int]:
-        assert present is not None
-        row = present(Box((*at, start), (*(i + 1 for i in at), stop))).reshape(-1)
-        found: Sequence[int] = (np.flatnonzero(row) + start).tolist()
-        return found
+    def following(start: int) -> Iterator[int]:
+        if whole:
+            return iter(range(start, grid[depth]))
+        rest = (0,) * (len(grid) - depth - 1)
 
-    files = Numbers(
+        def along(_: int, span: Box) -> Iterable[int]:
+            below = (i + 1 for i in at)
+            return stored(depth, Box((*at, *span.start, *rest), (*below, *span.stop, *grid[depth + 1 :])))
+
+        return _cells(grid[depth : depth + 1], start, along)
+
+    def make(index: int) -> Folder | ViewFile | None:
+        here = (*at, index)
+        return leaf(here) if last else nested(grid, leaf, stored, mtime, here, sparse=sparse, blank=blank)
+
+    run = Numbers(
         grid[depth],
-        lambda i: leaf((*at, i)),
-        there if present is not None else None,
-        blank=None if blank is None else lambda i: blank((*at, i)),
+        make,
+        following,
+        folders=not last,
+        blank=None if blank is None or not last else lambda index: blank((*at, index)),
     )
-    return Folder(run=files, mtime=mtime)
+    return Folder(run=run, mtime=mtime)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from volfs.errors import Held
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.versions.snapshot import ArrayNode
 from volfs.volume.blocks import StoredBlocks
+
+_MOST = 1 << 20
+"""Chunks of an array, stored or not, that may all be read differently from before."""
 
 
 @runtime_checkable
@@ -32,7 +36,13 @@ def changed_keys(source: StoredBlocks) -> set[Index]:
         return changed | _present(array, Box.whole(array.meta.grid.grid_shape))
     same_fill = before.meta.fill_value.tobytes() == array.meta.fill_value.tobytes()
     if not (same_fill and before.meta.same_storage(array.meta)):
-        return set(source.keys.iter(Box.whole(source.keys.grid_shape)))
+        every = Box.whole(source.keys.grid_shape)
+        if every.size > _MOST:
+            raise Held(
+                f"zarr/{array.path}: by its new metadata all chunks are read differently, which coarser levels cannot "
+                f"follow in an array with room for {every.size} of them: remove the array and make it anew"
+            )
+        return set(source.keys.iter(every))
     return changed | _edges(array, before, source.keys)
 
 

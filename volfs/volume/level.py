@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from volfs.errors import BadInput, NotAllowed, ReadOnly
 from volfs.model.box import Box, Index
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, LevelSpec
+from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
 from volfs.volume.context import VolumeContext
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 #: A box over more keys than this is stamped by the branch's generation instead of by each key.
 _STAMPED_KEYS = 4096
+#: Times are kept for every key along some axes if there is room for no more than this.
+_TIMED_KEYS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +216,11 @@ class Level:
     def newest_along(self, axes: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """The same for every chunk index along some axes, over all others: one look-up for a whole directory.
 
-        The result has one dimension per axis of `axes`; voxel i lies in chunk `i // key_shape[axis]`.
+        The result has one dimension per axis of `axes`; voxel i lies in chunk `i // key_shape[axis]`. It has as many
+        elements as there is room for chunks: see :meth:`newest_layers` for where that may be many.
         """
+        if not axes and not self.few_keys((0,)):
+            return np.asarray(max(self.newest(Box.whole(self.shape)), self.array.mtime_ns))
         if not axes:
             return np.asarray(self.newest_along((0,)).max(initial=self.array.mtime_ns))
         stored = self.array.newest(axes)
@@ -239,6 +246,29 @@ class Level:
                 )
             )
             newest[at] = max(int(newest[at]), int(finer[under].max(initial=0)))
+        return newest
+
+    def few_keys(self, axes: tuple[int, ...]) -> bool:
+        """Whether there is room for so few keys along some axes that :meth:`newest_along` may be asked."""
+        return prod(self.source.keys.grid_shape[a] for a in axes) <= _TIMED_KEYS
+
+    def newest_layers(self, axis: int, keys: Box) -> npt.NDArray[np.int64]:
+        """The same for the layers of a range of keys along one axis, over that range alone."""
+        stored = keys.intersect(Box.whole(self.array.meta.grid.grid_shape))
+        newest = np.full(keys.shape[axis], self.array.mtime_ns, np.int64)
+        if not stored.empty:
+            newest[: stored.shape[axis]] = self.array.newest_along(axis, stored)
+        if self._above is not None:
+            first, last = keys.start[axis], keys.stop[axis]
+            dirty = {key[axis] for key in keys_within(self.derived_keys(), keys, self.source.keys)}
+            for layer in range(first, last) if self._reshaped else sorted(dirty):
+                slab = slab_of(keys, axis, layer)
+                newest[layer - first] = self.newest(
+                    Box(
+                        tuple(i * n for i, n in zip(slab.start, self.key_shape, strict=True)),
+                        tuple(min(i * n, m) for i, n, m in zip(slab.stop, self.key_shape, self.shape, strict=True)),
+                    )
+                )
         return newest
 
     @property

@@ -66,6 +66,26 @@ def present_blocks(level: Level, blocks: Box) -> npt.NDArray[np.bool_]:
     return found
 
 
+def stored_keys_along(level: Level, axis: int, keys: Box) -> list[int]:
+    """Indices along an axis at which a key of a range is stored, or will be; ascending. Costs what is stored."""
+    array, found = _stored(level.source).array, set[int]()
+    inside = keys.intersect(Box.whole(array.meta.grid.grid_shape))
+    if not inside.empty:
+        found.update(array.indices(axis, inside))
+    if isinstance(level.source, DerivedBlocks):
+        found.update(key[axis] for key in level.derived_keys() if keys.contains(Box(key, tuple(i + 1 for i in key))))
+    return sorted(found)
+
+
+def stored_blocks_along(level: Level, axis: int, blocks: Box) -> list[int]:
+    """The same of blocks. All blocks of a client's shard count as its key."""
+    if blocks.empty:
+        return []
+    per_key, first, last = _stored(level.source).per_key[axis], blocks.start[axis], blocks.stop[axis]
+    keys = stored_keys_along(level, axis, level.source.keys_of(blocks))
+    return [i for key in keys for i in range(max(first, key * per_key), min(last, (key + 1) * per_key))]
+
+
 def block_sizes(level: Level, blocks: Box) -> npt.NDArray[np.int64]:
     """How many bytes are stored of each block of a range, shaped like the range; -1 of those of which nothing is.
 

@@ -18,10 +18,9 @@ import numpy as np
 
 from volfs.model.box import Box
 from volfs.views import omero
-from volfs.views.folder import ImageView, LevelView, ViewFile
+from volfs.views.folder import ImageView, LevelView, ViewFile, listed
 from volfs.views.folders import n5
-from volfs.views.folders.spatial import Space, Volume, other_axes, volume_of
-from volfs.views.layout import cover
+from volfs.views.folders.spatial import Space, other_axes, stored_positions, volume_of
 
 ATTRIBUTES = ("illumination", "channel", "tile", "angle")
 """What setups can differ in. BigStitcher expects each setup to have them all."""
@@ -37,9 +36,6 @@ _FREE = ("tile", "illumination", "angle")
 
 _MOST_VIEWS = 100_000
 """An XML says something of each view: above this it would no longer be a small file."""
-_SEARCHED = 1 << 18
-"""Blocks that are looked at to find views without any. Those that are not reached are not called missing."""
-_RUN = 4096
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -192,30 +188,8 @@ def _present(image: ImageView, level: LevelView) -> np.ndarray:
     views = n5.timepoints(image), math.prod(n5.setups(image))
     if not whole.sparse:
         return np.ones(views, bool)
-    shape = tuple(array.shape[axis] for axis in whole.others)
-    steps = tuple(array.block_shape[axis] for axis in whole.others)
-    corner = array.present(whole.blocks(Box((0, 0, 0), (1, 1, 1))))
-    found = corner.reshape(tuple(n for axis, n in enumerate(corner.shape) if axis in whole.others))
-    found = found.transpose(np.argsort(np.argsort(whole.others))).copy()
-    left = _SEARCHED
-    for at in np.argwhere(~found):
-        fixed = {axis: int(i) * step for axis, i, step in zip(whole.others, at, steps, strict=True)}
-        found[tuple(at)], left = _any(volume_of(image, array, fixed), left)
-    shown = found[np.ix_(*(np.arange(n) // step for n, step in zip(shape, steps, strict=True)))].reshape(views)
-    result: np.ndarray = shown if shown.any() else np.ones(views, bool)
-    return result
-
-
-def _any(volume: Volume, left: int) -> tuple[bool, int]:
-    """Whether any block of a volume is stored, or that is not to be known with ``left`` blocks to look at; and how
-    many are left then."""
-    count, start, length = math.prod(volume.grid), 0, 1
-    while start < count:
-        if left <= 0:
-            return True, 0
-        stop = min(count, start + length)
-        left -= stop - start
-        if any(volume.present(Box(a, b)).any() for _, a, b in cover(volume.grid, start, stop)):
-            return True, left
-        start, length = stop, min(_RUN, length * 8)
-    return False, left
+    shown = np.zeros(math.prod(views), bool)
+    if whole.others:
+        shape = tuple(array.shape[axis] for axis in whole.others)
+        shown[list(listed(shape, 0, stored_positions(array, whole.others, {}), whole=0))] = True
+    return shown.reshape(views) if shown.any() else np.ones(views, bool)

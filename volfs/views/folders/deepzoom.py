@@ -17,7 +17,7 @@ shrink by powers of two are not used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
@@ -25,8 +25,8 @@ from xml.etree import ElementTree
 
 from volfs.model.box import Box, Index
 from volfs.views import png
-from volfs.views.folder import Fixed, Folder, ImageView, LevelView, Run, ViewFile
-from volfs.views.folders.spatial import shown_levels
+from volfs.views.folder import FILES_WHOLE, Fixed, Folder, ImageView, LevelView, Run, Stored, ViewFile, listed
+from volfs.views.folders.spatial import shown_levels, stored_positions
 from volfs.views.layout import Extent, Voxels
 from volfs.views.sampling import Sampled
 from volfs.views.slices import OtherAxis, SliceGeometry
@@ -58,7 +58,9 @@ def folder(image: ImageView) -> Folder | None:
         """What is at a time point and channel, or the directories of those."""
         if len(indices) < len(geometry.others):
             axis = geometry.others[len(indices)]
-            return Folder(run=_Indices(axis, lambda index: others((*indices, index))), mtime=image.mtime)
+            fixed = {other.axis: at for other, at in zip(geometry.others, indices, strict=False)}
+            stored = stored_positions(first, [axis.axis], fixed)
+            return Folder(run=_Indices(axis, lambda index: others((*indices, index)), stored), mtime=image.mtime)
         pyramids = [_Pyramid(geometry, shrunk, plane, indices, image.mtime) for plane in geometry.planes]
         return Folder(
             [Fixed(one.plane, partial(positions, one)) for one in pyramids if max(one.size) <= _LONGEST],
@@ -76,10 +78,14 @@ class _Indices(Run):
 
     folders = True
 
-    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder]) -> None:
+    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder], stored: Stored) -> None:
         self.count = axis.count
         self._axis = axis
         self._make = make
+        self._stored = stored
+
+    def following(self, start: int) -> Iterator[int]:
+        return listed((self.count,), start, self._stored)
 
     def name(self, index: int) -> str:
         return self._axis.name(index)
@@ -110,6 +116,18 @@ class _Positions(Run):
         found = self._pyramid.geometry.parse(self._pyramid.plane, name if stem == name else stem + _DESCRIPTOR)
         return None if found is None or found[1] != _DESCRIPTOR else 2 * found[0] + (stem != name)
 
+    def following(self, start: int) -> Iterator[int]:
+        return listed((self.count // 2, 2), start, self._stored)
+
+    def _stored(self, axis: int, cells: Box) -> Iterable[int]:
+        if axis == 1:
+            return range(cells.start[1], cells.stop[1])  # whose picture is there has its tiles, too
+        geometry, array = self._pyramid.geometry, self._pyramid.levels[0].level.array
+        through = geometry.through(self._pyramid.plane)
+        if through is None:
+            return range(cells.start[0], cells.stop[0])
+        return stored_positions(array, [through], self._pyramid.fixed)(0, Box(cells.start[:1], cells.stop[:1]))
+
     def make(self, index: int) -> Folder | ViewFile:
         if not self.is_folder(index):
             return ViewFile.literal(self._pyramid.descriptor, self._pyramid.mtime)
@@ -137,6 +155,27 @@ class _Tiles(Run):
             return None
         index = int(row) * self._columns + int(column)
         return index if name == self.name(index) else None
+
+    def following(self, start: int) -> Iterator[int]:
+        return listed((self._rows, self._columns), start, self._stored, whole=FILES_WHOLE)
+
+    def _stored(self, axis: int, cells: Box) -> Iterator[int]:
+        """The rows (axis 0) or columns (1) of a range of tiles that show a voxel of a stored block."""
+        picture, pyramid = self._picture, self._picture.pyramid
+        geometry, fixed = pyramid.geometry, picture.fixed(self._position)
+        axes = geometry.down(pyramid.plane), geometry.across(pyramid.plane)
+        spans = [step * TILE for step in picture.steps]
+        voxels = Box(
+            tuple(min(a * span, picture.level.shape[at]) for a, span, at in zip(cells.start, spans, axes, strict=True)),
+            tuple(min(b * span, picture.level.shape[at]) for b, span, at in zip(cells.stop, spans, axes, strict=True)),
+        )
+        if voxels.empty:
+            return
+        last = -1
+        for index in stored_positions(picture.level.array, axes, fixed)(axis, voxels):
+            if index // spans[axis] > last:
+                last = index // spans[axis]
+                yield last
 
     def make(self, index: int) -> ViewFile:
         return self._picture.tile(self._position, *divmod(index, self._columns))
@@ -175,6 +214,11 @@ class _Pyramid:
     plane: str
     others: Index
     mtime: int
+
+    @property
+    def fixed(self) -> dict[int, int]:
+        """The time point and channel, by axis."""
+        return {other.axis: at for other, at in zip(self.geometry.others, self.others, strict=True)}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -250,13 +294,17 @@ class _Picture:
         """How many a tile may be picked from."""
         return math.prod(min(TILE + 2 * OVERLAP, n) * step for n, step in zip(self.size, self.steps, strict=True))
 
+    def fixed(self, position: int) -> dict[int, int]:
+        """The indices of a position along all axes but those of the plane, by axis."""
+        found = self.pyramid.fixed
+        if (through := self.pyramid.geometry.through(self.pyramid.plane)) is not None:
+            found[through] = min(position // self.behind, self.level.shape[through] - 1)
+        return found
+
     def tile(self, position: int, row: int, column: int) -> ViewFile:
         geometry, plane, shape = self.pyramid.geometry, self.pyramid.plane, self.level.shape
         start, counts, steps = [0] * len(shape), list(shape), [1] * len(shape)
-        fixed = {other.axis: at for other, at in zip(geometry.others, self.pyramid.others, strict=True)}
-        if (through := geometry.through(plane)) is not None:
-            fixed[through] = min(position // self.behind, shape[through] - 1)
-        for axis, at in fixed.items():
+        for axis, at in self.fixed(position).items():
             start[axis], counts[axis] = at, 1
         for axis, tile, size, step in zip(
             (geometry.down(plane), geometry.across(plane)), (row, column), self.size, self.steps, strict=True

@@ -32,13 +32,14 @@ import zstandard
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
-from volfs.views.folder import ArrayView, Fixed, Folder, ImageView, LevelView, Numbers, ViewFile, nested
+from volfs.views.folder import ArrayView, Fixed, Folder, ImageView, LevelView, Numbers, ViewFile, listed, nested
 from volfs.views.folders.spatial import (
     Space,
     Volume,
     other_axes,
     plain,
     shown_levels,
+    stored_positions,
     time_axis,
     volume_of,
 )
@@ -112,12 +113,16 @@ class _Container:
         self._compressions = [_passed(level.array, image, zstd=zstd) for level in levels]
 
     def root(self) -> Folder:
-        return self._folder(
-            {"n5": VERSION}, Numbers(math.prod(setups(self._image)), self._setup, None, "setup", folders=True)
-        )
+        grid = setups(self._image)
+        stored = stored_positions(self._levels[0].array, other_axes(self._image), {})
+        there = partial(listed, grid, stored=stored)
+        return self._folder({"n5": VERSION}, Numbers(math.prod(grid), self._setup, there, "setup", folders=True))
 
     def _setup(self, setup: int) -> Folder:
-        times = Numbers(timepoints(self._image), partial(self._timepoint, setup), None, "timepoint", folders=True)
+        axis, count = time_axis(self._image), timepoints(self._image)
+        stored = stored_positions(self._levels[0].array, () if axis is None else (axis,), {})
+        there = None if axis is None else partial(listed, (count,), stored=stored)
+        times = Numbers(count, partial(self._timepoint, setup), there, "timepoint", folders=True)
         factors = [self._factors(number) for number in range(len(self._levels))]
         return self._folder({"downsamplingFactors": factors, "dataType": self._type}, times)
 
@@ -139,7 +144,7 @@ class _Container:
         }
         files = _Blocks(shown, np.dtype(self._type), compression)
         run = nested(
-            shown.grid, files.make, shown.present if shown.sparse else None, self._image.mtime, blank=files.blank
+            shown.grid, files.make, shown.stored_along, self._image.mtime, sparse=shown.sparse, blank=files.blank
         )
         return self._folder(attributes, run.run)
 

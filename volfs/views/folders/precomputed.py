@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,9 +33,18 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
-from volfs.views.folder import Fixed, Folder, ImageView, LevelView, Run, ViewFile
-from volfs.views.folders.spatial import Space, Volume, plain, scaled, shown_levels, time_axis, volume_of
-from volfs.views.layout import Layout, Voxels, cover
+from volfs.views.folder import FILES_WHOLE, ArrayView, Fixed, Folder, ImageView, LevelView, Run, ViewFile, listed
+from volfs.views.folders.spatial import (
+    Space,
+    Volume,
+    plain,
+    scaled,
+    shown_levels,
+    stored_positions,
+    time_axis,
+    volume_of,
+)
+from volfs.views.layout import Layout, Voxels
 from volfs.views.plane import Incomplete
 from volfs.views.slices import OtherAxis
 
@@ -61,7 +70,8 @@ def folder(image: ImageView) -> Folder | None:
     if time is None or levels[0].shape[time] == 1:
         return _volume(image, levels, {} if time is None else {time: 0})
     axis = OtherAxis(time, "t", levels[0].shape[time])
-    return Folder(run=_Times(axis, lambda index: _volume(image, levels, {time: index})), mtime=image.mtime)
+    times = _Times(axis, lambda index: _volume(image, levels, {time: index}), levels[0].array)
+    return Folder(run=times, mtime=image.mtime)
 
 
 class _Times(Run):
@@ -69,10 +79,14 @@ class _Times(Run):
 
     folders = True
 
-    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder]) -> None:
+    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder], array: ArrayView) -> None:
         self.count = axis.count
         self._axis = axis
         self._make = make
+        self._stored = stored_positions(array, [axis.axis], {})
+
+    def following(self, start: int) -> Iterator[int]:
+        return listed((self.count,), start, self._stored)
 
     def name(self, index: int) -> str:
         return self._axis.name(index)
@@ -203,14 +217,11 @@ class _Chunks(Run):
         layout = Layout(Voxels(box, self._volume.order, self._dtype))
         return ViewFile(layout, self._volume.array, box, decode=partial(self._decode, box))
 
-    def present(self, start: int, stop: int) -> Sequence[int]:
-        if not self._volume.sparse:
-            return range(start, stop)
-        found: list[int] = []
-        for at, low, high in cover(self._grid, start, stop):
-            rows = self._volume.present(Box(low[::-1], high[::-1])).transpose()
-            found += (np.flatnonzero(rows) + at).tolist()
-        return found
+    def following(self, start: int) -> Iterator[int]:
+        def stored(axis: int, cells: Box) -> Sequence[int]:
+            return self._volume.stored_along(2 - axis, Box(cells.start[::-1], cells.stop[::-1]))
+
+        return listed(self._grid, start, stored, whole=0 if self._volume.sparse else FILES_WHOLE)
 
     def _block(self, index: int) -> Index:
         """The block, x first."""

@@ -10,7 +10,7 @@ All metadata mean what they mean in ``zarr/``: attributes, and so OME-Zarr 0.5, 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,8 +31,6 @@ small that they would be too many."""
 _DOCUMENT, _CHUNKS = "zarr.json", "c"
 _MISSING = 2**64 - 1
 _INDEX_CODECS = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
-_LOOKED_AT = 1 << 20
-"""Blocks of several shards that are asked for at a time."""
 
 
 def folder(node: NodeView) -> Folder:
@@ -65,7 +63,7 @@ def _array(node: NodeView, array: ArrayView) -> Folder:
         return ViewFile.literal(raw, node.mtime)
 
     def chunks() -> Folder:
-        return nested(files.grid.grid_shape, files.make, files.present, node.mtime)
+        return nested(files.grid.grid_shape, files.make, files.stored_along, node.mtime)
 
     return Folder([Fixed(_DOCUMENT, document, 1), Fixed(_CHUNKS, chunks)], mtime=node.mtime)
 
@@ -95,13 +93,8 @@ class _Keys:
             return None
         return ViewFile(Layout(Payload(key, size, key=True)), self.array, self.grid.chunk_box(key))
 
-    def present(self, keys: Box) -> np.ndarray:
-        if not self.array.readable:  # what a block of it is, is not known
-            return np.ones(keys.shape, bool)
-        per_key = [k // b for k, b in zip(self.grid.chunk_shape, self.array.block_shape, strict=True)]
-        first = tuple(a * n for a, n in zip(keys.start, per_key, strict=True))
-        last = tuple((b - 1) * n + 1 for b, n in zip(keys.stop, per_key, strict=True))
-        return self.array.present(Box(first, last))[tuple(slice(None, None, n) for n in per_key)]
+    def stored_along(self, axis: int, keys: Box) -> Sequence[int]:
+        return self.array.keys_along(axis, keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +153,7 @@ class _Shards:
         stop = tuple(b * n for b, n in zip(shards.stop, per_shard, strict=True))
         return Box(start, stop).intersect(Box.whole(self._blocks.grid_shape))
 
-    def present(self, shards: Box) -> np.ndarray:
-        """Which shards of a row have a stored block."""
-        per_shard = self._per_shard
-        found = np.zeros(shards.shape, bool)
-        row, step = found.reshape(-1), max(1, _LOOKED_AT // math.prod(per_shard))
-        start, width = shards.start[-1], per_shard[-1]
-        for low in range(0, len(row), step):
-            high = min(low + step, len(row))
-            some = Box((*shards.start[:-1], start + low), (*shards.stop[:-1], start + high))
-            blocks = self._blocks_of(some)
-            any_of = np.asarray(self.array.present(blocks).reshape(-1, blocks.shape[-1]).any(axis=0))
-            whole = np.zeros((high - low) * width, bool)
-            whole[: len(any_of)] = any_of
-            row[low:high] = whole.reshape(-1, width).any(axis=1)
-        return found
+    def stored_along(self, axis: int, shards: Box) -> Sequence[int]:
+        """Indices along an axis at which a shard of a range has a stored block."""
+        per_shard = self._per_shard[axis]
+        return sorted({block // per_shard for block in self.array.stored_along(axis, self._blocks_of(shards))})

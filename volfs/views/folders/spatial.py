@@ -9,7 +9,7 @@ of size 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
-from volfs.views.folder import ArrayView, ImageView, LevelView
+from volfs.views.folder import ArrayView, ImageView, LevelView, Stored
 
 Vector = tuple[float, float, float]
 
@@ -172,22 +172,18 @@ class Volume:
             return None
         return self.blocks(Box(block, tuple(i + 1 for i in block))).start
 
-    def present(self, blocks: Box) -> np.ndarray:
-        """Which blocks of a range are stored: bool, in the order x, y, z."""
-        found = self.array.present(self.blocks(blocks)).transpose(*self.others, *self._known)
-        result: np.ndarray = found.any(axis=tuple(range(len(self.others)))).reshape(blocks.shape)
-        return result
+    def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
+        """Indices along x, y or z (0, 1, 2) at which a block of a range is stored, ascending."""
+        place = self.space[axis]
+        found = self.array.stored_along(0 if place is None else place, self.blocks(blocks))
+        return found if place is not None else [0] if found else []
 
     def is_stored(self, block: Index) -> bool:
-        return bool(self.present(Box(block, tuple(i + 1 for i in block))).any())
+        return bool(self.stored_along(0, Box(block, tuple(i + 1 for i in block))))
 
     def voxels(self, data: np.ndarray, shape: Index) -> np.ndarray:
         """Voxels as they lie in a file, of a box of this shape of the array, in the axis order of the array."""
         return data.reshape(tuple(shape[axis] for axis in self.order)).transpose(np.argsort(self.order))
-
-    @property
-    def _known(self) -> Index:
-        return tuple(axis for axis in self.space if axis is not None)
 
     def _spatial(self, values: Index) -> Index:
         return tuple(1 if axis is None else values[axis] for axis in self.space)
@@ -211,6 +207,23 @@ class Volume:
             if place is not None:
                 start[place], stop[place] = a, b
         return Box(tuple(start), tuple(stop))
+
+
+def stored_positions(array: ArrayView, axes: Sequence[int], fixed: Mapping[int, int]) -> Stored:
+    """At which indices of voxels along some axes anything is stored; ``fixed``: indices along others."""
+    shape, block = array.shape, array.block_shape
+
+    def stored(axis: int, box: Box) -> Iterator[int]:
+        start, stop = [0] * len(shape), [-(-n // b) for n, b in zip(shape, block, strict=True)]
+        for at, index in fixed.items():
+            start[at], stop[at] = index // block[at], index // block[at] + 1
+        for at, first, last in zip(axes, box.start, box.stop, strict=True):
+            start[at], stop[at] = first // block[at], -(-last // block[at])
+        size = block[axes[axis]]
+        for index in array.stored_along(axes[axis], Box(tuple(start), tuple(stop))):
+            yield from range(max(index * size, box.start[axis]), min((index + 1) * size, box.stop[axis]))
+
+    return stored
 
 
 def volume_of(image: ImageView, array: ArrayView, fixed: Mapping[int, int]) -> Volume:

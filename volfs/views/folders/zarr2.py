@@ -62,7 +62,7 @@ def _array(node: NodeView, array: ArrayView) -> Folder:
         found.setdefault(_DIMENSIONS, list(names))
     documents = _documents(node, {".zarray": _zarray(array, encoding), ".zattrs": found})
     grid = ChunkGrid(array.meta.shape, array.block_shape).grid_shape
-    nests = nested(grid, chunks.make, array.present, node.mtime, blank=chunks.blank)
+    nests = nested(grid, chunks.make, array.stored_along, node.mtime, blank=chunks.blank)
     return Folder(documents, nests.run, node.mtime)
 
 
