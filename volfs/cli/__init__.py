@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "changes",
     "commit": "changes",
     "discard": "changes",
+    "update": "changes",
     "branch": "refs",
     "tag": "refs",
     "config": "configuring",

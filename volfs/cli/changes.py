@@ -26,12 +26,13 @@ from volfs.cli.common import (
     version_facts,
     yes_option,
 )
-from volfs.errors import BadInput, Damaged
+from volfs.errors import BadInput, Damaged, ReadOnly
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
     from volfs.versions.branch import Branch
-    from volfs.versions.status import Status
+    from volfs.versions.following import Side
+    from volfs.versions.status import Behind, Status
     from volfs.versions.store import Store
 
 
@@ -73,6 +74,8 @@ def _show(dataset: str, answer: Status) -> None:
     click.echo(f"{dataset}@{answer.branch}: on {head}{writer}")
     if answer.clean:
         click.echo("  nothing to commit")
+    if answer.behind is not None:
+        _show_behind(dataset, answer.branch, answer.behind)
     rows = []
     for where, changed in answer.changes.items():
         removed = f"{changed.removed:,} removed" if changed.removed else ""
@@ -88,6 +91,20 @@ def _show(dataset: str, answer: Status) -> None:
         click.echo(f"  still being written, stays uncommitted: {key}")
     for slice_ in answer.rejected:
         click.echo(f"  refused: {', '.join(str(value) for value in slice_.values())}")
+
+
+def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
+    over = f"v{behind.base}" if behind.base else "no version"
+    click.echo(f"  behind by {count_text(behind.versions, 'version')}: the changes lie over {over}")
+    if not behind.keys:
+        click.echo("  nothing is in the way: they follow with the next change")
+        return
+    click.echo(f"  changed here and there, {count_text(len(behind.keys), 'key')}:")
+    for key in behind.keys[:20]:
+        click.echo(f"    {key}")
+    if len(behind.keys) > 20:
+        click.echo(f"    and {len(behind.keys) - 20:,} more (--json lists them)")
+    click.echo(f"  decide: volfs update {dataset}@{branch} --ours or --theirs")
 
 
 @click.command()
@@ -152,3 +169,39 @@ def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None
         confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes or not sys.stdin.isatty())
         for key in keys or ("",):
             branch.discard(key)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@BRANCH]")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--ours", "side", flag_value="ours", help="What is uncommitted here stays, over the newer version.")
+@click.option("--theirs", "side", flag_value="theirs", help="What is uncommitted here goes: the newer version counts.")
+@json_option
+@pass_frame
+@click.pass_context
+def update(
+    ctx: click.Context, frame: Frame, target: str, keys: tuple[str, ...], side: Side | None, as_json: bool
+) -> None:
+    """Have uncommitted changes lie over the branch's newest version, where both changed the same keys.
+
+    With KEYs only what is at and below them is decided. What nothing is in the way of follows by itself; `volfs status`
+    names the rest. Exit status 1 while some of it is undecided.
+    """
+    with frame.open() as store:
+        branch = branch_meant(store, parse_place(target))
+        behind = branch.behind()
+        if side is not None:
+            behind = branch.update(side, keys)
+        elif behind is not None and not behind.keys:
+            with suppress(ReadOnly), branch.writing():  # which lets it follow
+                behind = branch.behind()
+        base = branch.base
+    over = f"v{base.number}" if base is not None else None
+    if as_json:
+        say_json({"base": over, "behind": None if behind is None else behind.to_json()})
+    else:
+        click.echo(f"{branch.dataset.name}@{branch.ref}: on {over or 'no version yet'}")
+        if behind is not None:
+            _show_behind(branch.dataset.name, branch.ref, behind)
+    if behind is not None:
+        ctx.exit(1)

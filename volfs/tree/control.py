@@ -1,4 +1,4 @@
-"""``.volfs`` of a branch: committing, discarding and tagging by writing into a file.
+"""``.volfs`` of a branch: committing, discarding, tagging and updating by writing into a file.
 
 Decided here: that the action happens in the write, whose error every program reports; that it waits for about ten
 seconds and then goes on by itself; that the same words while it goes on join it. ``status.json`` tells how it goes and
@@ -26,6 +26,7 @@ from volfs.tree.node import Dir, Node, SmallDir
 from volfs.tree.room import Order, Room
 from volfs.tree.shared import Shared
 from volfs.tree.stagehandle import decode
+from volfs.versions.following import Side
 from volfs.views import documents
 
 _LONGEST = 64 << 10
@@ -42,7 +43,7 @@ _IDLE_SECONDS = 4.0
 class ControlDir(SmallDir):
     """``branches/NAME/.volfs``."""
 
-    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4}
+    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4, "update": 5}
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
         super().__init__(shared, ino, up, path)
@@ -71,7 +72,8 @@ class ControlDir(SmallDir):
         room = self.room
         writing = tuple(sorted(room.branch.working.open_for_writing()))
         holder = room.branch.holder() if not room.held else None
-        return room.branch.generation(), room.branch.action, room.stages.changes, writing, holder
+        head = room.branch.head
+        return room.branch.generation(), head and head.number, room.branch.action, room.stages.changes, writing, holder
 
     def _status(self) -> bytes:
         branch = self.room.branch
@@ -86,11 +88,12 @@ class ControlDir(SmallDir):
             staged=["/".join(stage.place) for stage in self.room.stages if not stage.decoded],
             action=None if status.action is None else status.action.to_json(),
             writer=status.writer,
+            behind=None if status.behind is None else status.behind.to_json(),
         )
 
 
 class ControlFile(Node):
-    """``commit``, ``discard`` or ``tag``."""
+    """``commit``, ``discard``, ``tag`` or ``update``."""
 
     up: ControlDir
 
@@ -146,6 +149,9 @@ class ControlHandle(Handle):
         text = os.fsdecode(data).strip()
         if self._name == "tag":
             await _tag(self._room, text)
+        elif self._name == "update":
+            _decision(text)
+            await perform(self._room, "update", text)
         else:
             await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
         return len(data)
@@ -208,6 +214,8 @@ async def _carry_out(room: Room, order: Order) -> None:
     try:
         if kind == "commit":
             await _commit(room, text)
+        elif kind == "update":
+            await _update(room, text)
         else:
             await _discard(room, text)
         await room.told(wait=False, by_views=True)
@@ -243,6 +251,24 @@ async def _commit(room: Room, message: str) -> None:
         versions = room.shared.inodes.directory(f"{dataset}/versions")
         for name in (f"v{number}", "latest"):
             room.shared.notifier.queue_entry(versions, name.encode())
+
+
+def _decision(text: str) -> tuple[Side, tuple[str, ...]]:
+    """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
+    first, *more = text.splitlines() or [""]
+    side, _, key = first.partition(" ")
+    if side not in ("ours", "theirs"):
+        raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
+    keys = (each.strip().rstrip("/") for each in (key, *more))
+    return ("ours" if side == "ours" else "theirs"), tuple(each for each in keys if each)
+
+
+async def _update(room: Room, text: str) -> None:
+    """Decide what keeps the branch behind."""
+    await settle(room)
+    side, keys = _decision(text)
+    await run_alone(lambda: room.branch.update(side, keys))
+    room.places.forget()
 
 
 async def _discard(room: Room, prefix: str) -> None:

@@ -172,7 +172,7 @@ class KeyHandle(Handle):
         if there is not None and there.st_ino == mine:
             return
         if there is None and fd is None and self._file.key is not None:
-            return  # both are the head version's
+            return  # both are the base's, which the file follows
         with suppress(VolfsError, OSError):
             again = working.open(key, os.O_RDWR if self.writable else os.O_RDONLY)
             self._retired.append(self._file)

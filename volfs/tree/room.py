@@ -348,6 +348,8 @@ class Room:
     async def watch(self) -> None:
         """Once in a while: see what others did to the branch, and tell the kernel."""
         try:
+            if self.shared.writable and self.order is None:
+                await self.look(self.branch.catch_up)
             now = self.branch.generation()
         except NotFound:
             return

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_message
+from volfs.versions.base import Pin
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.following import Follower, Side
@@ -69,6 +70,7 @@ class Branch(Snapshot):
         self._arrays: dict[str, BranchArray] = {}
         self._mutex = threading.Lock()
         self._holder: tuple[float, Holder | None] = (0.0, None)
+        self._look_at = 0.0
         self._known_head: tuple[tuple[int, int], int] | None = None
 
     def __repr__(self) -> str:
@@ -273,6 +275,24 @@ class Branch(Snapshot):
         with self.working.exclusive():
             self.look_again()
             return self.follower.follow()
+
+    def catch_up(self) -> None:
+        """Once in a while: let the base follow a head that was moved without this process, if it may write now."""
+        working = self.working
+        if working.lock.held:
+            self.look_again()
+        base = working.base.read()
+        if base is None or base.on == Pin.of(self.head) or time.monotonic() < self._look_at:
+            return
+        began = time.monotonic()
+        with suppress(ReadOnly, Busy):
+            working.lock.acquire()
+            try:
+                self.follow()
+            finally:
+                working.lock.release()
+        # What many changes keep from following is not compared all the time.
+        self._look_at = time.monotonic() + 10 * (time.monotonic() - began)
 
     def behind(self) -> Behind | None:
         """How far the working copy's base is behind the head, and what keeps it; None if the base is the head."""

@@ -88,7 +88,7 @@ class Follower:
             return None
 
         def see(view: View) -> Behind | None:
-            if head is None or _being_committed(view, head):
+            if head is None or _being_committed(view):
                 return None
             return self._describe(view, head, self._meet(view, head, base).keys)
 
@@ -102,7 +102,7 @@ class Follower:
             if head is not None and not working.pristine():  # as a volfs left it that wrote no base
                 working.rest_on(head)
             return None
-        if base.on == Pin.of(head) or head is None or _being_committed(view, head):
+        if base.on == Pin.of(head) or head is None or _being_committed(view):
             return None
         meeting = self._meet(view, head, base)
         if meeting.keys:
@@ -226,9 +226,9 @@ def named(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_NAMED]) + more
 
 
-def _being_committed(view: View, head: VersionInfo) -> bool:
-    """Whether the head is what a layer of the working copy has just become."""
-    return any(layer.frozen == head.number for layer in view.layers)
+def _being_committed(view: View) -> bool:
+    """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
+    return any(layer.frozen is not None for layer in view.layers)
 
 
 def _bytes_in(view: View, key: str) -> bytes | None:

@@ -200,13 +200,16 @@ def status_json(
     staged: Sequence[str] = (),
     action: Mapping[str, Any] | None = None,
     writer: str | None = None,
+    behind: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The state of a working copy. ``held`` maps keys to reasons; ``rejected`` are slices that never decoded;
-    ``action`` is the commit, discard or merge under way or done last; ``writer`` holds the branch elsewhere."""
+    ``action`` is what was ordered last, under way or done; ``writer`` holds the branch elsewhere; ``behind`` says over
+    which older version the changes lie, and in which keys they collide with the head."""
     return to_json(
         {
             "branch": branch,
             "head": f"v{head.number}" if head else None,
+            "behind": behind,
             "clean": not changes and not held and not staged,
             "changes": _changes(changes),
             "held": [{"key": key, "reason": reason} for key, reason in sorted((held or {}).items())],
