@@ -108,7 +108,7 @@ def import_(
             tell(now.done, now.total)
 
         lines: list[str] = []
-        info = import_source(
+        made = import_source(
             store,
             place.target.dataset,
             place.target.path,
@@ -119,12 +119,13 @@ def import_(
             say=lines.append,
         )
     if as_json:
-        say_json({**version_facts(info), "remarks": lines})
+        say_json({**version_facts(made.info), "branch": made.branch, "remarks": lines})
     else:
         for line in lines:
             click.echo(f"{target}: {line}", err=True)
+        where = f" on the new branch {made.branch}" if made.why is not None else ""
         shape = " x ".join(map(str, source.description.shape))
-        click.echo(f"{target}: v{info.number}, {shape} {source.description.dtype.name}")
+        click.echo(f"{target}: v{made.number}{where}, {shape} {source.description.dtype.name}")
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from volfs.ingest.streaming import Memory, Meter, Report, VolumeStream
 from volfs.ingest.voxelsize import VoxelSize, parse_voxel_size
 from volfs.model.box import Index
 from volfs.model.facts import plain_json
-from volfs.model.graph import VersionInfo
 from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.model.names import check_dataset_name, check_key
 from volfs.model.ngff import (
@@ -39,6 +38,7 @@ from volfs.model.ngff import (
 )
 from volfs.versions.array_writer import ArrayWriter
 from volfs.versions.dataset import Dataset
+from volfs.versions.placement import Placed, place
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 from volfs.versions.store import Store
 from volfs.versions.writer import VersionWriter
@@ -76,9 +76,12 @@ def import_source(
     progress: Report | None = None,
     cancel: threading.Event | None = None,
     say: Say | None = None,
-) -> VersionInfo:
+) -> Placed:
     """Import ``source`` as the image at hierarchy path ``path`` ("" for the root) of ``dataset``: a new version on its
     default branch. The dataset is made if there is none. Label images that lie with the source come along.
+
+    A version that does not go together with what others did to that branch meanwhile, committed or not, is made on a
+    new branch: the answer names it, and ``say`` is told why.
 
     Whatever goes wrong (bad input, a full disk, an interrupt, ``cancel`` being set), nothing is changed. An image that
     was at ``path`` is replaced; other nodes below ``path``, such as label images, stay. ``say`` is told what of the
@@ -101,7 +104,10 @@ def import_source(
             for each in jobs:
                 each.write(writer, meter)
             check_unchanged(before, source.fingerprint())
-            made = writer.publish(chosen.message or f"import {source.description.name}", chosen.author)
+            writer.prepare(chosen.message or f"import {source.description.name}", chosen.author)
+            made = place(writer)
+    if made.why is not None:
+        heard.remarks.append(f"{made.why}: v{made.number} is on a new branch, {made.branch!r}")
     if say is not None:
         for line in heard.lines():
             say(line)

@@ -43,7 +43,7 @@ _IDLE_SECONDS = 4.0
 class ControlDir(SmallDir):
     """``branches/NAME/.volfs``."""
 
-    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4, "update": 5}
+    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4, "update": 5, "publish": 6}
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
         super().__init__(shared, ino, up, path)
@@ -93,7 +93,7 @@ class ControlDir(SmallDir):
 
 
 class ControlFile(Node):
-    """``commit``, ``discard``, ``tag`` or ``update``."""
+    """``commit``, ``discard``, ``tag``, ``update`` or ``publish``."""
 
     up: ControlDir
 
@@ -152,6 +152,9 @@ class ControlHandle(Handle):
         elif self._name == "update":
             _decision(text)
             await perform(self._room, "update", text)
+        elif self._name == "publish":
+            _prepared(text)
+            await perform(self._room, "publish", text)
         else:
             await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
         return len(data)
@@ -216,6 +219,8 @@ async def _carry_out(room: Room, order: Order) -> None:
             await _commit(room, text)
         elif kind == "update":
             await _update(room, text)
+        elif kind == "publish":
+            await _publish(room, text)
         else:
             await _discard(room, text)
         await room.told(wait=False, by_views=True)
@@ -244,13 +249,34 @@ async def _commit(room: Room, message: str) -> None:
     await settle(room)
     before = _head(room)
     await run_alone(lambda: room.branch.commit(message))
+    if _head(room) != before:
+        _show_head(room)
     room.places.forget()
-    number = _head(room)
-    if number != before:
-        dataset = room.shared.origin(room.dataset.name)
-        versions = room.shared.inodes.directory(f"{dataset}/versions")
-        for name in (f"v{number}", "latest"):
-            room.shared.notifier.queue_entry(versions, name.encode())
+
+
+def _show_head(room: Room) -> None:
+    """Have the kernel ask for the branch's new version."""
+    dataset = room.shared.origin(room.dataset.name)
+    versions = room.shared.inodes.directory(f"{dataset}/versions")
+    for name in (f"v{_head(room)}", "latest"):
+        room.shared.notifier.queue_entry(versions, name.encode())
+
+
+def _prepared(text: str) -> tuple[int, str]:
+    """The number and the token of a version that another process has prepared. Raises BadInput."""
+    number, _, token = text.partition(" ")
+    if not number.isdecimal() or len(number) > 18 or not token:
+        raise BadInput("imports write here which version they have made; to make one yourself, write into commit")
+    return int(number), token
+
+
+async def _publish(room: Room, text: str) -> None:
+    """Give the version of an import its place: only who holds the branch may move its head."""
+    number, token = _prepared(text)
+    await settle(room)
+    await run_alone(lambda: room.branch.publish(number, token))
+    room.places.forget()
+    _show_head(room)
 
 
 def _decision(text: str) -> tuple[Side, tuple[str, ...]]:

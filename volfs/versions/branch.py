@@ -276,6 +276,16 @@ class Branch(Snapshot):
             self.look_again()
             return self.follower.follow()
 
+    def publish(self, number: int, token: str) -> VersionInfo:
+        """Make a version that another process has prepared the head: its maker asks who holds the branch. Conflict if
+        it does not go together with what is uncommitted, or has moved."""
+        from volfs.versions.placement import publish_prepared  # placement is written against this module
+
+        with self._acting(Action.begin("publish", f"{number} {token}")) as outcome, self.writing():
+            info = publish_prepared(self, number, token)
+            outcome.append(info.number)
+        return info
+
     def catch_up(self) -> None:
         """Once in a while: let the base follow a head that was moved without this process, if it may write now."""
         working = self.working

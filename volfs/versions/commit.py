@@ -56,7 +56,7 @@ def commit(
     NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
     """
     message = message.strip()
-    with _turn(branch):
+    with turn(branch):
         settle_own(branch)
         return _commit(branch, message, author, leave)
 
@@ -211,7 +211,7 @@ def _is_committed(dataset: Dataset, number: int, writer: object) -> bool:
         return False
 
 
-def _turn(branch: Branch) -> threading.Lock:
-    """One commit of a branch at a time in this process: the branch's lock lets in all its threads."""
+def turn(branch: Branch) -> threading.Lock:
+    """One at a time moves a branch's head in this process: the branch's lock lets in all its threads."""
     with _guard:
         return _turns.setdefault(branch, threading.Lock())

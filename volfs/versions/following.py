@@ -88,7 +88,7 @@ class Follower:
             return None
 
         def see(view: View) -> Behind | None:
-            if head is None or _being_committed(view):
+            if head is None or _beingcommitted(view):
                 return None
             return self._describe(view, head, self._meet(view, head, base).keys)
 
@@ -102,7 +102,7 @@ class Follower:
             if head is not None and not working.pristine():  # as a volfs left it that wrote no base
                 working.rest_on(head)
             return None
-        if base.on == Pin.of(head) or head is None or _being_committed(view):
+        if base.on == Pin.of(head) or head is None or _beingcommitted(view):
             return None
         meeting = self._meet(view, head, base)
         if meeting.keys:
@@ -170,13 +170,13 @@ class Follower:
         theirs = movement | Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), lower, other))
 
         def alike(key: str) -> bool:
-            return _bytes_in(view, key) == _committed(other, key)
+            return bytes_in(view, key) == committed(other, key)
 
         def merge(key: str) -> bytes | None:
-            ours, newer = _bytes_in(view, key), _committed(other, key)
+            ours, newer = bytes_in(view, key), committed(other, key)
             if ours is None or newer is None:
                 return None
-            return merge_documents(None if lower is None else _committed(lower, key), ours, newer)
+            return merge_documents(None if lower is None else committed(lower, key), ours, newer)
 
         return meet(mine, theirs, lower, alike=alike, merge=merge)
 
@@ -226,12 +226,13 @@ def named(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_NAMED]) + more
 
 
-def _being_committed(view: View) -> bool:
+def _beingcommitted(view: View) -> bool:
     """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
     return any(layer.frozen is not None for layer in view.layers)
 
 
-def _bytes_in(view: View, key: str) -> bytes | None:
+def bytes_in(view: View, key: str) -> bytes | None:
+    """The bytes of a file in a view; None where there is none."""
     entry = view.entry(key)
     if entry is None or entry.kind == "dir":
         return None
@@ -240,7 +241,8 @@ def _bytes_in(view: View, key: str) -> bytes | None:
     return None if view.lower is None else view.lower.read(key)
 
 
-def _committed(version: Version, key: str) -> bytes | None:
+def committed(version: Version, key: str) -> bytes | None:
+    """The bytes of a file in a version; None where there is none that can be read."""
     try:
         return version.read(key)
     except (NotFound, WrongKind, Damaged):

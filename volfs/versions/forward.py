@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def ask_mount(holder: Holder, dataset: str, branch: str, action: str, text: str)
             raise _error(described) from None
         raise VolfsError(f"{holder} could not {action}: {error.strerror}", errno=error.errno) from None
     finally:
-        os.close(fd)
+        with suppress(OSError):  # a mount that dies fails this too
+            os.close(fd)
     return _wait(control, action, text)
 
 

@@ -102,7 +102,7 @@ def touched_by(view: View, interpreter: Interpreter) -> Touched:
         before = None if lower is None else lower.array(path)
         parsed = interpreter.node(view, path)
         after = parsed if isinstance(parsed, ArrayMeta) else None
-        if not _reads_alike(None if before is None else before.meta, after) or (
+        if not reads_alike(None if before is None else before.meta, after) or (
             before is not None and not view.shows_head(node_key(path))
         ):
             anew.add(node_key(path))
@@ -125,12 +125,13 @@ def described_anew(paths: Iterable[str], before: Version | None, after: Version 
         other = None if after is None else after.array(path)
         metas = [None if array is None else array.meta for array in (one, other)]
         same = one is None or other is None or one.node == other.node
-        if not same or not _reads_alike(*metas):
+        if not same or not reads_alike(*metas):
             found.add(node_key(path))
     return frozenset(found)
 
 
-def _reads_alike(before: ArrayMeta | None, after: ArrayMeta | None) -> bool:
+def reads_alike(before: ArrayMeta | None, after: ArrayMeta | None) -> bool:
+    """Whether chunks read the same under two descriptions of an array; None: it is not there."""
     if before is None or after is None:
         return before is after
     same_fill = before.fill_value.tobytes() == after.fill_value.tobytes()

@@ -10,11 +10,12 @@ Under the lock of the dataset:
 2. ``.N.partial`` is renamed to ``N``;
 3. the ref of the branch is replaced: **the commit point**;
 4. the catalog indexes the version, in one transaction with its mirror of the ref;
-5. the intent is removed.
+5. the lock of the version's maker, which lay in it until now, is removed, and then the intent.
 
 Whoever takes the lock and finds an intent knows that its writer is dead, and calls :func:`settle`: a ref that names
-version N means N is committed, so it is indexed; else N never was, and is removed. Nothing that no intent names is
-touched. A partial version whose writer no longer holds the lock inside it is dead too: :func:`remove_dead_partials`.
+version N means N is committed, so it is indexed; else N never was, and is removed, or given back to a living maker.
+Nothing that no intent names is touched. A partial version whose writer no longer holds the lock inside it is dead too:
+:func:`remove_dead_partials`.
 
 Where machines do not see each other's locks, all of that would take the living for dead. So who writes says so in the
 lock and in the intent, what another machine has begun is let be for a day (:mod:`volfs.storage.claim`), and before the
@@ -120,32 +121,33 @@ def _make_partial(layout: DatasetLayout, number: int) -> FileLock | None:
 def publish(
     dataset: Dataset,
     number: int,
-    lock: FileLock,
+    lock: FileLock | None,
     *,
     branch: str,
-    expected: int,
+    expected: int | None,
     content_id: str,
     files: Mapping[str, int],
     index: Callable[[], VersionInfo],
 ) -> VersionInfo:
-    """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``.
+    """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``;
+    None makes the branch.
 
-    ``content_id`` is the version's; ``files`` are the sizes of all that is in its directory; ``index`` makes the
-    catalog know it. Call with the dataset's lock held; taking it has settled what others left. Raises Conflict, and
-    changes nothing, when the branch has moved; Busy when others took files of the version away.
+    ``lock`` is the one inside it; None if another process, its maker, holds that. ``content_id`` is the version's;
+    ``files`` are the sizes of all that is in its directory; ``index`` makes the catalog know it. Call with the
+    dataset's lock held; taking it has settled what others left. Raises Conflict, and changes nothing, when the branch
+    has moved; Busy when others took files of the version away.
     """
     layout = dataset.layout
     check_expected(layout, branch, expected)
     partial, final = layout.partial(number), layout.version(number)
-    if not lock.in_place:
+    if not (partial.root.is_dir() if lock is None else lock.in_place):
         raise taken_away(number)
     intent = layout.publish_intent(number)
     write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
     try:
-        # Putting the old ref back must not need space: the disk may be full by then.
-        _keep(layout.head(branch), layout.previous_ref(number))
-        partial.lock.unlink(missing_ok=True)
-        fsync_dir(partial.root)
+        if expected is not None:
+            # Putting the old ref back must not need space: the disk may be full by then.
+            _keep(layout.head(branch), layout.previous_ref(number))
         replace_durably(partial.root, final.root)
         # Not before: from now on nobody takes it for a version whose writer is dead.
         _check_files(final, number, files)
@@ -160,13 +162,16 @@ def publish(
             if number in dataset.graph:
                 _conclude(layout, number)
             else:
-                if read_ref(layout.head(branch)) == number:
+                if expected is None:
+                    unlink_durably(layout.head(branch))
+                elif read_ref(layout.head(branch)) == number:
                     replace_durably(layout.previous_ref(number), layout.head(branch))
                 _roll_back(layout, number)
         raise
     crash_point("commit.indexed")
     _conclude(layout, number)
-    lock.release()
+    if lock is not None:
+        lock.release()
     return info
 
 
@@ -201,13 +206,32 @@ def _keep(ref: Path, previous: Path) -> None:
         write_atomic(previous, read_file(ref))
 
 
+def renumber(layout: DatasetLayout, number: int, at_least: int) -> int:
+    """Give a partial version the next free number, not below ``at_least``. Call with the dataset's lock held.
+
+    Its maker's lock goes along. Returns the number.
+    """
+    free = max(at_least, 1 + max(_numbers(_names(layout.versions), at_least), default=0))
+    replace_durably(layout.partial(number).root, layout.partial(free).root)
+    return free
+
+
 def _conclude(layout: DatasetLayout, number: int) -> None:
+    # Its maker's lock stayed in it until now: had it come to nothing, it would have been his again.
+    lock = layout.version(number).lock
+    if lock.exists():
+        lock.unlink()
+        fsync_dir(lock.parent)
     layout.previous_ref(number).unlink(missing_ok=True)
     unlink_durably(layout.publish_intent(number))
 
 
-def check_expected(layout: DatasetLayout, branch: str, expected: int) -> None:
-    """Raise Conflict unless the branch stands where a commit onto it began."""
+def check_expected(layout: DatasetLayout, branch: str, expected: int | None) -> None:
+    """Raise Conflict unless the branch stands where a commit onto it began (None: unless there is no such branch)."""
+    if expected is None:
+        if os.path.lexists(layout.head(branch)):
+            raise Conflict(f"branch {branch!r} was made meanwhile: nothing was committed, try again")
+        return
     try:
         head = read_ref(layout.head(branch))
     except NotFound:
@@ -311,7 +335,7 @@ def remove_dead_partials(
     removed = []
     for name in hidden:
         number = parse_partial_dir(name)
-        # What is being published has no lock in it any more; that is for :func:`settle`.
+        # What is being published is for :func:`settle`.
         if number is not None and number not in published_soon and is_dead(layout, number, dead_after):
             throw_away(layout.partial(number).root)
             removed.append(number)
@@ -352,8 +376,15 @@ def delete_tree(path: Path) -> None:
 
 
 def _roll_back(layout: DatasetLayout, number: int) -> None:
-    throw_away(layout.version(number).root)
-    throw_away(layout.partial(number).root)
+    """Have a version not exist. If its maker is alive, as that of an import is when the mount that was to publish it
+    died, it is his again; else it goes."""
+    final, partial = layout.version(number), layout.partial(number)
+    if FileLock(final.lock).locked_by_other():
+        replace_durably(final.root, partial.root)
+    else:
+        throw_away(final.root)
+    if not FileLock(partial.lock).locked_by_other():
+        throw_away(partial.root)
     _conclude(layout, number)
 
 

@@ -88,8 +88,8 @@ class StoredVersion:
         }
 
 
-def read_version(layout: VersionLayout, number: int) -> StoredVersion:
-    """Read ``version.json`` of version ``number``. Raises Damaged, or NotFound if there is none."""
+def read_version(layout: VersionLayout, number: int | None) -> StoredVersion:
+    """Read ``version.json`` of version ``number`` (None: whichever it says). Raises Damaged, or NotFound."""
     doc = read_json(layout.version_json)
     try:
         info = VersionInfo(
@@ -110,9 +110,9 @@ def read_version(layout: VersionLayout, number: int) -> StoredVersion:
         stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{layout.version_json}: not what a version says about itself ({error})") from None
-    if info.number != number:
+    if number is not None and info.number != number:
         raise Damaged(f"{layout.version_json}: says it is v{info.number}, but lies where v{number} belongs")
-    if any(parent >= number for parent in info.parents):
+    if any(parent >= info.number for parent in info.parents):
         raise Damaged(f"{layout.version_json}: a parent is not older than the version")
     return stored
 

@@ -275,6 +275,18 @@ class VersionWriter:
         self._open = False
         return info
 
+    def moved_to(self, number: int) -> None:
+        """Whoever was asked to publish the prepared version has given it another number."""
+        self.number = number
+        self.layout = self.dataset.layout.partial(number)
+        self._alive.moved(self.layout.lock)
+
+    def placed(self, number: int) -> None:
+        """The prepared version exists: nothing of it is this writer's any more."""
+        self.number = number
+        self._open = False
+        self._alive.release()
+
     def abort(self) -> None:
         """Give up: nothing of the version remains."""
         if not self._open:
