@@ -318,6 +318,7 @@ def test_a_base_that_is_no_version_of_this_dataset_is_damaged_and_can_be_discard
     path.write_text('{"version": 1, "content_id": "another"}')
     with pytest.raises(Damaged, match="made over another v1"):
         branch.read("files/notes")
+    assert [str(finding).partition("base.json")[1] for finding in fsck(dataset.store).findings] == ["base.json"]
     path.write_text("{")
     with pytest.raises(Damaged, match=r"base\.json"):
         branch.read("files/notes")

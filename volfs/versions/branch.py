@@ -110,10 +110,14 @@ class Branch(Snapshot):
             return self.dataset.version(head) if head else None
         if not base.on.version:
             return None
-        if base.on.version not in self.dataset.graph and not self.dataset.store.read_only:
+        try:
+            version = self.dataset.version(base.on.version)
+        except NotFound:
+            if self.dataset.store.read_only:
+                raise
             with self.dataset.locked():
                 pass  # taking it catches up with another machine, which has a catalog of its own
-        version = self.dataset.version(base.on.version)
+            version = self.dataset.version(base.on.version)
         if version.info.content_id != base.on.content_id:
             raise Damaged(
                 f"the uncommitted changes of {self.dataset.name}@{self.ref} were made over another v{base.on.version}"

@@ -88,7 +88,7 @@ class Follower:
             return None
 
         def see(view: View) -> Behind | None:
-            if head is None or _beingcommitted(view):
+            if head is None or _being_committed(view):
                 return None
             return self._describe(view, head, self._meet(view, head, base).keys)
 
@@ -97,18 +97,23 @@ class Follower:
     def follow(self) -> Behind | None:
         """Have the base follow the head if nothing is in the way; else what is."""
         branch, working = self._branch, self._branch.working
-        base, head, view = working.base.read(), branch.head, working.view()
+        base, head = working.base.read(), branch.head
         if base is None:
-            if head is not None and not working.pristine():  # as a volfs left it that wrote no base
+            if not working.pristine():  # as a volfs left it that wrote no base
                 working.rest_on(head)
             return None
-        if base.on == Pin.of(head) or head is None or _beingcommitted(view):
+        if base.on == Pin.of(head) or head is None:
+            self._moved = None
+            return None
+        view = working.view()
+        if _being_committed(view):
             return None
         meeting = self._meet(view, head, base)
         if meeting.keys:
             return self._describe(view, head, meeting.keys)
         newer = list(self._newer(view, head))
         working.follow(head, meeting.merged, newer)
+        self._moved = None
         return None
 
     def decide(self, side: Side, chosen: Sequence[str] = ()) -> None:
@@ -226,7 +231,7 @@ def named(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_NAMED]) + more
 
 
-def _beingcommitted(view: View) -> bool:
+def _being_committed(view: View) -> bool:
     """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
     return any(layer.frozen is not None for layer in view.layers)
 

@@ -249,6 +249,10 @@ class _Check:
             intent, lock = layout.working(folder.name).commit_intent, FileLock(layout.working(folder.name).lock)
             if intent.exists() and not lock.locked_by_other():
                 yield self._finding(f"working/{folder.name}", "a commit was under way when its process died")
+            try:
+                self._dataset.branch(folder.name).base_version()
+            except (Damaged, NotFound) as error:
+                yield self._finding(f"working/{folder.name}/base.json", str(error))
 
     def _taken(self, proof: Proof) -> Iterator[Finding]:
         """That what a merge took from another version is there."""
