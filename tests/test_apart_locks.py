@@ -117,6 +117,8 @@ def test_a_ref_moves_only_when_every_file_of_the_version_is_there_with_its_size(
 ) -> None:
     def lose(source: Path, target: Path) -> None:
         os.rename(source, target)
+        if target.name.startswith("."):
+            return  # what becomes of it afterwards
         if harm == "removed":
             (target / "files/a").unlink()
         else:
