@@ -250,7 +250,8 @@ class _Check:
             if intent.exists() and not lock.locked_by_other():
                 yield self._finding(f"working/{folder.name}", "a commit was under way when its process died")
             try:
-                self._dataset.branch(folder.name).base_version()
+                if folder.name in heads:
+                    self._dataset.branch(folder.name).base_version()
             except (Damaged, NotFound) as error:
                 yield self._finding(f"working/{folder.name}/base.json", str(error))
 

@@ -28,7 +28,7 @@ from volfs.model.graph import VersionInfo
 from volfs.model.name_lists import merge_documents
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
-from volfs.storage.files import fsync_tree, make_dirs, write_atomic, write_json
+from volfs.storage.files import fsync_tree, make_dirs, read_file, write_atomic, write_json
 from volfs.storage.layout import DatasetLayout, VersionLayout, parse_partial_dir, version_dir_name
 from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.payload import PIECE
@@ -186,7 +186,7 @@ class Prepared:
         row = self.row(key)
         if row is None or self.manifest.records["op"][row] != Op.PUT:
             return None
-        return self.place_of(row).read_bytes()
+        return read_file(self.place_of(row))
 
     def row(self, key: str) -> int | None:
         """The record of a whole key, the last one there is."""
@@ -350,7 +350,7 @@ def _write_metadata(prepared: Prepared, head: Version | None) -> None:
             "complete": array.complete,
             "inherits_from": None if head is None else head.number,
         }
-        write_atomic(folder / NODE_JSON, wrap_array_json(raw.read_bytes(), shard, note))
+        write_atomic(folder / NODE_JSON, wrap_array_json(read_file(raw), shard, note))
     if head is None:
         return
     for folder_key in sorted(_above(prepared)):
