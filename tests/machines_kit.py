@@ -10,6 +10,8 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,10 +61,7 @@ class _ApartLocks:
         self._shadows[fd] = shadow
 
 
-def elsewhere(
-    code: str, root: Path, *arguments: str, locks: Path | None = None, boot: bool = True, name: str = "elsewhere"
-) -> str:
-    """Run code on another machine with the store at ``root`` open as ``store``, its catalog beside it; what it says."""
+def _command(code: str, root: Path, arguments: tuple[str, ...], locks: Path | None, boot: bool, name: str) -> list[str]:
     script = "\n".join(
         (
             "import sys, volfs",
@@ -74,13 +73,29 @@ def elsewhere(
             code,
         )
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, os.fspath(root), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return [sys.executable, "-c", script, os.fspath(root), *arguments]
+
+
+def elsewhere(
+    code: str, root: Path, *arguments: str, locks: Path | None = None, boot: bool = True, name: str = "elsewhere"
+) -> str:
+    """Run code on another machine, which knows the store's ``root`` and ``options`` to open it; what it says."""
+    command = _command(code, root, arguments, locks, boot, name)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def running(
+    code: str, root: Path, *arguments: str, locks: Path | None = None, name: str = "elsewhere"
+) -> Iterator[subprocess.Popen[str]]:
+    """The same while the block lasts; ends when its input does."""
+    command = _command(code, root, arguments, locks, True, name)
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines_kit import elsewhere
+from tests.machines_kit import elsewhere, running
 from tests.store_kit import START, volume, write_version
 from volfs import init_store, open_store
 from volfs.errors import Busy, ReadOnly
+from volfs.fuse.checkup import Finding, examine
 from volfs.storage import claim
 from volfs.storage.claim import Claim, Fate
 from volfs.storage.mount_table import Locks, Mounted, locks_on
@@ -263,3 +264,55 @@ def test_a_held_branch_is_refused_by_name(dataset: Dataset) -> None:
     branch.acquire("/mnt/here")
     with open_store(dataset.store.path) as other, pytest.raises(ReadOnly, match="/mnt/here"):
         other["cells"].branch("main").put("files/a", b"a")
+
+
+# -- what doctor says ----------------------------------------------------------------------------------------------
+
+HOLDS = (
+    "store = volfs.open_store(root, **options)\n"
+    "store['cells'].branch('main').acquire('/mnt/there')\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def locks_told(store: Store) -> Finding:
+    (finding,) = [finding for finding in examine(store.path) if finding.name == "locks"]
+    return finding
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["shared", "apart"])
+def test_doctor_tries_whether_the_lock_of_another_machine_is_seen(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    monkeypatch.setattr("volfs.fuse.checkup.mount_holding", lambda _: mounted("fuse.something"))
+    with running(HOLDS, store.path, locks=tmp_path / "locks" if apart else None) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        found = locks_told(store)
+        assert found.state == ("bad" if apart else "ok")
+        assert ("is not seen here" if apart else "is seen here") in found.detail and "elsewhere" in found.detail
+    monkeypatch.undo()
+    assert "its process died, or locks are not shared" in locks_told(store).detail
+    age(store["cells"].layout.workings, 3600)
+    assert locks_told(store).detail == "flock works"
+
+
+@pytest.mark.parametrize(
+    ("mount", "state", "words"),
+    [
+        (mounted("fuse.sshfs"), "note", "fuse.sshfs keeps locks on each machine"),
+        (mounted("fuse.rclone"), "note", "keeps locks on each machine"),
+        (mounted("fuse.s3fs"), "note", "keeps locks on each machine"),
+        (mounted("fuse.mountpoint-s3"), "note", "keeps locks on each machine"),
+        (mounted("nfs", "nolock"), "note", "keeps locks on each machine"),
+        (mounted("nfs4", "local_lock=none"), "ok", "nfs4 shares locks"),
+        (mounted("cifs"), "note", "not known"),
+    ],
+)
+def test_doctor_says_whether_the_filesystem_shares_locks(
+    store: Store, monkeypatch: pytest.MonkeyPatch, mount: Mounted, state: str, words: str
+) -> None:
+    monkeypatch.setattr("volfs.fuse.checkup.mount_holding", lambda _: mount)
+    found = locks_told(store)
+    assert found.state == state and words in found.detail

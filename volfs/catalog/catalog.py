@@ -17,7 +17,7 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -225,6 +225,26 @@ class Catalog:
         with self._write() as cx:
             graphs.replace_refs(cx, dataset, {"head": heads, "tag": tags})
 
+    def mirror_refs(self, dataset: int, read: Callable[[], Refs]) -> None:
+        """Make these all the refs that ``read`` finds in their files, which others change and mirror here, too."""
+        with self._write() as cx:
+            refs = read()
+            graphs.replace_refs(cx, dataset, {"head": refs.heads, "tag": refs.tags})
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the whole catalog, as it is now, into a new file."""
+
+        def copy() -> None:
+            with closing(sqlite3.connect(path)) as target:
+                self._cx().backup(target)
+
+        self._guard(copy)
+
+    def move_to(self, path: Path) -> None:
+        """Copy the catalog to another file, and go on there, for writing. Everything keeps its ids."""
+        self.copy_to(path)
+        self._connections.move(path)
+
     def index_version(
         self,
         dataset: int,
@@ -410,11 +430,14 @@ class Catalog:
     def _guard(self, read: Callable[[], _R]) -> _R:
         """Do a read. Whatever damaged rows make of it is Damaged."""
         with self._damage():
-            return read()
+            return read() if self._connections.stamp is None else self._connections.steady(read)
 
     def _guard_each(self, read: Callable[[], Iterator[_R]]) -> Iterator[_R]:
         with self._damage():
-            yield from read()
+            if self._connections.stamp is None:
+                yield from read()
+            else:
+                yield from self._connections.steady(lambda: list(read()))
 
     @contextmanager
     def _write(self, *, large: bool = False) -> Iterator[sqlite3.Connection]:

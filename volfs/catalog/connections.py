@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from volfs.catalog.sums import MEND
@@ -74,13 +74,18 @@ class _Connection(sqlite3.Connection):
 class _Held:
     """One thread's connection. Its finaliser runs when the thread's locals go."""
 
-    def __init__(self, connection: _Connection, ended: list[int]) -> None:
+    def __init__(self, connection: _Connection, ended: list[int], epoch: int) -> None:
         self.connection = connection
+        self.epoch = epoch
         self._ended = ended
 
     def __del__(self) -> None:
         self._ended.append(self.connection.statements)
         self.connection.close()
+
+
+_Stamp = tuple[int, ...]
+_R = TypeVar("_R")
 
 
 class _Local(threading.local):
@@ -95,6 +100,9 @@ class Connections:
         self.read_only = read_only
         self._synchronous = synchronous
         self._immutable = False
+        #: While nobody has the file open for writing, what tells that this is so still; None when it is shared.
+        self.stamp: _Stamp | None = None
+        self._epoch = 0
         self._local = _Local()
         self._all: weakref.WeakSet[_Held] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -130,20 +138,72 @@ class Connections:
             raise
 
     def _try_read_only(self) -> None:
+        stamp = self._look()
+        if not stamp[-1]:
+            # Nobody is writing: read it as it is, without the files that SQLite would make beside it.
+            self._immutable, self.stamp = True, stamp
+            return
         try:
             self.get().execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             # WAL needs to create its -shm file even to read. Where it cannot (a read-only medium), nobody can be
             # writing either; but what lies in a log that was never merged would be missed without a word.
             self._drop_local()
-            log = self.path.with_name(self.path.name + "-wal")
-            if log.exists() and log.stat().st_size:
+            if self._look()[-1]:
                 if isinstance(full := translate(error, self.path), NoSpace):
                     raise full from None
                 raise ReadOnly(
                     f"{self.path} was not closed in order; open the store once where it can be written"
                 ) from None
-            self._immutable = True
+            self._immutable, self.stamp = True, self._look()
+
+    def _look(self) -> _Stamp:
+        """Changes before anybody changes the file: whoever writes has a log first, whose size is the last number."""
+        numbers: list[int] = []
+        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+            try:
+                found = path.stat()
+                numbers += (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+            except OSError:
+                numbers += (0, 0, 0, 0)
+        if not numbers[-1]:
+            numbers[4:] = [0, 0, 0, 0]  # an empty log, or none, says nothing
+        return tuple(numbers)
+
+    def steady(self, read: Callable[[], _R]) -> _R:
+        """What ``read`` finds while nobody changes the file. Where a writer has come, it is shared from then on."""
+        while (stamp := self.stamp) is not None:
+            result, trouble = None, None
+            if self._look() == stamp:
+                try:
+                    result = read()
+                except Exception as error:  # of whatever kind: half of what was read may have been new
+                    trouble = error
+                if self._look() == stamp:
+                    if trouble is not None:
+                        raise trouble
+                    return cast("_R", result)
+            with self._lock:
+                if self.stamp == stamp:
+                    now = self._look()
+                    if now[0] != stamp[0]:
+                        raise Busy(f"{self.path} was replaced by another process: open the store again")
+                    self._immutable, self.stamp = (False, None) if now[-1] else (True, now)
+                    self._start_anew()
+        return read()
+
+    def move(self, path: Path) -> None:
+        """Go on with another file, which holds all that this one does, and may be written."""
+        with self._lock:
+            self.path, self.read_only, self._immutable, self.stamp = path, False, False, None
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Have every thread open the file again. Call with the lock."""
+        self._epoch += 1
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
         # Deciding on page size and WAL happens once, when the file is empty; afterwards both statements change nothing.
@@ -155,10 +215,10 @@ class Connections:
     def get(self) -> sqlite3.Connection:
         """This thread's connection."""
         held = self._local.held
-        if held is not None and not self._closed:
+        if held is not None and held.epoch == self._epoch and not self._closed:
             return held.connection
         self._local.held = None  # of a closed catalog: this thread is done with it, so it goes now
-        held = _Held(self._connect(), self._ended)
+        held = _Held(self._connect(), self._ended, self._epoch)
         with self._lock:
             if self._closed:
                 raise NotAllowed(f"{self.path} is closed")
@@ -230,7 +290,7 @@ class Connections:
             if self._watcher is None:
                 self._watcher = self._connect()
             (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
-        return int(version)
+            return (self._epoch << 40) + int(version)
 
     def _drop_local(self) -> None:
         held, self._local.held = self._local.held, None

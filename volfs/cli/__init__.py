@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from volfs.cli.common import Frame, defect, path_value
+from volfs.cli.common import Frame, defect, duration_value, path_value
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
@@ -106,15 +106,26 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=path_value,
     help="The store's index, if it is not in the store: for stores on network filesystems.",
 )
+@click.option("--read-only", is_flag=True, help="Write nothing to the store, and lock nothing in it.")
+@click.option(
+    "--dead-after",
+    envvar="VOLFS_DEAD_AFTER",
+    show_envvar=True,
+    callback=duration_value,
+    metavar="TIME",
+    help="When what another machine left half made is given up, if it does not grow: 1d by default.",
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which volfs.")
 @click.pass_context
-def main(ctx: click.Context, store: Path | None, catalog: Path | None) -> None:
+def main(
+    ctx: click.Context, store: Path | None, catalog: Path | None, read_only: bool, dead_after: float | None
+) -> None:
     """Versioned image volumes as plain directories and files.
 
     DATASET may carry a path in its hierarchy and a ref: cells/labels/nuclei@v3. A ref is a branch, a tag, a version
     (v3), or latest; main~2 is two versions before main.
     """
-    ctx.obj = Frame(store, catalog)
+    ctx.obj = Frame(store, catalog, read_only, dead_after)
 
 
 def _status(run: Callable[[], object]) -> int:

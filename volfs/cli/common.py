@@ -36,6 +36,8 @@ class Frame:
 
     store: Path | None
     catalog: Path | None = None
+    read_only: bool = False
+    dead_after: float | None = None
 
     def store_path(self) -> Path:
         """The store's directory, or wrong usage."""
@@ -46,8 +48,17 @@ class Frame:
     def open(self, *, read_only: bool = False) -> Store:
         """The store, opened: a context manager."""
         import volfs
+        from volfs.storage.claim import DAY_SECONDS
+        from volfs.versions.onlooker import check_catalog
 
-        return volfs.open_store(self.store_path(), catalog=self.catalog, read_only=read_only)
+        if read_only and not self.read_only and self.catalog is None:
+            check_catalog(self.store_path())
+        return volfs.open_store(
+            self.store_path(),
+            catalog=self.catalog,
+            read_only=read_only or self.read_only,
+            dead_after=DAY_SECONDS if self.dead_after is None else self.dead_after,
+        )
 
 
 pass_frame = click.make_pass_decorator(Frame)
@@ -158,6 +169,18 @@ def size_value(_: click.Context, __: click.Parameter, text: str | None) -> int |
 
     try:
         return byte_count(text)
+    except BadInput as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def duration_value(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Callback of an option that takes a length of time: seconds, or with m, h or d."""
+    if text is None:
+        return None
+    from volfs.fuse.fstab import duration
+
+    try:
+        return duration(text)
     except BadInput as error:
         raise click.BadParameter(str(error)) from None
 

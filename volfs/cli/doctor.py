@@ -22,7 +22,7 @@ def doctor(ctx: click.Context, frame: Frame, as_json: bool) -> None:
     """
     from volfs.fuse.checkup import examine
 
-    findings = list(examine(frame.store))
+    findings = list(examine(frame.store, frame.catalog))
     if as_json:
         say_json([asdict(finding) for finding in findings])
     else:

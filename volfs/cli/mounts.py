@@ -93,10 +93,11 @@ def mount(
     from volfs.fuse.processes import MountOptions
 
     store = frame.store_path()
-    parsed = parse_options(",".join(more), MountOptions(catalog=frame.catalog.absolute() if frame.catalog else None))
+    catalog = frame.catalog.absolute() if frame.catalog else None
+    parsed = parse_options(",".join(more), MountOptions(catalog=catalog, dead_after=frame.dead_after))
     say_unknown(parsed.unknown)
     given: dict[str, Any] = {
-        "read_only": read_only or None,
+        "read_only": read_only or frame.read_only or None,
         "allow_other": allow_other or None,
         "default_permissions": default_permissions,
         "uid": uid,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from volfs.cli.common import Frame, json_option, pass_frame, path_value, progress, say_json
+from volfs.errors import ReadOnly
 
 
 @click.command()
@@ -19,6 +20,8 @@ def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
     import volfs
 
     path = directory or frame.store_path()
+    if frame.read_only:
+        raise ReadOnly(f"{path} is not made: --read-only")
     with volfs.init_store(path, catalog=frame.catalog) as store:
         if as_json:
             say_json({"store": path.absolute(), "id": store.id})
@@ -39,6 +42,8 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
     """
     from volfs.versions.fsck import fsck as check
 
+    if rebuild_catalog and frame.read_only:
+        raise click.UsageError("--rebuild-catalog writes to the store: not with --read-only")
     if rebuild_catalog:
         from volfs.versions.store import set_aside_damaged
 

@@ -6,6 +6,7 @@ Decided here: what is checked, what counts as wrong, and the words that mend it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -17,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,8 +26,11 @@ from pathlib import Path
 from typing import Literal
 
 from volfs.fuse.mountpoints import health, user_allow_other
-from volfs.fuse.processes import state_directory
-from volfs.storage.mount_table import mount_holding, mounts
+from volfs.storage.claim import Claim, Fate, changed_since
+from volfs.storage.files import FileLock
+from volfs.storage.layout import DatasetLayout, StoreLayout
+from volfs.storage.mount_table import Locks, locks_on, mount_holding, mounts
+from volfs.storage.state import state_directory
 
 #: FUSE features that volfs relies on are all in every kernel since; older ones lack large requests.
 _KERNEL = (4, 20)
@@ -37,7 +42,7 @@ _HELPERS = ("/sbin", "/sbin/fs.d", "/sbin/fs")
 
 #: Filesystems shared between machines: SQLite's write-ahead log cannot live there, nor can locks be relied on.
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "glusterfs", "fuse.sshfs"}
-_SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone"}
+_SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone", "fuse.mountpoint-s3", "mountpoint-s3"}
 
 _EXTRA = {
     "pillow": "PNG and JPEG slices",
@@ -47,6 +52,10 @@ _EXTRA = {
     "h5py": "HDF5",
     "pydicom": "DICOM series",
 }
+
+
+#: Who holds a lock touches it every ten minutes.
+_LATELY_NS = 15 * 60 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class Finding:
     mend: str = ""
 
 
-def examine(store: Path | None = None) -> Iterator[Finding]:
+def examine(store: Path | None = None, catalog: Path | None = None) -> Iterator[Finding]:
     """Everything, in the order in which one would mend it."""
     checks: list[Callable[[], Iterator[Finding] | Finding]] = [
         _python,
@@ -74,7 +83,7 @@ def examine(store: Path | None = None) -> Iterator[Finding]:
         _stale,
     ]
     if store is not None:
-        checks += [lambda: _disk(store), lambda: _shared(store), lambda: _locks(store), lambda: _store(store)]
+        checks += [lambda: _disk(store), lambda: _shared(store), lambda: _locks(store), lambda: _store(store, catalog)]
     for check in checks:
         try:
             found = check()
@@ -251,23 +260,63 @@ def _shared(store: Path) -> Finding:
 
 
 def _locks(store: Path) -> Finding:
-    fd = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Tries a lock here, and looks at the locks that processes of other machines say they hold in the store."""
+    fds = [os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(2)]
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fds[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return Finding("locks", "bad", "flock keeps nobody out", "move the store to a filesystem with locks")
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             return Finding("locks", "bad", f"flock: {error.strerror}", "move the store to a filesystem with locks")
     finally:
-        os.close(fd)
-    return Finding("locks", "ok", "flock works")
+        for fd in fds:
+            os.close(fd)
+    mount = mount_holding(store)
+    kind = mount.kind if mount is not None else "this filesystem"
+    locks = locks_on(mount)
+    mend = "let one machine write at a time, and others mount with --read-only"
+    for claim, held in _foreign_locks(StoreLayout(store)):
+        if held:
+            return Finding("locks", "ok", f"flock works, and the lock that {claim.host} holds is seen here")
+        if locks.tell:
+            seen = f"flock works; a lock that {claim.host} held is free: its process died, or locks are not shared"
+            return Finding("locks", "note", seen, "look whether that process lives")
+        seen = f"flock works, but the lock that {claim.host} holds is not seen here: locks are not shared"
+        return Finding("locks", "bad", seen, mend)
+    if locks is Locks.APART:
+        return Finding("locks", "note", f"flock works, but {kind} keeps locks on each machine", mend)
+    if locks is Locks.UNKNOWN:
+        detail = f"flock works; whether other machines see locks on {kind} is not known"
+        return Finding("locks", "note", detail, "run this again while another machine has the store mounted")
+    return Finding("locks", "ok", "flock works" if locks is Locks.LOCAL else f"flock works, and {kind} shares locks")
 
 
-def _store(store: Path) -> Finding:
+def _foreign_locks(store: StoreLayout) -> Iterator[tuple[Claim, bool]]:
+    """Locks that a process of another machine says it holds, and whether that is so as far as this machine sees.
+
+    Those of which the process has shown no sign of life for some time may be left over.
+    """
+    lately = time.time_ns()
+    for folder in sorted(store.datasets.glob("[!.]*")):
+        layout = DatasetLayout(folder)
+        for path in (*layout.workings.glob("[!.]*/lock"), *layout.versions.glob(".*.partial/lock")):
+            lock = FileLock(path)
+            claim = Claim.parse(lock.owner())
+            if claim is None or claim.fate() is not Fate.UNKNOWN:
+                continue
+            held = lock.locked_by_other()
+            if held or changed_since(path.parent, lately - _LATELY_NS):
+                yield claim, held
+
+
+def _store(store: Path, catalog: Path | None) -> Finding:
     import volfs
     from volfs.errors import VolfsError
 
     try:
-        with volfs.open_store(store, read_only=True) as opened:
+        with volfs.open_store(store, catalog=catalog, read_only=True) as opened:
             return Finding("store", "ok", f"{store}: {len(opened.datasets())} datasets")
     except VolfsError as error:
         return Finding("store", "bad", str(error))

@@ -24,6 +24,7 @@ from volfs.fuse.processes import default_log
 from volfs.fuse.readiness import Readiness
 from volfs.fuse.serving import mount_options, serve
 from volfs.fuse.tuning import tune_process
+from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.compressors import load_libraries
 from volfs.tree import Tree
 from volfs.tree.api import TreeOptions
@@ -83,6 +84,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache-size", type=int, metavar="BYTES")
     parser.add_argument("--log", metavar="FILE", help="- is stderr")
     parser.add_argument("--catalog", type=Path, metavar="FILE")
+    parser.add_argument("--dead-after", type=float, default=DAY_SECONDS, metavar="SECONDS")
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     parser.add_argument("--log-format", choices=FORMATS, default="text")
     parser.add_argument("--kernel", type=lambda text: text.split(","), default=[], metavar="OPTIONS")
@@ -104,7 +106,9 @@ def main(argv: list[str] | None = None) -> int:
         os.chdir("/")  # so that no other filesystem is kept busy
         tune_process()
         log.info("volfs %s, process %d: %s at %s", volfs.__version__, os.getpid(), options.store, options.mountpoint)
-        with volfs.open_store(options.store, catalog=options.catalog, read_only=options.read_only) as store:
+        with volfs.open_store(
+            options.store, catalog=options.catalog, read_only=options.read_only, dead_after=options.dead_after
+        ) as store:
             trio.run(_serve_store, store, options, readiness)
         log.info("%s: unmounted, store closed", options.mountpoint)
     except BaseException as error:

@@ -131,6 +131,14 @@ def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
+def duration(text: str) -> float:
+    """Seconds, or with ``m``, ``h`` or ``d``: minutes, hours, days."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
+    if match is None:
+        raise BadInput(f"{text!r} is no length of time; write for example 30m, 12h or 2d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
@@ -155,4 +163,5 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "log_level": _one_of(LEVELS),
     "log_format": _one_of(FORMATS),
     "catalog": _absolute,
+    "dead_after": duration,
 }

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from volfs.storage.state import state_directory
+
 MODULE = "volfs.fuse.daemon"
 
 
@@ -30,6 +32,7 @@ class MountOptions:
 
     ``uid`` and ``gid`` own whatever has no owner of its own, ``umask`` takes bits from every mode.
     ``default_permissions``: the kernel holds everybody to owner and mode; None means wherever others are let in.
+    ``dead_after`` is in seconds: see :func:`volfs.open_store`.
     ``kernel`` are options that are the kernel's business, such as ``noexec``.
     """
 
@@ -44,6 +47,7 @@ class MountOptions:
     log_level: str = "info"
     log_format: str = "text"
     catalog: Path | None = None
+    dead_after: float | None = None
     kernel: tuple[str, ...] = ()
 
     @property
@@ -67,6 +71,7 @@ class MountOptions:
             "log-level": self.log_level,
             "log-format": self.log_format,
             "catalog": self.catalog,
+            "dead-after": None if self.dead_after is None else f"{self.dead_after:g}",
             "kernel": ",".join(self.kernel) or None,
         }
         return [f"--{flag}" for flag, on in flags.items() if on] + [
@@ -78,13 +83,6 @@ def command_line(store: Path, mountpoint: Path, options: MountOptions, *more: st
     """What runs a daemon. ``-P`` keeps modules in the working directory from standing in for Python's own."""
     start = [sys.executable, "-P", "-m", MODULE, *options.arguments(), *more]
     return [*start, "--", os.path.abspath(store), str(mountpoint)]
-
-
-def state_directory() -> Path:
-    """Where volfs keeps the logs of the running user's daemons."""
-    configured = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".local" / "state"
-    return base / "volfs"
 
 
 def default_log(mountpoint: Path) -> Path:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from volfs.catalog import InodeTable
 from volfs.errors import VolfsError
 from volfs.storage.reserve import Reserve
+from volfs.versions.onlooker import inode_place
 from volfs.versions.store import Store
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Inodes:
         """Those of a store. Where nothing can be written they live as long as the mount: the derived ones, which are
         all that a store at rest has, are the same again the next time."""
         try:
-            return cls(store.reserve.freeing(lambda: InodeTable.open(store.catalog_path)), store.reserve)
+            return cls(store.reserve.freeing(lambda: InodeTable.open(inode_place(store))), store.reserve)
         except (VolfsError, OSError):
             if not store.read_only:
                 raise

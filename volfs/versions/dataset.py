@@ -52,6 +52,8 @@ _VERSIONS_KEPT = 256
 _METADATA_KEPT = 4096
 _LOCK_PATIENCE = 60.0
 """Seconds to wait for another process that publishes or changes a ref."""
+_CLOCKS_APART_NS = 10 * 10**9
+"""How much earlier it may be where the store lies: a change that is younger may have been followed by another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,9 +382,16 @@ class Dataset:
 
     def look_around(self) -> None:
         """Catch up with what others did if they did anything. Busy while somebody is at it."""
-        if self._caught != Stamp.of(self.layout, 0).folders:
-            with self.locked(patience=0):
-                pass
+        stamp = Stamp.of(self.layout, time.time_ns() - _CLOCKS_APART_NS)
+        if self._caught == stamp.folders:
+            return
+        if self.store.read_only:
+            self._caught = None
+            self.store.follow(self)
+            self._caught = stamp.folders if stamp.settled else None
+            return
+        with self.locked(patience=0):
+            pass
 
     def named_by_file(self, branch: str) -> int | None:
         """The version that a branch's own file names, 0 for none; None if there is no such branch. Raises Damaged."""

@@ -8,7 +8,7 @@ makes the index anew from the store's own files (:mod:`volfs.versions.recover`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
+from volfs.versions.onlooker import by_own_catalog
 from volfs.versions.proof import Finding, Proof
 from volfs.versions.publish import TRASH, is_dead, published
 from volfs.versions.recover import rebuild_catalog
@@ -66,6 +67,14 @@ def fsck(
     """Check datasets (None: all). ``progress`` is told (bytes read, bytes in all, dataset)."""
     if rebuild_catalog:
         _rebuild(store, progress)
+    with ExitStack() as stack:
+        # Who reads a store by another catalog still wants to know what is wrong with the store's own.
+        if (own := by_own_catalog(store)) is not None:
+            store = stack.enter_context(own)
+        return _fsck(store, datasets, progress)
+
+
+def _fsck(store: Store, datasets: Iterable[str] | None, progress: Progress | None) -> Report:
     report = Report()
     if datasets is None:
         report.findings += guarded("", "catalog.sqlite", _catalog(store))

@@ -62,12 +62,32 @@ def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
         done += settle(dataset)
     except VolfsError as error:
         dataset.tell_once(f"what was being published cannot be settled: {error}")
+    done += index_missing(dataset, progress)
+    try:
+        refs, mirrored = dataset.ref_files(), dataset.refs()
+        if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+            dataset.mirror_refs()
+    except VolfsError as error:
+        dataset.tell_once(f"its refs cannot be mirrored: {error}")
+    return done
+
+
+def missing(dataset: Dataset) -> list[int]:
+    """Versions on disk that the catalog does not know, in order; without those that are being published."""
     found = published(dataset.layout, but=dataset.indexed_names)
     known = dataset.graph.versions if found else {}
-    missing = [number for number in found if number not in known]
-    for at, number in enumerate(missing):
+    dataset.indexed_names.update(version_dir_name(number) for number in found if number in known)
+    # A listing that takes a while may have passed the place of an intent before that came.
+    return [n for n in found if n not in known and not dataset.layout.publish_intent(n).exists()]
+
+
+def index_missing(dataset: Dataset, progress: Progress | None = None) -> list[int]:
+    """Index what the catalog does not know; the numbers."""
+    numbers = missing(dataset)
+    done = []
+    for at, number in enumerate(numbers):
         if progress is not None:
-            progress(at, len(missing), dataset.name)
+            progress(at, len(numbers), dataset.name)
         try:
             layout = dataset.layout.version(number)
             dataset.index(read_version(layout, number), read_manifest(layout))
@@ -80,12 +100,5 @@ def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
                 str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
             )
             dataset.tell_once(f"v{number} cannot be indexed: {dataset.unindexed[number]}")
-    known = dataset.graph.versions if found else {}
-    dataset.indexed_names.update(version_dir_name(number) for number in found if number in known)
-    try:
-        refs, mirrored = dataset.ref_files(), dataset.refs()
-        if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
-            dataset.mirror_refs()
-    except VolfsError as error:
-        dataset.tell_once(f"its refs cannot be mirrored: {error}")
+    dataset.indexed_names.update(map(version_dir_name, done))
     return done

@@ -9,6 +9,7 @@ the clock on the wall. So the newest time among any set of chunks tells whether 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -113,7 +114,12 @@ class Pulse:
             self._drop()  # the branch was removed, and perhaps made anew
         if self._fd is None:
             with suppress(FileNotFoundError):
-                self._fd = open_regular(self._path, os.O_RDWR | flags, 0o644)
+                try:
+                    self._fd = open_regular(self._path, os.O_RDWR | flags, 0o644)
+                except OSError as error:
+                    if flags or error.errno not in (errno.EROFS, errno.EACCES):
+                        raise
+                    self._fd = open_regular(self._path)
         return self._fd
 
     def _drop(self) -> None:

@@ -120,7 +120,7 @@ def register(store: Store) -> None:
     """Make the catalog know the datasets that are there, and forget those that are not, or that were removed and made
     again. Call with the store's lock."""
     known = store.catalog.dataset_rows()
-    there = _datasets_there(store)
+    there = datasets_there(store)
     store.broken.clear()
     for name in sorted(known.keys() - there):
         store.forget(name)
@@ -148,7 +148,7 @@ def look_over(store: Store) -> None:
 
     Versions and refs that it does not know are found out by whoever asks for them (:meth:`Dataset.refs`).
     """
-    known, there = store.catalog.dataset_rows(), _datasets_there(store)
+    known, there = store.catalog.dataset_rows(), datasets_there(store)
     for name in sorted(known.keys() | there):
         row = known.get(name)
         if row is None and not _is_dataset(store, name):
@@ -196,7 +196,8 @@ def _is_dataset(store: Store, name: str) -> bool:
     return os.path.lexists(store.layout.dataset(name).dataset_json)
 
 
-def _datasets_there(store: Store) -> set[str]:
+def datasets_there(store: Store) -> set[str]:
+    """Names of the datasets that are in the store, whatever any catalog knows."""
     return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
 
 

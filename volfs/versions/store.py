@@ -7,12 +7,14 @@ what a dataset is (:mod:`volfs.versions.dataset`).
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +77,17 @@ class StoreStats:
     catalog: int
 
 
+@dataclass(slots=True)
+class Reading:
+    """How a store is open that is only read: ``make`` opens it by another catalog, given its path and whether it is
+    ours to write, as ``catalog_is_ours`` tells of this one. ``aside``: the store has one of its own that is not used.
+    """
+
+    make: Callable[[Catalog, Path, bool], Store]
+    catalog_is_ours: bool
+    aside: bool = False
+
+
 def init_store(path: str | os.PathLike[str], *, derive: Derive, catalog: str | os.PathLike[str] | None = None) -> Store:
     """Make an empty store and open it. AlreadyThere if ``path`` is one, BadInput if other things are in it."""
     root = Path(path)
@@ -115,38 +128,58 @@ def open_store(
     if create and not layout.volfs_json.exists():
         return init_store(path, derive=derive, catalog=catalog)
     ident = _check_format(layout)
-    place = layout.catalog if catalog is None else Path(catalog)
+    own = None if catalog is None else Path(catalog)
+    if read_only:
+        from volfs.versions.onlooker import open_onlooker  # it works on an open store
+
+        def make(index: Catalog, place: Path, ours: bool) -> Store:
+            return Store(
+                layout,
+                ident,
+                index,
+                place,
+                derive=derive,
+                reserve=Reserve([]),
+                dead_after=dead_after,
+                reading=Reading(make, ours),
+            )
+
+        return open_onlooker(layout, ident, own, make)
+    place = own or layout.catalog
+    created = not os.path.lexists(place)
     try:
-        store = _open(layout, ident, place, derive=derive, read_only=read_only, dead_after=dead_after)
-        if read_only or not store.catalog.suspected:
-            return store
-        store.close()
-    except Damaged:
-        if read_only or Catalog.suspicion(place) is None:
-            raise
-    # Recovery met a damaged row: a catalog of which that is known is made anew.
-    return _open(layout, ident, place, derive=derive, read_only=read_only, dead_after=dead_after)
+        try:
+            store = _open(layout, ident, place, derive=derive, dead_after=dead_after)
+            if not store.catalog.suspected:
+                return store
+            store.close()
+        except Damaged:
+            if Catalog.suspicion(place) is None:
+                raise
+        # Recovery met a damaged row: a catalog of which that is known is made anew.
+        return _open(layout, ident, place, derive=derive, dead_after=dead_after)
+    except BaseException as error:
+        if created:  # an empty catalog would make the next opening show an empty store
+            from volfs.versions.onlooker import remove_catalog
+
+            remove_catalog(place)
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+            raise ReadOnly(f"{layout.root} cannot be written ({error.strerror}): to read it, say --read-only") from None
+        raise
 
 
-def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, read_only: bool, dead_after: float) -> Store:
-    if read_only and not (place.exists() or place.is_symlink()):
-        raise StoreFormat(f"{place} does not exist: open the store once for writing, which makes it")
+def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, dead_after: float) -> Store:
     beside = place.with_name(f"{place.name}.reserve")
     inside = place.absolute().parent == layout.root.absolute()
     reserve = Reserve([layout.reserve] if inside else [layout.reserve, beside])
     ours = place.absolute() == layout.catalog.absolute()
-    index = reserve.freeing(lambda: open_catalog(place, ident, ours=ours, read_only=read_only))
-    store = Store(
-        layout, ident, index, place, derive=derive, reserve=reserve, read_only=read_only, dead_after=dead_after
-    )
+    index = reserve.freeing(lambda: open_catalog(place, ident, ours=ours, read_only=False))
+    store = Store(layout, ident, index, place, derive=derive, reserve=reserve, dead_after=dead_after)
     try:
-        from volfs.versions.recover import look_over, recover  # recovery works on an open store
+        from volfs.versions.recover import recover  # recovery works on an open store
 
-        if read_only:
-            look_over(store)
-        else:
-            reserve.freeing(lambda: recover(store))
-            reserve.keep()
+        reserve.freeing(lambda: recover(store))
+        reserve.keep()
     except BaseException:
         store.close()
         raise
@@ -197,15 +230,17 @@ class Store:
         *,
         derive: Derive,
         reserve: Reserve,
-        read_only: bool,
         dead_after: float,
+        reading: Reading | None = None,
     ) -> None:
         self.layout = layout
         self.path = layout.root
         self.id = ident
         self.catalog = catalog
         self.catalog_path = catalog_path
-        self.read_only = read_only
+        self.read_only = reading is not None
+        self.reading = reading
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.derive = derive
         self.reserve = reserve
         self.dead_after = dead_after
@@ -382,19 +417,40 @@ class Store:
     def _look_around(self) -> None:
         """Learn from the store's directories what processes with other catalogs did. Waits for nobody: what somebody is
         changing is looked at the next time."""
-        if self.read_only:
-            return
-        from volfs.versions.recover import register  # recovery works on an open store
+        from volfs.versions.onlooker import is_registered
+        from volfs.versions.recover import register  # both work on an open store
 
         stamp = self.layout.datasets.stat().st_mtime_ns
         if stamp != self._stamped:
-            with suppress(Busy), self.locked(patience=0):
-                register(self)
+            with suppress(Busy), nullcontext() if self.read_only else self.locked(patience=0):
+                if self._may_write_catalog(lambda: is_registered(self)):
+                    register(self)
                 # As it was before: datasets that came while it looked are looked for again.
                 self._stamped = stamp
         for name in self.datasets():
             with suppress(VolfsError):
                 self[name].look_around()
+
+    def follow(self, dataset: Dataset) -> None:
+        """Have the catalog of a store that is only read know what others did in a dataset."""
+        from volfs.versions.onlooker import follow, knows  # it works on an open store
+
+        if self._may_write_catalog(lambda: knows(dataset)):
+            follow(dataset)
+
+    def _may_write_catalog(self, current: Callable[[], bool]) -> bool:
+        """Whether the catalog may be written, as it must unless it is ``current``. That of a store which is only read
+        is left for a private copy then."""
+        if self.reading is None or self.reading.catalog_is_ours:
+            return True
+        if current():
+            return False
+        with self._guard:
+            self._scratch = tempfile.TemporaryDirectory(prefix="volfs-catalog-", ignore_cleanup_errors=True)
+            self.catalog_path = Path(self._scratch.name, "catalog.sqlite")
+            self.catalog.move_to(self.catalog_path)
+            self.reading.catalog_is_ours = True
+        return True
 
     def stats(self) -> StoreStats:
         """Counts and sizes, read from the store's own files."""
@@ -449,6 +505,8 @@ class Store:
             dataset.close()
         self.resolved.clear()
         self.catalog.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
         if not self.read_only:
             self.reserve.keep()  # what the catalog's log took is free now
 

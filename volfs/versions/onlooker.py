@@ -1,0 +1,200 @@
+"""Reading a store without changing anything in it: no lock, no file, not even those that SQLite makes beside a catalog.
+
+Decided here: by which catalog a store is read, and how that learns of what others commit. In order: the one that the
+caller names; the store's own, where it knows all that is in the store and the filesystem can be written (then whoever
+writes keeps it up); else one in the user's state directory, begun as a copy of the store's own if that can be read.
+
+A catalog of the first or third kind is ours and is written; versions and refs get in as their files say, as always. The
+store's own is only read, and left for a private copy as soon as somebody with another catalog commits. Not here: how a
+catalog is read while others write to it (:mod:`volfs.catalog.connections`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from volfs.catalog import Catalog, Refs
+from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
+from volfs.storage.files import FileLock, make_dirs
+from volfs.storage.layout import StoreLayout
+from volfs.storage.state import state_directory
+from volfs.versions.catalog_file import open_catalog
+from volfs.versions.mirror import index_missing, missing
+from volfs.versions.recover import look_over, register
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
+    from volfs.versions.store import Store
+
+log = logging.getLogger(__name__)
+
+Make = Callable[[Catalog, Path, bool], "Store"]
+"""See :class:`volfs.versions.store.Reading`."""
+
+
+def open_onlooker(layout: StoreLayout, ident: str, catalog: Path | None, make: Make) -> Store:
+    """Open a store read-only, by whichever catalog can be used. Raises ReadOnly, saying what to do, if none can."""
+    damaged: str | None = None
+    if catalog is not None and catalog.absolute() != layout.catalog.absolute():
+        created = not catalog.exists()
+        try:
+            try:
+                ours = open_catalog(catalog, ident, ours=False, read_only=False)
+            except ReadOnly:
+                store = make(open_catalog(catalog, ident, ours=False, read_only=True), catalog, False)
+                why = "" if is_current(store) else "does not know all that is in the store, and cannot be written"
+            else:
+                return _followed(make(ours, catalog, True))
+        except BaseException:
+            if created:
+                remove_catalog(catalog)
+            raise
+    else:
+        try:
+            store = make(open_catalog(layout.catalog, ident, ours=True, read_only=True), layout.catalog, False)
+        except VolfsError as error:
+            return _by_own(layout, ident, make, None, str(error))
+        if (damaged := Catalog.suspicion(layout.catalog)) is not None:
+            why = f"was found damaged ({damaged})"
+        elif not os.statvfs(layout.root).f_flag & os.ST_RDONLY:
+            why = "" if is_current(store) else "does not know all that is in the store, or knows more"
+        else:
+            why = "lies on a read-only filesystem"
+    if not why:
+        return store
+    with store:
+        return _by_own(layout, ident, make, None if damaged else store.catalog, why)
+
+
+def _by_own(layout: StoreLayout, ident: str, make: Make, seed: Catalog | None, why: str) -> Store:
+    place = own_place(layout, ident)
+    try:
+        make_dirs(place.parent)
+        with FileLock(place.with_suffix(".lock")):
+            if not place.exists() and seed is not None:
+                draft = place.with_suffix(".partial")
+                draft.unlink(missing_ok=True)
+                try:
+                    seed.copy_to(draft)
+                    draft.replace(place)
+                except VolfsError:
+                    draft.unlink(missing_ok=True)
+            catalog = open_catalog(place, ident, ours=True, read_only=False)
+    except OSError as error:
+        raise ReadOnly(
+            f"{layout.catalog} cannot be used ({why}), and {place} not be made ({error.strerror}): name a place with"
+            " --catalog, or set XDG_STATE_HOME"
+        ) from None
+    store = make(catalog, place, True)
+    if store.reading is not None:
+        store.reading.aside = layout.catalog.exists()
+    log.info("%s: read by %s, because %s %s", layout.root, place, layout.catalog.name, why)
+    return _followed(store)
+
+
+def check_catalog(root: Path) -> None:
+    """Raise Damaged or StoreFormat if the catalog in a store is no such thing, and whoever asks could mend that.
+
+    For those who would rather be told than read by another.
+    """
+    place = StoreLayout(root).catalog
+    if os.path.lexists(place) and os.access(root, os.W_OK):
+        with suppress(NotFound, ReadOnly, Busy, NoSpace):
+            Catalog.open(place, read_only=True).close()
+
+
+def by_own_catalog(store: Store) -> Store | None:
+    """A store that is read by another catalog, once more by its own, right or wrong; None if that cannot be read."""
+    if store.reading is None or not store.reading.aside:
+        return None
+    with suppress(VolfsError):
+        place = store.layout.catalog
+        own = store.reading.make(open_catalog(place, store.id, ours=True, read_only=True), place, False)
+        is_registered(own)
+        return own
+    return None
+
+
+def _followed(store: Store) -> Store:
+    try:
+        register(store)
+        for name in store.datasets():
+            with suppress(VolfsError):
+                follow(store[name])
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def own_place(layout: StoreLayout, ident: str) -> Path:
+    """Where the state directory has the catalog of a store: another for each machine, for a home that they share."""
+    said = f"{ident}\0{os.path.realpath(layout.root)}\0{socket.gethostname()}"
+    told_apart = hashlib.sha256(os.fsencode(said)).hexdigest()[:16]
+    return state_directory() / "catalogs" / f"{layout.root.absolute().name[:60] or 'root'}-{told_apart}.sqlite"
+
+
+def inode_place(store: Store) -> Path:
+    """The catalog beside which the inodes of a store are kept: one that is ours to write beside."""
+    if store.reading is None or store.reading.catalog_is_ours:
+        return store.catalog_path
+    place = own_place(store.layout, store.id)
+    make_dirs(place.parent)
+    return place
+
+
+def remove_catalog(path: Path) -> None:
+    """Remove a catalog with what lies beside it."""
+    for suffix in ("-shm", "-wal", ".inodes-shm", ".inodes-wal", ".inodes", ".reserve", ".suspect", ""):
+        with suppress(OSError):
+            Path(f"{path}{suffix}").unlink()
+
+
+def is_current(store: Store) -> bool:
+    """Whether the catalog knows exactly the datasets, versions and refs that are in the store."""
+    try:
+        return is_registered(store) and all(knows(store[name]) for name in store.datasets())
+    except VolfsError:
+        return False
+
+
+def is_registered(store: Store) -> bool:
+    """Whether the catalog knows the datasets that are in the store, and as what they are. Notes those that it does not
+    in ``store.broken``."""
+    store.broken.clear()
+    look_over(store)
+    return not store.broken
+
+
+def knows(dataset: Dataset) -> bool:
+    """Whether the catalog knows exactly the versions and refs of a dataset."""
+    refs, known = _known_refs(dataset), dataset.store.catalog.refs(dataset.id)
+    return not missing(dataset) and (dict(refs.heads), dict(refs.tags)) == (dict(known.heads), dict(known.tags))
+
+
+def follow(dataset: Dataset) -> None:
+    """Have a catalog of our own know what others did in a dataset. No lock: what somebody is publishing is left out."""
+    index_missing(dataset)
+    refs, mirrored = _known_refs(dataset), dataset.store.catalog.refs(dataset.id)
+    if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+        # Read within the transaction: should others use this catalog for writing, their mirror is never set back.
+        dataset.store.catalog.mirror_refs(dataset.id, lambda: _known_refs(dataset))
+
+
+def _known_refs(dataset: Dataset) -> Refs:
+    """The refs as their files say; one whose version is just being published is where it was."""
+    there, versions = dataset.ref_files(), dataset.graph.versions
+    before = dataset.store.catalog.refs(dataset.id)
+
+    def known(refs: dict[str, int], mirrored: dict[str, int]) -> dict[str, int]:
+        found = {name: n if n == 0 or n in versions else mirrored.get(name) for name, n in refs.items()}
+        return {name: number for name, number in found.items() if number is not None}
+
+    return Refs(known(dict(there.heads), dict(before.heads)), known(dict(there.tags), dict(before.tags)))
