@@ -22,6 +22,7 @@ import mrcfile
 import nibabel
 import nrrd
 import numpy as np
+import pybdv
 import pydicom
 import SimpleITK as sitk
 import tifffile
@@ -324,6 +325,20 @@ def n5(folder: Path) -> Path:
     return place
 
 
+def bdv(folder: Path) -> Path:
+    for c, name in enumerate(("DAPI", "GFP")):
+        pybdv.make_bdv(
+            voxels((4, 5, 6), "u2"),
+            str(folder / "a.n5"),
+            resolution=[4.0, 3.0, 2.0],
+            unit="um",
+            setup_id=c,
+            affine=[float(n) for n in (2, 0, 0, 10, 0, 3, 0, 20, 0, 0, 4, 30)],
+            attributes={"channel": {"id": c, "name": name}},
+        )
+    return folder / "a.xml"
+
+
 def precomputed(folder: Path) -> Path:
     place = folder / "a"
     info = CloudVolume.create_new_info(1, "segmentation", "uint32", "raw", [2, 3, 4], [5, 10, 10], [6, 5, 4], [6, 5, 4])
@@ -411,6 +426,7 @@ SAMPLES = (
     Sample("OME-Zarr", ome_zarr("0.5", True), {"size": SIZE_UM, "position": PLACE_UM, **NAMED}),
     Sample("OME-Zarr", ome_zarr("0.4"), {"size": SIZE_UM, "step": 0.5, "position": PLACE_UM, **CHANNELS, **MINE}),
     Sample("N5", n5, {"size": SIZE_UM, "position": PLACE_UM, "segmentation": True}),
+    Sample("BigDataViewer", bdv, {"size": SIZE_UM, "position": PLACE_UM, "channels": ["DAPI", "GFP"]}),
     Sample(
         "precomputed",
         precomputed,

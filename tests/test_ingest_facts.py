@@ -42,10 +42,18 @@ from volfs.versions.store import Store
 from volfs.volume.image import Image
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with volfs.init_store(tmp_path / "store") as made:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with volfs.init_store(tmp_path_factory.mktemp("facts") / "store") as made:
         yield made
+
+
+@pytest.fixture
+def store(shared: Store) -> Store:
+    """A store without a dataset d."""
+    if "d" in shared:
+        shared.remove_dataset("d")
+    return shared
 
 
 def imported(store: Store, path: Path | str, target: str = "", said: list[str] | None = None, **options: Any) -> Image:

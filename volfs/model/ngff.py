@@ -5,8 +5,8 @@ writes (`ome_attributes`, `labels_attributes`), and by which factors the levels 
 (`downsampling_factors`). Not here: whether the arrays named by the metadata exist or have sensible shapes
 (:mod:`volfs.volume.image`), nor how voxels are averaged (:mod:`volfs.volume.downsample`).
 
-volfs keeps its own facts beside `ome`, under `volfs`: `{"pyramid": {"managed": true, "method": "mean"}, "rgb": false}`.
-An image whose axes OME-NGFF does not allow (more than five, for instance) has no `ome` at all; its multiscales block
+volfs keeps its own facts beside `ome`, under `volfs`: `{"pyramid": {"managed": true, "method": "mean"}, "rgb": false}`,
+and what the image's source said (:mod:`volfs.model.facts`). An image whose axes OME-NGFF does not allow (more than five, for instance) has no `ome` at all; its multiscales block
 stands under `volfs` in the same form.
 """
 

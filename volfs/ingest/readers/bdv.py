@@ -3,8 +3,9 @@
 Every view (one setup at one time point) is a volume of its own. Views of the same shape become one image: time points
 along t; setups along c, or, where they differ in more than the channel and are all there, along an axis for each
 attribute (angle, tile, illumination). Views that are missing are zero, and listed among
-the facts. Nothing is moved: the affines that register
-the views are kept as facts.
+the facts. Nothing is moved or turned: the affines that register
+the views are kept as facts; where they all do no more than calibrate and shift alike, the shift is the image's
+translation. Names of channels are its display settings.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from volfs.errors import BadInput
 from volfs.ingest.readers.n5 import N5Array, attributes_of, is_n5
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, tree_fingerprint, unreadable
 from volfs.model.box import Box, Index
+from volfs.model.facts import omero
 from volfs.model.ngff import axis
 
 _LARGEST_XML = 256 << 20
@@ -277,6 +279,7 @@ class _N5Views:
         if not path.is_dir():
             return None
         array = N5Array(path, attributes_of(path))
+        array.check_names()
         if len(array.shape) != 3:
             raise BadInput(f"{path} has {len(array.shape)} axes: views have 3")
         return array
@@ -342,6 +345,8 @@ class _Views(Source):
             (*(1.0,) * len(outer), *(size[::-1] if size else (1.0,) * 3)),
             (*(1,) * len(outer), *first.chunk),
             facts=facts,
+            translation=_shift(setups, size, len(outer)),
+            ome=_channel_names(setups, names, [name for name, _ in outer]),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -363,6 +368,32 @@ class _Views(Source):
 
     def close(self) -> None:
         self._container.close()
+
+
+def _shift(setups: Sequence[Setup], size: tuple[float, ...] | None, lead: int) -> tuple[float, ...] | None:
+    """The translation that all affines of views agree on; None if they turn, or differ, or shift nothing."""
+    affines = {setup.affine for setup in setups}
+    affine = affines.pop() if len(affines) == 1 else None
+    if affine is None or size is None:
+        return None
+    rows = np.reshape(affine, (3, 4))
+    shift = rows[:, 3].tolist()
+    if not np.allclose(rows[:, :3], np.diag(size), rtol=1e-6) or not np.isfinite(rows).all() or not any(shift):
+        return None
+    return (*(0.0,) * lead, *shift[::-1])
+
+
+def _channel_names(
+    setups: Sequence[Setup], names: Mapping[str, Mapping[int, str]], axes: Sequence[str]
+) -> dict[str, Any]:
+    """``omero`` with the names of channels, where setups differ in them and they have some."""
+    told = names.get("channel", {})
+    numbers = sorted({setup.attributes["channel"] for setup in setups if "channel" in setup.attributes})
+    if "c" not in axes or not any(told.get(number) for number in numbers):
+        return {}
+    if len(numbers) == 1 or (len({*axes} - {"t"}) == 1 and len(numbers) != len(setups)):
+        return {}  # along c lie setups that differ in something else
+    return {"omero": omero([told.get(number) for number in numbers])}
 
 
 def _layout(setups: Sequence[Setup]) -> tuple[list[tuple[str, int]], list[int]]:

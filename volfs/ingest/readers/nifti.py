@@ -37,6 +37,7 @@ WHOLE_NUMBERS = ("intent_code", "dim_info", "slice_code", "slice_start", "slice_
 
 _LABEL_INTENTS = (1002, 1003)
 """NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME."""
+_SIZE_OF_2 = 540
 _LARGEST_EXTENSIONS = 64 << 10
 
 
@@ -110,7 +111,7 @@ def _header(path: Path) -> Any:
         with gzip.open(path) if packing_of_file(path) == "gzip" else path.open("rb") as file:
             # Not nibabel.load: images forget where their voxels begin, and their slope.
             size = file.read(4)
-            kind = nibabel.Nifti2Header if 540 in _both_orders(size) else nibabel.Nifti1Header
+            kind = nibabel.Nifti2Header if _SIZE_OF_2 in _both_orders(size) else nibabel.Nifti1Header
             file.seek(0)
             header = kind.from_fileobj(file)  # type: ignore[no-untyped-call]
     except Exception as error:  # nibabel and its readers raise whatever the damage leads to
@@ -152,8 +153,8 @@ def _axes(
         scale.append(size if math.isfinite(size) and size > 0 else 1.0)
         if name == "t" and math.isfinite(float(header["toffset"])):
             shift[i] = float(header["toffset"])
-    if time in ("hz", "ppm", "rads"):
-        facts["time_units"] = time
+    if time != "unknown":
+        facts["time_units"] = time  # of an axis that may not be there, or is of frequencies
     return tuple(axes[::-1]), tuple(scale[::-1]), tuple(shift[::-1])
 
 
@@ -168,6 +169,8 @@ def _facts(header: Any) -> dict[str, Any]:
     or whatever the unit is; ``qform`` is there where it says something else than sform."""
     qform, sform = int(header["qform_code"]), int(header["sform_code"])
     facts: dict[str, Any] = {"format": "nifti", "qform_code": qform, "sform_code": sform}
+    if int(header["sizeof_hdr"]) == _SIZE_OF_2:
+        facts["version"] = 2
     if sform > 0:
         facts["affine"] = _rows(header.get_sform())
     if qform > 0:

@@ -1,9 +1,9 @@
 """NIfTI-1.1 and NIfTI-2 (``.nii``, one file: nifti1.h and nifti2.h of the NIfTI Data Format Working Group).
 
 x, y, z, then t as the fourth dimension and any one further axis (channels, say) as the fifth, as the standard has
-them; voxels are never flipped. A file is NIfTI-2 where an axis is longer than 32,767 or a size is beyond a float of 32
-bits, else NIfTI-1. Red, green, blue (and alpha) are the data types RGB24 and RGBA32. bool is uint8; there is no
-float16.
+them; voxels are never flipped. A file is NIfTI-2 where an axis is longer than 32,767, a size is beyond a float of 32
+bits, or the image came as NIfTI-2; else it is NIfTI-1. Red, green, blue (and alpha) are the data types RGB24 and
+RGBA32. bool is uint8; there is no float16.
 
 Positions are in millimetres and seconds where units are known, which is what most readers take for granted; else the
 units are unknown and sizes are as the image has them. Without an orientation from elsewhere x, y, z lie along the axes
@@ -46,6 +46,9 @@ _CODES = {
 }
 _COLOUR_CODES = {3: 128, 4: 2304}
 _MILLIMETRES, _SECONDS = 2, 8
+_OF_TIME = 0x38
+_TIME_UNITS = {"sec": 8, "msec": 16, "usec": 24, "hz": 32, "ppm": 40, "rads": 48}
+"""What a file said of its fourth dimension, where that is no time of ours: it has none, or it is of frequencies."""
 _LABEL_INTENTS = (1002, 1003)
 """A label image, and one of names of the brain's parts."""
 _SCANNER, _ALIGNED = 1, 2
@@ -122,13 +125,16 @@ def _place(spec: VolumeSpec) -> _Place:
         units |= _SECONDS if steps_of_time.known else 0
     else:
         zooms.append(1.0)
+    if not units & _OF_TIME and spec.facts.get("format") == "nifti":
+        units |= _TIME_UNITS.get(text_of(spec.facts, "time_units"), 0)
     zooms += [axis.scale for axis in _further(spec)]
     return _Place(affine, (*zooms, *[1.0] * (7 - len(zooms))), time_origin, units)
 
 
 def _header(spec: VolumeSpec) -> bytes:
     dims, place = _dims(spec), _place(spec)
-    long = max(dims) > _LONGEST or not _fits_float32(spec, place)
+    told_as_2 = spec.facts.get("format") == "nifti" and spec.facts.get("version") == 2
+    long = told_as_2 or max(dims) > _LONGEST or not _fits_float32(spec, place)
     if spec.has_samples:
         code, bits = _COLOUR_CODES[spec.samples], spec.samples * 8
     else:
