@@ -6,8 +6,8 @@ writes (`ome_attributes`, `labels_attributes`), and by which factors the levels 
 (:mod:`volfs.volume.image`), nor how voxels are averaged (:mod:`volfs.volume.downsample`).
 
 volfs keeps its own facts beside `ome`, under `volfs`: `{"pyramid": {"managed": true, "method": "mean"}, "rgb": false}`,
-and what the image's source said (:mod:`volfs.model.facts`). An image whose axes OME-NGFF does not allow (more than five, for instance) has no `ome` at all; its multiscales block
-stands under `volfs` in the same form.
+and what the image's source said (:mod:`volfs.model.facts`). An image whose axes OME-NGFF does not allow (more than
+five, for instance) has no `ome` at all; its multiscales block stands under `volfs` in the same form.
 """
 
 from __future__ import annotations
