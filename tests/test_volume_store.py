@@ -14,6 +14,7 @@ from tests.test_volume_levels import same_bits, sharding
 from volfs.errors import Damaged, NothingToCommit, VolfsError
 from volfs.model.box import Box
 from volfs.volume import image_at, images
+from volfs.volume.context import context_of
 from volfs.volume.pyramid import derived_payload, downsample
 
 RNG = np.random.default_rng(5)
@@ -244,3 +245,32 @@ def test_another_process_of_the_same_store_sees_the_change(store, tmp_path):
         check(other["cells"]["main"], "", changed)
         branch.commit("change")
         check(other["cells"]["main"], "", changed)
+
+
+def test_contents_that_were_written_anew_leave_the_cache(store):
+    """Hundreds of small writes into a small volume, each looked at through slices of every kind and every level."""
+    branch = new_branch(store)
+    branch.commit("import")
+    cache = context_of(branch).cache
+    levels = image_at(branch, "").levels
+
+    def look():
+        for level in levels:
+            for axis, count in enumerate(level.shape):
+                start, stop = [0] * 3, list(level.shape)
+                start[axis], stop[axis] = count // 2, count // 2 + 1
+                level.read(Box(tuple(start), tuple(stop)))
+
+    look()
+    voxels, held = VOLUME.copy(), []
+    for step in range(120):
+        at = (step % 40, (7 * step) % 50, (11 * step) % 60)
+        levels[0][at] = voxels[at] = step % 250 + 1
+        look()
+        held.append((cache.stats().blocks, cache.stats().bytes))
+    check(branch, "", voxels)
+    # What was committed stays beside what is not, and nothing else: once every chunk was written there is no more.
+    assert max(held[60:]) == max(held[-20:]), held[::10]
+    assert held[-1][0] < 3 * held[0][0] and held[-1][1] < 3 * held[0][1]
+    branch.discard()
+    check(branch, "", VOLUME)

@@ -23,7 +23,8 @@ from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.sharding import ShardReader
-from volfs.volume.cache import Block
+from volfs.versions.branchnode import WorkingPayload
+from volfs.volume.cache import Block, Home
 from volfs.volume.maps import Entries, EntryMap, EntryMaps
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class BlockRef(ABC):
 
         Into `out`, of the full chunk shape, if given. Raises Damaged or Held, never gives other voxels.
         """
+
+    @abstractmethod
+    def home(self) -> Home | None:
+        """The place of a branch whose contents this is; None in a version, whose contents stay."""
 
 
 class ShardIndexes:
@@ -110,6 +115,8 @@ class BlockSource(ABC):
     keys: ChunkGrid
     dtype: np.dtype[Any]
     fill_value: np.generic
+    #: Which level of which branch it is of; None in a version.
+    home: Hashable | None
 
     @abstractmethod
     def generation(self) -> Hashable:
@@ -166,6 +173,8 @@ class StoredBlocks(BlockSource):
                 meta.fill_value.tobytes() if sharding is not None else None,
             )
         )
+        snapshot = array.snapshot
+        self.home = None if is_version(snapshot) else (snapshot.dataset.name, snapshot.ref, array.path)
         self._stored = ChunkGrid(meta.shape, meta.chunk_shape).grid_shape
         self._shards = memory.shards
         self.decoded = memory.decoded
@@ -221,6 +230,9 @@ class _ChunkRef(BlockRef):
         self.key = (payload.token, source.signature)
         self._source, self._coords, self._payload = source, coords, payload
 
+    def home(self) -> Home | None:
+        return _home(self._source, self._payload, self._coords)
+
     def load(self, out: Block | None = None) -> Block:
         try:
             stored = self._payload.read()
@@ -238,6 +250,9 @@ class _InnerRef(BlockRef):
         self.key = (payload.token, source.signature, inner)
         self._source, self._coords, self._inner, self._payload = source, coords, inner, payload
 
+    def home(self) -> Home | None:
+        return _home(self._source, self._payload, (*self._coords, *self._inner))
+
     def load(self, out: Block | None = None) -> Block:
         source = self._source
         try:
@@ -248,6 +263,10 @@ class _InnerRef(BlockRef):
             return block
         except (Damaged, Held) as error:
             raise _named(error, source.key_name(self._coords)) from error
+
+
+def _home(source: StoredBlocks, payload: StoredPayload, at: Index) -> Home | None:
+    return None if source.home is None else (("block", source.home, at), isinstance(payload, WorkingPayload))
 
 
 def _named(error: Damaged | Held, key: str) -> Damaged | Held:

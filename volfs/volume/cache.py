@@ -11,6 +11,9 @@ keep coming back to where they are. Who scans is known to the reader (:mod:`volf
 The share moves as in ARC (Megiddo and Modha, 2003): asking for a block that left too early enlarges the segment that it
 left, so a slab larger than the share does not thrash beside a hot set that nobody wants any more.
 
+What was uncommitted in a branch and has been written anew will never be asked for again: of the contents of one *place*
+of a branch only the last ones stay.
+
 What is kept may be larger than a block and have blocks as its parts (:mod:`volfs.volume.pencils`): whoever asks for one
 of those is given the view of it, as long as the whole is here.
 """
@@ -28,6 +31,8 @@ import numpy.typing as npt
 Block = npt.NDArray[Any]
 Parts = Mapping[Hashable, tuple[slice, ...]]
 """The blocks in something larger, by name."""
+Home = tuple[Hashable, bool]
+"""The place of a branch whose contents something is, and whether they are uncommitted, so that nobody else has them."""
 
 #: Bookkeeping of one block besides its voxels, and of one that is a part of something larger.
 _OVERHEAD = 512
@@ -141,6 +146,9 @@ class BlockCache:
         # Where blocks lie that are parts, and the names of the parts of what has them.
         self._places: dict[Hashable, tuple[Hashable, tuple[slice, ...]]] = {}
         self._parts: dict[Hashable, tuple[Hashable, ...]] = {}
+        # The uncommitted contents that places of branches have now, by place, and the place of each.
+        self._current: dict[Hashable, Hashable] = {}
+        self._homes: dict[Hashable, Hashable] = {}
         self._hits = self._misses = self._decoded = self._decoded_bytes = self._evicted = self._copied = 0
         # What was made ahead and nobody has asked for yet, and the bytes of each.
         self._unused: dict[Hashable, int] = {}
@@ -166,6 +174,8 @@ class BlockCache:
             self._protected.clear()
             self._places.clear()
             self._parts.clear()
+            self._current.clear()
+            self._homes.clear()
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -226,11 +236,13 @@ class BlockCache:
         scan: bool = False,
         ahead: bool = False,
         parts: Callable[[], Parts] = dict,
+        home: Callable[[], Home | None] = lambda: None,
     ) -> Block:
         """The block, made by `make` if it is not in memory, by one of the threads that ask for it at the same time.
 
-        `parts` says which blocks are in it. `ahead`: nobody has asked for it yet, so it is neither hit nor miss. If
-        `make` raises, its caller gets the error and the others make the block themselves.
+        `parts` says which blocks are in it, `home` whose contents it is: what was there before leaves. `ahead`: nobody
+        has asked for it yet, so it is neither hit nor miss. If `make` raises, its caller gets the error and the others
+        make the block themselves.
         """
         while True:
             with self._lock:
@@ -250,7 +262,7 @@ class BlockCache:
                 return flight.block
         try:
             mine.block = make()
-            self._insert(key, mine.block, parts(), ahead)
+            self._insert(key, mine.block, parts(), ahead, home())
         finally:
             with self._lock:
                 del self._flights[key]
@@ -299,9 +311,11 @@ class BlockCache:
             self._protected.add(key, *self._probation.take(key))
         return block
 
-    def _insert(self, key: Hashable, block: Block, parts: Parts, ahead: bool) -> None:
+    def _insert(self, key: Hashable, block: Block, parts: Parts, ahead: bool, home: Home | None) -> None:
         block.flags.writeable = False  # it is handed to many readers
         with self._lock:
+            if home is not None and (before := self._current.get(home[0], key)) != key:
+                self._drop(before)
             cost = _OVERHEAD + block.nbytes + _PART_OVERHEAD * len(parts)
             if cost > self._max or key in self._probation.blocks or key in self._protected.blocks:
                 return
@@ -319,15 +333,32 @@ class BlockCache:
             if parts:
                 self._parts[key] = tuple(parts)
                 self._places.update((part, (key, place)) for part, place in parts.items())
+            if home is not None and home[1]:
+                self._current[home[0]], self._homes[key] = key, home[0]
             self._shrink()
 
     def _shrink(self) -> None:
         while (held := self._probation.bytes + self._protected.bytes) > self._max and held:
             over = self._probation.bytes > self._share or not self._protected.blocks
             gone = (self._probation if over else self._protected).evict(self._max)
-            for part in self._parts.pop(gone, ()):
-                if part in self._places and self._places[part][0] == gone:  # and not in a later one
-                    del self._places[part]
             self._evicted += 1
-            if gone in self._unused:
-                self._wasted.add(self._unused.pop(gone))
+            self._forget(gone)
+
+    def _drop(self, key: Hashable) -> None:
+        """Let go of what will not be asked for again."""
+        for segment in (self._probation, self._protected):
+            if key in segment.blocks:
+                segment.take(key)
+            segment.lay(key)
+        self._forget(key)
+
+    def _forget(self, gone: Hashable) -> None:
+        """Forget what was known of an entry that left."""
+        for part in self._parts.pop(gone, ()):
+            if part in self._places and self._places[part][0] == gone:  # and not in a later one
+                del self._places[part]
+        place = self._homes.pop(gone, None)
+        if place is not None and self._current.get(place) == gone:
+            del self._current[place]
+        if gone in self._unused:
+            self._wasted.add(self._unused.pop(gone))

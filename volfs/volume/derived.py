@@ -25,7 +25,7 @@ from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.model.ngff import Method
 from volfs.volume.blocks import BlockRef, BlockSource, Memory, StoredBlocks
-from volfs.volume.cache import Block
+from volfs.volume.cache import Block, Home
 from volfs.volume.downsample import downsample
 from volfs.volume.maps import Entries, EntryMap
 from volfs.volume.reader import BlockReader
@@ -114,7 +114,7 @@ class DerivedBlocks(BlockSource):
         dirty: Callable[[], Keys],
         memory: Memory,
     ) -> None:
-        self.stored, self.above = stored, above
+        self.stored, self.above, self.home = stored, above, stored.home
         self.grid, self.keys = stored.grid, stored.keys
         self.dtype, self.fill_value = stored.dtype, stored.fill_value
         self.factors, self.method = factors, method
@@ -184,6 +184,9 @@ class _DerivedRef(BlockRef):
     def __init__(self, source: DerivedBlocks, coords: Index, recipe: Recipe) -> None:
         self.key = ("derived", recipe.stamp, coords)
         self._source, self._coords, self._recipe = source, coords, recipe
+
+    def home(self) -> Home | None:
+        return ("block", self._source.home, self._coords), True
 
     def load(self, out: Block | None = None) -> Block:
         voxels = self._source.compute(self._source.grid.chunk_box(self._coords), self._recipe)

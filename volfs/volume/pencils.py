@@ -24,7 +24,7 @@ import numpy as np
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.volume.blocks import BlockRef, BlockSource
-from volfs.volume.cache import Block, Parts
+from volfs.volume.cache import Block, Home, Parts
 from volfs.volume.maps import Entries
 
 #: Voxels of a pencil that are aimed at: few to a plane, and yet several to be made at once.
@@ -152,6 +152,15 @@ class Orientation:
         refs = ((self._source.ref(at, entries), place) for at, place in self.blocks(coords))
         return {ref.key: place for ref, place in refs if ref is not None}
 
+    def home(self, coords: Index, entries: Entries) -> Home | None:
+        """The place of a branch that a pencil is of; its contents are uncommitted if those of any of its blocks are."""
+        if self._source.home is None:
+            return None
+        refs = (self._source.ref(at, entries) for at, _ in self.blocks(coords))
+        homes = [ref.home() for ref in refs if ref is not None]
+        loose = any(home is not None and home[1] for home in homes)
+        return ("pencil", self._order, self._along, self._source.home, coords), loose
+
     def _name(self, coords: Index, entries: Entries) -> Hashable:
         refs = [self._source.ref(at, entries) for at, _ in self.blocks(coords)]
         if all(ref is None for ref in refs):
@@ -178,6 +187,10 @@ class PencilRef:
     def parts(self) -> Parts:
         """The names of the blocks in it, each with its place."""
         return self._orientation.parts(self._coords, self._entries)
+
+    def home(self) -> Home | None:
+        """The place of a branch whose contents this is; None in a version."""
+        return self._orientation.home(self._coords, self._entries)
 
 
 def _memory(shape: Index, dtype: np.dtype[Any]) -> Block:

@@ -109,4 +109,6 @@ def _payload(level: Level, coords: Index, recipe: Recipe) -> bytes | None:
 
     # No codec encodes a chunk as no bytes, so none stands for a chunk that is not stored.
     key = ("payload", recipe.stamp, coords, source.stored.signature)
-    return context_of(level.snapshot).cache.get_or_make(key, make, scan=True).tobytes() or None
+    place = ("payload", source.home, coords)
+    cache = context_of(level.snapshot).cache
+    return cache.get_or_make(key, make, scan=True, home=lambda: (place, True)).tobytes() or None

@@ -168,7 +168,12 @@ class BlockReader:
         """A block or pencil out of the cache, or made by whoever asks first."""
         if isinstance(ref, PencilRef):
             return self._cache.get_or_make(
-                ref.key, lambda: ref.load(self._place, each), scan=scan, ahead=ahead, parts=ref.parts
+                ref.key,
+                lambda: ref.load(self._place, each),
+                scan=scan,
+                ahead=ahead,
+                parts=ref.parts,
+                home=ref.home,
             )
 
         def make() -> Block:
@@ -176,7 +181,7 @@ class BlockReader:
             self._cache.count_decoded(block.nbytes)
             return block
 
-        return self._cache.get_or_make(ref.key, make, scan=scan, ahead=ahead)
+        return self._cache.get_or_make(ref.key, make, scan=scan, ahead=ahead, home=ref.home)
 
     def _place(self, ref: BlockRef, target: Block) -> None:
         """Put a block where a pencil has it, from memory if it is there."""
