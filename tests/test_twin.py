@@ -24,7 +24,7 @@ import volfs
 from tests.machines_kit import ROOT
 from volfs.testing.model import ModelDataset
 
-STEPS, STEPS_OF_A_SOAK = 250, 10_000
+STEPS, STEPS_OF_A_SOAK = 200, 10_000
 DATASETS, BRANCHES, TAGS = ("one", "two"), ("main", "exp"), ("t0", "t1")
 KEYS = tuple(f"files/k{n}" for n in range(4))
 Op = dict[str, Any]
