@@ -5,16 +5,27 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from volfs.cli.common import Frame, json_option, numbers, parse_place, pass_frame, progress, say_json, version_facts
+from volfs.cli.common import (
+    Frame,
+    json_option,
+    numbers,
+    parse_place,
+    pass_frame,
+    progress,
+    say_json,
+    size_text,
+    version_facts,
+)
 from volfs.errors import BadInput, VolfsError
 
 if TYPE_CHECKING:
+    from volfs.ingest.outline import Outline
     from volfs.ingest.readers.numbering import Duplicates, Gaps
     from volfs.ingest.streaming import Progress
 
@@ -48,6 +59,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> int | Literal["
 @click.option(
     "--duplicates", type=click.Choice(("first", "last")), help="Which of several slices of the same number to take."
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be made and what it would replace; write nothing.")
 @click.option("-m", "--message", help="What the new version says; else what was imported.")
 @click.option("--author", help="Who imports; else VOLFS_AUTHOR, else user@host.")
 @json_option
@@ -64,6 +76,7 @@ def import_(
     labels: bool | None,
     gaps: Gaps | None,
     duplicates: Duplicates | None,
+    dry_run: bool,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -80,7 +93,7 @@ def import_(
 
     PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
     """
-    from volfs.ingest.importer import ImportOptions, import_source
+    from volfs.ingest.importer import ImportOptions, import_source, outline
     from volfs.ingest.readers import open_source
     from volfs.ingest.readers.numbering import SliceRules
 
@@ -97,9 +110,20 @@ def import_(
         message=message,
         author=author,
     )
+    rules = SliceRules(gaps, duplicates)
+    if dry_run:
+        with (
+            frame.open(read_only=True) as store,
+            open_source(sources, rules) as source,
+            _interruptible() as cancel,
+        ):
+            made = outline(store, place.target.dataset, place.target.path, source, options, cancel=cancel)
+            new = place.target.dataset not in store
+        _say_outline(target, made, new=new, as_json=as_json)
+        return
     with (
         frame.open() as store,
-        open_source(sources, SliceRules(gaps, duplicates)) as source,
+        open_source(sources, rules) as source,
         progress(f"importing {source.description.name}", in_bytes=True, show=not as_json) as tell,
         _interruptible() as cancel,
     ):
@@ -126,6 +150,39 @@ def import_(
         where = f" on the new branch {made.branch}" if made.why is not None else ""
         shape = " x ".join(map(str, source.description.shape))
         click.echo(f"{target}: v{made.number}{where}, {shape} {source.description.dtype.name}")
+
+
+def _say_outline(target: str, made: Outline, *, new: bool, as_json: bool) -> None:
+    """What an import would make. Numbers are in the order of the axes."""
+    if as_json:
+        images = [image.document() for image in made.images]
+        say_json({"target": target, "new_dataset": new, "images": images, "remarks": made.remarks})
+        return
+    for line in made.remarks:
+        click.echo(f"{target}: {line}", err=True)
+    for image in made.images:
+        first = image.levels[0]
+        sizes = [
+            f"{a.name} {size:g}{f' {a.unit}' if a.unit else ''}"
+            for a, size in zip(image.axes, first.scale, strict=True)
+            if a.unit or size != 1
+        ]
+        rows = {
+            "image": f"{image.name}{' (labels)' if image.is_label else ''}{f', at {image.path}' if image.path else ''}",
+            "axes": " ".join(a.name for a in image.axes),
+            "size": f"{_by(first.shape)} {image.dtype.name}",
+            "voxel size": ", ".join(sizes) or "unknown",
+            "chunks": _by(first.chunks) + (f", in shards of {_by(image.shard)}" if image.shard else ""),
+            "levels": f"{len(image.levels)}: {', '.join(_by(level.shape) for level in image.levels)}",
+            "bytes": f"{size_text(image.nbytes)}, {size_text(image.total_nbytes)} with all levels, before compression",
+            "replaces": image.replaces or ("nothing: a new dataset" if new else "nothing"),
+        }
+        for name, text in rows.items():
+            click.echo(f"{name:11}{text}")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Literal
 
 from volfs.errors import BadInput, BadMetadata, BadName
 from volfs.ingest.arrange import arrange, parse_axes
+from volfs.ingest.outline import ImageOutline, LevelOutline, Outline
 from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
 from volfs.ingest.segmentation import NotWhole, as_segmentation
 from volfs.ingest.source import Description, Source, check_unchanged
@@ -96,10 +97,8 @@ def import_source(
     store.check_writable()
     heard = Heard(list(source.description.remarks), list(source.description.lost))
     with _dataset_for(store, dataset) as target:
-        told, is_label = _as_told(path, arranged, chosen, cancel, heard)
-        job = _Job(target, path, told, is_label, chosen)
-        jobs = [job, *_jobs_of_labels(target, job, source, chosen, cancel, heard)]
-        with VersionWriter(target, target.default_branch, job.parent) as writer:
+        jobs = _jobs(target, path, source, arranged, chosen, cancel, heard)
+        with VersionWriter(target, target.default_branch, jobs[0].parent) as writer:
             meter = Meter(sum(each.bytes for each in jobs), progress, cancel)
             for each in jobs:
                 each.write(writer, meter)
@@ -112,6 +111,45 @@ def import_source(
         for line in heard.lines():
             say(line)
     return made
+
+
+def outline(
+    store: Store,
+    dataset: str,
+    path: str,
+    source: Source,
+    options: ImportOptions | None = None,
+    *,
+    cancel: threading.Event | None = None,
+) -> Outline:
+    """What :func:`import_source` would make; raises what it would, as far as that does not take reading all voxels.
+    Nothing is written. Voxels are read only to see whether labels that are kept as floats are whole numbers."""
+    chosen = options or ImportOptions()
+    check_dataset_name(dataset)
+    path = check_path(path)
+    source.fingerprint()
+    arranged = arrange(source, chosen.axes)
+    heard = Heard(list(source.description.remarks), list(source.description.lost))
+    target: Dataset | None = None
+    if dataset in store:
+        target = store[dataset]
+    jobs = _jobs(target, path, source, arranged, chosen, cancel, heard)
+    return Outline(tuple(job.outline() for job in jobs), tuple(heard.lines()))
+
+
+def _jobs(
+    dataset: Dataset | None,
+    path: str,
+    source: Source,
+    arranged: Source,
+    options: ImportOptions,
+    cancel: threading.Event | None,
+    heard: Heard,
+) -> list[_Job]:
+    """The import of a source, and of the label images that lie with it."""
+    told, is_label = _as_told(path, arranged, options, cancel, heard)
+    job = _Job(dataset, path, told, is_label, options)
+    return [job, *_jobs_of_labels(dataset, job, source, options, cancel, heard)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +192,12 @@ def _as_told(
 
 
 def _jobs_of_labels(
-    dataset: Dataset, image: _Job, source: Source, options: ImportOptions, cancel: threading.Event | None, heard: Heard
+    dataset: Dataset | None,
+    image: _Job,
+    source: Source,
+    options: ImportOptions,
+    cancel: threading.Event | None,
+    heard: Heard,
 ) -> list[_Job]:
     """The label images that lie with a source, each at its place below the image. What cannot be taken is left, and
     said."""
@@ -209,11 +252,12 @@ def _dataset_for(store: Store, name: str) -> Iterator[Dataset]:
 
 
 class _Job:
-    """One import: everything that follows from metadata, and then the writing."""
+    """One import: everything that follows from metadata, and then the writing. There is no dataset yet where only an
+    outline is wanted."""
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | None,
         path: str,
         source: Source,
         is_label: bool,
@@ -228,10 +272,11 @@ class _Job:
         self._source = source
         self._alone = image is None
         self._options = options
-        self.parent = dataset.branches().get(dataset.default_branch, 0)
-        self._base: Snapshot | None = dataset.version(self.parent) if self.parent else None
+        self.parent = dataset.branches().get(dataset.default_branch, 0) if dataset is not None else 0
+        self._base: Snapshot | None = dataset.version(self.parent) if dataset is not None and self.parent else None
         self._check_source(found)
-        self._check_place(dataset)
+        if dataset is not None:
+            self._check_place(dataset)
         last = path.rpartition("/")[2]
         self._labels_group = _labels_group(path)
         of_image = self._image_of_labels() if image is None else image.as_image_of(found)
@@ -277,6 +322,29 @@ class _Job:
     def bytes(self) -> int:
         """Bytes of voxels at full resolution."""
         return math.prod(self._plan.levels[0].shape) * self._source.description.dtype.itemsize
+
+    def outline(self) -> ImageOutline:
+        """What will be made."""
+        levels = tuple(
+            LevelOutline(spec.path, plan.shape, plan.chunks, spec.scale)
+            for spec, plan in zip(self._image.levels, self._plan.levels, strict=True)
+        )
+        dtype = self._source.description.dtype
+        name, axes = self._image.name, self._image.axes
+        return ImageOutline(self.path, name, axes, dtype, levels, self._shard, self.is_label, self._replaced())
+
+    def _replaced(self) -> str:
+        """What is there now, in a few words."""
+        old = self._base.node(self.path) if self._base is not None else None
+        if isinstance(old, GroupNode) and self._base is not None:
+            levels = _levels_of(old)
+            finest = self._base.node(_join(self.path, levels[0])) if levels else None
+            what, array = "the image", finest if isinstance(finest, ArrayNode) else None
+        else:
+            what, array = "the array", old if isinstance(old, ArrayNode) else None
+        if array is None:
+            return ""
+        return f"{what} of v{self.parent}, {' x '.join(map(str, array.meta.shape))} {array.meta.dtype.name}"
 
     def write(self, writer: VersionWriter, meter: Meter) -> None:
         """Write metadata and voxels of all levels."""
