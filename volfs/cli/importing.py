@@ -117,9 +117,9 @@ def import_(
             open_source(sources, rules) as source,
             _interruptible() as cancel,
         ):
-            made = outline(store, place.target.dataset, place.target.path, source, options, cancel=cancel)
+            planned = outline(store, place.target.dataset, place.target.path, source, options, cancel=cancel)
             new = place.target.dataset not in store
-        _say_outline(target, made, new=new, as_json=as_json)
+        _say_outline(target, planned, new=new, as_json=as_json)
         return
     with (
         frame.open() as store,
