@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from volfs.catalog import Catalog, Refs
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
-from volfs.storage.files import FileLock, make_dirs
+from volfs.storage.files import FileLock, make_dirs, read_json
 from volfs.storage.layout import StoreLayout
 from volfs.storage.state import state_directory
 from volfs.versions.catalog_file import open_catalog
@@ -104,10 +104,11 @@ def check_catalog(root: Path) -> None:
 
     For those who would rather be told than read by another.
     """
-    place = StoreLayout(root).catalog
-    if os.path.lexists(place) and os.access(root, os.W_OK):
+    layout = StoreLayout(root)
+    if os.path.lexists(layout.catalog) and os.access(root, os.W_OK):
         with suppress(NotFound, ReadOnly, Busy, NoSpace):
-            Catalog.open(place, read_only=True).close()
+            ident = str(read_json(layout.volfs_json).get("id", ""))
+            Catalog.open(layout.catalog, read_only=True, store=ident).close()
 
 
 def by_own_catalog(store: Store) -> Store | None:
