@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves (see .ci/setup).
 PY := .venv/bin/python
 
-.PHONY: help setup demo undemo judges test lint types suite soak bench clean
+.PHONY: help setup demo undemo judges test lint types suite soak suites bench clean
 
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ suite:  ## the test suite
 
 soak: judges  ## the same properties, far longer: hours, not minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
+
+suites:  ## file-system suites that package registries carry, in a mounted branch: some minutes
+	@sh .ci/setup suites
+	@$(PY) -m tests.suites
 
 bench: setup  ## measure against other programs, about 15 minutes; writes docs/performance.md
 	@$(PY) -c 'import acquire_zarr, icechunk, matplotlib' 2>/dev/null || $(PY) -m pip install -q -e '.[bench]'

@@ -1,0 +1,1 @@
+"""File-system suites that package registries carry, run in ``files/`` of a mounted branch: ``make suites``."""
