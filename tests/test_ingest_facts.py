@@ -400,13 +400,33 @@ def ome_set(folder: Path, master: str) -> tuple[Path, np.ndarray]:
     return folder, data
 
 
-@pytest.mark.parametrize("named", ["e_00.ome.tif", "e_12.ome.tif", "e.companion.ome"])
+@pytest.mark.parametrize("named", ["e_00.ome.tif", "e_12.ome.tif", "e.companion.ome", "."])
 def test_a_set_with_a_companion_is_read_whole_whichever_file_is_named(store: Store, tmp_path: Path, named: str) -> None:
     folder, data = ome_set(tmp_path, "e.companion.ome")
     image = imported(store, folder / named)
     np.testing.assert_array_equal(all_of(image), data)
     assert [a.name for a in image.axes] == list("tczyx")
     assert [one["label"] for one in attributes(store)["ome"]["omero"]["channels"]] == ["ch0", "ch1", "ch2"]
+
+
+def test_a_directory_of_a_set_that_one_of_its_files_describes_is_that_set(store: Store, tmp_path: Path) -> None:
+    data = voxels((2, 3, 5, 6), "u2")
+    schema = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    sizes = 'SizeX="6" SizeY="5" SizeZ="3" SizeC="1" SizeT="2" Type="uint16" DimensionOrder="XYZCT"'
+    places = ""
+    for t in range(2):
+        for z in range(3):
+            uuid = f'<UUID FileName="p{t}{z}.ome.tif">urn:uuid:{t}{z}</UUID>'
+            places += f'<TiffData FirstT="{t}" FirstZ="{z}" IFD="0" PlaneCount="1">{uuid}</TiffData>'
+    for t in range(2):
+        for z in range(3):
+            pixels = f'<Pixels ID="Pixels:0" {sizes}>{places}</Pixels>'
+            text = f'<OME {schema} UUID="urn:uuid:{t}{z}"><Image ID="Image:0">{pixels}</Image></OME>'
+            path = tmp_path / f"p{t}{z}.ome.tif"
+            tifffile.imwrite(path, data[t, z], description=text, metadata=None, photometric="minisblack")
+    image = imported(store, tmp_path)
+    assert [a.name for a in image.axes] == list("tzyx")
+    np.testing.assert_array_equal(all_of(image), data)
 
 
 @pytest.mark.parametrize("gone", ["e_11.ome.tif", "e.companion.ome"])
@@ -539,6 +559,17 @@ def test_form_codes_of_nifti_stay_with_their_matrices(
         if matrix is not None:
             np.testing.assert_allclose(seen, matrix, atol=1e-5)
     assert found.get_zooms() == source.get_zooms()
+
+
+def test_a_quaternion_that_is_none_says_nothing(store: Store, tmp_path: Path) -> None:
+    path = round_trips.nifti()(tmp_path)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<3f", raw, 256, 1.0, 1.0, 1.0)
+    path.write_bytes(raw)
+    imported(store, path)
+    found = nibabel.load(shown(store, "s0/volume.nii")).header
+    assert (int(found["qform_code"]), int(found["sform_code"])) == (0, 4)
+    np.testing.assert_allclose(found.get_sform()[:3], round_trips.TURN)
 
 
 @pytest.mark.parametrize("box", ["z1-3_y2-5_x1-6", "y3-", "x2-4"])

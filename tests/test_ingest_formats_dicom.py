@@ -354,6 +354,12 @@ def test_slices_of_one_slope_keep_their_numbers_and_say_what_they_mean(tmp_path:
     assert open_source([tmp_path / "mr"]).description.rescale is None
 
 
+@pytest.mark.parametrize(("kind", "is_label"), [("BINARY", True), ("LABELMAP", True), ("FRACTIONAL", False)])
+def test_segmentations_say_that_they_are_such(tmp_path: Path, kind: str, is_label: bool) -> None:
+    write_series(tmp_path / "seg", volume((3, 13, 9), "u1") % 3, Modality="SEG", SegmentationType=kind)
+    assert open_source([tmp_path / "seg"]).description.is_label == is_label
+
+
 @pytest.mark.parametrize("tags", [{"RescaleSlope": [0.5, 2, 0.125]}, {"RescaleIntercept": [0, -7, 3.5]}])
 def test_slices_of_different_slopes_are_real_values_and_are_never_averaged_raw(
     tmp_path: Path, tags: dict[str, list[float]]

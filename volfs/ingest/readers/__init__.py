@@ -75,6 +75,13 @@ def _open_nifti(named: Named) -> Source:
     return nifti.open_nifti(named.path)
 
 
+def _open_set(named: Named) -> Source:
+    found = ome_set.set_in(named.path)
+    assert found is not None
+    companion = found.name.lower().endswith(ome_set.ENDING)
+    return ome_set.open_set(found, named.part) if companion else tiff.open_tiff(found, named.part)
+
+
 def _is_nifti(named: Named) -> bool:
     start = named.packed or named.start
     return start[344:348] == b"n+1\0" or start[4:12] == b"n+2\0\r\n\x1a\n"
@@ -126,6 +133,7 @@ FOLDERS: tuple[Reader, ...] = (
     Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path)),
     Reader(lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path)),
     Reader(lambda n: dicom.holds_dicom(n.path), lambda n: dicom.open_folder(n.path, n.part), parts=True),
+    Reader(lambda n: ome_set.set_in(n.path) is not None, _open_set, parts=True),
     Reader(lambda n: True, lambda n: slices.open_directory(n.path, n.rules)),
 )
 

@@ -346,6 +346,7 @@ class _Views(Source):
             (*(1,) * len(outer), *first.chunk),
             facts=facts,
             translation=_shift(setups, size, len(outer)),
+            lost=_lost(xml),
             ome=_channel_names(setups, names, [name for name, _ in outer]),
         )
 
@@ -368,6 +369,15 @@ class _Views(Source):
 
     def close(self) -> None:
         self._container.close()
+
+
+def _lost(xml: Path | None) -> tuple[str, ...]:
+    """What a project has besides its views and where they lie."""
+    if xml is None:
+        return ()
+    known = ("BasePath", "SequenceDescription", "ViewRegistrations")
+    others = [one.tag for one in ET.parse(xml).getroot() if one.tag not in known and len(one)]
+    return (f"{', '.join(dict.fromkeys(others))} of {xml.name}",) if others else ()
 
 
 def _shift(setups: Sequence[Setup], size: tuple[float, ...] | None, lead: int) -> tuple[float, ...] | None:

@@ -76,11 +76,13 @@ class N5Array(Blocks):
     def check_names(self) -> None:
         """BadInput, naming it, if a file looks like a block and is none of this dataset."""
         grid = [-(-n // c) for n, c in zip(self.shape[::-1], self._full[::-1], strict=True)]
-        for root, folders, names in os.walk(self.path):
+        top = os.fspath(self.path)
+        for root, folders, names in os.walk(top):
             folders[:] = [name for name in folders if name.isdecimal()]
+            above = root[len(top) :].split("/")[1:]
             for name in names:
-                parts = Path(root, name).relative_to(self.path).parts
-                if not all(part.isdecimal() for part in parts):
+                parts = [*above, name]
+                if not name.isdecimal():
                     continue
                 if len(parts) != len(grid) or any(int(p) >= n for p, n in zip(parts, grid, strict=False)):
                     shape = " x ".join(map(str, grid))

@@ -168,17 +168,19 @@ def _facts(header: Any) -> dict[str, Any]:
     """What the header says beyond shape and voxel size. The affine takes (i, j, k, 1) = (x, y, z, 1) to millimetres
     or whatever the unit is; ``qform`` is there where it says something else than sform."""
     qform, sform = int(header["qform_code"]), int(header["sform_code"])
+    turn = _turn(header) if qform > 0 else None
+    if turn is None:
+        qform = 0
     facts: dict[str, Any] = {"format": "nifti", "qform_code": qform, "sform_code": sform}
     if int(header["sizeof_hdr"]) == _SIZE_OF_2:
         facts["version"] = 2
     if sform > 0:
         facts["affine"] = _rows(header.get_sform())
-    if qform > 0:
-        turned = _rows(header.get_qform())
+    if turn is not None:
         if sform <= 0:
-            facts["affine"] = turned
-        elif not np.allclose(turned, facts["affine"], rtol=1e-4, atol=1e-4):
-            facts["qform"] = turned
+            facts["affine"] = turn
+        elif not np.allclose(turn, facts["affine"], rtol=1e-4, atol=1e-4):
+            facts["qform"] = turn
     for name in ("scl_slope", "scl_inter"):
         value = float(header[name])
         if math.isfinite(value):
@@ -192,6 +194,15 @@ def _facts(header: Any) -> dict[str, Any]:
         if number and math.isfinite(number):
             facts[name] = int(number) if name in WHOLE_NUMBERS else number
     return facts
+
+
+def _turn(header: Any) -> list[list[float]] | None:
+    """The matrix of qform; None if its numbers are no quaternion, which says nothing whatever its code."""
+    try:
+        found = header.get_qform()
+    except Exception:  # nibabel raises whatever the damage leads to
+        return None
+    return _rows(found) if np.isfinite(found).all() else None
 
 
 def _rows(affine: np.ndarray) -> list[list[float]]:

@@ -61,6 +61,25 @@ def metadata_of(path: Path, text: str | None) -> Path | None:
     return found
 
 
+def set_in(folder: Path) -> Path | None:
+    """The file that describes the set which the TIFFs of a directory are; None if they are no one set."""
+    companions = sorted(folder.glob(f"*{ENDING}"))
+    if companions:
+        return companions[0] if len(companions) == 1 else None
+    tiffs = sorted(path for ending in ("tif", "tiff") for path in folder.glob(f"*.ome.{ending}"))
+    if len(tiffs) < 2:
+        return None
+    try:
+        with tifffile.TiffFile(tiffs[0]) as file:
+            text = file.ome_metadata
+    except Exception:  # what is wrong with it is said where it is read
+        return None
+    if (master := metadata_of(tiffs[0], text)) is not None:
+        return master
+    named = {name for image in ome_xml.images(text or "") for name in image.files}
+    return tiffs[0] if len(named) > 1 and {path.name for path in tiffs} <= named else None
+
+
 def open_set(path: Path, part: str | None = None) -> Source:
     """Open the image that a companion describes, or the one of several that ``part`` names."""
     text = _text(path)

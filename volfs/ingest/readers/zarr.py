@@ -330,10 +330,12 @@ def _as_it_lies(place: Path, array: ZarrArray) -> ZarrArray:
 
 def _chunk_keys(place: Path) -> Iterator[str]:
     """Files of an array that look like chunks, by their place in it."""
-    for root, folders, names in os.walk(place):
+    top = os.fspath(place)
+    for root, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        above = root[len(top) :].lstrip("/")
         for name in sorted(names):
-            key = Path(root, name).relative_to(place).as_posix()
+            key = f"{above}/{name}" if above else name
             if _CHUNK.match(key):
                 yield key
 
