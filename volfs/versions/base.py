@@ -65,6 +65,7 @@ class BaseFile:
 
     def __init__(self, path: Path, owned: Callable[[], bool]) -> None:
         self._path = path
+        self._name = str(path)
         self._owned = owned
         self._known: tuple[object, Base | None] | None = None
         self._mutex = threading.Lock()
@@ -115,7 +116,7 @@ class BaseFile:
     def _stamp(self) -> object:
         """Changes with the document; None if that cannot be told yet."""
         try:
-            found = os.stat(self._path)
+            found = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
             return _ABSENT
         if time.time_ns() - found.st_ctime_ns < _RACY_NS:

@@ -148,10 +148,11 @@ class Follower:
         """The error that says what is in the way."""
         name = self._branch.ref
         where = f"{self._branch.dataset.name}@{name}"
+        over = f"v{behind.base}" if behind.base else "no version"
         return Conflict(
-            f"branch {name!r} is behind: v{behind.head} has changed what is uncommitted here over"
-            f" {f'v{behind.base}' if behind.base else 'no version'}: {named(behind.keys)}."
-            f" Decide with `volfs update {where} --ours` or `--theirs`; nothing was committed"
+            f"branch {name!r} is behind: v{behind.head} has changed what is uncommitted here over {over}:"
+            f" {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
+            " theirs into .volfs/update; nothing was committed"
         )
 
     # -- inside -------------------------------------------------------------------------------------------------
