@@ -222,6 +222,26 @@ def test_what_moved_is_newer_than_what_was_changed_before(dataset, branch):
     assert array_at(branch).newest((0,))[1] > before[1]
 
 
+def test_permission_bits_of_a_directory_go_along_and_are_never_set_back(dataset, branch):
+    branch.put("files/dir/mine", b"mine")
+    parent = dataset.branches()["main"]
+    with VersionWriter(dataset, "main", parent) as writer:
+        writer.put("files/dir/theirs", b"theirs")
+        writer.set_mode("files/dir", 0o700)
+        writer.publish("closed")
+    assert branch.behind() is None
+    assert branch.stat("files/dir").mode == 0o700
+    number = branch.commit("mine").number
+    assert dataset.version(number).stat("files/dir").mode == 0o700
+
+
+def test_the_same_bytes_with_other_permission_bits_are_in_the_way(dataset, branch):
+    branch.put("files/notes", b"same")
+    branch.working.chmod("files/notes", 0o755)
+    move(dataset, files={"files/notes": b"same"})
+    assert branch.behind().keys == ("files/notes",)
+
+
 # -- deciding ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from tests.store_kit import chunk, volume
 from volfs import init_store, open_store
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
+from volfs.storage.files import FileLock
 from volfs.testing.kit import mounted
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
@@ -193,6 +195,21 @@ def test_a_name_that_is_taken_gets_a_number(store, dataset, branch):
     )
     assert placed.branch == "import-v2-2"
     assert dataset.branches() == {"main": 1, "import-v2": 1, "import-v2-2": 2}
+
+
+def test_a_branch_held_by_a_mount_that_cannot_be_asked_keeps_its_head(store, dataset, branch):
+    branch.close()
+    lock = FileLock(branch.working.layout.lock)
+    with branch.writing():
+        pass
+    assert lock.try_lock({"pid": 1, "host": socket.gethostname(), "mountpoint": "/nowhere"})
+    try:
+        placed = import_source(store, "cells", "labels/one", ArraySource(LABELS[0], "one"), OPTIONS)
+    finally:
+        lock.release()
+    assert placed.branch == "import-v2"
+    assert "being written by the mount at /nowhere" in placed.why
+    assert dataset.branches() == {"main": 1, "import-v2": 2}
 
 
 # -- through the mount that holds the branch ---------------------------------------------------------------------------

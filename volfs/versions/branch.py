@@ -1,4 +1,4 @@
-"""A branch: its head version with the uncommitted changes of its working copy, as a snapshot that can be written.
+"""A branch: its base version with the uncommitted changes of its working copy, as a snapshot that can be written.
 
 Decided here: what a branch offers, and that every read sees one consistent union of working copy and head. Not decided
 here: the union itself (:mod:`volfs.versions.working`), what files mean as arrays (:mod:`volfs.versions.interpret`,
@@ -332,7 +332,7 @@ class Branch(Snapshot):
             return self.follower.behind()
 
     def is_clean(self) -> bool:
-        """Whether nothing differs from the head version."""
+        """Whether nothing differs from the base."""
         return self.working.look(lambda view: not any(True for _ in chain(view.changes(), view.folder_modes())))
 
     def commit(self, message: str, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
@@ -365,7 +365,7 @@ class Branch(Snapshot):
         return info
 
     def discard(self, prefix: str = "") -> None:
-        """Go back to the head version at and below ``prefix`` (a key, or all)."""
+        """Go back to the base at and below ``prefix`` (a key, or all)."""
         self._check_store()
         holder = self.working.lock.holder()
         if holder is not None and holder.mountpoint is not None:

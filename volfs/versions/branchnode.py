@@ -1,7 +1,7 @@
-"""An array in a branch: the chunks of the working copy over those of the head version.
+"""An array in a branch: the chunks of the working copy over those of the base.
 
 Decided here: which bytes a chunk has, and when it last changed. Not here: where the working copy keeps its files
-(:mod:`volfs.versions.working`), and how the head version resolves chunks (:mod:`volfs.versions.version`).
+(:mod:`volfs.versions.working`), and how the base resolves chunks (:mod:`volfs.versions.version`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class WorkingPayload:
 
 @dataclass(frozen=True, slots=True)
 class KeyPayload:
-    """A chunk that the head version keeps as an opaque key: its array was not understood when it was committed."""
+    """A chunk that the base keeps as an opaque key: its array was not understood when it was committed."""
 
     lower: Snapshot
     key: str
@@ -166,8 +166,8 @@ class BranchArray(ArrayNode):
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _below(self, view: View) -> ArrayNode | None:
-        """The head version's array, where any of its chunks may show here."""
-        if not view.shows_head(node_key(self.path)):
+        """The base's array, where any of its chunks may show here."""
+        if not view.shows_base(node_key(self.path)):
             return None
         assert view.lower is not None
         node = view.lower.node(self.path)
@@ -207,9 +207,9 @@ class BranchArray(ArrayNode):
         return {coords: ReinterpretedPayload(p, (p.token, how)) for coords, p in payloads.items()}
 
     def _opaque(self, view: View, box: Box) -> dict[Index, StoredPayload]:
-        """Chunks that the head version has as keys, but not as chunks of an array."""
+        """Chunks that the base has as keys, but not as chunks of an array."""
         folder = node_key(self.path)
-        if not view.shows_head(folder):
+        if not view.shows_base(folder):
             return {}
         lower = view.lower
         assert lower is not None
@@ -259,7 +259,7 @@ class BranchArray(ArrayNode):
         return times
 
     def _inherited_times(self, view: View, axes: tuple[int, ...], now: ChunkMap) -> NDArray[np.int64]:
-        """Times before the working copy's chunks are counted in: the head version's, and that of new metadata."""
+        """Times before the working copy's chunks are counted in: the base's, and that of new metadata."""
         shape = self.meta.grid.grid_shape
         wanted = tuple(shape[a] for a in axes)
         described = self._described(view)

@@ -85,10 +85,10 @@ def held(found: list[tuple[str, str]]) -> Held:
 
 
 def _misread(view: View, interpreter: Interpreter, path: str) -> str | None:
-    """Why changed metadata would misread chunks that the head version has there; None if it does not."""
+    """Why changed metadata would misread chunks that the base has there; None if it does not."""
     folder = node_key(path)
     lower = view.lower
-    if not isinstance(lower, Version) or not view.shows_head(folder):
+    if not isinstance(lower, Version) or not view.shows_base(folder):
         return None
     before, after = lower.array(path), interpreter.node(view, path)
     if before is None:
@@ -146,7 +146,7 @@ class _Array:
 
 
 class Packer:
-    """Writes what a view changes on top of its head version into a version."""
+    """Writes what a view changes on top of its base into a version."""
 
     def __init__(self, view: View, interpreter: Interpreter, writer: VersionWriter) -> None:
         self._view = view
@@ -251,7 +251,7 @@ class Packer:
                 yield from before.payloads(Box(start, old))
 
     def _end_array(self, path: str) -> None:
-        """Make the array that the head version has here be gone, keeping what else is in its directory."""
+        """Make the array that the base has here be gone, keeping what else is in its directory."""
         before = self._before(path)
         if before is None:
             return
@@ -265,8 +265,8 @@ class Packer:
                 self._writer.put(key, self._read(key))
 
     def _before(self, path: str) -> VersionArray | None:
-        """The head version's array at a path, where it is still the same one."""
-        if self._lower is None or not self._view.shows_head(node_key(path)):
+        """The base's array at a path, where it is still the same one."""
+        if self._lower is None or not self._view.shows_base(node_key(path)):
             return None
         return self._lower.array(path)
 
@@ -291,13 +291,13 @@ class Packer:
 
     def _inherited(self, key: str) -> KeyInfo | None:
         """The file that this version inherits at a key, if it puts none."""
-        if self._lower is None or not self._view.shows_head(key.rpartition("/")[0]) or self._writer.cuts(key):
+        if self._lower is None or not self._view.shows_base(key.rpartition("/")[0]) or self._writer.cuts(key):
             return None
         info = self._lower.stat(key)
         return info if info is not None and info.kind == "file" else None
 
     def _sum_if_equal(self, key: str, entry: Entry) -> bytes | None:
-        """The SHA-256 of a file's bytes, if they are those of the head version."""
+        """The SHA-256 of a file's bytes, if they are those of the base."""
         assert self._lower is not None
         sums, at = hashlib.sha256(), 0
         try:

@@ -242,7 +242,7 @@ class WorkingSteps(WorkingReader):
 
     def _forget_gone(self) -> None:
         """Layers went, or much of one: directories that no layer has any more have no names to be made durable. What
-        was in them is in the head version, which is durable, or was removed, which is noted where they were."""
+        was in them is in the base, which is durable, or was removed, which is noted where they were."""
         layers = self.view().layers
         self._unsynced = {
             folder: last

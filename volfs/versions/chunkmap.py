@@ -42,7 +42,7 @@ class ChunkMap:
 
     ``puts``: chunks with bytes of their own, inside the grid or not. ``removed``: chunks taken away, with the time.
     ``regions``: (leading coordinates, time) of directories of chunks taken away; ``reverted``: the same of chunks whose
-    changes were discarded. ``hidden``: when all that the head version has there was taken away; None where it shows.
+    changes were discarded. ``hidden``: when all that the base has there was taken away; None where it shows.
     """
 
     puts: dict[Index, Change] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class ChunkMap:
     hidden: int | None = None
 
     def is_removed(self, coords: Index) -> bool:
-        """Whether the head version's chunk is gone. Ask only about chunks that are not in ``puts``."""
+        """Whether the base's chunk is gone. Ask only about chunks that are not in ``puts``."""
         return (
             self.hidden is not None
             or coords in self.removed

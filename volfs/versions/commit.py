@@ -89,7 +89,7 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
             _pack(branch, made.view(), writer)
             if writer.empty:
                 writer.abort()
-                made.end(committed=True)  # all of it is what the head version says already
+                made.end(committed=True)  # all of it is what the base says already
                 return _nothing(branch, head, message)
             info = writer.publish(message, author)
         except BaseException:

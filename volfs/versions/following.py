@@ -9,6 +9,8 @@ Nothing is decided chunk by chunk without being told. Not here: what collides (:
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -23,8 +25,9 @@ from volfs.versions.base import Base, Pin
 from volfs.versions.keys import NODE_JSON, covers, node_path
 from volfs.versions.movement import described_anew, moved, paths_in, touched_by, versions_between
 from volfs.versions.reading import read_entry
+from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.status import Behind
-from volfs.versions.union import View
+from volfs.versions.union import FOLDER_MODE, View
 from volfs.versions.version import Version
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 Side = Literal["ours", "theirs"]
 
 _NAMED = 20
+_FILE_MODE = 0o644
 _NOTED = 256
 """Up to this many chunks that moved are noted one by one, beyond it by their arrays."""
 
@@ -112,7 +116,7 @@ class Follower:
         if meeting.keys:
             return self._describe(view, head, meeting.keys)
         newer = list(self._newer(view, head))
-        working.follow(head, meeting.merged, newer)
+        working.follow(head, meeting.merged, newer, dict(self._modes(view, head)))
         self._moved = None
         return None
 
@@ -176,7 +180,10 @@ class Follower:
         theirs = movement | Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), lower, other))
 
         def alike(key: str) -> bool:
-            return bytes_in(view, key) == committed(other, key)
+            entry, there = view.entry(key), other.stat(key)
+            if entry is None or there is None:
+                return entry is None and there is None
+            return _kind(entry.info) == _kind(there) and bytes_in(view, key) == committed(other, key)
 
         def merge(key: str) -> bytes | None:
             ours, newer = bytes_in(view, key), committed(other, key)
@@ -216,6 +223,18 @@ class Follower:
             else:
                 yield from (f"{folder}/{array.meta.chunk_key(row)}" for row in rows.tolist())
 
+    def _modes(self, view: View, head: VersionInfo) -> Iterator[tuple[str, int]]:
+        """Directories of side files that the working copy has as the base has them, and the head with other permission
+        bits."""
+        lower, other = view.lower, self._branch.dataset.version(head.number)
+        for layer in view.layers:
+            for folder in layer.folders("files"):
+                found = layer.stat(folder)
+                if isinstance(found, os.stat_result):
+                    was, now = _folder_mode(lower, folder), _folder_mode(other, folder)
+                    if stat.S_IMODE(found.st_mode) == was != now:
+                        yield folder, now
+
     def _is_array(self, key: str, head: VersionInfo) -> bool:
         """Whether a key in the way is the directory of an array that is described anew."""
         path = node_path(key)
@@ -235,6 +254,16 @@ def named(keys: Sequence[str]) -> str:
 def _being_committed(view: View) -> bool:
     """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
     return any(layer.frozen is not None for layer in view.layers)
+
+
+def _folder_mode(snapshot: Snapshot | None, folder: str) -> int:
+    info = None if snapshot is None else snapshot.stat(folder)
+    return (info.mode if info is not None and info.kind == "dir" else 0) or FOLDER_MODE
+
+
+def _kind(info: KeyInfo) -> tuple[str, int]:
+    """File or directory, and the permission bits, or that it is a link."""
+    return info.kind, info.mode or (FOLDER_MODE if info.kind == "dir" else _FILE_MODE)
 
 
 def bytes_in(view: View, key: str) -> bytes | None:

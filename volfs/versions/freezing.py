@@ -126,7 +126,7 @@ def merge_back(layout: WorkingLayout, number: int) -> None:
 
 
 def drop(layout: WorkingLayout, number: int, in_head: Callable[[str], bool] | None = None) -> None:
-    """Remove the frozen layer: the head version holds all it said. Call once readers can see that version.
+    """Remove the frozen layer: the base holds all it said. Call once readers can see that version.
 
     Directories without files are no part of a version; those that ``in_head`` does not know move to the top, so that
     whoever has made one finds it again. Nothing to do if there is no such layer. May be repeated after a crash.

@@ -1,4 +1,4 @@
-"""What a commit is made of, as a snapshot: the frozen layer of a working copy over the head version.
+"""What a commit is made of, as a snapshot: the frozen layer of a working copy over the base.
 
 Decided here: that what is being committed reads like any other snapshot, so that those who add to a commit (the levels
 of an image follow s0) work on exactly the state that is committed, while writers go on in the branch. Not decided here:

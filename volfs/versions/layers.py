@@ -1,7 +1,7 @@
 """One layer of a working copy on disk: keys that were put, and whiteouts for keys that were removed.
 
 Decided here: how a removal is written down, and what a layer hides. Not here: how layers lie over each other and over
-the head version (:mod:`volfs.versions.union`), when layers are frozen and merged (:mod:`volfs.versions.freezing`), and
+the base (:mod:`volfs.versions.union`), when layers are frozen and merged (:mod:`volfs.versions.freezing`), and
 what may be done by whom (:mod:`volfs.versions.working`).
 
 A layer is a directory with ``zarr/``, ``files/`` and ``removed/``. A key that was put is a file or directory under its

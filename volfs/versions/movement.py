@@ -103,7 +103,7 @@ def touched_by(view: View, interpreter: Interpreter) -> Touched:
         parsed = interpreter.node(view, path)
         after = parsed if isinstance(parsed, ArrayMeta) else None
         if not reads_alike(None if before is None else before.meta, after) or (
-            before is not None and not view.shows_head(node_key(path))
+            before is not None and not view.shows_base(node_key(path))
         ):
             anew.add(node_key(path))
     return touched | Touched(arrays=frozenset(anew))

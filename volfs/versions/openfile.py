@@ -58,7 +58,7 @@ class WorkingFile:
 
     @property
     def fd(self) -> int | None:
-        """The descriptor in the working copy; None while the bytes are the head version's."""
+        """The descriptor in the working copy; None while the bytes are the base's."""
         return self._fd
 
     def stat(self) -> KeyInfo:

@@ -3,7 +3,7 @@
 Decided here: how a reader learns, at the cost of one ``pread``, that something may have changed since it last looked;
 and which time a change gets. Not here: what changed for whom (:mod:`volfs.versions.chunkmap` listens for arrays).
 
-No two changes to a branch have the same time, and each is later than its head version, whose own time may lie ahead of
+No two changes to a branch have the same time, and each is later than its base, whose own time may lie ahead of
 the clock on the wall. So the newest time among any set of chunks tells whether one of them has changed.
 """
 
@@ -28,7 +28,7 @@ class Pulse:
     """Two numbers in the working copy's directory: the count of changes, and the latest time given. Thread-safe.
 
     Only a process that holds the branch's lock changes them; ``owned`` says whether this one does. Then it remembers
-    what it wrote, from the time it took the lock (:meth:`reread`). ``floor`` gives the time of the head version.
+    what it wrote, from the time it took the lock (:meth:`reread`). ``floor`` gives the time of the base.
     """
 
     def __init__(self, layout: WorkingLayout, floor: Callable[[], int], owned: Callable[[], bool]) -> None:
@@ -51,7 +51,7 @@ class Pulse:
             return self._count()
 
     def tick(self, after: int = 0) -> int:
-        """A time (ns) for a change: later than any before, than the head version, and than ``after``."""
+        """A time (ns) for a change: later than any before, than the base, and than ``after``."""
         floor = max(self._floor(), after)
         with self._mutex:
             now = max(time.time_ns(), self._last() + 1, floor + 1)

@@ -118,7 +118,7 @@ class WorkingReader:
         return self.look(see)
 
     def changes(self, prefix: str = "") -> Iterator[Change]:
-        """What differs from the head version at and below ``prefix``; see :meth:`View.changes`."""
+        """What differs from the base at and below ``prefix``; see :meth:`View.changes`."""
         return self.view().changes(prefix)
 
     def _base_time(self) -> int:

@@ -103,7 +103,7 @@ class Status:
 
     @property
     def clean(self) -> bool:
-        """Whether the branch shows its head version and nothing else."""
+        """Whether the branch shows its base and nothing else."""
         return not self.changes
 
     def to_json(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def count_changes(view: View, interpreter: Interpreter) -> dict[str, NodeChanges
 
 
 def _removed(view: View, key: str, place: str) -> Iterable[tuple[str, int]]:
-    """How many keys of the head version are gone with ``key``, by place."""
+    """How many keys of the base are gone with ``key``, by place."""
     lower = view.lower
     assert lower is not None
     info = lower.stat(key)

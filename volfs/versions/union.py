@@ -1,11 +1,11 @@
-"""The union that a branch shows: its layers over its head version, as overlayfs would give it.
+"""The union that a branch shows: its layers over its base, as overlayfs would give it.
 
 Decided here: what is at a key, and what a directory holds, given a fixed set of layers and a fixed head. Not here: how
 a layer writes things down (:mod:`volfs.versions.layers`), changing anything, and noticing that the layers or the head
 have moved meanwhile (:mod:`volfs.versions.reading`: one look through a view is only right if they have not).
 
 The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
-or has a file there. The head version comes last.
+or has a file there. The base comes last.
 
 Layers are looked into from the lowest to the uppermost: while layers are being merged what is in one moves up to the
 one above it, so whoever goes the other way could miss it in both.
@@ -33,8 +33,8 @@ FOLDER_MODE = 0o755
 class Entry:
     """What a view has at a key.
 
-    ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the head version does. ``below`` is
-    what shows of the head version: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
+    ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the base does. ``below`` is
+    what shows of the base: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
     that a directory is merged from. A symbolic link is a file.
     """
 
@@ -102,15 +102,15 @@ class View:
         """The view below a layer, without what the layer hides of it."""
         return View(self.layers[self.layers.index(layer) + 1 :], self.lower)
 
-    def shows_head(self, key: str) -> bool:
-        """Whether no layer stands between ``key`` and the head version: what is there, or below, may show."""
+    def shows_base(self, key: str) -> bool:
+        """Whether no layer stands between ``key`` and the base: what is there, or below, may show."""
         for found, ends in self._looks(key):
             if ends or (isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode)):
                 return False
         return self.lower is not None
 
     def names(self, key: str) -> dict[str, Layer | KeyInfo]:
-        """Names in directory ``key``, each with the uppermost layer that has it, or what the head version has there.
+        """Names in directory ``key``, each with the uppermost layer that has it, or what the base has there.
 
         Raises NotFound, or WrongKind for a file.
         """
@@ -185,22 +185,22 @@ class View:
                 yield from self.keys(key)
 
     def folder_modes(self) -> Iterator[tuple[str, int]]:
-        """Directories of side files with other permission bits than in the head version. Empty ones do not count: they
+        """Directories of side files with other permission bits than in the base. Empty ones do not count: they
         are no part of a version."""
         for folder in sorted({folder for layer in self.layers for folder in layer.folders("files")}):
             entry = self.entry(folder)
             if entry is None or entry.st is None or entry.kind != "dir":
                 continue
-            before = self.lower.stat(folder) if self.lower is not None and self.shows_head(folder) else None
+            before = self.lower.stat(folder) if self.lower is not None and self.shows_base(folder) else None
             was = before.mode if before is not None and before.kind == "dir" else 0
             now = stat.S_IMODE(entry.st.st_mode)
             if now != (was or FOLDER_MODE) and next(self.keys(folder), None) is not None:
                 yield folder, now
 
     def changes(self, prefix: str = "") -> Iterator[Change]:
-        """What differs from the head version, as a commit would see it: keys put, and keys removed.
+        """What differs from the base, as a commit would see it: keys put, and keys removed.
 
-        A removal stands for all that the head version has at and below its key and is only told if there is something.
+        A removal stands for all that the base has at and below its key and is only told if there is something.
         Within a layer removals come before the files of the same place, so a removal and then puts below it mean a
         directory that was made anew. A file that is put over a file of the same key counts as put only.
         """

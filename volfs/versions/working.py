@@ -1,4 +1,4 @@
-"""The working copy of a branch: a writable directory tree laid over the branch's head version.
+"""The working copy of a branch: a writable directory tree laid over a version.
 
 Decided here: every operation on keys, with POSIX semantics and errors, and in which order it touches the disk, so that
 a reader in any process, and whoever comes after a crash, sees the state before it or after it. Not here: what the union
@@ -197,7 +197,7 @@ class WorkingCopy(WorkingSteps):
             self._names_changed(key)
 
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name. One that is only in the head version is copied up first."""
+        """Give a file a second name. One that is only in the base is copied up first."""
         check_key(source)
         check_key(target)
         with self._changing() as view:
@@ -446,16 +446,21 @@ class WorkingCopy(WorkingSteps):
         freezing.rest_on(self.layout, self.base, head)
         self._epoch += 1
 
-    def follow(self, head: VersionInfo, merged: Mapping[str, bytes], newer: Iterable[str]) -> None:
+    def follow(
+        self, head: VersionInfo, merged: Mapping[str, bytes], newer: Iterable[str], modes: Mapping[str, int]
+    ) -> None:
         """Lie over the branch's newer head. Within :meth:`exclusive`; may be repeated after a crash.
 
         ``merged``: files that get other bytes, since either version changed them. ``newer``: keys and directories that
         read differently over the new head: they count as changed now, because they may lie beside older changes.
+        ``modes``: the permission bits that directories have there, of those that were not given others here.
         """
         view = self.view()
         top = view.layers[0]
         for key, data in merged.items():
             self._put(view, key, data)
+        for folder, mode in modes.items():
+            os.chmod(top.path(folder), harmless(mode, folder=True))
         crash_point("follow.merged")
         if not freezing.is_pristine(top):
             for key in newer:

@@ -251,6 +251,7 @@ def readme_txt(*, store: str, datasets: Sequence[str], writable: bool) -> bytes:
   echo "what changed" > {example}/branches/main/.volfs/commit     make a version of it
   echo > {example}/branches/main/.volfs/discard                   go back to the last version
   cat {example}/branches/main/.volfs/status.json                  what has changed, and what is in the way
+  echo ours > {example}/branches/main/.volfs/update               where it is behind: keep yours, or write theirs
   mkdir {example}/branches/exp   mkdir {example}/branches/exp@v3        a branch here, or from v3; rmdir removes it
   ln -s ../versions/v3 {example}/tags/paper                       a tag; rm removes it"""
         if writable
