@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +33,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def top(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = tmp_path_factory.mktemp("mount") / "mnt"
-    for above in place.parents[:4]:
-        if above.stat().st_uid == os.getuid() and above != Path("/tmp"):
-            above.chmod(above.stat().st_mode | 0o055)  # for the other user, who must get to the mount
-    with mounted(store, place, allow_other=os.getuid() == 0) as top:
-        yield top
+def top(store: Path) -> Iterator[Path]:
+    """A mount that other users can get to: pytest's own directories are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="volfs-side-") as folder:
+        os.chmod(folder, 0o755)
+        with mounted(store, Path(folder, "mnt"), allow_other=os.getuid() == 0) as top:
+            yield top
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +266,7 @@ def as_nobody(path: Path) -> bool:
         os.setuid(65534)
 
     done = subprocess.run(["cat", str(path)], capture_output=True, preexec_fn=drop, check=False)
+    assert done.returncode == 0 or b"Permission denied" in done.stderr, done.stderr
     return done.returncode == 0
 
 

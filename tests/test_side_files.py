@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -323,11 +324,16 @@ def test_a_lost_catalog_comes_back_with_modes_times_and_links(tmp_path: Path) ->
         assert fsck(store).findings == []
 
 
-def test_a_daemon_that_is_no_root_reads_and_writes_what_its_own_bits_deny(tmp_path: Path) -> None:
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that other users can write into: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="volfs-side-") as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+def test_a_daemon_that_is_no_root_reads_and_writes_what_its_own_bits_deny(open_place: Path) -> None:
     """The kernel lets root, and NFS the owner, through what the bits on disk would deny to volfs itself."""
-    tmp_path.chmod(0o777)
-    for above in (tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(above.stat().st_mode | 0o055)
     program = (
         "import os\n"
         "from volfs import open_store\n"
@@ -344,8 +350,8 @@ def test_a_daemon_that_is_no_root_reads_and_writes_what_its_own_bits_deny(tmp_pa
         "        with branch.working.open('files/f', os.O_RDWR) as file: file.pwrite(b'three', 0)\n"
         "        assert reader.pread(9, 0) == b'three' and branch.stat('files/f').mode == 0o400\n"
         "        branch.commit('again')\n"
-        f"work({str(tmp_path / 'first')!r})\n"  # as whoever may read the interpreter's modules
+        f"work({str(open_place / 'first')!r})\n"  # as whoever may read the interpreter's modules
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"work({str(tmp_path / 'second')!r})\n"
+        f"work({str(open_place / 'second')!r})\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
