@@ -35,8 +35,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.recent import Recent
+from volfs.catalog.schema import check as schema_check
 from volfs.catalog.schema import migrate, run_script
-from volfs.errors import BadInput
+from volfs.errors import BadInput, Damaged, VolfsError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -124,6 +125,23 @@ class InodeTable:
         table = cls(connections)
         table._reserve()
         return table
+
+    @staticmethod
+    def is_sound(catalog: Path) -> bool:
+        """Whether the inode table beside a catalog file can be read."""
+        connections = Connections(table_path(catalog), read_only=True)
+
+        def look(cx: sqlite3.Connection) -> None:
+            schema_check(cx, connections.path, application_id=APPLICATION_ID, latest=1, what="inode table")
+            if cx.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise Damaged(f"{connections.path} is damaged")
+
+        try:
+            connections.open(look, create=False)
+        except VolfsError:
+            return False
+        connections.close()
+        return True
 
     def close(self) -> None:
         """Write what is not written yet, and close."""

@@ -278,10 +278,14 @@ def migrate(
 
 
 def check(
-    connection: sqlite3.Connection, path: Path, *, application_id: int = APPLICATION_ID, what: str = "catalog"
+    connection: sqlite3.Connection,
+    path: Path,
+    *,
+    application_id: int = APPLICATION_ID,
+    latest: int = len(MIGRATIONS),
+    what: str = "catalog",
 ) -> None:
     """Raise StoreFormat unless the file holds exactly the format of this volfs: for opening without writing."""
-    latest = len(MIGRATIONS)
     if _format(connection, path, application_id, latest, what) != latest:
         raise StoreFormat(f"{path}: an older {what}; open the store once for writing to bring it up to date")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from volfs.cli.common import Frame, defect, duration_value, path_value
+from volfs.cli.common import Frame, defect, duration_value, path_value, say
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
@@ -158,7 +158,7 @@ def _status(run: Callable[[], object]) -> int:
 
 
 def _fail(message: str) -> int:
-    click.echo(f"volfs: {message}", err=True)
+    say(f"volfs: {message}", err=True)
     return 1
 
 

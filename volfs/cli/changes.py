@@ -20,13 +20,14 @@ from volfs.cli.common import (
     json_option,
     parse_place,
     pass_frame,
+    say,
     say_json,
     say_table,
     size_text,
     version_facts,
     yes_option,
 )
-from volfs.errors import BadInput, Damaged, ReadOnly
+from volfs.errors import BadInput, Damaged, ReadOnly, VolfsError
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
@@ -55,9 +56,13 @@ def status(frame: Frame, target: str | None, as_json: bool) -> None:
         if target is not None:
             found = [(parse_place(target).target.dataset, branch_meant(store, parse_place(target)).status())]
         else:
-            every = ((name, branch) for name in store.datasets() for branch in store[name].branches())
-            all_of_them = [(name, store[name].branch(branch)) for name, branch in every]
-            found = [(name, branch.status()) for name, branch in all_of_them if not branch.is_clean()]
+            found = []
+            for name in store.datasets():
+                try:
+                    branches = [store[name].branch(branch) for branch in store[name].branches()]
+                    found += [(name, branch.status()) for branch in branches if not branch.is_clean()]
+                except VolfsError as error:  # it harms no other
+                    say(f"volfs: {name}: {error}", err=True)
     if as_json:
         answers = [{"dataset": name, **answer.to_json()} for name, answer in found]
         say_json(answers[0] if target is not None else answers)
@@ -71,7 +76,7 @@ def status(frame: Frame, target: str | None, as_json: bool) -> None:
 def _show(dataset: str, answer: Status) -> None:
     head = f"v{answer.head}" if answer.head else "no version yet"
     writer = f", written by {answer.writer}" if answer.writer else ""
-    click.echo(f"{dataset}@{answer.branch}: on {head}{writer}")
+    say(f"{dataset}@{answer.branch}: on {head}{writer}")
     if answer.clean:
         click.echo("  nothing to commit")
     if answer.behind is not None:
@@ -84,13 +89,13 @@ def _show(dataset: str, answer: Status) -> None:
     if answer.held:
         click.echo(f"  in the way of a commit, {count_text(len(answer.held), 'key')}:")
     for key, reason in answer.held[:20]:
-        click.echo(f"    {key}: {reason}")
+        say(f"    {key}: {reason}")
     if len(answer.held) > 20:
         click.echo(f"    and {len(answer.held) - 20:,} more (--json lists them)")
     for key in answer.left_behind:
-        click.echo(f"  still being written, stays uncommitted: {key}")
+        say(f"  still being written, stays uncommitted: {key}")
     for slice_ in answer.rejected:
-        click.echo(f"  refused: {', '.join(str(value) for value in slice_.values())}")
+        say(f"  refused: {', '.join(str(value) for value in slice_.values())}")
 
 
 def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
@@ -101,7 +106,7 @@ def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
         return
     click.echo(f"  changed here and there, {count_text(len(behind.keys), 'key')}:")
     for key in behind.keys[:20]:
-        click.echo(f"    {key}")
+        say(f"    {key}")
     if len(behind.keys) > 20:
         click.echo(f"    and {len(behind.keys) - 20:,} more (--json lists them)")
     click.echo(f"  decide: volfs update {dataset}@{branch} --ours or --theirs")
@@ -127,7 +132,7 @@ def commit(
         left = branch.left_behind()
     _say_version(info, as_json)
     for key in sorted(left):
-        click.echo(f"volfs: still being written, stays uncommitted: {key}", err=True)
+        say(f"volfs: still being written, stays uncommitted: {key}", err=True)
 
 
 def _ask_for_message(what: str) -> str:
@@ -147,7 +152,7 @@ def _say_version(info: VersionInfo, as_json: bool) -> None:
     if as_json:
         say_json(version_facts(info))
     else:
-        click.echo(f"v{info.number}  {info.message.partition(chr(10))[0]}")
+        say(f"v{info.number}  {info.message.partition(chr(10))[0]}")
 
 
 @click.command()

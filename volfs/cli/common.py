@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from volfs.errors import BadInput
+from volfs.model.display import printable, printable_json
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
@@ -93,7 +94,12 @@ def parse_place(text: str) -> Place:
 
 def say_json(answer: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(answer, indent=2, default=_plain, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(answer, indent=2, default=_plain, ensure_ascii=False)))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """One line that may hold text of others: a message, a name. What would do harm on a terminal is escaped."""
+    click.echo(printable(text), err=err)
 
 
 def _plain(value: Any) -> Any:
@@ -110,7 +116,7 @@ def say_table(rows: Sequence[Sequence[object]], headings: Sequence[str] = (), ri
     """Aligned columns; ``right`` are those of numbers. Nothing for no rows."""
     if not rows:
         return
-    lines = [[str(cell) for cell in row] for row in ([headings, *rows] if headings else rows)]
+    lines = [[printable(str(cell)) for cell in row] for row in ([headings, *rows] if headings else rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for number, line in enumerate(lines):
         cells = [

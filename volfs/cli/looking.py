@@ -13,12 +13,15 @@ from volfs.cli.common import (
     json_option,
     parse_place,
     pass_frame,
+    say,
     say_json,
     say_table,
     size_text,
     time_text,
     version_facts,
 )
+from volfs.errors import VolfsError
+from volfs.model.display import printable_lines
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -51,20 +54,27 @@ def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
             click.echo(name)
         return
     facts = []
+    bad: list[tuple[str, str]] = []
     for name in store.datasets():
-        dataset = store[name]
-        versions = dataset.versions()
-        newest = versions[-1] if versions else None
-        facts.append((name, len(versions), len(dataset.branches()), len(dataset.tags()), newest))
+        try:
+            dataset = store[name]
+            versions = dataset.versions()
+            newest = versions[-1] if versions else None
+            facts.append((name, len(versions), len(dataset.branches()), len(dataset.tags()), newest))
+        except VolfsError as error:  # it harms no other
+            bad.append((name, str(error)))
     if as_json:
         keys = ("name", "versions", "branches", "tags", "latest")
-        say_json([dict(zip(keys, (*row[:4], row[4] and version_facts(row[4])), strict=True)) for row in facts])
+        good = [dict(zip(keys, (*row[:4], row[4] and version_facts(row[4])), strict=True)) for row in facts]
+        say_json(good + [{"name": name, "error": error} for name, error in bad])
         return
     rows = [
         (*row[:4], *((time_text(row[4].time_ns), row[4].message.partition("\n")[0]) if row[4] else ("", "")))
         for row in facts
     ]
     say_table(rows, ("dataset", "versions", "branches", "tags", "latest", ""), right=(1, 2, 3))
+    for name, why in bad:
+        say(f"volfs: {name}: {why}", err=True)
 
 
 def _list_keys(place: Place, store: Store, long: bool, recursive: bool, as_json: bool) -> None:
@@ -99,7 +109,7 @@ def _list_keys(place: Place, store: Store, long: bool, recursive: bool, as_json:
         say_table(rows, right=(0, 2))
     else:
         for name, one in entries:
-            click.echo(_shown(name, one))
+            say(_shown(name, one))
 
 
 def _below(snapshot: Snapshot, key: str, prefix: str, recursive: bool) -> list[tuple[str, KeyInfo]]:
@@ -194,7 +204,7 @@ def _show_info(answer: dict[str, Any]) -> None:
         if answer["tags"]:
             click.echo("  tags      " + _refs_text(answer["tags"]))
         for name, value in _access_words(answer["access"]):
-            click.echo(f"  {name.ljust(8)}  {value}")
+            say(f"  {name.ljust(8)}  {value}")
     for image in answer["images"]:
         axes = " ".join(axis["name"] for axis in image["axes"])
         kind = "label image" if image["kind"] == "labels" else "image"
@@ -211,7 +221,7 @@ def _show_info(answer: dict[str, Any]) -> None:
         ]
         say_table(rows, right=(2,))
         for problem in image["problems"]:
-            click.echo(f"  {problem}")
+            say(f"  {problem}")
     if not answer["images"]:
         click.echo("  no images")
 
@@ -276,6 +286,7 @@ def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: b
         click.echo("\n" * (position > 0) + click.style(f"v{info.number}", fg="yellow") + refs)
         if len(info.parents) > 1 or (info.parents != (info.number - 1,) and info.parents):
             click.echo(f"parent  {parents}")
-        click.echo(f"author  {info.author}\ndate    {time_text(info.time_ns)}\n")
-        for line in (info.message or "(no message)").splitlines():
+        say(f"author  {info.author}")
+        click.echo(f"date    {time_text(info.time_ns)}\n")
+        for line in printable_lines(info.message or "(no message)"):
             click.echo(f"    {line}".rstrip())

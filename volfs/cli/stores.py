@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, path_value, progress, say_json
+from volfs.cli.common import Frame, json_option, pass_frame, path_value, progress, say, say_json
 from volfs.errors import ReadOnly
 
 
@@ -47,9 +47,8 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
     if rebuild_catalog:
         from volfs.versions.store import set_aside_damaged
 
-        aside = set_aside_damaged(frame.store_path(), catalog=frame.catalog)
-        if aside is not None:
-            click.echo(f"volfs: the catalog was damaged; it is set aside as {aside}", err=True)
+        for aside in set_aside_damaged(frame.store_path(), catalog=frame.catalog):
+            say(f"volfs: what was not the catalog of this store is set aside as {aside}", err=True)
     with frame.open() as store, progress("checking", in_bytes=True, show=not as_json) as tell:
         report = check(store, datasets=datasets or None, rebuild_catalog=rebuild_catalog, progress=tell)
     if as_json:

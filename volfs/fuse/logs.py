@@ -18,6 +18,9 @@ import threading
 import warnings
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from volfs.model.display import printable, printable_json, printable_lines
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LEVELS = ("debug", "info", "warning", "error")
@@ -38,7 +41,7 @@ def start_logging(where: str, *, level: str = "info", style: str = "text") -> No
         handler = logging.StreamHandler(sys.stderr)
     else:
         handler = _FollowedByStderr(where, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
-    handler.setFormatter(_Json() if style == "json" else logging.Formatter(FORMAT))
+    handler.setFormatter(_Json() if style == "json" else _Text(FORMAT))
     root.addHandler(handler)
     chosen = logging.getLevelNamesMapping()[level.upper()]
     root.setLevel(max(chosen, logging.INFO))  # what other libraries say for their own developers helps nobody here
@@ -49,6 +52,17 @@ def start_logging(where: str, *, level: str = "info", style: str = "text") -> No
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     faulthandler.enable()
+
+
+class _Text(logging.Formatter):
+    """A message is one line, whatever names of files and texts of others are in it; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(printable_lines(super().formatException(ei)))
 
 
 class _Json(logging.Formatter):
@@ -65,7 +79,7 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return printable_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
 def _nobody_waits(record: logging.LogRecord) -> bool:

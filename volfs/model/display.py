@@ -11,6 +11,8 @@ import re
 
 # C0 and C1 controls, line and paragraph separators, what turns the direction of writing, and undecodable bytes.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
+# JSON has no other control characters than the line ends of its own layout.
+_HARMFUL_IN_JSON = re.compile(_HARMFUL.pattern.replace("\x00-\x1f", ""))
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -22,6 +24,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> list[str]:
     """The same for text of several lines: one string a line. However a line ended, it ends as any other."""
     return [printable(line) for line in re.split("\r\n|\n|\r", text)]
+
+
+def printable_json(text: str) -> str:
+    """A JSON document in which what would do harm on a terminal is escaped: it says the same."""
+    return _HARMFUL_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -15,10 +15,12 @@ import gc
 import logging
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from volfs.catalog import Catalog, NewerFormat
+from volfs.catalog import Catalog, InodeTable, NewerFormat
+from volfs.catalog.inodes import table_path
 from volfs.errors import Busy, Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.display import printable
 from volfs.storage.files import fsync_dir, opened, replace_durably
@@ -102,22 +104,36 @@ def set_aside(place: Path) -> Path:
     return aside
 
 
-def set_aside_damaged(place: Path, ident: str) -> Path | None:
-    """Set a catalog aside that cannot be used for the store whose id is ``ident``; where to, or None if it can.
+def set_aside_damaged(place: Path, ident: str) -> list[Path]:
+    """Set a catalog aside that cannot be used for the store whose id is ``ident``, and the table of inodes beside it if
+    that cannot be read; where they are now.
 
-    Opening the store for writing then makes it anew: all is the same again. Busy if other processes have it open.
+    Opening the store for writing makes the catalog anew, and all is the same again. A table of inodes that is made anew
+    gives numbers that the old one never gave. Busy if other processes have them open.
     """
+    inodes = table_path(place)
+    moved = [_set_aside_unless(place, lambda: _is_sound(place, ident))]
+    if os.path.lexists(inodes):
+        moved.append(_set_aside_unless(inodes, lambda: InodeTable.is_sound(place)))
+    return [aside for aside in moved if aside is not None]
+
+
+def _set_aside_unless(place: Path, is_sound: Callable[[], bool]) -> Path | None:
+    if is_sound():
+        return None
+    if in_use(place):
+        raise Busy(f"{place} is damaged, and open in other processes: stop them, then try again")
+    return set_aside(place)
+
+
+def _is_sound(place: Path, ident: str) -> bool:
+    """Whether a catalog is one of this store, or is not there."""
     try:
         _check_place(place)
         _check_unsuspected(place)
         with Catalog.open(place, read_only=True, store=ident) as catalog:
-            if not catalog.check():
-                return None
+            return not catalog.check()
     except NotFound:
-        if not place.exists():
-            return None
+        return not os.path.lexists(place)
     except VolfsError:
-        pass
-    if in_use(place):
-        raise Busy(f"{place} is damaged, and open in other processes: stop them, then try again")
-    return set_aside(place)
+        return False

@@ -211,9 +211,9 @@ def _check_format(layout: StoreLayout) -> str:
     return ident
 
 
-def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Path | None:
-    """Move a catalog out of the way that cannot be used for the store, whatever it is: opening the store for writing
-    makes it anew, and all is the same again. Where it lies now; None if there was no need."""
+def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Move a catalog out of the way that cannot be used for the store, whatever it is, and a table of inodes that
+    cannot be read. Opening the store for writing makes them anew. Where they lie now."""
     layout = StoreLayout(Path(path))
     return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), _check_format(layout))
 

@@ -7,17 +7,21 @@ through the catalog. Written by :mod:`volfs.versions.writer`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from volfs.errors import Damaged, VolfsError
 from volfs.model.box import Index
-from volfs.model.graph import VersionInfo
+from volfs.model.display import printable
+from volfs.model.graph import VersionInfo, is_time
 from volfs.model.metadata import ArrayMeta, parse_node
+from volfs.model.names import MAX_VERSION
 from volfs.storage.files import read_file, read_json
 from volfs.storage.layout import VersionLayout
 from volfs.storage.manifest import Manifest, Op
@@ -27,6 +31,10 @@ from volfs.versions.keys import NODE_JSON, node_key
 AS_WRITTEN = "zarr.as-written.json"
 """The client's own ``zarr.json``, beside the one that says how the chunks are packed."""
 
+MAX_CELLS = 1 << 16
+"""Chunks per index block, and so per shard: the index counts cells in 16 bits."""
+
+_CONTENT_ID = re.compile("[0-9a-f]{64}")
 _LEAF = {Op.PUT: PUT, Op.TAKE: PUT, Op.REMOVE: REMOVE, Op.REMOVE_SUBTREE: REMOVE_SUBTREE, Op.DIRECTORY: DIRECTORY}
 
 
@@ -97,22 +105,23 @@ def read_version(layout: VersionLayout, number: int | None) -> StoredVersion:
             parents=_ints(doc["parents"]),
             lineage=0,
             position=0,
-            time_ns=_int(doc["time_ns"]),
+            time_ns=_time(doc["time_ns"]),
             author=_str(doc["author"]),
             message=_str(doc["message"]),
-            content_id=_str(doc["content_id"]),
+            content_id=_content_id(doc["content_id"]),
         )
-        counts = Counts(*(_int(doc["counts"][name]) for name in ("put", "removed", "bytes")))
-        arrays = {
-            path: StoredArray(_ints(array["block_shape"]), _ints(array["shard_chunks"]), bool(array["complete"]))
-            for path, array in doc["arrays"].items()
-        }
+        counts = Counts(*(_count(doc["counts"][name]) for name in ("put", "removed", "bytes")))
+        arrays = {path: _array(array) for path, array in doc["arrays"].items()}
         stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{layout.version_json}: not what a version says about itself ({error})") from None
+        raise Damaged(
+            f"{layout.version_json}: not what a version says about itself ({printable(str(error))})"
+        ) from None
     if number is not None and info.number != number:
         raise Damaged(f"{layout.version_json}: says it is v{info.number}, but lies where v{number} belongs")
-    if any(parent >= info.number for parent in info.parents):
+    if not 0 < info.number <= MAX_VERSION:
+        raise Damaged(f"{layout.version_json}: its number is none of a version")
+    if any(not 0 < parent < info.number for parent in info.parents):
         raise Damaged(f"{layout.version_json}: a parent is not older than the version")
     return stored
 
@@ -167,19 +176,45 @@ def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Chan
             yield Change((prefix + meta.chunk_key(chunk)).encode(), leaf, digest)
 
 
+def _array(facts: Mapping[str, object]) -> StoredArray:
+    block_shape, shard_chunks = _ints(facts["block_shape"]), _ints(facts["shard_chunks"])
+    fits = len(block_shape) == len(shard_chunks) and all(n > 0 for n in (*block_shape, *shard_chunks))
+    if not fits or prod(block_shape) > MAX_CELLS or prod(shard_chunks) > MAX_CELLS:
+        raise TypeError(f"{block_shape} and {shard_chunks} are no shapes of blocks and shards")
+    return StoredArray(block_shape, shard_chunks, bool(facts["complete"]))
+
+
+def _time(value: object) -> int:
+    if not is_time(value):
+        raise TypeError(f"{str(value)[:40]} is no time")
+    return value
+
+
+def _count(value: object) -> int:
+    if not 0 <= _int(value) < 2**63:
+        raise TypeError("a count is out of bounds")
+    return _int(value)
+
+
+def _content_id(value: object) -> str:
+    if not _CONTENT_ID.fullmatch(_str(value)):
+        raise TypeError("its content id is none")
+    return _str(value)
+
+
 def _int(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a number")
+        raise TypeError(f"{str(value)[:40]!r} is not a number")
     return value
 
 
 def _str(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+        raise TypeError(f"{str(value)[:40]!r} is not text")
     return value
 
 
 def _ints(value: object) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list")
+        raise TypeError(f"{str(value)[:40]!r} is not a list")
     return tuple(map(_int, value))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from volfs.errors import BadInput, Damaged, NotFound, Unsupported, VolfsError, WrongKind
 from volfs.model.box import Index
-from volfs.model.graph import VersionInfo
+from volfs.model.graph import VersionInfo, is_time
 from volfs.model.grid import block_shape_for
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.model.names import check_key
@@ -46,14 +46,11 @@ from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 from volfs.versions.packing import choose_shard, dense_shard
 from volfs.versions.publish import delete_tree, empty_trash, publish, reserve, taken_away
-from volfs.versions.stored import AS_WRITTEN, StoredArray, StoredVersion, changes, count
+from volfs.versions.stored import AS_WRITTEN, MAX_CELLS, StoredArray, StoredVersion, changes, count
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
     from volfs.versions.version import Version
-
-_MAX_CELLS = 1 << 16
-"""Chunks per index block: the index counts cells in 16 bits."""
 
 _SECOND = 10**9
 _PATIENCE = 3600.0
@@ -349,8 +346,8 @@ class VersionWriter:
                 if inherited is not None:
                     raise BadInput(f"shards of {shard} chunks do not divide the array's index blocks of {block} chunks")
                 block = tuple(s * max(1, b // s) for b, s in zip(block, shard, strict=True))
-                if prod(block) > _MAX_CELLS:
-                    raise BadInput(f"shards of {shard} chunks are too large: at most {_MAX_CELLS} chunks fit")
+                if prod(block) > MAX_CELLS:
+                    raise BadInput(f"shards of {shard} chunks are too large: at most {MAX_CELLS} chunks fit")
             return block, shard
         # A client's own shards, and chunks whose codecs volfs cannot run, stay what they are: one object per key.
         if meta.sharding is not None or not _known(meta):
@@ -396,6 +393,8 @@ class VersionWriter:
         manifest.write(self.layout.manifest)
         first = self._infos[0].time_ns + _SECOND if self._infos else 0
         when = max(time.time_ns() if time_ns is None else time_ns, first)
+        if not is_time(when):
+            raise BadInput(f"{when} ns is no time of a version: it lies between 1970 and 2262")
         metas = {path: array.meta for path, array in self._arrays.items()}
         info = VersionInfo(self.number, self._parents, 0, 0, when, author, message, "")
         identity = content_id(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from volfs.model.box import Index
+from volfs.model.display import printable, printable_json, printable_lines
 from volfs.model.facts import Rescale
 from volfs.model.graph import VersionInfo
 from volfs.model.ngff import Axis
@@ -73,7 +74,7 @@ def _render(value: Any, indent: str) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    return json.dumps(value, ensure_ascii=False)
+    return printable_json(json.dumps(value, ensure_ascii=False))
 
 
 def time_text(time_ns: int) -> str:
@@ -228,11 +229,11 @@ def log_txt(versions: Sequence[VersionInfo], refs: Mapping[int, Sequence[str]] |
     for info in sorted(versions, key=lambda info: info.number, reverse=True):
         names = ", ".join((refs or {}).get(info.number, ()))
         parents = ", ".join(f"v{parent}" for parent in info.parents) or "none"
-        message = "\n".join(f"    {line}".rstrip() for line in (info.message or "(no message)").splitlines())
+        message = "\n".join(f"    {line}".rstrip() for line in printable_lines(info.message or "(no message)"))
         blocks.append(
             f"v{info.number}{f'  ({names})' if names else ''}\n"
             f"parent  {parents}\n"
-            f"author  {info.author}\n"
+            f"author  {printable(info.author)}\n"
             f"date    {time_text(info.time_ns)}\n"
             f"\n{message}\n"
         )
