@@ -54,7 +54,7 @@ def translate(error: sqlite3.Error, path: Path, mend: str = MEND) -> VolfsError:
         return NotFound(f"{path} cannot be opened: {error}")
     if isinstance(error, sqlite3.ProgrammingError):
         return NotAllowed(f"{path} is closed")
-    return Damaged(f"{path}: {error}; {mend}")
+    return Damaged(f"{path}: {' '.join(str(error).split())[:200]}; {mend}")
 
 
 class _Connection(sqlite3.Connection):

@@ -298,7 +298,7 @@ def _format(connection: sqlite3.Connection, path: Path, application_id: int, lat
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        raise Damaged(f"{path}: not a readable {what} ({error}); {MEND}") from None
+        raise Damaged(f"{path}: not a readable {what} ({' '.join(str(error).split())[:200]}); {MEND}") from None
     if version == 0 and found_id == 0 and tables == 0:
         return 0
     if found_id != application_id:

@@ -38,7 +38,8 @@ def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
 def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_catalog: bool, as_json: bool) -> None:
     """Read and decode everything in the store, and say what is wrong where.
 
-    Exit status 1 if anything is.
+    Exit status 1 if anything is. A catalog, or a table of inodes, that cannot be used for the store is set aside by
+    --rebuild-catalog, whatever it is, and made anew.
     """
     from volfs.versions.fsck import fsck as check
 

@@ -10,11 +10,11 @@ is. Not here: whether a catalog says what the store holds (:mod:`volfs.versions.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
-import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,13 +23,18 @@ from volfs.catalog import Catalog, InodeTable, NewerFormat
 from volfs.catalog.inodes import table_path
 from volfs.errors import Busy, Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.display import printable
-from volfs.storage.files import fsync_dir, opened, replace_durably
+from volfs.storage.files import fsync_dir, replace_durably
 
 log = logging.getLogger(__name__)
 
 _MEND = "`volfs fsck --rebuild-catalog` makes it anew"
 # Where SQLite's readers and writers hold a lock as long as they have a file in WAL mode open (its file format, 1.3).
-_SHARED = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0x40000000 + 2, 510, 0)
+_ASK = """
+import fcntl, os, struct, sys
+lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0x40000000 + 2, 510, 0)
+found = fcntl.fcntl(os.open(sys.argv[1], os.O_RDONLY), fcntl.F_GETLK, lock)
+print("free" if struct.unpack("hhqqi", found)[0] == fcntl.F_UNLCK else "locked")
+"""
 
 
 def open_catalog(place: Path, ident: str, *, ours: bool, read_only: bool) -> Catalog:
@@ -80,13 +85,11 @@ def in_use(place: Path) -> bool:
 
 
 def _locked(place: Path) -> bool:
-    try:
-        with opened(place.resolve()) as fd:
-            # A lock of the open file, not of the process: closing it takes no lock of this process away.
-            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _SHARED)
-    except (OSError, Damaged):
+    if not place.is_file():
         return False
-    return bool(struct.unpack("hhqqi", found)[0] != fcntl.F_UNLCK)
+    # In another process: to close a file takes away all locks that a process has on it, those of SQLite too.
+    asked = subprocess.run([sys.executable, "-I", "-c", _ASK, place.resolve()], capture_output=True, check=False)
+    return asked.stdout.strip() != b"free"
 
 
 def set_aside(place: Path) -> Path:
