@@ -68,7 +68,9 @@ def test_no_command_shows_control_characters_as_they_are(root, command):
 
 
 def test_json_says_what_was_written_all_the_same(root):
-    (newest, _) = json.loads(run(root, "log", "--json", "cells"))
+    answer = CliRunner().invoke(main, ["--store", str(root), "log", "--json", "cells"])
+    assert answer.exit_code == 0, answer.stderr
+    (newest, _) = json.loads(answer.stdout)
     assert newest["message"] == MESSAGE.strip()
     assert newest["author"] == AUTHOR
 

@@ -37,6 +37,12 @@ from volfs.versions.store import set_aside_damaged
 # -- flipped bits -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who only reads may keep a catalog of its own there."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 def a_history(path: Path) -> None:
     """Thirty versions on several branches: names, chunks that are put and removed, blocks with owners, refs."""
     pick = random.Random(5)
@@ -275,7 +281,6 @@ def test_a_catalog_that_is_not_the_stores_is_found_out_and_mended(replaced, tmp_
     else:
         for ref, tree in right.items():
             assert isinstance(got[ref], VolfsError) or got[ref] == tree, ref
-        assert isinstance(got["main"], VolfsError)
     if kind == "one of a newer volfs":
         with pytest.raises(StoreFormat, match="newer volfs"):
             open_store(root)
@@ -374,10 +379,10 @@ def test_a_dataset_made_again_while_a_catalog_was_closed_is_a_new_one_too(tmp_pa
         other.remove_dataset("cells")
         write_version(other.create_dataset("cells"), volume((8, 8, 8), 77))
         wanted = tree_of(other["cells"].version(1))
-    with open_store(root, catalog=mine, read_only=True) as store, pytest.raises(Damaged, match="another dataset"):
-        store["cells"].resolve("v1")
-    with open_store(root, catalog=mine) as store:
-        assert tree_of(store["cells"].version(1)) == wanted
+    for read_only in (True, False):
+        with open_store(root, catalog=mine, read_only=read_only) as store:
+            assert tree_of(store["cells"].version(1)) == wanted
+            assert len(store["cells"].versions()) == 1
 
 
 def test_a_dataset_of_an_older_volfs_gets_an_id_and_its_refs_checksums_at_the_next_opening_for_writing(tmp_path):

@@ -83,13 +83,13 @@ def find_chunk(
     for row in walk(cx, node, block, at, payloads=False):
         number = _number_of(row.cells, needle)
         if number >= 0:
-            return _payload(cx, node, block, cell, (row.lineage, row.position), needle)
+            return _payload(cx, node, block, cell, row.version, (row.lineage, row.position))
         if row.owners is not None:
             owner = _owner_of(row.owners, cell)
             if not owner:
                 return None
             info = graph().info(owner)
-            return _payload(cx, node, block, cell, (info.lineage, info.position), needle)
+            return _payload(cx, node, block, cell, owner, (info.lineage, info.position))
     return None
 
 
@@ -106,15 +106,13 @@ def _owner_of(owners: bytes, cell: int) -> int:
     return owner
 
 
-def _payload(
-    cx: sqlite3.Connection, node: int, block: bytes, cell: int, place: tuple[int, int], needle: bytes
-) -> Found:
-    """The payload of a cell that the row at (lineage, position) lists."""
+def _payload(cx: sqlite3.Connection, node: int, block: bytes, cell: int, version: int, place: tuple[int, int]) -> Found:
+    """The payload of a cell that the row of a version, at (lineage, position), lists."""
     row = cx.execute(_PAYLOADS, (node, block, *place)).fetchone()
-    number = _number_of(row[1], needle) if row is not None else -1
-    if number < 0:
+    number = _number_of(row[1], _CELL.pack(cell)) if row is not None else -1
+    # What SQLite finds in a damaged page need not be what it was asked for.
+    if number < 0 or row[0] != version:
         raise mismatch(f"a row of node {node} that should list chunk {cell} of a block does not")
-    version = int(row[0])
     payload = np.frombuffer(row[2], PAYLOAD, 1, number * PAYLOAD.itemsize)
     check = np.frombuffer(row[3], _CHECK, 1, number * _CHECK.itemsize)
     _prove(node, block, np.array([cell]), np.array([version]), payload, check)
@@ -234,6 +232,8 @@ def _fetch_owned(
     if len(rows) != len(owners):
         raise mismatch(f"its owners of node {node} name versions that changed nothing there")
     versions, all_cells, all_payloads, all_checks = zip(*rows, strict=True)
+    if sorted(versions) != owners:
+        raise mismatch(f"its owners of node {node} name versions that are not found there")
     counts = [len(listed) // 2 for listed in all_cells]
     cells = cell_numbers(b"".join(all_cells), len(wanted))
     mine = wanted[cells] == np.repeat(np.array(versions, np.int32), counts)

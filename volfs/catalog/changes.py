@@ -107,6 +107,8 @@ def changes_since(cx: sqlite3.Connection, node: int, cells: int, at: At, since: 
                 if row is None:
                     raise mismatch(f"it lacks a block of node {node} that v{version} changed")
                 found = BlockRow(*row).check(node, key)
+                if (found.lineage, found.position) != (lineage, position):
+                    raise mismatch(f"it lacks a block of node {node} that v{version} changed")
                 yield BlockChange(block_coords(key), version, cell_numbers(found.cells, cells))
         if last:
             return

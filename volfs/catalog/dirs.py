@@ -59,6 +59,6 @@ def _read(cx: sqlite3.Connection, directory: int) -> _Row | None:
     found = cx.execute(f"SELECT {_COLUMNS}, sum FROM dir WHERE id = ?", (directory,)).fetchone()
     if found is None:
         return None
-    check_row(found[-1], "dir", *found[:-1])
+    check_row(found[-1], "dir", directory, *found[1:-1])
     row: _Row = found[:-1]
     return row

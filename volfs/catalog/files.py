@@ -63,7 +63,7 @@ class FileNames:
         row = cx.execute("SELECT id, dataset, names, sum FROM file_group WHERE id = ?", (group,)).fetchone()
         if row is None:
             raise mismatch(f"it names a payload file that it does not know (group {group})")
-        check_row(row[3], "file_group", *row[:3])
+        check_row(row[3], "file_group", group, *row[1:3])
         packed: bytes = row[2]
         joined = decompress(packed) if packed.startswith(_ZSTD) else packed
         names = joined.decode("utf-8", "surrogateescape").split("\0")

@@ -71,6 +71,8 @@ def load_datasets(cx: sqlite3.Connection) -> list[DatasetRow]:
 def load_dataset(cx: sqlite3.Connection, dataset: int) -> DatasetRow | None:
     """One dataset, None if there is none of this id."""
     row = cx.execute(f"SELECT {_DATASET}, sum FROM dataset WHERE id = ?", (dataset,)).fetchone()
+    if row is not None and row[0] != dataset:
+        raise mismatch(f"dataset {dataset} is not found")
     return DatasetRow.read(row) if row is not None else None
 
 
@@ -90,7 +92,7 @@ def load_graph(
     rows = cx.execute(_VERSIONS, (dataset, last_seq)).fetchall()
     graph = known if known is not None and not rows else known.copy() if known is not None else VersionGraph()
     for seq, total, *columns in rows:
-        check_row(total, "version", *columns)
+        check_row(total, "version", dataset, *columns[1:])
         _, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content, n = (
             columns
         )
@@ -154,7 +156,7 @@ def load_refs(cx: sqlite3.Connection, dataset: int) -> Refs:
     heads: dict[str, int] = {}
     tags: dict[str, int] = {}
     found = [row[1:] for row in rows if row[1] is not None]
-    if rows and rows[0][0] != _refs_sum(dataset, found):
+    if not rows or rows[0][0] != _refs_sum(dataset, found):
         raise mismatch("the refs of a dataset do not match their checksum")
     for kind, name, version in found:
         (heads if kind == "head" else tags)[name] = version
