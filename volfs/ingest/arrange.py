@@ -6,14 +6,14 @@ A view over another source; no voxel is copied but by transposing what is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.source import Description, Fingerprint, Source
+from volfs.ingest.source import Description, Source, SourceView
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
 
@@ -58,31 +58,24 @@ def _pick(values: Sequence[T], order: Index) -> tuple[T, ...]:
     return tuple(values[i] for i in order)
 
 
-class _Arranged(Source):
+class _Arranged(SourceView):
     """``order[i]`` is the axis of the inner source that is axis ``i`` here."""
 
     def __init__(self, inner: Source, renamed: Description, order: Index) -> None:
-        self._inner = inner
+        super().__init__(
+            inner,
+            replace(
+                renamed,
+                shape=_pick(renamed.shape, order),
+                axes=_pick(renamed.axes, order),
+                scale=_pick(renamed.scale, order),
+                grain=_pick(renamed.grain, order),
+                translation=None if renamed.translation is None else _pick(renamed.translation, order),
+            ),
+        )
         self._order = order
         self._back = tuple(int(i) for i in np.argsort(order))
-        self.description = replace(
-            renamed,
-            shape=_pick(renamed.shape, order),
-            axes=_pick(renamed.axes, order),
-            scale=_pick(renamed.scale, order),
-            grain=_pick(renamed.grain, order),
-            translation=None if renamed.translation is None else _pick(renamed.translation, order),
-        )
 
     def read(self, box: Box) -> np.ndarray:
         inner = Box(_pick(box.start, self._back), _pick(box.stop, self._back))
         return self._inner.read(inner).transpose(self._order)
-
-    def fingerprint(self) -> Fingerprint:
-        return self._inner.fingerprint()
-
-    def labels(self) -> Mapping[str, Source]:
-        return self._inner.labels()
-
-    def close(self) -> None:
-        self._inner.close()

@@ -9,13 +9,12 @@ own, which sources of integers never have. Not here: how levels of labels are ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.source import Fingerprint, Source
+from volfs.ingest.source import Source, SourceView
 from volfs.ingest.streaming import Meter, read_pieces
 from volfs.model.box import Box
 from volfs.model.facts import Rescale
@@ -88,27 +87,17 @@ def _real(voxels: np.ndarray, rescale: Rescale | None) -> np.ndarray:
     return voxels.astype(np.float64) * rescale.slope + rescale.intercept
 
 
-class _Labels(Source):
+class _Labels(SourceView):
     """The labels of a source as integers."""
 
     def __init__(self, inner: Source, rescale: Rescale | None, dtype: np.dtype[np.integer]) -> None:
-        self._inner = inner
+        found, limits = inner.description, np.iinfo(dtype)
+        fill = float(_real(np.array(found.fill_value, np.float64), rescale))
+        held = math.isfinite(fill) and limits.min <= fill <= limits.max and fill.is_integer()
+        fill_value = int(fill) if held else 0
+        super().__init__(inner, replace(found, dtype=dtype, fill_value=fill_value, rescale=None, is_label=True))
         self._rescale = rescale
-        found = inner.description
-        fill = _real(np.array(found.fill_value, np.float64), rescale)
-        limits = np.iinfo(dtype)
-        held = math.isfinite(fill) and limits.min <= fill <= limits.max and float(fill).is_integer()
-        self.description = replace(found, dtype=dtype, fill_value=int(fill) if held else 0, rescale=None, is_label=True)
 
     def read(self, box: Box) -> np.ndarray:
         labels: np.ndarray = np.rint(_real(self._inner.read(box), self._rescale)).astype(self.description.dtype)
         return labels
-
-    def fingerprint(self) -> Fingerprint:
-        return self._inner.fingerprint()
-
-    def labels(self) -> Mapping[str, Source]:
-        return self._inner.labels()
-
-    def close(self) -> None:
-        self._inner.close()

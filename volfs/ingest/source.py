@@ -105,6 +105,23 @@ class Source(ABC):
         self.close()
 
 
+class SourceView(Source):
+    """Another source, shown in another way: with other axes, or other numbers."""
+
+    def __init__(self, inner: Source, description: Description) -> None:
+        self._inner = inner
+        self.description = description
+
+    def fingerprint(self) -> Fingerprint:
+        return self._inner.fingerprint()
+
+    def labels(self) -> Mapping[str, Source]:
+        return self._inner.labels()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class ArraySource(Source):
     """An array in memory, or anything that slices like one."""
 

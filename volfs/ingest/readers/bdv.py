@@ -23,6 +23,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers.n5 import N5Array, attributes_of, is_n5
+from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, tree_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import omero
@@ -351,15 +352,11 @@ class _Views(Source):
         )
 
     def read(self, box: Box) -> np.ndarray:
-        lead = len(self._outer)
-        out = np.zeros(box.shape, self.description.dtype)
-        rest = Box(box.start[lead:], box.stop[lead:])
-        for where in np.ndindex(box.shape[:lead]):
-            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
-            view = self._views[int(np.ravel_multi_index(index, self._outer)) if lead else 0]
-            if view is not None:
-                out[where] = view.read(rest)
-        return out
+        return gather(box, self._outer, self.description.dtype, self._part)
+
+    def _part(self, number: int, box: Box) -> np.ndarray | None:
+        view = self._views[number]
+        return None if view is None else view.read(box)
 
     def fingerprint(self) -> Fingerprint:
         found = dict(files_fingerprint([self._xml] if self._xml is not None else []))

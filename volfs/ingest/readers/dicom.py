@@ -22,6 +22,7 @@ import numpy as np
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers.dicom_frames import Frame, Stack, stack_frames
 from volfs.ingest.readers.pictures import kind_of
+from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import Rescale
@@ -417,16 +418,12 @@ class _Series(Source):
         )
 
     def read(self, box: Box) -> np.ndarray:
-        outer = self._stack.shape
-        lead = len(outer)
-        out = np.empty(box.shape, self._dtype)
-        rest = Box(box.start[lead:], box.stop[lead:]).slices()
-        for where in np.ndindex(box.shape[:lead]):
-            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
-            frame = self._stack.frames[int(np.ravel_multi_index(index, outer)) if lead else 0]
-            pixels = self._pixels(frame)[rest]
-            out[where] = _values(pixels, frame) if self._real else pixels
-        return out
+        return gather(box, self._stack.shape, self._dtype, self._part)
+
+    def _part(self, number: int, box: Box) -> np.ndarray:
+        frame = self._stack.frames[number]
+        pixels = self._pixels(frame)[box.slices()]
+        return _values(pixels, frame) if self._real else pixels
 
     def fingerprint(self) -> Fingerprint:
         found = files_fingerprint(self._paths)

@@ -18,6 +18,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers.hdf5_filters import check_filters
+from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import omero
@@ -116,19 +117,15 @@ class _Imaris(Source):
         return tuple(found)
 
     def read(self, box: Box) -> np.ndarray:
-        lead = len(self._outer)
-        out = np.empty(box.shape, self.description.dtype)
-        rest = Box(box.start[lead:], box.stop[lead:]).slices()
-        where = (slice(0, 1), *rest) if self._flat else rest
-        for index in np.ndindex(box.shape[:lead]):
-            at = tuple(a + i for a, i in zip(box.start, index, strict=False))
-            volume = self._volumes[int(np.ravel_multi_index(at, self._outer)) if lead else 0]
-            try:
-                found = np.asarray(volume[where])
-            except Exception as error:  # h5py raises whatever the damage leads to
-                raise unreadable(f"{self._path}:{volume.name}", error) from error
-            out[index] = found[0] if self._flat else found
-        return out
+        return gather(box, self._outer, self.description.dtype, self._part)
+
+    def _part(self, number: int, box: Box) -> np.ndarray:
+        volume = self._volumes[number]
+        try:
+            found = np.asarray(volume[(slice(0, 1), *box.slices()) if self._flat else box.slices()])
+        except Exception as error:  # h5py raises whatever the damage leads to
+            raise unreadable(f"{self._path}:{volume.name}", error) from error
+        return found[0] if self._flat else found
 
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint([self._path])

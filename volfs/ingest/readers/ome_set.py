@@ -23,6 +23,7 @@ import tifffile
 from volfs.errors import BadInput
 from volfs.ingest.readers import ome_xml, pictures
 from volfs.ingest.readers.parts import Part, choose
+from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.facts import omero
@@ -159,14 +160,7 @@ class _Set(Source):
         )
 
     def read(self, box: Box) -> np.ndarray:
-        out = np.empty(box.shape, self._dtype)
-        lead = len(self._outer)
-        rest = Box(box.start[lead:], box.stop[lead:]).slices()
-        for where in np.ndindex(box.shape[:lead]):
-            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
-            number = int(np.ravel_multi_index(index, self._outer)) if lead else 0
-            out[where] = self._voxels(self._planes[number])[rest]
-        return out
+        return gather(box, self._outer, self._dtype, lambda n, rest: self._voxels(self._planes[n])[rest.slices()])
 
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint([self._path, *dict.fromkeys(plane.path for plane in self._planes)])

@@ -19,6 +19,7 @@ from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers import ome_set, ome_xml, pictures
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.raw import RawVoxels
+from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
@@ -126,14 +127,7 @@ class _Tiff(Source):
     def read(self, box: Box) -> np.ndarray:
         if self._raw is not None:
             return self._raw.read(box)
-        out = np.empty(box.shape, self._dtype)
-        lead = len(self._outer)
-        rest = Box(box.start[lead:], box.stop[lead:]).slices()
-        for where in np.ndindex(box.shape[:lead]):
-            index = tuple(a + i for a, i in zip(box.start, where, strict=False))
-            number = int(np.ravel_multi_index(index, self._outer)) if lead else 0
-            out[where] = self._page(number)[rest]
-        return out
+        return gather(box, self._outer, self._dtype, lambda n, rest: self._page(n)[rest.slices()])
 
     def fingerprint(self) -> Fingerprint:
         others = {Path(page.parent.filehandle.path) for page in self._pages if page is not None}
