@@ -194,19 +194,22 @@ class Dataset:
         stamp = Stamp.of(self.layout, time.time_ns())
         held = self._filed
         if held is None or held[0] != stamp.folders or held[1] is not mirrored:
-            refs = self._filed_refs(mirrored)
+            refs = self.filed_refs(mirrored)
             held = self._filed = stamp.folders if stamp.settled else None, mirrored, refs
         return held[2]
 
-    def _filed_refs(self, mirrored: Refs) -> Refs:
-        """The refs as their files say; where a version is being published, as before: it is not in the catalog yet."""
-        files = self.ref_files()
-        coming = set(publish.pending(self.layout)) - self.graph.versions.keys()
-        heads = {
-            name: mirrored.heads[name] if number in coming and name in mirrored.heads else number
-            for name, number in files.heads.items()
-        }
-        return Refs(heads, files.tags)
+    def filed_refs(self, mirrored: Refs) -> Refs:
+        """The refs as their files say; those of versions that the catalog will soon know, and does not yet, are as they
+        were. One of a version that it cannot know stays what it is, so that it is an error and not an older version."""
+        files, versions = self.ref_files(), self.graph.versions
+        soon = {n for refs in (files.heads, files.tags) for n in refs.values() if n and n not in versions}
+        soon -= self.unindexed.keys()
+
+        def known(refs: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+            found = {name: before.get(name) if number in soon else number for name, number in refs.items()}
+            return {name: number for name, number in found.items() if number is not None}
+
+        return Refs(known(files.heads, mirrored.heads), known(files.tags, mirrored.tags))
 
     def branches(self) -> dict[str, int]:
         """Version number by branch; 0 for a branch without a version."""

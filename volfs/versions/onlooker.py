@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volfs.catalog import Catalog, Refs
+from volfs.catalog import Catalog
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import FileLock, make_dirs, read_json
 from volfs.storage.layout import StoreLayout
@@ -176,26 +176,16 @@ def is_registered(store: Store) -> bool:
 
 def knows(dataset: Dataset) -> bool:
     """Whether the catalog knows exactly the versions and refs of a dataset."""
-    refs, known = _known_refs(dataset), dataset.store.catalog.refs(dataset.id)
+    known = dataset.store.catalog.refs(dataset.id)
+    refs = dataset.filed_refs(known)
     return not missing(dataset) and (dict(refs.heads), dict(refs.tags)) == (dict(known.heads), dict(known.tags))
 
 
 def follow(dataset: Dataset) -> None:
     """Have a catalog of our own know what others did in a dataset. No lock: what somebody is publishing is left out."""
     index_missing(dataset)
-    refs, mirrored = _known_refs(dataset), dataset.store.catalog.refs(dataset.id)
+    mirrored = dataset.store.catalog.refs(dataset.id)
+    refs = dataset.filed_refs(mirrored)
     if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
         # Read within the transaction: should others use this catalog for writing, their mirror is never set back.
-        dataset.store.catalog.mirror_refs(dataset.id, lambda: _known_refs(dataset))
-
-
-def _known_refs(dataset: Dataset) -> Refs:
-    """The refs as their files say; one whose version is just being published is where it was."""
-    there, versions = dataset.ref_files(), dataset.graph.versions
-    before = dataset.store.catalog.refs(dataset.id)
-
-    def known(refs: dict[str, int], mirrored: dict[str, int]) -> dict[str, int]:
-        found = {name: n if n == 0 or n in versions else mirrored.get(name) for name, n in refs.items()}
-        return {name: number for name, number in found.items() if number is not None}
-
-    return Refs(known(dict(there.heads), dict(before.heads)), known(dict(there.tags), dict(before.tags)))
+        dataset.store.catalog.mirror_refs(dataset.id, lambda: dataset.filed_refs(mirrored))
