@@ -86,6 +86,9 @@ def text(spec: VolumeSpec, time: ShownAxis | None, channel: ShownAxis | None) ->
     if count <= _MOST_CHANNELS or spec.samples > 1:
         for index in range(count if count <= _MOST_CHANNELS else 1):
             named = {"Name": spec.channels[index]} if len(spec.channels) == count else {}
+            colour = spec.colours[index] if len(spec.colours) == count else None
+            if colour is not None:
+                named["Color"] = str(_signed(int(colour, 16) << 8 | 0xFF))
             channels += _element("Channel", ID=f"Channel:0:{index}", SamplesPerPixel=str(spec.samples), **named) + "/>"
     pages = sizes["T"] * sizes["Z"] * count
     made = (
@@ -97,6 +100,11 @@ def text(spec: VolumeSpec, time: ShownAxis | None, channel: ShownAxis | None) ->
         f'<TiffData IFD="0" PlaneCount="{pages}"/></Pixels></Image></OME>'
     )
     return made.encode("ascii", "xmlcharrefreplace")
+
+
+def _signed(rgba: int) -> int:
+    """A colour as OME has it: RGBA in a signed number of 32 bits."""
+    return rgba - (1 << 32) if rgba >> 31 else rgba
 
 
 def _physical_size(axis: ShownAxis, letter: str) -> dict[str, str]:

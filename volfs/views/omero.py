@@ -7,16 +7,25 @@ not have the expected form counts as not there.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volfs.views.colour import Window
+
+_COLOUR = re.compile(r"[0-9A-Fa-f]{6}\Z")
 
 
 def labels(attributes: Mapping[str, Any]) -> tuple[str | None, ...]:
     """The names of the channels, in their order; None for those without one."""
     found = (channel.get("label") for channel in _channels(attributes))
     return tuple(label if isinstance(label, str) and label.strip() else None for label in found)
+
+
+def colours(attributes: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The colours of the channels as RRGGBB, in their order; None for those without one."""
+    found = (str(channel.get("color", "")).lstrip("#") for channel in _channels(attributes))
+    return tuple(text.upper() if _COLOUR.match(text) else None for text in found)
 
 
 def window(attributes: Mapping[str, Any], channel: int) -> Window | None:

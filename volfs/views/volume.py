@@ -59,11 +59,11 @@ class VolumeSpec:
     z, y and x as far as there are such, last, with ``has_samples``, the axis of the red, green, blue (and alpha) of a
     pixel. All other axes have length one in ``box``, which is a box of the level. ``dtype`` is in native byte order.
     ``stem`` is the file's name without ending, for formats of two files. ``title`` is the image's name. ``channels``
-    are names of the channels shown, where all of them have one. ``affine`` is given where the image came with an
-    orientation that voxel sizes alone do not tell. ``rescale`` takes stored values to real ones. ``facts`` are what the
-    image's source said (:mod:`volfs.model.facts`); those that count voxels count those of s0, of which ``first`` is
-    the place of the first one here, and ``step`` the distance to the next, along x, y and z. ``whole`` says that no
-    axis besides these is cut, ``complete`` that this is all of s0.
+    are names of the channels shown, where all of them have one, ``colours`` theirs, as RRGGBB. ``affine`` is given
+    where the image came with an orientation that voxel sizes alone do not tell. ``rescale`` takes stored values to real
+    ones. ``facts`` are what the image's source said (:mod:`volfs.model.facts`); those that count voxels count those of
+    s0, of which ``first`` is the place of the first one here, and ``step`` the distance to the next, along x, y and z.
+    ``whole`` says that no axis besides these is cut, ``complete`` that this is all of s0.
     """
 
     box: Box
@@ -74,6 +74,7 @@ class VolumeSpec:
     stem: str = "volume"
     title: str = ""
     channels: tuple[str, ...] = ()
+    colours: tuple[str | None, ...] = ()
     affine: Affine | None = None
     rescale: Rescale | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)

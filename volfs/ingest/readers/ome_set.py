@@ -21,12 +21,11 @@ import numpy as np
 import tifffile
 
 from volfs.errors import BadInput
-from volfs.ingest.readers import ome_xml, pictures
+from volfs.ingest.readers import ome_xml, pictures, tiff_facts
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
-from volfs.model.facts import omero
 from volfs.model.ngff import axis
 
 ENDING = ".companion.ome"
@@ -94,7 +93,7 @@ def open_set(path: Path, part: str | None = None) -> Source:
         raise unreadable(path, "it describes no image")
     parts = [Part((i.name, i.identifier) if i.name else (i.identifier,), *_shape(i), "") for i in images]
     number = choose(path, parts, part)
-    return _Set(path, images[number], elements[number])
+    return _Set(path, images[number], elements[number], text)
 
 
 def _text(path: Path) -> str:
@@ -113,7 +112,7 @@ def _shape(image: ome_xml.Image) -> tuple[Index, np.dtype[np.uint8]]:
 class _Set(Source):
     """One image. Its planes are read from the files that hold them."""
 
-    def __init__(self, path: Path, image: ome_xml.Image, pixels: ET.Element) -> None:
+    def __init__(self, path: Path, image: ome_xml.Image, pixels: ET.Element, text: str) -> None:
         self._path = path
         samples = max((channel.samples for channel in image.channels), default=1)
         counts = {letter: image.sizes.get(letter, 1) for letter in "CZT"}
@@ -145,8 +144,7 @@ class _Set(Source):
             size, unit = image.scale.get(name.upper(), (1.0, None)) if name in "tzyx" else (1.0, None)
             scale.append(size)
             axes.append(axis(name, unit))
-        labels = [channel.name or None for channel in image.channels]
-        colours = [channel.colour for channel in image.channels]
+        more = tiff_facts.of_ome(image, text, 0 if samples > 1 else counts["C"])
         self.description = Description(
             image.name or path.name.removesuffix(ENDING),
             (*self._outer, *self._page),
@@ -155,8 +153,9 @@ class _Set(Source):
             tuple(scale),
             (*(1,) * len(outer), *self._page),
             rgb=names[-1] == "c" and samples <= 4,
-            facts={"format": "ome-tiff", **({"notes": dict(image.notes)} if image.notes else {})},
-            ome={"omero": omero(labels, colours)} if samples == 1 and (any(labels) or any(colours)) else {},
+            facts=more.facts,
+            ome=more.ome,
+            lost=more.lost,
         )
 
     def read(self, box: Box) -> np.ndarray:

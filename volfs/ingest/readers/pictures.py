@@ -92,7 +92,7 @@ def header_of(place: Place) -> Picture:
         if kind == JPEG:
             with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
                 return _jpeg_header(place, image)
-        with _tiff(place) as tiff:
+        with opened_tiff(place) as tiff:
             return _page(place, tiff)[1]
     except VolfsError:
         raise
@@ -114,7 +114,7 @@ def read_picture(place: Place) -> np.ndarray:
             with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
                 _jpeg_header(place, image)
                 return np.asarray(image)
-        with _tiff(place) as tiff:
+        with opened_tiff(place) as tiff:
             page, found = _page(place, tiff)
             return page_voxels(page).reshape(found.shape)
     except VolfsError:
@@ -131,7 +131,8 @@ def undecodable(where: str, error: Exception) -> BadInput:
 
 
 @contextmanager
-def _tiff(place: Place) -> Iterator[tifffile.TiffFile]:
+def opened_tiff(place: Place) -> Iterator[tifffile.TiffFile]:
+    """A TIFF, wherever it is."""
     if isinstance(place, Path):
         with tifffile.TiffFile(place) as tiff:
             yield tiff

@@ -7,15 +7,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers import pictures
+from volfs.ingest.readers import ome_xml, pictures
 from volfs.ingest.readers.archive import Archive
 from volfs.ingest.readers.numbering import SliceRules, planes
+from volfs.ingest.readers.tiff import sizes_of
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint
 from volfs.model.box import Box
 from volfs.model.names import natural_key
@@ -104,6 +106,23 @@ def _listed(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
 
 
+def _calibration(place: pictures.Place) -> dict[str, tuple[float, str | None]]:
+    """Voxel sizes that a slice says, by axis: TIFF does, others tell no more than what suits a printer."""
+    if pictures.kind_in(place) != pictures.TIFF:
+        return {}
+    with pictures.opened_tiff(place) as file:
+        told = ome_xml.images(file.ome_metadata) if file.is_ome and file.ome_metadata else ()
+        return sizes_of(file, file.pages.first, told[0] if told else None)
+
+
+def _made_up(names: Sequence[str], rules: SliceRules) -> dict[str, list[int]]:
+    """The planes that no slice is of, by what became of them."""
+    if rules.gaps not in ("fill", "nearest"):
+        return {}
+    found = [z for z, index in enumerate(planes(names, replace(rules, gaps="fill"))) if index is None]
+    return {rules.gaps: found} if found else {}
+
+
 class _Slices(Source):
     """Axes z, y, x, and c for the samples of colour pictures; without z if there is one slice only. ``more`` is what
     the fingerprint has besides the files."""
@@ -128,19 +147,24 @@ class _Slices(Source):
                 if found != first:
                     raise BadInput(f"{place} is {found}, but {places[0].name} is {first}: slices must be alike")
         self._picture = first
+        absent = _made_up([place.name for place in places], rules)
         self._flat = len(self._places) == 1
         names = "yx" if len(first.shape) == 2 else "yxc"
         shape = first.shape
         if not self._flat:
             names, shape = "z" + names, (len(self._places), *shape)
+        told = [_calibration(place) for place in dict.fromkeys((used[0], used[-1]))]
+        sizes = told[0] if told[0] == told[-1] else {}
         self.description = Description(
             name,
             shape,
             first.dtype,
-            tuple(axis(n) for n in names),
-            (1.0,) * len(shape),
+            tuple(axis(n, sizes[n][1] if n in sizes else None) for n in names),
+            tuple(sizes[n][0] if n in sizes else 1.0 for n in names),
             shape if self._flat else (1, *shape[1:]),
             rgb="c" in names,
+            facts={"format": "slices", **({"made_up": absent} if absent else {})},
+            lost=() if told[0] == told[-1] else ("voxel sizes, which differ from slice to slice",),
         )
 
     def read(self, box: Box) -> np.ndarray:

@@ -10,7 +10,6 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -20,6 +19,7 @@ from volfs.ingest.readers import ome_set, ome_xml, pictures
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.readers.stack import gather
+from volfs.ingest.readers.tiff_facts import told_of
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
@@ -115,13 +115,27 @@ class _Tiff(Source):
         self._lock = threading.RLock()
         axes = [axis(name) for name in names]
         scale = [1.0] * len(shape)
-        for name, (size, unit) in _sizes(file, series, image).items():
+        for name, (size, unit) in sizes_of(file, first, image).items():
             if name in names and math.isfinite(size) and size > 0:
                 at = names.index(name)
                 scale[at], axes[at] = size, axis(name, unit)
         rgb = "c" in names and page_axes == "YXS" and names[-1] == "c" and page_shape[-1] <= 4
+        channels = 0 if rgb else shape[names.index("c")] if "c" in names else 1
+        more = told_of(file, image, channels, math.prod(self._outer))
+        shift = [more.origin.get(name, 0.0) * size for name, size in zip(names, scale, strict=True)]
         self.description = Description(
-            _stem(path), shape, self._dtype, tuple(axes), tuple(scale), grain, rgb=rgb, facts=_facts(file, image)
+            _stem(path),
+            shape,
+            self._dtype,
+            tuple(axes),
+            tuple(scale),
+            grain,
+            rgb=rgb,
+            facts=more.facts,
+            ome=more.ome,
+            translation=tuple(shift) if any(shift) else None,
+            rescale=more.rescale,
+            lost=more.lost,
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -212,13 +226,13 @@ def _check_pages(
     raise BadInput(f"{path} lacks pages: {there} of {wanted} are there{where}")
 
 
-def _sizes(
-    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, image: ome_xml.Image | None
+def sizes_of(
+    file: tifffile.TiffFile, page: tifffile.TiffPage, image: ome_xml.Image | None
 ) -> dict[str, tuple[float, str | None]]:
     """Voxel size and unit by axis, as far as the file says."""
     if image is not None:
         return {letter.lower(): size for letter, size in image.scale.items()}
-    across, down = _per_unit(series.keyframe)
+    across, down = _per_unit(page)
     if file.is_imagej and file.imagej_metadata:
         meta = file.imagej_metadata
         unit = _imagej_unit(meta.get("unit"))
@@ -230,11 +244,9 @@ def _sizes(
         if interval := _number(meta.get("finterval")):
             found["t"] = (interval, "second")
         return found
-    unit = _CENTIMETRES.get(int(series.keyframe.resolutionunit))
+    unit = _CENTIMETRES.get(int(page.resolutionunit))
     if unit is None or not across or not down:  # dots per inch are the printer's
         return {}
-    if "z" in _names(list(series.axes)):
-        return {}  # nothing says how far planes are apart, and a unit along two axes of three is of no use
     return {"x": (1 / across, unit), "y": (1 / down, unit)}
 
 
@@ -257,13 +269,6 @@ def _number(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and number > 0 else None
-
-
-def _facts(file: tifffile.TiffFile, image: ome_xml.Image | None) -> dict[str, Any]:
-    """The names of channels, where somebody gave some."""
-    names = [channel.name for channel in image.channels] if image is not None else []
-    form = "ome-tiff" if file.is_ome else "imagej" if file.is_imagej else "tiff"
-    return {"format": form, **({"channels": names} if any(names) else {})}
 
 
 def _stem(path: Path) -> str:

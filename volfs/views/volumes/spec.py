@@ -96,6 +96,7 @@ def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "
         stem=stem,
         title=level.title,
         channels=_channels(level, box),
+        colours=_colours(level, box),
         affine=_affine(level, first, step),
         rescale=rescale_of(level.attributes),
         facts=source_of(level.attributes),
@@ -141,12 +142,23 @@ def _kind(axis: Axis) -> str | None:
 
 def _channels(level: LevelMeta, box: Box) -> tuple[str, ...]:
     """The names of the channels in the box, if each has one."""
-    axis = next((o.axis for o in level.geometry.others if level.axes[o.axis].type == "channel" or o.label == "c"), None)
+    axis = _channel_axis(level)
     if axis is None:
         return ()
     named = omero.labels(level.attributes)[box.start[axis] : box.stop[axis]]
     names = tuple(name for name in named if name is not None)
     return names if len(names) == box.shape[axis] else ()
+
+
+def _colours(level: LevelMeta, box: Box) -> tuple[str | None, ...]:
+    """The colours of the channels in the box."""
+    axis = _channel_axis(level)
+    return () if axis is None else omero.colours(level.attributes)[box.start[axis] : box.stop[axis]]
+
+
+def _channel_axis(level: LevelMeta) -> int | None:
+    others = level.geometry.others
+    return next((o.axis for o in others if level.axes[o.axis].type == "channel" or o.label == "c"), None)
 
 
 def _affine(level: LevelMeta, first: Triple, step: Triple) -> Affine | None:

@@ -143,6 +143,9 @@ class _Stack:
         if self.spec.samples == 1 and self.channel is not None and self.channel.size > 1:
             lines.append(f"mode={'composite' if self.channel.size <= 7 else 'grayscale'}")  # it composes no more
         lines += self._imagej_calibration()
+        if (rescale := self.spec.rescale) is not None:
+            lines += ["cf=0", f"c0={rescale.intercept:{_EXACT}}", f"c1={rescale.slope:{_EXACT}}"]
+            lines += [f"vunit={rescale.unit}"] if rescale.unit and rescale.unit.isascii() else []
         if self.time is not None and self.time.unit in SECONDS:
             lines.append(f"finterval={self.time.scale * SECONDS[self.time.unit]:{_EXACT}}")
         return "\n".join([*lines, "loop=false", ""]).encode()
