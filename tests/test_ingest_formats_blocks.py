@@ -149,12 +149,19 @@ def test_n5_levels_and_where_programs_leave_voxel_sizes(tmp_path: Path) -> None:
 
 def test_n5_groups_without_one_image_say_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "v.n5").mkdir()
-    with pytest.raises(BadInput, match="it is empty"):
+    with pytest.raises(BadInput, match="holds no image"):
         open_source([tmp_path / "v.n5"])
     for name in ("a", "b"):
         write_n5(tmp_path / "v.n5" / name, volume((4, 5, 6)), (2, 2, 2), "gzip")
-    with pytest.raises(BadInput, match=r"name one of its members \(a, b\)"):
+    write_n5(tmp_path / "v.n5" / "deep" / "er" / "s0", volume((3, 5, 6)), (2, 2, 2), "gzip")
+    with pytest.raises(BadInput, match=r"0: a, 4 x 5 x 6 uint16; 1: b, .*2: deep/er, 3 x 5 x 6 .*name one, like .*:a"):
         open_source([tmp_path / "v.n5"])
+    for part in ("b", "/b", "1"):
+        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), volume((4, 5, 6)), "zyx")
+    for part in ("deep/er", "deep/er/s0", "deep", "2"):
+        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), volume((3, 5, 6)), "zyx")
+    with pytest.raises(BadInput, match=r"has no nope: it holds 0: a"):
+        open_source([f"{tmp_path / 'v.n5'}:nope"])
 
 
 def test_n5_that_is_damaged_or_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -274,7 +281,8 @@ def test_bdv_whose_setups_differ_in_size_says_how_to_import_one(tmp_path: Path) 
         make_bdv(tmp_path / "v.n5", data, setup_id=number, attributes={"channel": {"id": number}})
     with pytest.raises(BadInput, match=r"setup 1 at time point 0 is 6 x 13 x 10 uint8, .* like .*v\.xml:1"):
         open_source([tmp_path / "v.xml"])
-    holds(arrange(open_source([f"{tmp_path}/v.xml:1"])), second, "zyx")
+    for part in ("v.xml:1", "v.n5:1", "v.n5:setup1"):
+        holds(arrange(open_source([f"{tmp_path}/{part}"])), second, "zyx")
     holds(arrange(open_source([tmp_path / "v.n5" / "setup0"])), first, "zyx")
 
 
@@ -450,6 +458,8 @@ def test_precomputed_scales_and_chunks_that_are_not_there(tmp_path: Path) -> Non
     source = arrange(open_source([tmp_path / "v" / "8_9_40"]))
     assert source.description.scale == (40, 9, 8) and source.description.translation is None
     holds(source, data[0, :, ::2, ::2], "zyx")
+    for part in ("8_9_40", "1"):
+        holds(arrange(open_source([f"{tmp_path / 'v'}:{part}"])), data[0, :, ::2, ::2], "zyx")
     gone = tmp_path / "v" / "4_4_40" / "10-18_-20--4_30-34"
     gone.unlink()
     data[0, :4, :16, :8] = 0

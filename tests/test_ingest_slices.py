@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import volfs
 from tests.test_ingest_readers import holds, volume
+from volfs.cli import main
 from volfs.errors import BadInput
 from volfs.ingest.readers import open_source
 from volfs.ingest.readers.numbering import SliceRules, planes
 from volfs.model.box import Box
+from volfs.volume.image import image_at
 
 STRICT = SliceRules()
 
@@ -120,6 +124,35 @@ def test_a_plane_of_several_numbers_is_taken_from_its_own_run() -> None:
     names = ["t0_z0", "t0_z1", "t0_z2", "t1_z1", "t1_z2"]
     assert planes(names, SliceRules(gaps="fill")) == [0, 1, 2, None, 3, 4]
     assert planes(names, SliceRules(gaps="nearest")) == [0, 1, 2, 3, 3, 4]
+
+
+def test_rules_for_slices_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", volume((3, 9, 13), "u1"), photometric="minisblack")
+    np.save(tmp_path / "a.npy", volume((3, 9, 13), "u1"))
+    for name in ("a.tif", "a.npy"):
+        with pytest.raises(BadInput, match=r"not read as slices .*leave out --gaps and --duplicates"):
+            open_source([tmp_path / name], SliceRules(gaps="skip"))
+
+
+def test_the_command_names_what_is_missing_and_takes_it_as_it_is_told(tmp_path: Path) -> None:
+    data = written(tmp_path / "s", ["1", "01", "2", "4"])
+    store = ["--store", str(tmp_path / "store")]
+    arguments = [*store, "import", "d", str(tmp_path / "s")]
+    runner = CliRunner()
+    assert runner.invoke(main, [*store, "init"]).exit_code == 0
+    for options, said in (
+        ([], "same number: 01.png and 1.png"),
+        (["--duplicates", "last"], "missing: 3.png"),
+        (["--gaps", "skip"], "same number"),
+    ):
+        done = runner.invoke(main, [*arguments, *options])
+        assert done.exit_code == 1 and said in done.stderr.replace("1.png and 01.png", "01.png and 1.png"), done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert runner.invoke(main, [*arguments, "--duplicates", "first", "--gaps", "fill"]).exit_code == 0
+    with volfs.open_store(tmp_path / "store") as opened:
+        level = image_at(opened["d"]["latest"], "").levels[0]  # type: ignore[union-attr]
+        assert level.shape == (4, 9, 13) and not level[2].any()
+        np.testing.assert_array_equal(level[1], data[2])
 
 
 def test_gaps_without_end_are_refused_without_taking_memory() -> None:

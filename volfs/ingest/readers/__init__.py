@@ -62,11 +62,13 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A row of a table: what it takes, and how that is opened. ``parts``: whether it chooses among several images."""
+    """A row of a table: what it takes, and how that is opened. ``parts``: whether it chooses among several images;
+    ``slices``: whether rules for slices mean anything to it."""
 
     recognise: Callable[[Named], bool]
     open: Callable[[Named], Source]
     parts: bool = False
+    slices: bool = False
 
 
 def _open_nifti(named: Named) -> Source:
@@ -103,7 +105,7 @@ _NIFTI = Reader(lambda n: n.ends((".nii", ".nii.gz")), _open_nifti)
 _NPY = Reader(lambda n: n.ends(".npy"), lambda n: npy.open_npy(n.path))
 _TIFF = Reader(lambda n: n.ends(tiff.ENDINGS), lambda n: tiff.open_tiff(n.path, n.part), parts=True)
 _PICTURE = Reader(lambda n: n.ends(slices.ENDINGS), lambda n: slices.open_slices([n.path], n.rules, name=n.path.stem))
-_ZIP = Reader(lambda n: n.ends(".zip"), lambda n: slices.open_zip(n.path, n.part, n.rules), parts=True)
+_ZIP = Reader(lambda n: n.ends(".zip"), lambda n: slices.open_zip(n.path, n.part, n.rules), parts=True, slices=True)
 _NRRD = Reader(lambda n: n.ends((".nrrd", ".nhdr")), lambda n: nrrd.open_nrrd(n.path))
 _METAIMAGE = Reader(lambda n: n.ends((".mha", ".mhd")), lambda n: metaimage.open_metaimage(n.path))
 _MRC = Reader(_mrc_by_name, lambda n: mrc.open_mrc(n.path))
@@ -129,12 +131,14 @@ FILES: tuple[Reader, ...] = (
 
 FOLDERS: tuple[Reader, ...] = (
     Reader(lambda n: zarr.is_zarr(n.path), lambda n: zarr.open_zarr(n.path, n.part), parts=True),
-    Reader(lambda n: bdv.is_bdv(n.path), lambda n: bdv.open_bdv(n.path)),
-    Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path)),
-    Reader(lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path)),
+    Reader(lambda n: bdv.is_bdv(n.path), lambda n: bdv.open_bdv(n.path, n.part), parts=True),
+    Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path, n.part), parts=True),
+    Reader(
+        lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path, n.part), parts=True
+    ),
     Reader(lambda n: dicom.holds_dicom(n.path), lambda n: dicom.open_folder(n.path, n.part), parts=True),
     Reader(lambda n: ome_set.set_in(n.path) is not None, _open_set, parts=True),
-    Reader(lambda n: True, lambda n: slices.open_directory(n.path, n.rules)),
+    Reader(lambda n: True, lambda n: slices.open_directory(n.path, n.rules), slices=True),
 )
 
 
@@ -154,6 +158,7 @@ def open_source(names: Sequence[str | os.PathLike[str]], rules: SliceRules = STR
         if paths[0].suffix.lower() in dicom.ENDINGS or (
             pictures.kind_of(paths[0]) is None and dicom.is_dicom(paths[0])
         ):
+            _no_rules(paths[0], rules)
             return dicom.open_dicom(paths, paths[0].parent, part)
         return slices.open_slices(paths, rules, name=_common_name(paths))
     path = paths[0]
@@ -164,6 +169,8 @@ def open_source(names: Sequence[str | os.PathLike[str]], rules: SliceRules = STR
         raise BadInput(f"{path} is not of a kind that volfs imports: {_KNOWN}")
     if not reader.parts:
         _no_part(path, part)
+    if not reader.slices:
+        _no_rules(path, rules)
     return reader.open(named)
 
 
@@ -181,6 +188,11 @@ def _starts(path: Path) -> tuple[bytes, bytes]:
         return start, unpacked_start(path, packing, _START)
     except BadInput:
         return start, b""
+
+
+def _no_rules(path: Path, rules: SliceRules) -> None:
+    if rules != STRICT:
+        raise BadInput(f"{path} is not read as slices by the numbers in their names: leave out --gaps and --duplicates")
 
 
 def _no_part(path: Path, part: str | None) -> None:

@@ -79,9 +79,10 @@ def is_bdv(path: Path) -> bool:
     return is_n5(path) and _place(path) is not None
 
 
-def open_bdv(path: Path) -> Source:
-    """Open a hierarchy in N5: the container, a setup, or a time point of a setup. The XML that lies beside it under the
-    same name tells voxel sizes and channels, if it is there."""
+def open_bdv(path: Path, part: str | None = None) -> Source:
+    """Open a hierarchy in N5: the container, a setup, or a time point of a setup; ``part`` is the number of the setup
+    that is wanted alone. The XML that lies beside it under the same name tells voxel sizes and channels, if it is
+    there."""
     place = _place(path)
     assert place is not None
     root, only_setup, only_time = place
@@ -89,15 +90,21 @@ def open_bdv(path: Path) -> Source:
     project = _parse(beside) if beside.is_file() else None
     if project is None or project.loader != "bdv.n5" or project.data.resolve() != root.resolve():
         project = None
+    if part is not None:
+        only_setup = _setup_number(path, part)
     return _open(path, root, project, beside if project else None, only_setup, only_time)
 
 
 def open_xml(path: Path, part: str | None = None) -> Source:
     """Open what an ``.xml`` describes; ``part`` is the number of the setup that is wanted alone."""
     project = _parse(path)
-    if part is not None and not part.isdecimal():
+    return _open(path, project.data, project, path, _setup_number(path, part) if part is not None else None, None)
+
+
+def _setup_number(path: Path, part: str) -> int:
+    if not part.removeprefix("setup").isdecimal():
         raise BadInput(f"{path}:{part}: name one setup by its number, like {path}:0")
-    return _open(path, project.data, project, path, int(part) if part is not None else None, None)
+    return int(part.removeprefix("setup"))
 
 
 def _place(path: Path) -> tuple[Path, int | None, int | None] | None:
@@ -297,7 +304,7 @@ def _check_alike(given: Path, views: Mapping[tuple[int, int], View]) -> None:
         if view.shape != first.shape or view.dtype != first.dtype:
             raise BadInput(
                 f"{given}: setup {setup} at time point {time} is {_text(view)}, setup {first_at[0]} is {_text(first)}: "
-                + (f"import one alone, like {given}:{setup}" if given.suffix == ".xml" else "import one setup alone")
+                f"import one alone, like {given}:{setup}"
             )
 
 

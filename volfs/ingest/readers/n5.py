@@ -9,11 +9,12 @@ time points is :mod:`volfs.ingest.readers.bdv`'s.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers import ilastik
 from volfs.ingest.readers.blocks import DECODERS, Blocks, check_blocks, decompress, read_file
+from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import (
     Description,
     Fingerprint,
@@ -39,6 +41,8 @@ _DTYPES = {
     f"{kind}int{bits}": f"{code}{bits // 8}" for kind, code in (("u", "u"), ("", "i")) for bits in (8, 16, 32, 64)
 }
 _DTYPES |= {"float32": "f4", "float64": "f8"}
+_MOST_MEMBERS, _DEEPEST = 1000, 4
+"""What is looked through for images: members, and groups in groups."""
 _LARGEST_ATTRIBUTES = 64 << 20
 _NAMES = ("x", "y", "z", "c", "t", "a")
 """What dimensions are called that have no names, fastest first."""
@@ -138,8 +142,14 @@ def is_n5(path: Path) -> bool:
     return (path / "attributes.json").is_file() and bool({"n5", "dimensions"} & attributes_of(path).keys())
 
 
-def open_n5(path: Path) -> Source:
-    """Open a dataset, or the finest level of a multiscale group. BadInput if there is none, or more than one."""
+def open_n5(path: Path, part: str | None = None) -> Source:
+    """Open a dataset, or the finest level of a multiscale group; of several the one that ``part`` names: its place in
+    the container, or its number. BadInput if there is none, or more than one."""
+    if part is not None:
+        below = path / part.strip("/")
+        if ".." not in Path(part).parts and below.is_dir() and below != path:
+            return open_n5(below)
+        return _chosen(path, part)
     attributes = attributes_of(path)
     if "dimensions" in attributes:
         return N5Source(path, N5Array(path, attributes), [attributes], _stem(path))
@@ -155,8 +165,34 @@ def open_n5(path: Path) -> Source:
     arrays = [name for name in members if "dimensions" in attributes_of(path / name)]
     if len(arrays) == 1 and len(members) == 1:
         return open_n5(path / arrays[0])
-    listed = ", ".join(name if name in arrays else f"{name}/" for name in members[:8])
-    raise BadInput(f"{path} is an N5 group without an image: name one of its members ({listed or 'it is empty'})")
+    return _chosen(path, None)
+
+
+def _chosen(path: Path, part: str | None) -> Source:
+    """One of the images and datasets below a group."""
+    places = list(itertools.islice(_images(path, "", 0), _MOST_MEMBERS))
+    if not places:
+        raise BadInput(f"{path} holds no image" + (f" {part}" if part is not None else ""))
+    if part is None and len(places) == 1:
+        return open_n5(path / places[0])
+    arrays = [
+        N5Array(path / place if "dimensions" in attributes_of(path / place) else path / place / "s0")
+        for place in places
+    ]
+    parts = [Part((place,), array.shape, array.dtype) for place, array in zip(places, arrays, strict=True)]
+    return open_n5(path / places[choose(path, parts, part)])
+
+
+def _images(path: Path, above: str, depth: int) -> Iterator[str]:
+    """The places of datasets, and of groups of levels, below a group."""
+    for name in _members(path):
+        place = f"{above}/{name}" if above else name
+        inside = attributes_of(path / name)
+        levels = not inside.get("dimensions") and "dimensions" in attributes_of(path / name / "s0")
+        if levels or len(inside.get("dimensions", ())) > 1:
+            yield place
+        elif "dimensions" not in inside and depth < _DEEPEST:
+            yield from _images(path / name, place, depth + 1)
 
 
 def _finest_of_multiscales(path: Path, block: Mapping[str, Any]) -> Source | None:

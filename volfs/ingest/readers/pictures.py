@@ -48,6 +48,8 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MARGIN = 64 << 20
 """What a PNG may hold besides its pixels."""
 
+_PNG_HEAD = 33
+"""Bytes of its signature and header."""
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
@@ -82,16 +84,18 @@ def _marked(start: bytes) -> str | None:
 def header_of(place: Place) -> Picture:
     """What a file holds, from its header. BadInput if it is damaged or no picture of voxels."""
     try:
-        kind = kind_in(place) or kind_of(place)
-        if kind == PNG:
-            with place.open("rb") as file:
-                found = _png_header(place, file.read(33))
-            if math.prod(found.shape) * found.dtype.itemsize > (_size(place) + 1024) * _DEFLATE_AT_BEST * 8:
-                raise unreadable(str(place), "its header promises more than so few bytes can hold")
-            return found
-        if kind == JPEG:
-            with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
-                return _jpeg_header(place, image)
+        with place.open("rb") as file:
+            start = file.read(_PNG_HEAD)
+            kind = _marked(start) or kind_of(place)
+            if kind == PNG:
+                found = _png_header(place, start)
+                if math.prod(found.shape) * found.dtype.itemsize > (_size(place) + 1024) * _DEFLATE_AT_BEST * 8:
+                    raise unreadable(str(place), "its header promises more than so few bytes can hold")
+                return found
+            if kind == JPEG:
+                file.seek(0)
+                with JpegImagePlugin.JpegImageFile(file) as image:
+                    return _jpeg_header(place, image)
         with opened_tiff(place) as tiff:
             return _page(place, tiff)[1]
     except VolfsError:
@@ -103,17 +107,20 @@ def header_of(place: Place) -> Picture:
 def read_picture(place: Place) -> np.ndarray:
     """The voxels of a whole file, native byte order. BadInput if it is damaged or cut short."""
     try:
-        kind = kind_in(place) or kind_of(place)
-        if kind == PNG:
-            with place.open("rb") as file:
-                found = _png_header(place, file.read(33))
-            if not isinstance(place, Path) and place.size > 2 * math.prod(found.shape) * found.dtype.itemsize + _MARGIN:
-                raise unreadable(str(place), f"it has {place.size} bytes, far more than a picture {found} needs")
-            return _read_png(place, place.read_bytes())
-        if kind == JPEG:
-            with place.open("rb") as file, JpegImagePlugin.JpegImageFile(file) as image:
-                _jpeg_header(place, image)
-                return np.asarray(image)
+        with place.open("rb") as file:
+            start = file.read(_PNG_HEAD)
+            kind = _marked(start) or kind_of(place)
+            if kind == PNG:
+                found = _png_header(place, start)
+                most = 2 * math.prod(found.shape) * found.dtype.itemsize + _MARGIN
+                if not isinstance(place, Path) and place.size > most:
+                    raise unreadable(str(place), f"it has {place.size} bytes, far more than a picture {found} needs")
+                return _read_png(place, start + file.read())
+            if kind == JPEG:
+                file.seek(0)
+                with JpegImagePlugin.JpegImageFile(file) as image:
+                    _jpeg_header(place, image)
+                    return np.asarray(image)
         with opened_tiff(place) as tiff:
             page, found = _page(place, tiff)
             return page_voxels(page).reshape(found.shape)

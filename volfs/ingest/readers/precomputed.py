@@ -25,6 +25,7 @@ from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers.blocks import Blocks, check_blocks, decompress, gunzip, read_file
 from volfs.ingest.readers.compressed_segmentation import decode_segmentation
 from volfs.ingest.readers.neuroglancer_shards import Shards
+from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, tree_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
@@ -44,20 +45,28 @@ def is_precomputed(path: Path) -> bool:
     return path.is_dir() and (_info(path) is not None or _scale_of(path) is not None)
 
 
-def open_precomputed(path: Path) -> Source:
-    """Open a volume, or one scale of it by its directory. BadInput if it is of a kind that is not read."""
+def open_precomputed(path: Path, part: str | None = None) -> Source:
+    """Open a volume, or one scale of it: by its directory, or by its key or number as ``part``. BadInput if it is of a
+    kind that is not read."""
     info, root, key = _info(path), path, None
     if info is None:
         found = _scale_of(path)
         assert found is not None
         info, root, key = found
     try:
-        scales = [s for s in info["scales"] if key is None or s["key"] == key]
+        scales = info["scales"]
+        if part is not None:
+            key = scales[choose(path, [_part(scale, info) for scale in scales], part)]["key"]
+        scales = [s for s in scales if key is None or s["key"] == key]
         return _Precomputed(root, info, scales[0], path.resolve().name)
     except VolfsError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise unreadable(root / "info", f"{type(error).__name__}: {error}") from error
+
+
+def _part(scale: Mapping[str, Any], info: Mapping[str, Any]) -> Part:
+    return Part((str(scale["key"]),), tuple(map(int, reversed(scale["size"]))), np.dtype(str(info["data_type"])), "zyx")
 
 
 def _info(path: Path) -> dict[str, Any] | None:
