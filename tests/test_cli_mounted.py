@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounting import answer, make_store, refused, volfs
-from volfs.fuse.mountpoints import canonical, is_broken, mounted_at
+from volfs.fuse.mountpoints import canonical, detach, is_broken, mounted_at
 from volfs.fuse.processes import default_log
 from volfs.testing.kit import daemon_pid, mounted, take_away
 
@@ -151,31 +151,46 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
     assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
 
 
-def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint: Path) -> None:
-    """A disk that does not answer: a payload's file is a pipe that nobody writes into."""
-    store = make_store(tmp_path)
-    (payload, *_) = (file for file in store.glob("datasets/cells/versions/*/zarr/s0/c/**/*") if file.is_file())
-    payload.unlink()
-    os.mkfifo(payload)
-    volfs(store, "mount", mountpoint)
-    slice_ = next((mountpoint / "cells" / "versions" / "v1" / "s0" / "xy").iterdir())
-    with subprocess.Popen(["cat", slice_], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as reader:
+@contextlib.contextmanager
+def disk_that_can_stop(folder: Path) -> Iterator[int]:
+    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
+    content = folder.with_name("content")
+    folder.rename(content)
+    folder.mkdir()
+    device = folder.stat().st_dev
+    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]) as disk:
         try:
-            deadline = time.monotonic() + 20
-            said = ""
-            while not ("read(" in said and "_acquire" in said):
-                assert time.monotonic() < deadline, said
-                time.sleep(0.2)
-                os.kill(daemon_pid(mountpoint), signal.SIGUSR1)
-                said = default_log(mountpoint).read_text().rpartition("requests in flight")[2]
-            assert reader.poll() is None and "oldest first" in said
-            assert json.loads((mountpoint / ".volfs" / "stats.json").read_text()), "others are answered meanwhile"
+            while folder.stat().st_dev == device:
+                assert disk.poll() is None
+                time.sleep(0.01)
+            yield disk.pid
         finally:
-            with contextlib.suppress(OSError):  # nobody waits
-                os.close(os.open(payload, os.O_WRONLY | os.O_NONBLOCK))
-        _, error = reader.communicate(timeout=20)
-    assert reader.returncode == 1 and b"Input/output error" in error
-    volfs(None, "umount", mountpoint)
+            disk.send_signal(signal.SIGCONT)
+            detach(folder, lazy=True)
+
+
+def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint: Path) -> None:
+    """A disk that does not answer for a while."""
+    store = make_store(tmp_path)
+    (payloads,) = store.glob("datasets/cells/versions/*/zarr/s0/c")
+    with disk_that_can_stop(payloads) as disk, mounted(store, mountpoint):
+        daemon, log = daemon_pid(mountpoint), mountpoint.with_name(f"{mountpoint.name}.log")
+        slice_ = next((mountpoint / "cells" / "versions" / "v1" / "s0" / "xy").iterdir())
+        os.kill(disk, signal.SIGSTOP)
+        with subprocess.Popen(["cat", slice_], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as reader:
+            said = ""
+            try:
+                while not ("storage/payload.py" in said and "_acquire" in said):
+                    assert reader.poll() is None, said
+                    time.sleep(0.2)
+                    os.kill(daemon, signal.SIGUSR1)
+                    said = log.read_text().rpartition("requests in flight")[2]
+                assert reader.poll() is None and "oldest first" in said
+                assert json.loads((mountpoint / ".volfs" / "stats.json").read_text()), "others are answered meanwhile"
+            finally:
+                os.kill(disk, signal.SIGCONT)
+            _, error = reader.communicate(timeout=60)
+        assert reader.returncode == 0 and not error
 
 
 def test_sighup_begins_a_new_log_and_sigusr1_tells_what_every_thread_does(store: Path, mountpoint: Path) -> None:
