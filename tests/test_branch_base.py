@@ -339,6 +339,9 @@ def test_a_base_that_is_no_version_of_this_dataset_is_damaged_and_can_be_discard
     with pytest.raises(Damaged, match="made over another v1"):
         branch.read("files/notes")
     assert [str(finding).partition("base.json")[1] for finding in fsck(dataset.store).findings] == ["base.json"]
+    path.write_text('{"version": 9, "content_id": "gone"}')
+    with pytest.raises(Damaged, match="made over v9, which is not there: discard them"):
+        branch.read("files/notes")
     path.write_text("{")
     with pytest.raises(Damaged, match=r"base\.json"):
         branch.read("files/notes")

@@ -155,3 +155,17 @@ def test_the_same_decision_again_does_no_harm(root: Path, main: Path) -> None:
     for _ in range(2):
         (main / ".volfs" / "update").write_text("theirs files/notes")
     assert (main / "files" / "notes").read_text() == "theirs again"
+
+
+def test_a_branch_whose_base_is_gone_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    with init_store(tmp_path / "store") as store:
+        for name in ("bad", "good"):
+            store.create_dataset(name)["main"].put("files/x", b"x")
+        base = store["bad"].layout.working("main").base
+    base.write_text('{"version": 7, "content_id": "gone"}')
+    said = volfs(tmp_path / "store", "status", ok=False)
+    assert said.returncode == 1
+    assert said.stdout.startswith("good@main:")
+    assert "made over v7, which is not there: discard them" in said.stderr
+    volfs(tmp_path / "store", "discard", "bad", "--yes")
+    assert volfs(tmp_path / "store", "status").stdout.startswith("good@main:")

@@ -47,11 +47,13 @@ def branch_meant(store: Store, place: Place) -> Branch:
 @click.argument("target", metavar="[DATASET[@BRANCH]]", required=False)
 @json_option
 @pass_frame
-def status(frame: Frame, target: str | None, as_json: bool) -> None:
+@click.pass_context
+def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) -> None:
     """What is not committed yet, and what stands in the way of a commit.
 
     Without DATASET, of every branch that has changes.
     """
+    failed = False
     with frame.open(read_only=True) as store:
         if target is not None:
             found = [(parse_place(target).target.dataset, branch_meant(store, parse_place(target)).status())]
@@ -59,18 +61,29 @@ def status(frame: Frame, target: str | None, as_json: bool) -> None:
             found = []
             for name in store.datasets():
                 try:
-                    branches = [store[name].branch(branch) for branch in store[name].branches()]
-                    found += [(name, branch.status()) for branch in branches if not branch.is_clean()]
+                    branches = list(store[name].branches())
                 except VolfsError as error:  # it harms no other
                     say(f"volfs: {name}: {error}", err=True)
+                    failed = True
+                    continue
+                for branch in branches:
+                    try:
+                        changed = store[name].branch(branch)
+                        if not changed.is_clean():
+                            found.append((name, changed.status()))
+                    except VolfsError as error:
+                        say(f"volfs: {name}@{branch}: {error}", err=True)
+                        failed = True
     if as_json:
         answers = [{"dataset": name, **answer.to_json()} for name, answer in found]
         say_json(answers[0] if target is not None else answers)
-        return
+        ctx.exit(1 if failed else 0)
     for name, answer in found:
         _show(name, answer)
-    if not found:
+    if not found and not failed:
         click.echo("nothing is uncommitted")
+    if failed:
+        ctx.exit(1)
 
 
 def _show(dataset: str, answer: Status) -> None:

@@ -102,7 +102,7 @@ class Branch(Snapshot):
     def base_version(self) -> Version | None:
         """The version that the working copy lies over; None while there is none.
 
-        Damaged if the dataset has another version under that number than the one that was written over.
+        Damaged if the dataset has no such version, or another one under its number.
         """
         head = self._head_number()  # NotFound if the branch was removed
         base = self.working.base.read()
@@ -110,20 +110,24 @@ class Branch(Snapshot):
             return self.dataset.version(head) if head else None
         if not base.on.version:
             return None
-        try:
-            version = self.dataset.version(base.on.version)
-        except NotFound:
-            if self.dataset.store.read_only:
-                raise
-            with self.dataset.locked():
-                pass  # taking it catches up with another machine, which has a catalog of its own
-            version = self.dataset.version(base.on.version)
-        if version.info.content_id != base.on.content_id:
+        version = self._version(base.on.version)
+        if version is None or version.info.content_id != base.on.content_id:
+            which = "v{}, which is not there" if version is None else "another v{} than there is"
             raise Damaged(
-                f"the uncommitted changes of {self.dataset.name}@{self.ref} were made over another v{base.on.version}"
-                " than there is: discard them, or give the dataset that version back"
+                f"the uncommitted changes of {self.dataset.name}@{self.ref} were made over"
+                f" {which.format(base.on.version)}: discard them, or give the dataset that version back"
             )
         return version
+
+    def _version(self, number: int) -> Version | None:
+        with suppress(NotFound):
+            return self.dataset.version(number)
+        if not self.dataset.store.read_only:
+            with self.dataset.locked():
+                pass  # taking it catches up with another machine, which has a catalog of its own
+            with suppress(NotFound):
+                return self.dataset.version(number)
+        return None
 
     def generation(self) -> Hashable:
         base = self.working.base.read()
