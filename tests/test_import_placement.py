@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -343,6 +344,29 @@ def test_an_importer_that_is_killed_leaves_the_mount_as_it_was(root: Path, main:
     (main / "files" / "after").write_text(point)
     (main / ".volfs" / "commit").write_text(f"after {point}")
     assert status(main)["behind"] is None
+
+
+def test_an_importer_killed_while_the_mount_is_asked_leaves_a_whole_version_or_none(root: Path, main: Path):
+    """The instants that matter are those between the end of its writing and its last word."""
+    dice = random.Random(5)
+    partials = root / "store" / "datasets" / "cells" / "versions"
+    for count in range(5):
+        (main / "files" / "held").write_text(f"held {count}")
+        with command(root, f"cells/labels/any{count}", "labels.npy") as process:
+            waited(lambda: process.poll() is not None or any(partials.glob(".*.partial/version.json")))
+            time.sleep(dice.uniform(0, 0.3))
+            process.kill()
+            process.communicate()
+        waited(lambda: (status(main)["action"] or {}).get("state") != "running")
+        shown = (main / "labels" / f"any{count}" / "s0" / "volume.npy").exists()
+        listed = json.loads((main / "zarr" / "labels" / "zarr.json").read_bytes())["attributes"]["ome"]["labels"]
+        assert shown == (f"any{count}" in listed)
+        if shown:
+            assert (np.load(main / "labels" / f"any{count}" / "s0" / "volume.npy") == LABELS[0]).all()
+        (main / ".volfs" / "commit").write_text(f"after {count}")
+        assert status(main)["behind"] is None
+    with open_store(root / "store") as store:
+        assert fsck(store).findings == []
 
 
 @pytest.mark.parametrize("point", ["commit.renamed", "commit.ref", "commit.indexed", "placement.published"])

@@ -110,10 +110,12 @@ def _onto_branch(writer: VersionWriter) -> VersionInfo:
     holder = branch.working.lock.holder()
     if holder is not None and holder.mountpoint is not None:
         order = f"{writer.number} {writer.token}"
-        described = ask_mount(holder, dataset.name, branch.ref, "publish", order)
+        number = ask_mount(holder, dataset.name, branch.ref, "publish", order).get("version")
         with dataset.locked():
             pass  # taking it catches up with a mount that has a catalog of its own
-        return dataset.info(int(described["version"]))
+        if not isinstance(number, int):
+            raise Busy(f"{holder} has not said as which version it published v{writer.number}")
+        return dataset.info(number)
     try:
         branch.acquire()
     except ReadOnly as error:
