@@ -28,10 +28,12 @@ from click.testing import CliRunner
 import volfs
 from tests import round_trips
 from tests.round_trips import raw_header, voxels
+from tests.volumes_kit import shown as shown_in_memory
+from tests.volumes_kit import spec_of
 from volfs.cli import main
 from volfs.errors import BadInput
 from volfs.ingest.importer import ImportOptions, import_source
-from volfs.ingest.readers import open_source
+from volfs.ingest.readers import nifti, open_source
 from volfs.ingest.source import ArraySource
 from volfs.model.box import Box
 from volfs.model.facts import Rescale
@@ -39,6 +41,7 @@ from volfs.model.ngff import Axis, axis
 from volfs.model.units import lengths, normal_unit
 from volfs.tree.export import export, wanted, wanted_path
 from volfs.versions.store import Store
+from volfs.views import volumes
 from volfs.volume.image import Image
 
 
@@ -751,6 +754,66 @@ def test_the_command_says_what_was_not_kept(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "not kept: the extended header of 1024 bytes" in done.stderr
     again = json.loads(run(main, [*base, "import", "d", str(tmp_path / "a.mrc"), "--json"]).stdout)
     assert again["remarks"] == ["not kept: the extended header of 1024 bytes"]
+
+
+HOSTILE = [None, 3, -1, True, 1e300, "x", "a\nb: c", [], {}, [[1, 2], [3]], [[0.0] * 4] * 4, ["a"] * 3, [1e300] * 3]
+HOSTILE += [{"x": 3, "y": "node", "z": None}, [{"code": "x", "base64": "?"}], [10**400] * 3]
+
+
+@pytest.mark.parametrize("form", ["nifti", "nrrd", "metaimage", "mrc"])
+@pytest.mark.parametrize("oriented", [True, False])
+def test_facts_that_anybody_may_have_written_do_no_harm(tmp_path: Path, form: str, oriented: bool) -> None:
+    names = [
+        *nifti.TEXTS,
+        *nifti.NUMBERS,
+        *nifti.WHOLE_NUMBERS,
+        "qform",
+        "pixdim",
+        "extensions",
+        "version",
+        "time_units",
+    ]
+    names += [
+        "qform_code",
+        "sform_code",
+        "space",
+        "measurementframe",
+        "axis_kinds",
+        "axis_labels",
+        "centerings",
+        "notes",
+    ]
+    names += [
+        "spacings",
+        "axis_mins",
+        "sampleunits",
+        "nstart",
+        "origin",
+        "grid",
+        "cell_angles",
+        "space_group",
+        "labels",
+    ]
+    array = voxels((4, 5, 6))
+    turn = tuple(tuple(row) for row in round_trips.TURN.tolist()) if oriented else None
+    plain = {
+        "format": form,
+        "qform_code": 1,
+        "sform_code": 4,
+        **({"affine": [*round_trips.TURN, [0, 0, 0, 1]]} if oriented else {}),
+    }
+    for name in names:
+        for value in HOSTILE:
+            spec = replace(spec_of("zyx", array.shape, "int16", affine=turn), facts={**plain, name: value})
+            for ending in (".nii", ".nrrd", ".nhdr", ".mha", ".mrc"):
+                layout = volumes.layout(ending, spec)
+                assert layout is not None and layout.size > 0
+    for name in ("space", "notes", "qform", "axis_labels", "nstart"):
+        for value in HOSTILE:
+            spec = replace(spec_of("zyx", array.shape, "int16", affine=turn), facts={**plain, name: value})
+            for ending in (".nii", ".nrrd", ".mha"):
+                seen = sitk.GetArrayFromImage(sitk.ReadImage(str(shown_in_memory(tmp_path, ending, spec, array))))
+                np.testing.assert_array_equal(seen, array)
 
 
 def test_images_of_more_axes_than_ngff_has_keep_what_was_said(store: Store) -> None:

@@ -110,10 +110,19 @@ def rescale_in(notes: Mapping[str, str]) -> Rescale | None:
 def numbers_of(facts: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
     """A fact that is a list of so many finite numbers; None if it is not."""
     found = facts.get(name)
-    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != count:
+    if not isinstance(found, list | tuple) or len(found) != count:
         return None
     made = [_number(value) for value in found]
     return None if any(value is None for value in made) else tuple(value for value in made if value is not None)
+
+
+def matrix_of(facts: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """A fact that is a matrix of 4 rows of 4 finite numbers; None if it is not."""
+    try:
+        found = np.array(facts.get(name), np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.shape == (4, 4) and np.isfinite(found).all() else None
 
 
 def text_of(facts: Mapping[str, Any], name: str) -> str:

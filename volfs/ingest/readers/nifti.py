@@ -140,7 +140,7 @@ def _axes(
         single = np.finfo(np.float32).eps
         same = [math.isclose(a, b, rel_tol=8 * single) for a, b in zip(lengths, zooms, strict=False)]
         if not all(same):
-            facts["pixdim"] = zooms
+            facts["pixdim"] = zooms[:4]
             zooms = [
                 *(length if length > 0 else zoom for length, zoom in zip(lengths, zooms, strict=False)),
                 *zooms[3:],

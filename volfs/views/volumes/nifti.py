@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from volfs.model.facts import Rescale, numbers_of, text_of
+from volfs.model.facts import Rescale, matrix_of, numbers_of, text_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
 from volfs.views.volumes.placing import SECOND, directions, grid, placed, plain, space_grid, time_axis
@@ -54,6 +54,7 @@ _LABEL_INTENTS = (1002, 1003)
 _SCANNER, _ALIGNED = 1, 2
 """The codes of coordinates that come from the instrument, and of those that come from somewhere."""
 _LARGEST_CODE = 99
+_LARGEST_SINGLE = float(np.finfo(np.float32).max)
 _LONGEST = 32_767
 _STRAIGHT = 1e-5
 """How far axes may be from perpendicular for a quaternion to say where they point."""
@@ -140,6 +141,8 @@ def _header(spec: VolumeSpec) -> bytes:
     else:
         code, bits = _CODES[spec.dtype.name], spec.dtype.itemsize * 8
     turned, forms = _forms(spec, place)
+    if not np.isfinite(turned).all() or np.linalg.matrix_rank(turned[:, :3]) < 3:
+        turned, forms = place.affine, (0, forms[1])
     turn, handed = _quaternion(turned, np.dtype(np.float64 if long else np.float32))
     if turn is None:
         forms = (0, forms[1] or forms[0])
@@ -183,28 +186,24 @@ def _forms(spec: VolumeSpec, place: _Place) -> tuple[np.ndarray, tuple[int, int]
     if spec.affine is None or codes == (0, 0):
         # The file had no orientation. A place other than its own needs one, which is nobody's scanner's.
         return place.affine, (0, _ALIGNED if place.affine[:, 3].any() or (directions(spec) < 0).any() else 0)
-    own = np.array(spec.facts.get("qform") or np.zeros((4, 4)), np.float64)
-    if min(codes) > 0 and own.shape == (4, 4) and own[:3, :3].any() and np.isfinite(own).all():
-        unit = np.linalg.norm(place.affine[:, :3]) / np.linalg.norm(_told_affine(spec) @ spec.to_finest[:, :3])
+    own, told = matrix_of(spec.facts, "qform"), matrix_of(spec.facts, "affine")
+    if min(codes) > 0 and own is not None and told is not None and own[:3, :3].any() and told[:3, :3].any():
+        unit = np.linalg.norm(place.affine[:, :3]) / np.linalg.norm(told[:3] @ spec.to_finest[:, :3])
         return (own @ spec.to_finest)[:3] * unit, codes
     return place.affine, codes
 
 
-def _told_affine(spec: VolumeSpec) -> np.ndarray:
-    return np.array(spec.facts["affine"], np.float64)[:3]
-
-
 def _pixdim(spec: VolumeSpec, place: _Place, turned: np.ndarray) -> tuple[float, ...]:
     """Voxel sizes: those of qform, where it has its own, or what the file said beside its sform."""
-    told = numbers_of(spec.facts, "pixdim", len(spec.facts.get("pixdim") or ()))
-    codes = _codes(spec)
+    told = numbers_of(spec.facts, "pixdim", 3) or (numbers_of(spec.facts, "pixdim", 4) or ())[:3]
+    codes, affine = _codes(spec), matrix_of(spec.facts, "affine")
     if turned is not place.affine:
         return (*(math.hypot(*column) for column in turned[:, :3].T), *place.zooms[3:])
-    if told is None or codes is None or codes[0] or not spec.finest or len(told) < 3 or min(told[:3]) <= 0:
+    if not told or codes is None or codes[0] or not spec.finest or min(told) <= 0 or affine is None:
         return place.zooms
-    length = np.linalg.norm(_told_affine(spec)[:, 0])
+    length = float(np.linalg.norm(affine[:3, 0]))
     unit = place.zooms[0] / length if length > 0 else 1.0
-    return (*(size * float(unit) for size in told[:3]), *place.zooms[3:])
+    return (*(size * unit for size in told), *place.zooms[3:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +247,7 @@ class _Told:
 
 def _float(facts: Mapping[str, Any], name: str) -> float:
     value = facts.get(name)
-    known = isinstance(value, int | float) and abs(value) <= np.finfo(np.float32).max
+    known = isinstance(value, int | float) and abs(value) <= _LARGEST_SINGLE
     return float(value) if known else 0.0  # type: ignore[arg-type]
 
 

@@ -52,6 +52,9 @@ _FROM_PATIENT = {
 }
 """The signs of x and y that take the patient's space to others."""
 
+_SPACES = frozenset((*_FROM_PATIENT, _PATIENT, "lps", "scanner-xyz", "scannerxyz", "3d-right-handed", "3d-left-handed"))
+"""The spaces of three dimensions that NRRD knows, in lower case."""
+
 _KINDS = dict.fromkeys(
     ("domain", "space", "time", "list", "point", "vector", "covariant-vector", "normal", "none", "???"), 0
 ) | {
@@ -94,7 +97,7 @@ def _header(spec: VolumeSpec, data: Sequence[str], end: str) -> bytes:
         f"sizes: {' '.join(str(axis.size) for axis in axes)}",
         *(_axis_lines(axes, time, told) if placed_by_axis else world.lines(axes)),
         f"kinds: {' '.join(_kind(spec, axis, time, told) for axis in axes)}",
-        f"labels: {' '.join(_quoted(labels.get(axis.name, axis.name)) for axis in axes)}",
+        f"labels: {' '.join(_quoted(str(labels.get(axis.name, axis.name))) for axis in axes)}",
         *_centerings(axes, told),
         *([] if placed_by_axis else [*world.units, world.place, *world.frame]),
         *(f"{name}: {text}" for name, field in _SAMPLES_ARE.items() if (text := _line(text_of(told, field)))),
@@ -184,6 +187,7 @@ class _World:
         name = _PATIENT if oriented else ""
         if oriented and told:
             name = re.sub(r"(-time|(?<=[LR][AP]S)T)\Z", "", text_of(told, "space"), flags=re.IGNORECASE)
+            name = name if name.lower() in _SPACES else ""
             signs = np.array([*_FROM_PATIENT.get(name.lower(), (1.0, 1.0)), 1.0])
             steps, origin = steps * signs, origin * signs
         grids = [space_grid(spec), *([grid((time,), SECOND)] if time else [])]
