@@ -151,3 +151,19 @@ def test_taking_the_lock_costs_no_listing_when_nothing_has_changed(
     with mine.locked():
         pass
     assert caught == [mine, theirs, mine]
+
+
+def test_a_reader_of_a_catalog_may_see_a_new_dataset_before_its_maker_tells_the_catalog(
+    tmp_path: Path, machines: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = machines[1]
+    real = maker.catalog.add_dataset
+
+    def late(name: str, created_ns: int, uuid: str) -> int:
+        with open_store(tmp_path / "store", catalog=maker.catalog_path, read_only=True) as reader:
+            assert name in reader.datasets()
+        return real(name, created_ns, uuid)
+
+    monkeypatch.setattr(maker.catalog, "add_dataset", late)
+    write_version(maker.create_dataset("more"), volume(SHAPE, 5), files={"files/new": b"new"})
+    assert maker["more"].version(1).read("files/new") == b"new"

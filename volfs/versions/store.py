@@ -347,7 +347,10 @@ class Store:
                 made.write(draft.dataset_json)
                 fsync_dir(draft.root)
                 replace_durably(draft.root, layout.root)
-                ident = self.catalog.add_dataset(name, made.created_ns, made.id)
+                try:
+                    ident = self.catalog.add_dataset(name, made.created_ns, made.id)
+                except AlreadyThere:  # who only reads, by this catalog, has seen it first
+                    ident = self.catalog.datasets()[name]
                 self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
             except BaseException:
                 delete_tree(draft.root)
