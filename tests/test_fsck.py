@@ -14,7 +14,7 @@ import pytest
 from tests.store_kit import START, array_at, array_json, codecs, tree_of, volume, write_version
 from volfs import init_store, open_store
 from volfs.catalog.lineages import ENTRY_COLUMNS
-from volfs.catalog.sums import block_seed, payload_checks, row_sum
+from volfs.catalog.sums import block_seed, entry_sum, payload_checks
 from volfs.catalog.values import PAYLOAD
 from volfs.errors import NotFound
 from volfs.model.box import Box
@@ -154,7 +154,7 @@ def test_bytes_altered_with_their_crc_are_proved_wrong_by_the_sha(root):
             cx.execute(f"SELECT dir, name, lineage, position, {ENTRY_COLUMNS} FROM entry WHERE length = 50").fetchone()
         )
         row[10] = crc32c(b"A" * 50)
-        altered = (row[10], row_sum("entry", *row[:-1]))
+        altered = (row[10], entry_sum(row[0], row[1], tuple(row[2:-1])))
         cx.execute("UPDATE entry SET crc32c = ?, sum = ? WHERE length = 50", altered)
     told(root, "SHA-256", "v1 files/a")
 

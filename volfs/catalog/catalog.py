@@ -30,7 +30,7 @@ from volfs.catalog.files import FileNames
 from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
-from volfs.errors import AlreadyThere, Damaged, NotFound
+from volfs.errors import AlreadyThere, Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
 from volfs.storage.files import read_file, unlink_durably, write_atomic
@@ -43,6 +43,7 @@ _LARGE = 20_000
 """Records from which indexing is worth a larger page cache."""
 _UNLIKELY = (struct.error, LookupError, TypeError, ValueError, ArithmeticError)
 """What damaged rows lead to before a sum is looked at."""
+_DAMAGE = (Damaged, sqlite3.Error, *_UNLIKELY)
 _SQLITE_IOERR = 10
 
 log = logging.getLogger(__name__)
@@ -429,15 +430,16 @@ class Catalog:
 
     def _guard(self, read: Callable[[], _R]) -> _R:
         """Do a read. Whatever damaged rows make of it is Damaged."""
-        with self._damage():
-            return read() if self._connections.stamp is None else self._connections.steady(read)
+        try:
+            return read()
+        except _DAMAGE as error:
+            raise self._damage(error)  # noqa: B904 (its cause is set)
 
     def _guard_each(self, read: Callable[[], Iterator[_R]]) -> Iterator[_R]:
-        with self._damage():
-            if self._connections.stamp is None:
-                yield from read()
-            else:
-                yield from self._connections.steady(lambda: list(read()))
+        try:
+            yield from read()
+        except _DAMAGE as error:
+            raise self._damage(error)  # noqa: B904 (its cause is set)
 
     @contextmanager
     def _write(self, *, large: bool = False) -> Iterator[sqlite3.Connection]:
@@ -449,23 +451,19 @@ class Catalog:
             self._suspect(error)
             raise
 
-    @contextmanager
-    def _damage(self) -> Iterator[None]:
-        try:
-            yield
-        except Damaged as error:
-            self._suspect(error)
-            raise
-        except sqlite3.Error as error:
+    def _damage(self, error: Exception) -> VolfsError:
+        """The error to raise for one that a read ended in."""
+        if isinstance(error, sqlite3.Error):
             found = translate(error, self.path)
             found.__cause__ = error
-            if isinstance(found, Damaged):
-                self._suspect(found)
-            raise found from error
-        except _UNLIKELY as error:
-            strange = mismatch(f"a row cannot be understood ({type(error).__name__}: {error})")
-            self._suspect(strange)
-            raise strange from error
+        elif isinstance(error, Damaged):
+            found = error
+        else:
+            found = mismatch(f"a row cannot be understood ({type(error).__name__}: {error})")
+            found.__cause__ = error
+        if isinstance(found, Damaged):
+            self._suspect(found)
+        return found
 
     def _suspect(self, error: Damaged) -> None:
         """Leave a note for the next who opens the file for writing: it will be made anew."""

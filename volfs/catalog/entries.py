@@ -13,7 +13,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from volfs.catalog.lineages import ENTRIES, ENTRY_COLUMNS, newest_row
-from volfs.catalog.sums import check_row, mismatch, paired
+from volfs.catalog.sums import entry_sum, mismatch, paired
 from volfs.model.graph import At
 
 REMOVED, DIRECTORY, OBJECT = 0, 1, 2
@@ -54,7 +54,8 @@ class EntryRow(NamedTuple):
 
     def check(self, directory: int, name: bytes) -> EntryRow:
         """The row itself; Damaged if it is not the one that was written for this name."""
-        check_row(self.sum, "entry", directory, name, *self[:-1])
+        if self.sum != entry_sum(directory, name, self[:-1]):
+            raise mismatch("a row of table entry does not match its checksum")
         return self
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from volfs.catalog import dirs, entries
 from volfs.catalog.entries import DIRECTORY, OBJECT, REMOVED, EntryRow
 from volfs.catalog.lineages import ENTRIES, note_lineage
-from volfs.catalog.sums import row_sum
+from volfs.catalog.sums import entry_sum
 from volfs.catalog.values import NodeShape
 from volfs.errors import BadInput
 from volfs.model.graph import At
@@ -159,8 +159,8 @@ class NameEditor:
                         continue
                 elif not self._note(directory, name, kind):
                     continue
-                row = (directory, name, self._lineage, self._position, version, kind, child, *stored)
-                rows.append((*row, row_sum("entry", *row)))
+                columns = (self._lineage, self._position, version, kind, child, *stored)
+                rows.append((directory, name, *columns, entry_sum(directory, name, columns)))
         rows.sort(key=lambda row: row[:2])
         self._cx.executemany(_INSERT, rows)
 

@@ -1,8 +1,9 @@
 """Checksums of the catalog's rows: what proves that a row is the one that was written, under its own key.
 
 Decided here: what a sum covers, and the error when it does not match. A row that leads to bytes has the crc32c of its
-columns, its key included (:func:`row_sum`, :func:`block_sum`); a chunk's payload in a block row has one of its own that
-covers the chunk's key and version (:func:`payload_checks`), so a whole block is proved at once by arithmetic on arrays.
+columns, its key included (:func:`row_sum`, :func:`entry_sum`, :func:`block_sum`). A chunk's payload in a block row has
+one of its own that covers the chunk's key and version (:func:`payload_checks`), so that a whole block is proved at once
+by arithmetic on arrays.
 
 A row that is *missing*, or lies under another key, cannot tell. So each table that is searched has a second index of
 its keys alone, ``TABLE_keys``, and whoever searches the table searches that too: both must give the same keys
@@ -14,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from volfs.errors import Damaged
 MEND = "`volfs fsck --rebuild-catalog`, or the next opening for writing, makes it anew"
 
 _HEAD = struct.Struct("<9q")
+_ENTRY = struct.Struct("<13q")
 _BLOCK = struct.Struct("<q")
 
 # Odd, so that any flipped bit of a factor changes the product; random, so that it changes the upper half of it.
@@ -37,7 +40,6 @@ _WEIGHTS = np.array(
         0xD6E8FEB86659FD93,
         0xA0761D6478BD642F,
         0xE7037ED1A0B428DB,
-        0x8EBC6AF09C88C6E3,
     ],
     np.uint64,
 )
@@ -58,6 +60,11 @@ def check_row(said: object, *values: object) -> None:
     """Damaged unless ``said`` is the sum of the row."""
     if said != row_sum(*values):
         raise mismatch(f"a row of table {values[0]!s} does not match its checksum")
+
+
+def entry_sum(directory: int, name: bytes, columns: tuple[Any, ...]) -> int:
+    """The sum of a row of ``entry``; ``columns``: all from lineage to mtime_ns."""
+    return crc32c(name, crc32c(_ENTRY.pack(directory, len(name), *columns)))
 
 
 def block_sum(
@@ -98,11 +105,11 @@ def payload_checks(
 ) -> NDArray[np.uint32]:
     """A checksum for each chunk's payload: it covers the chunk's block (by its :func:`block_seed`) and cell in it, the
     version that changed it, and where the payload lies. Never 0, so a payload that was never read does not match."""
-    total = cells.astype(np.uint64) * _WEIGHTS[0]
-    total += np.asarray(versions).astype(np.uint64) * _WEIGHTS[1]
-    for name, weight in zip(("file", "offset", "length", "crc32c"), _WEIGHTS[2:6], strict=True):
-        total += payloads[name].astype(np.uint64) * weight
-    total += np.asarray(seeds, np.uint64) * _WEIGHTS[6]
+    words = np.ascontiguousarray(payloads).view("<u8").reshape(-1, 3)
+    total = words @ _WEIGHTS[:3]
+    total += cells.astype(np.uint64) * _WEIGHTS[3]
+    total += np.asarray(versions).astype(np.uint64) * _WEIGHTS[4]
+    total += np.asarray(seeds, np.uint64) * _WEIGHTS[5]
     checks = (total >> np.uint64(32)).astype(np.uint32)
     found: NDArray[np.uint32] = np.maximum(checks, np.uint32(1))
     return found
@@ -123,9 +130,10 @@ def paired(
         # Two statements see one state of the file only while both are open: what is empty is not. So ask again.
         if (row is None) == (key is None):
             break
-    while row is not None and key is not None and row[:width] == key:
-        yield row
-        row, key = found.fetchone(), proof.fetchone()
-    if row is not None or key is not None:
-        table = rows.partition(" FROM ")[2].partition(" ")[0]
-        raise mismatch(f"table {table} and the index of its keys differ")
+    if row is None and key is None:
+        return
+    for one, proved in chain([(row, key)], zip_longest(found, proof)):
+        if one is None or proved is None or one[:width] != proved:
+            table = rows.partition(" FROM ")[2].partition(" ")[0]
+            raise mismatch(f"table {table} and the index of its keys differ")
+        yield one
