@@ -158,6 +158,21 @@ def test_what_stays_behind_stays_in_a_private_directory(branch: Branch) -> None:
     assert mode(branch, "files/private/open") == 0o600
 
 
+def test_what_is_private_is_so_in_the_store_itself(dataset: Dataset, branch: Branch) -> None:
+    make(branch, "files/secret", mode=0o600)
+    make(branch, "files/ours", mode=0o640)
+    branch.working.mkdir("files/private", 0o700)
+    make(branch, "files/private/x")
+    make(branch, "files/open")
+    branch.commit("all")
+    root = dataset.layout.version(1).root
+    others = {
+        name: stat.S_IMODE((root / f"files/{name}").stat().st_mode) & 0o044
+        for name in ("secret", "ours", "private/x", "open")
+    }
+    assert others == {"secret": 0, "ours": 0o040, "private/x": 0, "open": 0o044}
+
+
 # -- times --------------------------------------------------------------------------------------------------------
 
 

@@ -261,11 +261,11 @@ class _Rows:
         return self._records[: self._count].copy(), np.frombuffer(b"".join(self._pieces), "<u4")
 
 
-def copy_in(target: Path, source: Buffer | Path | BinaryIO) -> PayloadDigest:
+def copy_in(target: Path, source: Buffer | Path | BinaryIO, mode: int = 0o666) -> PayloadDigest:
     """Write a new file, a megabyte at a time, and sum up exactly what was written. Removes it if that fails."""
     sums = PayloadDigest()
     with no_space(f"writing {target.name}"):
-        fd = open_regular(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = open_regular(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
             for piece in _pieces(source):
                 write_all(fd, piece)

@@ -40,6 +40,7 @@ from volfs.versions.writer import VersionWriter
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _BATCH = 256
+_ANYBODY = 0o666
 _FILE = 0o644
 """Permission bits of which nothing is said in a version."""
 _DATED_NS = 10**9
@@ -285,9 +286,21 @@ class Packer:
             sha256 = self._sum_if_equal(key, entry)
         if before is None or sha256 is None:
             data = os.readlink(os.fsencode(entry.layer.path(key))) if entry.is_link else Path(entry.layer.path(key))
-            self._writer.put(key, data, mode=mode, mtime_ns=mtime_ns)
+            self._writer.put(key, data, mode=mode, mtime_ns=mtime_ns, readers=self._readers(key, entry.st))
         elif before.mode != mode or (before.mtime_ns != mtime_ns and _was_dated(key, entry.st)):
             self._writer.keep(key, sha256, mode=mode, mtime_ns=mtime_ns)
+
+    def _readers(self, key: str, st: os.stat_result) -> int:
+        """Permission bits of the stored file: who could not get at a side file cannot do so in the store either."""
+        if not key.startswith("files/") or stat.S_ISLNK(st.st_mode):
+            return _ANYBODY
+        bits, folder = stat.S_IMODE(st.st_mode), key.rpartition("/")[0]
+        while "/" in folder:
+            entry = self._view.entry(folder)
+            passing = (entry.info.mode if entry is not None else 0) or 0o111
+            bits &= ~sum(0o7 << shift for shift in (3, 0) if not passing >> shift & 1)
+            folder = folder.rpartition("/")[0]
+        return bits & 0o444 | 0o600
 
     def _inherited(self, key: str) -> KeyInfo | None:
         """The file that this version inherits at a key, if it puts none."""

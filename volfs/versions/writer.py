@@ -111,11 +111,14 @@ class VersionWriter:
 
     # -- what changes -------------------------------------------------------------------------------------------
 
-    def put(self, key: str, data: Buffer | Path | BinaryIO, *, mode: int = 0, mtime_ns: int = 0) -> None:
+    def put(
+        self, key: str, data: Buffer | Path | BinaryIO, *, mode: int = 0, mtime_ns: int = 0, readers: int = 0o666
+    ) -> None:
         """Put a whole key: metadata, a side file, an object that volfs does not interpret. A repeat replaces.
 
         ``mode`` and ``mtime_ns`` of a side file as in :data:`volfs.storage.manifest.RECORD`; the data of a symbolic
-        link is its target. The ``zarr.json`` of an array goes through :meth:`array` by itself.
+        link is its target. ``readers``: permission bits of the file in the store, if they are less than the umask
+        leaves. The ``zarr.json`` of an array goes through :meth:`array` by itself.
         """
         check_key(key)
         if key.startswith("zarr/") and key.rpartition("/")[2] == NODE_JSON:
@@ -125,7 +128,7 @@ class VersionWriter:
                 return
             data = raw
         path, file = self._place(key)
-        sums = copy_in(path, data)
+        sums = copy_in(path, data, readers)
         with self._lock:
             self._objects[key] = _Object(sums.payload(file), sums.sha256, 0, mode, mtime_ns)
             self._removed.discard(key)
