@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounting import answer, volfs
 from tests.store_kit import new_store, tree_of
 from volfs import open_store
 from volfs.errors import AlreadyThere, NotAllowed, NotFound, NothingToCommit, VolfsError, WrongKind
@@ -307,6 +308,14 @@ def test_renames_hard_links_and_times_of_links_are_those_of_the_links(branch: Br
 def test_a_hierarchy_has_no_links(branch: Branch) -> None:
     with pytest.raises(NotAllowed):
         branch.working.symlink("zarr/l", "x")
+
+
+def test_the_command_lists_links_as_such(dataset: Dataset, branch: Branch) -> None:
+    branch.working.symlink("files/l", "f")
+    branch.commit("l")
+    root = dataset.store.path
+    assert volfs(root, "ls", "cells:files").stdout.split() == ["l@"]
+    assert [one["kind"] for one in answer(root, "ls", "cells:files")] == ["link"]
 
 
 def test_discarding_brings_modes_times_and_links_back(dataset: Dataset, branch: Branch) -> None:

@@ -93,7 +93,7 @@ def _list_keys(place: Place, store: Store, long: bool, recursive: bool, as_json:
             [
                 {
                     "key": name,
-                    "kind": one.kind,
+                    "kind": "link" if one.is_link else one.kind,
                     "size": one.size,
                     "mtime_ns": one.mtime_ns,
                     "version": _origin(one) or None,
@@ -122,7 +122,7 @@ def _below(snapshot: Snapshot, key: str, prefix: str, recursive: bool) -> list[t
 
 
 def _shown(name: str, info: KeyInfo) -> str:
-    return f"{name}/" if info.kind == "dir" else name
+    return f"{name}/" if info.kind == "dir" else f"{name}@" if info.is_link else name
 
 
 def _origin(info: KeyInfo) -> str:
