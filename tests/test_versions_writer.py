@@ -40,8 +40,9 @@ from volfs.errors import (
 )
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
+from volfs.versions.author import default_author
 from volfs.versions.fsck import fsck
-from volfs.versions.writer import VersionWriter, default_author
+from volfs.versions.writer import VersionWriter
 
 
 @pytest.fixture

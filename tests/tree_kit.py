@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -185,6 +186,17 @@ class Client:
     async def setattr(self, path: str, fh: int | None = None, **changes: int) -> Attr:
         return await self.call("setattr", await self.ino(path), SetAttr(**changes), fh)
 
+    async def status(self, branch: str = "cells/branches/main") -> dict[str, Any]:
+        """What ``status.json`` says; it may be another document between a stat and an open."""
+        fh = await self.open(f"{branch}/.volfs/status.json")
+        try:
+            return dict(json.loads(await self.read_fh(fh, 1 << 20)))
+        finally:
+            await self.close(fh)
+
+    async def rejected(self) -> list[dict[str, Any]]:
+        return list((await self.status())["rejected"])
+
     async def order(self, path: str, text: str | bytes) -> None:
         """``echo text > path``."""
         data = text if isinstance(text, bytes) else f"{text}\n".encode()
@@ -224,6 +236,13 @@ def add(store: Any, dataset: str, path: str, voxels: np.ndarray, axes: str, **op
     import_source(
         store, dataset, path, source, ImportOptions(axes=axes, message=f"import {path or dataset}", **options)
     )
+
+
+async def until(holds: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
+    """Wait until something holds: the machine may be busy."""
+    with trio.fail_after(seconds):
+        while not await holds():  # noqa: ASYNC110  (what is waited for tells nobody)
+            await trio.sleep(0.02)
 
 
 def run(work: Callable[[], Awaitable[None]], seconds: float = 60) -> None:

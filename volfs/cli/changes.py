@@ -24,6 +24,7 @@ from volfs.cli.common import (
     say_json,
     say_table,
     size_text,
+    time_text,
     version_facts,
     yes_option,
 )
@@ -68,9 +69,9 @@ def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) 
                     continue
                 for branch in branches:
                     try:
-                        changed = store[name].branch(branch)
-                        if not changed.is_clean():
-                            found.append((name, changed.status()))
+                        now = store[name].branch(branch).status()
+                        if not now.clean or now.rejected:
+                            found.append((name, now))
                     except VolfsError as error:
                         say(f"volfs: {name}@{branch}: {error}", err=True)
                         failed = True
@@ -107,8 +108,11 @@ def _show(dataset: str, answer: Status) -> None:
         click.echo(f"    and {len(answer.held) - 20:,} more (--json lists them)")
     for key in answer.left_behind:
         say(f"  still being written, stays uncommitted: {key}")
-    for slice_ in answer.rejected:
-        say(f"  refused: {', '.join(str(value) for value in slice_.values())}")
+    for staged in answer.staged:
+        word = "refused" if staged.refused else "half written"
+        say(f"  {word}, stays uncommitted, since {time_text(staged.since_ns)}: {staged.path}: {staged.reason}")
+    for gone in answer.rejected:
+        say(f"  refused and dropped, {time_text(gone.time_ns)}: {gone.path}: {gone.reason}")
 
 
 def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
@@ -142,10 +146,10 @@ def commit(
         if message is None:
             message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
         info = branch.commit(message, author, leave=leave)
-        left = branch.left_behind()
+        left = branch.action.left if branch.action is not None else ()
     _say_version(info, as_json)
-    for key in sorted(left):
-        say(f"volfs: still being written, stays uncommitted: {key}", err=True)
+    for each in left:
+        say(f"volfs: stays uncommitted: {each.path}: {each.reason}", err=True)
 
 
 def _ask_for_message(what: str) -> str:
@@ -176,12 +180,14 @@ def _say_version(info: VersionInfo, as_json: bool) -> None:
 def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None:
     """Go back to the last version: everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt).
 
-    On a terminal it asks first. A script is taken at its word, as by git and rm.
+    A slice that was refused, or is half written, is named as `volfs status` names it: s0/xy/z00011.png. On a terminal
+    it asks first. A script is taken at its word, as by git and rm.
     """
     with frame.open() as store:
         branch = branch_meant(store, parse_place(target))
         with suppress(Damaged):  # of what they lie over: that they are discarded mends it
-            if branch.is_clean():
+            now = branch.status(check=False)
+            if now.clean and not now.staged and not now.rejected:
                 return
         what = ", ".join(keys) if keys else "all uncommitted changes"
         confirm(f"Discard {what} of {branch.dataset.name}@{branch.ref}?", yes or not sys.stdin.isatty())

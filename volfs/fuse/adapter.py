@@ -248,7 +248,7 @@ class Adapter(pyfuse3.Operations):
 
     @guarded
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return file_info(await self._tree.open(inode, flags))
+        return file_info(await self._tree.open(inode, flags, ctx.uid))
 
     @guarded
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

@@ -87,7 +87,7 @@ def check_key(key: str) -> None:
 def check_message(text: str) -> None:
     """Raise BadInput unless ``text`` can be a commit's message: any text but none, without NUL."""
     if not text.strip():
-        raise BadInput("a commit needs a message")
+        raise BadInput("a commit needs a message; nothing was committed")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

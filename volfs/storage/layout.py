@@ -128,6 +128,14 @@ class WorkingLayout:
     def rejected(self) -> Path:
         return self.root / "rejected.json"
 
+    @property
+    def refusals(self) -> Path:
+        return self.root / "errors.txt"
+
+    @property
+    def message(self) -> Path:
+        return self.root / "message"
+
 
 @dataclass(frozen=True, slots=True)
 class VersionLayout:

@@ -1,49 +1,52 @@
 """``.volfs`` of a branch: committing, discarding, tagging and updating by writing into a file.
 
-Decided here: that the action happens in the write, whose error every program reports; that it waits for about ten
-seconds and then goes on by itself; that the same words while it goes on join it. ``status.json`` tells how it goes and
-went. Not here: what a commit is (:mod:`volfs.versions.commit`).
+Decided here: that the action happens in the write, whose error every program reports; that a message may have several
+writes, and when it ends; that an action waits for about ten seconds and then goes on by itself. ``status.json`` tells
+how it goes and went, ``errors.txt`` what was refused. Not here: how it is carried out (:mod:`volfs.tree.orders`).
 
 Control files are ``direct_io`` with size 0: what is written never lies in a page cache, and writes come as they are.
 """
 
 from __future__ import annotations
 
-import codecs
 import os
 import stat
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
-import trio
-
-from volfs.errors import BadInput, Busy, NotFound, VolfsError
-from volfs.model.names import check_message
+from volfs.errors import BadInput, VolfsError
+from volfs.storage.files import fsync_file, no_space
+from volfs.tree import orders
 from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
+from volfs.tree.draft import LONGEST, Draft, worded
 from volfs.tree.generated import Document, Generated
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import Dir, Node, SmallDir
+from volfs.tree.openers import is_open
 from volfs.tree.room import Order, Room
 from volfs.tree.shared import Shared
-from volfs.tree.stagehandle import decode
-from volfs.versions.following import Side
+from volfs.versions import refusals
+from volfs.versions.author import author_of
 from volfs.views import documents
 
-_LONGEST = 64 << 10
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _EVERYTHING = ("", "all", ".", "/")
-
-
-#: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
-#: NFS servers leave them, which close idle files a second or two later.
-_CLOSING_SECONDS = 0.5
-_IDLE_SECONDS = 4.0
 
 
 class ControlDir(SmallDir):
     """``branches/NAME/.volfs``."""
 
-    slots: ClassVar[dict[str, int]] = {"status.json": 1, "commit": 2, "discard": 3, "tag": 4, "update": 5, "publish": 6}
+    slots: ClassVar[dict[str, int]] = {
+        "status.json": 1,
+        "commit": 2,
+        "discard": 3,
+        "tag": 4,
+        "update": 5,
+        "publish": 6,
+        "errors.txt": 8,
+        "message": 9,
+    }
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
         super().__init__(shared, ino, up, path)
@@ -58,6 +61,10 @@ class ControlDir(SmallDir):
             mtime = head.time_ns if head is not None else self.shared.started_ns
             document = Document(self._status, mtime, self._stamp, heavy=True)
             return Generated(self.shared, self.slot_ino(name), self, document)
+        if name == "errors.txt":
+            return Generated(self.shared, self.slot_ino(name), self, self._errors())
+        if name == "message":
+            return MessageFile(self.shared, self.slot_ino(name), self)
         if name in self.slots:
             return ControlFile(self.shared, self.slot_ino(name), self, name)
         return None
@@ -75,6 +82,12 @@ class ControlDir(SmallDir):
         head = room.branch.head
         return room.branch.generation(), head and head.number, room.branch.action, room.stages.changes, writing, holder
 
+    def _errors(self) -> Document:
+        layout = self.room.branch.working.layout
+        return Document(
+            lambda: refusals.read(layout), self.shared.started_ns, lambda: refusals.stamp(layout), heavy=True
+        )
+
     def _status(self) -> bytes:
         branch = self.room.branch
         status = branch.status()
@@ -84,8 +97,8 @@ class ControlDir(SmallDir):
             changes=[documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in status.changes.items()],
             held=dict(status.held),
             left_behind=status.left_behind,
-            rejected=status.rejected,
-            staged=["/".join(stage.place) for stage in self.room.stages if not stage.decoded],
+            rejected=[each.to_json() for each in status.rejected],
+            staged=[each.to_json() for each in status.staged],
             action=None if status.action is None else status.action.to_json(),
             writer=status.writer,
             behind=None if status.behind is None else status.behind.to_json(),
@@ -117,6 +130,8 @@ class ControlFile(Node):
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
             await self.up.room.enter()
+        if self._name == "commit":
+            return CommitHandle(self.ino, self.up.room, self._name, append=bool(flags & os.O_APPEND))
         return ControlHandle(self.ino, self.up.room, self._name)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
@@ -124,7 +139,7 @@ class ControlFile(Node):
 
 
 class ControlHandle(Handle):
-    """An open control file: each write is an order."""
+    """An open control file: each line is an order. ``commit`` is :class:`CommitHandle`."""
 
     direct_io = True
     writable = True
@@ -141,54 +156,209 @@ class ControlHandle(Handle):
         """``>`` truncates first: nothing to do."""
 
     async def write(self, offset: int, data: bytes) -> int:
-        if offset or len(data) > _LONGEST:
-            raise BadInput(f"write the whole of it at once, at most {_LONGEST >> 10} KiB")
-        if self._name == "commit":
-            await perform(self._room, "commit", _message(data))
-            return len(data)
-        text = os.fsdecode(data).strip()
-        if self._name == "tag":
-            await _tag(self._room, text)
-        elif self._name == "update":
-            _decision(text)
-            await perform(self._room, "update", text)
-        elif self._name == "publish":
-            _prepared(text)
-            await perform(self._room, "publish", text)
-        else:
-            await perform(self._room, "discard", "" if text in _EVERYTHING else text.rstrip("/"))
+        try:
+            await self._obey(offset, data)
+        except BadInput as error:
+            await self._room.refused(f".volfs/{self._name}", error)
+            raise
         return len(data)
 
+    async def _obey(self, offset: int, data: bytes) -> None:
+        if self._name in ("update", "publish"):
+            if offset or len(data) > LONGEST:
+                raise BadInput(f"write the whole of it at once, at most {LONGEST >> 10} KiB")
+            work = orders.update if self._name == "update" else orders.publish
+            await work(self._room, os.fsdecode(data).strip())
+            return
+        lines = [line for line in os.fsdecode(data).splitlines() if line.strip()]
+        if not lines and not offset:
+            lines = [""]  # an empty line says everything, after others it says nothing
+        for line in lines:
+            text = line.strip()
+            if self._name == "tag":
+                await _tag(self._room, text)
+            else:
+                await orders.discard(self._room, "" if text in _EVERYTHING else text.rstrip("/"))
 
-def _message(data: bytes) -> str:
-    """What somebody wrote as a commit's message: UTF-8, or what a byte order mark says, as editors and shells of
-    Windows set it. Raises BadInput: what cannot be read now cannot be read in the history either."""
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding).strip()
-    except UnicodeDecodeError:
-        raise BadInput(f"the message is not {encoding.removesuffix('-sig').upper()}; nothing was committed") from None
-    check_message(text)
-    return text
 
+class CommitHandle(ControlHandle):
+    """``.volfs/commit``, open: what is written through it is one message.
 
-async def perform(room: Room, kind: str, text: str) -> None:
-    """Commit or discard, and wait for the outcome as long as a write may take. Raises what went wrong.
-
-    The same words while it goes on wait for the same outcome: an NFS client that heard nothing sends its write again.
+    The write that begins it does the work and has its errors; the version appears, with all lines, when the file is
+    closed, or synced, as NFS clients do when they close. A child of a shell that ends closes its descriptor too: so
+    while another process of this machine has the file open, the message goes on.
     """
-    await room.settled()
-    order = room.order
-    if order is not None and order.words != (kind, text):
-        raise Busy(f"branch {room.name!r}: a {order.words[0]} is going on, see .volfs/status.json")
-    if order is None:
-        await room.enter()
-        order = room.order = Order(kind, text)
-        room.shared.start(lambda: _carry_out(room, order))
-    with trio.move_on_after(room.shared.options.action_seconds):
-        await order.done.wait()
-        if order.error is not None:
-            raise order.error
+
+    def __init__(self, ino: int, room: Room, name: str, *, append: bool) -> None:
+        super().__init__(ino, room, name)
+        self._append = append
+        self._draft: Draft | None = None
+        self._order: Order | None = None
+        self._told: Exception | None = None
+
+    async def _obey(self, offset: int, data: bytes) -> None:
+        if self._told is not None:
+            # Lines that follow what was refused come at its place, since nothing was written there; to begin once more
+            # is to say the same.
+            if offset or self._append or self._draft is None or not self._draft.holds(data):
+                raise self._told
+            self._draft = self._order = self._told = None
+        author = None if self.caller is None else author_of(self.caller)
+        draft = self._draft or Draft(author)
+        draft.place(len(draft) if self._append else offset, data)
+        self._draft = draft
+        if self._order is not None and self._order.error is not None:
+            raise self._order.error
+        if self._order is not None or draft.blank:
+            return
+        try:
+            if draft.so_far() == "-":
+                await self._take_message(author)
+                return
+            self._order = await orders.commit_draft(self._room, draft, author)
+        except (VolfsError, OSError) as error:
+            self._told = error
+            raise
+        if self._order.draft is not None:
+            self._draft = self._order.draft
+
+    async def _take_message(self, author: str | None) -> None:
+        """``-``: the message is in ``.volfs/message``, which is empty afterwards. The same again is no error."""
+        room = self._room
+        path = room.branch.working.layout.message
+        data = await room.look(lambda: read_message(path))
+        if not data.strip() and room.message_taken == room.branch.generation():
+            return
+        message, author = worded(data, author)
+        await orders.commit(room, message, author)
+        await room.look(lambda: path.unlink(missing_ok=True))
+        room.message_taken = room.branch.generation()
+
+    async def flush(self) -> None:
+        if self._order is not None and not self._order.done.is_set():
+            room = self._room
+            ending = f"/{room.dataset.name}/branches/{room.name}/.volfs/commit"
+            if await room.look(lambda: is_open(ending)):
+                return
+        await self._end()
+
+    async def fsync(self) -> None:
+        await self._end()
+
+    async def release(self) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        """The message is complete. Raises what kept the version from being made, once."""
+        if self._order is None or self._draft is None or self._told is not None:
+            return
+        self._draft.close()
+        try:
+            await orders.outcome(self._room, self._order)
+        except (VolfsError, OSError) as error:
+            self._told = error
+            raise
+
+
+class MessageFile(Node):
+    """``.volfs/message``: an ordinary small file, for messages that take more than one write. Always listed."""
+
+    up: ControlDir
+
+    @property
+    def _path(self) -> Path:
+        return self.up.room.branch.working.layout.message
+
+    def attr(self) -> Attr:
+        options, room = self.shared.options, self.up.room
+        size, mtime = message_facts(self._path)
+        return Attr(
+            self.ino,
+            stat.S_IFREG | (0o644 if room.writable else 0o444),
+            size,
+            max(mtime, self.shared.started_ns),
+            uid=options.uid,
+            gid=options.gid,
+            entry_timeout=SOON,
+            attr_timeout=NEVER,
+        )
+
+    async def open(self, flags: int) -> Handle:
+        writable = wants_writing(flags)
+        if writable:
+            await self.up.room.enter()
+        handle = MessageHandle(self.ino, self.up.room, self._path, writable=writable)
+        if flags & os.O_TRUNC:
+            await handle.truncate(0)
+        return handle
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        if changes.size is not None:
+            await self.up.room.enter()
+            await MessageHandle(self.ino, self.up.room, self._path, writable=True).truncate(changes.size)
+
+
+class MessageHandle(Handle):
+    """An open ``.volfs/message``. Every write reaches the disk's file at once; a lost one is written again."""
+
+    def __init__(self, ino: int, room: Room, path: Path, *, writable: bool) -> None:
+        super().__init__(ino)
+        self._room = room
+        self._path = path
+        self.writable = writable
+
+    async def read(self, offset: int, size: int) -> bytes:
+        data: bytes = await self._room.look(lambda: read_message(self._path))
+        return data[offset : offset + size]
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if not self.writable:
+            return await super().write(offset, data)
+        await self._change(lambda fd: os.pwrite(fd, data, offset), offset + len(data))
+        return len(data)
+
+    async def truncate(self, size: int) -> None:
+        await self._change(lambda fd: os.ftruncate(fd, size), size)
+
+    async def _change(self, change: Callable[[int], object], size: int) -> None:
+        if size > LONGEST:
+            raise BadInput(f"a message has at most {LONGEST >> 10} KiB")
+
+        def work() -> None:
+            with no_space("writing the message"):
+                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                try:
+                    change(fd)
+                finally:
+                    os.close(fd)
+
+        await self._room.look(work)
+
+    async def fsync(self) -> None:
+        with suppress(FileNotFoundError):
+            await self._room.look(lambda: fsync_file(self._path))
+
+    def stamp(self) -> Hashable:
+        return message_facts(self._path)
+
+
+def message_facts(path: Path) -> tuple[int, int]:
+    """Size and mtime (ns) of the message; 0 of one that is not there."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def read_message(path: Path) -> bytes:
+    """Its bytes."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(fd, "rb") as file:
+        return file.read(LONGEST)
 
 
 async def _tag(room: Room, text: str) -> None:
@@ -210,125 +380,3 @@ async def _tag(room: Room, text: str) -> None:
         room.shared.epoch += 1
     tags = room.shared.inodes.directory(f"{room.shared.origin(dataset.name)}/tags")
     room.shared.notifier.queue_entry(tags, os.fsencode(name))
-
-
-async def _carry_out(room: Room, order: Order) -> None:
-    kind, text = order.words
-    try:
-        if kind == "commit":
-            await _commit(room, text)
-        elif kind == "update":
-            await _update(room, text)
-        elif kind == "publish":
-            await _publish(room, text)
-        else:
-            await _discard(room, text)
-        await room.told(wait=False, by_views=True)
-    except Exception as error:
-        order.error = error
-    finally:
-        room.order = None
-        order.done.set()
-
-
-async def _closed(room: Room) -> None:
-    """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
-    is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
-    began = trio.current_time()
-    while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
-        waited = trio.current_time() - began
-        if waited > _IDLE_SECONDS or (
-            waited > _CLOSING_SECONDS and not room.closing and not any(handle.synced for handle in left)
-        ):
-            return
-        await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
-
-
-async def _commit(room: Room, message: str) -> None:
-    await _closed(room)
-    await settle(room)
-    before = _head(room)
-    await run_alone(lambda: room.branch.commit(message))
-    if _head(room) != before:
-        _show_head(room)
-    room.places.forget()
-
-
-def _show_head(room: Room) -> None:
-    """Have the kernel ask for the branch's new version."""
-    dataset = room.shared.origin(room.dataset.name)
-    versions = room.shared.inodes.directory(f"{dataset}/versions")
-    for name in (f"v{_head(room)}", "latest"):
-        room.shared.notifier.queue_entry(versions, name.encode())
-
-
-def _prepared(text: str) -> tuple[int, str]:
-    """The number and the token of a version that another process has prepared. Raises BadInput."""
-    number, _, token = text.partition(" ")
-    if not number.isdecimal() or len(number) > 18 or not token:
-        raise BadInput("imports write here which version they have made; to make one yourself, write into commit")
-    return int(number), token
-
-
-async def _publish(room: Room, text: str) -> None:
-    """Give the version of an import its place: only who holds the branch may move its head."""
-    number, token = _prepared(text)
-    await settle(room)
-    await run_alone(lambda: room.branch.publish(number, token))
-    room.places.forget()
-    _show_head(room)
-
-
-def _decision(text: str) -> tuple[Side, tuple[str, ...]]:
-    """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
-    first, *more = text.splitlines() or [""]
-    side, _, key = first.partition(" ")
-    if side not in ("ours", "theirs"):
-        raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
-    keys = (each.strip().rstrip("/") for each in (key, *more))
-    return ("ours" if side == "ours" else "theirs"), tuple(each for each in keys if each)
-
-
-async def _update(room: Room, text: str) -> None:
-    """Decide what keeps the branch behind."""
-    await settle(room)
-    side, keys = _decision(text)
-    await run_alone(lambda: room.branch.update(side, keys))
-    room.places.forget()
-
-
-async def _discard(room: Room, prefix: str) -> None:
-    """A key, a slice being written, or everything."""
-    stages = [stage for stage in room.stages if not prefix or "/".join(stage.place).startswith(prefix)]
-    if prefix and not prefix.startswith(("zarr", "files")) and not stages:
-        raise BadInput(f"{prefix!r}: write a key such as zarr/s0 or files/notes.txt, or all")
-    for stage in stages:
-        room.stages.drop(stage)
-    if not prefix or prefix.startswith(("zarr", "files")):
-        await run_alone(lambda: room.branch.discard(prefix))
-    room.places.forget()
-
-
-async def settle(room: Room) -> None:
-    """Let every slice that is complete be one: NFS clients, and mapped files, tell nobody when they are done."""
-    for stage in list(room.stages):
-        try:
-            await decode(room, stage)
-        except (VolfsError, OSError) as error:
-            stage.reason = str(error)
-
-
-async def run_alone(work: Callable[[], object]) -> None:
-    """Run a long action on a thread of its own: it must not wait for readers, nor they for it."""
-    await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
-
-
-def _head(room: Room) -> int:
-    try:
-        head = room.branch.head
-    except NotFound:
-        return 0
-    return head.number if head is not None else 0
-
-
-__all__ = ["ControlDir", "perform", "settle"]

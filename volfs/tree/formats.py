@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -34,7 +34,7 @@ from volfs.tree.room import Room
 from volfs.tree.shared import Shared
 from volfs.tree.staged import StagedDir, StagedFile
 from volfs.tree.stages import Place
-from volfs.tree.targets import Target, pieces_of, sync_voxels
+from volfs.tree.targets import Target, Voxels, digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
 from volfs.views.folder import Fixed, Folder, ViewFile
 from volfs.views.folders import hierarchy_formats, image_formats
 from volfs.views.layout import Layout
@@ -344,14 +344,37 @@ class ViewTarget:
     def keeps_refused(self) -> bool:
         return False  # other programs read these by the thousand, and trust each
 
-    def take(self, data: bytearray) -> Hashable:
+    def digest(self) -> str:
+        found = self._voxels()
+        return "document" if found is None else digest_of(found[0].level, found[1])
+
+    def parse(self, data: bytearray) -> Voxels | None:
         file = self.folder.becomes(self.name)
-        source, box = file.source, file.box
-        if file.decode is None or box is None or not isinstance(source, ShownArray):
-            self._same(file, data)
-        else:
-            source.write(box, file.decode(memoryview(data)))
+        if file.decode is not None and self._voxels() is not None:
+            return file.decode(memoryview(data))
+        self._same(file, data)
+        return None
+
+    def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
+        found = self._voxels()
+        if found is not None and voxels is not None:
+            write_parts(found[0].level, found[1], voxels, parts)
         return self.stamp()
+
+    def unchanged(self, since_ns: int) -> list[Box]:
+        found = self._voxels()
+        return [] if found is None else unchanged_parts(found[0].level, found[1], since_ns)
+
+    def newest(self) -> int:
+        found = self._voxels()
+        return 0 if found is None else found[0].newest(found[1])
+
+    def _voxels(self) -> tuple[ShownArray, Box] | None:
+        """The array that a chunk file is recoded into, and where; None for metadata, and what is composed."""
+        file = self.folder.becomes(self.name)
+        if file.decode is None or file.box is None or not isinstance(file.source, ShownArray):
+            return None
+        return file.source, file.box
 
     def _same(self, file: ViewFile, data: bytearray) -> None:
         """Metadata is computed: writing it anew is fine as long as it says the same."""
@@ -367,10 +390,10 @@ class ViewTarget:
 
     def clear(self) -> None:
         """Make the voxels fill value."""
-        file = self.folder.becomes(self.name)
-        source, box = file.source, file.box
-        if file.decode is None or box is None or not isinstance(source, ShownArray):
+        found = self._voxels()
+        if found is None:
             raise NotAllowed(f"{self.name} is generated: it cannot be removed")
+        source, box = found
         source.write(box, np.full(box.shape, source.meta.fill_value, source.dtype))
 
     def stamp(self) -> Hashable:

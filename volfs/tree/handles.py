@@ -36,6 +36,8 @@ class Handle:
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
     room: Room | None = None
     writable = False
+    #: The user who opened it, by number; None if nobody said.
+    caller: int | None = None
     #: Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the last.
     flushed = False
     #: ``flushed``, by an fsync: so do NFS servers, which keep files open for a while, and programs that go on writing.

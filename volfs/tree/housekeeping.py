@@ -8,6 +8,7 @@ for others; new inode numbers reach the disk every second.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,10 +16,9 @@ from contextlib import suppress
 import trio
 
 from volfs.errors import VolfsError
-from volfs.tree.node import Node
+from volfs.storage.stage_record import has_stages
 from volfs.tree.room import Room
 from volfs.tree.shared import Shared
-from volfs.tree.staged import StagedDir
 from volfs.tree.stagehandle import decode
 from volfs.tree.stages import Stage
 
@@ -29,11 +29,10 @@ _RESERVE_SECONDS = 60.0
 
 
 class Housekeeping:
-    """``at`` finds the node at a path."""
+    """The work of one tree."""
 
-    def __init__(self, shared: Shared, at: Callable[[str], Awaitable[Node | None]]) -> None:
+    def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._at = at
         self._closing = trio.Event()
         self._closed = False
 
@@ -45,6 +44,7 @@ class Housekeeping:
             nursery.start_soon(self._every, self._shared.options.refresh_seconds, self._look_around)
             nursery.start_soon(self._every, _INODE_SECONDS, self._write_inodes)
             nursery.start_soon(self._every, _RESERVE_SECONDS, self._keep_reserve)
+            nursery.start_soon(self._settle_leftovers)
             await self._closing.wait()
             # Commits under way go on to their end: the nursery waits for them.
 
@@ -58,7 +58,7 @@ class Housekeeping:
                 await room.order.done.wait()
             for stage in list(room.stages):
                 with suppress(VolfsError, OSError):
-                    await self._try(room, stage)
+                    await decode(room, stage, late=True)
             room.close()
         self._closing.set()
         await trio.to_thread.run_sync(self._shared.inodes.close)
@@ -78,6 +78,28 @@ class Housekeeping:
                 said = str(error)
             except Exception:  # a defect here must not end the mount
                 log.exception("while looking after the mount")
+
+    async def _settle_leftovers(self) -> None:
+        """Decide, in every branch, what an earlier daemon left half written: nobody may ever look into it."""
+        shared = self._shared
+        if not shared.writable:
+            return
+        for name, branch in await trio.to_thread.run_sync(self._left_behind):
+            try:
+                await shared.room(shared.store[name], branch).enter()
+            except (VolfsError, OSError) as error:
+                log.debug("branch %s of %s: %s", branch, name, error)  # asked again when it is looked into
+
+    def _left_behind(self) -> list[tuple[str, str]]:
+        """(dataset, branch) of the branches with stages. Blocks; looks at names only, of datasets that are never used
+        too."""
+        found = []
+        for name in self._shared.store.datasets():
+            layout = self._shared.store.layout.dataset(name)
+            with suppress(OSError):
+                branches = os.listdir(layout.workings)
+                found += [(name, branch) for branch in branches if has_stages(layout.working(branch).staged)]
+        return found
 
     async def _write_inodes(self) -> None:
         if not self._closed:
@@ -115,25 +137,12 @@ class Housekeeping:
     async def _drop(self, room: Room, stage: Stage) -> None:
         """Give a staged file its last chance, then forget it, and say so."""
         ino = stage.target.ino if stage.target is not None else None
-        try:
-            await self._try(room, stage)
-        except (VolfsError, OSError) as error:
-            stage.reason = str(error)
+        with suppress(VolfsError, OSError):  # its record says why
+            await decode(room, stage, late=True)
         if stage.removed or stage.handles:
             return
         if not stage.decoded and stage.size:
-            log.warning("branch %s: %s was dropped: %s", room.name, "/".join(stage.place), stage.reason)
+            log.warning("branch %s: %s was dropped: %s", room.name, stage.name, stage.reason)
             await room.look(lambda: room.reject(stage.place, stage.reason))
         room.stages.drop(stage)
         await room.told(wait=True, also=room.names_of(ino) if ino is not None else ())
-
-    async def _try(self, room: Room, stage: Stage) -> None:
-        if stage.target is None:
-            folder = await self._at(f"{room.places.path}/{stage.place[0]}")
-            if isinstance(folder, StagedDir):
-                if folder.cold:
-                    await folder.prepare()
-                stage.target = folder.target(stage.place[1])
-                if stage.target is None:
-                    stage.reason = f"{stage.place[1]} is no {folder.word} of this image"
-        await decode(room, stage)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,25 +19,31 @@ import trio
 
 from volfs.errors import Busy, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import read_json, write_json
+from volfs.storage.stage_record import StageRecord
 from volfs.tree.attrs import SOON
 from volfs.tree.derived import derived_key
 from volfs.tree.places import Places
 from volfs.tree.stages import Place, Stages
+from volfs.versions import refusals
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
 from volfs.versions.interpret import chunk_root
 from volfs.versions.keys import node_key
 
 if TYPE_CHECKING:
+    from volfs.tree.draft import Draft
     from volfs.tree.handles import Handle
     from volfs.tree.laidout import LaidOutHandle
     from volfs.tree.shared import Shared
+    from volfs.tree.targets import Target
 
 _T = TypeVar("_T")
 
 #: How long the writer's lock is kept after the last change, so that others get their turn.
 _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
+#: A refusal in the same words within so many seconds is noted once.
+_SAID_AGAIN = 2.0
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
 #: A change made on the tree's own thread that took longer than this (s) was held up by the disk: for a while, the next
@@ -59,12 +65,19 @@ class _Shown:
 
 
 class Order:
-    """An action under way: whoever asks for the same joins it."""
+    """An action under way: whoever asks for the same joins it. ``draft``: its message is still being written."""
 
-    def __init__(self, kind: str, text: str) -> None:
-        self.words = kind, text
+    def __init__(self, kind: str, text: str, draft: Draft | None = None) -> None:
+        self._kind = kind
+        self._text = text
+        self.draft = draft
         self.done = trio.Event()
         self.error: Exception | None = None
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What is done, and the message or path."""
+        return self._kind, self._text if self.draft is None else self.draft.so_far()
 
 
 class Room:
@@ -96,6 +109,10 @@ class Room:
         self.closing = 0
         #: The commit or discard that is going on.
         self.order: Order | None = None
+        #: What the branch was just after a commit took the message from ``.volfs/message``.
+        self.message_taken: Hashable = None
+        # The last refusal that was noted, and when (monotonic).
+        self._refused: tuple[str, str, float] | None = None
 
     def generation(self) -> Hashable:
         """The branch's, which no other branch of this name has, before or after."""
@@ -139,8 +156,13 @@ class Room:
                 return
             mountpoint = self.shared.options.mountpoint
             await self.look(lambda: self.branch.acquire(mountpoint))
+            try:
+                # Before anybody changes anything: what is written from now on meets no stage of another daemon.
+                await self.shared.settle_leftovers(self)
+            except BaseException:
+                self.branch.release()
+                raise
             self._held = True
-            await self.look(lambda: self.stages.load(self._limit))
 
     def leave(self) -> None:
         """Let others write. What is staged must be settled before."""
@@ -171,7 +193,7 @@ class Room:
         self.stages.close()
         self.leave()
 
-    def _limit(self, folder: str) -> int:
+    def limit(self, folder: str) -> int:
         """The size of a slice in a directory, for stages that an earlier mount left."""
         for image in self.places.images():
             for level in image.levels:
@@ -357,7 +379,17 @@ class Room:
             self._seen = now
             await self.told(wait=False, by_views=True)
 
-    # -- slices that never decoded ----------------------------------------------------------------------------------
+    # -- slices that are written ----------------------------------------------------------------------------------
+
+    def tick(self) -> int:
+        """A time (ns) on the branch's clock, later than any change before."""
+        return self.branch.working.pulse.tick()
+
+    def record(self, target: Target | None) -> StageRecord:
+        """What a stage says that begins now; a target of None is that of a temporary name."""
+        base = self.branch.base
+        over = base.number if base is not None else 0
+        return StageRecord(self.tick(), over, target.digest() if target is not None else "")
 
     def reject(self, place: Place, reason: str) -> None:
         """Record, for ``status.json``, that a staged file was dropped. Blocks."""
@@ -366,10 +398,21 @@ class Room:
             listed = read_json(path).get("rejected", [])
         except VolfsError:
             listed = []
-        entry = {"path": "/".join(place), "reason": reason, "time_ns": time.time_ns()}
+        name = "/".join(place)
+        entry = {"path": name, "reason": reason, "time_ns": time.time_ns()}
         os.makedirs(path.parent, exist_ok=True)
         write_json(path, {"rejected": [*(listed if isinstance(listed, list) else []), entry][-_REJECTED_KEPT:]})
+        refusals.note(self.branch.working.layout, name, f"dropped: {reason}")
         self.branch.working.pulse.beat("files")
+
+    async def refused(self, path: str, error: Exception) -> None:
+        """Note for ``errors.txt`` what a writer was refused: many programs show no more than an errno."""
+        reason = str(error) if isinstance(error, VolfsError) else (getattr(error, "strerror", None) or str(error))
+        last, self._refused = self._refused, (path, reason, time.monotonic())
+        if last is not None and last[:2] == (path, reason) and time.monotonic() - last[2] < _SAID_AGAIN:
+            return  # shells go on after an error, and close tells it once more
+        with suppress(OSError):
+            await self.look(lambda: refusals.note(self.branch.working.layout, path, reason))
 
 
 def _stamp(handle: Handle) -> object:

@@ -132,11 +132,20 @@ class NodeCache:
 class Shared:
     """One per tree."""
 
-    def __init__(self, store: Store, options: TreeOptions, notifier: Notifier, inodes: Inodes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: TreeOptions,
+        notifier: Notifier,
+        inodes: Inodes,
+        settle_leftovers: Callable[[Room], Awaitable[None]],
+    ) -> None:
         self.store = store
         self.options = options
         self.notifier = notifier
         self.inodes = inodes
+        #: Decides what an earlier daemon left half written in a branch.
+        self.settle_leftovers = settle_leftovers
         self.files = FileTable()
         self.renderings = Renderings()
         #: Small stored files, as they are, that clients read in several pieces.

@@ -14,8 +14,9 @@ import errno
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
-from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound
+from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound, VolfsError
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import SOON, Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
@@ -128,7 +129,7 @@ class StagedDir(Dir):
         if flags & os.O_EXCL and not hidden and (there is not None or not absent):
             raise AlreadyThere(f"{name} exists")
         if target is None:
-            stage = there or room.stages.open(place, self.staged_size())
+            stage = there or room.stages.open(place, self.staged_size(), room.record(None))
             node: Node = TemporaryFile(self.shared, self.shared.inodes.name(self.ino, name), self, name)
             handle = StageHandle(room, node.ino, None, stage, writable=wants_writing(flags))
             if flags & os.O_TRUNC and there is not None:
@@ -190,7 +191,11 @@ class StagedDir(Dir):
             await self._rename_temporary(stage, name, to, new_name)
             return
         async with stage.lock:
-            await self._become(stage, target)
+            try:
+                await self._become(stage, target)
+            except (VolfsError, OSError) as error:
+                await room.refused("/".join(target.place), error)
+                raise
             self.shared.inodes.removed(self.ino, name)
             self.shared.inodes.aliases[node.ino] = target.ino
             room.hidden.pop(to.place(new_name), None)
@@ -216,18 +221,30 @@ class StagedDir(Dir):
     async def _become(self, stage: Stage, target: Target) -> None:
         """Make a temporary file the slice. Raises, and leaves it a temporary file, if it can never be one."""
         room = self.room
+
         stage.dirty = False
         try:
-            stage.stamp = await room.fetch(lambda: target.take(stage.whole()))
+            voxels = await room.fetch(lambda: target.parse(stage.whole()))
         except Incomplete as error:
             if stage.size and not stage.handles:
                 raise
-            stage.reason = str(error)  # still being written: it shows as it is until it is whole
-        else:
-            stage.decoded = True
-        room.stages.move(stage, target.place)
+            # Still being written: it shows as it is until it is whole.
+            stage.begin(replace(room.record(target), reason=str(error)))
+            room.stages.move(stage, target.place)
+            stage.target = target
+            return
+        before = stage.place
+        room.stages.move(stage, target.place)  # first: under this name another daemon finds it, and ends what is begun
+        stage.note(target=target.digest(), storing_ns=room.tick())
+        try:
+            stage.stamp = await room.fetch(lambda: target.store(voxels))
+        except BaseException:
+            room.stages.move(stage, before)
+            raise
         stage.target = target
-        if stage.decoded and not stage.handles:
+        stage.decoded = True
+        stage.note(reason="")
+        if not stage.handles:
             room.stages.drop(stage)
 
     def _orphan(self, ino: int, stage: Stage | None) -> None:
@@ -256,12 +273,12 @@ class StagedFile(Node):
         stage = self.up.room.stages.visible(self.place)
         if stage is None:
             return super().attr()  # type: ignore[safe-super]
-        found, options = stage.stat(), self.shared.options
-        mtime = max(found.st_mtime_ns, super().attr().mtime + 1) if self.exists else found.st_mtime_ns  # type: ignore[safe-super]
+        options = self.shared.options
+        mtime = max(stage.mtime_ns, super().attr().mtime + 1) if self.exists else stage.mtime_ns  # type: ignore[safe-super]
         return Attr(
             self.ino,
             self.up.file_mode,
-            found.st_size,
+            stage.size,
             mtime,
             uid=options.uid,
             gid=options.gid,
@@ -311,12 +328,12 @@ class TemporaryFile(Node):
         return stage
 
     def attr(self) -> Attr:
-        options, found = self.shared.options, self._stage.stat()
+        options, stage = self.shared.options, self._stage
         return Attr(
             self.ino,
             self.up.file_mode,
-            found.st_size,
-            found.st_mtime_ns,
+            stage.size,
+            stage.mtime_ns,
             uid=options.uid,
             gid=options.gid,
             entry_timeout=SOON,

@@ -4,6 +4,10 @@ Decided here: which bytes it reads and writes. While a stage shows, the stage's.
 makes a stage of them. A stage that has become the slice is kept until its writers are done: one that goes on writing
 goes on in its own file, not in volfs's rendering of it, unless the voxels have changed otherwise since.
 
+Decided here too: whose voxels stay. A writer's flush, fsync or close puts all that it wrote; where it began with the
+slice's bytes, those that it did not touch are as they are by then, whoever changed them. An attempt that no writer
+waits for (before a commit, after a full disk, by housekeeping) is *late*, and changes nothing where any voxel is newer.
+
 Locks: a stage's bytes change, and are decoded, under its own lock. The kernel is told after the lock is released, since
 to forget an inode it may first write the pages that a program has mapped.
 """
@@ -57,7 +61,7 @@ class StageHandle(Handle):
         stage = self._showing()
         if stage is None:
             return await self._slice_handle().read(offset, size)
-        data = read_resident(stage.fd, size, offset)
+        data = read_resident(stage.fd, size, stage.start + offset)
         if data is None:
             stage.handles += 1  # it must not be closed under the thread
             try:
@@ -95,6 +99,7 @@ class StageHandle(Handle):
         stage = self._stage_to_write()
         async with stage.lock:
             await self._revive(stage)
+            stage.failed = False
             stage.dirty = True
             return int(await self.room.fetch(lambda: stage.write(offset, data)))
 
@@ -107,6 +112,10 @@ class StageHandle(Handle):
                     return  # as it is
                 await self._revive(stage)
             await self.room.look(lambda: stage.truncate(size))
+            if size:
+                stage.filled = None  # cut or extended: a file of its own
+            else:
+                stage.begin(self.room.record(stage.target))
             stage.dirty = True
             self._show(stage)
 
@@ -120,7 +129,7 @@ class StageHandle(Handle):
         stages = self.room.stages
         stage = stages.get(target.place)
         if stage is None:
-            stage = stages.open(target.place, target.shown()[1].size)
+            stage = stages.open(target.place, target.shown()[1].size, self.room.record(target))
             stage.target = target
             stage.decoded = True  # until it has the slice's bytes, the slice shows
         self._attach(stage)
@@ -134,8 +143,10 @@ class StageHandle(Handle):
         assert target is not None
 
         def refill() -> None:
-            if stage.stamp is None or target.stamp() != stage.stamp:
+            record, now = self.room.record(target), target.stamp()  # what changes from here on is newer
+            if stage.stamp is None or now != stage.stamp:
                 stage.fill(target.pieces())
+            stage.begin(record, now)
 
         await self.room.fetch(refill)
         self._show(stage)
@@ -192,8 +203,7 @@ class StageHandle(Handle):
             return target.stamp()
         if stage is None:
             return "becoming a slice"
-        found = stage.stat()
-        return "staged", id(stage), found.st_mtime_ns, found.st_size
+        return "staged", id(stage), stage.mtime_ns, stage.size
 
     def quick_stamp(self) -> Hashable:
         return None if self._showing() is not None else (self.room.branch.generation(), self.room.stages.changes)
@@ -202,12 +212,12 @@ class StageHandle(Handle):
         stage = self.stage
         if stage is None or not stage.removed:
             return None
-        found, options = stage.stat(), self.room.shared.options
+        options = self.room.shared.options
         return Attr(
             self.ino,
             stat.S_IFREG | 0o644,
-            found.st_size,
-            found.st_mtime_ns,
+            stage.size,
+            stage.mtime_ns,
             nlink=0,
             uid=options.uid,
             gid=options.gid,
@@ -215,11 +225,16 @@ class StageHandle(Handle):
         )
 
 
-async def decode(room: Room, stage: Stage) -> None:
+class Superseded(VolfsError):
+    """A late attempt would have put voxels over newer ones."""
+
+
+async def decode(room: Room, stage: Stage, *, late: bool = False) -> None:
     """Try to make a changed stage the slice it stands for, and have the kernel forget what showed before.
 
-    An incomplete or empty one is no error. Raises BadInput for one that never can be the slice, and whatever keeps its
-    voxels from being stored: then the next attempt may succeed.
+    ``late``: no writer waits for it. An incomplete or empty one is no error. Raises BadInput for one that never can be
+    the slice; Superseded for a late one whose voxels have changed otherwise since it was begun; and whatever keeps its
+    voxels from being stored: then the next attempt, which is late, may succeed.
     """
     target = stage.target
     if target is None or not stage.dirty or stage.removed:
@@ -228,25 +243,49 @@ async def decode(room: Room, stage: Stage) -> None:
         if not stage.dirty or stage.removed:
             return
         stage.dirty = False
-        if not stage.size:
-            stage.reason = "it is empty"
-            return
         try:
-            stage.stamp = await room.fetch(lambda: target.take(stage.whole()))
+            if not stage.size:
+                stage.note(reason="it is empty", refused=False)
+                return
+            stage.stamp = await room.fetch(lambda: _store(room, stage, target, late=late or stage.failed))
         except Incomplete as error:
-            stage.reason = str(error)
+            stage.note(reason=str(error), refused=False)
             return
         except BadInput as error:
-            stage.reason = str(error)
-            if not target.keeps_refused:
+            if target.keeps_refused:
+                stage.note(reason=str(error), refused=True)
+            else:
                 room.stages.drop(stage)
+            if not late:
+                await room.refused(stage.name, error)
             raise
         except (VolfsError, OSError) as error:
-            stage.reason = str(error)
             stage.dirty = True
+            if isinstance(error, Superseded):
+                stage.note(reason=str(error), refused=True)
+            else:  # some of its voxels may be stored: what changes from here on is newer
+                stage.note(reason=str(error), refused=False, began_ns=room.tick(), storing_ns=0)
+                stage.failed = True
+            if not late:
+                await room.refused(stage.name, error)
             raise
+        finally:
+            room.stages.changes += 1
         stage.decoded = True
-        room.stages.changes += 1
+        if stage.handles:
+            stage.note(reason="")
     if not stage.handles:
         room.stages.drop(stage)
     await room.told(wait=True, also=room.names_of(target.ino), by_views=True)
+
+
+def _store(room: Room, stage: Stage, target: Target, *, late: bool) -> Hashable:
+    """Store the voxels of a stage, and return the slice's stamp then. Blocks."""
+    if late and target.newest() > stage.record.began_ns:
+        raise Superseded("its voxels have changed since it was begun: write it again")
+    if stage.filled is not None and stage.filled != target.stamp() and stage.size == target.shown()[1].size:
+        stage.overlay(target.pieces())
+        stage.filled = None
+    voxels = target.parse(stage.whole())
+    stage.note(storing_ns=room.tick())
+    return target.store(voxels)

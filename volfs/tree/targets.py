@@ -6,10 +6,13 @@ Decided here: what has to happen with a whole file for a slice to be it. Not her
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
 
 from volfs.errors import BadInput, NotFound
 from volfs.model.box import Box
@@ -24,6 +27,8 @@ from volfs.volume.level import Level
 if TYPE_CHECKING:
     from volfs.tree.places import LevelRef
     from volfs.tree.room import Room
+
+Voxels = npt.NDArray[Any]
 
 _PIECE = 4 << 20
 
@@ -41,11 +46,26 @@ class Target(Protocol):
     def keeps_refused(self) -> bool:
         """Whether a file that can never be this one goes on showing to who might mend it."""
 
-    def take(self, data: bytearray) -> Hashable:
-        """Make the voxels of a whole file its own; returns its stamp then.
+    def digest(self) -> str:
+        """Names what is written: the array and the box in it, as far as a change of either makes it another."""
 
-        Raises Incomplete, BadInput, or what keeps the voxels from being stored.
+    def parse(self, data: bytearray) -> Voxels | None:
+        """What a whole file says; None for one that has no voxels and says what it should.
+
+        Raises Incomplete, or BadInput for what this file can never be.
         """
+
+    def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
+        """Make the voxels of a file its own, or of some parts of its box; returns its stamp then.
+
+        Raises what keeps them from being stored.
+        """
+
+    def unchanged(self, since_ns: int) -> list[Box]:
+        """The parts of its box in those chunks that have not changed since a time (ns, of the branch's clock)."""
+
+    def newest(self) -> int:
+        """When, on that clock, a voxel of the file changed last, as told by the chunks that it crosses."""
 
     def stamp(self) -> Hashable:
         """What names the voxels of the file."""
@@ -83,10 +103,26 @@ class SliceTarget:
             raise NotFound("the image has changed: there is no such slice any more")
         return level, geometry.spec(self.plane, self.index, self.others)
 
-    def take(self, data: bytearray) -> Hashable:
+    def digest(self) -> str:
         level, plane = self.now()
-        level.write(plane.box, slices.decode(self.ending, data, plane))
+        return digest_of(level, plane.box)
+
+    def parse(self, data: bytearray) -> Voxels:
+        return slices.decode(self.ending, data, self.now()[1])
+
+    def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
+        level, plane = self.now()
+        assert voxels is not None
+        write_parts(level, plane.box, voxels, parts)
         return level.stamp(plane.box)
+
+    def unchanged(self, since_ns: int) -> list[Box]:
+        level, plane = self.now()
+        return unchanged_parts(level, plane.box, since_ns)
+
+    def newest(self) -> int:
+        level, plane = self.now()
+        return level.newest(plane.box)
 
     def stamp(self) -> Hashable:
         level, plane = self.now()
@@ -114,6 +150,25 @@ def pieces_of(source: VoxelSource, layout: Layout) -> Iterator[bytes]:
     memo: dict[str, tuple[int, int]] = {}
     for offset in range(0, layout.size, _PIECE):
         yield layout.read(source, offset, _PIECE, memo)
+
+
+def digest_of(level: Level, box: Box) -> str:
+    """Names a box of an array, whatever the array's extent is."""
+    said = repr((level.array.path, level.dtype.str, box.start, box.stop))
+    return hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def write_parts(level: Level, box: Box, voxels: Voxels, parts: Sequence[Box] | None) -> None:
+    """Put voxels into a box, or into some parts of it only. Blocks."""
+    for part in (box,) if parts is None else parts:
+        level.write(part, voxels[part.relative_to(box.start).slices()])
+
+
+def unchanged_parts(level: Level, box: Box, since_ns: int) -> list[Box]:
+    """The parts of a box that lie in chunks which have not changed since a time. Blocks."""
+    grid = level.array.meta.grid
+    parts = [grid.chunk_box(coords).intersect(box) for coords in grid.iter(grid.chunks(box))]
+    return [part for part in parts if level.newest(part) <= since_ns]
 
 
 def sync_voxels(room: Room, level: Level, boxes: Sequence[Box]) -> None:

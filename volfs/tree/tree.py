@@ -26,6 +26,7 @@ from volfs.tree.attrs import Attr, SetAttr, missing
 from volfs.tree.handles import Handle
 from volfs.tree.housekeeping import Housekeeping
 from volfs.tree.inodes import Inodes
+from volfs.tree.leftovers import Leftovers
 from volfs.tree.meter import Meter
 from volfs.tree.node import Dir, Node
 from volfs.tree.root import RootDir
@@ -39,9 +40,10 @@ class Tree:
     """Implements :class:`volfs.tree.api.TreeApi`."""
 
     def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
-        self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store))
+        leftovers = Leftovers(self._at)
+        self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store), leftovers.settle)
         self._root = RootDir(self._shared, ROOT_INO)
-        self._housekeeping = Housekeeping(self._shared, self._at)
+        self._housekeeping = Housekeeping(self._shared)
 
     @property
     def meter(self) -> Meter:
@@ -160,11 +162,13 @@ class Tree:
                 await self.release(opened.fh)
             raise
 
-    async def open(self, ino: int, flags: int) -> OpenFile:
+    async def open(self, ino: int, flags: int, caller: int | None = None) -> OpenFile:
         node = await self._node(ino)
         if node.cold and not isinstance(node, Dir):
             await node.prepare()
-        return await self._register(ino, await node.open(flags))
+        handle = await node.open(flags)
+        handle.caller = caller
+        return await self._register(ino, handle)
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
         handle = self._shared.files.get(fh)

@@ -12,35 +12,56 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from volfs.errors import Busy, Damaged, NotFound, ReadOnly
+from volfs.errors import BadInput, Busy, Damaged, NotFound, ReadOnly
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_message
+from volfs.versions.author import default_author
 from volfs.versions.base import Pin
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.following import Follower, Side
 from volfs.versions.forward import ask_mount
 from volfs.versions.interpret import Interpreter
-from volfs.versions.keys import json_key
+from volfs.versions.keys import is_key, json_key
 from volfs.versions.layers import Change
 from volfs.versions.lock import Holder
 from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
-from volfs.versions.status import Action, Behind, Status, count_changes, left_behind, rejected_slices
+from volfs.versions.status import (
+    Action,
+    Behind,
+    Left,
+    Status,
+    count_changes,
+    forget_staged,
+    left_behind,
+    rejected_files,
+    staged_files,
+)
 from volfs.versions.union import View
 from volfs.versions.working import WorkingCopy
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
+    from volfs.versions.commit import Wording
     from volfs.versions.dataset import Dataset
     from volfs.versions.version import Version
 
 Bytes = bytes | bytearray | memoryview
-_Numbers = list[int]  # spelt here, because inside Branch the name ``list`` is a method
 _HOLDER_SECONDS = 0.25
 """How long an answer about who else may write is believed."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What came of an action: the words that counted, the version that a commit made, and what it left."""
+
+    message: str
+    version: int | None = None
+    left: tuple[Left, ...] = ()
 
 
 class Branch(Snapshot):
@@ -270,7 +291,8 @@ class Branch(Snapshot):
                 changes=count_changes(view, self.interpreter),
                 held=tuple(problems(view, self.interpreter)) if check else (),
                 left_behind=tuple(sorted(self.left_behind(view))),
-                rejected=rejected_slices(self.working.layout),
+                staged=staged_files(self.working.layout),
+                rejected=rejected_files(self.working.layout),
                 action=self.action,
                 writer=None if holder is None else str(holder),
                 behind=self.follower.behind(),
@@ -291,7 +313,7 @@ class Branch(Snapshot):
 
         with self._acting(Action.begin("publish", f"{number} {token}")) as outcome, self.writing():
             info = publish_prepared(self, number, token)
-            outcome.append(info.number)
+            outcome.version = info.number
         return info
 
     def catch_up(self) -> None:
@@ -339,11 +361,19 @@ class Branch(Snapshot):
         """Whether nothing differs from the base."""
         return self.working.look(lambda view: not any(True for _ in chain(view.changes(), view.folder_modes())))
 
-    def commit(self, message: str, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
-        """Make the working copy a version. ``leave``: keys or directories that stay uncommitted.
+    def commit(
+        self,
+        message: str,
+        author: str | None = None,
+        *,
+        leave: Iterable[str] = (),
+        wording: Wording | None = None,
+    ) -> VersionInfo:
+        """Make the working copy a version. ``leave``: keys or directories that stay uncommitted; ``wording`` has the
+        last word on message and author, once everything else is done (:mod:`volfs.versions.commit`).
 
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
-        mount of another process writes to the branch, that mount commits, as its own user.
+        mount of another process writes to the branch, that mount commits, in the name of who asks.
         """
         from volfs.versions.commit import commit  # both are written against this module
 
@@ -354,7 +384,8 @@ class Branch(Snapshot):
             left = tuple(leave)
             if left:
                 raise Busy(f"{self.ref} is being written by {holder}: to leave keys behind, unmount it first")
-            described = ask_mount(holder, self.dataset.name, self.ref, "commit", message)
+            described = ask_mount(holder, self.dataset.name, self.ref, "commit", message, author or default_author())
+            self.action = Action.told(described)
             self.dataset.store.refresh()
             number = described.get("version")
             if not isinstance(number, int):
@@ -364,33 +395,45 @@ class Branch(Snapshot):
                     pass  # taking it catches up
             return self.dataset.info(number)
         with self._acting(Action.begin("commit", message)) as outcome, self.writing():
-            info = commit(self, message, author, leave=frozenset(leave))
-            outcome.append(info.number)
+            info = commit(self, message, author, leave=frozenset(leave), wording=wording)
+            outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
         return info
 
+    def _left(self) -> tuple[Left, ...]:
+        """What is uncommitted after a commit, and nobody will say so unless the commit does."""
+        written = [Left(key, "it is still being written") for key in sorted(self.working.look(self.left_behind))]
+        return (*written, *(Left(each.path, each.reason) for each in staged_files(self.working.layout)))
+
     def discard(self, prefix: str = "") -> None:
-        """Go back to the base at and below ``prefix`` (a key, or all)."""
+        """Go back to the base at and below ``prefix`` (a key, or all), or drop what was written over a slice and is
+        none: ``s0/xy/z00011.png``, as ``status`` names it. BadInput if nothing is staged or was rejected there.
+        """
         self._check_store()
         holder = self.working.lock.holder()
         if holder is not None and holder.mountpoint is not None:
             ask_mount(holder, self.dataset.name, self.ref, "discard", prefix)
             return
         with self._acting(Action.begin("discard", prefix)), self.writing():
-            self.working.discard(prefix)
-            if not prefix:
-                self.working.layout.rejected.unlink(missing_ok=True)
+            key = is_key(prefix)
+            if not prefix or key:
+                self.working.discard(prefix)
+            if not key and not forget_staged(self.working.layout, prefix) and prefix:
+                raise BadInput(
+                    f"{prefix!r}: nothing of this name is staged or was refused; write a key such as zarr/s0 or"
+                    " files/notes.txt, a slice as `volfs status` names it, or all"
+                )
 
     @contextmanager
-    def _acting(self, action: Action) -> Iterator[_Numbers]:
-        """Keep ``self.action`` true while something goes on. The block appends the number of a version it makes."""
-        outcome: _Numbers = []
+    def _acting(self, action: Action) -> Iterator[_Outcome]:
+        """Keep ``self.action`` true while something goes on. The block says what came of it."""
+        outcome = _Outcome(action.message)
         self.action = action
         try:
             yield outcome
         except Exception as error:
             self.action = action.failed(error)
             raise
-        self.action = action.done(outcome[0] if outcome else None)
+        self.action = action.done(outcome.version, outcome.message, outcome.left)
 
     @contextmanager
     def retiring(self, force: bool = False) -> Iterator[None]:

@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
-from volfs.storage.files import read_json, unlink_durably, write_json
+from volfs.storage.files import fsync_tree, no_space, read_json, unlink_durably, write_json
 from volfs.storage.layout import parse_frozen_dir
 from volfs.versions import freezing
 from volfs.versions.base import BaseFile
@@ -46,22 +46,35 @@ _guard = threading.Lock()
 _turns: WeakKeyDictionary[Branch, threading.Lock] = WeakKeyDictionary()
 
 
+Wording = Callable[[], tuple[str, str | None]]
+"""Gives the message and the author of a commit whose message was still being written when it began. It is asked once,
+after everything that can keep the commit from happening, and may wait; what it raises undoes the commit."""
+
+
 def commit(
-    branch: Branch, message: str, author: str | None = None, *, leave: frozenset[str] = frozenset()
+    branch: Branch,
+    message: str,
+    author: str | None = None,
+    *,
+    leave: frozenset[str] = frozenset(),
+    wording: Wording | None = None,
 ) -> VersionInfo:
     """Make the branch's uncommitted changes a version. The caller holds the branch's lock.
 
     ``leave``: keys or directories that stay uncommitted, besides those that somebody is writing. A repeat of the head's
-    message with nothing changed returns the head: commands that are sent twice do no harm. Raises Held, naming keys;
+    message with nothing changed returns the head: commands that are sent twice do no harm. ``wording`` has the last
+    word on message and author; until then ``message`` is how it begins. Raises Held, naming keys;
     NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
     """
     message = message.strip()
     with turn(branch):
         settle_own(branch)
-        return _commit(branch, message, author, leave)
+        return _commit(branch, message, author, leave, wording)
 
 
-def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[str]) -> VersionInfo:
+def _commit(
+    branch: Branch, message: str, author: str | None, leave: frozenset[str], wording: Wording | None
+) -> VersionInfo:
     behind = branch.follow()
     if behind is not None:
         raise branch.follower.refusal(behind)
@@ -78,7 +91,7 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
     if bad:
         raise held(bad)
     if not changed:
-        return _nothing(branch, head, message)
+        return _nothing(branch, head, message, wording)
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
         made = _Frozen(branch, writer.number)
         made.intend(message, writer.token)
@@ -90,7 +103,11 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
             if writer.empty:
                 writer.abort()
                 made.end(committed=True)  # all of it is what the base says already
-                return _nothing(branch, head, message)
+                return _nothing(branch, head, message, wording)
+            if wording is not None:
+                with no_space("writing the version to disk"):
+                    fsync_tree(writer.layout.root)  # what fails, fails before the first word is acknowledged
+                message, author = wording()
             info = writer.publish(message, author)
         except BaseException:
             made.end(committed=False)
@@ -100,7 +117,9 @@ def _commit(branch: Branch, message: str, author: str | None, leave: frozenset[s
     return info
 
 
-def _nothing(branch: Branch, head: VersionInfo | None, message: str) -> VersionInfo:
+def _nothing(branch: Branch, head: VersionInfo | None, message: str, wording: Wording | None) -> VersionInfo:
+    if wording is not None and head is not None and head.message.startswith(message):
+        message = wording()[0]
     if head is not None and head.message == message:
         return head
     raise NothingToCommit(

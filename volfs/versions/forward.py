@@ -12,42 +12,45 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from volfs import errors
 from volfs.errors import Busy, ReadOnly, VolfsError
+from volfs.versions.author import with_author
 from volfs.versions.lock import Holder
 
 _PAUSE = 0.2
 _PATIENCE = 24 * 3600.0
 
 
-def ask_mount(holder: Holder, dataset: str, branch: str, action: str, text: str) -> dict[str, Any]:
+def ask_mount(
+    holder: Holder, dataset: str, branch: str, action: str, text: str, author: str | None = None
+) -> dict[str, Any]:
     """Write ``text`` into the control file ``action`` of the branch in the holder's mount; wait for the outcome.
 
-    Returns the mount's description of the action when it is done. Raises what stopped it. ReadOnly if that mount cannot
-    be reached from here.
+    ``author`` is who asks for a commit. Returns the mount's description of the action when it is done. Raises what
+    stopped it. ReadOnly if that mount cannot be reached from here.
     """
     if holder.mountpoint is None:
         raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
     control = Path(holder.mountpoint, dataset, "branches", branch, ".volfs")
-    began_ns = time.time_ns()
+    before = _action(control)
+    written = text if author is None else with_author(text, author)
     try:
         fd = os.open(control / action, os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ReadOnly(f"{branch} is being written by {holder}, which cannot be reached: {error.strerror}") from None
     try:
-        os.write(fd, text.encode("utf-8", "surrogateescape") or b"\n")
+        try:
+            os.write(fd, written.encode("utf-8", "surrogateescape") or b"\n")
+        finally:
+            os.close(fd)
     except OSError as error:
         described = _action(control)
-        if described.get("state") == "failed" and described.get("began_ns", 0) >= began_ns:
+        if described.get("state") == "failed" and described != before:
             raise _error(described) from None
         raise VolfsError(f"{holder} could not {action}: {error.strerror}", errno=error.errno) from None
-    finally:
-        with suppress(OSError):  # a mount that dies fails this too
-            os.close(fd)
     return _wait(control, action, text)
 
 

@@ -40,6 +40,11 @@ def parents(key: str) -> Iterator[str]:
         yield key
 
 
+def is_key(path: str) -> bool:
+    """Whether a path from a branch on is a key, or one of the two spaces of keys, rather than a view."""
+    return path.partition("/")[0] in ("zarr", "files")
+
+
 def covers(ancestor: str, key: str) -> bool:
     """Whether ``key`` is ``ancestor`` or lies below it."""
     return key == ancestor or key.startswith(f"{ancestor}/")

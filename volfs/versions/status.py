@@ -7,17 +7,21 @@ why (:mod:`volfs.versions.interpret`, :mod:`volfs.versions.changeset`), nor how 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Literal
 
-from volfs.errors import NotFound, VolfsError
+from volfs.errors import Damaged, VolfsError
 from volfs.model.metadata import GroupMeta
-from volfs.storage.files import read_json
+from volfs.storage.files import read_json, unlink_durably, write_json
 from volfs.storage.layout import WorkingLayout
+from volfs.storage.stage_record import StageRecord, read_record, stage_files
 from volfs.versions.interpret import Interpreter, chunk_root
-from volfs.versions.keys import node_key, node_path
+from volfs.versions.keys import covers, node_key, node_path
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.versions.union import View
 
@@ -36,8 +40,59 @@ ActionKind = Literal["commit", "discard", "merge", "publish", "update"]
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A key, directory or slice that a commit left uncommitted, and why."""
+
+    path: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"path": self.path, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A file that was written over a slice, or a chunk of another format, and is none yet. ``path`` is from the branch
+    on, ``since_ns`` when it was begun; ``refused``: it can never be one as it is."""
+
+    path: str
+    reason: str
+    since_ns: int
+    refused: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "reason": self.reason,
+            "since": instant_text(self.since_ns),
+            "refused": self.refused,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that was written over a slice, never was one, and was dropped at ``time_ns``."""
+
+    path: str
+    reason: str
+    time_ns: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "reason": self.reason, "time": instant_text(self.time_ns)}
+
+
+def instant_text(time_ns: int) -> str:
+    """``2026-03-01T09:30:00.000123Z``, for people and programs. Whatever a file said, there is a text."""
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
-    """A commit or another order, from its beginning to its outcome. Times in ns; ``error`` is one line."""
+    """A commit or another order, from its beginning to its outcome. Times in ns; ``error`` is one line; ``left`` is
+    what a commit left uncommitted."""
 
     kind: ActionKind
     message: str
@@ -47,19 +102,41 @@ class Action:
     version: int | None = None
     error: str | None = None
     error_kind: str | None = None
+    left: tuple[Left, ...] = ()
 
     @classmethod
     def begin(cls, kind: ActionKind, message: str) -> Action:
         return cls(kind, message, "running", time.time_ns())
 
-    def done(self, version: int | None) -> Action:
-        return replace(self, state="done", ended_ns=time.time_ns(), version=version)
+    @classmethod
+    def told(cls, described: Mapping[str, Any]) -> Action:
+        """One that a mount has done for this process, as its ``status.json`` describes it. Times are this process's."""
+        left = described.get("left")
+        return cls.begin("commit", str(described.get("message"))).done(
+            described.get("version"),
+            str(described.get("message")),
+            tuple(
+                Left(str(each.get("path")), str(each.get("reason")))
+                for each in (left if isinstance(left, list) else ())
+                if isinstance(each, dict)
+            ),
+        )
+
+    def done(self, version: int | None, message: str, left: tuple[Left, ...]) -> Action:
+        return replace(self, state="done", ended_ns=time.time_ns(), version=version, message=message, left=left)
 
     def failed(self, error: Exception) -> Action:
         return replace(self, state="failed", ended_ns=time.time_ns(), error=str(error), error_kind=type(error).__name__)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Plain values; times as :func:`instant_text`."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if not name.endswith("_ns")}
+        ended = None if self.ended_ns is None else instant_text(self.ended_ns)
+        return plain | {
+            "began": instant_text(self.began_ns),
+            "ended": ended,
+            "left": [each.to_json() for each in self.left],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +164,9 @@ class Status:
 
     ``changes`` are keyed by place: ``zarr/PATH`` for a node, ``files`` or a directory of it for side files. ``held``:
     keys with the reason. ``left_behind``: keys and whole directories that a commit now would leave in the working copy,
-    because somebody has a file there open for writing. ``rejected``: slices that never decoded, as a mount recorded
-    them. ``writer``: who else may write to the branch now. ``behind``: what keeps the changes from lying over the head.
+    because somebody has a file there open for writing. ``staged``: what was written over slices and is none yet;
+    ``rejected``: what never was one, as a mount recorded it. ``writer``: who else may write to the branch now.
+    ``behind``: what keeps the changes from lying over the head.
     """
 
     branch: str
@@ -96,15 +174,16 @@ class Status:
     changes: Mapping[str, NodeChanges]
     held: tuple[tuple[str, str], ...] = ()
     left_behind: tuple[str, ...] = ()
-    rejected: tuple[Mapping[str, Any], ...] = ()
+    staged: tuple[StagedFile, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
     action: Action | None = None
     writer: str | None = None
     behind: Behind | None = None
 
     @property
     def clean(self) -> bool:
-        """Whether the branch shows its base and nothing else."""
-        return not self.changes
+        """Whether the branch shows its base and nothing else, and nothing waits to become voxels."""
+        return not self.changes and not self.staged
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
@@ -118,7 +197,8 @@ class Status:
             },
             "held": [{"key": key, "reason": reason} for key, reason in self.held],
             "left_behind": list(self.left_behind),
-            "rejected": [dict(each) for each in self.rejected],
+            "staged": [each.to_json() for each in self.staged],
+            "rejected": [each.to_json() for each in self.rejected],
             "action": None if self.action is None else self.action.to_json(),
             "writer": self.writer,
         }
@@ -191,10 +271,65 @@ def left_behind(view: View, interpreter: Interpreter, written: Iterable[str]) ->
     return frozenset(found)
 
 
-def rejected_slices(layout: WorkingLayout) -> tuple[Mapping[str, Any], ...]:
+def staged_files(layout: WorkingLayout) -> tuple[StagedFile, ...]:
+    """What lies staged, told by the stages themselves, whichever process has them open."""
+    found = []
+    for folder, name, path in stage_files(layout.staged):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # it became a slice meanwhile
+            continue
+        try:
+            size, record = os.fstat(fd), read_record(fd)
+        except Damaged as error:
+            record = StageRecord(0, 0, "", reason=str(error), refused=True)
+        finally:
+            os.close(fd)
+        if record is None:
+            record = StageRecord(size.st_mtime_ns, 0, "", reason="an earlier mount left it")
+        if record.reason:
+            found.append(StagedFile(f"{folder}/{name}", record.reason, record.began_ns, record.refused))
+    return tuple(sorted(found, key=attrgetter("path")))
+
+
+def rejected_files(layout: WorkingLayout) -> tuple[Rejected, ...]:
     """What mounts recorded in ``rejected.json``: ``{"rejected": [{"path": …, "reason": …, "time_ns": …}, …]}``."""
     try:
         listed = read_json(layout.rejected).get("rejected")
-    except (NotFound, VolfsError):
+    except VolfsError:
         return ()
-    return tuple(each for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
+    return tuple(
+        Rejected(str(each.get("path")), str(each.get("reason")), _whole(each.get("time_ns")))
+        for each in (listed if isinstance(listed, list) else ())
+        if isinstance(each, dict)
+    )
+
+
+def forget_staged(layout: WorkingLayout, prefix: str) -> int:
+    """Drop what is staged at and below a path from the branch on ("" is all), and what was rejected there; how many.
+
+    The caller holds the branch's lock, and has none of them open.
+    """
+    count = 0
+    for folder, name, path in stage_files(layout.staged):
+        if _within(f"{folder}/{name}", prefix):
+            unlink_durably(path)
+            count += 1
+    rejected = rejected_files(layout)
+    rest = [each for each in rejected if not _within(each.path, prefix)]
+    if not rest:
+        unlink_durably(layout.rejected)  # which needs no space
+        count += len(rejected)
+    elif len(rest) < len(rejected):
+        kept = [{"path": each.path, "reason": each.reason, "time_ns": each.time_ns} for each in rest]
+        write_json(layout.rejected, {"rejected": kept})
+        count += len(rejected) - len(rest)
+    return count
+
+
+def _within(path: str, prefix: str) -> bool:
+    return not prefix or covers(prefix, path)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**63 else 0

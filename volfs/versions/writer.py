@@ -11,10 +11,7 @@ next opening of the store removes.
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -42,6 +39,7 @@ from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
 from volfs.versions.array_writer import ArrayWriter, Buffer, copy_in
+from volfs.versions.author import default_author
 from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 from volfs.versions.packing import choose_shard, dense_shard
@@ -55,18 +53,6 @@ if TYPE_CHECKING:
 _SECOND = 10**9
 _PATIENCE = 3600.0
 """Seconds to wait for others to publish: what was written for hours is not given up because they take minutes."""
-
-
-def default_author() -> str:
-    """Who commits: ``$VOLFS_AUTHOR``, else user@host."""
-    named = os.environ.get("VOLFS_AUTHOR", "").strip()
-    if named:
-        return named
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no such user in the system's books, as in some containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 class _Object(NamedTuple):

@@ -198,7 +198,7 @@ def status_json(
     held: Mapping[str, str] | None = None,
     left_behind: Sequence[str] = (),
     rejected: Sequence[Mapping[str, Any]] = (),
-    staged: Sequence[str] = (),
+    staged: Sequence[Mapping[str, Any]] = (),
     action: Mapping[str, Any] | None = None,
     writer: str | None = None,
     behind: Mapping[str, Any] | None = None,
@@ -215,7 +215,7 @@ def status_json(
             "changes": _changes(changes),
             "held": [{"key": key, "reason": reason} for key, reason in sorted((held or {}).items())],
             "left_behind": sorted(left_behind),
-            "staged": sorted(staged),
+            "staged": list(staged),
             "rejected": list(rejected),
             "action": action,
             "writer": writer,
@@ -241,20 +241,25 @@ def log_txt(versions: Sequence[VersionInfo], refs: Mapping[int, Sequence[str]] |
 
 
 def readme_txt(*, store: str, datasets: Sequence[str], writable: bool) -> bytes:
-    """``README.txt`` at the root of a mount: what is where, in about thirty lines."""
+    """``README.txt`` at the root of a mount: what is where, and how to write, by files alone, in about forty lines."""
     shown = list(datasets[:8])
     names = ", ".join(shown) + (f" and {len(datasets) - len(shown)} more" if len(datasets) > len(shown) else "")
     example = shown[0] if shown else "DATASET"
     writing = (
-        f"""Writing goes into branches, with any program:
-  cp z00012.png {example}/branches/main/s0/xy/     replace a slice (PNG, TIFF or NPY of the same shape and type)
-  {example}/branches/main/zarr/, …/files/          create, change and remove Zarr keys and side files
-  echo "what changed" > {example}/branches/main/.volfs/commit     make a version of it
-  echo > {example}/branches/main/.volfs/discard                   go back to the last version
-  cat {example}/branches/main/.volfs/status.json                  what has changed, and what is in the way
-  echo ours > {example}/branches/main/.volfs/update               where it is behind: keep yours, or write theirs
-  mkdir {example}/branches/exp   mkdir {example}/branches/exp@v3        a branch here, or from v3; rmdir removes it
-  ln -s ../versions/v3 {example}/tags/paper                       a tag; rm removes it"""
+        f"""Writing goes into branches, with any program. In {example}/branches/main:
+  s0/xy/z00012.png      copy a PNG, TIFF or NPY of the same shape and type over a slice
+  s0/volume.npy  …      write voxels in place (numpy: mmap_mode="r+"); the header stays as it is
+  zarr/  files/         create, change and remove Zarr keys and side files
+To make a version, and whatever else, write into the files of {example}/branches/main/.volfs:
+  echo "what changed" > commit       lines that follow belong to the message; so does a last line
+                                     Author: NAME <MAIL>. Or write it into message, and - into commit
+  cat status.json                    what has changed, what is refused or stands in the way, and why
+  cat errors.txt                     the last refusals in words: programs often just say "Invalid argument"
+  echo s0/xy/z00012.png > discard    drop a refused slice, a key (zarr/s0, files/notes.txt) or, with all,
+                                     everything since the last version
+  echo ours > update                 where the branch is behind: keep yours, or write theirs
+  mkdir {example}/branches/exp   mkdir {example}/branches/exp@v3    a branch here, or from v3; rmdir removes it
+  ln -s ../versions/v3 {example}/tags/paper   or   echo paper v3 > tag    a tag; rm removes it"""
         if writable
         else "This mount is read-only."
     )
@@ -264,20 +269,23 @@ Store:    {store}
 Datasets: {names or "none yet (volfs import NAME FILES makes one)"}
 
 DATASET/
-  dataset.json, log.txt        what it is; its versions, newest first
-  versions/v1 … latest         snapshots that never change
-  branches/main                the newest state, with uncommitted changes
-  tags/                        names for versions
+  dataset.json, log.txt      what it is; its versions, newest first
+  versions/v1 … latest       snapshots that never change
+  branches/main              the newest state, with uncommitted changes
+  tags/                      names for versions
 
-In a snapshot:
-  thumbnail.png, version.json  a picture; who made it, when and why
-  zarr/                        the Zarr v3 hierarchy (OME-Zarr 0.5), every chunk a file
-  files/                       side files
-  s0/ s1/ …                    levels of resolution, s0 the finest
-    info.json, chunks          shape, type, voxel size; the level's own chunk files
-    xy/z00012.png              slices along z; xz/ along y (z runs down), yz/ along x (y across, z down)
-    xy/z00012.tif .npy .jpg    the same slice in another format: not listed, open it by name
-  labels/NAME/s0/ …            label images
+In a snapshot (a version, a branch, a tag):
+  thumbnail.png, version.json   a picture; who made it, when and why
+  zarr/  files/              the Zarr v3 hierarchy (OME-Zarr 0.5), every chunk a file; side files
+  formats/                   the same for other programs: OME-Zarr 0.4, N5, BigDataViewer, precomputed, tiles
+  labels/NAME/s0/ …          label images, with all that follows
+  s0/ s1/ …                  levels of resolution, s0 the finest
+    info.json, chunks        shape, type, voxel size; the level's own chunk files
+    xy/z00012.png            slices along z; xz/ along y (z runs down), yz/ along x (y across, z down)
+    xy/z00012.tif .npy .jpg  the same slice in another format: not listed, open it by name
+    volume.tif .nii .nrrd .npy .mrc .h5 …   the whole level as one file
+    cutout/z0-64_y100-612_x0-512.tif        a part of it, made by naming it; see cutout/README.txt
+    oblique/                 planes at any angle, made by naming them; see oblique/README.txt
 
 {writing}
 """.encode("utf-8", "surrogateescape")

@@ -1,0 +1,142 @@
+"""Stages that an earlier daemon left: decided once, before anybody writes to their branch again.
+
+Decided here: what becomes of each. A daemon that was killed, or unmounted, may have left files half written over slices
+or chunks. No close of theirs succeeded, so nothing was acknowledged, and what was written to the same voxels since is
+newer:
+
+* its voxels were being stored: the rest of them is stored, but where chunks have changed since;
+* it is whole, and nothing that it crosses has changed since it was begun: it becomes voxels;
+* anything else that is not empty is dropped, and named in ``status.json`` with the reason;
+* temporary names stay for a while, as those of this daemon do: nothing is decoded unless they are renamed.
+
+Not here: how a stage of this daemon is decoded (:mod:`volfs.tree.stagehandle`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from volfs.errors import BadInput, Damaged, NotFound, VolfsError
+from volfs.model.box import Box
+from volfs.tree.node import Node
+from volfs.tree.staged import StagedDir
+from volfs.tree.stages import Stage
+from volfs.tree.targets import Target
+
+if TYPE_CHECKING:
+    from volfs.tree.room import Room
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is to become of a stage that is written over ``target``: the parts of its box to be stored."""
+
+    stage: Stage
+    target: Target
+    parts: list[Box] | None
+
+
+class Leftovers:
+    """``at`` finds the node at a path."""
+
+    def __init__(self, at: Callable[[str], Awaitable[Node | None]]) -> None:
+        self._at = at
+
+    async def settle(self, room: Room) -> None:
+        """Decide all that were left in a branch whose lock was just taken.
+
+        All are judged before any is stored: planes that were being written at once may cross the same chunks. They are
+        stored in the order in which they were begun.
+        """
+        left: list[tuple[Stage, str | None]] = await room.look(lambda: room.stages.load(room.limit))
+        verdicts = []
+        for stage, damage in left:
+            async with _dropped_if_hopeless(room, stage):
+                if (verdict := await self._judge(room, stage, damage)) is not None:
+                    verdicts.append(verdict)
+        for verdict in sorted(verdicts, key=lambda each: each.stage.record.began_ns):
+            async with _dropped_if_hopeless(room, verdict.stage):
+                await room.fetch(partial(_store, room, verdict))
+                room.stages.drop(verdict.stage)
+        if left:
+            room.stages.changes += 1
+            await room.told(wait=False, by_views=True)
+
+    async def _judge(self, room: Room, stage: Stage, damage: str | None) -> _Verdict | None:
+        """What is to be stored of it; None for what stays or goes without."""
+        if damage is not None:
+            raise Damaged(damage)
+        target = await self._target(room, stage)
+        if target is None:
+            stage.note(reason="the mount ended while it was being written")
+            return None
+        stage.target = target
+        if not stage.size:
+            room.stages.drop(stage)
+            return None
+        return _Verdict(stage, target, await room.fetch(lambda: _unchanged(room, stage, target)))
+
+    async def _target(self, room: Room, stage: Stage) -> Target | None:
+        """What it was written over; None for a temporary name. NotFound if that is gone."""
+        folder = await self._at(f"{room.places.path}/{stage.place[0]}")
+        if not isinstance(folder, StagedDir):
+            raise NotFound(f"there is no {stage.place[0]} any more")
+        if folder.cold:
+            await folder.prepare()
+        target = folder.target(stage.place[1])
+        if target is None and (stage.record.target or folder.means_file(stage.place[1])):
+            raise NotFound(f"{stage.place[1]} is no {folder.word} of this image any more")
+        return target
+
+
+def _unchanged(room: Room, stage: Stage, target: Target) -> list[Box] | None:
+    """The parts of a stage that are to be stored, None for all. BadInput if it comes too late."""
+    record = stage.record
+    if record.target not in ("", target.digest()):
+        raise BadInput("the image has changed since it was begun: it is not the same slice any more")
+    if record.storing_ns:
+        return target.unchanged(record.storing_ns)
+    if target.newest() > record.began_ns or not _follows(room, record.over):
+        raise BadInput("the mount ended before it was closed, and its voxels have changed since it was begun")
+    return None
+
+
+def _store(room: Room, verdict: _Verdict) -> None:
+    stage, target = verdict.stage, verdict.target
+    voxels = target.parse(stage.whole())
+    if verdict.parts is None:
+        stage.note(storing_ns=room.tick())
+    target.store(voxels, verdict.parts)
+
+
+def _follows(room: Room, over: int) -> bool:
+    """Whether what the branch shows comes after version ``over``, so that times tell what is newer."""
+    base = room.branch.base
+    number = base.number if base is not None else 0
+    return over in (0, number) or (number > 0 and room.dataset.graph.is_ancestor(over, number))
+
+
+@asynccontextmanager
+async def _dropped_if_hopeless(room: Room, stage: Stage) -> AsyncIterator[None]:
+    """Drop a stage, and say so, if something is raised that will not be better at the next attempt."""
+    try:
+        yield
+    except (BadInput, NotFound, Damaged) as error:
+        if stage.size:
+            reason = str(error)
+            if not reason.startswith("the mount ended"):
+                reason = f"the mount ended while it was being written: {reason}"
+            log.warning("branch %s: %s was dropped: %s", room.name, stage.name, reason)
+            await room.look(lambda: room.reject(stage.place, reason))
+        room.stages.drop(stage)
+    except (VolfsError, OSError) as error:  # a full disk: it stays, to be tried again or written anew
+        log.warning("branch %s: %s was left half written, and stays: %s", room.name, stage.name, error)
+        stage.note(reason=str(error), began_ns=room.tick(), storing_ns=0)
+        stage.failed = True

@@ -1,0 +1,210 @@
+"""Commits, discards and the like that are asked for through control files.
+
+Decided here: that one action of a branch goes on at a time, that the same words while it goes on join it, how long a
+write waits for it, and what is waited for before a commit. Not here: the files (:mod:`volfs.tree.control`), what a
+commit is (:mod:`volfs.versions.commit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from volfs.errors import BadInput, Busy, Held, NotFound, VolfsError
+from volfs.tree.draft import Draft
+from volfs.tree.room import Order, Room
+from volfs.tree.stagehandle import Superseded, decode
+from volfs.versions.following import Side
+from volfs.versions.keys import covers
+
+#: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
+#: NFS servers leave them, which close idle files a second or two later.
+_CLOSING_SECONDS = 0.5
+_IDLE_SECONDS = 4.0
+
+
+async def discard(room: Room, path: str) -> None:
+    """Go back to the head version at and below a path, "" for everything; wait for the outcome."""
+    await outcome(room, await _begin(room, Order("discard", path), lambda: _discard(room, path)))
+
+
+async def commit(room: Room, message: str, author: str | None) -> None:
+    """Commit with a message that is complete; wait for the outcome."""
+    order = Order("commit", message)
+    await outcome(room, await _begin(room, order, lambda: _commit(room, order, author, None)))
+
+
+async def update(room: Room, text: str) -> None:
+    """Decide what keeps the branch behind: ``ours`` or ``theirs`` and keys; wait for the outcome."""
+    decision(text)
+    await outcome(room, await _begin(room, Order("update", text), lambda: _update(room, text)))
+
+
+async def publish(room: Room, text: str) -> None:
+    """Give the version that an import has made its place; wait for the outcome."""
+    prepared(text)
+    await outcome(room, await _begin(room, Order("publish", text), lambda: _publish(room, text)))
+
+
+async def commit_draft(room: Room, draft: Draft, author: str | None) -> Order:
+    """Begin a commit whose message is still being written, and wait until nothing but its words is missing.
+
+    Raises what stopped it. Returns the action: the one that goes on, if its words so far are the same.
+    """
+    order = Order("commit", draft.so_far(), draft)
+    order = await _begin(room, order, lambda: _commit(room, order, author, draft))
+    with trio.move_on_after(room.shared.options.action_seconds):
+        async with trio.open_nursery() as nursery:
+
+            async def wait(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait, order.done)
+            if order.draft is not None:
+                nursery.start_soon(wait, order.draft.asked)
+    if order.error is not None:
+        raise order.error
+    return order
+
+
+async def outcome(room: Room, order: Order) -> None:
+    """Wait for an action as long as a request may take. Raises what stopped it."""
+    with trio.move_on_after(room.shared.options.action_seconds):
+        await order.done.wait()
+        if order.error is not None:
+            raise order.error
+
+
+async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
+    """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
+    await room.settled()
+    under_way = room.order
+    if under_way is not None:
+        if under_way.words != order.words:
+            raise Busy(f"branch {room.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
+        return under_way
+    await room.enter()
+    room.order = order
+    room.shared.start(lambda: _carry_out(room, order, work))
+    return order
+
+
+async def _carry_out(room: Room, order: Order, work: Callable[[], object]) -> None:
+    try:
+        await work()  # type: ignore[misc]
+        await room.told(wait=False, by_views=True)
+    except Exception as error:
+        order.error = error
+        await room.refused(f".volfs/{order.words[0]}", error)
+    finally:
+        room.order = None
+        order.done.set()
+
+
+async def _commit(room: Room, order: Order, author: str | None, draft: Draft | None) -> None:
+    await _closed(room)
+    await settle(room)
+    before = _head(room)
+    message = order.words[1]
+    wording = draft.wording if draft is not None else None
+    await run_alone(lambda: room.branch.commit(message, author, wording=wording))
+    if _head(room) != before:
+        _show_head(room)
+    room.places.forget()
+
+
+def _show_head(room: Room) -> None:
+    """Have the kernel ask for the branch's new version."""
+    dataset = room.shared.origin(room.dataset.name)
+    versions = room.shared.inodes.directory(f"{dataset}/versions")
+    for name in (f"v{_head(room)}", "latest"):
+        room.shared.notifier.queue_entry(versions, name.encode())
+
+
+def prepared(text: str) -> tuple[int, str]:
+    """The number and the token of a version that another process has prepared. Raises BadInput."""
+    number, _, token = text.partition(" ")
+    if not number.isdecimal() or len(number) > 18 or not token:
+        raise BadInput("imports write here which version they have made; to make one yourself, write into commit")
+    return int(number), token
+
+
+async def _publish(room: Room, text: str) -> None:
+    """Give the version of an import its place: only who holds the branch may move its head."""
+    number, token = prepared(text)
+    await settle(room)
+    await run_alone(lambda: room.branch.publish(number, token))
+    room.places.forget()
+    _show_head(room)
+
+
+def decision(text: str) -> tuple[Side, tuple[str, ...]]:
+    """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
+    first, *more = text.splitlines() or [""]
+    side, _, key = first.partition(" ")
+    if side not in ("ours", "theirs"):
+        raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
+    keys = (each.strip().rstrip("/") for each in (key, *more))
+    return ("ours" if side == "ours" else "theirs"), tuple(each for each in keys if each)
+
+
+async def _update(room: Room, text: str) -> None:
+    """Decide what keeps the branch behind."""
+    await settle(room)
+    side, keys = decision(text)
+    await run_alone(lambda: room.branch.update(side, keys))
+    room.places.forget()
+
+
+async def _closed(room: Room) -> None:
+    """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
+    is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
+    began = trio.current_time()
+    while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
+        waited = trio.current_time() - began
+        if waited > _IDLE_SECONDS or (
+            waited > _CLOSING_SECONDS and not room.closing and not any(handle.synced for handle in left)
+        ):
+            return
+        await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
+
+
+async def _discard(room: Room, prefix: str) -> None:
+    """A key, a slice being written, or everything."""
+    for stage in list(room.stages):
+        if not prefix or covers(prefix, stage.name):
+            # Its file goes with the branch's: what somebody still writes to it is nobody's.
+            room.stages.drop(stage, keep=True)
+    await run_alone(lambda: room.branch.discard(prefix))
+    room.stages.changes += 1
+    room.places.forget()
+
+
+async def settle(room: Room) -> None:
+    """Let every slice that is complete be one: mapped files tell nobody when they are done.
+
+    What is not complete, or can never be one, stays as it is. Raises Held, naming it, for what was acknowledged and
+    cannot be stored now: a commit without it would say that nothing is missing.
+    """
+    for stage in list(room.stages):
+        try:
+            await decode(room, stage, late=True)
+        except (BadInput, Superseded):
+            pass  # its record says why, and the commit names it
+        except (VolfsError, OSError) as error:
+            raise Held(f"{stage.name} cannot be stored: {error}; mend that, or discard it") from error
+
+
+async def run_alone(work: Callable[[], object]) -> None:
+    """Run a long action on a thread of its own: it must not wait for readers, nor they for it."""
+    await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+
+
+def _head(room: Room) -> int:
+    try:
+        head = room.branch.head
+    except NotFound:
+        return 0
+    return head.number if head is not None else 0
