@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import trio
 
 import volfs
 from tests.test_tree_slices import PLANE, png
-from tests.tree_kit import CELLS, make_store, run, serving
+from tests.tree_kit import CELLS, make_store, run, serving, until
 from volfs.errors import (
     AlreadyThere,
     BadInput,
@@ -26,6 +27,7 @@ from volfs.errors import (
     VolfsError,
     WrongKind,
 )
+from volfs.versions.author import author_of
 from volfs.versions.branch import Branch
 
 MAIN = "cells/branches/main"
@@ -381,5 +383,83 @@ def test_an_empty_dataset_and_an_empty_branch_can_be_filled(tmp_path: Path) -> N
             await client.write("fresh/branches/main/files/a", b"a")
             await client.order("fresh/branches/main/.volfs/commit", "begin")
             assert await client.read("fresh/versions/v1/files/a") == b"a"
+
+    run(work)
+
+
+def test_a_commit_is_made_in_the_name_of_the_user_who_opened_the_file(store: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{MAIN}/files/new.txt", b"x")
+            ino = await client.ino(f"{MAIN}/.volfs/commit")
+            fh = (await client.call("open", ino, os.O_WRONLY, nobody)).fh
+            await client.call("write", fh, 0, b"theirs\n")
+            await client.close(fh)
+            made = json.loads(await client.read("cells/versions/v3/version.json"))
+            assert (made["message"], made["author"]) == ("theirs", author_of(nobody))
+            assert made["author"].startswith("nobody@")
+
+    run(work)
+
+
+def test_a_message_ends_after_a_while_and_lines_that_come_later_are_refused(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("volfs.tree.draft._PATIENCE", 0.3)
+
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{MAIN}/files/new.txt", b"x")
+            fh = await client.open_to_write(f"{MAIN}/.volfs/commit")
+            await client.call("write", fh, 0, b"Subject\n")
+            assert not await client.exists("cells/versions/v3")
+            await until(lambda: client.exists("cells/versions/v3"))
+            with pytest.raises(BadInput, match="too late"):
+                await client.call("write", fh, 8, b"Body\n")
+            await client.call("write", fh, 0, b"Subject\n")  # sent again by an NFS client
+            await client.call("release", fh)
+            assert json.loads(await client.read("cells/versions/v3/version.json"))["message"] == "Subject"
+
+    run(work)
+
+
+def test_a_message_that_is_sent_twice_over_two_open_files_is_one_commit(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            await client.write(f"{MAIN}/files/new.txt", b"x")
+            handles = [await client.open_to_write(f"{MAIN}/.volfs/commit") for _ in range(2)]
+            for fh in handles:
+                await client.call("write", fh, 0, b"Subject\n\nBody\n")
+            with pytest.raises(Busy):
+                await client.order(f"{MAIN}/.volfs/commit", "something else")
+            for fh in handles:
+                await client.call("fsync", fh, False)
+                await client.call("release", fh)
+            made = json.loads(await client.read("cells/versions/v3/version.json"))
+            assert made["message"] == "Subject\n\nBody" and not await client.exists("cells/versions/v4")
+
+    run(work)
+
+
+def test_the_message_file_is_an_ordinary_file_that_a_commit_empties(store: Path) -> None:
+    async def work() -> None:
+        async with serving(store) as client:
+            path, commit = f"{MAIN}/.volfs/message", f"{MAIN}/.volfs/commit"
+            assert (await client.stat(path)).size == 0
+            with pytest.raises(BadInput, match="needs a message"):
+                await client.order(commit, "-")
+            await client.write(path, "Subject\n\nBody ä\n".encode(), piece=5)
+            await client.append(path, b"Author: Ada <ada@example.org>\n")
+            await client.write(f"{MAIN}/files/new.txt", b"x")
+            await client.order(commit, "-")
+            made = json.loads(await client.read("cells/versions/v3/version.json"))
+            assert (made["message"], made["author"]) == ("Subject\n\nBody ä", "Ada <ada@example.org>")
+            assert (await client.stat(path)).size == 0
+            await client.order(commit, "-")  # sent again
+            assert not await client.exists("cells/versions/v4")
+            with pytest.raises(BadInput, match="64 KiB"):
+                await client.write(path, bytes(70_000))
 
     run(work)
