@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from volfs.errors import BadInput, VolfsError
-from volfs.storage.files import fsync_file, no_space
+from volfs.storage.files import fsync_file, no_space, open_regular
 from volfs.tree import orders
 from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
 from volfs.tree.draft import LONGEST, Draft, worded
@@ -326,7 +326,7 @@ class MessageHandle(Handle):
 
         def work() -> None:
             with no_space("writing the message"):
-                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                fd = open_regular(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
                 try:
                     change(fd)
                 finally:
@@ -354,11 +354,13 @@ def message_facts(path: Path) -> tuple[int, int]:
 def read_message(path: Path) -> bytes:
     """Its bytes."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = open_regular(path)
     except FileNotFoundError:
         return b""
-    with os.fdopen(fd, "rb") as file:
-        return file.read(LONGEST)
+    try:
+        return os.pread(fd, LONGEST, 0)
+    finally:
+        os.close(fd)
 
 
 async def _tag(room: Room, text: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from volfs.model.display import printable
+from volfs.storage.files import open_regular
 from volfs.storage.layout import WorkingLayout
 
 _KEPT = 32 << 10
@@ -22,7 +22,7 @@ def note(layout: WorkingLayout, path: str, reason: str) -> None:
     """Add a line. ``path`` is from the branch on."""
     now = datetime.fromtimestamp(time.time_ns() // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     line = f"{now}  {printable(path)}: {printable(reason)}\n".encode("utf-8", "backslashreplace")
-    fd = os.open(layout.refusals, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    fd = open_regular(layout.refusals, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(fd).st_size
         if size > _MOST:
@@ -36,11 +36,14 @@ def note(layout: WorkingLayout, path: str, reason: str) -> None:
 
 def read(layout: WorkingLayout) -> bytes:
     """All lines, the oldest first."""
-    with suppress(OSError):
-        fd = os.open(layout.refusals, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            return file.read(_MOST + _KEPT)
-    return b""
+    try:
+        fd = open_regular(layout.refusals)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(fd, _MOST + _KEPT, 0)
+    finally:
+        os.close(fd)
 
 
 def stamp(layout: WorkingLayout) -> tuple[int, int]:

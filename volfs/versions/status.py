@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from volfs.errors import Damaged, VolfsError
 from volfs.model.metadata import GroupMeta
-from volfs.storage.files import read_json, unlink_durably, write_json
+from volfs.storage.files import open_regular, read_json, unlink_durably, write_json
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.stage_record import StageRecord, read_record, stage_files
 from volfs.versions.interpret import Interpreter, chunk_root
@@ -276,8 +276,8 @@ def staged_files(layout: WorkingLayout) -> tuple[StagedFile, ...]:
     found = []
     for folder, name, path in stage_files(layout.staged):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:  # it became a slice meanwhile
+            fd = open_regular(path)
+        except (OSError, Damaged):  # it became a slice meanwhile
             continue
         try:
             size, record = os.fstat(fd), read_record(fd)
