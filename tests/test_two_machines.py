@@ -167,3 +167,24 @@ def test_a_reader_of_a_catalog_may_see_a_new_dataset_before_its_maker_tells_the_
     monkeypatch.setattr(maker.catalog, "add_dataset", late)
     write_version(maker.create_dataset("more"), volume(SHAPE, 5), files={"files/new": b"new"})
     assert maker["more"].version(1).read("files/new") == b"new"
+
+
+def test_a_change_to_a_branch_that_is_being_removed_says_so_and_leaves_nothing(
+    both: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = both
+    mine.create_branch("exp", 1)
+    theirs.store.refresh()
+    late = theirs.branch("exp")
+    real = late.working.lock._file.try_lock
+
+    def removed_meanwhile(owner: dict[str, object]) -> bool:
+        monkeypatch.undo()
+        mine.delete_branch("exp")
+        return real(owner)
+
+    monkeypatch.setattr(late.working.lock._file, "try_lock", removed_meanwhile)
+    with pytest.raises(NotFound, match="exp"):
+        late.put("files/a", b"too late")
+    assert not mine.layout.working("exp").root.exists()
+    assert fsck(mine.store).findings == []

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from volfs.errors import ReadOnly
+from volfs.errors import NotFound, ReadOnly
 from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since
 from volfs.storage.files import FileLock, make_dirs
 from volfs.storage.layout import WorkingLayout
@@ -148,7 +148,7 @@ class BranchLock:
                 f"{self._branch} is being written by {other}, whose locks may not be seen here: write through it, or"
                 " stop it; if that machine is gone for good, say --dead-after 0"
             )
-        while not self._file.try_lock(self._description()):
+        while not self._try():
             holder = self.holder()
             if holder is not None and (holder.mountpoint is not None or time.monotonic() >= deadline):
                 raise ReadOnly(f"{self._branch} is being written by {holder}: write through it, or stop it first")
@@ -159,9 +159,20 @@ class BranchLock:
         self.times_taken += 1
         try:
             self._taken()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, NotFound):  # of a branch that is no more, nothing shall stay
+                with suppress(OSError):
+                    self._layout.lock.unlink()
+                    self._layout.root.rmdir()
             self._file.release()
             raise
+
+    def _try(self) -> bool:
+        try:
+            return self._file.try_lock(self._description())
+        except FileNotFoundError:  # the branch is being removed, or removed and made again
+            make_dirs(self._layout.root)
+            return False
 
     def _description(self) -> dict[str, object]:
         return {**Claim.mine().facts(), "mountpoint": self._mountpoint}
