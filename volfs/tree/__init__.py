@@ -5,8 +5,8 @@
 ``node``      what every inode can do; the node modules say what is where:
               ``root`` ``dataset`` ``refs`` ``snapshot`` ``levels`` ``planes`` ``keys`` for what is read,
               ``branch`` ``branchkeys`` ``edits`` ``control`` for what is written
-``room``      a branch while it is mounted; ``stages`` ``stagehandle`` ``targets`` its half-written slices, ``leftovers``
-              those of an earlier daemon
+``room``      a branch while it is mounted; ``stages`` ``stagehandle`` ``targets`` its half-written slices,
+              ``leftovers`` those of an earlier daemon
 ``orders``    what control files ask for; ``draft`` a message that is being written, ``openers`` who has it open
 ``inodes`` ``handles`` ``reading`` ``generated`` ``rendering`` ``derived`` ``places``   what they share
 """
