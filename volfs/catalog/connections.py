@@ -16,6 +16,7 @@ Decided here: the above, and which volfs error an SQLite error is.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import weakref
@@ -27,9 +28,11 @@ from urllib.parse import quote
 
 from volfs.catalog.sums import MEND
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat, VolfsError
-from volfs.storage.files import check_ordinary, is_full
+from volfs.storage.files import check_ordinary, is_full, is_full_disk
 
 BUSY_SECONDS = 60.0
+_INDEX_ROOM = 128 << 10
+"""Bytes that must be free where an index of a log is made: it begins with 32 KiB."""
 _CACHE, _LARGE_CACHE = 4 << 10, 256 << 10
 """KiB of pages that a connection keeps at most; while it writes something large."""
 _SQLITE_FULL, _SQLITE_READONLY, _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CANTOPEN, _SQLITE_IOERR = 13, 8, 5, 6, 14, 10
@@ -123,10 +126,14 @@ class Connections:
         try:
             if self.read_only:
                 self._try_read_only()
+            else:
+                self._need_room()
             connection = self.get()
             if not self.read_only:
                 self._write_ahead(connection)
             prepare(connection)
+            if not self._immutable:
+                self._hold_room()
         except sqlite3.Error as error:
             self.close()
             raise translate(error, self.path) from None
@@ -143,6 +150,7 @@ class Connections:
             # Nobody is writing: read it as it is, without the files that SQLite would make beside it.
             self._immutable, self.stamp = True, stamp
             return
+        self._need_room()
         try:
             self.get().execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
@@ -156,6 +164,33 @@ class Connections:
                     f"{self.path} was not closed in order; open the store once where it can be written"
                 ) from None
             self._immutable, self.stamp = True, self._look()
+
+    # SQLite maps the index of its log into memory, and makes sure of one byte in each of its pages only. A process that
+    # writes into a mapped block that the disk has no room for is killed (SIGBUS): where blocks are smaller than pages,
+    # a full disk would end whoever opens the file, or goes on using it.
+
+    def _need_room(self) -> None:
+        """NoSpace if the index would be made now, on a disk that is about to be full."""
+        index = self.path.with_name(self.path.name + "-shm")
+        with suppress(OSError):
+            if not index.exists():
+                disk = os.statvfs(self.path.parent)
+                if disk.f_bavail * disk.f_frsize < _INDEX_ROOM:
+                    raise NoSpace(f"{self.path}: no space left to open it: free some and try again")
+
+    def _hold_room(self) -> None:
+        """Have blocks for all of the index. Through a descriptor of SQLite's own: to close another one would take away
+        the locks that this process has on the file."""
+        index = os.path.realpath(self.path) + "-shm"
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):
+                if os.readlink(f"/proc/self/fd/{name}") == index:
+                    try:
+                        os.posix_fallocate(int(name), 0, os.fstat(int(name)).st_size)
+                    except OSError as error:
+                        if is_full_disk(error):
+                            raise NoSpace(f"{self.path}: no space left to use it: free some and try again") from None
+                    return
 
     def _look(self) -> _Stamp:
         """Changes before anybody changes the file: whoever writes has a log first, whose size is the last number."""
