@@ -305,7 +305,13 @@ class Twin:
         time.sleep(self.dice.choice([0, 0.002, 0.01, 0.03, 0.06]))
         machine.kill()
         self.log.append(f"{self.machines.index(machine)} killed in {op}")
-        self.check(self.possible(op), self.dice.choice([machine, other]))
+        looks = self.dice.choice([machine, other])
+        if op["do"] == "import":
+            # Its version may be the head, and what is not committed lie over the one before: whoever writes next has it
+            # follow.
+            looks.ask({"do": "refresh"})
+            looks.ask({"do": "follow", "dataset": op["dataset"], "branch": "main"})
+        self.check(self.possible(op), looks)
 
     def possible(self, op: Op) -> list[World]:
         """The world as it was, and as it is if the operation has happened, with any number that it may have given."""

@@ -75,6 +75,9 @@ def perform(store: Store, op: dict[str, Any]) -> Any:
             return store[op["dataset"]].create_tag(op["tag"], op["at"])
         case "untag":
             return store[op["dataset"]].delete_tag(op["tag"])
+        case "follow":
+            with branch_of(store, op).writing():
+                return None
         case "make":
             return store.create_dataset(op["dataset"]).name
         case "remove":
