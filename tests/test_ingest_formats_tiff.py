@@ -13,7 +13,7 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from tests.test_ingest_readers import holds, volume
+from tests.test_ingest_readers import holds, volume, write_ome_set
 from volfs.errors import BadInput
 from volfs.ingest.arrange import arrange
 from volfs.ingest.readers import open_source
@@ -223,20 +223,7 @@ def test_pages_of_several_shapes_are_several_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gone", [[1], [0, 2], [1, 2]])
 def test_ome_tiff_over_files_some_of_which_are_gone_names_them(tmp_path: Path, gone: list[int]) -> None:
-    data = volume((4, 20, 30), "u2")
-    ids = [f"urn:uuid:0000000{n}-0000-0000-0000-000000000000" for n in range(4)]
-    planes = "".join(
-        f'<TiffData FirstZ="{n}" IFD="0" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{name}</UUID></TiffData>'
-        for n, name in enumerate(ids)
-    )
-    for n, name in enumerate(ids):
-        text = (
-            f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{name}">'
-            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="30" SizeY="20" '
-            f'SizeZ="4" SizeC="1" SizeT="1"><Channel ID="Channel:0:0"/>{planes}</Pixels></Image></OME>'
-        )
-        if n not in gone:
-            tifffile.imwrite(tmp_path / f"z{n}.ome.tif", data[n], description=text, metadata=None)
+    write_ome_set(tmp_path, volume((4, 20, 30), "u2"), gone)
     there = next(n for n in range(4) if n not in gone)
     with pytest.raises(BadInput) as refused:
         open_source([tmp_path / f"z{there}.ome.tif"])

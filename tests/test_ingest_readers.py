@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,9 +278,9 @@ def test_ome_tiff_in_any_order_of_dimensions(tmp_path: Path, axes: str, compress
     holds(source, data.transpose([axes.index(a) for a in wanted]), "".join(wanted).lower())
 
 
-def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
-    data = volume((3, 20, 30), "u2")
-    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{n}" for n in range(3)]
+def write_ome_set(folder: Path, data: np.ndarray, gone: Sequence[int] = ()) -> None:
+    """An OME-TIFF over several files, one for each plane, ``z0.ome.tif`` and so on, without those that are gone."""
+    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{n}" for n in range(len(data))]
     planes = "".join(
         f'<TiffData FirstZ="{n}" IFD="0" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{name}</UUID></TiffData>'
         for n, name in enumerate(ids)
@@ -288,9 +289,15 @@ def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
         text = (
             f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{name}">'
             '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="30" SizeY="20" '
-            f'SizeZ="3" SizeC="1" SizeT="1" PhysicalSizeX="2">{planes}</Pixels></Image></OME>'
+            f'SizeZ="{len(data)}" SizeC="1" SizeT="1" PhysicalSizeX="2">{planes}</Pixels></Image></OME>'
         )
-        tifffile.imwrite(tmp_path / f"z{n}.ome.tif", data[n], description=text, metadata=None)
+        if n not in gone:
+            tifffile.imwrite(folder / f"z{n}.ome.tif", data[n], description=text, metadata=None)
+
+
+def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
+    data = volume((3, 20, 30), "u2")
+    write_ome_set(tmp_path, data)
     source = open_source([tmp_path / "z0.ome.tif"])
     assert source.description.scale[-1] == 2
     holds(source, data, "zyx")
