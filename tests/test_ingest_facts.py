@@ -687,6 +687,16 @@ def test_nrrd_keeps_its_space_and_what_is_told_in_it(store: Store, tmp_path: Pat
         np.testing.assert_allclose(seen.GetDirection(), expected.GetDirection(), atol=1e-9)
 
 
+def test_a_series_begins_when_it_began(store: Store, tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(voxels((3, 4, 5, 6)), isVector=False)
+    image.SetSpacing((2.0, 3.0, 4.0, 0.5))
+    image.SetOrigin((1.0, 2.0, 3.0, 7.0))
+    for ending in ("mha", "nrrd"):
+        sitk.WriteImage(image, str(tmp_path / f"a.{ending}"))
+        assert imported(store, tmp_path / f"a.{ending}")["s0"].translation == (7.0, 0.0, 0.0, 0.0)
+        assert sitk.ReadImage(str(shown(store, f"s0/volume.{ending}"))).GetOrigin() == (1.0, 2.0, 3.0, 7.0)
+
+
 # ------------------------------------------------------------------------------------------------- what lies with it
 
 

@@ -98,6 +98,7 @@ def _open(path: Path, fields: dict[str, str], end: int) -> Source:
         grain,
         rgb=samples in (3, 4) and dtype.kind == "u",
         facts=_facts(fields, count, scale),
+        translation=_begin_of_time(fields, [a.name for a in axes]),
         rescale=_rescale(fields),
     )
     return FileSource(description, voxels, [path, *(file for file in files if file != path)])
@@ -137,6 +138,15 @@ def _spacing(fields: dict[str, str], count: int) -> tuple[list[float], bool]:
     if len(found) != count or not all(math.isfinite(n) and n > 0 for n in found):
         raise ValueError(f"its voxel size is {text!r}")
     return found[::-1], True
+
+
+def _begin_of_time(fields: dict[str, str], names: list[str]) -> tuple[float, ...] | None:
+    """The offset along time; of space the affine tells."""
+    text = next((fields[key] for key in ("Offset", "Position", "Origin") if key in fields), "")
+    numbers = [float(word) for word in text.split()]
+    if "t" not in names or len(numbers) < 4 or not numbers[3] or not math.isfinite(numbers[3]):
+        return None
+    return tuple(numbers[3] if name == "t" else 0.0 for name in names)
 
 
 def _rescale(fields: dict[str, str]) -> Rescale | None:

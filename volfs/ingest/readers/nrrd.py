@@ -223,9 +223,10 @@ def _spacings(header: _Header, sizes: list[int]) -> list[float]:
 
 
 def _translation(header: _Header, names: list[str], scale: Sequence[float]) -> tuple[float, ...] | None:
-    """Where axis mins put the centre of the first voxel, slowest axis first."""
+    """Where axis mins put the centre of the first voxel, slowest axis first. In a world, where that begins along time:
+    of space the affine tells."""
     if "spacedirections" in header.fields:
-        return None
+        return _begin_of_time(header, names)
     mins = _numbers(header, "axismins", len(names))
     shift = [
         0.0 if not math.isfinite(at) or name in "ca" else at if centering == "node" else at + size / 2
@@ -246,6 +247,19 @@ def _directions(header: _Header, count: int) -> list[list[float] | None]:
 
 def _vector(text: str) -> list[float]:
     return [float(n) for n in text.strip().strip("()").split(",")]
+
+
+def _begin_of_time(header: _Header, names: list[str]) -> tuple[float, ...] | None:
+    """The part of the origin along time, where that is a direction of the world."""
+    vectors = _directions(header, len(names))
+    along = vectors[names.index("t")] if "t" in names else None
+    if along is None or "spaceorigin" not in header.fields:
+        return None
+    steps = [i for i, step in enumerate(along) if step]
+    origin = _vector(header.fields["spaceorigin"])
+    if len(steps) != 1 or len(origin) != len(along) or not origin[steps[0]] or not math.isfinite(origin[steps[0]]):
+        return None
+    return tuple(origin[steps[0]] if name == "t" else 0.0 for name in names[::-1])
 
 
 def _facts(header: _Header, count: int, names: list[str]) -> dict[str, Any]:
