@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 from tests.mounting import make_store
 from volfs.cli import main as volfs_command
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 
 EXAMPLES = Path(__file__).parent.parent / "mount_examples"
 ROOT = Path(__file__).parent.parent
@@ -79,22 +79,23 @@ def server(command: list[str], port: int, log: Path, env: Mapping[str, str] | No
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(env or {})}
         )
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+                return True
             said = log.read_text(errors="replace")
             assert process.poll() is None, f"{command} ended with status {process.returncode}:\n{said}"
-            assert time.monotonic() < deadline, f"{command} does not answer:\n{said}"
-            time.sleep(0.05)
+            return False
+
+        until(answers, lambda: f"{command} answers:\n{log.read_text(errors='replace')}")
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(15)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(15)
+            process.wait(PATIENCE)
 
 
 def understood(arguments: list[str]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from volfs.testing.waiting import PATIENCE, until
 
 SYSTEMD = "/lib/systemd/systemd"
 _BOOT = Path(__file__).with_name("machine.sh")
@@ -42,18 +43,15 @@ class Machine:
         entered = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-n", "-C", "--", *command]
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
         done = subprocess.run(
-            entered, capture_output=True, text=True, timeout=60, check=False, env=env, stdin=subprocess.DEVNULL
+            entered, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env, stdin=subprocess.DEVNULL
         )
         if ok:
             assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}\n{self.said}"
         return done
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something to come true."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s\n{self.said}"
-            time.sleep(0.1)
+        until(condition, lambda: f"{what}\n{self.said}")
 
 
 @contextlib.contextmanager
@@ -80,16 +78,14 @@ def machine(folder: Path, setup: str, *init: str) -> Iterator[Machine]:
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + 30
-            while not (folder / "ready").exists() and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda: (folder / "ready").exists() or process.poll() is not None, "the machine is ready")
             if not (folder / "ready").exists():
                 pytest.skip(f"no namespaces for a machine of its own: {log.read_text().strip()[-500:]}")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             yield Machine(int(children[0]), folder)
         finally:
             process.kill()  # --kill-child: with unshare goes process 1, and with that everything in its namespaces
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -109,10 +105,11 @@ def _cgroup() -> Iterator[str]:
     try:
         yield f"echo $$ > {place}/cgroup.procs"
     finally:
-        deadline = time.monotonic() + 20
-        while place.exists():
-            for directory, _, _ in os.walk(place, topdown=False):
-                with contextlib.suppress(OSError):
-                    Path(directory).rmdir()
-            assert time.monotonic() < deadline, f"{place} is still in use"
-            time.sleep(0.1)
+        until(lambda: _removed(place), f"{place} is in use no more")
+
+
+def _removed(place: Path) -> bool:
+    for directory, _, _ in os.walk(place, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(directory).rmdir()
+    return not place.exists()

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from volfs.testing.volumes import image, segmentation
+from volfs.testing.waiting import PATIENCE
 
 
 def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
     """Run ``volfs --store STORE …``; a failure that is not expected fails the test with what it said."""
     chosen = ["--store", str(store)] if store is not None else []
     command = [sys.executable, "-m", "volfs", *chosen, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
+    )
     if ok:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

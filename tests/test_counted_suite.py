@@ -27,6 +27,7 @@ import zarr
 import volfs
 from tests.tree_kit import add
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE
 
 SHAPE, CHUNKS = (64, 128, 128), (32, 32, 32)
 GRID = tuple(n // c for n, c in zip(SHAPE, CHUNKS, strict=True))
@@ -75,7 +76,7 @@ class Cost:
 def facts(place: Path) -> tuple[dict[str, Any], int]:
     """The statistics, when all that was asked for is answered and nothing is decoded ahead any more; and how often they
     were looked at for that."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     before: dict[str, Any] = {}
     for looks in itertools.count(1):
         now: dict[str, Any] = json.loads((place / ".volfs" / "stats.json").read_bytes())
@@ -231,7 +232,7 @@ def test_readers_of_several_datasets_at_once(place: Path) -> None:
 
     def together() -> None:
         readers = [subprocess.Popen(["sh", "-c", script, folder], stdout=subprocess.DEVNULL) for folder in folders]
-        assert [reader.wait(60) for reader in readers] == [0] * len(folders)
+        assert [reader.wait(PATIENCE) for reader in readers] == [0] * len(folders)
 
     found = cost(place, together)
     assert found.decoded == BLOCKS * len(folders) and found.wasted == 0

@@ -18,6 +18,7 @@ import pytest
 from tests.mounting import answer, make_store, refused, running, volfs
 from volfs.fuse.mountpoints import is_broken, mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
+from volfs.testing.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +142,7 @@ class TestGoing:
     def test_signals_unmount_cleanly(self, store: Path, place: Path, number: signal.Signals) -> None:
         said = answer(store, "mount", place)
         os.kill(said["pid"], number)
-        deadline = time.monotonic() + 20
-        while running(said["pid"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: not running(said["pid"]))
         assert mounted_at(place) is None and os.listdir(place) == []
         assert "store closed" in Path(said["log"]).read_text()
 
@@ -157,7 +155,7 @@ class TestGoing:
                 break
         assert os.listdir(place)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert "store closed" in process.stderr.read()
         process.stderr.close()
 
@@ -199,10 +197,10 @@ class TestSeveral:
             with pytest.raises(OSError) as caught:
                 theirs.with_name("m.txt").write_text("from two")
             assert caught.value.errno == errno.EROFS
-            deadline = time.monotonic() + 5
-            while not (theirs.exists() and theirs.read_text() == "from one"):
-                assert time.monotonic() < deadline, "the other mount sees what is written within moments"
-                time.sleep(0.05)
+            until(
+                lambda: theirs.exists() and theirs.read_text() == "from one",
+                "the other mount sees what is written within moments",
+            )
             elsewhere = two / "cells" / "branches" / "exp" / "files" / "x"
             elsewhere.write_text("another branch")
             elsewhere.unlink()
@@ -214,10 +212,8 @@ class TestSeveral:
             before = set(os.listdir(versions))
             (one / "cells" / "branches" / "exp" / "files" / "seen.txt").write_text("by both")
             (one / "cells" / "branches" / "exp" / ".volfs" / "commit").write_text("Seen by both")
-            deadline = time.monotonic() + 5
-            while not (new := set(os.listdir(versions)) - before):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(lambda: set(os.listdir(versions)) - before)
+            new = set(os.listdir(versions)) - before
             assert (versions / new.pop() / "files" / "seen.txt").read_text() == "by both"
 
     def test_a_read_only_mount_changes_nothing(self, store: Path, place: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from PIL import Image
 from tests.handles import handle_of, open_by_handle
 from tests.mounting import CELLS, files_below, make_store, volfs
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +176,7 @@ def test_a_version_that_changed_one_chunk_moves_only_what_crosses_it(store: Path
     (branch / "s0" / "xy" / "z00000.png").write_bytes(picture.getvalue())
     volfs(store, "commit", "cells", "-m", "One voxel")
     newest = top / "cells" / "versions" / "v3" / "s0" / "xy"
-    deadline = time.monotonic() + 5
-    while not newest.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(newest.exists)
     changed = {f.name for f in newest.iterdir() if f.stat().st_mtime_ns != before[f.name]}
     assert "z00000.png" in changed and changed <= {f"z{z:05}.png" for z in range(16)}
     assert np.array_equal(np.asarray(Image.open(newest / "z00000.png")), cells[0])
@@ -220,7 +218,7 @@ def test_many_readers_at_once_read_the_right_bytes(version: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert not wrong
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import mmap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from volfs import init_store, open_store
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import until
 from volfs.versions.writer import VersionWriter
 
 SHAPE = (16, 16, 16)
@@ -54,13 +55,6 @@ def main(mount: Path) -> Iterator[Path]:
 
 def status(main: Path) -> dict[str, object]:
     return json.loads((main / ".volfs" / "status.json").read_bytes())
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def move(root: Path, voxels: np.ndarray | None = None, **files: bytes) -> int:

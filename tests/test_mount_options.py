@@ -26,6 +26,7 @@ from volfs.fuse.fstab import parse_options
 from volfs.fuse.mountpoints import is_broken, mounted_at
 from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import daemon_pid, mounted, take_away
+from volfs.testing.waiting import PATIENCE, until
 
 OWNER, MEMBER, STRANGER, GROUP = 20_001, 20_002, 20_003, 30_001
 
@@ -59,13 +60,15 @@ def open_place() -> Iterator[Path]:
 
 def as_user(uid: int, *command: str | Path, gid: int = 65534) -> subprocess.CompletedProcess[str]:
     user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-    return subprocess.run([*user, *map(str, command)], capture_output=True, text=True, check=False, timeout=60, cwd="/")
+    return subprocess.run(
+        [*user, *map(str, command)], capture_output=True, text=True, check=False, timeout=PATIENCE, cwd="/"
+    )
 
 
 def in_own_namespace(script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script where its mounts are seen by nobody else."""
     command = ["unshare", "--mount", "sh", "-c", textwrap.dedent(script)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 class TestWords:
@@ -185,7 +188,7 @@ class TestHelpers:
             [sys.executable, "-m", "volfs.cli.helpers", *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == status and said in done.stderr, done.stderr
@@ -214,14 +217,9 @@ class TestUsers:
                 assert as_user(STRANGER, "ls", place).returncode == 0
                 assert as_user(OWNER, "touch", version / "files" / "x").returncode != 0
                 volfs(store, "config", "cells", "mode=755")  # and while it is mounted
-                deadline = time.monotonic() + 20
-                while as_user(STRANGER, "ls", version).returncode:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.2)
+                until(lambda: as_user(STRANGER, "ls", version).returncode == 0)
                 volfs(store, "config", "cells", "mode=700")
-                while as_user(MEMBER, "ls", place / "cells", gid=GROUP).returncode == 0:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.2)
+                until(lambda: as_user(MEMBER, "ls", place / "cells", gid=GROUP).returncode)
         finally:
             volfs(store, "config", "cells", "owner=", "group=", "mode=")
         assert answer(store, "config", "cells") == {"name": "cells", "owner": None, "group": None, "mode": None}
@@ -291,7 +289,7 @@ class TestServiceManagers:
                 assert (place / "README.txt").exists(), "it is ready when it says so"
                 process.send_signal(signal.SIGTERM)
                 assert "STOPPING=1" in manager.recv(4096).decode().splitlines()
-                assert process.wait(30) == 0
+                assert process.wait(PATIENCE) == 0
             finally:
                 process.kill()
                 process.wait()
@@ -308,7 +306,7 @@ class TestServiceManagers:
                 env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE,
                 check=False,
             )
             told = manager.recv(4096).decode()
@@ -325,7 +323,7 @@ class TestServiceManagers:
         assert process.poll() is None
         shutil.copytree(store, tmp_path / "copy")
         (tmp_path / "copy").rename(late)
-        assert process.wait(60) == 0 and (place / "README.txt").exists()
+        assert process.wait(PATIENCE) == 0 and (place / "README.txt").exists()
         volfs(None, "umount", place)
         assert "no store there after 0.2 seconds" in refused(tmp_path / "nowhere", "mount", place, "--wait", "0.2")
 

@@ -10,6 +10,7 @@ import trio
 
 from volfs.fuse import waiting
 from volfs.fuse.waiting import Turns, Waiting
+from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_one_task_waits_at_a_time_and_none_is_forgotten() -> None:
 
     async def work() -> None:
         turns = Turns()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for number in range(5):
                     nursery.start_soon(take, turns, number)

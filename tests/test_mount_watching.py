@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from volfs.fuse import watching
 from volfs.fuse.mountpoints import mounts
 from volfs.fuse.watching import Activity, Rounds, Silence, Watch, activity
 from volfs.testing.kit import daemon_pid, mounted
+from volfs.testing.waiting import PATIENCE, until
 from volfs.tree.meter import BOUNDS
 
 
@@ -43,13 +44,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def facts(place: Path) -> dict[str, Any]:
     said: dict[str, Any] = json.loads((place / ".volfs" / "stats.json").read_bytes())
     return said
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_what_was_done_is_counted_at_once(place: Path) -> None:
@@ -71,7 +65,7 @@ def test_what_was_done_is_counted_at_once(place: Path) -> None:
 
 
 def test_an_idle_mount_has_nothing_in_flight(place: Path) -> None:
-    eventually(lambda: not facts(place)["in_flight"])
+    until(lambda: not facts(place)["in_flight"])
     assert facts(place)["oldest_in_flight_seconds"] == 0
 
 
@@ -173,9 +167,9 @@ def test_top_draws_on_a_terminal_until_it_is_interrupted(place: Path) -> None:
         return text.encode() in drawn
 
     try:
-        eventually(lambda: sees("per second") and sees(f"process {daemon_pid(place)}"))
+        until(lambda: sees("per second") and sees(f"process {daemon_pid(place)}"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
@@ -243,7 +237,7 @@ def test_a_mount_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
             assert all(isinstance(look, Silence) and "no answer" in look.error for look in looks)
         finally:
             os.kill(pid, signal.SIGCONT)
-        eventually(lambda: isinstance(watch.look(), Activity))
+        until(lambda: isinstance(watch.look(), Activity))
 
 
 def test_all_mounts_are_those_that_there_are_at_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.snapshots_in_memory import MemoryDataset, put_array
 from volfs.model.box import Box
+from volfs.testing.waiting import PATIENCE, until
 from volfs.volume import image_at
 from volfs.volume.cache import BlockCache
 from volfs.volume.context import store_context
@@ -21,13 +22,6 @@ KIB = np.zeros(1024, "u1")
 
 def block():
     return KIB.copy()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_the_cache_never_holds_more_than_it_may():
@@ -213,7 +207,7 @@ def test_the_next_slab_is_decoded_ahead_in_the_direction_of_travel():
     level, voxels = open_level()
     for z in (30, 29, 28):
         level.read(plane(z))
-    wait_until(lambda: level.read_cached(plane(20)) is not None)
+    until(lambda: level.read_cached(plane(20)) is not None)
     np.testing.assert_array_equal(level.read_cached(plane(20)), voxels[20:21])
     assert level.read_cached(plane(34)) is None
 
@@ -238,8 +232,8 @@ def test_two_readers_of_one_level_are_told_apart():
     for i in range(3):
         level.read(plane(i))
         level.read(plane(60 - i))
-    wait_until(lambda: level.read_cached(plane(8)) is not None)
-    wait_until(lambda: level.read_cached(plane(48)) is not None)
+    until(lambda: level.read_cached(plane(8)) is not None)
+    until(lambda: level.read_cached(plane(48)) is not None)
 
 
 def test_a_scan_of_slices_leaves_the_hot_set_in_memory():
@@ -277,7 +271,7 @@ def test_prefetch_on_request():
     level, voxels = open_level()
     box = Box((0, 0, 0), (8, 32, 32))
     level.prefetch(box)
-    wait_until(lambda: level.read_cached(box) is not None)
+    until(lambda: level.read_cached(box) is not None)
     np.testing.assert_array_equal(level.read_cached(box), voxels[:8])
 
 
@@ -311,7 +305,7 @@ def test_whoever_waits_for_what_is_being_made_ahead_uses_it() -> None:
 
     def slowly() -> np.ndarray:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return block()
 
     def never() -> np.ndarray:
@@ -319,11 +313,11 @@ def test_whoever_waits_for_what_is_being_made_ahead_uses_it() -> None:
 
     ahead = threading.Thread(target=lambda: cache.get_or_make("a", slowly, ahead=True))
     ahead.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     reader = threading.Thread(target=lambda: cache.get_or_make("a", never))
     reader.start()
     go_on.set()
-    ahead.join(10)
-    reader.join(10)
+    ahead.join(PATIENCE)
+    reader.join(PATIENCE)
     said = cache.stats()
     assert (said.prefetched, said.prefetch_used, said.hits, said.misses) == (1, 1, 1, 0)

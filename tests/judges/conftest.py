@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE
 
 Volume = NDArray[Any]
 
@@ -27,7 +28,7 @@ Volume = NDArray[Any]
 def volfs(store: Path, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     command = [sys.executable, "-m", "volfs", "--store", str(store), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if ok:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

@@ -21,6 +21,7 @@ from tests.volumes_kit import InMemory, layout_of, shown, spec_of, voxels
 from volfs.model.box import Box
 from volfs.model.ngff import axis, ome_attributes, pyramid
 from volfs.testing.kit import image, mounted
+from volfs.testing.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def opened(*paths: Path, virtual: bool = False) -> list[dict[str, Any]]:
     """What ImageJ says of files."""
     assert imagej.JAR.exists(), "ImageJ is not installed: run `sh .ci/setup tests`"
     command = [sys.executable, "-m", "tests.judges.imagej", *(["--virtual"] if virtual else []), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("found ")]
     assert [one["path"] for one in found] == list(map(str, paths)), done.stdout + done.stderr

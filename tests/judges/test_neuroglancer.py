@@ -30,10 +30,10 @@ import pytest
 from PIL import Image
 
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE
 
 SIDE = 256
 PLANE = 100
-PATIENCE = 40.0
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -80,7 +80,7 @@ def served(folder: Path) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.judges.conftest import Mounted, volfs
+from volfs.testing.waiting import PATIENCE
 
 Plane = NDArray[Any]
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(
+        [str(c) for c in command], check=True, capture_output=True, text=True, timeout=PATIENCE, **options
+    )
 
 
 def cp(source: Path, target: Path) -> None:

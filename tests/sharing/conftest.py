@@ -24,6 +24,7 @@ from tests.sharing.stores import make_store
 from volfs.fuse.mounting import mount, unmount
 from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import take_away, unexpected
+from volfs.testing.waiting import PATIENCE
 
 GUEST_PROGRAMS = {linux.KERNEL: "user-mode-linux", "ip": "iproute2"}
 
@@ -68,7 +69,7 @@ class Facility:
         """Kill the daemon, as the out-of-memory killer does: the mountpoint stays, broken. Then ``mend``."""
         assert self._daemon is not None
         self._daemon.kill()
-        self._daemon.wait(20)
+        self._daemon.wait(PATIENCE)
         self._daemon = None
 
     def mend(self) -> None:

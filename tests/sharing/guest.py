@@ -153,7 +153,7 @@ def write(path: str, data: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os.O_T
 
 def shell(command: str) -> str:
     """Run a shell command; an OSError with what it said if it fails."""
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise OSError(errno.EIO, done.stderr.strip() or f"status {done.returncode}", command)
     return done.stdout

@@ -18,9 +18,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from volfs.testing.waiting import PATIENCE, until
 
 SERVER = "10.99.0.1"
 """The servers' address for a client that is a machine of its own; for others there is the loopback."""
@@ -28,7 +29,6 @@ GUEST = "10.99.0.2"
 TAP = "tap0"
 
 _CLONE_NEWNET = 0x40000000
-_PATIENCE = 30.0
 
 #: What drops its privileges no longer dies with its parent; what lives in a namespace of processes, with that.
 _TOGETHER = ("unshare", "--pid", "--fork", "--kill-child", "sh", "-c", '"$@" & wait', "sh")
@@ -62,7 +62,7 @@ def lacking(programs: Mapping[str, str]) -> str:
     if os.geteuid() != 0:
         return "servers export a mount, and live in namespaces, as root only"
     tried = subprocess.run(
-        ["unshare", "--net", "--mount", "true"], capture_output=True, text=True, timeout=30, check=False
+        ["unshare", "--net", "--mount", "true"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
@@ -93,11 +93,12 @@ class Process:
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait for ``ready``; a process that ends first, or is not ready in time, fails the test with its log."""
-        until = time.monotonic() + _PATIENCE
-        while not ready():
+
+        def over() -> bool:
             assert self.running, f"{what} ended with status {self._popen.returncode}:\n{self.said()}"
-            assert time.monotonic() < until, f"{what} is not ready after {_PATIENCE:g} s:\n{self.said()}"
-            time.sleep(0.02)
+            return ready()
+
+        until(over, lambda: f"{what} is ready:\n{self.said()}")
 
     def said(self) -> str:
         """The end of its log."""
@@ -176,7 +177,7 @@ class PrivateNetwork:
         wanted = {f"{word}:{port:04X}" for word in ("0" * 8, "0" * 32, socket.inet_aton(address)[::-1].hex().upper())}
         return any(line.split()[1] in wanted and line.split()[3] == "0A" for line in listening)
 
-    def run(self, *command: str | Path, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a client in here."""
         return subprocess.run(
             self.inside(*command),

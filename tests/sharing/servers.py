@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.sharing.private_network import PrivateNetwork, Process
+from volfs.testing.waiting import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent.parent / "mount_examples"
 SHARE = "volfs"
@@ -146,7 +147,7 @@ class Samba(ConfiguredServer):
             text=True,
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     @property

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.sharing.clients import Client, KernelClient
 from tests.sharing.conftest import Connect, Facility
 from tests.sharing.libnfs import NfsClient
 from tests.sharing.stores import CELLS
+from volfs.testing.waiting import until
 
 
 @pytest.fixture
@@ -36,12 +36,9 @@ def newest(facility: Facility) -> str:
     return os.readlink(facility.share("cells/versions/latest"))
 
 
-def seen(client: Client, folder: str, name: str, seconds: float = 20.0) -> None:
+def seen(client: Client, folder: str, name: str) -> None:
     """Wait until a client sees a name: clients and servers of NFS keep what they know for a second or two."""
-    end = time.monotonic() + seconds
-    while name not in client.names(folder):
-        assert time.monotonic() < end, f"{folder}/{name} is not seen after {seconds:g} s"
-        time.sleep(0.1)
+    until(lambda: name in client.names(folder), f"{folder}/{name} is seen")
 
 
 def status(facility: Facility, branch: str) -> dict[str, Any]:

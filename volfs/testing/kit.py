@@ -21,10 +21,11 @@ from volfs.fuse.mountpoints import detach, mounted_at
 from volfs.fuse.processes import MountOptions, daemon_of
 from volfs.storage.mount_table import canonical
 from volfs.testing.volumes import KINDS, Kind, Volume, image, segmentation
+from volfs.testing.waiting import PATIENCE
 
 __all__ = ["KINDS", "Kind", "Volume", "daemon_pid", "image", "mounted", "segmentation", "take_away", "unexpected"]
 
-_PATIENCE, _PROMPT = 60.0, 5.0
+_PROMPT = 5.0
 _TROUBLE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Fatal Python error", re.MULTILINE)
 
 
@@ -49,7 +50,7 @@ def mounted(
     log = place.with_name(f"{place.name}.log")
     before = log.stat().st_size if log.exists() else 0
     chosen = options or MountOptions(read_only=read_only, allow_other=allow_other, cache_size=cache_size)
-    process = mount(store, place, replace(chosen, log=str(log)), patience=_PATIENCE)
+    process = mount(store, place, replace(chosen, log=str(log)), patience=PATIENCE)
     try:
         yield place
     finally:
@@ -74,12 +75,14 @@ def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) 
         try:
             unmount(mountpoint, patience=_PROMPT)
         except Busy:
-            if mounted is None or mounted_at(mountpoint) is not None:
+            if mounted is None:
                 raise
+            if mounted_at(mountpoint) is not None:  # still in use, by a program that a busy machine has not ended yet
+                unmount(mountpoint, patience=PATIENCE)
             with daemon_of(canonical(mountpoint)) as daemon:
                 if daemon is not None and _has_copies(mounted.device):
                     daemon.signal(signal.SIGTERM)
-                if daemon is not None and not daemon.wait(_PATIENCE):
+                if daemon is not None and not daemon.wait(PATIENCE):
                     raise
     except VolfsError as error:
         trouble = str(error)
@@ -88,13 +91,13 @@ def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) 
             detach(mountpoint, lazy=True)
     if process is not None:
         try:
-            process.wait(10)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)  # its log then holds the stacks of all threads
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(PATIENCE)
             process.kill()
-            process.wait(30)
+            process.wait(PATIENCE)
             trouble = trouble or "the daemon did not end after the mount was gone"
     return trouble
 

@@ -1,0 +1,39 @@
+"""Waiting for something to come true, on a machine that may be busy with fifteen other things.
+
+Decided here: how long is too long. A wait ends as soon as its condition holds, so a generous limit costs nothing; one
+that is tight fails tests in which nothing is wrong. Never wait for a fixed time in the hope that something is done by
+then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+PATIENCE = 300.0
+"""Seconds after which something that should have happened counts as never happening. For timeouts of processes, too."""
+
+_PAUSE = 0.02
+
+
+def until(condition: Callable[[], object], what: str | Callable[[], str] = "") -> None:
+    """Return as soon as ``condition()`` is true. ``what`` was waited for: the message of the failure, else."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, _late(what)
+        time.sleep(_PAUSE)
+
+
+async def until_async(condition: Callable[[], Awaitable[object]], what: str | Callable[[], str] = "") -> None:
+    """The same in trio, for a condition that has to be awaited."""
+    deadline = time.monotonic() + PATIENCE
+    while not await condition():
+        assert time.monotonic() < deadline, _late(what)
+        await trio.sleep(_PAUSE)
+
+
+def _late(what: str | Callable[[], str]) -> str:
+    said = what if isinstance(what, str) else what()
+    return f"not within {PATIENCE:g} s{': ' if said else ''}{said}"
