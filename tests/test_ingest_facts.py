@@ -374,6 +374,18 @@ def test_imaris_files_are_read_without_their_padding(store: Store, tmp_path: Pat
     image = imported(store, path)
     assert [a.name for a in image.axes] == ["c", "z", "y", "x"] and image["s0"].shape == (2, 4, 5, 6)
     np.testing.assert_array_equal(all_of(image)[1], voxels((4, 5, 6), "u2"))
+    with h5py.File(path, "r+") as file:  # a coarser level, which says how large it is
+        for channel in range(2):
+            file.copy(f"DataSet/ResolutionLevel 0/TimePoint 0/Channel {channel}", made := f"DataSet/{channel}")
+            file.move(made, f"DataSet/ResolutionLevel 1/TimePoint 0/Channel {channel}")
+            group = file[f"DataSet/ResolutionLevel 1/TimePoint 0/Channel {channel}"]
+            for name, size in (("X", b"3"), ("Y", b"2"), ("Z", b"4")):
+                group.attrs[f"ImageSize{name}"] = np.frombuffer(size, "S1")
+    for part in ("1", "ResolutionLevel 1", "/DataSet/ResolutionLevel 1"):
+        coarse = imported(store, f"{path}:{part}")
+        np.testing.assert_array_equal(all_of(coarse)[1], voxels((4, 5, 6), "u2")[:, :2, :3])
+    with pytest.raises(BadInput, match="no resolution level 7"):
+        open_source([f"{path}:7"])
     one = imported(store, f"{path}:/DataSet/ResolutionLevel 0/TimePoint 0/Channel 1/Data")
     np.testing.assert_array_equal(all_of(one), voxels((4, 5, 6), "u2"))
     with h5py.File(path, "r+") as file:

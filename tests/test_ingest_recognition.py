@@ -83,6 +83,13 @@ def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, 
     holds(source, DATA, "zyx")
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
+def test_a_nifti_in_two_files_says_so(tmp_path: Path, kind: type[nibabel.Nifti1Pair]) -> None:
+    nibabel.save(kind(DATA.transpose(), np.eye(4)), tmp_path / "a.img")
+    with pytest.raises(BadInput, match=r"a\.hdr keeps its voxels in an \.img file beside it: save it as one \.nii"):
+        open_source([tmp_path / "a.hdr"])
+
+
 @pytest.mark.parametrize("ending", ["btf", "tf8", "lsm", "stk", "svs", "qptiff", "scn"])
 def test_tiff_under_the_endings_of_microscopes(tmp_path: Path, ending: str) -> None:
     tifffile.imwrite(tmp_path / f"cells.{ending}", DATA, photometric="minisblack", compression="zlib")

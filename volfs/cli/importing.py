@@ -89,7 +89,7 @@ def import_(
 
     SRC:PART is one image of several, by its name or its number: scan.h5:/path/to/dataset, an image of a TIFF
     (slide.svs:Baseline, cells.ome.tif:1), a DICOM series by its number (head:4), a setup of an .xml
-    (embryo.xml:0). Without PART the images of such a source are listed.
+    (embryo.xml:0), a resolution level of Imaris (embryo.ims:1). Without PART the images of such a source are listed.
 
     PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
     """

@@ -40,8 +40,8 @@ from volfs.model.names import natural_key
 
 _START = 1024
 _KNOWN = (
-    "directories or lists of PNG, TIFF, JPEG or DICOM slices, TIFF stacks, NIfTI, NRRD, MetaImage, MRC, HDF5, NPY, "
-    "Zarr, N5, BigDataViewer's .xml, and Neuroglancer's precomputed"
+    "directories or lists of PNG, TIFF, JPEG or DICOM slices, a ZIP of slices, TIFF stacks, NIfTI, NRRD, MetaImage, "
+    "MRC, HDF5, NPY, Zarr, N5, BigDataViewer's .xml, and Neuroglancer's precomputed"
 )
 
 
@@ -86,7 +86,7 @@ def _open_set(named: Named) -> Source:
 
 def _is_nifti(named: Named) -> bool:
     start = named.packed or named.start
-    return start[344:348] == b"n+1\0" or start[4:12] == b"n+2\0\r\n\x1a\n"
+    return start[344:348] in (b"n+1\0", b"ni1\0") or start[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
 
 
 def _is_mrc(named: Named) -> bool:

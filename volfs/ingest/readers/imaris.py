@@ -25,6 +25,7 @@ from volfs.model.facts import omero
 from volfs.model.ngff import axis
 
 _DATA = re.compile(r"/?DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data\Z")
+_LEVEL = re.compile(r"(?:/?DataSet/)?(?:ResolutionLevel )?([0-9]{1,3})/?\Z")
 _MOST_VOLUMES = 10_000_000
 
 
@@ -34,10 +35,13 @@ def is_imaris(file: Any) -> bool:
 
 
 def open_imaris(path: Path, file: Any, dataset: str | None = None) -> Source | None:
-    """The whole image; with the name of a dataset of voxels that alone, and None for a dataset of another kind. Takes
-    over the file."""
+    """The whole image; with the number of a resolution level that level; with the name of a dataset of voxels that
+    alone, and None for a dataset of another kind. Takes over the file."""
     if dataset is None:
         return _Imaris(path, file, 0, None)
+    level = _LEVEL.match(dataset)
+    if level is not None:
+        return _Imaris(path, file, int(level[1]), None)
     found = _DATA.match(dataset)
     return None if found is None else _Imaris(path, file, int(found[1]), (int(found[2]), int(found[3])))
 

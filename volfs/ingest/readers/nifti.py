@@ -117,7 +117,7 @@ def _header(path: Path) -> Any:
     except Exception as error:  # nibabel and its readers raise whatever the damage leads to
         raise unreadable(path, error) from error
     if bytes(header["magic"])[:2] != b"n+":
-        raise BadInput(f"{path} is not a NIfTI file with its voxels inside")
+        raise BadInput(f"{path} keeps its voxels in an .img file beside it: save it as one .nii")
     return header
 
 
