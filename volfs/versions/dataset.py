@@ -338,8 +338,9 @@ class Dataset:
         if name == self.default_branch:
             raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
         with branch.retiring(force), self.locked():
-            self.store.reserve.freeing(lambda: publish.delete_tree(self.layout.working(name).root))
             unlink_durably(self.layout.head(name))
+            # After the ref: a crash in between must not leave the branch without what was uncommitted.
+            self.store.reserve.freeing(lambda: publish.delete_tree(self.layout.working(name).root))
             self.store.reserve.freeing(self.mirror_refs)
             with self._guard:
                 self._branches.pop(name, None)
