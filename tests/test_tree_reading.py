@@ -79,7 +79,8 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
                 "s1",
                 "labels",
             }
-            assert set(await client.ls("cells/branches/main/.volfs")) == {"status.json", "commit", "discard", "tag"}
+            control = {"status.json", "errors.txt", "message", "commit", "discard", "update", "publish", "tag"}
+            assert set(await client.ls("cells/branches/main/.volfs")) == control
             assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz"}
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}
             assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats"}

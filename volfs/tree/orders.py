@@ -21,7 +21,7 @@ from volfs.versions.keys import covers
 #: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
 #: NFS servers leave them, which close idle files a second or two later.
 _CLOSING_SECONDS = 0.5
-_IDLE_SECONDS = 4.0
+_IDLE_SECONDS = 8.0
 
 
 async def discard(room: Room, path: str) -> None:
