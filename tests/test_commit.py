@@ -380,6 +380,16 @@ def test_repeating_a_commit_is_no_second_commit(dataset, branch):
 # -- others at work -----------------------------------------------------------------------------------------------
 
 
+def test_where_all_that_changed_is_being_written_the_refusal_names_it(dataset, branch):
+    branch.put("files/done", b"1")
+    branch.commit("one")
+    with branch.working.open("files/recording", os.O_WRONLY | os.O_CREAT) as file:
+        file.pwrite(b"half", 0)
+        with pytest.raises(NothingToCommit, match="open for writing: close files/recording"):
+            branch.commit("two")
+    assert branch.commit("two").number == 2
+
+
 def test_what_somebody_is_writing_stays_behind_and_the_rest_is_committed(dataset, branch):
     branch.put("files/done", b"done")
     put_chunk(branch, (0, 0, 0))

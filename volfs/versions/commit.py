@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _guard = threading.Lock()
 _turns: WeakKeyDictionary[Branch, threading.Lock] = WeakKeyDictionary()
+_NAMED = 5
+"""Keys in a message; how many more there are is said."""
 
 
 Wording = Callable[[], tuple[str, str | None]]
@@ -91,7 +93,7 @@ def _commit(
     if bad:
         raise held(bad)
     if not changed:
-        return _nothing(branch, head, message, wording)
+        return _nothing(branch, head, message, wording, branch.working.look(branch.left_behind))
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
         made = _Frozen(branch, writer.number)
         made.intend(message, writer.token)
@@ -117,14 +119,18 @@ def _commit(
     return info
 
 
-def _nothing(branch: Branch, head: VersionInfo | None, message: str, wording: Wording | None) -> VersionInfo:
+def _nothing(
+    branch: Branch, head: VersionInfo | None, message: str, wording: Wording | None, left: Collection[str] = ()
+) -> VersionInfo:
     if wording is not None and head is not None and head.message.startswith(message):
         message = wording()[0]
     if head is not None and head.message == message:
         return head
-    raise NothingToCommit(
-        f"nothing to commit on {branch.ref!r}: it shows {f'v{head.number}' if head else 'no version'}"
-    )
+    shows = f"{branch.ref!r}: it shows {f'v{head.number}' if head else 'no version'}"
+    if left:
+        open_ones = ", ".join(sorted(left)[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
+        raise NothingToCommit(f"nothing to commit on {shows}, and what is open for writing: close {open_ones}")
+    raise NothingToCommit(f"nothing to commit on {shows}")
 
 
 def _pack(branch: Branch, view: View, writer: VersionWriter) -> None:
