@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tests.store_kit import new_store, volume, write_version
 from volfs.cli import main
 from volfs.fuse.logs import FORMAT, _Text
+from volfs.versions.author import split_author, with_author
 from volfs.versions.writer import VersionWriter
 from volfs.views.documents import log_txt, version_json
 
@@ -73,6 +74,12 @@ def test_json_says_what_was_written_all_the_same(root):
     (newest, _) = json.loads(answer.stdout)
     assert newest["message"] == MESSAGE.strip()
     assert newest["author"] == AUTHOR
+
+
+def test_an_author_of_several_lines_is_told_to_a_mount_in_one():
+    message, author = split_author(with_author(MESSAGE, AUTHOR))
+    assert message == MESSAGE
+    assert author == "me\x1b[2J v8 forged"
 
 
 def test_the_files_of_a_mount_show_them_harmlessly(root):

@@ -39,8 +39,8 @@ def author_of(uid: int) -> str:
 
 
 def with_author(message: str, author: str) -> str:
-    """A message that names its author: the form that :func:`split_author` understands."""
-    return f"{message.strip()}\n\n{AUTHOR_LINE}{author}\n"
+    """A message that names its author, in one line: the form that :func:`split_author` understands."""
+    return f"{message.strip()}\n\n{AUTHOR_LINE}{' '.join(author.split()) or default_author()}\n"
 
 
 def split_author(text: str) -> tuple[str, str | None]:
