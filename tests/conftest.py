@@ -45,7 +45,8 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def _no_mount_is_left(_home_of_its_own: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever a test left mounted below the run's directory is taken away, and told of."""
     yield
-    from volfs.fuse.mountpoints import detach, mounts
+    from volfs.fuse.mountpoints import detach
+    from volfs.storage.mount_table import mounts
 
     base = tmp_path_factory.getbasetemp().resolve()
     left = [mount.mountpoint for mount in mounts() if mount.is_volfs and base in mount.mountpoint.parents]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.mounting import answer, make_store, refused, volfs
-from volfs.fuse.mountpoints import canonical, detach, is_broken, mounted_at
+from volfs.fuse.mountpoints import detach, is_broken
 from volfs.fuse.processes import default_log
+from volfs.storage.mount_table import canonical, mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from volfs.fuse.adapter import answer
-from volfs.fuse.mountpoints import detach, is_broken, mounted_at
+from volfs.fuse.mountpoints import detach, is_broken
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import unexpected
 from volfs.testing.waiting import PATIENCE
 

@@ -151,6 +151,24 @@ def test_lines_after_a_refused_one_make_no_version_of_their_own(share: Share) ->
     assert share.latest()["message"] != "Body"
 
 
+def test_the_same_file_of_another_mount_does_not_keep_a_message_open(
+    share: Share, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two stores with equal names: a close that has returned has made its version, whatever the other's users do."""
+    root = tmp_path_factory.mktemp("other")
+    volfs.init_store(root / "store").close()
+    with mounted(root / "store", root / "mnt") as top:
+        other = Share(root / "store", top)
+        np.save(root / "a.npy", np.zeros((16, 24, 32), "u2"))
+        other.volfs("import", "a", str(root / "a.npy"), "--chunks", "8,16,16")
+        with other.commit.open("w"):
+            share.change()
+            fd = os.open(share.commit, os.O_WRONLY)
+            os.write(fd, b"closed\n")
+            os.close(fd)
+            assert share.latest()["message"] == "closed"
+
+
 def test_the_author_is_who_writes_or_whom_the_last_line_names(share: Share) -> None:
     share.change()
     share.shell("echo mine > $C")

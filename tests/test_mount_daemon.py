@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.mounting import answer, make_store, refused, running, volfs
-from volfs.fuse.mountpoints import is_broken, mounted_at
+from volfs.fuse.mounting import unmount
+from volfs.fuse.mountpoints import health, is_broken
+from volfs.fuse.processes import MODULE
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
 from volfs.testing.waiting import PATIENCE, until
 
@@ -187,6 +191,55 @@ class TestBreaking:
         with mounted(store, place):
             assert note.read_text() == "acknowledged"
             note.unlink()
+
+    @pytest.mark.parametrize("way", ["umount", "mount"])
+    def test_a_killed_daemon_that_the_kernel_holds_is_ended_and_so_is_who_waits_for_it(
+        self, store: Path, place: Path, way: str
+    ) -> None:
+        with dying(store, place) as (daemon, client):
+            if way == "umount":
+                said = volfs(None, "umount", place).stderr
+                assert f"process {daemon.pid}) was killed" in said and len(said.splitlines()) == 1
+            else:
+                assert "took away a dead mount" in volfs(store, "mount", place).stderr
+            daemon.wait(PATIENCE)
+            assert client.wait(PATIENCE) != 0
+            assert (mounted_at(place) is None) == (way == "umount")
+            if way == "mount":
+                volfs(None, "umount", place)
+
+    def test_a_mount_that_answers_nothing_is_taken_away_after_a_while(self, store: Path, place: Path) -> None:
+        pid = answer(store, "mount", place)["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        client = subprocess.Popen(["stat", str(place / "cells/versions")], stderr=subprocess.DEVNULL)
+        said: list[str] = []
+        try:
+            unmount(place, silence=3, on_mended=said.append)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert client.wait(PATIENCE) != 0
+        until(lambda: not running(pid))
+        assert mounted_at(place) is None and "has not answered for 3 seconds" in said[0]
+
+
+@contextlib.contextmanager
+def dying(store: Path, place: Path) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
+    """A daemon that is held in the kernel after a SIGKILL, and the program that it is held for."""
+    script = Path(__file__).with_name("killed_daemon.py")
+    command = [sys.executable, "-P", str(script), MODULE, "--log=/dev/null", "--", str(store), str(place)]
+    daemon = subprocess.Popen(command)
+    until(lambda: mounted_at(place) is not None)
+    files = place / "cells/branches/main/files"
+    client = subprocess.Popen(["mkdir", str(files / "trap")], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: health(place) == "hanging")
+        assert daemon.poll() is None and client.poll() is None, "nothing holds it"
+        yield daemon, client
+    finally:
+        while mounted_at(place) is not None:
+            subprocess.run(["umount", "-f", "-l", str(place)], check=True, timeout=PATIENCE)
+        daemon.wait(PATIENCE)
+        client.wait(PATIENCE)
 
 
 class TestSeveral:

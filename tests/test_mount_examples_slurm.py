@@ -15,7 +15,7 @@ import pytest
 
 from tests.examples_kit import EXAMPLES, open_directory, program, volfs_program
 from tests.mounting import make_store, running, volfs
-from volfs.fuse.mountpoints import mounted_at
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, take_away
 
 FOLDER = EXAMPLES / "slurm"

@@ -22,12 +22,14 @@ from PIL import Image
 
 import volfs
 from tests.kill_writers import CHUNKS, SHAPE, WRITERS
-from volfs.fuse.mounting import mount
-from volfs.fuse.mountpoints import mounted_at
+from volfs.fuse.mounting import mount, unmount
 from volfs.fuse.processes import MountOptions
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import take_away
+
+VOLFS = [sys.executable, "-m", "volfs"]
 
 
 class Program:
@@ -95,22 +97,22 @@ def test_what_close_acknowledged_survives_kills_at_random_instants(tmp_path: Pat
             daemon.send_signal(signal.SIGKILL)
             for each in programs:
                 each.signal(signal.SIGSTOP)
-            abort(place)
+            taken = subprocess.run([*VOLFS, "umount", str(place)], check=False, capture_output=True, timeout=120)
+            assert taken.returncode == 0, taken.stderr
             daemon.wait(60)
     finally:
         for each in programs:
             each.stop()
         abort(place)
     assert all(each.noted()[0] for each in programs), {each.name: each.noted() for each in programs}
-    checked = [sys.executable, "-m", "volfs", "--store", str(store), "fsck"]
+    checked = [*VOLFS, "--store", str(store), "fsck"]
     assert subprocess.run(checked, capture_output=True, check=False, timeout=600).returncode == 0
 
 
 def abort(place: Path) -> None:
-    """Take a mount away whose daemon was killed. By force: a daemon that dies while it has the kernel forget a name, of
-    a directory in which somebody just makes one, is held by the kernel until the connection is gone."""
-    while mounted_at(place) is not None:
-        subprocess.run(["umount", "-f", "-l", str(place)], check=True, timeout=60)
+    """Take a mount away whose daemon was killed."""
+    if mounted_at(place) is not None:
+        unmount(place)
 
 
 def write_for_a_while(programs: list[Program], rng: random.Random) -> None:

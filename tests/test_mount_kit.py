@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounting import running, volfs
-from volfs.fuse.mountpoints import mounted_at
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, mounted
 
 NAMESPACE = ["unshare", "--mount", "--propagation", "private"]

@@ -23,8 +23,9 @@ import pytest
 from tests.mounting import answer, make_store, refused, running, volfs
 from volfs.errors import BadInput
 from volfs.fuse.fstab import parse_options
-from volfs.fuse.mountpoints import is_broken, mounted_at
+from volfs.fuse.mountpoints import is_broken
 from volfs.fuse.processes import MountOptions
+from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
 from volfs.testing.waiting import PATIENCE, until
 

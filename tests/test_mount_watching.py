@@ -24,8 +24,8 @@ from rich.console import Console
 from tests.mounting import make_store, refused, volfs
 from volfs.cli.watching import _shown
 from volfs.fuse import watching
-from volfs.fuse.mountpoints import mounts
 from volfs.fuse.watching import Activity, Rounds, Silence, Watch, activity
+from volfs.storage.mount_table import mounts
 from volfs.testing.kit import daemon_pid, mounted
 from volfs.testing.waiting import PATIENCE, until
 from volfs.tree.meter import BOUNDS

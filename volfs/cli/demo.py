@@ -67,7 +67,7 @@ def demo(directory: Path, mount_it: bool, edge: int, as_json: bool) -> None:
 
 
 def _is_mounted(mountpoint: Path) -> bool:
-    from volfs.fuse.mountpoints import mounted_at
+    from volfs.storage.mount_table import mounted_at
 
     found = mounted_at(mountpoint)
     return found is not None and found.is_volfs

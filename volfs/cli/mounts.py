@@ -152,4 +152,4 @@ def umount(mountpoint: Path, force: bool) -> None:
     """Unmount, and wait until the daemon has closed its store. Mends a broken mount, too."""
     from volfs.fuse.mounting import unmount
 
-    unmount(mountpoint, force=force)
+    unmount(mountpoint, force=force, on_mended=_say)

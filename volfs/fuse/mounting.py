@@ -19,14 +19,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
-from volfs.fuse.mountpoints import check_machine, check_mountpoint, dead_mount, detach, is_broken, mounted_at
+from volfs.fuse.mountpoints import (
+    PATIENCE_SECONDS,
+    check_machine,
+    check_mountpoint,
+    dead_mount,
+    detach,
+    health,
+    is_broken,
+)
 from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
 from volfs.fuse.tuning import ending_connection
-from volfs.storage.mount_table import canonical
+from volfs.storage.mount_table import canonical, mounted_at
 
 #: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).
 _STOPPING_SECONDS = 15.0
 _SLOW_SECONDS = 5.0
+#: A mount that answers nothing for so long is taken away from whoever waits for it.
+_SILENT_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.2
 
 
@@ -109,6 +119,7 @@ def mend(mountpoint: Path) -> str:
     """
     place = canonical(mountpoint)
     said = ""
+    _end_killed(place)
     while (dead := dead_mount(place)) is not None:
         with daemon_of(place) as daemon:
             if daemon is not None and not daemon.wait(_STOPPING_SECONDS):
@@ -121,6 +132,17 @@ def mend(mountpoint: Path) -> str:
         detach(place, lazy=True)
         said = f"{place}: took away a dead mount of {dead.source}, left by a daemon that died"
     return said
+
+
+def _end_killed(place: Path) -> None:
+    """End the connection of a daemon that was killed, and that the kernel holds for a program that waits for it."""
+    mounted = mounted_at(place)
+    if mounted is None or not mounted.is_volfs:
+        return
+    with ending_connection(mounted.device) as end, daemon_of(place) as daemon:
+        if daemon is not None and daemon.killed and not daemon.wait(PATIENCE_SECONDS):
+            end()
+            daemon.wait(_STOPPING_SECONDS)
 
 
 def wait_for(store: Path, mountpoint: Path, patience: float) -> float:
@@ -173,23 +195,37 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 process.wait(_STOPPING_SECONDS)
 
 
-def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) -> None:
+def unmount(
+    mountpoint: Path,
+    *,
+    force: bool = False,
+    patience: float = 60.0,
+    silence: float = _SILENT_SECONDS,
+    on_mended: Callable[[str], None] | None = None,
+) -> None:
     """Unmount, and wait until the daemon has closed its store.
 
     ``force`` takes the mount away from programs that still use it. A broken mount, whose daemon has died, is taken
-    away in either case. What a close or an fsync has acknowledged is safe however the daemon ends.
+    away in either case; so is one whose daemon was killed and is held by the kernel, or has answered nothing for
+    ``silence`` seconds: ``on_mended`` is called with a sentence then. What a close or an fsync has acknowledged is safe
+    however the daemon ends.
     """
     place = canonical(mountpoint)
     mounted = mounted_at(place)
-    end_connection = None
     with daemon_of(place) as daemon, contextlib.ExitStack() as stack:
         if mounted is None and daemon is None:
             raise NotFound(f"{place}: nothing is mounted here")
+        end_connection: Callable[[], None] | None = None
         if mounted is not None:
             if not mounted.is_volfs:
                 raise BadInput(f"{place}: this is a mount of type {mounted.kind}, not of volfs; use umount")
-            if force:
-                end_connection = stack.enter_context(ending_connection(mounted.device))
+            end_connection = stack.enter_context(ending_connection(mounted.device))
+            trouble = "" if force else _trouble(place, daemon, silence)
+            if trouble:
+                force = True
+                if on_mended is not None:
+                    on_mended(f"{place}: {trouble}; programs that wait for it get an error")
+                end_connection()
             detach(place, lazy=force or (daemon is None and is_broken(place)))
         if daemon is None:
             return
@@ -197,6 +233,17 @@ def unmount(mountpoint: Path, *, force: bool = False, patience: float = 60.0) ->
             _end_by_force(daemon, end_connection)
         elif not daemon.wait(patience):
             raise Busy(f"{place}: unmounted, but its daemon (process {daemon.pid}) still runs; see {daemon.log}")
+
+
+def _trouble(place: Path, daemon: Daemon | None, silence: float) -> str:
+    """Why what is mounted at ``place`` will not answer again, "" if it does, or has lost its connection already."""
+    if health(place) != "hanging":
+        return ""
+    if daemon is not None and daemon.killed:
+        return f"its daemon (process {daemon.pid}) was killed, and the kernel holds it for a program that waits for it"
+    if health(place, silence) != "hanging":
+        return ""
+    return f"it has not answered for {silence:g} seconds, and is taken away by force"
 
 
 def _end_by_force(daemon: Daemon, end_connection: Callable[[], None] | None) -> None:

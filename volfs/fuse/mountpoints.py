@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from volfs.errors import BadInput, Busy, NotAllowed, NotFound, VolfsError, WrongKind
-from volfs.storage.mount_table import Mounted, canonical, mount_holding, mounts
+from volfs.storage.mount_table import Mounted, canonical, mount_holding, mounted_at
 
 #: Said of a mount whose daemon has died.
 BROKEN = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
@@ -32,14 +32,8 @@ MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 
-def mounted_at(path: Path) -> Mounted | None:
-    """What is mounted exactly at ``path``, or None."""
-    place = canonical(path)
-    return next((mount for mount in reversed(mounts()) if mount.mountpoint == place), None)
-
-
-def health(place: Path) -> Literal["alive", "broken", "hanging"]:
-    """How what is mounted at ``place`` answers: broken has lost its daemon, hanging does not answer in two seconds."""
+def health(place: Path, patience: float = PATIENCE_SECONDS) -> Literal["alive", "broken", "hanging"]:
+    """How what is mounted at ``place`` answers: broken has lost its daemon, hanging does not answer in ``patience``."""
     found: list[Literal["alive", "broken"]] = []
 
     def ask() -> None:
@@ -53,7 +47,7 @@ def health(place: Path) -> Literal["alive", "broken", "hanging"]:
     # A thread that waits for a hanging mount is left behind: only the daemon, or the end of this process, frees it.
     asking = threading.Thread(target=ask, name="volfs-ask", daemon=True)
     asking.start()
-    asking.join(PATIENCE_SECONDS)
+    asking.join(patience)
     return found[0] if found else "hanging"
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from volfs.storage.state import state_directory
 
 MODULE = "volfs.fuse.daemon"
+_SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def default_log(mountpoint: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A running daemon. Keep it inside :func:`daemon_of`: ``pidfd`` is open only there."""
+    """A running daemon, or one that was killed and that the kernel holds. Keep it inside :func:`daemon_of`: ``pidfd``
+    is open only there."""
 
     pid: int
     pidfd: int
@@ -109,6 +111,15 @@ class Daemon:
     def wait(self, seconds: float) -> bool:
         """Whether it has ended, after waiting for that for at most so long."""
         return readable(self.pidfd, seconds)
+
+    @property
+    def killed(self) -> bool:
+        """Whether it answers nobody any more: SIGKILL has reached it, and it ends as soon as the kernel lets it."""
+        for thread in _threads(self.pid):
+            status = _facts(thread)
+            if status.get("State", "Z")[0] in "ZX" or int(status.get("SigPnd", "0"), 16) & _SIGKILL_BIT:
+                return True
+        return False
 
 
 def readable(fd: int, seconds: float) -> bool:
@@ -148,11 +159,35 @@ def _open(pid: int, mountpoint: Path) -> Daemon | None:
     return Daemon(pid, pidfd, arguments[-2], arguments[-1], log)
 
 
+def _threads(pid: int) -> list[Path]:
+    try:
+        return sorted(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+
+
+def _facts(thread: Path) -> dict[str, str]:
+    try:
+        lines = (thread / "status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _command(pid: int) -> bytes:
+    """The command line of a process. Of one that was killed, that of a thread which the kernel still holds."""
+    with contextlib.suppress(OSError):
+        if found := Path(f"/proc/{pid}/cmdline").read_bytes():
+            return found
+    for thread in _threads(pid):
+        with contextlib.suppress(OSError):
+            if found := (thread / "cmdline").read_bytes():
+                return found
+    return b""
+
+
 def _arguments(pid: int, mountpoint: Path) -> list[str] | None:
     """The command line of ``pid`` if it is a daemon for ``mountpoint``."""
-    try:
-        arguments = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).rstrip("\0").split("\0")
-    except OSError:
-        return None
+    arguments = os.fsdecode(_command(pid)).rstrip("\0").split("\0")
     is_daemon = len(arguments) > 4 and MODULE in arguments[1:5] and arguments[-3] == "--"
     return arguments if is_daemon and arguments[-1] == str(mountpoint) else None

@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from volfs.fuse.mountpoints import MNT_DETACH, mounted_at
+from volfs.fuse.mountpoints import MNT_DETACH
+from volfs.storage.mount_table import mounted_at
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,14 @@ def tune_kernel(mountpoint: Path) -> None:
 @contextlib.contextmanager
 def ending_connection(device: str) -> Iterator[Callable[[], None]]:
     """What ends the FUSE connection of a mount (``major:minor``) from outside: whoever waits for its daemon gets an
-    error at once. Only root may.
+    error at once. Only root may, and where the kernel's controls are mounted, who mounted it.
 
     To be taken while the mount is there, and called at any time: the kernel gives the number of a mount that went to
     the next one, of whatever program, and what is held here is the connection's own file.
     """
     fd = None
-    if os.geteuid() == 0:
-        with _connections() as folder, contextlib.suppress(OSError):
-            fd = os.open(folder / device.partition(":")[2] / "abort", os.O_WRONLY | os.O_CLOEXEC)
+    with _connections() as folder, contextlib.suppress(OSError):
+        fd = os.open(folder / device.partition(":")[2] / "abort", os.O_WRONLY | os.O_CLOEXEC)
 
     def end() -> None:
         if fd is not None:

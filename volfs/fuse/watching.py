@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from volfs.errors import NotFound
-from volfs.fuse.mountpoints import PATIENCE_SECONDS, mounted_at
-from volfs.storage.mount_table import canonical, mounts
+from volfs.fuse.mountpoints import PATIENCE_SECONDS
+from volfs.storage.mount_table import canonical, mounted_at, mounts
 from volfs.tree.meter import BOUNDS, quantile
 from volfs.tree.statistics import bound_text
 

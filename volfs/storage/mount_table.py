@@ -76,6 +76,12 @@ def canonical(path: Path) -> Path:
     raise BadInput(f"{path}: {os.strerror(errno.ELOOP)}")
 
 
+def mounted_at(path: Path) -> Mounted | None:
+    """What is mounted exactly at ``path``, or None."""
+    place = canonical(path)
+    return next((mount for mount in reversed(mounts()) if mount.mountpoint == place), None)
+
+
 def mount_holding(path: Path) -> Mounted | None:
     """The mounted filesystem that ``path`` lies on."""
     place = canonical(path)

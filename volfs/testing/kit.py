@@ -17,9 +17,9 @@ from pathlib import Path
 
 from volfs.errors import Busy, VolfsError
 from volfs.fuse.mounting import mount, unmount
-from volfs.fuse.mountpoints import detach, mounted_at
+from volfs.fuse.mountpoints import detach
 from volfs.fuse.processes import MountOptions, daemon_of
-from volfs.storage.mount_table import canonical
+from volfs.storage.mount_table import canonical, mounted_at
 from volfs.testing.volumes import KINDS, Kind, Volume, image, segmentation
 from volfs.testing.waiting import PATIENCE
 

@@ -237,8 +237,7 @@ class CommitHandle(ControlHandle):
     async def flush(self) -> None:
         if self._order is not None and not self._order.done.is_set():
             room = self._room
-            ending = f"/{room.dataset.name}/branches/{room.name}/.volfs/commit"
-            if await room.look(lambda: is_open(ending)):
+            if await room.look(lambda: is_open(room.shared.options.mountpoint, self.ino, "commit")):
                 return
         await self._end()
 
