@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from volfs.fuse.mountpoints import detach
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE
 
@@ -68,3 +73,21 @@ def running(pid: int) -> bool:
 def files_below(top: Path) -> list[Path]:
     """Every regular file, by walking as a backup does: links are not followed."""
     return sorted(Path(folder, name) for folder, _, names in os.walk(top) for name in names)
+
+
+@contextlib.contextmanager
+def disk_that_can_stop(folder: Path) -> Iterator[int]:
+    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
+    content = folder.with_name("content")
+    folder.rename(content)
+    folder.mkdir()
+    device = folder.stat().st_dev
+    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]) as disk:
+        try:
+            while folder.stat().st_dev == device:
+                assert disk.poll() is None
+                time.sleep(0.01)
+            yield disk.pid
+        finally:
+            disk.send_signal(signal.SIGCONT)
+            detach(folder, lazy=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounting import answer, make_store, refused, volfs
-from volfs.fuse.mountpoints import detach, is_broken
+from tests.mounting import answer, disk_that_can_stop, make_store, refused, volfs
+from volfs.fuse.mountpoints import is_broken
 from volfs.fuse.processes import default_log
 from volfs.storage.mount_table import canonical, mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
@@ -150,24 +149,6 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
             assert forcing.wait(60) == 0
             assert (other / "README.txt").read_bytes()
     assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
-
-
-@contextlib.contextmanager
-def disk_that_can_stop(folder: Path) -> Iterator[int]:
-    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
-    content = folder.with_name("content")
-    folder.rename(content)
-    folder.mkdir()
-    device = folder.stat().st_dev
-    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]) as disk:
-        try:
-            while folder.stat().st_dev == device:
-                assert disk.poll() is None
-                time.sleep(0.01)
-            yield disk.pid
-        finally:
-            disk.send_signal(signal.SIGCONT)
-            detach(folder, lazy=True)
 
 
 def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint: Path) -> None:

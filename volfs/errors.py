@@ -12,6 +12,7 @@
     ├── ReadOnly               EROFS    possible elsewhere: a read-only mount, a branch another process writes
     ├── Busy                   EBUSY    wait or stop the other party, then try again
     │   └── Conflict           EBUSY    the branch moved while this commit was made; commit again
+    ├── OutOfTime              ETIMEDOUT  the answer takes longer than a client should wait: ask again
     ├── NothingToCommit        EINVAL   the working copy equals its head
     ├── Held                   EIO      a key in the working copy that cannot be interpreted yet
     ├── Damaged                EIO      stored bytes fail their checksum or do not decode
@@ -96,6 +97,15 @@ class Busy(VolfsError):
 
 class Conflict(Busy):
     """The branch moved while a commit onto it was being made."""
+
+
+class OutOfTime(VolfsError):
+    """The answer takes longer than whoever asks should wait. What was read for it is kept: ask again.
+
+    Not EAGAIN: that ends a read of Python's without an error, with as many bytes as there were until then.
+    """
+
+    errno = _errno.ETIMEDOUT
 
 
 class NothingToCommit(VolfsError):

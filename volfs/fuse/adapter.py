@@ -35,10 +35,12 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from volfs.errors import Damaged, StoreFormat, VolfsError
+from volfs.errors import Damaged, OutOfTime, StoreFormat, VolfsError
 from volfs.fuse.mountpoints import BROKEN
 from volfs.tree.api import OpenFile, TreeApi
 from volfs.tree.attrs import Attr, SetAttr
+from volfs.tree.handles import wants_writing
+from volfs.tree.time_limit import only_looks
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,9 @@ _TROUBLE = BROKEN | {
     errno.ENOMEM,
 }
 
+#: Requests that change nothing, so that their clients need not wait for ever; ``open`` says so itself.
+_LOOKS = frozenset({"lookup", "getattr", "readlink", "readdir", "read", "statfs"})
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -63,8 +68,7 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         return answer(operation, error.exceptions[0])  # a nursery wraps even a single failure
     if isinstance(error, VolfsError):
-        grave = isinstance(error, Damaged | StoreFormat)
-        log.log(logging.ERROR if grave else logging.DEBUG, "%s: %s", operation, error)
+        log.log(_gravity(error), "%s: %s", operation, error)
         return FUSEError(error.errno or errno.EIO)
     if isinstance(error, OSError) and error.errno:
         if error.errno != errno.ENODATA:  # said of an attribute at every write(2)
@@ -78,14 +82,25 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     return FUSEError(errno.EIO)
 
 
+def _gravity(error: VolfsError) -> int:
+    if isinstance(error, OutOfTime):
+        return logging.WARNING
+    return logging.ERROR if isinstance(error, Damaged | StoreFormat) else logging.DEBUG
+
+
 def guarded(handler: _Handler) -> _Handler:
-    """Let no exception but ``FUSEError`` out of a handler, and have every request counted."""
+    """Let no exception but ``FUSEError`` out of a handler, have every request counted, and say whether it only looks.
+
+    The task that answers it answers others later: what is said of one is said of each.
+    """
     operation = handler.__name__
+    looks = operation in _LOOKS
 
     @functools.wraps(handler)
     async def guard(self: Adapter, *args: Any) -> Any:
         meter = self.meter
         number = meter.begin(operation, args)
+        only_looks.set(looks)
         try:
             return await handler(self, *args)
         except Exception as error:
@@ -248,6 +263,7 @@ class Adapter(pyfuse3.Operations):
 
     @guarded
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        only_looks.set(not wants_writing(flags))
         return file_info(await self._tree.open(inode, flags, ctx.uid))
 
     @guarded

@@ -28,6 +28,7 @@ from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.compressors import load_libraries
 from volfs.tree import Tree
 from volfs.tree.api import TreeOptions
+from volfs.tree.time_limit import SECONDS
 from volfs.versions.store import Store
 from volfs.volume.context import store_context
 
@@ -44,6 +45,7 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         umask=options.umask,
         read_only=options.read_only,
         mountpoint=str(options.mountpoint),
+        answer_seconds=options.answer_within,
     )
     kernel = mount_options(
         options.store,
@@ -85,6 +87,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--log", metavar="FILE", help="- is stderr")
     parser.add_argument("--catalog", type=Path, metavar="FILE")
     parser.add_argument("--dead-after", type=float, default=DAY_SECONDS, metavar="SECONDS")
+    parser.add_argument("--answer-within", type=float, default=SECONDS, metavar="SECONDS")
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     parser.add_argument("--log-format", choices=FORMATS, default="text")
     parser.add_argument("--kernel", type=lambda text: text.split(","), default=[], metavar="OPTIONS")

@@ -164,4 +164,5 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "log_format": _one_of(FORMATS),
     "catalog": _absolute,
     "dead_after": duration,
+    "answer_within": duration,
 }

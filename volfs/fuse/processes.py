@@ -34,6 +34,7 @@ class MountOptions:
     ``uid`` and ``gid`` own whatever has no owner of its own, ``umask`` takes bits from every mode.
     ``default_permissions``: the kernel holds everybody to owner and mode; None means wherever others are let in.
     ``dead_after`` is in seconds: see :func:`volfs.open_store`.
+    ``answer_within`` is in seconds: see :mod:`volfs.tree.time_limit`.
     ``kernel`` are options that are the kernel's business, such as ``noexec``.
     """
 
@@ -49,6 +50,7 @@ class MountOptions:
     log_format: str = "text"
     catalog: Path | None = None
     dead_after: float | None = None
+    answer_within: float | None = None
     kernel: tuple[str, ...] = ()
 
     @property
@@ -73,6 +75,7 @@ class MountOptions:
             "log-format": self.log_format,
             "catalog": self.catalog,
             "dead-after": None if self.dead_after is None else f"{self.dead_after:g}",
+            "answer-within": None if self.answer_within is None else f"{self.answer_within:g}",
             "kernel": ",".join(self.kernel) or None,
         }
         return [f"--{flag}" for flag, on in flags.items() if on] + [

@@ -26,6 +26,7 @@ from trio import TaskStatus
 
 from volfs.tree.attrs import Attr, SetAttr
 from volfs.tree.meter import Meter
+from volfs.tree.time_limit import SECONDS
 
 ROOT_INO = 1
 
@@ -97,6 +98,8 @@ class TreeOptions:
     hide_seconds: float = 5.0
     #: How long a write to a control file waits before it lets the action go on by itself.
     action_seconds: float = 10.0
+    #: After how long a request that only looks is OutOfTime.
+    answer_seconds: float = SECONDS
     #: Threads that decode and read disk, per dataset.
     threads: int = 8
 

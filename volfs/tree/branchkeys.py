@@ -357,7 +357,9 @@ class BranchKeyFile(Node):
             change = room.soon if flags & os.O_TRUNC or _on_top(self._entry) else room.look
             file = await change(lambda: room.branch.working.open(key, flags))
         else:
-            file = await room.soon(lambda: room.branch.working.open(key, flags), change=False)
+            file = await room.soon(
+                lambda: room.branch.working.open(key, flags), change=False, drop=lambda late: late.close()
+            )
         return KeyHandle(room, self.ino, file, flags)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
@@ -379,10 +381,10 @@ class BranchKeyLink(BranchKeyFile):
         raise WrongKind(f"{self.key} is a symbolic link", errno=errno.ELOOP)
 
     async def readlink(self) -> bytes:
-        working, key = self.room.branch.working, self.key
+        room, working, key = self.room, self.room.branch.working, self.key
         if self._entry.st is not None:
-            return os.fsencode(await self.room.soon(lambda: working.readlink(key), change=False))
-        return os.fsencode(await self.room.look(lambda: working.readlink(key)))
+            return os.fsencode(await room.soon(lambda: working.readlink(key), change=False))
+        return os.fsencode(await self.shared.in_time(lambda: room.look(lambda: working.readlink(key))))
 
 
 def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:

@@ -307,7 +307,8 @@ class MessageHandle(Handle):
         self.writable = writable
 
     async def read(self, offset: int, size: int) -> bytes:
-        data: bytes = await self._room.look(lambda: read_message(self._path))
+        room = self._room
+        data: bytes = await room.shared.in_time(lambda: room.look(lambda: read_message(self._path)))
         return data[offset : offset + size]
 
     async def write(self, offset: int, data: bytes) -> int:

@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from volfs.errors import VolfsError
@@ -59,6 +60,10 @@ class KeyHandle(Handle):
                 data = read_resident(file.fd, size, offset)
                 if data is not None:
                     return data
+        return await self.room.shared.in_time(partial(self._fetch, offset, size))
+
+    async def _fetch(self, offset: int, size: int) -> bytes:
+        with self._used() as file:
             return bytes(await self.room.fetch(lambda: file.pread(size, offset)))
 
     async def write(self, offset: int, data: bytes) -> int:

@@ -222,4 +222,5 @@ class KeyLink(KeyFile):
         raise WrongKind(f"{self._key} is a symbolic link", errno=errno.ELOOP)
 
     async def readlink(self) -> bytes:
-        return bytes(await self.shared.fetch(self.dataset, lambda: self._snapshot.read(self._key)))
+        shared, snapshot = self.shared, self._snapshot
+        return bytes(await shared.in_time(lambda: shared.fetch(self.dataset, lambda: snapshot.read(self._key))))

@@ -73,7 +73,7 @@ class Node(ABC):
     async def prepare(self) -> None:
         """``load``, on the right thread."""
         run = self.shared.fetch if self.heavy else self.shared.look
-        await run(self.dataset, self.load)
+        await self.shared.in_time(lambda: run(self.dataset, self.load))
 
     @abstractmethod
     def attr(self) -> Attr:

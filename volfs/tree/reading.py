@@ -8,6 +8,8 @@ cache of decoded blocks (:mod:`volfs.volume.cache`).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -19,6 +21,7 @@ from volfs.tree.handles import Handle
 from volfs.tree.shared import Shared
 from volfs.versions.snapshot import Snapshot
 from volfs.views.layout import Layout, Memo, VoxelSource
+from volfs.volume.deadline import within
 
 #: A checksum at the end of a file needs all of it; more than this is not summed on the tree's thread.
 _SUMMED_INLINE = 4 << 20
@@ -158,8 +161,13 @@ class LayoutHandle(Handle):
                 return out
             except NotCached:
                 pass
-        await self._shared.fetch(self._dataset, lambda: layout.read_into(self._source, offset, out, memo))
+        await self._fetch(lambda: layout.read_into(self._source, offset, out, memo))
         return out
+
+    async def _fetch(self, work: Callable[[], None]) -> None:
+        """Read many chunks, or wait for the disk, within the limit of the request."""
+        shared, limit = self._shared, self._shared.limit
+        await shared.in_time(lambda: shared.fetch(self._dataset, partial(within, limit, work)))
 
 
 #: Those that keep the end of their file, in all mounts of the process. Weak, since not all are told of their close: an
@@ -190,16 +198,19 @@ class StoredFileHandle(Handle):
             return b""
         snapshot, key = self._snapshot, self._key
         if self._size > WHOLE:
-            return await self._shared.fetch(self._dataset, lambda: snapshot.read(key, offset, size))
+            return await self._fetch(lambda: snapshot.read(key, offset, size))
         name = (snapshot.generation(), key)
         data = self._shared.payloads.get(name)
         if data is None and self._size <= _CHECKED_INLINE:
             data = snapshot.read_resident(key)
         if data is None:
-            data = await self._shared.fetch(self._dataset, lambda: snapshot.read(key))
+            data = await self._fetch(lambda: snapshot.read(key))
         if size < self._size:
             self._shared.payloads.put(name, data)
         return memoryview(data)[offset : offset + size]
+
+    async def _fetch(self, work: Callable[[], bytes | memoryview]) -> bytes | memoryview:
+        return await self._shared.in_time(lambda: self._shared.fetch(self._dataset, work))
 
 
 def read_resident(fd: int, size: int, offset: int) -> bytes | None:

@@ -211,6 +211,11 @@ class Room:
             yield
         self._last_use = time.monotonic()
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether :meth:`settled` waits for anything."""
+        return bool(self.gathering) or self._names.locked()
+
     async def settled(self) -> None:
         """Wait until no name is half changed, and nothing that was written waits to become voxels."""
         for handle in list(self.gathering):
@@ -254,10 +259,17 @@ class Room:
     async def fetch(self, work: Any) -> Any:
         return await self.shared.fetch(self.dataset.name, work)
 
-    async def soon(self, work: Callable[[], _T], *, fetch: bool = False, change: bool = True) -> _T:
+    async def soon(
+        self,
+        work: Callable[[], _T],
+        *,
+        fetch: bool = False,
+        change: bool = True,
+        drop: Callable[[_T], object] | None = None,
+    ) -> _T:
         """Make a change (else: open a file for reading) that takes microseconds while the disk is not busy: at once,
         since a thread costs several times that. In a thread if another thread is changing something, or if the disk has
-        lately made one wait.
+        lately made one wait. ``drop`` is given the file that was opened when nobody waited any more.
         """
         began = time.monotonic()
         if began >= self._slow_until:
@@ -271,8 +283,11 @@ class Room:
                             self._slow_until = now + _SLOW_SPELL
         if not change:
             # However many wait for a long change to end, they leave the dataset its other threads for looking around.
-            async with self._opening:
-                return await self.look(work)  # type: ignore[no-any-return]
+            async def look() -> _T:
+                async with self._opening:
+                    return await self.look(work)  # type: ignore[no-any-return]
+
+            return await self.shared.in_time(look, drop)
         return await (self.fetch(work) if fetch else self.look(work))  # type: ignore[no-any-return]
 
     # -- what the kernel must forget --------------------------------------------------------------------------------

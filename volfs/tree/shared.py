@@ -6,6 +6,7 @@ around in it nor anything in another), and when generated directories changed. N
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from volfs.errors import NotFound, VolfsError
+from volfs.errors import NotFound, OutOfTime, VolfsError
 from volfs.tree.access import AccessBook
 from volfs.tree.api import Notifier, TreeOptions
 from volfs.tree.handles import FileTable
 from volfs.tree.inodes import Inodes
 from volfs.tree.meter import Meter
 from volfs.tree.rendering import Renderings
+from volfs.tree.time_limit import only_looks
 from volfs.versions.store import Store
 
 if TYPE_CHECKING:
@@ -129,6 +131,41 @@ class NodeCache:
         self._kept.pop(ino, None)
 
 
+class _Pending(Generic[_T]):
+    """Something that is waited for by somebody who may give up."""
+
+    def __init__(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None) -> None:
+        self._work = work
+        self._drop = drop
+        self._given_up = False
+        self._made: list[_T] = []
+        self._error: Exception | None = None
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        only_looks.set(False)  # of this task: nobody else waits for it
+        try:
+            made = await self._work()
+            self._made.append(made)
+            if self._given_up and self._drop is not None:
+                self._drop(made)
+        except Exception as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def result(self, limit: float) -> _T:
+        """After the wait, which ended with the work or after ``limit`` seconds."""
+        if not self.ended.is_set():
+            self._given_up = True
+            raise OutOfTime(f"no answer within {limit:g} s: the client is told to ask again")
+        if self._error is not None:
+            raise self._error
+        if not self._made:
+            raise VolfsError("the mount is going")
+        return self._made[0]
+
+
 class Shared:
     """One per tree."""
 
@@ -227,6 +264,23 @@ class Shared:
     async def fetch(self, dataset: str, work: Callable[[], _T]) -> _T:
         """Run something long that blocks, on a thread for reading and decoding."""
         return await trio.to_thread.run_sync(work, limiter=self.lane(dataset).data)
+
+    @property
+    def limit(self) -> float:
+        """How long (s) the request that is being answered may wait."""
+        return self.options.answer_seconds if only_looks.get() else math.inf
+
+    async def in_time(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None = None) -> _T:
+        """Wait for something, within the request's limit. OutOfTime after that; the work goes on to its end in the
+        background, and has its thread and its locks until then. What it makes is then given to ``drop``."""
+        limit = self.limit
+        if self._nursery is None or limit == math.inf:
+            return await work()
+        pending = _Pending(work, drop)
+        self._nursery.start_soon(pending.run)
+        with trio.move_on_after(limit):
+            await pending.ended.wait()
+        return pending.result(limit)
 
     # -- background -------------------------------------------------------------------------------------------------
 

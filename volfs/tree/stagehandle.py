@@ -17,6 +17,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, ReadOnly, VolfsError
@@ -63,12 +64,15 @@ class StageHandle(Handle):
             return await self._slice_handle().read(offset, size)
         data = read_resident(stage.fd, size, stage.start + offset)
         if data is None:
-            stage.handles += 1  # it must not be closed under the thread
-            try:
-                data = await self.room.look(lambda: stage.read(offset, size))
-            finally:
-                self._let_go(stage)
+            data = await self.room.shared.in_time(partial(self._fetch, stage, offset, size))
         return data
+
+    async def _fetch(self, stage: Stage, offset: int, size: int) -> bytes:
+        stage.handles += 1  # it must not be closed under the thread
+        try:
+            return bytes(await self.room.look(lambda: stage.read(offset, size)))
+        finally:
+            self._let_go(stage)
 
     def _showing(self) -> Stage | None:
         """The stage whose bytes this file has now."""

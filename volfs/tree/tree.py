@@ -20,7 +20,7 @@ from functools import partial
 
 import trio
 
-from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
+from volfs.errors import NotAllowed, NotFound, OutOfTime, VolfsError, WrongKind
 from volfs.tree.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
 from volfs.tree.attrs import Attr, SetAttr, missing
 from volfs.tree.handles import Handle
@@ -106,7 +106,8 @@ class Tree:
         directory = self._directory(await self._node(ino))
         await self._ready(directory)
         if directory.listing_cold(cookie):
-            await self._shared.fetch(directory.dataset, partial(directory.load_listing, cookie))
+            load = partial(directory.load_listing, cookie)
+            await self._shared.in_time(partial(self._shared.fetch, directory.dataset, load))
         return self._shown_entries(directory, cookie)
 
     async def readlink(self, ino: int) -> bytes:
@@ -168,12 +169,16 @@ class Tree:
             await node.prepare()
         handle = await node.open(flags)
         handle.caller = caller
-        return await self._register(ino, handle)
+        try:
+            return await self._register(ino, handle)
+        except OutOfTime:
+            self._shared.start(partial(self._forsake, handle))
+            raise
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
         handle = self._shared.files.get(fh)
         if handle.room is not None and handle.room.gathering:
-            await handle.room.settled()
+            await self._shared.in_time(handle.room.settled)
         return await handle.read(offset, size)
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
@@ -213,7 +218,7 @@ class Tree:
 
     async def statfs(self) -> os.statvfs_result:
         path = self._shared.store.path
-        return await self._shared.look("", lambda: os.statvfs(path))
+        return await self._shared.in_time(lambda: self._shared.look("", lambda: os.statvfs(path)))
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
@@ -301,12 +306,11 @@ class Tree:
             raise WrongKind("this is no directory")
         return node
 
-    @staticmethod
-    async def _ready(node: Node) -> None:
+    async def _ready(self, node: Node) -> None:
         """Have the node know what it needs to answer, and no name of its branch half changed."""
         room = node.room
-        if room is not None:
-            await room.settled()
+        if room is not None and room.unsettled:
+            await self._shared.in_time(room.settled)
         if node.cold:
             await node.prepare()
 
@@ -318,6 +322,11 @@ class Tree:
         await self._ready(directory)
         return directory
 
+    async def _forsake(self, handle: Handle) -> None:
+        """Close a file that was opened for somebody who does not wait any more."""
+        with suppress(VolfsError, OSError):
+            await self._shared.files.close_unregistered(handle)
+
     async def _register(self, ino: int, handle: Handle) -> OpenFile:
         """Enter an open file into the table, with the answer whether the kernel's pages of it are still right."""
         handle.ino = ino
@@ -326,7 +335,8 @@ class Tree:
         if last is not None and quick is not None and last[0] == quick:
             stamp = last[1]
         elif handle.room is not None and handle.slow_stamp:
-            stamp = await handle.room.look(handle.stamp)
+            room = handle.room
+            stamp = await self._shared.in_time(lambda: room.look(handle.stamp))
         else:
             stamp = handle.stamp()
         handle.shown = stamp

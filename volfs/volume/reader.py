@@ -11,6 +11,7 @@ fill value, and no harm to any other.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
@@ -21,11 +22,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from volfs.errors import BadInput, Busy, NotFound
+from volfs.errors import BadInput, Busy, NotFound, OutOfTime
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.volume.blocks import BlockRef, BlockSource
 from volfs.volume.cache import Block, BlockCache
+from volfs.volume.deadline import deadline
 from volfs.volume.maps import Entries
 from volfs.volume.pencils import Orientation, PencilRef, lie
 from volfs.volume.travel import Ahead, Travel
@@ -39,6 +41,8 @@ _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
 
 #: A box larger than this part of the cache is read past it, as far as it covers whole blocks.
 _CACHED_PART = 8
+#: More blocks or pencils than these are not put together on an event loop: so many take some 20 ms.
+_MOST_INLINE = 1 << 13
 #: A chunk of a branch can be replaced between being found and being read. It is looked up again this many times.
 _ATTEMPTS = 20
 
@@ -94,10 +98,13 @@ class BlockReader:
         return self._gather(box, entries, self._prepare(box, out), scan, None, None)
 
     def read_cached(self, box: Box, out: Voxels | None = None) -> Voxels | None:
-        """The voxels if all blocks are in memory, else None. No I/O, no thread hop: fit for an event loop."""
+        """The voxels if all blocks are in memory and not too many, else None. No I/O, no thread hop: fit for an event
+        loop."""
         self._check(box)
         pencils = self._pencils(box)
         for orientation in (pencils,) if pencils is None or pencils.suits(box) else (pencils, None):
+            if box.size > _MOST_INLINE and self._count(box, orientation) > _MOST_INLINE:
+                continue
             parts = list(self._parts(box, orientation))
             keys = self._keys(box, parts, orientation)
             if keys is None or not self._cache.has_all(keys):
@@ -145,8 +152,11 @@ class BlockReader:
         past_cache = self._past_cache(box)
         parts = list(self._parts(box, orientation))
         each: Any = self._workers.each if len(parts) <= self._workers.count else _one_by_one
+        until = deadline()
 
         def one(part: _Part) -> None:
+            if until != math.inf and time.monotonic() > until:
+                raise OutOfTime(f"{len(parts)} chunks are too many to be read in time: ask again, or for fewer")
             coords, target, within = part
             ref = self._ref(coords, entries, orientation, generation)
             if ref is None:
@@ -264,6 +274,12 @@ class BlockReader:
         for combination in product(*axes):
             coords, target, within = zip(*combination, strict=True)
             yield coords, target, within
+
+    def _count(self, box: Box, orientation: Orientation | None) -> int:
+        """The number of :meth:`_parts`."""
+        grid: ChunkGrid = self.source.grid if orientation is None else orientation.grid
+        along = zip(box.start, box.stop, grid.chunk_shape, strict=True)
+        return prod(-(-stop // chunk) - start // chunk for start, stop, chunk in along)
 
     def _is_whole(self, within: tuple[slice, ...]) -> bool:
         """Whether that is all of a block, so that it can be decoded straight to where it is wanted."""
