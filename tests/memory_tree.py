@@ -141,7 +141,7 @@ class MemoryTree:
         node = self._add(parent, name, stat.S_IFREG | mode)
         return OpenFile(node.ino), self._attr(node.ino)
 
-    async def open(self, ino: int, flags: int) -> OpenFile:
+    async def open(self, ino: int, flags: int, caller: int | None = None) -> OpenFile:
         if flags & os.O_TRUNC:
             self.nodes[ino].data.clear()
         return OpenFile(ino)
