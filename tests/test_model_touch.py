@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True)
 def test_names_merge_as_sets(base: list[str], ours: list[str], theirs: list[str]) -> None:
     merged = merge_names(base, ours, theirs)
     b, o, t = set(base), set(ours), set(theirs)
+    assert merged is not None
     assert set(merged) == (o & t) | ((o | t) - b)
     assert len(merged) == len(set(merged))
     assert merge_names(theirs, merged, theirs) == merged, "repeating it changes nothing"
@@ -134,6 +136,52 @@ def test_a_document_merges_where_one_side_changed_nothing_but_names() -> None:
     assert merge_documents(None, doc(["b"], note="mine"), doc(["c"])) is None
     assert merge_documents(b"no JSON", doc(["b"]), doc(["c"])) is None
     assert merge_documents(doc(["a"]), b"[]", doc(["c"])) is None
+
+
+def group(**ome: object) -> bytes:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}).encode()
+
+
+def images(*items: object) -> bytes:
+    return group(well={"images": list(items)})
+
+
+FIRST, SECOND = {"path": "0"}, {"path": "1"}
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs"),
+    [
+        (images(FIRST), images(FIRST, {**SECOND, "acquisition": 1}), images(FIRST, {**SECOND, "acquisition": 2})),
+        (images(FIRST), images({**FIRST, "acquisition": 1}), images({**FIRST, "acquisition": 2}, SECOND)),
+        (images(FIRST, SECOND), images(FIRST, {**SECOND, "acquisition": 1}), images(FIRST)),
+        (images(FIRST, SECOND), images(FIRST), images(FIRST, {**SECOND, "acquisition": 1})),
+        (images(FIRST), images(FIRST, {**SECOND, "x": 1}, {**SECOND, "x": 2}), images(FIRST)),
+        (group(labels=["a"]), group(labels={"a": 1}), group(labels=["a", "c"])),
+        (group(labels=["a"]), group(labels=["a", "c"]), group(labels="none")),
+        (images(FIRST), group(), images(FIRST, SECOND)),
+        (group(labels=["a"], x=1), group(labels=["a"], x=True), group(labels=["a"], x=2)),
+    ],
+)
+def test_what_both_sides_say_otherwise_of_one_name_is_for_neither_to_lose(
+    base: bytes, ours: bytes, theirs: bytes
+) -> None:
+    assert merge_documents(base, ours, theirs) is None
+    assert merge_documents(base, theirs, ours) is None
+
+
+def test_what_one_side_changed_of_a_name_or_of_the_rest_stays_whichever_side_it_was() -> None:
+    changed = {**FIRST, "acquisition": 7}
+    for one, other in ((images(changed), images(FIRST, SECOND)), (images(FIRST, SECOND), images(changed))):
+        merged = merge_documents(images(FIRST), one, other)
+        assert merged is not None
+        assert json.loads(merged)["attributes"]["ome"]["well"]["images"] == [changed, SECOND]
+    merged = merge_documents(group(labels=["a"], x=1), group(labels=["a", "b"], x=True), group(labels=["a", "c"], x=1))
+    assert merged is not None
+    assert json.loads(merged)["attributes"]["ome"]["x"] is True
+    merged = merge_documents(images(FIRST), group(), images(FIRST))
+    assert merged is not None
+    assert json.loads(merged)["attributes"]["ome"] == {}
 
 
 def plate(rows: str, columns: str, wells: list[str]) -> bytes:

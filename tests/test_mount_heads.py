@@ -121,6 +121,19 @@ def test_a_branch_that_is_behind_is_decided_by_files_alone(root: Path, main: Pat
     until(lambda: (np.load(latest) == expected).all())
 
 
+def test_keys_of_any_spelling_are_decided_through_the_mount(root: Path, main: Path) -> None:
+    odd = ("two\nlines", "at the end ", "\u2028", "plain")
+    for name in odd:
+        (main / "files" / name).write_text("mine")
+    move(root, **dict.fromkeys(odd, b"theirs"))
+    until(lambda: status(main)["behind"])
+    assert "empty key" in refused(root / "store", "update", "cells", "--theirs", "")
+    for left, name in zip((3, 2, 1, 0), odd, strict=True):
+        volfs(root / "store", "update", "cells", "--theirs", f"files/{name}/", ok=not left)
+        assert len((status(main)["behind"] or {"keys": []})["keys"]) == left
+    assert {(main / "files" / name).read_text() for name in odd} == {"theirs"}
+
+
 def test_a_branch_that_is_behind_is_decided_by_the_command_through_the_mount(root: Path, main: Path) -> None:
     (main / "files" / "notes").write_text("mine")
     (main / "files" / "other").write_text("mine")

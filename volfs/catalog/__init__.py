@@ -7,7 +7,7 @@ reference for every table. What bytes mean is decided above this room, where the
 from volfs.catalog.catalog import Catalog
 from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.inodes import InodeTable
-from volfs.catalog.schema import NewerFormat
+from volfs.catalog.schema import NewerFormat, OlderFormat
 from volfs.catalog.sums import MEND
 from volfs.catalog.values import PAYLOAD, BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
 
@@ -23,5 +23,6 @@ __all__ = [
     "InodeTable",
     "NewerFormat",
     "NodeShape",
+    "OlderFormat",
     "Refs",
 ]

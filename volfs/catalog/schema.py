@@ -42,6 +42,10 @@ class NewerFormat(StoreFormat):
     """A file that a newer volfs made, which may well be in use."""
 
 
+class OlderFormat(StoreFormat):
+    """A file that an older volfs made, which opening it for writing brings up to date."""
+
+
 APPLICATION_ID = 0x766F6C66
 """SQLite's application_id of a catalog: "volf"."""
 
@@ -287,7 +291,7 @@ def check(
 ) -> None:
     """Raise StoreFormat unless the file holds exactly the format of this volfs: for opening without writing."""
     if _format(connection, path, application_id, latest, what) != latest:
-        raise StoreFormat(f"{path}: an older {what}; open the store once for writing to bring it up to date")
+        raise OlderFormat(f"{path}: an older {what}; open the store once for writing to bring it up to date")
 
 
 def _format(connection: sqlite3.Connection, path: Path, application_id: int, latest: int, what: str) -> int:

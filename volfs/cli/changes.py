@@ -183,6 +183,8 @@ def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None
     A slice that was refused, or is half written, is named as `volfs status` names it: s0/xy/z00011.png. On a terminal
     it asks first. A script is taken at its word, as by git and rm.
     """
+    if "" in keys:
+        raise BadInput("an empty key means nothing; to discard everything, name none")
     with frame.open() as store:
         branch = branch_meant(store, parse_place(target))
         with suppress(Damaged):  # of what they lie over: that they are discarded mends it

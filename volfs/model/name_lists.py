@@ -26,13 +26,16 @@ NAME_LISTS: Final[tuple[Path, ...]] = tuple(
     ("attributes", *holder, *path) for holder in (("ome",), ()) for path in _OME
 )
 """Where they stand: OME-NGFF 0.5 under ``ome``, earlier versions in the attributes themselves."""
+_PLACES: Final = ("rowIndex", "columnIndex")
+"""How a well says where it is, beside its path."""
 
 
 def merge_documents(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | None:
     """A ``zarr.json`` with the names that either side has added to its base, without those that either has removed.
 
-    None unless one of the two sides has changed nothing but lists of names; the rest is then as the other side has it.
-    Without a base (both made the document) both must say the same but for those lists.
+    None unless one of the two sides has changed nothing but lists of names, and nothing that the other has changed of
+    them; the rest is then as the other side has it. Without a base (both made the document) both must say the same but
+    for those lists.
     """
     docs = [_parse(raw) for raw in (base, ours, theirs) if raw is not None]
     if any(doc is None for doc in docs):
@@ -55,7 +58,16 @@ def merge_documents(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | N
         lists = [_at(doc, path) for doc in (before, mine, other)]
         if lists[1] is None and lists[2] is None:
             continue
+        if any(_is_other(doc, path) for doc in (before, mine, other)):
+            return None
+        if any(_object(doc, path[:-1]) is None for doc in (mine, other)):
+            # One side has removed what held the list: the other must have left that as it was.
+            if _text(lists[1] or lists[2]) != _text(lists[0]):
+                return None
+            continue
         names = merge_names(*(found or [] for found in lists))
+        if names is None:
+            return None
         if _at(merged, path) != names:
             _set(merged, path, names)
     for holder in (("attributes", "ome"), ("attributes",)):
@@ -63,11 +75,47 @@ def merge_documents(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | N
     return json.dumps(merged, indent=2, ensure_ascii=False).encode()
 
 
-def merge_names(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """Three-way merge of lists as sets: theirs in its order, less what ours removed, then what ours added."""
-    known, mine, other = ({_name(item) for item in items} for items in (base, ours, theirs))
-    kept = [item for item in theirs if _name(item) in mine or _name(item) not in known]
-    return kept + [item for item in ours if _name(item) not in known and _name(item) not in other]
+def merge_names(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any] | None:
+    """Three-way merge of lists as sets: theirs in its order, less what ours removed, then what ours added.
+
+    None if both sides have changed what is said of one name, each in another way.
+    """
+    known, mine, other = (_by_name(items) for items in (base, ours, theirs))
+    if known is None or mine is None or other is None:
+        return None
+    picked: dict[str, Any] = {}
+    for name in {**other, **mine}:
+        said = [_said(found.get(name)) for found in (known, mine, other)]
+        if said[1] == said[0]:
+            item = other.get(name)
+        elif said[2] in (said[0], said[1]):
+            item = mine.get(name)
+        else:
+            return None
+        if item is not None:
+            picked[name] = item
+    return list(picked.values())
+
+
+def _by_name(items: list[Any]) -> dict[str, Any] | None:
+    """None if the list says two things of one name."""
+    found: dict[str, Any] = {}
+    for item in items:
+        if _said(found.setdefault(_name(item), item)) != _said(item):
+            return None
+    return found
+
+
+def _said(item: Any) -> str:
+    """What an item says, but for where a well is: its name says that too, and it is counted anew."""
+    if isinstance(item, Mapping):
+        item = {field: value for field, value in item.items() if field not in _PLACES}
+    return _text(item)
+
+
+def _text(value: Any) -> str:
+    """The same for what is the same JSON, and for nothing else: for Python ``true`` is 1."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _name(item: Any) -> str:
@@ -103,6 +151,12 @@ def _at(doc: Json | None, path: Path) -> list[Any] | None:
     return found if all(named) else None
 
 
+def _is_other(doc: Json | None, path: Path) -> bool:
+    """Whether something else than a list of names stands where one would."""
+    holder = _object(doc, path[:-1])
+    return holder is not None and path[-1] in holder and _at(doc, path) is None
+
+
 def _set(doc: Json, path: Path, names: list[Any]) -> None:
     holder = doc
     for step in path[:-1]:
@@ -110,15 +164,15 @@ def _set(doc: Json, path: Path, names: list[Any]) -> None:
     holder[path[-1]] = names
 
 
-def _without_names(doc: Json) -> Json:
-    """The document with every list of names taken out."""
+def _without_names(doc: Json) -> str:
+    """The document with every list of names taken out, as text."""
     bare: Json = json.loads(json.dumps(doc))
     for path in NAME_LISTS:
         if _at(bare, path) is not None:
             holder = _object(bare, path[:-1])
             assert holder is not None
             del holder[path[-1]]
-    return bare
+    return _text(bare)
 
 
 def _number_wells(plate: Json | None) -> None:
@@ -128,8 +182,6 @@ def _number_wells(plate: Json | None) -> None:
     at = [{_name(item): index for index, item in enumerate(plate[name])} for name in ("rows", "columns")]
     for well in plate["wells"]:
         if isinstance(well, dict):
-            for index, (field, part) in enumerate(
-                zip(("rowIndex", "columnIndex"), _name(well).split("/"), strict=False)
-            ):
+            for index, (field, part) in enumerate(zip(_PLACES, _name(well).split("/"), strict=False)):
                 if part in at[index]:
                     well[field] = at[index][part]

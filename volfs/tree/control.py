@@ -29,9 +29,9 @@ from volfs.tree.room import Order, Room
 from volfs.tree.shared import Shared
 from volfs.versions import refusals
 from volfs.versions.author import author_of
+from volfs.versions.branch import EVERYTHING
+from volfs.versions.forward import key_of_line
 from volfs.views import documents
-
-_EVERYTHING = ("", "all", ".", "/")
 
 
 class ControlDir(SmallDir):
@@ -170,7 +170,7 @@ class ControlHandle(Handle):
             work = orders.update if self._name == "update" else orders.publish
             await work(self._room, os.fsdecode(data).strip())
             return
-        lines = [line for line in os.fsdecode(data).splitlines() if line.strip()]
+        lines = [line for line in os.fsdecode(data).split("\n") if line.strip()]
         if not lines and not offset:
             lines = [""]  # an empty line says everything, after others it says nothing
         for line in lines:
@@ -178,7 +178,7 @@ class ControlHandle(Handle):
             if self._name == "tag":
                 await _tag(self._room, text)
             else:
-                await orders.discard(self._room, "" if text in _EVERYTHING else text.rstrip("/"))
+                await orders.discard(self._room, "" if text in EVERYTHING else key_of_line(text))
 
 
 class CommitHandle(ControlHandle):

@@ -16,6 +16,7 @@ from volfs.tree.draft import Draft
 from volfs.tree.room import Order, Room
 from volfs.tree.stagehandle import Superseded, decode
 from volfs.versions.following import Side
+from volfs.versions.forward import key_of_line
 from volfs.versions.keys import covers
 
 #: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
@@ -142,12 +143,12 @@ async def _publish(room: Room, text: str) -> None:
 
 def decision(text: str) -> tuple[Side, tuple[str, ...]]:
     """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
-    first, *more = text.splitlines() or [""]
-    side, _, key = first.partition(" ")
+    first, *more = text.split("\n")
+    side, _, key = first.strip().partition(" ")
     if side not in ("ours", "theirs"):
         raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
-    keys = (each.strip().rstrip("/") for each in (key, *more))
-    return ("ours" if side == "ours" else "theirs"), tuple(each for each in keys if each)
+    keys = (key_of_line(each) for each in (key, *more) if each.strip())
+    return ("ours" if side == "ours" else "theirs"), tuple(keys)
 
 
 async def _update(room: Room, text: str) -> None:

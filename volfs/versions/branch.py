@@ -24,7 +24,7 @@ from volfs.versions.base import Pin
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.following import Follower, Side
-from volfs.versions.forward import ask_mount
+from volfs.versions.forward import ask_mount, key_line
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import is_key, json_key
 from volfs.versions.layers import Change
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from volfs.versions.version import Version
 
 Bytes = bytes | bytearray | memoryview
+EVERYTHING = ("", "all", ".", "/")
+"""What says, in the place of a key, that all uncommitted changes are meant to be discarded."""
 _HOLDER_SECONDS = 0.25
 """How long an answer about who else may write is believed."""
 
@@ -345,10 +347,13 @@ class Branch(Snapshot):
         nothing is. If a mount of another process writes to the branch, that mount does it.
         """
         self._check_store()
-        chosen = tuple(keys)
+        chosen = tuple(key.strip("/") for key in keys)
+        if "" in chosen:
+            raise BadInput("an empty key means nothing; to decide about all of them, name none")
         holder = self.working.lock.holder()
         if holder is not None and holder.mountpoint is not None:
-            ask_mount(holder, self.dataset.name, self.ref, "update", "\n".join((side, *chosen)))
+            order = "\n".join((side, *map(key_line, chosen)))
+            ask_mount(holder, self.dataset.name, self.ref, "update", order)
             self.dataset.store.refresh()
             return self.follower.behind()
         with self._acting(Action.begin("update", "\n".join((side, *chosen)))), self.writing():
@@ -405,13 +410,15 @@ class Branch(Snapshot):
         return (*written, *(Left(each.path, each.reason) for each in staged_files(self.working.layout)))
 
     def discard(self, prefix: str = "") -> None:
-        """Go back to the base at and below ``prefix`` (a key, or all), or drop what was written over a slice and is
-        none: ``s0/xy/z00011.png``, as ``status`` names it. BadInput if nothing is staged or was rejected there.
+        """Go back to the base at and below ``prefix`` (a key, or one of :data:`EVERYTHING`), or drop what was written
+        over a slice and is none: ``s0/xy/z00011.png``, as ``status`` names it. BadInput if nothing is staged or was
+        rejected there.
         """
         self._check_store()
+        prefix = "" if prefix in EVERYTHING else prefix.rstrip("/")
         holder = self.working.lock.holder()
         if holder is not None and holder.mountpoint is not None:
-            ask_mount(holder, self.dataset.name, self.ref, "discard", prefix)
+            ask_mount(holder, self.dataset.name, self.ref, "discard", key_line(prefix))
             return
         with self._acting(Action.begin("discard", prefix)), self.writing():
             key = is_key(prefix)

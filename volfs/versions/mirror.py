@@ -51,18 +51,17 @@ class Stamp:
 
 
 def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
-    """Settle what dead processes were publishing, index the versions that the catalog does not know, and mirror the
+    """Index the versions that the catalog does not know, settle what dead processes were publishing, and mirror the
     refs if they differ. Call with the dataset's lock held. Returns the numbers indexed.
 
     A version whose files are damaged is left out, with all that descends from it, and the rest is indexed: one bad
     version harms no other.
     """
-    done: list[int] = []
+    done = index_missing(dataset, progress)  # first, since what was being published stands on versions before it
     try:
         done += settle(dataset)
     except VolfsError as error:
         dataset.tell_once(f"what was being published cannot be settled: {error}")
-    done += index_missing(dataset, progress)
     try:
         refs, mirrored = dataset.ref_files(), dataset.refs()
         if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volfs.catalog import Catalog
+from volfs.catalog import Catalog, OlderFormat
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import FileLock, make_dirs, read_json
 from volfs.storage.layout import StoreLayout
@@ -106,7 +106,7 @@ def check_catalog(root: Path) -> None:
     """
     layout = StoreLayout(root)
     if os.path.lexists(layout.catalog) and os.access(root, os.W_OK):
-        with suppress(NotFound, ReadOnly, Busy, NoSpace):
+        with suppress(NotFound, ReadOnly, Busy, NoSpace, OlderFormat):
             ident = str(read_json(layout.volfs_json).get("id", ""))
             Catalog.open(layout.catalog, read_only=True, store=ident).close()
 
