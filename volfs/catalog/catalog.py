@@ -431,13 +431,16 @@ class Catalog:
     def _guard(self, read: Callable[[], _R]) -> _R:
         """Do a read. Whatever damaged rows make of it is Damaged."""
         try:
-            return read()
+            return read() if self._connections.stamp is None else self._connections.steady(read)
         except _DAMAGE as error:
             raise self._damage(error)  # noqa: B904 (its cause is set)
 
     def _guard_each(self, read: Callable[[], Iterator[_R]]) -> Iterator[_R]:
         try:
-            yield from read()
+            if self._connections.stamp is None:
+                yield from read()
+            else:
+                yield from self._connections.steady(lambda: list(read()))
         except _DAMAGE as error:
             raise self._damage(error)  # noqa: B904 (its cause is set)
 
