@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.machines_kit import ROOT, elsewhere
 from tests.store_kit import START, tree_of, volume, write_version
 from volfs import init_store, open_store
+from volfs.catalog.schema import APPLICATION_ID
 from volfs.errors import ReadOnly
 from volfs.storage.files import FileLock
 from volfs.versions import onlooker
@@ -94,13 +97,37 @@ def test_reading_a_store_writes_nothing_to_it_and_waits_for_no_lock(root: Path) 
     assert everything(root).keys() == before.keys()
 
 
-@pytest.mark.parametrize("catalog", ["good", "gone", "garbage"])
+def make_older(catalog: Path) -> None:
+    """Leave a catalog as an older volfs left it: empty, but of the format before."""
+    for path in catalog.parent.glob(f"{catalog.name}*"):
+        path.unlink()
+    with closing(sqlite3.connect(catalog)) as connection:
+        connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; CREATE TABLE dataset (id INTEGER);")
+        connection.execute("PRAGMA user_version = 1")
+
+
+@pytest.mark.parametrize("read_only", [("--read-only",), ()], ids=["asked", "by command"])
+def test_a_store_of_an_older_volfs_is_read_before_anybody_opened_it_for_writing(
+    root: Path, read_only: tuple[str, ...]
+) -> None:
+    make_older(root / "catalog.sqlite")
+    before = everything(root)
+    for words in (("ls",), ("log", "cells"), ("branch", "cells"), ("stats",)):
+        done = volfs("--store", root, *read_only, *words)
+        assert done.returncode == 0, done.stderr
+    assert "files" in volfs("--store", root, *read_only, "status", "cells").stdout
+    assert everything(root) == before
+
+
+@pytest.mark.parametrize("catalog", ["good", "gone", "garbage", "of an older volfs"])
 def test_no_command_that_reads_writes_to_the_store_with_read_only(root: Path, tmp_path: Path, catalog: str) -> None:
     if catalog != "good":
         for path in root.glob("catalog.sqlite*"):
             path.unlink()
     if catalog == "garbage":
         (root / "catalog.sqlite").write_bytes(b"garbage" * 1000)
+    elif catalog == "of an older volfs":
+        make_older(root / "catalog.sqlite")
     before = everything(root)
     said = {
         words[0]: volfs("--store", root, "--read-only", *words)

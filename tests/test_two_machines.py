@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,29 @@ def test_the_loser_of_a_race_wins_when_it_tries_again(both: tuple[Dataset, Datas
             assert loser.branches() == {"main": number}
             assert loser.version(number).info.content_id == winner.version(number).info.content_id
             extend(loser, seed + 10)
+
+
+def test_what_a_dead_machine_published_is_finished_by_one_whose_catalog_knows_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "store"
+    with init_store(root) as store:
+        write_version(store.create_dataset("cells"), volume(SHAPE), time_ns=START)
+    script = (
+        "import sys, volfs\n"
+        "with volfs.open_store(sys.argv[1]) as store:\n"
+        "    branch = store['cells'].branch('main')\n"
+        "    branch.put('files/x', b'x')\n"
+        "    branch.commit('second')\n"
+    )
+    env = {**os.environ, "VOLFS_CRASH_AT": "commit.ref"}
+    done = subprocess.run([sys.executable, "-c", script, root], env=env, timeout=120, check=False)
+    assert done.returncode == -9
+    with open_store(root, catalog=tmp_path / "new.sqlite") as store:
+        assert store["cells"].branches() == {"main": 2}
+        assert store["cells"].version(2).read("files/x") == b"x"
+        assert store["cells"].branch("main").is_clean()
+    assert not caplog.records
 
 
 def test_a_commit_goes_onto_the_head_that_the_other_machine_has_made(both: tuple[Dataset, Dataset]) -> None:
