@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import volfs as api
 from tests.mounting import CELLS, NUCLEI, answer, make_store, refused, volfs
+from volfs.testing.kit import mounted
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,34 @@ class TestChanges:
             opened["small"].branch("main").put("files/rest.txt", b"the rest")
         volfs(own, "commit", "small", "-m", "The rest", "--leave", "zarr/s0/c/0/0/0")
         assert set(answer(own, "status", "small")["changes"]) == {"zarr/s0"}
+
+    def test_what_a_mount_left_of_slices_is_told_and_discarded_without_a_mount(
+        self, own: Path, mountpoint: Path
+    ) -> None:
+        wrong, half = io.BytesIO(), io.BytesIO()
+        Image.fromarray(CELLS[0, :9, :5]).save(wrong, "PNG")
+        Image.fromarray(CELLS[0, :16, :16]).save(half, "PNG")
+        with mounted(own, mountpoint):
+            planes = mountpoint / "small/branches/main/s0/xy"
+            with pytest.raises(OSError, match="Invalid argument"):
+                (planes / "z00005.png").write_bytes(wrong.getvalue())
+            (planes / "z00006.png").write_bytes(half.getvalue()[:60])
+        said = volfs(own, "status", "small").stdout
+        for words in ("s0/xy/z00005.png", "5 x 9", "16 x 16", "s0/xy/z00006.png"):
+            assert words in said, said
+        told = answer(own, "status", "small")
+        left = {each["path"]: each for each in (*told["staged"], *told["rejected"])}
+        assert set(left) == {"s0/xy/z00005.png", "s0/xy/z00006.png"} and "5 x 9" in left["s0/xy/z00005.png"]["reason"]
+        change(own)
+        committed = volfs(own, "commit", "small", "-m", "Without the slices").stderr
+        assert "s0/xy/z00005.png" in committed and "5 x 9" in committed, committed
+        assert "z00007" in refused(own, "discard", "small", "s0/xy/z00007.png")
+        volfs(own, "discard", "small", "s0/xy/z00005.png")
+        assert "z00005" not in volfs(own, "status", "small").stdout
+        assert "z00006" in volfs(own, "status", "small").stdout
+        volfs(own, "discard", "small", "s0/xy/z00006.png")
+        told = answer(own, "status", "small")
+        assert told["clean"] and not told["staged"] and not told["rejected"]
 
     def test_branches(self, own: Path) -> None:
         volfs(own, "branch", "small", "exp")

@@ -220,6 +220,44 @@ def test_a_refused_slice_says_why_at_once_by_file_and_by_command_and_one_word_cl
     assert np.array(Image.open(share.branch / "s0/xy/z00011.png")).shape == (24, 32)
 
 
+def test_what_is_refused_of_volumes_keys_and_formats_changes_nothing_and_is_in_errors_txt(share: Share) -> None:
+    """Not only of slices: whatever a program is refused in a branch is said in words, with its path."""
+    branch = share.branch
+    volume = (branch / "s0/volume.npy").read_bytes()
+    before = share.status()["changes"]
+
+    def write(name: str, data: bytes, at: int = 0) -> None:
+        fd = os.open(branch / name, os.O_WRONLY)
+        try:
+            os.pwrite(fd, data, at)
+        finally:
+            os.close(fd)
+
+    inside = next(each.name for each in (branch / "formats").iterdir() if each.name.endswith(".precomputed"))
+    refused = {
+        "s0/volume.npy": (lambda: write("s0/volume.npy", b"\x93NUMPY\x02"), "header"),
+        "s0/volume.tif": (lambda: (branch / "s0/volume.tif").write_bytes(bytes(99)), "header"),
+        "s0/volume.nii": (lambda: os.truncate(branch / "s0/volume.nii", 5), "size"),
+        "s0/volume.nrrd": (lambda: write("s0/volume.nrrd", bytes(9), 1 << 30), "cannot grow"),
+        f"formats/{inside}/info": (lambda: (branch / f"formats/{inside}/info").write_text("{}"), ""),
+        "s0/xy/z99999.png": (lambda: (branch / "s0/xy/z99999.png").write_bytes(b"x"), "no slice"),
+        "s0/xy/folder": (lambda: (branch / "s0/xy/folder").mkdir(), "no directory"),
+        "zarr/pipe": (lambda: os.mkfifo(branch / "zarr/pipe"), "regular files"),
+        "zarr/link": (lambda: os.symlink("s0", branch / "zarr/link"), ""),
+    }
+    for path, (work, reason) in refused.items():
+        with pytest.raises(OSError) as caught:
+            work()
+        last = (branch / ".volfs/errors.txt").read_text().splitlines()[-1]
+        assert f"  {path}: " in last and reason in last, (path, caught.value, last)
+    assert (branch / "s0/volume.npy").read_bytes() == volume and share.status()["changes"] == before
+    lines = (branch / ".volfs/errors.txt").read_text()
+    for plain in (lambda: os.mkdir(branch / "zarr/s0"), lambda: os.unlink(branch / "files/missing")):
+        with pytest.raises(OSError, match=r"exists|No such file"):
+            plain()  # what everybody knows is no refusal
+    assert (branch / ".volfs/errors.txt").read_text() == lines
+
+
 def test_discard_takes_a_name_whole_and_says_what_it_does_not_know(share: Share) -> None:
     (share.branch / "s0/xy/z00001.png").write_bytes(picture((24, 32))[:40])
     for name in ("s0/xy/z0000", "s0/xy/z00002.png", "nonsense"):

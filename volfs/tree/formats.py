@@ -142,7 +142,7 @@ class ViewDir(Dir):
         return inodes.file(self.ino, ordinal) if ordinal else inodes.name(self.ino, name)
 
     def file_node(self, name: str, ino: int, make: Maker) -> Node:
-        return LaidOutFile(self.shared, ino, self, self.places, lambda: laid_out(make()))
+        return LaidOutFile(self.shared, ino, self, name, self.places, lambda: laid_out(make()))
 
     def numbered(self, ordinal: int) -> Node | None:
         folder = self.folder
@@ -307,12 +307,11 @@ class EditableViewFile(StagedFile, LaidOutFile):
     up: EditableViewDir
 
     def __init__(self, shared: Shared, ino: int, up: EditableViewDir, name: str, make: Maker) -> None:
-        LaidOutFile.__init__(self, shared, ino, up, up.places, lambda: laid_out(make()))
-        self._name = name
+        LaidOutFile.__init__(self, shared, ino, up, name, up.places, lambda: laid_out(make()))
 
     @property
     def place(self) -> Place:
-        return self.up.place(self._name)
+        return self.up.place(self.name)
 
     @property
     def exists(self) -> bool:
@@ -327,7 +326,7 @@ class EditableViewFile(StagedFile, LaidOutFile):
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags) and self.exists and not self.made.replaceable:
             await self.up.check_writable()
-            raise NotAllowed(f"{self._name} is composed of stored chunks: write those")
+            raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
         return await super().open(flags)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +82,14 @@ class LaidOut:
 class LaidOutFile(Node):
     """One of them. ``make`` may do I/O; None: there is no such file."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, places: Places, make: Callable[[], LaidOut | None]) -> None:
+    up: Dir
+    name: str
+
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, name: str, places: Places, make: Callable[[], LaidOut | None]
+    ) -> None:
         super().__init__(shared, ino, up)
+        self.name = name
         self.places = places
         self._make = make
         self._made: LaidOut | None = None
@@ -137,7 +144,7 @@ class LaidOutFile(Node):
         made, room = self.made, self.places.room
         if room is None:
             return LayoutHandle(self.shared, self.ino, self.dataset, made.source, made.layout, made.quick)
-        return LaidOutHandle(room, self.ino, made, writable=writable)
+        return LaidOutHandle(room, self.ino, made, lambda: room.telling(self.up.path, self.name), writable=writable)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         if changes.size is not None:
@@ -190,11 +197,20 @@ class LaidOutHandle(LayoutHandle):
 
     slow_stamp = True
 
-    def __init__(self, room: Room, ino: int, made: LaidOut, *, writable: bool) -> None:
+    def __init__(
+        self,
+        room: Room,
+        ino: int,
+        made: LaidOut,
+        telling: Callable[[], AbstractAsyncContextManager[None]],
+        *,
+        writable: bool,
+    ) -> None:
         super().__init__(room.shared, ino, room.dataset.name, made.source, made.layout, made.quick)
         self.room: Room = room
         self.writable = writable
         self._made = made
+        self._telling = telling
         self._noting = _Noting(made.level) if made.level is not None else None
         # Written bytes are gathered, in order: a chunk is recoded once for many writes, and not once for each.
         self._gathering = trio.Lock()
@@ -212,11 +228,12 @@ class LaidOutHandle(LayoutHandle):
         return await super().read(offset, size)
 
     async def write(self, offset: int, data: bytes) -> int:
-        layout, noting = self._made.layout, self._noting
+        noting = self._noting
         if not self.writable or noting is None:
             return await super().write(offset, data)
-        layout.check(noting, offset, data)
-        self._tell()
+        async with self._telling():
+            self._made.layout.check(noting, offset, data)
+            self._tell()
         # Who writes later must not be overtaken by what was gathered before.
         for other in [each for each in self.room.gathering if each.may_cover(self, offset, len(data))]:
             await other.settle()
@@ -270,9 +287,10 @@ class LaidOutHandle(LayoutHandle):
         await self.room.told(wait=False, but=self.ino, by_views=True)
 
     async def _finish(self) -> None:
-        async with self._gathering:
-            await self._put()
-        self._tell()
+        async with self._telling():
+            async with self._gathering:
+                await self._put()
+            self._tell()
 
     def _tell(self) -> None:
         """Raise what failed since the writer was last told."""
@@ -283,7 +301,8 @@ class LaidOutHandle(LayoutHandle):
     async def truncate(self, size: int) -> None:
         if not self.writable:
             await super().truncate(size)
-        check_size(self._made.layout, size)
+        async with self._telling():
+            check_size(self._made.layout, size)
 
     async def fsync(self) -> None:
         await self._finish()

@@ -97,7 +97,7 @@ class CutoutDir(NamedDir):
             # Channel names and the like are in the header of some formats: they are part of the metadata's identity.
             return LaidOut(layout, level, level.newest(box), lambda: (level.stamp(box), id(meta)), level, level)
 
-        return LaidOutFile(self.shared, ino, self, self.ref.places, make)
+        return LaidOutFile(self.shared, ino, self, name, self.ref.places, make)
 
     def readme(self) -> str:
         return cutout.readme(self.meta())
@@ -110,7 +110,7 @@ class ObliqueDir(NamedDir):
         found = oblique.open_name(self.meta(), name)
         if found is None:
             return None
-        return resampled_file(self.shared, self.shared.inodes.name(self.ino, name), self, self.ref, found)
+        return resampled_file(self.shared, self.shared.inodes.name(self.ino, name), self, name, self.ref, found)
 
     def readme(self) -> str:
         return oblique.readme(self.meta())

@@ -46,6 +46,8 @@ class Node(ABC):
 
     #: The branch whose names, if they are half changed, must settle before this is looked at.
     room: Room | None = None
+    #: What it is called in ``up``, if it knows.
+    name: str | None = None
 
     def __init__(self, shared: Shared, ino: int, up: Dir | None) -> None:
         self.shared = shared

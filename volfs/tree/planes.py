@@ -208,7 +208,8 @@ class PlaneDir(Dir):
             facts.geometry, self.plane, index, self.others, ending, is_label=facts.level.is_label
         )
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
-        return None if made is None else resampled_file(self.shared, ino, self, self.ref, made)
+        name = facts.geometry.name(self.plane, index, ending)
+        return None if made is None else resampled_file(self.shared, ino, self, name, self.ref, made)
 
     def slice_node(self, ino: int, index: int, ending: str) -> Node:
         return SliceFile(self.shared, ino, self, index, ending)

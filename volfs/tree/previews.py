@@ -47,7 +47,7 @@ def preview(
     return Document(render, mtime, places.snapshot.generation, lasting=places.lasting, pause=1.0, heavy=True)
 
 
-def resampled_file(shared: Shared, ino: int, up: Dir, ref: LevelRef, made: Resampled) -> Node:
+def resampled_file(shared: Shared, ino: int, up: Dir, name: str, ref: LevelRef, made: Resampled) -> Node:
     """The file of a picture that is computed between voxels."""
     level, box, layout = ref.level(), made.box, made.layout
     if layout is None:
@@ -57,7 +57,7 @@ def resampled_file(shared: Shared, ino: int, up: Dir, ref: LevelRef, made: Resam
         # Where its pixels lie follows from the name and the level's metadata, whose identity is the level's.
         return LaidOut(layout, made.wrap(level), level.newest(box), lambda: (level.stamp(box), id(level)))
 
-    return LaidOutFile(shared, ino, up, ref.places, make)
+    return LaidOutFile(shared, ino, up, name, ref.places, make)
 
 
 def window_of(ref: LevelRef, channel: int) -> Window:

@@ -8,6 +8,7 @@ their next open decides. Not here: what a change is (:mod:`volfs.tree.edits`, :m
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
@@ -44,6 +45,11 @@ _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
 #: A refusal in the same words within so many seconds is noted once.
 _SAID_AGAIN = 2.0
+#: What these say, names and all, everybody knows: they answer what was asked, and are no refusals.
+_PLAIN = frozenset(
+    {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.ESTALE, errno.EAGAIN}
+)
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
 #: A change made on the tree's own thread that took longer than this (s) was held up by the disk: for a while, the next
@@ -87,6 +93,8 @@ class Room:
         self.shared = shared
         self.dataset = dataset
         self.name = name
+        #: As inodes are derived from it.
+        self.path = path
         self.branch: Branch = dataset.branch(name)
         self.places = Places(self.branch, path, self)
         self.stages = Stages(self.branch.working.layout.staged)
@@ -419,6 +427,16 @@ class Room:
         write_json(path, {"rejected": [*(listed if isinstance(listed, list) else []), entry][-_REJECTED_KEPT:]})
         refusals.note(self.branch.working.layout, name, f"dropped: {reason}")
         self.branch.working.pulse.beat("files")
+
+    @asynccontextmanager
+    async def telling(self, directory: str, name: str) -> AsyncIterator[None]:
+        """Note what is refused within the block, of a name in a directory of this branch."""
+        try:
+            yield
+        except (VolfsError, OSError) as error:
+            if error.errno not in _PLAIN:
+                await self.refused(f"{directory}/{name}".removeprefix(f"{self.path}/"), error)
+            raise
 
     async def refused(self, path: str, error: Exception) -> None:
         """Note for ``errors.txt`` what a writer was refused: many programs show no more than an errno."""

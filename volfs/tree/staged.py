@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 
-from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound, VolfsError
+from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import SOON, Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
@@ -191,11 +191,7 @@ class StagedDir(Dir):
             await self._rename_temporary(stage, name, to, new_name)
             return
         async with stage.lock:
-            try:
-                await self._become(stage, target)
-            except (VolfsError, OSError) as error:
-                await room.refused("/".join(target.place), error)
-                raise
+            await self._become(stage, target)
             self.shared.inodes.removed(self.ino, name)
             self.shared.inodes.aliases[node.ino] = target.ino
             room.hidden.pop(to.place(new_name), None)
@@ -315,6 +311,7 @@ class TemporaryFile(Node):
     """A file of a name that means nothing (yet)."""
 
     up: StagedDir
+    name: str
 
     def __init__(self, shared: Shared, ino: int, up: StagedDir, name: str) -> None:
         super().__init__(shared, ino, up)

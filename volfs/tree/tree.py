@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 
 import trio
@@ -120,32 +120,41 @@ class Tree:
 
     async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
         directory = await self._writable(parent, name)
-        return self._shown(directory, await directory.mkdir(os.fsdecode(name), mode))
+        async with self._telling(directory, name):
+            return self._shown(directory, await directory.mkdir(os.fsdecode(name), mode))
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        await (await self._writable(parent, name)).rmdir(os.fsdecode(name))
+        directory = await self._writable(parent, name)
+        async with self._telling(directory, name):
+            await directory.rmdir(os.fsdecode(name))
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        await (await self._writable(parent, name)).unlink(os.fsdecode(name))
+        directory = await self._writable(parent, name)
+        async with self._telling(directory, name):
+            await directory.unlink(os.fsdecode(name))
 
     async def symlink(self, parent: int, name: bytes, target: bytes) -> Attr:
         directory = await self._writable(parent, name)
-        node = await directory.symlink(os.fsdecode(name), os.fsdecode(target))
+        async with self._telling(directory, name):
+            node = await directory.symlink(os.fsdecode(name), os.fsdecode(target))
         return self._shown(directory, node.attr())
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Attr:
         directory, node = await self._writable(new_parent, new_name), await self._node(ino)
-        return self._shown(directory, (await directory.link(node, os.fsdecode(new_name))).attr())
+        async with self._telling(directory, new_name):
+            return self._shown(directory, (await directory.link(node, os.fsdecode(new_name))).attr())
 
     async def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         directory, to = await self._writable(old_parent, old_name), await self._writable(new_parent, new_name)
-        await directory.rename(os.fsdecode(old_name), to, os.fsdecode(new_name), flags)
+        async with self._telling(to, new_name):
+            await directory.rename(os.fsdecode(old_name), to, os.fsdecode(new_name), flags)
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int = 0) -> Attr:
         directory = await self._writable(parent, name)
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            raise NotAllowed("only regular files can be made here")
-        node = await directory.make(os.fsdecode(name), mode)
+        async with self._telling(directory, name):
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise NotAllowed("only regular files can be made here")
+            node = await directory.make(os.fsdecode(name), mode)
         await self._ready(node)
         return self._shown(directory, node.attr())
 
@@ -153,7 +162,8 @@ class Tree:
 
     async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[OpenFile, Attr]:
         directory = await self._writable(parent, name)
-        node, handle = await directory.create(os.fsdecode(name), mode, flags)
+        async with self._telling(directory, name):
+            node, handle = await directory.create(os.fsdecode(name), mode, flags)
         opened = await self._register(node.ino, handle)
         try:
             await self._ready(node)
@@ -167,7 +177,8 @@ class Tree:
         node = await self._node(ino)
         if node.cold and not isinstance(node, Dir):
             await node.prepare()
-        handle = await node.open(flags)
+        async with self._telling_of(node):
+            handle = await node.open(flags)
         handle.caller = caller
         try:
             return await self._register(ino, handle)
@@ -211,7 +222,8 @@ class Tree:
         if handle is None or handle.orphan_attr() is None:
             node = await self._node(ino)
             await self._ready(node)
-            await node.change(changes, handle)
+            async with self._telling_of(node):
+                await node.change(changes, handle)
         return await self.getattr(ino)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
@@ -326,6 +338,28 @@ class Tree:
         """Close a file that was opened for somebody who does not wait any more."""
         with suppress(VolfsError, OSError):
             await self._shared.files.close_unregistered(handle)
+
+    def _telling(self, directory: Dir, name: bytes) -> AbstractAsyncContextManager[None]:
+        """Note what is refused within the block for the users of a branch, if the directory is in one."""
+        parts = directory.path.split("/", 3)
+        room = None
+        if len(parts) > 2 and parts[1] == "branches":
+            room = self._shared.rooms.get((parts[0].partition("@")[0], parts[2]))
+        return nullcontext() if room is None else room.telling(directory.path, os.fsdecode(name))
+
+    @asynccontextmanager
+    async def _telling_of(self, node: Node) -> AsyncIterator[None]:
+        """The same for a file, if it is known by what name."""
+        try:
+            yield
+        except (VolfsError, OSError):
+            name, inodes = node.name, self._shared.inodes
+            if name is None and inodes.is_allocated(node.ino) and (where := inodes.where(node.ino)) is not None:
+                name = where[1]
+            if name is None or node.up is None:
+                raise
+            async with self._telling(node.up, os.fsencode(name)):
+                raise
 
     async def _register(self, ino: int, handle: Handle) -> OpenFile:
         """Enter an open file into the table, with the answer whether the kernel's pages of it are still right."""

@@ -52,7 +52,7 @@ class Volumes:
         if name not in shelf.names:
             return None
         ino = owner.shared.inodes.file(owner.ino, VOLUME_SLOTS[name])
-        return LaidOutFile(owner.shared, ino, owner, self._ref.places, lambda: self._made(shelf, name))
+        return LaidOutFile(owner.shared, ino, owner, name, self._ref.places, lambda: self._made(shelf, name))
 
     def _shelf(self) -> _Shelf:
         level, known = self._ref.level(), self._known
