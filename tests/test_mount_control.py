@@ -137,6 +137,26 @@ def test_what_a_commit_refuses_is_told_by_a_write_whose_error_every_shell_report
         share.shell("rm -r $B/zarr/early")
 
 
+def test_a_message_that_is_too_long_is_refused_whole(share: Share) -> None:
+    """However many writes it takes until that shows: the version would have half a message, and its writer an error."""
+    share.change()
+    before = share.latest()
+    for script in (
+        "head -c 70000 /dev/zero | tr '\\0' a | dd bs=512 of=$C",
+        "head -c 65537 /dev/zero | tr '\\0' a > $C",
+    ):
+        assert share.shell(f"set -o pipefail; {script}").returncode != 0
+        assert share.latest() == before
+    assert share.shell("head -c 65536 /dev/zero | tr '\\0' a > $C").returncode == 0
+    assert share.latest()["message"] == "a" * 65536
+
+
+def test_lines_may_end_as_those_of_windows_do(share: Share) -> None:
+    share.change()
+    assert share.shell(r"printf 'Subject\r\n\r\nBody\r\n\r\nAuthor: Ada <a@b>\r\n' > $C").returncode == 0
+    assert (share.latest()["message"], share.latest()["author"]) == ("Subject\n\nBody", "Ada <a@b>")
+
+
 def test_lines_after_a_refused_one_make_no_version_of_their_own(share: Share) -> None:
     """Where a write fails the next comes at its place: it must not pass for another message."""
     share.change()

@@ -36,6 +36,7 @@ class Draft:
         self._mutex = threading.Lock()
         self._closed = threading.Event()
         self._taken = False
+        self._refused: BadInput | None = None
         self._last = time.monotonic()
 
     def __len__(self) -> int:
@@ -48,9 +49,13 @@ class Draft:
     def place(self, offset: int, data: bytes) -> None:
         """Put bytes where they belong. The same bytes again are fine at any time, as an NFS client may send them."""
         end = offset + len(data)
-        if offset > len(self._words) or end > LONGEST:
-            raise BadInput(f"write the message from its beginning on, at most {LONGEST >> 10} KiB")
         with self._mutex:
+            if not self._taken and (offset > len(self._words) or end > LONGEST):
+                # Half a message is none: what was written before it is not committed either.
+                self._refused = BadInput(
+                    f"write the message from its beginning on, at most {LONGEST >> 10} KiB; nothing was committed"
+                )
+                raise self._refused
             if self._words[offset:end] == data:
                 return
             if self._taken:
@@ -84,6 +89,8 @@ class Draft:
                 break
         with self._mutex:
             self._taken = True
+            if self._refused is not None:
+                raise self._refused
             return worded(bytes(self._words), self._author)
 
 
@@ -95,13 +102,15 @@ def worded(data: bytes, author: str | None) -> tuple[str, str | None]:
 
 
 def decode_message(data: bytes, *, final: bool = True) -> str:
-    """What somebody wrote: UTF-8, or what a byte order mark says, as editors and shells of Windows set it.
+    """What somebody wrote: UTF-8, or what a byte order mark says, as editors and shells of Windows set it; lines may
+    end as theirs do.
 
     ``final``: no more bytes follow. Raises BadInput: what cannot be read now cannot be read in the history either.
     """
     mark, encoding = next(((m, name) for m, name in _MARKS.items() if data.startswith(m)), (b"", "utf-8"))
     try:
-        return codecs.getincrementaldecoder(encoding)().decode(data[len(mark) :], final).strip()
+        text = codecs.getincrementaldecoder(encoding)().decode(data[len(mark) :], final)
     except UnicodeDecodeError:
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         raise BadInput(f"the message is not {name}; nothing was committed") from None
+    return text.replace("\r\n", "\n").strip()

@@ -229,6 +229,9 @@ class StagedDir(Dir):
             room.stages.move(stage, target.place)
             stage.target = target
             return
+        except BadInput as error:
+            stage.note(reason=f"refused as {target.place[1]}: {error}")
+            raise
         before = stage.place
         room.stages.move(stage, target.place)  # first: under this name another daemon finds it, and ends what is begun
         stage.note(target=target.digest(), storing_ns=room.tick())
