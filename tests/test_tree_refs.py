@@ -9,9 +9,11 @@ import pwd
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import volfs
 from tests.test_tree_slices import PLANE, png
@@ -27,6 +29,8 @@ from volfs.errors import (
     VolfsError,
     WrongKind,
 )
+from volfs.tree import orders
+from volfs.tree.room import Order
 from volfs.versions.author import author_of
 from volfs.versions.branch import Branch
 
@@ -463,3 +467,29 @@ def test_the_message_file_is_an_ordinary_file_that_a_commit_empties(store: Path)
                 await client.write(path, bytes(70_000))
 
     run(work)
+
+
+@pytest.mark.parametrize("seconds", [1, 100])
+def test_what_is_asked_while_an_import_takes_its_place_waits_for_that(seconds: int) -> None:
+    async def at_once() -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def ask() -> None:
+        publish, commit = Order("publish", "7 token"), Order("commit", "words")
+        shared = SimpleNamespace(options=SimpleNamespace(action_seconds=5.0), start=lambda work: None)
+        room = SimpleNamespace(name="main", order=publish, settled=at_once, enter=at_once, shared=shared)
+
+        async def end() -> None:
+            await trio.sleep(seconds)
+            room.order = None
+            publish.done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            if seconds < 5:
+                assert await orders._begin(room, commit, lambda: None) is commit is room.order  # type: ignore[arg-type]
+            else:
+                with pytest.raises(Busy, match="a publish is going on"):
+                    await orders._begin(room, commit, lambda: None)  # type: ignore[arg-type]
+
+    trio.run(ask, clock=MockClock(autojump_threshold=0))

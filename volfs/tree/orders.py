@@ -81,6 +81,10 @@ async def outcome(room: Room, order: Order) -> None:
 async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
     """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
     await room.settled()
+    with trio.move_on_after(room.shared.options.action_seconds):
+        # An import takes its place, in a moment: nobody who commits meanwhile needs to know.
+        while room.order is not None and room.order.words[0] == "publish" and room.order.words != order.words:
+            await room.order.done.wait()
     under_way = room.order
     if under_way is not None:
         if under_way.words != order.words:

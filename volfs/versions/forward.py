@@ -10,6 +10,7 @@ write wait goes on; its outcome is then read from ``.volfs/status.json``.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -56,7 +57,11 @@ def ask_mount(
         described = _action(control)
         if described.get("state") == "failed" and described != before:
             raise _error(described) from None
-        raise VolfsError(f"{holder} could not {action}: {error.strerror}", errno=error.errno) from None
+        if error.errno == errno.EBUSY and described.get("state") == "running":
+            raise Busy(f"{branch}: a {described.get('kind')} is going on in {holder}: try again") from None
+        raise VolfsError(
+            f"{holder} could not {action}: {error.strerror}; see {control / 'errors.txt'}", errno=error.errno
+        ) from None
     return _wait(control, action, text, since)
 
 
