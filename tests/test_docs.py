@@ -58,6 +58,11 @@ def test_every_promise_names_a_test_that_exists() -> None:
             assert "`tests/" in promise, f"no test stands beside: {line}"
 
 
+def test_every_promise_has_a_name_of_its_own() -> None:
+    names = re.findall(r"^- \*\*(\w+)\*\*", (ROOT / "docs" / "SEMANTICS.md").read_text(), re.MULTILINE)
+    assert names and len(names) == len(set(names))
+
+
 def test_every_link_between_pages_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "mount_examples").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
