@@ -12,8 +12,9 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 from ome_types import from_xml
+from PIL import Image
 
-from tests.test_ingest_readers import volume, write_slices
+from tests.test_ingest_readers import holds, volume, write_slices
 from volfs.cli import main
 from volfs.ingest.arrange import arrange
 from volfs.ingest.readers import open_source
@@ -165,3 +166,41 @@ def test_planes_that_were_made_up_are_among_the_facts(tmp_path: Path) -> None:
     for rule in ("fill", "nearest"):
         found = open_source([tmp_path], SliceRules(gaps=rule)).description  # type: ignore[arg-type]
         assert found.facts["made_up"] == {rule: [2, 3]}
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZYX", "TZCYX", "CYX"])
+def test_imagejs_texts_come_back_with_the_slices_that_they_are_of(tmp_path: Path, axes: str) -> None:
+    sizes = {"T": 2, "C": 3, "Z": 4, "Y": 20, "X": 30}
+    shape = tuple(sizes[a] for a in axes)
+    labels = [f"plane {n} ☃" for n in range(int(np.prod(shape[:-2])))]
+    told = {"axes": axes, "Labels": labels, "Info": "stained\nby hand", "Properties": {"who": "me", "wö": "☃"}}
+    tifffile.imwrite(tmp_path / "a.tif", volume(shape, "u2"), imagej=True, metadata=told)
+    out, _ = there_and_back(tmp_path, tmp_path / "a.tif")
+    with tifffile.TiffFile(out) as judge, Image.open(out) as picture:
+        found = judge.imagej_metadata or {}
+        assert np.array_equal(judge.asarray().reshape(shape), volume(shape, "u2"))
+        assert picture.n_frames == len(labels)
+    assert {name: found[name] for name in ("Labels", "Info", "Properties")} == {
+        name: told[name] for name in ("Labels", "Info", "Properties")
+    }
+    if "Z" not in axes:
+        return
+    store = str(tmp_path / "store")
+    done = CliRunner().invoke(main, ["--store", store, "export", "d", str(tmp_path / "box.tif"), "--box", "z1-3"])
+    assert done.exit_code == 0, done.output
+    with tifffile.TiffFile(tmp_path / "box.tif") as judge:
+        cut = np.array(labels).reshape(shape[:-2])
+        wanted = np.take(cut, (1, 2), axis=axes.index("Z")).ravel().tolist()
+        assert (judge.imagej_metadata or {})["Labels"] == wanted
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "bool"])
+def test_numbers_whose_smallest_is_white_are_kept_as_stored_and_said(tmp_path: Path, dtype: str) -> None:
+    data = volume((3, 16, 24), "u1") > 99 if dtype == "bool" else volume((3, 16, 24), dtype)
+    tifffile.imwrite(tmp_path / "stack.tif", data, photometric="miniswhite")
+    (tmp_path / "s").mkdir()
+    for z, plane in enumerate(data):
+        tifffile.imwrite(tmp_path / f"s/{z}.tif", plane, photometric="miniswhite")
+    for source in (open_source([tmp_path / "stack.tif"]), open_source([tmp_path / "s"])):
+        holds(source, tifffile.imread(tmp_path / "stack.tif"), "zyx")
+        assert "MINISWHITE" in source.description.remarks[0]

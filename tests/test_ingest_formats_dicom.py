@@ -518,3 +518,20 @@ def test_a_series_end_to_end(tmp_path: Path) -> None:
         with open_source([tmp_path / "head"]) as source, pytest.raises(BadInput, match="cut short"):
             import_source(store, "bad", "", source)
         assert store.datasets() == ["head"]
+
+
+@pytest.mark.parametrize("between", [2.5, -1.25, None])
+def test_slices_without_positions_have_the_distance_that_is_said(tmp_path: Path, between: float | None) -> None:
+    data = volume((4, 9, 13), "i2")
+    told = {} if between is None else {"SpacingBetweenSlices": between}
+    paths = write_series(tmp_path / "s", data, **told)
+    for path in paths:
+        header = pydicom.dcmread(path)
+        del header.ImagePositionPatient
+        header.save_as(path)
+    found = open_source([tmp_path / "s"])
+    holds(found, data, "zyx")
+    z = found.description.axes[0]
+    wanted = (1.0, None) if between is None else (abs(between), "millimeter")
+    assert (found.description.scale[0], z.unit) == wanted
+    assert "have no positions: they are in the order of their instance numbers" in found.description.remarks[0]

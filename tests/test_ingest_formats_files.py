@@ -23,6 +23,7 @@ from volfs.ingest.arrange import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.model.box import Box
+from volfs.tree.export import export, wanted_path
 
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 
@@ -573,3 +574,30 @@ def test_single_files_end_to_end(tmp_path: Path) -> None:
         with open_source([tmp_path / "a.mhd"]) as source, pytest.raises(BadInput, match="cut short"):
             import_source(store, "bad", "", source)
         assert store.datasets() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".nii"])
+@pytest.mark.parametrize("turn", [(1, 0, 0, 1), (0.6, -0.8, 0.8, 0.6), (-1, 0, 0, 1), (0, 1, 1, 0)])
+def test_a_plane_lies_where_it_lay(tmp_path: Path, ending: str, turn: tuple[float, ...]) -> None:
+    image = sitk.GetImageFromArray(volume((9, 13), "u2"))
+    image.SetSpacing((0.5, 0.75))
+    image.SetOrigin((7.0, -2.0))
+    image.SetDirection(turn)
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+    with volfs.init_store(tmp_path / "store") as store:
+        with open_source([tmp_path / f"a{ending}"]) as source:
+            import_source(store, "d", "", source)
+        for other in (".mha", ".nrrd", ".nii"):
+            wanted = wanted_path(store["d"]["latest"], f"s0/volume{other}", tmp_path / f"out{other}")
+            export(store, wanted, lambda done, total: None)
+            again = sitk.ReadImage(str(tmp_path / f"out{other}"))
+            assert np.array_equal(sitk.GetArrayFromImage(again), sitk.GetArrayFromImage(image))
+            for what in ("GetSpacing", "GetOrigin", "GetDirection"):
+                assert getattr(again, what)() == pytest.approx(getattr(image, what)(), abs=1e-6), (other, what)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "text", "txt", "hex", "zrl"])
+def test_nrrd_of_another_encoding_says_which(tmp_path: Path, encoding: str) -> None:
+    header = f"NRRD0004\ntype: short\ndimension: 2\nsizes: 2 2\nencoding: {encoding}\n\n1 2 3 4\n"
+    (tmp_path / "a.nrrd").write_text(header)
+    reads_bad(tmp_path / "a.nrrd", rf"a\.nrrd has encoding {encoding}: raw, gzip and bzip2 are imported")

@@ -234,3 +234,40 @@ def test_a_dataset_is_chosen_by_place_by_name_or_by_number(tmp_path: Path) -> No
         holds(arrange(open_source([f"{path}:{part}"])), expected, "zyx"[-expected.ndim :])
     with pytest.raises(BadInput, match="2 arrays of voxels called raw"):
         open_source([f"{path}:raw"])
+
+
+NETCDF = (
+    ("time", "days since 2000-01-01", 10.0, 2.0),
+    ("depth", "m", 0.0, 5.0),
+    ("latitude", "degrees_north", 60.0, -0.5),
+    ("lon", "degrees_east", 0.0, 0.25),
+)
+
+
+def test_coordinates_of_netcdf_name_axes_and_units(tmp_path: Path) -> None:
+    data = volume((3, 4, 5, 6), "i2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = file.create_dataset("v", data=data)
+        for count, dim, told in zip(data.shape, made.dims, NETCDF, strict=True):
+            name, unit, first, step = told
+            file[name] = first + step * np.arange(count)
+            file[name].attrs["units"] = unit
+            file[name].make_scale(name)
+            dim.attach_scale(file[name])
+    source = open_source([f"{tmp_path}/a.h5:v"])
+    holds(arrange(source), data, "tzyx")
+    wanted = {"t": (2.0, "day"), "z": (5.0, "meter"), "y": (0.5, "degrees_north"), "x": (0.25, "degrees_east")}
+    assert sizes(source) == wanted
+    assert source.description.facts["origins"] == {"t": 10.0, "z": 0.0, "y": 60.0, "x": 0.0}
+
+
+def test_a_file_without_voxels_says_what_is_in_it(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["table"] = np.zeros((3, 4), [("a", "f4"), ("b", "i2")])
+        file["g/line"] = np.arange(5)
+        file["empty"] = h5py.Empty("f4")
+    with pytest.raises(BadInput, match=r"a\.h5 holds no array of voxels .*/g/line, 5 int64; /table, 3 x 4 of records"):
+        open_source([tmp_path / "a.h5"])
+    h5py.File(tmp_path / "b.h5", "w").close()
+    with pytest.raises(BadInput, match=r"b\.h5 holds no array of voxels .*, but nothing"):
+        open_source([tmp_path / "b.h5"])

@@ -120,3 +120,10 @@ def test_what_an_import_would_refuse_a_dry_run_refuses(tmp_path: Path, store: Pa
         done = command(store, "import", *options, "--dry-run", status=1)
         assert why in done.stderr
     assert not (store / "datasets" / "d").exists()
+
+
+def test_an_import_says_the_type_that_voxels_are_kept_in(tmp_path: Path, store: Path) -> None:
+    for name, (path, options) in sources(tmp_path).items():
+        said = command(store, "import", name, path, *options).output.splitlines()[-1]
+        image = image_at(volfs.open_store(store)[name]["latest"], "")
+        assert image is not None and said.endswith(f" {image.levels[0].dtype.name}"), said

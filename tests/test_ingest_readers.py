@@ -176,10 +176,7 @@ def test_what_is_no_slice_is_refused(tmp_path: Path) -> None:
     Image.fromarray(gray).save(tmp_path / "a.png")
     with pytest.raises(BadInput, match="5 pages"):
         open_source([tmp_path / "stack.tif", tmp_path / "stack.tif"])
-    (tmp_path / "inverted.tif").write_bytes(b"")
-    tifffile.imwrite(tmp_path / "inverted.tif", gray, photometric="miniswhite")
-    with pytest.raises(BadInput, match="MINISWHITE"):
-        open_source([tmp_path / "inverted.tif"])
+    tifffile.imwrite(tmp_path / "t.tif", gray)
     with pytest.raises(BadInput, match="several formats"):
         open_source([tmp_path])
     (tmp_path / "empty").mkdir()
@@ -469,9 +466,10 @@ def test_npy_that_is_damaged_or_no_image_is_refused(tmp_path: Path) -> None:
     np.save(path, np.array([{}, 1], dtype=object), allow_pickle=True)
     with pytest.raises(BadInput, match="not voxels"):
         open_source([path])
-    np.save(path, np.arange(9))
-    with pytest.raises(BadInput, match="2 to 6 axes"):
-        open_source([path])
+    for shape in ((), (9,), (1,) * 7):
+        np.save(path, np.zeros(shape))
+        with pytest.raises(BadInput, match=rf"bad\.npy has {len(shape)} axes, an image has 2 to 6"):
+            open_source([path])
 
 
 def test_a_file_that_gets_shorter_while_it_is_read_is_an_error_not_a_crash(tmp_path: Path) -> None:

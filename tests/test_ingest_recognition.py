@@ -84,10 +84,28 @@ def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
-def test_a_nifti_in_two_files_says_so(tmp_path: Path, kind: type[nibabel.Nifti1Pair]) -> None:
-    nibabel.save(kind(DATA.transpose(), np.eye(4)), tmp_path / "a.img")
-    with pytest.raises(BadInput, match=r"a\.hdr keeps its voxels in an \.img file beside it: save it as one \.nii"):
-        open_source([tmp_path / "a.hdr"])
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("named", ["hdr", "img"])
+def test_a_nifti_in_two_files_is_known_by_either(
+    tmp_path: Path, kind: type[nibabel.Nifti1Pair], packing: str, named: str
+) -> None:
+    nibabel.save(kind(DATA.transpose(), np.diag((-2, 3, 4, 1))), tmp_path / f"a.img{packing}")
+    [header] = tmp_path.glob("a.hdr*")
+    source = open_source([header if named == "hdr" else tmp_path / f"a.img{packing}"])
+    assert source.description.name == "a" and source.description.scale == (4.0, 3.0, 2.0)
+    holds(source, DATA, "zyx")
+    assert len(source.fingerprint()) == 2
+    (tmp_path / f"a.img{packing}").unlink()
+    with pytest.raises(BadInput, match=r"a\.hdr.* keeps its voxels in an \.img file beside it, which is not there"):
+        open_source([header])
+
+
+def test_an_analyze_in_two_files_says_what_to_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    nibabel.save(nibabel.AnalyzeImage(DATA.transpose().astype("i2"), np.eye(4)), tmp_path / "a.img")
+    for name in ("a.hdr", "a.img"):
+        with pytest.raises(BadInput, match=r"a\.hdr is ANALYZE 7\.5, .*: convert it to NIfTI"):
+            open_source([tmp_path / name])
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("ending", ["btf", "tf8", "lsm", "stk", "svs", "qptiff", "scn"])

@@ -77,11 +77,40 @@ def test_missing_slices_are_named(tmp_path: Path, names: list[str], missing: lis
         ["2024-01-30_1", "2024-01-31_2", "2024-02-01_3"],
         ["a1", "a2", "b1", "b2"],  # two patterns
         ["7", "1000000"],  # two slices are no proof of anything
+        ["z0.5", "z1.0", "z1.5", "z2.0"],  # one number each
+        ["t1_z00.25", "t2_z00.75", "t3_z01.25"],
+        ["s\u0668", "s\u0669", "s\u0661\u0660"],
     ],
 )
 def test_numbers_without_gaps_are_taken(names: list[str]) -> None:
     files = [f"{name}.png" for name in names]
     assert planes(files, STRICT) == list(range(len(files)))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["s\u0669", "s\u0661\u0660", "s\u0661\u0661"],
+        ["s\uff19", "s10", "s\uff11\uff11"],
+        ["s\u096f", "s\u0967\u0966", "s\u0967\u0967"],
+    ],
+)
+def test_numbers_of_any_script_have_their_order(tmp_path: Path, names: list[str]) -> None:
+    data = written(tmp_path / "s", names)
+    holds(open_source([tmp_path / "s"]), data, "zyx")
+    with pytest.raises(BadInput, match=r"slices are missing: .*\(1 of 5\)"):
+        planes([*(f"{name}.png" for name in names), "s13.png"], STRICT)
+
+
+@pytest.mark.parametrize("stranger", ["s1 (1)", "s002 copy", "thumbnail", "overview 3"])
+def test_names_of_another_kind_among_slices_are_told_of(tmp_path: Path, stranger: str) -> None:
+    written(tmp_path / "s", ["s001", "s002", "s003", stranger])
+    [remark] = open_source([tmp_path / "s"]).description.remarks
+    assert "of 2 kinds" in remark and "s001.png" in remark and f"{stranger}.png" in remark
+    written(tmp_path / "alike", ["s001", "s002", "S3"])
+    written(tmp_path / "words", ["front", "middle", "back"])
+    for folder in ("alike", "words"):
+        assert not open_source([tmp_path / folder]).description.remarks
 
 
 def test_slices_of_the_same_number_are_named(tmp_path: Path) -> None:
@@ -228,6 +257,32 @@ def test_directories_in_a_zip_are_parts(tmp_path: Path) -> None:
     holds(open_source([f"{tmp_path / 'a.zip'}:left"]), left, "zyx")
     with pytest.raises(BadInput, match="no slices in middle: they are in left, right/deep"):
         open_source([f"{tmp_path / 'a.zip'}:middle"])
+
+
+@pytest.mark.parametrize("prefix", ["/data/", "a\\b\\", "C:\\scan\\", "./"])
+def test_a_zip_of_paths_that_lead_elsewhere_is_only_read(tmp_path: Path, prefix: str) -> None:
+    data = written(tmp_path / "s", ["s9", "s10", "s11"])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("s10", "s11", "s9"):
+            archive.writestr(f"{prefix}{name}.png", (tmp_path / "s" / f"{name}.png").read_bytes())
+    holds(open_source([tmp_path / "a.zip"]), data, "zyx")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], r"a\.zip is empty"),
+        (["../s1.png", "../s2.png"], r"holds no slices .* but \.\./s1\.png, \.\./s2\.png"),
+        (["__MACOSX/._s1.png"], "holds no slices .* but __MACOSX"),
+        (["a.txt"], r"holds no slices .* but a\.txt"),
+    ],
+)
+def test_a_zip_without_slices_says_what_is_in_it(tmp_path: Path, names: list[str], said: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    with pytest.raises(BadInput, match=said):
+        open_source([tmp_path / "a.zip"])
 
 
 def test_gaps_in_a_zip_are_named_too(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def test_an_ome_zarr_has_all_that_a_source_says(letters: Letters, kind: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "ending"), [("NIfTI", ".nii"), ("NRRD", ".nrrd"), ("MetaImage", ".mha"), ("MRC", ".mrc")]
+    ("kind", "ending"),
+    [("NIfTI", ".nii"), ("NRRD", ".nrrd"), ("MetaImage", ".mha"), ("MRC", ".mrc"), ("ImageJ TIFF", ".tif")],
 )
 def test_what_goes_out_as_it_came_in_has_the_same_header(letters: Letters, kind: str, ending: str) -> None:
     assert set(letters[kind, ending]) >= set("SH")

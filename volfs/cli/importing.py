@@ -96,6 +96,7 @@ def import_(
     from volfs.ingest.importer import ImportOptions, import_source, outline
     from volfs.ingest.readers import open_source
     from volfs.ingest.readers.numbering import SliceRules
+    from volfs.volume.image import image_at
 
     place = parse_place(target)
     if place.target.ref is not None or place.key is not None:
@@ -142,14 +143,16 @@ def import_(
             cancel=cancel,
             say=lines.append,
         )
+        # Labels and real values are not always kept in the type of the source.
+        kept = image_at(store[place.target.dataset].version(made.number), place.target.path.strip("/"))
     if as_json:
         say_json({**version_facts(made.info), "branch": made.branch, "remarks": lines})
     else:
         for line in lines:
             click.echo(f"{target}: {line}", err=True)
+        dtype = source.description.dtype if kept is None else kept.levels[0].dtype
         where = f" on the new branch {made.branch}" if made.why is not None else ""
-        shape = " x ".join(map(str, source.description.shape))
-        click.echo(f"{target}: v{made.number}{where}, {shape} {source.description.dtype.name}")
+        click.echo(f"{target}: v{made.number}{where}, {_by(source.description.shape)} {dtype.name}")
 
 
 def _say_outline(target: str, made: Outline, *, new: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,8 +23,8 @@ SAMPLE_FORMATS = {"u": 1, "b": 1, "i": 2, "f": 3, "c": 6}
 STRIP_OFFSETS = 273
 
 _ALIGNED = 64  # so that mapped voxels are
-_ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
-_CODES = {_ASCII: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "I", _LONG8: "Q"}
+_BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 1, 2, 3, 4, 5, 16
+_CODES = {_BYTE: "B", _ASCII: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "I", _LONG8: "Q"}
 
 Tag = tuple[int, int, Sequence[int]]
 """A tag's number, its field type, and its values (two integers for each rational)."""
@@ -125,7 +125,9 @@ class Head:
         for number, kind, numbers in tags:
             if kind == _LONG8 and not self.big:
                 kind = _LONG
-            data = bytes(numbers) if kind == _ASCII else struct.pack(f"<{len(numbers)}{_CODES[kind]}", *numbers)
+            data = (
+                bytes(numbers) if kind in (_BYTE, _ASCII) else struct.pack(f"<{len(numbers)}{_CODES[kind]}", *numbers)
+            )
             amount = len(numbers) // 2 if kind == _RATIONAL else len(numbers)
             entries += struct.pack(f"<HH{self._pointer}", number, kind, amount)
             fits = len(data) <= self._inline
@@ -143,6 +145,22 @@ class Head:
             self._known[data] = self.size
             self._values += data + b"\0" * (-len(data) % 8)
         return self._known[data]
+
+
+def imagej_tags(info: str, labels: Sequence[str], properties: Mapping[str, str]) -> list[Tag]:
+    """The tags in which ImageJ keeps texts (``ij/io/TiffEncoder``): a header that counts each kind of them, then they
+    themselves in UTF-16; and the lengths of all of these. None of them if there are no texts."""
+    pairs = [text for pair in properties.items() for text in pair]
+    kinds = [(b"info", [info] if info else []), (b"labl", list(labels)), (b"prop", pairs)]
+    texts = [text.encode("utf-16-le", "replace") for _, some in kinds for text in some]
+    if not texts:
+        return []
+    counts = [kind[::-1] + struct.pack("<I", len(some)) for kind, some in kinds if some]
+    head = b"".join((b"JIJI", *counts))
+    return [
+        (50838, _LONG, [len(head), *map(len, texts)]),
+        (50839, _BYTE, b"".join((head, *texts))),
+    ]
 
 
 def aligned(size: int) -> int:

@@ -33,12 +33,13 @@ from volfs.ingest.readers import (
     tiff,
     zarr,
 )
-from volfs.ingest.readers.numbering import STRICT, SliceRules
+from volfs.ingest.readers.numbering import STRICT, SliceRules, slice_key
 from volfs.ingest.readers.packed import packing_of, unpacked_start
 from volfs.ingest.source import Source, check_plain
-from volfs.model.names import natural_key
 
 _START = 1024
+_NIFTI_SIZES = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
+"""How headers of NIfTI, and of ANALYZE before it, begin: with their length."""
 _KNOWN = (
     "directories or lists of PNG, TIFF, JPEG or DICOM slices, a ZIP of slices, TIFF stacks, NIfTI, NRRD, MetaImage, "
     "MRC, HDF5, NPY, Zarr, N5, BigDataViewer's .xml, and Neuroglancer's precomputed"
@@ -89,6 +90,15 @@ def _is_nifti(named: Named) -> bool:
     return start[344:348] in (b"n+1\0", b"ni1\0") or start[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
 
 
+def _nifti_by_name(named: Named) -> bool:
+    if named.ends((".img", ".img.gz")):
+        from volfs.ingest.readers import nifti
+
+        return nifti.header_beside(named.path) is not None
+    start = named.packed or named.start
+    return named.ends((".nii", ".nii.gz")) or (named.ends((".hdr", ".hdr.gz")) and start[:4] in _NIFTI_SIZES)
+
+
 def _is_mrc(named: Named) -> bool:
     return mrc.is_mrc(named.packed or named.start)
 
@@ -101,7 +111,7 @@ _HDF5 = Reader(lambda n: n.ends(hdf5.ENDINGS), lambda n: hdf5.open_hdf5(n.path, 
 _DICOM = Reader(lambda n: n.ends(dicom.ENDINGS), lambda n: dicom.open_dicom([n.path], n.path, n.part), parts=True)
 _OME_SET = Reader(lambda n: n.ends(ome_set.ENDING), lambda n: ome_set.open_set(n.path, n.part), parts=True)
 _BDV = Reader(lambda n: n.ends(".xml"), lambda n: bdv.open_xml(n.path, n.part), parts=True)
-_NIFTI = Reader(lambda n: n.ends((".nii", ".nii.gz")), _open_nifti)
+_NIFTI = Reader(_nifti_by_name, _open_nifti)
 _NPY = Reader(lambda n: n.ends(".npy"), lambda n: npy.open_npy(n.path))
 _TIFF = Reader(lambda n: n.ends(tiff.ENDINGS), lambda n: tiff.open_tiff(n.path, n.part), parts=True)
 _PICTURE = Reader(lambda n: n.ends(slices.ENDINGS), lambda n: slices.open_slices([n.path], n.rules, name=n.path.stem))
@@ -210,7 +220,7 @@ def _expand(names: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], str | 
         path = Path(name)
         if path.exists():
             paths.append(path)
-        elif glob.has_magic(name) and (found := sorted(glob.glob(name, recursive=True), key=natural_key)):
+        elif glob.has_magic(name) and (found := sorted(glob.glob(name, recursive=True), key=slice_key)):
             paths += map(Path, found)
         elif len(names) == 1 and (split := _split(name)) is not None:
             path, part = split

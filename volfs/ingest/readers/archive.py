@@ -93,12 +93,14 @@ class Archive:
 
     def members(self) -> list[Member]:
         """Its files, without those that nobody put there on purpose."""
-        found = []
-        for info in self._zip.infolist():
-            parts = PurePosixPath(info.filename).parts
-            if not info.is_dir() and not any(part == "__MACOSX" or part.startswith(".") for part in parts):
-                found.append(Member(self, info))
-        return found
+        return [Member(self, info) for info in self._files() if not _is_aside(info)]
+
+    def aside(self) -> list[str]:
+        """The names of the files that are no members."""
+        return [info.filename for info in self._files() if _is_aside(info)]
+
+    def _files(self) -> list[zipfile.ZipInfo]:
+        return [info for info in self._zip.infolist() if not info.is_dir()]
 
     def check(self, member: Member) -> None:
         """Raise BadInput for a member that is encrypted, or larger than anything that could be in it."""
@@ -123,3 +125,8 @@ class Archive:
 
     def close(self) -> None:
         self._zip.close()
+
+
+def _is_aside(info: zipfile.ZipInfo) -> bool:
+    """Whether a file is hidden, of a system's own, or would lie outside of where the archive is unpacked."""
+    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(info.filename).parts)

@@ -27,7 +27,7 @@ from volfs.ingest.source import Description, Fingerprint, Source, files_fingerpr
 from volfs.model.box import Box, Index
 from volfs.model.facts import Rescale
 from volfs.model.names import natural_key
-from volfs.model.ngff import axis
+from volfs.model.ngff import Axis, axis
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 
@@ -58,6 +58,7 @@ _TAGS = [
     "ImageOrientationPatient",
     "PixelSpacing",
     "SliceThickness",
+    "SpacingBetweenSlices",
     "FrameTime",
     "GridFrameOffsetVector",
     "NumberOfFrames",
@@ -185,6 +186,8 @@ class _File:
     frame_time: float | None
     has_table: bool = False
     """Whether a table takes stored values to real ones, which no slope can say."""
+    between: float | None = None
+    """What is said to be between slices, in millimetres; counts where their positions are not known."""
 
     @property
     def text(self) -> str:
@@ -232,7 +235,7 @@ def _file(path: Path, found: Any) -> _File:
         "segmentation_type": str(found.get("SegmentationType", "")),
         "transfer_syntax": str(found.file_meta.get("TransferSyntaxUID", "")),
     }
-    time = _number(found.get("FrameTime"))
+    time, between = _number(found.get("FrameTime")), _number(found.get("SpacingBetweenSlices"))
     return _File(
         path,
         str(found.get("SOPInstanceUID", "")),
@@ -246,6 +249,7 @@ def _file(path: Path, found: Any) -> _File:
         _frames(path, found),
         time if time is not None and time > 0 else None,
         "ModalityLUTSequence" in found,
+        abs(between) if between else None,
     )
 
 
@@ -367,6 +371,17 @@ def _listed(groups: dict[str, list[_File]]) -> str:
     return "; ".join(texts[:12]) + ("; …" if len(texts) > 12 else "")
 
 
+def _as_size(between: float | None) -> tuple[float, Axis]:
+    return (1.0, axis("z")) if between is None else (between, axis("z", "mm"))
+
+
+def _order(given: Path, files: Sequence[_File], stack: Stack) -> list[str]:
+    """What a user should know of slices of which nobody says where they lie."""
+    if len(files) == 1 or any(frame.position for frame in stack.frames):
+        return []
+    return [f"the images of {given} have no positions: they are in the order of their instance numbers"]
+
+
 class _Series(Source):
     def __init__(self, files: list[_File], given: Path, folder: Path | None) -> None:
         first = files[0]
@@ -394,6 +409,8 @@ class _Series(Source):
         scale = [cine] if cine is not None else [1.0] * len(outer)
         if stack.step is not None:
             scale[-1], outer[-1] = stack.step, axis("z", "mm")
+        elif stack.names[-1:] == ("z",) and cine is None and len(between := {file.between for file in files}) == 1:
+            scale[-1], outer[-1] = _as_size(*between)
         inner = [axis(n, "mm" if stack.spacing else None) for n in "yx"]
         shape = (*stack.shape, *self._frame_shape)
         samples = first.samples > 1
@@ -414,7 +431,7 @@ class _Series(Source):
             rescale=told,
             is_label=first.facts.get("segmentation_type") in _LABELS,
             lost=_lost(files),
-            remarks=(_real_values(given, stack),) if self._real else (),
+            remarks=(*([_real_values(given, stack)] if self._real else []), *_order(given, files, stack)),
         )
 
     def read(self, box: Box) -> np.ndarray:

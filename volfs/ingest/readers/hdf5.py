@@ -76,6 +76,8 @@ def _find(path: Path, file: Any, name: str | None) -> Any:
     if isinstance(found, h5py.Dataset):
         return found
     inside = _datasets(file if found is None else found)
+    if not inside:
+        raise BadInput(f"{path} holds no array of voxels (numbers, 2 to 6 axes), but {_others(file) or 'nothing'}")
     parts = [_part(dataset) for dataset in inside]
     if found is not None:  # a group
         return inside[choose(Path(f"{path}:{name}"), parts, None, "arrays of voxels")]
@@ -101,6 +103,25 @@ def _datasets(group: Any) -> list[Any]:
 
     group.visititems(visit)
     return found
+
+
+_NAMED = 4
+
+
+def _others(group: Any) -> str:
+    """The first datasets of a file that are no arrays of voxels."""
+    import h5py
+
+    found: list[str] = []
+
+    def visit(name: str, node: Any) -> object:
+        if isinstance(node, h5py.Dataset):
+            shape = " x ".join(map(str, node.shape)) if node.shape else "one" if node.shape == () else "no"
+            found.append(f"{node.name}, {shape} {'of records' if node.dtype.names else node.dtype}")
+        return True if len(found) > _NAMED else None
+
+    group.visititems(visit)
+    return "; ".join([*found[:_NAMED], *(["…"] if len(found) > _NAMED else [])])
 
 
 class _Hdf5(Source):

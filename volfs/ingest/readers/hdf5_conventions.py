@@ -23,6 +23,12 @@ Size = tuple[float, str | None]
 
 _MINC_AXES = {"xspace": "x", "yspace": "y", "zspace": "z", "time": "t", "vector_dimension": "c"}
 _LETTERS = frozenset("xyzct")
+_COORDINATES = {name: name for name in "xyzct"} | {
+    **{"time": "t", "channel": "c", "band": "c", "wavelength": "c"},
+    **{"depth": "z", "height": "z", "altitude": "z", "lev": "z", "level": "z", "plev": "z"},
+    **{"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"},
+}
+"""What coordinates are called in netCDF files, and which axes they are (CF conventions, chapter 4)."""
 _EVEN = 1e-4
 """By how much of a step positions may miss even spacing: they are often kept in single precision."""
 
@@ -49,10 +55,12 @@ def told_of(dataset: Any) -> Told:
     names, sizes = _axistags(dataset)
     if names is None:
         names = _distinct([str(dim.label) for dim in dataset.dims], dataset.ndim) or _distinct(
-            [name if name in _LETTERS else "" for name in _scale_names(dataset)], dataset.ndim
+            [_COORDINATES.get(name, "") for name in _scale_names(dataset)], dataset.ndim
         )
     own = _distinct(names, dataset.ndim) or default_names(dataset.ndim)
-    return Told(names, {**_scales(dataset, own), **sizes, **_eman(dataset), **_element_size(dataset)})
+    scales, origins = _scales(dataset, own)
+    facts = {"origins": origins} if any(origins.values()) else {}
+    return Told(names, {**scales, **sizes, **_eman(dataset), **_element_size(dataset)}, facts)
 
 
 def is_beside(dataset: Any) -> bool:
@@ -106,14 +114,16 @@ def _scale_names(dataset: Any) -> list[str]:
     return [str(dim[0].name).rpartition("/")[2].lower() if len(dim) else "" for dim in dataset.dims]
 
 
-def _scales(dataset: Any, names: tuple[str, ...]) -> dict[str, Size]:
-    """Dimension scales: positions that are evenly spaced."""
+def _scales(dataset: Any, names: tuple[str, ...]) -> tuple[dict[str, Size], dict[str, float]]:
+    """Dimension scales: positions that are evenly spaced, and the first of each."""
     found: dict[str, Size] = {}
+    origins: dict[str, float] = {}
     for name, dim in zip(names, dataset.dims, strict=True):
         step = _step(dim[0]) if len(dim) else None
         if step is not None:
             found[name] = (abs(step[1]), _unit(dim[0].attrs.get("units")))
-    return found
+            origins[name] = step[0]
+    return found, origins
 
 
 def _step(positions: Any) -> tuple[float, float] | None:
@@ -217,9 +227,9 @@ def _text(value: Any) -> str:
 
 
 def _unit(value: Any) -> str | None:
-    """A unit's name; EMD writes ``[n_m]`` for nm."""
-    text = _text(value if value is not None else "").strip()
-    return text.strip("[]").replace("_", "") or None
+    """A unit's name; EMD writes ``[n_m]`` for nm, netCDF ``days since 2000-01-01`` for days."""
+    text = _text(value if value is not None else "").strip().partition(" since ")[0]
+    return (text.strip("[]").replace("_", "") if text.startswith("[") else text) or None
 
 
 def _number(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``).
+"""NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``; ``.hdr`` with ``.img``).
 
 i, j, k are x, y, z: voxels are taken as they lie, never flipped nor resampled, and their stored numbers as well:
 ``scl_slope`` and ``scl_inter`` are the image's rescale. Where voxels lie is said by sform, if it has a code, else by
@@ -20,12 +20,13 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers.packed import PackedVoxels, packing_of_file
 from volfs.ingest.readers.raw import RawVoxels, Voxels
-from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
+from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, axis
 
-_ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
+_ENDING = re.compile(r"\.(nii|hdr|img)(\.gz)?\Z", re.IGNORECASE)
+_OTHER = {"hdr": "img", "img": "hdr", "HDR": "IMG", "IMG": "HDR"}
 _NAMES = ("x", "y", "z", "t", "c", "a")
 """What the dimensions of NIfTI are called here; the sixth has no common name."""
 
@@ -37,19 +38,37 @@ WHOLE_NUMBERS = ("intent_code", "dim_info", "slice_code", "slice_start", "slice_
 
 _LABEL_INTENTS = (1002, 1003)
 """NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME."""
-_SIZE_OF_2 = 540
+_SIZE_OF_1, _SIZE_OF_2 = 348, 540
 _LARGEST_EXTENSIONS = 64 << 10
 
 
 def open_nifti(path: Path) -> Source:
-    """Open a volume; BadInput if it is not one, or its data are cut short."""
-    return _Nifti(path)
+    """Open a volume, of two files by either of them; BadInput if it is not one, or its data are cut short."""
+    return _Nifti(header_beside(path) or path)
+
+
+def header_beside(path: Path) -> Path | None:
+    """The header whose voxels are in a file, if that is an ``.img``."""
+    match = _ENDING.search(path.name)
+    return _partner(path) if match is not None and match[1].lower() == "img" else None
+
+
+def _partner(path: Path) -> Path | None:
+    """The other file of a volume in two, packed or not."""
+    match = _ENDING.search(path.name)
+    other = _OTHER.get(match[1]) if match is not None else None
+    names = [f"{path.name[: match.start()]}.{other}{packing}" for packing in ("", ".gz")] if match and other else []
+    return next((found for name in names if (found := path.with_name(name)).is_file()), None)
 
 
 class _Nifti(Source):
     def __init__(self, path: Path) -> None:
-        self._path = path
         header = _header(path)
+        voxels = path if bytes(header["magic"])[:2] == b"n+" else _partner(path)
+        if voxels is None:
+            raise BadInput(f"{path} keeps its voxels in an .img file beside it, which is not there")
+        check_plain(voxels)
+        self._paths = [*dict.fromkeys((path, voxels))]
         dims = [int(n) for n in header.get_data_shape()]
         while len(dims) > 3 and dims[-1] == 1:
             dims.pop()
@@ -73,9 +92,9 @@ class _Nifti(Source):
             shape = (*shape, self._samples)
         offset = int(header.get_data_offset())
         self._voxels: Voxels = (
-            PackedVoxels(path, "gzip", dtype, shape, offset)
-            if packing_of_file(path) == "gzip"
-            else RawVoxels(path, dtype, shape, offset)
+            PackedVoxels(voxels, "gzip", dtype, shape, offset)
+            if packing_of_file(voxels) == "gzip"
+            else RawVoxels(voxels, dtype, shape, offset)
         )
         self.description = Description(
             _ENDING.sub("", path.name) or path.name,
@@ -96,7 +115,7 @@ class _Nifti(Source):
         return self._voxels.read(box)
 
     def fingerprint(self) -> Fingerprint:
-        return files_fingerprint([self._path])
+        return files_fingerprint(self._paths)
 
     def close(self) -> None:
         self._voxels.close()
@@ -110,14 +129,17 @@ def _header(path: Path) -> Any:
     try:
         with gzip.open(path) if packing_of_file(path) == "gzip" else path.open("rb") as file:
             # Not nibabel.load: images forget where their voxels begin, and their slope.
-            size = file.read(4)
+            start = file.read(_SIZE_OF_1)
+            size = start[:4]
+            if _SIZE_OF_1 in _both_orders(size) and start[344:347] not in (b"n+1", b"ni1") and _partner(path):
+                raise BadInput(f"{path} is ANALYZE 7.5, which does not say how its axes lie: convert it to NIfTI")
             kind = nibabel.Nifti2Header if _SIZE_OF_2 in _both_orders(size) else nibabel.Nifti1Header
             file.seek(0)
             header = kind.from_fileobj(file)  # type: ignore[no-untyped-call]
+    except BadInput:
+        raise
     except Exception as error:  # nibabel and its readers raise whatever the damage leads to
         raise unreadable(path, error) from error
-    if bytes(header["magic"])[:2] != b"n+":
-        raise BadInput(f"{path} keeps its voxels in an .img file beside it: save it as one .nii")
     return header
 
 

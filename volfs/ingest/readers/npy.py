@@ -9,7 +9,7 @@ from numpy.lib import format as npy_format
 
 from volfs.errors import BadInput
 from volfs.ingest.readers.raw import RawVoxels
-from volfs.ingest.source import Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
+from volfs.ingest.source import NAMES, Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
 from volfs.model.box import Box
 
 SIGNATURE = npy_format.MAGIC_PREFIX
@@ -33,6 +33,8 @@ class _Npy(Source):
             raise unreadable(path, error) from error
         if dtype.hasobject or dtype.kind not in "biufc":
             raise BadInput(f"{path} holds {dtype}, which are not voxels")
+        if not 2 <= len(shape) <= len(NAMES):
+            raise BadInput(f"{path} has {len(shape)} axes, an image has 2 to {len(NAMES)}")
         axes = default_axes(len(shape))
         # Fortran order is C order with the axes the other way round.
         stored = shape[::-1] if self._fortran else shape

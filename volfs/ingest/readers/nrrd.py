@@ -98,12 +98,12 @@ def _open(path: Path, header: _Header, end: int) -> Source:
         raise unreadable(path, f"it has {count} dimensions of sizes {fields['sizes']}")
     if fields["type"].lower() not in _DTYPES:
         raise BadInput(f"{path} holds {fields['type']!r}, which are not voxels")
+    encoding = fields["encoding"].lower()
+    if encoding not in _PACKINGS:
+        raise BadInput(f"{path} has encoding {encoding}: raw, gzip and bzip2 are imported, so save it as one of these")
     dtype = np.dtype(_DTYPES[fields["type"].lower()])
     if dtype.itemsize > 1:
         dtype = dtype.newbyteorder(">" if _is_big(fields["endian"]) else "<")
-    encoding = fields["encoding"].lower()
-    if encoding not in _PACKINGS:
-        raise BadInput(f"{path} has encoding {encoding}: raw, gzip and bzip2 are imported")
     axes, scale, rgb = _axes(header, sizes, dtype)
     names = [a.name for a in axes[::-1]]  # as the file counts
     facts = _facts(header, count, names)

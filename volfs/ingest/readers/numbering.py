@@ -2,7 +2,8 @@
 
 Names of one pattern (``s001``, ``t03_z0012``) differ in their numbers only. Decided here: a number that is in no two
 names counts the slices; where none is, all numbers together do, each of them taking all its values. The steps between
-numbers are alike: every fifth slice is no gap. What has no number is left as it is.
+numbers are alike: every fifth slice is no gap. ``z0.5``, ``z1.0``, ``z1.5`` are one number each, if that leaves no gap.
+Digits are those of any script. What has no number is left as it is.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from volfs.errors import BadInput
+from volfs.model.names import natural_key
 
 Gaps = Literal["skip", "fill", "nearest"]
 Duplicates = Literal["first", "last"]
 
-_NUMBER = re.compile(r"([0-9]+)")
+_NUMBER = re.compile(r"(\d+)")
 _NAMED = 6
 _MOST = 1_000_000
 
@@ -36,20 +38,42 @@ STRICT = SliceRules()
 """Neither gaps nor doubles."""
 
 
+def slice_key(name: str) -> tuple[object, ...]:
+    """The order of slices: the natural one, whatever the script of their numbers."""
+    plain = name if name.isascii() else _NUMBER.sub(lambda found: "".join(str(int(d)) for d in found[0]), name)
+    return (*natural_key(plain), name)
+
+
+def patterns(names: Sequence[str]) -> list[list[int]]:
+    """Names that differ in their numbers only, by their indices, in the order in which they come."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for index, name in enumerate(names):
+        found.setdefault(_texts(_split(name)), []).append(index)
+    return list(found.values())
+
+
+def _split(name: str) -> list[str]:
+    """Texts and numbers in turn, without the ending."""
+    return _NUMBER.split(name.rpartition(".")[0] or name)
+
+
+def _texts(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts[::2])
+
+
 def planes(names: Sequence[str], rules: SliceRules) -> list[int | None]:
     """Which of ``names`` is each plane, by its index; None for a plane that is missing and to be filled.
 
     Planes are in the order of the names; with gaps filled, in the order of their numbers. BadInput, naming slices, for
     gaps and doubles that no rule is for.
     """
-    patterns: dict[tuple[str, ...], _Pattern] = {}
+    found_patterns: dict[tuple[str, ...], _Pattern] = {}
     for index, name in enumerate(names):
-        parts = _NUMBER.split(name.rpartition(".")[0] or name)
-        key = tuple(part.casefold() for part in parts[::2])
-        patterns.setdefault(key, _Pattern()).add(index, tuple(map(int, parts[1::2])))
+        parts = _split(name)
+        found_patterns.setdefault(_texts(parts), _Pattern(_texts(parts))).add(index, parts[1::2])
     kept: dict[int, None] = {}
     filled: dict[int, list[int | None]] = {}
-    for pattern in patterns.values():
+    for pattern in found_patterns.values():
         pattern.drop_doubles(names, rules)
         found = pattern.filled(names, rules)
         first = next(iter(pattern.members.values()))
@@ -66,12 +90,19 @@ def planes(names: Sequence[str], rules: SliceRules) -> list[int | None]:
 
 @dataclass(slots=True)
 class _Pattern:
-    """Names that differ in their numbers only: index of each name by its numbers."""
+    """Names that differ in their numbers only: index of each name by its numbers, which stand between ``texts``.
+    ``widths`` are how many digits each has."""
 
+    texts: tuple[str, ...]
     members: dict[tuple[int, ...], int] = field(default_factory=dict)
     doubles: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
+    widths: list[set[int]] = field(default_factory=list)
 
-    def add(self, index: int, numbers: tuple[int, ...]) -> None:
+    def add(self, index: int, digits: Sequence[str]) -> None:
+        numbers = tuple(map(int, digits))
+        self.widths = self.widths or [set() for _ in digits]
+        for known, text in zip(self.widths, digits, strict=True):
+            known.add(len(text))
         if not numbers:
             self.members[(len(self.members),)] = index  # names without one are nobody's doubles
             return
@@ -97,7 +128,7 @@ class _Pattern:
         axes = self._axes()
         count = math.prod(_count(numbers) for _, numbers in axes)
         missing = count - len(self.members)
-        if not missing or rules.gaps == "skip":
+        if not missing or rules.gaps == "skip" or self._is_even_in_decimals():
             return None
         there = {tuple(numbers[n] for n, _ in axes): index for numbers, index in self.members.items()}
         wanted = _products([numbers for _, numbers in axes])
@@ -113,6 +144,16 @@ class _Pattern:
             raise BadInput(f"{missing} of {count} slices are missing: too many to be made up, say --gaps skip")
         out = [there.get(key) for key in wanted]
         return _nearest(out, _count(axes[-1][1])) if rules.gaps == "nearest" else out
+
+    def _is_even_in_decimals(self) -> bool:
+        """Whether two numbers with a point between them are one (``z0.5``, ``z1.0``), which counts all slices."""
+        for n in range(len(self.widths) - 1):
+            if self.texts[n + 1] == "." and len(self.widths[n + 1]) == 1:
+                ten = 10 ** min(self.widths[n + 1])
+                column = [numbers[n] * ten + numbers[n + 1] for numbers in self.members]
+                if len({*column}) == len(column) == _count(_range(column)):
+                    return True
+        return False
 
     def _axes(self) -> list[tuple[int, range]]:
         """What numbers there should be, and where in a name they stand: the one number that counts the slices, else

@@ -43,6 +43,8 @@ def choose(given: Path, parts: Sequence[Part], wanted: str | None, what: str = "
     if wanted is None:
         if len(parts) == 1:
             return 0
+        if not parts:
+            raise BadInput(f"{given} holds no {what}")
         raise BadInput(f"{given} holds {len(parts)} {what} ({listed(parts)}): name one{_like(given, parts)}")
     named = [number for number, part in enumerate(parts) if wanted in part.names]
     if len(named) == 1:
@@ -67,8 +69,6 @@ def listed(parts: Sequence[Part]) -> str:
 
 def _like(given: Path, parts: Sequence[Part]) -> str:
     """An example: a name that is unlike all others, else a number."""
-    if not parts:
-        return ""
     name = parts[0].names[0] if parts[0].names else "0"
     alone = sum(name in part.names for part in parts) == 1
     return f", like {given}:{name if alone else 0}"

@@ -172,7 +172,7 @@ def page_voxels(page: tifffile.TiffPage | tifffile.TiffFrame, lock: Any = None) 
 
 def check_page(path: Place, page: tifffile.TiffPage) -> None:
     """Raise BadInput for pages whose pixels are not voxels as they are."""
-    known = page.photometric in (0, 1, 2, 3) and (page.photometric != 0 or page.bitspersample == 1)
+    known = page.photometric in (0, 1, 2, 3)
     # Colours of JPEG are RGB once they are decoded; in other compressions YCbCr is what stands there.
     if not known and not (page.photometric == 6 and page.compression in _JPEGS):
         name = getattr(page.photometric, "name", page.photometric)
@@ -181,6 +181,13 @@ def check_page(path: Place, page: tifffile.TiffPage) -> None:
     # Integers of three bytes are in the file's byte order to libtiff, and in one of its own to tifffile.
     if page.dtype is None or page.dtype.kind not in "biufc" or (bits == 24 and page.dtype.kind == "u"):
         raise BadInput(f"{path} has {bits} bits a sample, which is not a type of voxels")
+
+
+def remarks_on(path: Place, page: tifffile.TiffPage) -> tuple[str, ...]:
+    """What a user should know of numbers that are kept as they are stored."""
+    if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE:
+        return ()
+    return (f"{path} says that small numbers are white (MINISWHITE): they are kept as stored, and shown as dark",)
 
 
 def check_chain(path: Place, tiff: tifffile.TiffFile) -> None:

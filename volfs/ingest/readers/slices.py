@@ -16,11 +16,10 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers import ome_xml, pictures
 from volfs.ingest.readers.archive import Archive
-from volfs.ingest.readers.numbering import SliceRules, planes
+from volfs.ingest.readers.numbering import SliceRules, patterns, planes, slice_key
 from volfs.ingest.readers.tiff import sizes_of
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint
 from volfs.model.box import Box
-from volfs.model.names import natural_key
 from volfs.model.ngff import axis
 from volfs.volume.workers import cores
 
@@ -57,8 +56,12 @@ def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
         members = archive.members()
         slices = [member for member in members if pictures.kind_of(member)]
         if not slices:
-            found = _some([member.info.filename for member in members]) or "nothing"
-            raise BadInput(f"{path} holds no slices (PNG, TIFF, JPEG), but {found}: unpack it and import what is in it")
+            found = _some([member.info.filename for member in members] or archive.aside())
+            raise BadInput(
+                f"{path} holds no slices (PNG, TIFF, JPEG), but {found}: unpack it and import what is in it"
+                if found
+                else f"{path} is empty: there is nothing in it to import"
+            )
         folders = dict.fromkeys(member.folder for member in slices)
         wanted = folder.strip("/") if folder is not None else None
         if wanted is None and len(folders) > 1:
@@ -75,7 +78,7 @@ def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
         for member in chosen:
             archive.check(member)
         _check_kinds(chosen, str(path))
-        chosen.sort(key=lambda member: natural_key(member.name))
+        chosen.sort(key=lambda member: slice_key(member.name))
         return _Slices(chosen, path.stem, rules, lambda: files_fingerprint([path]), archive.close)
     except BaseException:
         archive.close()
@@ -103,16 +106,28 @@ def _listed(folder: Path) -> list[Path]:
         check_plain(path)
     if not found:
         found = [path for path in files if path.is_file() and pictures.kind_in(path)]
-    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
+    return sorted((path for path in found if path.is_file()), key=lambda path: slice_key(path.name))
 
 
-def _calibration(place: pictures.Place) -> dict[str, tuple[float, str | None]]:
-    """Voxel sizes that a slice says, by axis: TIFF does, others tell no more than what suits a printer."""
+def _told(place: pictures.Place) -> tuple[dict[str, tuple[float, str | None]], tuple[str, ...]]:
+    """Voxel sizes that a slice says, by axis, and remarks: TIFF does, others tell no more than what suits a printer."""
     if pictures.kind_in(place) != pictures.TIFF:
-        return {}
+        return {}, ()
     with pictures.opened_tiff(place) as file:
         told = ome_xml.images(file.ome_metadata) if file.is_ome and file.ome_metadata else ()
-        return sizes_of(file, file.pages.first, told[0] if told else None)
+        page = file.pages.first
+        return sizes_of(file, page, told[0] if told else None), pictures.remarks_on(place, page)
+
+
+def _of_several_patterns(names: Sequence[str]) -> tuple[str, ...]:
+    """What to look at where some names are alike but for their numbers, and others are not (``s1 (1).png``)."""
+    found = patterns(names)
+    if len(found) < 2 or max(map(len, found)) < 2:
+        return ()
+    firsts = _some([names[members[0]] for members in found])
+    return (
+        f"the names of the slices are of {len(found)} kinds ({firsts}): all {len(names)} are planes, in their order",
+    )
 
 
 def _made_up(names: Sequence[str], rules: SliceRules) -> dict[str, list[int]]:
@@ -153,8 +168,10 @@ class _Slices(Source):
         shape = first.shape
         if not self._flat:
             names, shape = "z" + names, (len(self._places), *shape)
-        told = [_calibration(place) for place in dict.fromkeys((used[0], used[-1]))]
-        sizes = told[0] if told[0] == told[-1] else {}
+        told = [_told(place) for place in dict.fromkeys((used[0], used[-1]))]
+        sizes, remarks = told[0]
+        alike = sizes == told[-1][0]
+        sizes = sizes if alike else {}
         self.description = Description(
             name,
             shape,
@@ -164,7 +181,8 @@ class _Slices(Source):
             shape if self._flat else (1, *shape[1:]),
             rgb="c" in names,
             facts={"format": "slices", **({"made_up": absent} if absent else {})},
-            lost=() if told[0] == told[-1] else ("voxel sizes, which differ from slice to slice",),
+            lost=() if alike else ("voxel sizes, which differ from slice to slice",),
+            remarks=(*remarks, *_of_several_patterns([place.name for place in used])),
         )
 
     def read(self, box: Box) -> np.ndarray:

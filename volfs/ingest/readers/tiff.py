@@ -136,6 +136,7 @@ class _Tiff(Source):
             translation=tuple(shift) if any(shift) else None,
             rescale=more.rescale,
             lost=more.lost,
+            remarks=pictures.remarks_on(path, first),
         )
 
     def read(self, box: Box) -> np.ndarray:

@@ -69,8 +69,20 @@ def matrix(spec: VolumeSpec) -> tuple[np.ndarray, np.ndarray]:
     oriented = patient_affine(spec)
     if oriented is not None:
         return oriented[:, :3].T, oriented[:, 3]
+    if (flat := _flat_affine(spec)) is not None:
+        return flat[:, :2].T, flat[:, 2]
     along = space_grid(spec)
     return np.diag(along.steps) * directions(spec), np.array(along.origin)
+
+
+def _flat_affine(spec: VolumeSpec) -> np.ndarray | None:
+    """:func:`patient_affine` of a plane that lies in that of left and posterior: from (x, y, 1), 2 x 3."""
+    if spec.affine is None or len(spec.space) != 2:
+        return None
+    right, anterior, superior = np.array(spec.affine)
+    if superior[:2].any():
+        return None
+    return np.stack((-right, -anterior))[:, [0, 1, 3]]
 
 
 def directions(spec: VolumeSpec) -> np.ndarray:

@@ -167,7 +167,7 @@ def _affine(level: LevelMeta, first: Triple, step: Triple) -> Affine | None:
     It is kept as a 4 x 4 matrix from (x, y, z, 1), in voxels of s0, to the unit of the axes (``volfs.source``, written
     by imports). Where its voxel size is not the image's, which may have been set by hand, the image's counts.
     """
-    matrix = _source_affine(level.attributes)
+    matrix = _source_affine(level.attributes, flat=level.geometry.z is None)
     geometry = level.geometry
     axes = [axis for axis in (geometry.x, geometry.y, geometry.z) if axis is not None]
     base_scale = level.finest_scale or level.scale
@@ -191,7 +191,7 @@ def _affine(level: LevelMeta, first: Triple, step: Triple) -> Affine | None:
     return one, two, three
 
 
-def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
+def _source_affine(attributes: Mapping[str, Any], *, flat: bool) -> np.ndarray | None:
     """The matrix of the file that was imported, in NIfTI's world: of x, y and z, where it has time and others too."""
     source = source_of(attributes)
     rows = source.get("affine")
@@ -201,6 +201,9 @@ def _source_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
+    if flat and matrix.shape == (3, 3) and not matrix[2, :2].any():  # of a plane in a world of two dimensions
+        plane, matrix = matrix, np.eye(4)
+        matrix[np.ix_((0, 1), (0, 1, 3))] = plane[:2]
     if matrix.ndim != 2 or len(matrix) < 4 or len(set(matrix.shape)) > 1 or not np.isfinite(matrix).all():
         return None
     if matrix[:3, 3:-1].any() or matrix[3:, :3].any():  # x, y, z are mixed with another axis

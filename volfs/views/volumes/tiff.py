@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from volfs.model.facts import notes_of, text_of
 from volfs.model.units import SECONDS
 from volfs.views import ome
 from volfs.views.layout import Extent, Layout, Literal, Records, Voxels
@@ -33,7 +34,9 @@ from volfs.views.tiff_directory import (
     Head,
     Picture,
     Resolution,
+    Tag,
     aligned,
+    imagej_tags,
 )
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
 
@@ -150,6 +153,27 @@ class _Stack:
             lines.append(f"finterval={self.time.scale * SECONDS[self.time.unit]:{_EXACT}}")
         return "\n".join([*lines, "loop=false", ""]).encode()
 
+    def imagej_tags(self) -> list[Tag]:
+        """What ImageJ's Info, slice labels and properties were in the file that the image came from."""
+        facts = self.spec.facts
+        if facts.get("format") != "imagej":
+            return []
+        return imagej_tags(text_of(facts, "Info"), self._labels(), notes_of(facts) if self.spec.whole else {})
+
+    def _labels(self) -> list[str]:
+        """The labels of the slices shown, where these are all time points and channels of slices of s0."""
+        labels = self.spec.facts.get("Labels")
+        step, first = self.spec.step[2], self.spec.first[2]
+        if not isinstance(labels, list) or not self.spec.whole or step != 1.0 or first != int(first):
+            return []
+        times, slices, channels = (axis.size if axis is not None else 1 for axis in (self.time, self.z, self.channel))
+        per_time = len(labels) // times
+        of_all, start = per_time // channels, int(first)
+        if of_all * channels * times != len(labels) or not 0 <= start <= of_all - slices:
+            return []
+        runs = (t * per_time + start * channels for t in range(times))
+        return [str(label) for at in runs for label in labels[at : at + slices * channels]]
+
     def _imagej_calibration(self) -> list[str]:
         """Unit, spacing, and where the origin lies, in voxels."""
         if self.resolution(imagej=True) is None:
@@ -198,9 +222,10 @@ def layout_imagej(spec: VolumeSpec) -> Layout:
     stack = _Stack.of(spec)
     assert stack is not None
     picture, head, descriptions = stack.picture(imagej=True), Head(big=False), [stack.imagej_description()]
-    size = len(head.directory(picture.tags(0, descriptions)))
+    texts = stack.imagej_tags()
+    size = len(head.directory([*picture.tags(0, descriptions), *texts]))
     start = aligned(head.size + size)
-    directory = head.directory(picture.tags(start, descriptions))
+    directory = head.directory([*picture.tags(start, descriptions), *texts])
     return Layout(Literal((head.data + directory).ljust(start, b"\0")), stack.voxels())
 
 
@@ -218,13 +243,14 @@ def _paged(stack: _Stack, *, big: bool) -> Layout:
     picture = stack.picture(imagej=for_imagej)
     descriptions = [stack.head_description(), *([stack.imagej_description()] if for_imagej else [])]
     head, count = Head(big=big), stack.pages
-    size = len(head.directory(picture.tags(0, descriptions)))
+    texts = stack.imagej_tags() if for_imagej else []
+    size = len(head.directory([*picture.tags(0, descriptions), *texts]))
     record_tags = picture.tags(0)
     record = head.directory(record_tags)
     at = head.size + size  # of the second directory
     end = at + (count - 1) * len(record)
     start = aligned(end)
-    first = head.directory(picture.tags(start, descriptions), at if count > 1 else 0)
+    first = head.directory([*picture.tags(start, descriptions), *texts], at if count > 1 else 0)
     extents: list[Extent] = [Literal(head.data + first)]
     if count > 1:
         pages = _Pages(record, count - 1, at, start + picture.size, picture.size, head.slot(record_tags, STRIP_OFFSETS))
