@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 from volfs.storage import claim, files
 from volfs.storage.mount_table import Locks
+from volfs.testing.waiting import PATIENCE
 from volfs.versions import lock
 
 ROOT = Path(__file__).parent.parent
@@ -98,4 +99,4 @@ def running(
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(60)
+            process.wait(PATIENCE)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from volfs.fuse.mountpoints import detach
 from volfs.testing.volumes import image, segmentation
-from volfs.testing.waiting import PATIENCE
+from volfs.testing.waiting import PATIENCE, until
 
 
 def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -84,9 +83,8 @@ def disk_that_can_stop(folder: Path) -> Iterator[int]:
     device = folder.stat().st_dev
     with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]) as disk:
         try:
-            while folder.stat().st_dev == device:
-                assert disk.poll() is None
-                time.sleep(0.01)
+            until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
+            assert disk.poll() is None
             yield disk.pid
         finally:
             disk.send_signal(signal.SIGCONT)

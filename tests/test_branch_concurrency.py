@@ -18,6 +18,7 @@ from tests.store_kit import array_at
 from volfs.errors import NotFound, NothingToCommit
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json
+from volfs.testing.waiting import PATIENCE
 from volfs.versions.branch import Branch
 
 CHUNKS = 4
@@ -96,7 +97,7 @@ def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             cwd=Path(__file__).parent.parent,
-            timeout=120,
+            timeout=PATIENCE,
         )
         done.set()
         for thread in threads:

@@ -15,6 +15,7 @@ import pytest
 import volfs
 from volfs import open_store
 from volfs.errors import Busy, NotFound, ReadOnly
+from volfs.testing.waiting import PATIENCE
 from volfs.versions.branch import Branch
 from volfs.versions.store import Store
 
@@ -52,7 +53,7 @@ def another_process(store: Store, code: str) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "ready\n"
         yield process
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_branch_that_a_mount_writes_is_read_only_elsewhere_and_the_error_names_the_mount(
@@ -173,5 +174,5 @@ def test_a_store_may_be_closed_while_threads_read(store: Store) -> None:
             thread.start()
         second.close()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert len(ends) == 4

@@ -18,6 +18,7 @@ from volfs.catalog.connections import Connections
 from volfs.catalog.inodes import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
 from volfs.catalog.recent import Recent
 from volfs.errors import BadInput, NotAllowed, StoreFormat
+from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -175,7 +176,9 @@ def test_kill_9_at_any_time_never_lets_a_number_be_given_out_twice(catalog: Path
     )
     seen: set[int] = set()
     for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", script, str(catalog)], capture_output=True, text=True, timeout=60)
+        out = subprocess.run(
+            [sys.executable, "-c", script, str(catalog)], capture_output=True, text=True, timeout=PATIENCE
+        )
         inodes = set(map(int, out.stdout.split()))
         assert len(inodes) == 100
         assert not inodes & seen

@@ -20,6 +20,7 @@ from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly,
 from volfs.model.graph import VersionInfo
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
+from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_eight_processes_may_create_and_fill_one_catalog_at_once(path: Path) -> 
         subprocess.Popen([sys.executable, "-c", script, str(path), str(i)], stderr=subprocess.PIPE) for i in range(8)
     ]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors.decode()
     with Catalog.open(path) as catalog:
         assert sorted(catalog.datasets()) == [f"d{i}" for i in range(8)]

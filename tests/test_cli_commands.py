@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 import volfs as api
 from tests.mounting import CELLS, NUCLEI, answer, make_store, refused, volfs
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -285,11 +285,9 @@ class TestImport:
         np.save(tmp_path / "v.npy", np.random.default_rng(0).integers(0, 256, (300, 512, 512), np.uint8))
         command = [sys.executable, "-m", "volfs", "--store", str(store), "import", "v", str(tmp_path / "v.npy")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 30
-        while not list(store.glob("datasets/v/versions/.*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: list(store.glob("datasets/v/versions/.*")))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130 and out == "" and err.strip() == "volfs: interrupted"
         assert volfs(store, "ls").stdout == "" and list((store / "datasets").iterdir()) == []
 

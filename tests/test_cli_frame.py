@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from volfs.fuse import checkup
+from volfs.testing.waiting import PATIENCE
 
 
 def volfs(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "volfs", *map(str, arguments)]
     whole = {**os.environ, **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=whole)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=whole)
 
 
 def test_help_lists_every_command_in_one_screen() -> None:
@@ -63,7 +64,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and err.strip() == "volfs: interrupted"
 
 

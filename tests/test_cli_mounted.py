@@ -18,6 +18,7 @@ from volfs.fuse.mountpoints import is_broken
 from volfs.fuse.processes import default_log
 from volfs.storage.mount_table import canonical, mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
+from volfs.testing.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,7 @@ def test_commit_is_done_by_the_mount(store: Path, files: Path) -> None:
     assert made["message"].startswith("By the command")
     assert answer(store, "status", "cells")["clean"]
     shown = files.parent.parent.parent / "versions" / made["version"] / "files" / "held.txt"
-    deadline = time.monotonic() + 5
-    while not shown.exists():
-        assert time.monotonic() < deadline, "within a second the mount shows it"
-        time.sleep(0.05)
+    until(lambda: shown.exists(), "the mount shows it")
     assert shown.read_text() == "the mount has the branch now"
 
 
@@ -66,10 +64,7 @@ def test_what_stops_the_mount_is_told_by_the_command(store: Path, files: Path) -
 def test_discard_is_done_by_the_mount(store: Path, files: Path) -> None:
     (files / "other.txt").write_text("goes")
     volfs(store, "discard", "cells", "files/other.txt", "files/held.txt", "--yes")
-    deadline = time.monotonic() + 3
-    while (files / "other.txt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not (files / "other.txt").exists())
     assert answer(store, "status", "cells")["clean"]
 
 
@@ -130,9 +125,8 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
     volfs(store, "mount", mountpoint)
     pid = daemon_pid(mountpoint)
     os.kill(pid, signal.SIGSTOP)
-    start = time.monotonic()
+    # Who asked the mount itself would wait until it is taken away.
     assert mounted_at(mountpoint) is not None and canonical(mountpoint) == mountpoint
-    assert time.monotonic() - start < 1, "the mount itself was not asked"
     said = refused(store, "mount", mountpoint)
     assert "does not answer" in said and "umount --force" in said
     checked = volfs(None, "doctor", ok=False)
@@ -146,7 +140,7 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
         other = tmp_path / "other"
         other.mkdir()
         with mounted(store, other, read_only=True):
-            assert forcing.wait(60) == 0
+            assert forcing.wait(PATIENCE) == 0
             assert (other / "README.txt").read_bytes()
     assert mounted_at(mountpoint) is None and not is_broken(mountpoint)
 
@@ -171,7 +165,7 @@ def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint:
                 assert json.loads((mountpoint / ".volfs" / "stats.json").read_text()), "others are answered meanwhile"
             finally:
                 os.kill(disk, signal.SIGCONT)
-            _, error = reader.communicate(timeout=60)
+            _, error = reader.communicate(timeout=PATIENCE)
         assert reader.returncode == 0 and not error
 
 
@@ -181,12 +175,7 @@ def test_sighup_begins_a_new_log_and_sigusr1_tells_what_every_thread_does(store:
     moved = log.with_suffix(".old")
     log.rename(moved)
     os.kill(daemon_pid(mountpoint), signal.SIGHUP)
-    deadline = time.monotonic() + 10
-    while not log.exists() or "starts anew" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: log.exists() and "starts anew" in log.read_text())
     os.kill(daemon_pid(mountpoint), signal.SIGUSR1)
-    while not ("requests in flight" in log.read_text() and "thread MainThread:" in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "requests in flight" in log.read_text() and "thread MainThread:" in log.read_text())
     volfs(None, "umount", mountpoint)

@@ -29,6 +29,7 @@ from volfs import open_store
 from volfs.errors import BadInput, Conflict, Held, NoSpace, NothingToCommit, ReadOnly
 from volfs.model.metadata import group_zarr_json
 from volfs.storage.manifest import Op
+from volfs.testing.waiting import PATIENCE
 from volfs.versions import commit as protocol
 from volfs.versions.fsck import fsck
 from volfs.versions.store import init_store
@@ -509,7 +510,7 @@ def test_a_branch_held_by_another_process_is_not_committed_to(tmp_path, dataset,
         with pytest.raises(ReadOnly, match=str(other.pid)):
             branch.working.lock.acquire()
         other.stdin.close()
-        assert other.wait(30) == 0
+        assert other.wait(PATIENCE) == 0
     assert branch.commit("now").number == 2
 
 
@@ -528,7 +529,7 @@ def test_two_processes_commit_and_neither_loses_anything(tmp_path, dataset, bran
         "            pass\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "store"), name]) for name in "ab"]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
     if not branch.is_clean():
         branch.commit("what is left")
     files = {key for key in tree_of(dataset["latest"], "files") if key[6] in "ab"}

@@ -15,6 +15,7 @@ import pytest
 from tests.store_kit import START, tree_of, volume, write_version
 from volfs import init_store, open_store
 from volfs.storage.files import FileLock
+from volfs.testing.waiting import PATIENCE
 from volfs.versions.fsck import fsck
 
 BEFORE_REF = ("commit.intent", "commit.frozen", "commit.packed", "commit.synced", "commit.renamed")
@@ -75,7 +76,7 @@ def run(script: str, root: Path, *arguments: str, crash_at: str | None = None) -
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

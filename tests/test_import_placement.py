@@ -26,6 +26,7 @@ from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
 from volfs.storage.files import FileLock
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
 from volfs.versions.fsck import fsck
@@ -250,20 +251,13 @@ def command(root: Path, target: str, source: str, *, crash_at: str | None = None
 
 def imported(root: Path, target: str, source: str) -> dict[str, object]:
     with command(root, target, source) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     return json.loads(out)
 
 
 def status(main: Path) -> dict[str, object]:
     return json.loads((main / ".volfs" / "status.json").read_bytes())
-
-
-def waited(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_mount_that_writes_once_a_second_shows_an_import_and_goes_on_committing(root: Path, main: Path):
@@ -281,7 +275,7 @@ def test_a_mount_that_writes_once_a_second_shows_an_import_and_goes_on_committin
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        waited(lambda: (main / "files" / "log.txt").exists())
+        until(lambda: (main / "files" / "log.txt").exists())
         made = imported(root, "cells/labels/nuclei", "labels.npy")
         assert made["branch"] == "main"
         assert (main / "labels" / "nuclei" / "s0" / "info.json").exists()
@@ -320,7 +314,7 @@ importer.place = later
 sys.argv = ["volfs", "--store", {str(root / "store")!r}, "import", "cells", {str(root / "other.npy")!r}]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "on the new branch import-v" in done.stdout
     assert "has uncommitted changes where it goes: zarr/s0" in done.stderr
@@ -328,7 +322,7 @@ main()
     assert status(main)["behind"] is None
     name = done.stdout.partition("new branch ")[2].partition(",")[0]
     shown = main.parent / name / "s0" / "volume.npy"
-    waited(shown.exists)
+    until(shown.exists)
     assert (np.load(shown) == OTHER).all()
     assert (main / "s0" / "volume.raw").read_bytes()[:1] == bytes([7])
     (main / ".volfs" / "discard").write_text("all")
@@ -338,7 +332,7 @@ main()
 def test_an_importer_that_is_killed_leaves_the_mount_as_it_was(root: Path, main: Path, point: str):
     before = (status(main)["head"], sorted(os.listdir(main.parents[1] / "versions")))
     with command(root, "cells/labels/killed", "labels.npy", crash_at=point) as process:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL, err
     assert (status(main)["head"], sorted(os.listdir(main.parents[1] / "versions"))) == before
     (main / "files" / "after").write_text(point)
@@ -353,11 +347,11 @@ def test_an_importer_killed_while_the_mount_is_asked_leaves_a_whole_version_or_n
     for count in range(5):
         (main / "files" / "held").write_text(f"held {count}")
         with command(root, f"cells/labels/any{count}", "labels.npy") as process:
-            waited(lambda: process.poll() is not None or any(partials.glob(".*.partial/version.json")))
+            until(lambda: process.poll() is not None or any(partials.glob(".*.partial/version.json")))
             time.sleep(dice.uniform(0, 0.3))
             process.kill()
             process.communicate()
-        waited(lambda: (status(main)["action"] or {}).get("state") != "running")
+        until(lambda: (status(main)["action"] or {}).get("state") != "running")
         shown = (main / "labels" / f"any{count}" / "s0" / "volume.npy").exists()
         listed = json.loads((main / "zarr" / "labels" / "zarr.json").read_bytes())["attributes"]["ome"]["labels"]
         assert shown == (f"any{count}" in listed)
@@ -379,11 +373,11 @@ def test_a_mount_that_is_killed_while_it_publishes_loses_nothing_of_an_import(ro
         line, env={**os.environ, "VOLFS_CRASH_AT": point}, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as daemon:
         try:
-            waited((mountpoint / "README.txt").exists)
+            until((mountpoint / "README.txt").exists)
             (mountpoint / "crash" / "branches" / "main" / "files" / "held").write_text(point)
             label = point.replace(".", "_")
             made = imported(root, f"crash/labels/{label}", "labels.npy")
-            assert daemon.wait(60) == -signal.SIGKILL
+            assert daemon.wait(PATIENCE) == -signal.SIGKILL
         finally:
             daemon.kill()
             subprocess.run(["umount", "-l", str(mountpoint)], check=False, capture_output=True)
@@ -410,7 +404,9 @@ with open_store({str(root / "store")!r}) as store:
     meanwhile(store, "labels/moved", LABELS[1], change, dataset="crash")
 """
     environment = {**os.environ, "VOLFS_CRASH_AT": point}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     with open_store(root / "store") as store:
         assert store["crash"]["main"].read("files/moved") == point.encode()

@@ -19,6 +19,7 @@ from PIL import Image
 
 import volfs
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE
 from volfs.versions.author import author_of, default_author
 
 
@@ -51,12 +52,12 @@ class Share:
     def shell(self, script: str, shell: str = "bash") -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "C": str(self.commit), "B": str(self.branch)}
         return subprocess.run(
-            [shell, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [shell, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     def volfs(self, *args: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "volfs", "--store", str(self.store), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0 or not ok, done.stderr
         return done
 
@@ -202,7 +203,7 @@ def test_the_author_is_who_writes_or_whom_the_last_line_names(share: Share) -> N
     share.change()
     environment = {**os.environ, "VOLFS_AUTHOR": "The Asker <a@b>"}
     command = [sys.executable, "-m", "volfs", "--store", str(share.store), "commit", "a", "-m", "from elsewhere"]
-    subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True)
+    subprocess.run(command, env=environment, check=True, timeout=PATIENCE, capture_output=True)
     assert share.latest()["author"] == "The Asker <a@b>"
 
 

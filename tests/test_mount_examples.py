@@ -15,6 +15,7 @@ import pytest
 
 from tests.examples_kit import EXAMPLES, understood
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE
 
 FOLDERS = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
 SCRIPTS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh"))
@@ -32,7 +33,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_example_runs_on_the_demonstration(demonstration: Path, script: Path) -> None:
     command = [sys.executable] if script.suffix == ".py" else ["sh"]
     done = subprocess.run(
-        [*command, str(script), str(demonstration)], capture_output=True, text=True, timeout=120, check=False
+        [*command, str(script), str(demonstration)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()

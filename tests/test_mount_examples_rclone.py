@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -20,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.examples_kit import EXAMPLES, free_port, mounted_store, program, server
+from volfs.testing.waiting import PATIENCE, until
 
 FOLDER = EXAMPLES / "rclone"
 KEY, SECRET = "reader", "a secret of some length"
@@ -44,7 +44,7 @@ def served(script: str, mount: tuple[Path, Path], **env: str) -> Iterator[int]:
 
 
 def ask(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, f"/{path}", body=body or None, headers=headers)
         answer = connection.getresponse()
@@ -119,10 +119,7 @@ class TestWebDav:
         name = "cells/branches/exp/files/later.txt"
         assert ask(webdav, "GET", name)[0] == 404
         (mount[1] / name).write_bytes(b"later")
-        deadline = time.monotonic() + 60
-        while (found := ask(webdav, "GET", name)) != (200, b"later"):
-            assert time.monotonic() < deadline, found
-            time.sleep(0.3)
+        until(lambda: ask(webdav, "GET", name) == (200, b"later"), lambda: str(ask(webdav, "GET", name)))
 
     def test_a_password_is_asked_for_when_there_is_one(self, mount: tuple[Path, Path]) -> None:
         users = mount[0] / "users"

@@ -17,6 +17,7 @@ from tests.examples_kit import EXAMPLES, open_directory, program, volfs_program
 from tests.mounting import make_store, running, volfs
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, take_away
+from volfs.testing.waiting import PATIENCE
 
 FOLDER = EXAMPLES / "slurm"
 SCRIPTS = ["prolog.sh", "epilog.sh", "taskprolog.sh", "job.sbatch"]
@@ -42,7 +43,7 @@ class Node:
 
     def run(self, script: str, job: int, *arguments: str, status: int = 0, **more: str) -> str:
         process = self.start(script, job, *arguments, **more)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == status, (script, out, err)
         return out + err
 
@@ -99,7 +100,7 @@ def test_jobs_that_start_at_once_share_one_daemon(node: Node) -> None:
     for script in ("prolog.sh", "epilog.sh"):
         processes = [node.start(script, job) for job in jobs]
         for process in processes:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, (out, err)
         found = mounted_at(node.mount)
         assert (found is not None) == (script == "prolog.sh")
@@ -163,7 +164,7 @@ def test_a_job_writes_a_branch_of_its_own_as_the_readme_prints_it(place: Path, t
             text=True,
             check=False,
             cwd=tmp_path,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, (done.stdout, done.stderr)
         assert mounted_at(tmp_path / "mnt") is None

@@ -22,6 +22,7 @@ import tensorstore as ts
 from tests.examples_kit import EXAMPLES, free_port, mounted_store, open_directory, program, server
 from tests.mounting import make_store, running, volfs
 from volfs.testing.kit import daemon_pid, take_away
+from volfs.testing.waiting import PATIENCE
 
 NGINX = """
 {user}daemon off; pid {root}/nginx.pid; error_log {root}/nginx.log; worker_processes 2;
@@ -49,7 +50,7 @@ class Site:
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
         """An answer with its body; header names have ``_`` for ``-``."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, urllib.parse.quote(path), headers={**FOREIGN, **named})

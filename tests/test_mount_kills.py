@@ -28,6 +28,7 @@ from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import take_away
+from volfs.testing.waiting import PATIENCE, until
 
 VOLFS = [sys.executable, "-m", "volfs"]
 
@@ -97,16 +98,16 @@ def test_what_close_acknowledged_survives_kills_at_random_instants(tmp_path: Pat
             daemon.send_signal(signal.SIGKILL)
             for each in programs:
                 each.signal(signal.SIGSTOP)
-            taken = subprocess.run([*VOLFS, "umount", str(place)], check=False, capture_output=True, timeout=120)
+            taken = subprocess.run([*VOLFS, "umount", str(place)], check=False, capture_output=True, timeout=PATIENCE)
             assert taken.returncode == 0, taken.stderr
-            daemon.wait(60)
+            daemon.wait(PATIENCE)
     finally:
         for each in programs:
             each.stop()
         abort(place)
     assert all(each.noted()[0] for each in programs), {each.name: each.noted() for each in programs}
     checked = [*VOLFS, "--store", str(store), "fsck"]
-    assert subprocess.run(checked, capture_output=True, check=False, timeout=600).returncode == 0
+    assert subprocess.run(checked, capture_output=True, check=False, timeout=PATIENCE).returncode == 0
 
 
 def abort(place: Path) -> None:
@@ -120,20 +121,18 @@ def write_for_a_while(programs: list[Program], rng: random.Random) -> None:
     wanted = sum(len(each.noted()[0]) for each in programs) + rng.randint(3, 40)
     for each in programs:
         each.go()
-    deadline = time.monotonic() + 60
-    while sum(len(each.noted()[0]) for each in programs) < wanted:
-        assert time.monotonic() < deadline, "nothing is written any more"
-        time.sleep(0.01)
+    until(lambda: sum(len(each.noted()[0]) for each in programs) >= wanted, "more that is written")
     time.sleep(rng.uniform(0, 0.05))
 
 
 def compare(dataset: Path, programs: dict[str, Program]) -> list[str]:
     """What is not as it was acknowledged."""
     branch = dataset / "branches/main"
-    deadline = time.monotonic() + 60
-    while any(not each["path"].rpartition("/")[2].startswith(".") for each in status(branch)["staged"]):
-        assert time.monotonic() < deadline, status(branch)["staged"]
-        time.sleep(0.02)
+
+    def staged() -> list[dict[str, str]]:
+        return [each for each in status(branch)["staged"] if not each["path"].rpartition("/")[2].startswith(".")]
+
+    until(lambda: not staged(), lambda: f"still staged: {staged()}")
     volume = np.load(io.BytesIO((branch / "s0/volume.npy").read_bytes()))
     parts = {
         "slices": volume[0],

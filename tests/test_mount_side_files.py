@@ -22,6 +22,7 @@ import pytest
 
 from tests.mounting import make_store, volfs
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.layers import rename_noreplace
 
 LONG_AGO = 1_234_567_890_123_456_789
@@ -58,7 +59,7 @@ def run(*command: str | Path, **options: object) -> str:
         [str(one) for one in command],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         **options,  # type: ignore[call-overload]
     )
@@ -292,10 +293,7 @@ def test_a_dataset_for_a_group_opens_no_private_file(store: Path, top: Path, fil
     (files / "ours").write_bytes(b"o")
     volfs(store, "config", "cells", "mode=0775")
     try:
-        deadline = time.monotonic() + 60
-        while stat.S_IMODE((files / "ours").stat().st_mode) != 0o664 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert stat.S_IMODE((files / "ours").stat().st_mode) == 0o664
+        until(lambda: stat.S_IMODE((files / "ours").stat().st_mode) == 0o664)
         assert stat.S_IMODE((files / "mine").stat().st_mode) == 0o600
     finally:
         volfs(store, "config", "cells", "mode=")

@@ -18,6 +18,7 @@ from volfs import init_store, open_store
 from volfs.catalog.schema import APPLICATION_ID
 from volfs.errors import ReadOnly
 from volfs.storage.files import FileLock
+from volfs.testing.waiting import PATIENCE
 from volfs.versions import onlooker
 from volfs.versions.fsck import fsck
 
@@ -57,7 +58,7 @@ def volfs(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -28,6 +28,7 @@ from volfs.errors import BadInput, Damaged, Unsupported
 from volfs.model.metadata import ArrayMeta, array_zarr_json, default_codecs, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.compressors import Blosc, Gzip, Wanted, Zstd
+from volfs.testing.waiting import PATIENCE
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 BIG = {"name": "bytes", "configuration": {"endian": "big"}}
@@ -360,7 +361,7 @@ for _ in range(20000):
     except Damaged:
         pass
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
 
 
 # ---- blosc, gzip, bool

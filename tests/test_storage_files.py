@@ -28,11 +28,16 @@ from volfs.storage.files import (
     write_json,
 )
 from volfs.storage.layout import StoreLayout, parse_frozen_dir, parse_partial_dir, parse_version_dir
+from volfs.testing.waiting import PATIENCE
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, **environment},
     )
 
 
@@ -241,7 +246,7 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    lock.lock(timeout=5)
+    lock.lock(timeout=PATIENCE)
     lock.release()
 
 
@@ -264,8 +269,8 @@ def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
     timer = threading.Timer(0.1, one.release)
     timer.start()
     start = time.monotonic()
-    other.lock(timeout=10)
-    assert time.monotonic() - start < 5
+    other.lock(timeout=PATIENCE)
+    assert time.monotonic() - start < PATIENCE / 2
     other.release()
     timer.join()
 

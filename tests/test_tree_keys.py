@@ -28,6 +28,7 @@ from tests.tree_kit import CELLS, Client, make_store, run, serving
 from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.testing.waiting import PATIENCE
 from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.tree.places import Walk
@@ -188,7 +189,7 @@ def test_an_open_chunk_file_lets_go_of_what_it_was_before_it_was_put_anew(
 
     def slowly(file: WorkingFile, size: int, offset: int) -> bytes:
         began.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         return pread(file, size, offset)
 
     def descriptors() -> int:
@@ -235,7 +236,7 @@ def test_a_key_is_closed_while_a_thread_looks_at_what_it_has_now(store: Path, mo
     def open_slowly(working: WorkingCopy, key: str, flags: int) -> WorkingFile:
         looking.set()
         time.sleep(0.2)
-        if working._mutex.acquire(timeout=2):
+        if working._mutex.acquire(timeout=PATIENCE):
             working._mutex.release()
             free.append(key)
         raise NotFound(key)
@@ -415,7 +416,7 @@ def test_who_opens_a_key_during_a_long_change_of_its_branch_holds_up_nobody_else
 
     def slow(*args: Any) -> Iterator[bytes]:
         copying.set()
-        waited.append(done.wait(3))
+        waited.append(done.wait(PATIENCE))
         yield from pieces(*args)
 
     async def work() -> None:

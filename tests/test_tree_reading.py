@@ -9,11 +9,11 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trio
 import zarr
 from PIL import Image
 
@@ -21,6 +21,7 @@ import volfs
 from tests.tree_kit import CELLS, CHUNKS, NUCLEI, Client, add, make_store, run, serving
 from volfs.errors import NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.testing.volumes import KINDS, image
+from volfs.testing.waiting import until_async
 from volfs.tree.attrs import FOREVER
 from volfs.tree.statistics import statistics
 
@@ -575,7 +576,7 @@ def test_a_dataset_made_anew_under_the_same_name_shares_no_inode_with_the_old_on
                 add(other, "cells", "", CELLS[::-1].copy(), "zyx", chunks=CHUNKS, levels=1)
             after = [await client.ino(place) for place in places]
             assert not set(before) & set(after)
-            await trio.sleep(1)
+            await until_async(partial(client.does_not_know, before[-1]))
             for ino in before:
                 with pytest.raises(NotFound):
                     await client.tree.lookup(ino, b".")

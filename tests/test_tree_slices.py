@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import zarr
 from PIL import Image
 
 import volfs
-from tests.tree_kit import CELLS, Client, make_store, run, serving, until
+from tests.tree_kit import CELLS, Client, make_store, run, serving
 from volfs.errors import BadInput, NoSpace, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.stage_record import HEADER
+from volfs.testing.waiting import PATIENCE, until_async
 from volfs.tree import SetAttr
 from volfs.volume.level import Level
 
@@ -180,7 +182,7 @@ def test_truncating_to_nothing_without_a_write_brings_the_slice_back_in_time(sto
             assert (await client.setattr(path, size=size)).size == size
             assert (await client.setattr(path, size=0)).size == 0
             assert await client.read(path) == b""
-            await trio.sleep(0.6)
+            await until_async(partial(client.has_size, path, size))
             assert (await slice_of(client, 3) == CELLS[3]).all()
             assert not json.loads(await client.read(f"{MAIN}/.volfs/status.json"))["rejected"]
 
@@ -194,7 +196,8 @@ def test_what_never_decodes_is_dropped_and_told(store: Path) -> None:
             await client.write(f"{XY}/left-over.tmp", b"what is this")
             fh = await client.open(f"{XY}/z00003.png")
             client.kernel.forget_all()
-            await trio.sleep(0.8)
+            await until_async(partial(client.is_gone, f"{XY}/left-over.tmp"))
+            await until_async(partial(client.says, f"{MAIN}/.volfs/status.json", b"left-over.tmp", b"z00003.png"))
             assert (await slice_of(client, 3) == CELLS[3]).all()
             assert not await client.exists(f"{XY}/left-over.tmp")
             rejected = json.loads(await client.read(f"{MAIN}/.volfs/status.json"))["rejected"]
@@ -277,7 +280,7 @@ def test_removing_a_slice_hides_its_name_for_a_while_and_keeps_its_voxels(store:
             with pytest.raises(NotFound):
                 await client.unlink(f"{XY}/z00004.png")
             assert (picture(await client.read(f"{MAIN}/s0/xz/y00001.png"))[4] == CELLS[4, 1]).all()
-            await trio.sleep(0.4)
+            await until_async(partial(client.exists, f"{XY}/z00004.png"))
             assert (await slice_of(client, 4) == CELLS[4]).all()
             # tar, install, mv from elsewhere: unlink, then O_CREAT | O_EXCL.
             await client.unlink(f"{XY}/z00004.png")
@@ -369,7 +372,7 @@ def test_writes_get_through_while_the_kernel_is_being_told(store: Path) -> None:
 
             async def late_page(ino: int) -> None:
                 client.kernel.meanwhile = None
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE):
                     await client.call("write", fh, header + 50, PLANE[1].tobytes())
 
             client.kernel.meanwhile = late_page
@@ -436,7 +439,7 @@ def test_a_resized_array_has_other_slices_at_once(store: Path) -> None:
                     chunks=(2, 5, 4),
                     dtype="u1",
                 )
-            await trio.sleep(1)
+            await until_async(partial(client.exists, f"{MAIN}/extra/xy"))
             assert len(await client.ls(f"{MAIN}/extra/xy")) == 6
             data = await client.read(f"{MAIN}/zarr/extra/zarr.json")
             grown = json.loads(data)
@@ -472,9 +475,9 @@ def test_what_another_mount_writes_is_seen_within_a_second_and_not_written_over(
             assert process.stdout is not None
             try:
                 await trio.to_thread.run_sync(process.stdout.readline)
-                await trio.sleep(1.2)
+                ino = await client.ino(f"{XY}/z00003.png")
+                await until_async(partial(client.was_told, ino))
                 assert (await slice_of(client, 3) == PLANE).all()
-                assert await client.ino(f"{XY}/z00003.png") in client.kernel.queued
                 assert (await client.stat(MAIN)).mode & 0o777 == 0o555
                 assert (await client.stat(f"{XY}/z00003.png")).mode & 0o777 == 0o444
                 for path in (f"{XY}/z00004.png", f"{MAIN}/files/new"):
@@ -498,7 +501,13 @@ def test_an_idle_branch_is_let_go(store: Path, monkeypatch: pytest.MonkeyPatch) 
     async def work() -> None:
         async with serving(store, refresh_seconds=0.1) as client:
             await client.write(f"{XY}/z00003.png", png(PLANE))
-            await trio.sleep(0.6)
+            shared = client.tree._shared
+            room = shared.room(shared.store["cells"], "main")
+
+            async def let_go() -> bool:
+                return not room.held
+
+            await until_async(let_go)
             code = f"import volfs; volfs.open_store({str(store)!r})['cells'].branch('main').put('files/n', b'1')"
             await trio.run_process([sys.executable, "-c", code])
             assert await client.read(f"{MAIN}/files/n") == b"1"
@@ -524,12 +533,12 @@ def test_what_close_acknowledged_survives_a_kill(store: Path) -> None:
         "trio.run(work)\n"
     )
     top = str(Path(__file__).parents[1])
-    done = subprocess.run([sys.executable, "-c", script, str(store), top], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(store), top], timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL
 
     async def work() -> None:
         async with serving(store) as client:
-            await until(lambda: client.rejected())
+            await until_async(lambda: client.rejected())
             assert (await slice_of(client, 3) == PLANE).all()
             assert await client.read(f"{MAIN}/files/note") == b"kept"
             # What was whole is the slice, what was half written is named. A temporary name may be gone on with.

@@ -20,10 +20,11 @@ import tifffile
 from PIL import Image
 
 import volfs
-from tests.tree_kit import CELLS, Client, make_store, run, serving, until
+from tests.tree_kit import CELLS, Client, make_store, run, serving
 from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record
+from volfs.testing.waiting import until_async
 from volfs.tree.targets import SliceTarget
 from volfs.volume.image import image_at
 from volfs.volume.level import Level
@@ -99,7 +100,7 @@ def test_what_a_killed_daemon_left_of_slices_is_decided_and_they_can_be_written_
                     expected[at] = NEW[at]
             left = killed(store)
         async with serving(left) as client:
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             assert (await voxels(client) == expected).all()
             rejected = {each["path"] for each in await client.rejected()}
             assert rejected == {name for name, (_, part) in files.items() if part == "half"}
@@ -154,7 +155,7 @@ def test_what_a_killed_daemon_left_of_chunks_of_other_formats_can_be_written_ane
                 await client.call("write", fh, 0, cut(whole, part))
             left = killed(store)
         async with serving(left) as client:
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             assert (await voxels(client) == expected).all()
             for name, (at, whole, _, value) in files.items():
                 await client.write(name, whole)
@@ -209,7 +210,7 @@ def test_what_a_killed_daemon_left_never_goes_over_something_newer(store: Path) 
                 await put_volume(client, CELLS)
         for where, after in left.items():
             async with serving(where) as client:
-                await until(client.rejected)
+                await until_async(client.rejected)
                 assert (await voxels(client) == after).all(), where
                 (entry,) = await client.rejected()
                 assert entry["path"] == "s0/xy/z00004.png" and "changed" in entry["reason"]
@@ -228,7 +229,7 @@ def test_neither_does_it_after_a_commit_or_another_head_without_a_mount(store: P
             image_at(branch, "").levels[0][4] = NEW[4]
             branch.commit("by a program")
         async with serving(left) as client:
-            await until(client.rejected)
+            await until_async(client.rejected)
             assert ((await voxels(client))[4] == NEW[4]).all()
 
     run(work)
@@ -248,7 +249,7 @@ def test_a_slice_that_could_not_be_stored_never_goes_late_over_something_newer(
                         await client.write(f"{MAIN}/s0/xy/z00004.png", encode(np.full_like(CELLS[4], 9), ".png"))
                 await newer(client)
                 after = await voxels(client)
-                await until(partial(rejections, client, count + 1))
+                await until_async(partial(rejections, client, count + 1))
                 assert (await voxels(client) == after).all(), newer
 
     run(work, 120)
@@ -273,7 +274,7 @@ def test_what_could_not_be_stored_is_stored_late_where_nothing_is_newer(
                     await client.write(f"{MAIN}/s0/xy/z00004.png", encode(NEW[4], ".png"))
                 with pytest.raises(Held, match=r"s0/xy/z00004.png"):
                     await client.order(f"{MAIN}/.volfs/commit", "with the slice")
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             assert ((await voxels(client))[4] == NEW[4]).all() and not await client.rejected()
 
     run(work)
@@ -299,7 +300,7 @@ def test_a_slice_that_was_being_stored_when_the_daemon_died_is_ended_but_where_s
             await client.write(f"{MAIN}/s0/xy/z00004.png", encode(NEW[4], ".png"))
             monkeypatch.undo()
         async with serving(left[0]) as client:
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             expected = CELLS.copy()
             expected[4] = NEW[4]
             expected[:16, :16, 16:32] = 3
@@ -358,7 +359,7 @@ def test_a_stage_of_an_older_volfs_is_decided_by_its_time(store: Path) -> None:
 
     async def work() -> None:
         async with serving(store) as client:
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             expected = CELLS.copy()
             expected[4] = NEW[4]
             assert (await voxels(client) == expected).all()
@@ -376,7 +377,7 @@ def test_a_stage_whose_image_is_gone_or_another_is_dropped_and_named(store: Path
 
         left = await leave(store, f"{MAIN}/s0/xy/z00004.png", encode(NEW[4], ".png"), remove)
         async with serving(left) as client:
-            await until(client.rejected)
+            await until_async(client.rejected)
 
     run(work)
 
@@ -393,7 +394,7 @@ def test_a_flipped_bit_in_a_record_drops_its_stage_and_no_other(store: Path) -> 
         raw[raw.index(b"began_ns") + 15] ^= 1
         path.write_bytes(raw)
         async with serving(left) as client:
-            await until(lambda: nothing_staged(client))
+            await until_async(lambda: nothing_staged(client))
             assert [each["path"] for each in await client.rejected()] == ["s0/xy/z00004.png"]
             expected = CELLS.copy()
             expected[5] = NEW[5]
@@ -429,7 +430,7 @@ def test_branches_that_nobody_looks_into_are_decided_too(store: Path) -> None:
     async def work() -> None:
         left = await leave(store, f"{MAIN}/s0/xy/z00004.png", encode(NEW[4], ".png"))
         async with serving(left) as client:
-            await until(lambda: gone(left))
+            await until_async(lambda: gone(left))
             assert ((await voxels(client))[4] == NEW[4]).all()
 
     run(work)

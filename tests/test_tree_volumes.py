@@ -18,6 +18,7 @@ import volfs
 from tests.tree_kit import CELLS, CHUNKS, Client, add, make_store, run, serving
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.testing.volumes import image
+from volfs.testing.waiting import PATIENCE
 from volfs.tree.laidout import gathering
 from volfs.tree.statistics import statistics
 from volfs.volume.level import Level
@@ -203,7 +204,7 @@ def test_who_reads_while_what_was_written_becomes_voxels_waits_for_it(
     def slowly(level: Level, box: Any, voxels: np.ndarray) -> None:
         boxes.append(box)
         began.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         if fails:
             raise OSError(errno.ENOSPC, "no space")
         write(level, box, voxels)

@@ -23,6 +23,7 @@ import pytest
 import volfs
 from tests.machines_kit import ROOT
 from volfs.testing.model import ModelDataset
+from volfs.testing.waiting import PATIENCE
 
 STEPS, STEPS_OF_A_SOAK = 200, 10_000
 DATASETS, BRANCHES, TAGS = ("one", "two"), ("main", "exp"), ("t0", "t1")
@@ -85,7 +86,7 @@ class Machine:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(120)
+        self._process.wait(PATIENCE)
         self._process.stdout.close()
 
     def reopen(self) -> None:

@@ -53,9 +53,9 @@ def test_a_shard_divides_the_index_block(block: tuple[int, ...], chunk_bytes: in
 
 def test_choosing_for_a_million_chunks_takes_a_moment() -> None:
     changed = np.random.default_rng(1).integers(0, 200, (1_000_000, 3))
-    began = time.monotonic()
+    began = time.process_time()
     choose_shard((8, 16, 16), CHUNK, changed)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 change = st.builds(

@@ -24,6 +24,7 @@ from volfs.errors import (
     StoreFormat,
 )
 from volfs.storage.files import FileLock, read_json, write_json
+from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -306,7 +307,7 @@ def test_commits_of_other_processes_are_seen_at_once(tmp_path, dataset):
         "    branch.put('files/theirs.txt', b'hello')\n"
         "    branch.commit('theirs')\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True, timeout=PATIENCE)
     assert store.refresh()
     assert not store.refresh()
     assert dataset.resolve("main") == 2

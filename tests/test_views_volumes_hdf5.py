@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.volumes_kit import DTYPES, SHAPES, InMemory, Numbered, layout_of, shown, spec_of, voxels
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.waiting import PATIENCE
 from volfs.views import volumes
 from volfs.views.layout import Layout, VoxelSource
 from volfs.views.volume import ShownAxis, VolumeSpec
@@ -137,7 +138,7 @@ def test_the_same_volume_has_the_same_bytes_everywhere() -> None:
     layout = layout_of(".h5", spec_of("zyx", array.shape))
     here = hashlib.sha256(layout.read(InMemory(array), 0, layout.size)).hexdigest()
     there = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE, cwd=ROOT
     )
     assert there.stdout.strip() == here
 
@@ -158,14 +159,14 @@ def test_the_same_volume_has_the_same_bytes_everywhere() -> None:
 def test_large_volumes_are_made_at_once_and_read_anywhere(shape: tuple[int, ...], dtype: str) -> None:
     spec, source = spec_of("zyx", shape, dtype), Numbered(shape, dtype)
     hdf5._frame.cache_clear()
-    began = time.perf_counter()
+    began = time.process_time()
     layout = layout_of(".h5", spec)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
     assert len(hdf5._frame(hdf5._Facts.of(spec))[0]) < 8192
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(100):
         layout_of(".h5", spec)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
     with h5py.File(_File(layout, source), "r") as file:
         data = file["data"]
         assert data.shape == shape and layout.size > data.id.get_offset() + data.nbytes

@@ -380,11 +380,11 @@ def test_axes_longer_than_65535(tmp_path: Path) -> None:
 
 def test_ten_terabytes_cost_nothing() -> None:
     spec = planes("zyx", (20_000, 22_000, 24_000))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         for ending in sorted(endings(spec)):
             layout_of(ending, spec)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     layout, source = layout_of(".tif", spec), Numbered(spec.box.shape, "uint8")
     middle = layout.read(source, layout.size // 2, 100)
     assert middle == layout.read(source, layout.size // 2 - 50, 150)[50:]

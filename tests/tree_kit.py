@@ -18,6 +18,7 @@ from volfs.errors import NotFound
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
 from volfs.testing.volumes import image, segmentation
+from volfs.testing.waiting import PATIENCE
 from volfs.tree import Attr, SetAttr, Tree, TreeOptions
 
 CELLS = image((20, 40, 50), "uint8")
@@ -92,6 +93,32 @@ class Client:
         except NotFound:
             return False
         return True
+
+    # Conditions to be waited for: see :func:`volfs.testing.waiting.until_async`.
+
+    async def is_gone(self, path: str) -> bool:
+        return not await self.exists(path)
+
+    async def has_size(self, path: str, size: int) -> bool:
+        return (await self.stat(path)).size == size
+
+    async def says(self, path: str, *words: bytes) -> bool:
+        data = await self.read(path)
+        return all(word in data for word in words)
+
+    async def leads_to(self, path: str, target: str) -> bool:
+        return await self.readlink(path) == target
+
+    async def does_not_know(self, ino: int) -> bool:
+        try:
+            await self.tree.lookup(ino, b".")
+        except NotFound:
+            return True
+        return False
+
+    async def was_told(self, ino: int) -> bool:
+        """Whether the kernel was told that an inode changed, without waiting for it."""
+        return ino in self.kernel.queued
 
     async def split(self, path: str) -> tuple[int, bytes]:
         folder, _, name = path.rpartition("/")
@@ -238,14 +265,7 @@ def add(store: Any, dataset: str, path: str, voxels: np.ndarray, axes: str, **op
     )
 
 
-async def until(holds: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
-    """Wait until something holds: the machine may be busy."""
-    with trio.fail_after(seconds):
-        while not await holds():  # noqa: ASYNC110  (what is waited for tells nobody)
-            await trio.sleep(0.02)
-
-
-def run(work: Callable[[], Awaitable[None]], seconds: float = 60) -> None:
+def run(work: Callable[[], Awaitable[None]], seconds: float = PATIENCE) -> None:
     """Run an asynchronous test, with an end."""
 
     async def bounded() -> None:

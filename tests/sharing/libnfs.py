@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from volfs.testing.waiting import PATIENCE
+
 _T = TypeVar("_T")
 LIBRARY = "libnfs.so.13"
 _PIECE = {3: 1 << 20, 4: 2 << 10}
@@ -181,7 +183,7 @@ class NfsClient:
             said = (self._lib.nfs_get_error(self._context) or b"").decode(errors="replace") if answered < 0 else ""
             return answered, said
 
-        answered, said = self._thread.submit(run).result(60)
+        answered, said = self._thread.submit(run).result(PATIENCE)
         if answered < 0:
             raise OSError(-answered, f"{os.strerror(-answered)} ({function}: {said})", what)
         return int(answered)
@@ -226,7 +228,7 @@ class NfsClient:
             self._lib.nfs_closedir(self._context, opened)
             return found
 
-        return self._thread.submit(gather).result(60)
+        return self._thread.submit(gather).result(PATIENCE)
 
     def names(self, path: str) -> list[str]:
         return sorted(entry.name for entry in self.listdir(path))

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.sharing import guest
 from tests.sharing.private_network import GUEST, TAP, PrivateNetwork, Process
+from volfs.testing.waiting import PATIENCE
 
 KERNEL = "linux.uml"
 _MODULES = Path("/usr/lib/uml/modules")
@@ -61,7 +62,7 @@ class Linux:
 
     def ask(self, function: str, *arguments: Any) -> Any:
         """Call a function of :mod:`tests.sharing.guest` over there; raises what it raises."""
-        return self._pool.submit(self._ask, function, arguments).result(90)
+        return self._pool.submit(self._ask, function, arguments).result(PATIENCE)
 
     def _ask(self, function: str, arguments: tuple[Any, ...]) -> Any:
         stream = getattr(self._local, "stream", None)

@@ -18,6 +18,7 @@ import smbclient
 from smbprotocol.exceptions import InvalidParameter
 
 from tests.sharing.servers import PASSWORD, SHARE, USER
+from volfs.testing.waiting import PATIENCE
 
 _T = TypeVar("_T")
 SERVER = "127.0.0.1"
@@ -34,7 +35,7 @@ class SmbClient:
     def do(self, work: Callable[[], _T]) -> _T:
         """Run something on the client's thread. What the server refuses is an OSError."""
         try:
-            return self._thread.submit(work).result(60)
+            return self._thread.submit(work).result(PATIENCE)
         except InvalidParameter as error:
             raise OSError(errno.EINVAL, str(error)) from None
 

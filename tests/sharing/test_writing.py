@@ -18,7 +18,7 @@ from tests.sharing.clients import Client, KernelClient
 from tests.sharing.conftest import Connect, Facility
 from tests.sharing.libnfs import NfsClient
 from tests.sharing.stores import CELLS
-from volfs.testing.waiting import until
+from volfs.testing.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_two_clients_that_write_different_chunks_at_once_lose_nothing(
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(write, client, places[n::2]) for n, client in enumerate(clients)]:
-            done.result(60)
+            done.result(PATIENCE)
     wanted = {place: payloads[moved[place]] for place in places}
     assert {place: (branch / f"zarr/s0/c/{place}").read_bytes() for place in places} == wanted
     for client in clients:
