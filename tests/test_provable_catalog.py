@@ -312,9 +312,10 @@ def test_what_lies_at_a_place_given_by_name_is_refused_and_left_alone(tmp_path):
     root = a_store(tmp_path / "store", 1)
     notes = tmp_path / "notes.txt"
     notes.write_text("my notes\n" * 1000)
-    for _ in range(2):
-        with pytest.raises(Damaged, match=r"notes\.txt"):
-            open_store(root, catalog=notes)
+    for read_only in (False, True, False):
+        with pytest.raises(Damaged, match=r"notes\.txt.*; name another place with --catalog") as refused:
+            open_store(root, catalog=notes, read_only=read_only)
+        assert "next opening" not in str(refused.value), "which makes nothing anew that somebody named"
     assert notes.read_text() == "my notes\n" * 1000
 
 

@@ -202,6 +202,10 @@ def test_opening_for_writing_what_cannot_be_written_leaves_nothing_behind(root: 
     assert done.returncode == 1
     assert "--read-only" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert not list(tmp_path.glob("own*"))
+    (root / "catalog.sqlite").rename(tmp_path / "kept")
+    done = on_read_only_disk(root, place, f"{sys.executable} -m volfs --store {place} branch cells new")
+    assert "--read-only" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    (tmp_path / "kept").rename(root / "catalog.sqlite")
     done = on_read_only_disk(root, place, f"{sys.executable} -m volfs --store {place} --catalog {own} ls")
     assert "cells" in done.stdout
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from volfs.catalog import Catalog, InodeTable, NewerFormat
+from volfs.catalog import MEND, Catalog, InodeTable, NewerFormat
 from volfs.catalog.inodes import table_path
 from volfs.errors import Busy, Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.display import printable
@@ -27,6 +27,7 @@ from volfs.storage.files import fsync_dir, replace_durably
 
 log = logging.getLogger(__name__)
 
+_NAMED = "name another place with --catalog; `volfs fsck --rebuild-catalog` sets aside what lies there, whatever it is"
 _MEND = "`volfs fsck --rebuild-catalog` makes it anew"
 # Where SQLite's readers and writers hold a lock as long as they have a file in WAL mode open (its file format, 1.3).
 _ASK = """
@@ -49,7 +50,10 @@ def open_catalog(place: Path, ident: str, *, ours: bool, read_only: bool) -> Cat
         return Catalog.open(place, create=not read_only, read_only=read_only, store=ident)
     except (Damaged, StoreFormat) as error:
         # One that a process found damaged was the store's, wherever it lies.
-        if read_only or not (ours or Catalog.suspicion(place)) or isinstance(error, NewerFormat):
+        found = bool(ours or Catalog.suspicion(place))
+        if not found and MEND in str(error):
+            raise type(error)(str(error).replace(MEND, _NAMED)) from None
+        if read_only or not found or isinstance(error, NewerFormat):
             raise
         why = str(error)
     if in_use(place):

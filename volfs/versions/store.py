@@ -165,6 +165,8 @@ def open_store(
             remove_catalog(place)
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
             raise ReadOnly(f"{layout.root} cannot be written ({error.strerror}): to read it, say --read-only") from None
+        if isinstance(error, NotFound | ReadOnly) and not os.access(layout.root, os.W_OK):  # as SQLite says it
+            raise ReadOnly(f"{layout.root} cannot be written: to read it, say --read-only") from None
         raise
 
 
