@@ -48,7 +48,7 @@ _SAID_AGAIN = 2.0
 #: What these say, names and all, everybody knows: they answer what was asked, and are no refusals.
 _PLAIN = frozenset(
     {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS, errno.ELOOP}
-    | {errno.ENAMETOOLONG, errno.ESTALE, errno.EAGAIN}
+    | {errno.ENAMETOOLONG, errno.ESTALE, errno.ETIMEDOUT}
 )
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
