@@ -82,6 +82,7 @@ WAYS = {
     "appended": ("bash", r"printf 'Subject\n\nBody äöü\nlast\n' >> $C"),
     "a here document": ("bash", "cat > $C <<X\nSubject\n\nBody äöü\nlast\nX"),
     "several programs": ("bash", r"(/bin/echo Subject; sleep 0.1; /bin/echo; /usr/bin/printf 'Body äöü\nlast') > $C"),
+    "several programs, appending": ("bash", r"(/bin/echo Subject; /bin/echo; /usr/bin/printf 'Body äöü\nlast') >> $C"),
     "an open descriptor": ("bash", "exec 3> $C; echo Subject >&3; echo >&3; echo 'Body äöü' >&3; echo last >&3"),
     "dash, at once": ("dash", r"printf 'Subject\n\nBody äöü\nlast\n' > $C"),
     "cp": ("dash", r"printf 'Subject\n\nBody äöü\nlast\n' > $B/files/.m; cp $B/files/.m $C; rm $B/files/.m"),
@@ -172,7 +173,7 @@ def test_lines_after_a_refused_one_make_no_version_of_their_own(share: Share) ->
     assert share.latest()["message"] != "Body"
 
 
-def test_the_same_file_of_another_mount_does_not_keep_a_message_open(
+def test_who_else_has_the_file_open_or_that_of_another_mount_does_not_keep_a_message_open(
     share: Share, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Two stores with equal names: a close that has returned has made its version, whatever the other's users do."""
@@ -182,12 +183,13 @@ def test_the_same_file_of_another_mount_does_not_keep_a_message_open(
         other = Share(root / "store", top)
         np.save(root / "a.npy", np.zeros((16, 24, 32), "u2"))
         other.volfs("import", "a", str(root / "a.npy"), "--chunks", "8,16,16")
-        with other.commit.open("w"):
-            share.change()
-            fd = os.open(share.commit, os.O_WRONLY)
-            os.write(fd, b"closed\n")
-            os.close(fd)
-            assert share.latest()["message"] == "closed"
+        for commit in (other.commit, share.commit):
+            with commit.open("w"):
+                share.change()
+                fd = os.open(share.commit, os.O_WRONLY)
+                os.write(fd, b"closed %d\n" % share.count)
+                os.close(fd)
+                assert share.latest()["message"] == f"closed {share.count}"
 
 
 def test_the_author_is_who_writes_or_whom_the_last_line_names(share: Share) -> None:
@@ -277,6 +279,17 @@ def test_what_is_refused_of_volumes_keys_and_formats_changes_nothing_and_is_in_e
         with pytest.raises(OSError, match=r"exists|No such file"):
             plain()  # what everybody knows is no refusal
     assert (branch / ".volfs/errors.txt").read_text() == lines
+
+
+def test_a_temporary_file_that_was_refused_as_a_slice_says_so_until_it_is_removed(share: Share) -> None:
+    temporary = share.branch / "s0/xz/.y00003.png.part"
+    temporary.write_bytes(picture((9, 9)))
+    with pytest.raises(OSError, match="Invalid argument"):
+        temporary.rename(share.branch / "s0/xz/y00003.png")
+    (staged,) = share.status()["staged"]
+    assert staged["path"] == "s0/xz/.y00003.png.part" and "refused as y00003.png: expected 32 x 16" in staged["reason"]
+    temporary.unlink()
+    assert not share.status()["staged"]
 
 
 def test_discard_takes_a_name_whole_and_says_what_it_does_not_know(share: Share) -> None:

@@ -195,6 +195,13 @@ class CommitHandle(ControlHandle):
         self._draft: Draft | None = None
         self._order: Order | None = None
         self._told: Exception | None = None
+        # Where the last write ended, for who opened the file.
+        self._position = 0
+
+    async def write(self, offset: int, data: bytes) -> int:
+        count = await super().write(offset, data)
+        self._position = offset + count
+        return count
 
     async def _obey(self, offset: int, data: bytes) -> None:
         if self._told is not None:
@@ -237,9 +244,12 @@ class CommitHandle(ControlHandle):
     async def flush(self) -> None:
         if self._order is not None and not self._order.done.is_set():
             room = self._room
-            if await room.look(lambda: is_open(room.shared.options.mountpoint, self.ino, "commit")):
+            if await room.look(self._is_open):
                 return
         await self._end()
+
+    def _is_open(self) -> bool:
+        return is_open(self._room.shared.options.mountpoint, self.ino, self._name, self._position)
 
     async def fsync(self) -> None:
         await self._end()
