@@ -79,6 +79,18 @@ def test_permission_bits_are_those_that_were_given_in_the_branch_and_in_the_vers
     assert mode(branch, "files/f") == bits == mode(dataset.version(1), "files/f")
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(0o4755, 0o755), (0o2711, 0o711), (0o1666, 0o666), (0, 0o400), (0o44, 0o444)]
+)
+def test_the_owner_can_always_read_and_bits_beyond_the_nine_are_not_kept(
+    dataset: Dataset, branch: Branch, given: int, kept: int
+) -> None:
+    make(branch, "files/f", mode=given)
+    assert mode(branch, "files/f") == kept
+    branch.commit("f")
+    assert mode(branch, "files/f") == kept == mode(dataset.version(1), "files/f")
+
+
 def test_what_says_nothing_new_is_recorded_as_it_always_was(dataset: Dataset, branch: Branch) -> None:
     make(branch, "files/f")
     branch.commit("f")

@@ -5,6 +5,7 @@ A daemon is "killed" by copying its store while it runs: what the copy holds is 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -25,6 +26,7 @@ from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record
 from volfs.testing.waiting import until_async
+from volfs.tree.room import Room
 from volfs.tree.targets import SliceTarget
 from volfs.volume.image import image_at
 from volfs.volume.level import Level
@@ -219,6 +221,24 @@ def test_what_a_killed_daemon_left_never_goes_over_something_newer(store: Path) 
                 assert "s0/xy/z00004.png" in errors and entry["reason"] in errors
 
     run(work, 120)
+
+
+def test_what_cannot_be_told_of_on_a_full_disk_stays_and_keeps_nobody_from_discarding_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        left = await leave(store, f"{MAIN}/s0/xy/z00003.png", encode(NEW[3], ".png")[:60])
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        async with serving(left) as client:
+            monkeypatch.setattr(Room, "reject", full)
+            await client.order(f"{MAIN}/.volfs/discard", "s0/xy/z00003.png")
+            assert not (await client.status())["staged"]
+            await client.write(f"{MAIN}/files/x", b"goes on")
+
+    run(work)
 
 
 def test_neither_does_it_after_a_commit_or_another_head_without_a_mount(store: Path) -> None:

@@ -133,8 +133,13 @@ async def _dropped_if_hopeless(room: Room, stage: Stage) -> AsyncIterator[None]:
             reason = str(error)
             if not reason.startswith("the mount ended"):
                 reason = f"the mount ended while it was being written: {reason}"
+            try:
+                await room.look(lambda: room.reject(stage.place, reason))
+            except (VolfsError, OSError) as full:  # what cannot be told of stays, and is told of by its record
+                log.warning("branch %s: %s stays: %s; %s", room.name, stage.name, reason, full)
+                stage.note(reason=reason, refused=True)
+                return
             log.warning("branch %s: %s was dropped: %s", room.name, stage.name, reason)
-            await room.look(lambda: room.reject(stage.place, reason))
         room.stages.drop(stage)
     except (VolfsError, OSError) as error:  # a full disk: it stays, to be tried again or written anew
         log.warning("branch %s: %s was left half written, and stays: %s", room.name, stage.name, error)

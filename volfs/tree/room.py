@@ -444,7 +444,7 @@ class Room:
         last, self._refused = self._refused, (path, reason, time.monotonic())
         if last is not None and last[:2] == (path, reason) and time.monotonic() - last[2] < _SAID_AGAIN:
             return  # shells go on after an error, and close tells it once more
-        with suppress(OSError):
+        with suppress(VolfsError, OSError):
             await self.look(lambda: refusals.note(self.branch.working.layout, path, reason))
 
 
