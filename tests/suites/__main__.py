@@ -50,7 +50,7 @@ def commands(place: Path, tool: Path) -> dict[str, list[str]]:
     stress = ["stress-ng", "--temp-path", str(place), "--verify", "--quiet", "--timeout", "3"]
     return {
         "exerciser, 100,000 operations": [sys.executable, "-m", "tests.suites.exerciser", str(place / "x"), "100000"],
-        "fio, verified": ["fio", "--output", str(tool / "fio.log"), str(tool / "jobs.fio")],
+        "fio, verified": ["fio", "--aux-path", str(tool), "--output", str(tool / "fio.log"), str(tool / "jobs.fio")],
         "dbench, 4 clients": ["dbench", "-D", str(place), "-t", "20", "4"],
         **{f"stress-ng {one}": [*stress, f"--{one}", "2"] for one in STRESSORS},
     }
