@@ -15,6 +15,7 @@ from volfs import init_store, open_store
 from volfs.errors import AlreadyThere, Conflict, NotFound
 from volfs.versions.dataset import Dataset
 from volfs.versions.fsck import fsck
+from volfs.versions.recover import look_over, register
 from volfs.versions.store import Store
 
 SHAPE = (16, 16, 16)
@@ -117,6 +118,20 @@ def test_a_branch_that_the_other_machine_made_is_never_made_over(both: tuple[Dat
     assert mine.branch("exp").read("files/precious") == b"uncommitted"
     assert theirs.branch("exp").head.number == number  # type: ignore[union-attr]
     assert mine.branches() == theirs.branches()
+
+
+def test_who_opens_a_catalog_while_another_process_commits_does_not_take_it_for_another_copys(
+    both: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = both
+    rows, ident = here.store.catalog.dataset_rows(), here.id
+    extend(here, 1)  # by the other process, between two looks of the one that opens
+    monkeypatch.setattr(here.store.catalog, "dataset_rows", lambda: rows)
+    for look in (register, look_over):
+        with here.store.locked():
+            look(here.store)
+        assert not here.store.broken
+        assert here.store.catalog.datasets() == {here.name: ident}
 
 
 def test_a_branch_is_made_where_the_default_branch_stands_and_not_where_it_stood(both: tuple[Dataset, Dataset]) -> None:

@@ -179,16 +179,18 @@ def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
 def _is_elsewhere(store: Store, row: DatasetRow) -> str | None:
     """In what the newest version that the catalog knows differs from the one on disk: it is of a copy of the store that
     went another way, or newer than what is there. Its content id stands for all versions before it."""
-    if not row.versions:
+    # All from one look at the catalog: others may commit meanwhile, and the row is from before.
+    versions = store.catalog.graph(row.id).versions
+    if not versions:
         return None
-    newest = store.catalog.graph(row.id).last
+    newest = versions[max(versions)]
     try:
-        stored = read_version(store.layout.dataset(row.name).version(newest), newest)
+        stored = read_version(store.layout.dataset(row.name).version(newest.number), newest.number)
     except NotFound:
-        return f"knows v{newest}, which is not there"
+        return f"knows v{newest.number}, which is not there"
     except Damaged:
         return None  # fsck says so
-    return None if stored.info.content_id == row.newest else f"knows another v{newest}"
+    return None if stored.info.content_id == newest.content_id else f"knows another v{newest.number}"
 
 
 def _is_dataset(store: Store, name: str) -> bool:
