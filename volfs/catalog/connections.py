@@ -16,6 +16,7 @@ Decided here: the above, and which volfs error an SQLite error is.
 
 from __future__ import annotations
 
+import mmap
 import os
 import sqlite3
 import threading
@@ -181,6 +182,9 @@ class Connections:
     def _hold_room(self) -> None:
         """Have blocks for all of the index. Through a descriptor of SQLite's own: to close another one would take away
         the locks that this process has on the file."""
+        disk = os.statvfs(self.path.parent)
+        if disk.f_frsize >= mmap.PAGESIZE:
+            return
         index = os.path.realpath(self.path) + "-shm"
         for name in os.listdir("/proc/self/fd"):
             with suppress(FileNotFoundError):

@@ -20,9 +20,11 @@ from volfs.versions.forward import key_of_line
 from volfs.versions.keys import covers
 
 #: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
-#: NFS servers leave them, which close idle files a second or two later.
+#: NFS servers leave them, which close idle files a second or two later. And how long a close waits for the end of a
+#: commit that has everything but its words.
 _CLOSING_SECONDS = 0.5
 _IDLE_SECONDS = 8.0
+_ENDING_SECONDS = 60.0
 
 
 async def discard(room: Room, path: str) -> None:
@@ -71,8 +73,13 @@ async def commit_draft(room: Room, draft: Draft, author: str | None) -> Order:
 
 
 async def outcome(room: Room, order: Order) -> None:
-    """Wait for an action as long as a request may take. Raises what stopped it."""
-    with trio.move_on_after(room.shared.options.action_seconds):
+    """Wait for an action as long as a request may take. Raises what stopped it.
+
+    Of a commit that lacks nothing but its words, the end: what is left to do is short, so whoever closes the file is
+    told by that, however busy the machine is, that the version is there.
+    """
+    ready = order.draft is not None and order.draft.asked.is_set()
+    with trio.move_on_after(_ENDING_SECONDS if ready else room.shared.options.action_seconds):
         await order.done.wait()
         if order.error is not None:
             raise order.error
