@@ -163,6 +163,19 @@ def test_refs_that_the_other_machine_made_can_be_removed_and_made_again(both: tu
     assert fsck(mine.store).findings == []
 
 
+def test_a_change_to_a_dataset_that_the_other_machine_removed_does_not_bring_its_directory_back(
+    both: tuple[Dataset, Dataset],
+) -> None:
+    here, there = both
+    branch = here.branch("main")
+    there.store.remove_dataset(there.name)
+    with pytest.raises(NotFound):
+        branch.working.lock.acquire()
+    with pytest.raises(NotFound):
+        branch.put("files/late", b"late")
+    assert not here.layout.root.exists()
+
+
 def test_a_dataset_that_the_other_machine_removed_can_be_made_again(machines: tuple[Store, Store]) -> None:
     one, other = machines
     for here, there in (machines, machines[::-1]):

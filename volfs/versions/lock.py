@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from volfs.errors import NotFound, ReadOnly
 from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since
-from volfs.storage.files import FileLock, make_dirs
+from volfs.storage.files import FileLock, fsync_dir
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.mount_table import locks_on, mount_holding
 
@@ -139,7 +139,7 @@ class BranchLock:
                 os.utime(self._layout.lock)
 
     def _take(self, mountpoint: str | None, patience: float) -> None:
-        make_dirs(self._layout.root)
+        self._make_home()
         self._mountpoint = mountpoint
         deadline = time.monotonic() + patience
         pause = 0.001
@@ -171,8 +171,19 @@ class BranchLock:
         try:
             return self._file.try_lock(self._description())
         except FileNotFoundError:  # the branch is being removed, or removed and made again
-            make_dirs(self._layout.root)
+            self._make_home()
             return False
+
+    def _make_home(self) -> None:
+        """The directory of the working copy, and never that of the dataset: one that was removed does not come back."""
+        for folder in (self._layout.root.parent, self._layout.root):
+            try:
+                folder.mkdir()
+                fsync_dir(folder.parent)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                raise NotFound(f"the dataset of branch {self._branch!r} was removed") from None
 
     def _description(self) -> dict[str, object]:
         return {**Claim.mine().facts(), "mountpoint": self._mountpoint}
