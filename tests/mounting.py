@@ -81,7 +81,8 @@ def disk_that_can_stop(folder: Path) -> Iterator[int]:
     folder.rename(content)
     folder.mkdir()
     device = folder.stat().st_dev
-    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]) as disk:
+    command = [sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1]) as disk:
         try:
             until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
             assert disk.poll() is None

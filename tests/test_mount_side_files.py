@@ -356,11 +356,12 @@ def test_what_is_neither_file_nor_directory_nor_link_is_not_made(files: Path, to
     with pytest.raises(PermissionError):
         os.mknod(files / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     with pytest.raises(PermissionError), socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
         os.chdir(files)
         try:
             server.bind("socket")
         finally:
-            os.chdir("/")
+            os.chdir(here)
     with pytest.raises(PermissionError):
         os.symlink("x", files.parent / "zarr" / "link")
     for wrong, error in (("d" * 256, errno.ENAMETOOLONG), ("absent/x", errno.ENOENT)):
@@ -379,7 +380,7 @@ def test_status_and_discard_know_links(store: Path, files: Path) -> None:
     os.symlink("x", files / "newlink")
     assert "files" in volfs(store, "status", "cells@exp").stdout
     volfs(store, "discard", "cells@exp", "--yes")
-    assert not os.path.lexists(files / "newlink")
+    until(lambda: not os.path.lexists(files / "newlink"))  # who has just looked may see a name for a second
 
 
 def test_a_link_is_followed_by_the_client_and_by_nothing_of_the_daemon(files: Path, tmp_path: Path) -> None:
