@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -355,13 +356,8 @@ def test_what_is_neither_file_nor_directory_nor_link_is_not_made(files: Path, to
         os.mkfifo(files / "fifo")
     with pytest.raises(PermissionError):
         os.mknod(files / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    with pytest.raises(PermissionError), socket.socket(socket.AF_UNIX) as server:
-        here = Path.cwd()
-        os.chdir(files)
-        try:
-            server.bind("socket")
-        finally:
-            os.chdir(here)
+    with socket.socket(socket.AF_UNIX) as server, chdir(files), pytest.raises(PermissionError):
+        server.bind("socket")
     with pytest.raises(PermissionError):
         os.symlink("x", files.parent / "zarr" / "link")
     for wrong, error in (("d" * 256, errno.ENAMETOOLONG), ("absent/x", errno.ENOENT)):

@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import pytest
@@ -194,12 +194,8 @@ def test_only_ordinary_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
-        here = os.getcwd()
-        os.chdir(tmp_path)
-        try:
+        with chdir(tmp_path):  # a socket's path may not be long
             server.bind("socket")
-        finally:
-            os.chdir(here)
         for name in ("link", "loop", "folder", "fifo", "socket"):
             for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT):
                 with pytest.raises(Damaged, match=name):
