@@ -351,7 +351,7 @@ def test_a_chunk_that_comes_by_rename_is_the_newest_change_and_keeps_its_own_tim
     monkeypatch.setattr(os, "rename", slow)
     own = working.stat("zarr/a/c/tmp").mtime_ns  # type: ignore[union-attr]
     working.rename("zarr/a/c/tmp", "zarr/a/c/0")
-    top = working.view().layers[0]
+    top = working.union().layers[0]
     found = os.lstat(top.path("zarr/a/c/0"))
     assert found.st_mtime_ns == own
     assert max(found.st_ctime_ns, top.own_time("zarr/a/c/0")) >= meanwhile[0]

@@ -15,7 +15,7 @@ from volfs.errors import AlreadyThere
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
 from volfs.versions import freezing, layers
-from volfs.versions.union import View
+from volfs.versions.union import Union
 from volfs.versions.working import WorkingCopy
 
 HEAD = {
@@ -64,7 +64,7 @@ def change_more(working: WorkingCopy) -> None:
 
 def committed(working: WorkingCopy, number: int, head: DictVersion | None) -> DictVersion:
     """The version that a commit makes of the frozen layer."""
-    frozen = View((working.frozen_layer(number),), head)
+    frozen = Union((working.frozen_layer(number),), head)
     files = {}
     for key in (*frozen.keys("files"), *frozen.keys("zarr")):
         entry = frozen.entry(key)

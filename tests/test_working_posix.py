@@ -154,11 +154,11 @@ class AgainstDirectory(RuleBasedStateMachine):
         before = contents(self.working)
         self.working.freeze(self.number, leave)
         # What a commit would make of it now: the frozen layer over the head.
-        only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([])).view()
-        view = type(only)(tuple(layer for layer in only.layers if layer.frozen), only.lower)
+        only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([])).union()
+        union = type(only)(tuple(layer for layer in only.layers if layer.frozen), only.lower)
         self.frozen = {}
-        for key in view.keys("zarr"):
-            entry = view.entry(key)
+        for key in union.keys("zarr"):
+            entry = union.entry(key)
             assert entry is not None
             self.frozen[key] = (
                 Path(entry.layer.path(key)).read_bytes() if entry.layer else self.version.read(key)  # type: ignore[union-attr]
@@ -207,14 +207,14 @@ class AgainstDirectory(RuleBasedStateMachine):
     def changes_tell_the_difference(self) -> None:
         """The head version with the changes applied is what the working copy shows."""
         files = dict(self.version.files) if self.version else {}
-        view = self.working.view()
-        for change in view.changes():
+        union = self.working.union()
+        for change in union.changes():
             if change.kind == "removed":
                 gone = [k for k in files if k == change.key or k.startswith(f"{change.key}/")]
                 assert gone
                 for key in gone:
                     del files[key]
-        for change in view.changes():
+        for change in union.changes():
             if change.kind == "put":
                 files[change.key] = Path(change.path).read_bytes()
         assert files == {k: v for k, v in contents(self.working).items() if v is not None}

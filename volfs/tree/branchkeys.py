@@ -48,7 +48,7 @@ class BranchKeyDir(Dir):
         self.key = key
 
     def _entry(self, key: str) -> Entry | None:
-        return self.room.branch.working.look(lambda view: view.entry(key))
+        return self.room.branch.working.look(lambda union: union.entry(key))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class BranchKeyDir(Dir):
             ino = self.shared.inodes.name(self.ino, name)
         entry: Entry | None
         if wants_writing(flags) and file.fd is not None:
-            entry = Entry("file", room.branch.working.view().layers[0], os.fstat(file.fd), None)
+            entry = Entry("file", room.branch.working.union().layers[0], os.fstat(file.fd), None)
         else:
             entry = self._entry(key)
         if entry is None or entry.kind != "file":

@@ -41,7 +41,7 @@ from volfs.versions.status import (
     rejected_files,
     staged_files,
 )
-from volfs.versions.union import View
+from volfs.versions.union import Union
 from volfs.versions.working import WorkingCopy
 
 if TYPE_CHECKING:
@@ -166,13 +166,13 @@ class Branch(Snapshot):
         return self.working.read(key, offset, length)
 
     def node(self, path: str) -> ArrayNode | GroupNode | None:
-        return self.working.look(lambda view: self._node(view, path))
+        return self.working.look(lambda union: self._node(union, path))
 
-    def _node(self, view: View, path: str) -> ArrayNode | GroupNode | None:
-        parsed = self.interpreter.node(view, path)
+    def _node(self, union: Union, path: str) -> ArrayNode | GroupNode | None:
+        parsed = self.interpreter.node(union, path)
         if not isinstance(parsed, ArrayMeta | GroupMeta):
             return None
-        entry = view.entry(json_key(path))
+        entry = union.entry(json_key(path))
         mtime_ns = 0 if entry is None else entry.info.mtime_ns
         if isinstance(parsed, GroupMeta):
             return GroupNode(path, parsed.attributes, mtime_ns)
@@ -261,21 +261,21 @@ class Branch(Snapshot):
             if self.open_writers[key] <= 0:
                 del self.open_writers[key]
 
-    def left_behind(self, view: View | None = None) -> frozenset[str]:
+    def left_behind(self, union: Union | None = None) -> frozenset[str]:
         """Keys and whole directories that a commit now leaves in the working copy: somebody is writing there."""
         with self._mutex:
             written = set(self.open_writers)
         written |= self.working.open_for_writing()
-        return left_behind(self.working.view() if view is None else view, self.interpreter, written)
+        return left_behind(self.working.union() if union is None else union, self.interpreter, written)
 
     def validate(self, key: str) -> str | None:
         """Why the file at ``key`` is held; None if it can be committed, is committed already, or is not there."""
 
-        def see(view: View) -> str | None:
-            entry = view.entry(key)
+        def see(union: Union) -> str | None:
+            entry = union.entry(key)
             if entry is None or entry.st is None or entry.layer is None or entry.kind == "dir":
                 return None
-            return self.interpreter.verdict(view, Change.of(key, "put", entry.st, entry.layer.path(key)))
+            return self.interpreter.verdict(union, Change.of(key, "put", entry.st, entry.layer.path(key)))
 
         return self.working.look(see)
 
@@ -285,14 +285,14 @@ class Branch(Snapshot):
         """What is not committed yet. ``check`` judges every changed chunk, by decoding it the first time."""
         from volfs.versions.changeset import problems  # changeset is written against this room's other modules
 
-        def see(view: View) -> Status:
+        def see(union: Union) -> Status:
             holder = self.working.lock.holder()
             return Status(
                 branch=self.ref,
                 head=self._head_number(),
-                changes=count_changes(view, self.interpreter),
-                held=tuple(problems(view, self.interpreter)) if check else (),
-                left_behind=tuple(sorted(self.left_behind(view))),
+                changes=count_changes(union, self.interpreter),
+                held=tuple(problems(union, self.interpreter)) if check else (),
+                left_behind=tuple(sorted(self.left_behind(union))),
                 staged=staged_files(self.working.layout),
                 rejected=rejected_files(self.working.layout),
                 action=self.action,
@@ -364,7 +364,7 @@ class Branch(Snapshot):
 
     def is_clean(self) -> bool:
         """Whether nothing differs from the base."""
-        return self.working.look(lambda view: not any(True for _ in chain(view.changes(), view.folder_modes())))
+        return self.working.look(lambda union: not any(True for _ in chain(union.changes(), union.folder_modes())))
 
     def commit(
         self,

@@ -26,7 +26,7 @@ from volfs.versions.keys import json_key, node_key
 from volfs.versions.layers import Change
 from volfs.versions.reshaping import Reshape
 from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
-from volfs.versions.union import View
+from volfs.versions.union import Union
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ _nonces = count()
 class Looks(Protocol):
     """Lets one look into a union that does not change under it: a working copy, or what is frozen of one."""
 
-    def look(self, see: Callable[[View], _T]) -> _T: ...
+    def look(self, see: Callable[[Union], _T]) -> _T: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +134,11 @@ class BranchArray(ArrayNode):
         inside = chunks.intersect(self._whole)
         if inside.empty:
             return {}
-        return self._working.look(lambda view: self._payloads(view, inside))
+        return self._working.look(lambda union: self._payloads(union, inside))
 
     def indices(self, axis: int, chunks: Box) -> list[int]:
         inside = chunks.intersect(self._whole)
-        return [] if inside.empty else self._working.look(lambda view: self._indices(view, axis, inside))
+        return [] if inside.empty else self._working.look(lambda union: self._indices(union, axis, inside))
 
     def changed(self) -> set[Index]:
         """Chunks that the working copy puts or removes, told by their coordinates; inside the grid or not.
@@ -152,51 +152,51 @@ class BranchArray(ArrayNode):
         known = self._times.get(axes)
         if known is not None and known[0] == generation:
             return known[1]
-        times = self._working.look(lambda view: self._newest(view, axes))
+        times = self._working.look(lambda union: self._newest(union, axes))
         times.flags.writeable = False
         self._times[axes] = generation, times
         return times
 
     def newest_along(self, axis: int, chunks: Box) -> NDArray[np.int64]:
-        return self._working.look(lambda view: self._newest_along(view, axis, chunks))
+        return self._working.look(lambda union: self._newest_along(union, axis, chunks))
 
     def newest_in(self, chunks: Box) -> int:
-        return self._working.look(lambda view: self._newest_in(view, chunks))
+        return self._working.look(lambda union: self._newest_in(union, chunks))
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _below(self, view: View) -> ArrayNode | None:
+    def _below(self, union: Union) -> ArrayNode | None:
         """The base's array, where any of its chunks may show here."""
-        if not view.shows_base(node_key(self.path)):
+        if not union.shows_base(node_key(self.path)):
             return None
-        assert view.lower is not None
-        node = view.lower.node(self.path)
+        assert union.lower is not None
+        node = union.lower.node(self.path)
         if isinstance(node, ArrayNode) and node.meta.key_encoding == self.meta.key_encoding:
             return node if node.meta.ndim == self.meta.ndim else None
         return None
 
-    def _payloads(self, view: View, box: Box) -> dict[Index, StoredPayload]:
-        now = self._maps.get(view, self.path, self.meta, box)
-        below = {} if now.hidden is not None else self._inherited(view, box)
+    def _payloads(self, union: Union, box: Box) -> dict[Index, StoredPayload]:
+        now = self._maps.get(union, self.path, self.meta, box)
+        below = {} if now.hidden is not None else self._inherited(union, box)
         found = {c: payload for c, payload in below.items() if c not in now.puts and not now.is_removed(c)}
         return found | {coords: WorkingPayload.of(change) for coords, change in now.puts.items()}
 
-    def _indices(self, view: View, axis: int, box: Box) -> list[int]:
-        puts, gone = self._maps.indices(view, self.path, self.meta, axis, box)
+    def _indices(self, union: Union, axis: int, box: Box) -> list[int]:
+        puts, gone = self._maps.indices(union, self.path, self.meta, axis, box)
         if gone is not None and gone.hidden is not None:
             return puts
-        below = self._below(view)
+        below = self._below(union)
         if below is not None and gone is None:
             inherited = below.indices(axis, box.intersect(Box.whole(below.meta.grid.grid_shape)))
         else:
-            shown = self._inherited(view, box)
+            shown = self._inherited(union, box)
             inherited = [c[axis] for c in shown if gone is None or not gone.is_removed(c)]
         return sorted({*puts, *inherited})
 
-    def _inherited(self, view: View, box: Box) -> dict[Index, StoredPayload]:
-        below = self._below(view)
+    def _inherited(self, union: Union, box: Box) -> dict[Index, StoredPayload]:
+        below = self._below(union)
         if below is None:
-            return self._opaque(view, box)
+            return self._opaque(union, box)
         inside = box.intersect(Box.whole(below.meta.grid.grid_shape))
         if inside.empty:
             return {}
@@ -206,15 +206,15 @@ class BranchArray(ArrayNode):
         how = (self.meta.dtype.str, self.meta.chunk_shape, repr(self.meta.codecs))
         return {coords: ReinterpretedPayload(p, (p.token, how)) for coords, p in payloads.items()}
 
-    def _opaque(self, view: View, box: Box) -> dict[Index, StoredPayload]:
+    def _opaque(self, union: Union, box: Box) -> dict[Index, StoredPayload]:
         """Chunks that the base has as keys, but not as chunks of an array."""
         folder = node_key(self.path)
-        if not view.shows_base(folder):
+        if not union.shows_base(folder):
             return {}
-        lower = view.lower
+        lower = union.lower
         assert lower is not None
         found: dict[Index, StoredPayload] = {}
-        for key in View((), lower).keys(folder):
+        for key in Union((), lower).keys(folder):
             coords = self.meta.parse_chunk_key(key[len(folder) + 1 :])
             if coords is not None and all(a <= c < b for a, c, b in zip(box.start, coords, box.stop, strict=True)):
                 info = lower.stat(key)
@@ -223,24 +223,24 @@ class BranchArray(ArrayNode):
                     found[coords] = KeyPayload(lower, key, token, info.size)
         return found
 
-    def _changed(self, view: View) -> set[Index]:
-        now = self._maps.get(view, self.path, self.meta)
+    def _changed(self, union: Union) -> set[Index]:
+        now = self._maps.get(union, self.path, self.meta)
         found = set(now.puts) | set(now.removed)
-        below = None if view.lower is None else view.lower.node(self.path)
+        below = None if union.lower is None else union.lower.node(self.path)
         if isinstance(below, ArrayNode) and (now.regions or now.hidden is not None):
             for coords in below.payloads(Box.whole(below.meta.grid.grid_shape)):
                 if now.is_removed(coords):
                     found.add(coords)
         return found
 
-    def _described(self, view: View) -> int | None:
+    def _described(self, union: Union) -> int | None:
         """When the working copy changed the array's metadata; None if it did not."""
-        found = probe(view, json_key(self.path))
+        found = probe(union, json_key(self.path))
         return found.changed_ns if isinstance(found, Change) else None
 
-    def _newest(self, view: View, axes: tuple[int, ...]) -> NDArray[np.int64]:
-        now = self._maps.get(view, self.path, self.meta)
-        times = self._inherited_times(view, axes, now)
+    def _newest(self, union: Union, axes: tuple[int, ...]) -> NDArray[np.int64]:
+        now = self._maps.get(union, self.path, self.meta)
+        times = self._inherited_times(union, axes, now)
         shape = self.meta.grid.grid_shape
         if not times.size or 0 in shape:
             return times
@@ -258,12 +258,12 @@ class BranchArray(ArrayNode):
                 np.maximum(part, time_ns, out=part)
         return times
 
-    def _inherited_times(self, view: View, axes: tuple[int, ...], now: ChunkMap) -> NDArray[np.int64]:
+    def _inherited_times(self, union: Union, axes: tuple[int, ...], now: ChunkMap) -> NDArray[np.int64]:
         """Times before the working copy's chunks are counted in: the base's, and that of new metadata."""
         shape = self.meta.grid.grid_shape
         wanted = tuple(shape[a] for a in axes)
-        described = self._described(view)
-        below = self._below(view)
+        described = self._described(union)
+        below = self._below(union)
         if below is None:
             return np.full(wanted, max(described or self.mtime_ns, now.hidden or 0), dtype=np.int64)
         old = below.newest(axes)
@@ -276,10 +276,10 @@ class BranchArray(ArrayNode):
         Reshape(described, below.meta, self.meta).raise_times(times, axes)
         return times
 
-    def _newest_along(self, view: View, axis: int, chunks: Box) -> NDArray[np.int64]:
+    def _newest_along(self, union: Union, axis: int, chunks: Box) -> NDArray[np.int64]:
         box = chunks.intersect(self._whole)
-        now = self._maps.get(view, self.path, self.meta, box)
-        described, below = self._described(view), self._below(view)
+        now = self._maps.get(union, self.path, self.meta, box)
+        described, below = self._described(union), self._below(union)
         first = chunks.start[axis]
         if below is None:
             times = np.full(chunks.shape[axis], max(described or self.mtime_ns, now.hidden or 0), np.int64)
@@ -300,11 +300,11 @@ class BranchArray(ArrayNode):
                 np.maximum(part, time_ns, out=part)
         return times
 
-    def _newest_in(self, view: View, chunks: Box) -> int:
+    def _newest_in(self, union: Union, chunks: Box) -> int:
         box = chunks.intersect(self._whole)
-        now = self._maps.get(view, self.path, self.meta, box)
-        described = self._described(view)
-        below = self._below(view)
+        now = self._maps.get(union, self.path, self.meta, box)
+        described = self._described(union)
+        below = self._below(union)
         if below is None:
             newest = max(described or self.mtime_ns, now.hidden or 0)
         else:

@@ -33,7 +33,7 @@ from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path
 from volfs.versions.layers import Change
 from volfs.versions.reading import pieces
 from volfs.versions.snapshot import KeyInfo
-from volfs.versions.union import Entry, View
+from volfs.versions.union import Entry, Union
 from volfs.versions.version import Version, chunk_prefix
 from volfs.versions.writer import VersionWriter
 
@@ -49,19 +49,19 @@ _NAMED = 20
 """Held keys that an error spells out."""
 
 
-def problems(view: View, interpreter: Interpreter, leave: Iterable[str] = ()) -> list[tuple[str, str]]:
+def problems(union: Union, interpreter: Interpreter, leave: Iterable[str] = ()) -> list[tuple[str, str]]:
     """(key, reason) of everything that cannot be committed, but for what is at or below ``leave``. Decodes chunks."""
     left = tuple(leave)
-    meanings = _Meanings(view, interpreter)
+    meanings = _Meanings(union, interpreter)
     found: list[tuple[str, str]] = []
     described: set[str] = set()
 
     def judge(item: tuple[Change, Meaning]) -> tuple[str, str] | None:
-        reason = interpreter.verdict(view, *item)
+        reason = interpreter.verdict(union, *item)
         return None if reason is None else (item[0].key, reason)
 
     def put() -> Iterator[tuple[Change, Meaning]]:
-        for change in view.changes():
+        for change in union.changes():
             if any(covers(prefix, change.key) for prefix in left):
                 continue
             path = node_path_of_json(change.key)
@@ -72,7 +72,7 @@ def problems(view: View, interpreter: Interpreter, leave: Iterable[str] = ()) ->
 
     found += [held for held in _in_parallel(judge, put()) if held is not None]
     for path in sorted(described):
-        reason = _misread(view, interpreter, path)
+        reason = _misread(union, interpreter, path)
         if reason is not None:
             found.append((json_key(path), reason))
     return found
@@ -85,13 +85,13 @@ def held(found: list[tuple[str, str]]) -> Held:
     return Held(f"not committed, mend or remove these or leave them behind: {named}{more}")
 
 
-def _misread(view: View, interpreter: Interpreter, path: str) -> str | None:
+def _misread(union: Union, interpreter: Interpreter, path: str) -> str | None:
     """Why changed metadata would misread chunks that the base has there; None if it does not."""
     folder = node_key(path)
-    lower = view.lower
-    if not isinstance(lower, Version) or not view.shows_base(folder):
+    lower = union.lower
+    if not isinstance(lower, Version) or not union.shows_base(folder):
         return None
-    before, after = lower.array(path), interpreter.node(view, path)
+    before, after = lower.array(path), interpreter.node(union, path)
     if before is None:
         if isinstance(after, ArrayMeta) and any(chunk_root(f"{folder}/{name}") for name in _names(lower, folder)):
             return "describes chunks that were committed before volfs could read them: remove the array, then write it"
@@ -99,7 +99,7 @@ def _misread(view: View, interpreter: Interpreter, path: str) -> str | None:
     if continues(before.meta, after):
         return None
     for coords, _, _ in before.stored_below(()):
-        entry = view.entry(node_key(path, before.meta.chunk_key(coords)))
+        entry = union.entry(node_key(path, before.meta.chunk_key(coords)))
         if entry is not None and entry.layer is None:
             change = "changes data type, chunks, codecs or keys" if isinstance(after, ArrayMeta) else "ends the array"
             return f"{change}, but chunks committed under the old metadata are there: remove the array first"
@@ -119,10 +119,10 @@ def continues(before: ArrayMeta, after: object) -> bool:
 
 
 class _Meanings:
-    """What keys mean in a view that stands still: neighbours in one directory belong to the same array."""
+    """What keys mean in a union that stands still: neighbours in one directory belong to the same array."""
 
-    def __init__(self, view: View, interpreter: Interpreter) -> None:
-        self._view = view
+    def __init__(self, union: Union, interpreter: Interpreter) -> None:
+        self._union = union
         self._interpreter = interpreter
         self._arrays: dict[str, tuple[str, ArrayMeta]] = {}
 
@@ -134,7 +134,7 @@ class _Meanings:
             path, meta = known
             coords = meta.parse_chunk_key(key[len(node_key(path)) + 1 :])
             return Meaning("object" if coords is None else "chunk", path, coords, meta)
-        meaning = self._interpreter.meaning(self._view, key)
+        meaning = self._interpreter.meaning(self._union, key)
         if meaning.path is not None and meaning.meta is not None:
             self._arrays[folder] = meaning.path, meaning.meta
         return meaning
@@ -147,27 +147,27 @@ class _Array:
 
 
 class Packer:
-    """Writes what a view changes on top of its base into a version."""
+    """Writes what a union changes on top of its base into a version."""
 
-    def __init__(self, view: View, interpreter: Interpreter, writer: VersionWriter) -> None:
-        self._view = view
+    def __init__(self, union: Union, interpreter: Interpreter, writer: VersionWriter) -> None:
+        self._union = union
         self._interpreter = interpreter
-        self._meanings = _Meanings(view, interpreter)
+        self._meanings = _Meanings(union, interpreter)
         self._writer = writer
-        self._lower = view.lower if isinstance(view.lower, Version) else None
+        self._lower = union.lower if isinstance(union.lower, Version) else None
         self._arrays: defaultdict[str, _Array] = defaultdict(_Array)
         self._objects: list[Change] = []
         self._described: set[str] = set()
 
     def pack(self) -> None:
         """Do it. What cannot be committed must have been refused before: see :func:`problems`."""
-        for change in self._view.changes():
+        for change in self._union.changes():
             if change.kind == "removed":
                 self._removed(change.key)
             else:
                 self._put(change)
         for path in sorted(self._described):
-            if isinstance(self._interpreter.node(self._view, path), ArrayMeta):
+            if isinstance(self._interpreter.node(self._union, path), ArrayMeta):
                 self._arrays[path]  # an array whose metadata alone changed
             else:
                 self._end_array(path)
@@ -176,7 +176,7 @@ class Packer:
             self._pack_array(path, array)
         for change in self._objects:
             self._put_object(change.key)
-        for folder, mode in self._view.folder_modes():
+        for folder, mode in self._union.folder_modes():
             self._writer.set_mode(folder, mode)
 
     # -- sorting out --------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Packer:
     # -- arrays -------------------------------------------------------------------------------------------------
 
     def _pack_array(self, path: str, array: _Array) -> None:
-        after = self._interpreter.node(self._view, path)
+        after = self._interpreter.node(self._union, path)
         before = self._before(path)
         if not isinstance(after, ArrayMeta):
             self._end_array(path)  # all its chunks are gone, or it would have been refused
@@ -258,26 +258,26 @@ class Packer:
             return
         folder = node_key(path)
         self._writer.remove_subtree(folder)
-        for key in View((), self._lower).keys(folder):
+        for key in Union((), self._lower).keys(folder):
             rel = key[len(folder) + 1 :]
-            entry = self._view.entry(key)
+            entry = self._union.entry(key)
             kept = entry is not None and entry.kind == "file" and entry.layer is None
             if kept and rel != NODE_JSON and before.meta.parse_chunk_key(rel) is None:
                 self._writer.put(key, self._read(key))
 
     def _before(self, path: str) -> VersionArray | None:
         """The base's array at a path, where it is still the same one."""
-        if self._lower is None or not self._view.shows_base(node_key(path)):
+        if self._lower is None or not self._union.shows_base(node_key(path)):
             return None
         return self._lower.array(path)
 
     def _is_array(self, path: str) -> bool:
-        return isinstance(self._interpreter.node(self._view, path), ArrayMeta)
+        return isinstance(self._interpreter.node(self._union, path), ArrayMeta)
 
     # -- whole keys ---------------------------------------------------------------------------------------------
 
     def _put_object(self, key: str) -> None:
-        entry = self._view.entry(key)
+        entry = self._union.entry(key)
         assert entry is not None and entry.st is not None and entry.layer is not None
         mode, mtime_ns = _kept(key, entry.st)
         before = self._inherited(key)
@@ -296,7 +296,7 @@ class Packer:
             return _ANYBODY
         bits, folder = stat.S_IMODE(st.st_mode), key.rpartition("/")[0]
         while "/" in folder:
-            entry = self._view.entry(folder)
+            entry = self._union.entry(folder)
             passing = (entry.info.mode if entry is not None else 0) or 0o111
             bits &= ~sum(0o7 << shift for shift in (3, 0) if not passing >> shift & 1)
             folder = folder.rpartition("/")[0]
@@ -304,7 +304,7 @@ class Packer:
 
     def _inherited(self, key: str) -> KeyInfo | None:
         """The file that this version inherits at a key, if it puts none."""
-        if self._lower is None or not self._view.shows_base(key.rpartition("/")[0]) or self._writer.cuts(key):
+        if self._lower is None or not self._union.shows_base(key.rpartition("/")[0]) or self._writer.cuts(key):
             return None
         info = self._lower.stat(key)
         return info if info is not None and info.kind == "file" else None
@@ -314,7 +314,7 @@ class Packer:
         assert self._lower is not None
         sums, at = hashlib.sha256(), 0
         try:
-            for piece in pieces(self._view, key, entry):
+            for piece in pieces(self._union, key, entry):
                 if self._lower.read(key, at, len(piece)) != piece:
                     return None
                 sums.update(piece)
@@ -324,12 +324,12 @@ class Packer:
         return sums.digest()
 
     def _read(self, key: str) -> bytes:
-        entry = self._view.entry(key)
+        entry = self._union.entry(key)
         assert entry is not None
         if entry.layer is not None:
             return read_file(entry.layer.path(key))
-        assert self._view.lower is not None
-        return self._view.lower.read(key)
+        assert self._union.lower is not None
+        return self._union.lower.read(key)
 
 
 def _kept(key: str, st: os.stat_result) -> tuple[int, int]:

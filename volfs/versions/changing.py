@@ -22,7 +22,7 @@ from volfs.versions.layers import SPACES, Layer, delete_tree, scratch_dir, scrat
 from volfs.versions.openfile import OpenFiles
 from volfs.versions.reading import WorkingReader, pieces
 from volfs.versions.snapshot import Snapshot
-from volfs.versions.union import Entry, View
+from volfs.versions.union import Entry, Union
 
 
 class WorkingSteps(WorkingReader):
@@ -61,31 +61,31 @@ class WorkingSteps(WorkingReader):
         os.utime(fd, ns=(now, now))
 
     @contextmanager
-    def exclusive(self) -> Iterator[View]:
+    def exclusive(self) -> Iterator[Union]:
         """Keep everybody else from changing anything, in this process and others, for the length of a block."""
         with self._mutex, self.lock.hold(), no_space("in the working copy"):
-            yield self.view()
+            yield self.union()
 
     @contextmanager
-    def _changing(self) -> Iterator[View]:
-        with self.exclusive() as view:
-            self._lie_over(view)
-            yield view
+    def _changing(self) -> Iterator[Union]:
+        with self.exclusive() as union:
+            self._lie_over(union)
+            yield union
 
-    def _lie_over(self, view: View) -> None:
+    def _lie_over(self, union: Union) -> None:
         """Before the first change: name the version below it, which the head may leave."""
         if self.base.read() is None:
-            self.base.write(Base(Pin.of(None if view.lower is None else view.lower.base)))
+            self.base.write(Base(Pin.of(None if union.lower is None else union.lower.base)))
 
-    def _make_parent(self, view: View, key: str, *, all_missing: bool = False) -> None:
+    def _make_parent(self, union: Union, key: str, *, all_missing: bool = False) -> None:
         """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
         parent = key.rpartition("/")[0]
-        there = view.layers[0].stat(parent) if parent in self._rooted else None
+        there = union.layers[0].stat(parent) if parent in self._rooted else None
         if isinstance(there, os.stat_result) and stat.S_ISDIR(there.st_mode):
             return
         above = parent
         while above not in SPACES:
-            entry = view.entry(above)
+            entry = union.entry(above)
             if entry is not None and entry.kind == "file":
                 raise WrongKind(f"{above} is a file")
             if entry is not None:
@@ -93,31 +93,33 @@ class WorkingSteps(WorkingReader):
             if not all_missing:
                 raise NotFound(f"{above} does not exist")
             above = above.rpartition("/")[0]
-        self._make_dirs(view, parent)
+        self._make_dirs(union, parent)
         while parent and parent not in self._rooted:
             self._rooted.add(parent)
             self._note(parent)
             parent = parent.rpartition("/")[0]
 
-    def _make_dirs(self, view: View, folder: str) -> None:
+    def _make_dirs(self, union: Union, folder: str) -> None:
         """Have a directory in the top layer, with those above it and the permission bits they have below."""
-        top = view.layers[0]
+        top = union.layers[0]
         missing = []
         while folder and not isinstance(top.stat(folder), os.stat_result):
             missing.append(folder)
             folder = folder.rpartition("/")[0]
         for each in reversed(missing):
-            entry = view.entry(each)
+            entry = union.entry(each)
             mode = 0 if entry is None else stat.S_IMODE(entry.info.mode)
             os.mkdir(top.path(each))
             os.chmod(top.path(each), mode or 0o755)
 
-    def _copy_up(self, view: View, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None) -> None:
+    def _copy_up(
+        self, union: Union, key: str, entry: Entry, *, emptied: bool = False, target: str | None = None
+    ) -> None:
         """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
 
         What was never changed must not be lost to a loss of power: the copy is on disk before it has its name.
         """
-        top = view.layers[0]
+        top = union.layers[0]
         if entry.layer is top:
             if target is not None:
                 os.rename(top.path(key), top.path(target))
@@ -125,18 +127,18 @@ class WorkingSteps(WorkingReader):
         info = entry.info
         temporary = scratch_name(self.layout)
         if info.is_link:
-            self._copy_link_up(view, key, entry, temporary, target or key)
+            self._copy_link_up(union, key, entry, temporary, target or key)
             return
         fd = open_new(temporary, 0o600)
         try:
             if not emptied:
-                for piece in pieces(view, key, entry):
+                for piece in pieces(union, key, entry):
                     write_all(fd, piece)
             os.fchmod(fd, harmless(info.mode) if info.mode else 0o644)
             os.utime(fd, ns=(info.mtime_ns, info.mtime_ns))
             if not emptied:
                 os.fsync(fd)
-            self._make_parent(view, target or key)
+            self._make_parent(union, target or key)
             os.rename(temporary, top.path(target or key))
         except BaseException:
             with suppress(OSError):
@@ -148,24 +150,24 @@ class WorkingSteps(WorkingReader):
             file.attach(open_put(top.path(target or key), os.O_RDWR if file.writable else os.O_RDONLY))
         self._names_changed(target or key)
 
-    def _copy_link_up(self, view: View, key: str, entry: Entry, temporary: str, target: str) -> None:
+    def _copy_link_up(self, union: Union, key: str, entry: Entry, temporary: str, target: str) -> None:
         """The same for a symbolic link, which has neither permission bits nor a descriptor to be synced by: it comes
         with the names of its directory."""
-        os.symlink(os.fsdecode(b"".join(pieces(view, key, entry))), temporary)
+        os.symlink(os.fsdecode(b"".join(pieces(union, key, entry))), temporary)
         try:
             os.utime(temporary, ns=(entry.info.mtime_ns, entry.info.mtime_ns), follow_symlinks=False)
-            self._make_parent(view, target)
-            os.rename(temporary, view.layers[0].path(target))
+            self._make_parent(union, target)
+            os.rename(temporary, union.layers[0].path(target))
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
         self._names_changed(target)
 
-    def _remove_name(self, view: View, key: str, entry: Entry) -> None:
+    def _remove_name(self, union: Union, key: str, entry: Entry) -> None:
         """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
-        top = view.layers[0]
-        self._hide_below(view, key, tell=is_timed(key) or (entry.kind == "dir" and key.startswith("zarr/")))
+        top = union.layers[0]
+        self._hide_below(union, key, tell=is_timed(key) or (entry.kind == "dir" and key.startswith("zarr/")))
         if top.stat(key) is not None:
             if entry.kind == "file":
                 os.unlink(top.path(key))
@@ -175,18 +177,18 @@ class WorkingSteps(WorkingReader):
                 os.rename(top.path(key), grave)
                 delete_tree(grave)
 
-    def _hide_below(self, view: View, key: str, *, tell: bool) -> None:
+    def _hide_below(self, union: Union, key: str, *, tell: bool) -> None:
         """Hide what the layers below the top, and the head, have at ``key``.
 
         With ``tell`` the removal is written down even if they have nothing: chunks were there, or will be, whose own
         times do not tell that the array has changed.
         """
-        top = view.layers[0]
-        if not tell and not top.hides(key) and view.beneath(top).entry(key) is None:
+        top = union.layers[0]
+        if not tell and not top.hides(key) and union.beneath(top).entry(key) is None:
             return
         now = self.pulse.tick()
         top.hide(key, scratch_dir(self.layout), time_ns=now)
-        self._make_parent(view, key)
+        self._make_parent(union, key)
         parent = key.rpartition("/")[0]
         os.utime(top.path(parent), ns=(now, now))
         self._note_above(key)  # the whiteout's own directories may be new
@@ -243,7 +245,7 @@ class WorkingSteps(WorkingReader):
     def _forget_gone(self) -> None:
         """Layers went, or much of one: directories that no layer has any more have no names to be made durable. What
         was in them is in the base, which is durable, or was removed, which is noted where they were."""
-        layers = self.view().layers
+        layers = self.union().layers
         self._unsynced = {
             folder: last
             for folder, last in self._unsynced.items()

@@ -25,7 +25,7 @@ from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
 from volfs.versions.layers import Change
 from volfs.versions.pulse import Listener
-from volfs.versions.union import View
+from volfs.versions.union import Union
 
 _MAPS_KEPT = 64
 _LOG_KEPT = 8192
@@ -109,30 +109,32 @@ class ChunkMaps:
         self._log_mutex = threading.Lock()
         pulse.listen(self._note)
 
-    def get(self, view: View, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
-        """What ``view`` says about the chunks of the array at ``path``, or only about those in a box of chunks.
+    def get(self, union: Union, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
+        """What ``union`` says about the chunks of the array at ``path``, or only about those in a box of chunks.
 
         Call it within a look, which is made again if the layers moved meanwhile.
         """
         with self._mutex:
-            kept = self._current(view, path, meta)
+            kept = self._current(union, path, meta)
             outdated = kept is None and path in self._maps
             if outdated and box is not None and box.size <= _PROBED:
-                return _probe_all(view, node_key(path), meta, box)
-            return (kept or self._build(view, path, meta)).chunks.within(box)
+                return _probe_all(union, node_key(path), meta, box)
+            return (kept or self._build(union, path, meta)).chunks.within(box)
 
-    def indices(self, view: View, path: str, meta: ArrayMeta, axis: int, box: Box) -> tuple[list[int], ChunkMap | None]:
+    def indices(
+        self, union: Union, path: str, meta: ArrayMeta, axis: int, box: Box
+    ) -> tuple[list[int], ChunkMap | None]:
         """Indices along an axis at which a chunk of a box has bytes in the layers, ascending; and what the layers say
         of that box, if they take anything away of what lies below them."""
         with self._mutex:
-            kept = self._current(view, path, meta) or self._build(view, path, meta)
+            kept = self._current(union, path, meta) or self._build(union, path, meta)
             rows, chunks = kept.sorted_puts(), kept.chunks
             rows = rows[slice(*np.searchsorted(rows[:, 0], (box.start[0], box.stop[0])))]
             inside = ((rows >= np.array(box.start)) & (rows < np.array(box.stop))).all(axis=1)
             takes_away = chunks.removed or chunks.regions or chunks.hidden is not None
             return np.unique(rows[inside, axis]).tolist(), chunks.within(box) if takes_away else None
 
-    def _current(self, view: View, path: str, meta: ArrayMeta) -> _Kept | None:
+    def _current(self, union: Union, path: str, meta: ArrayMeta) -> _Kept | None:
         """The map that is kept, brought up to date; None if it must be built."""
         count = self._pulse.read()
         kept = self._maps.get(path)
@@ -141,13 +143,13 @@ class ChunkMaps:
         if (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
             del self._maps[path]  # of another array that was here
             return None
-        return kept if kept.count == count or self._catch_up(view, kept, meta, count) else None
+        return kept if kept.count == count or self._catch_up(union, kept, meta, count) else None
 
-    def _build(self, view: View, path: str, meta: ArrayMeta) -> _Kept:
+    def _build(self, union: Union, path: str, meta: ArrayMeta) -> _Kept:
         for _ in range(_ATTEMPTS):
             count = self._pulse.read()
             folder = node_key(path)
-            built = _Kept(folder, meta.key_encoding, meta.ndim, count, build(view, folder, meta))
+            built = _Kept(folder, meta.key_encoding, meta.ndim, count, build(union, folder, meta))
             if self._pulse.read() == count:
                 break
         self._maps[path] = built
@@ -166,7 +168,7 @@ class ChunkMaps:
                 self._log.popleft()
                 self._base += 1
 
-    def _catch_up(self, view: View, kept: _Kept, meta: ArrayMeta, count: int) -> bool:
+    def _catch_up(self, union: Union, kept: _Kept, meta: ArrayMeta, count: int) -> bool:
         with self._log_mutex:
             first, last = kept.count - self._base, count - self._base
             if not 0 <= first <= last <= len(self._log):
@@ -183,15 +185,15 @@ class ChunkMaps:
         if dirty:
             kept.rows = None
         for coords in dirty:
-            _look_again(view, kept.chunks, coords, f"{kept.folder}/{meta.chunk_key(coords)}")
+            _look_again(union, kept.chunks, coords, f"{kept.folder}/{meta.chunk_key(coords)}")
         kept.count = count
         return True
 
 
-def build(view: View, folder: str, meta: ArrayMeta) -> ChunkMap:
+def build(union: Union, folder: str, meta: ArrayMeta) -> ChunkMap:
     """The map of the array in a directory, from the layers."""
     found = ChunkMap()
-    for layer in reversed(view.layers):
+    for layer in reversed(union.layers):
         if layer.look(folder)[1]:
             found = ChunkMap(reverted=found.reverted, hidden=layer.removal_time(folder) or 0)
         # Files first: where one goes meanwhile, its whiteout was there before.
@@ -240,16 +242,16 @@ def _select(chunks: dict[Index, _V], box: Box | None) -> dict[Index, _V]:
     }
 
 
-def _probe_all(view: View, folder: str, meta: ArrayMeta, box: Box) -> ChunkMap:
+def _probe_all(union: Union, folder: str, meta: ArrayMeta, box: Box) -> ChunkMap:
     found = ChunkMap()
     for coords in product(*map(range, box.start, box.stop)):
-        _look_again(view, found, coords, f"{folder}/{meta.chunk_key(coords)}")
+        _look_again(union, found, coords, f"{folder}/{meta.chunk_key(coords)}")
     return found
 
 
-def probe(view: View, key: str) -> Change | int | None:
+def probe(union: Union, key: str) -> Change | int | None:
     """What the layers say about one chunk: the file, or when it was removed; None if nothing."""
-    for layer in view.layers:
+    for layer in union.layers:
         found, ends = layer.look(key)
         if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
             return _with_time(Change.of(key, "put", found, layer.path(key)), layer.own_time(key))
@@ -262,8 +264,8 @@ def _with_time(change: Change, noted: int) -> Change:
     return replace(change, changed_ns=noted) if noted > change.changed_ns else change
 
 
-def _look_again(view: View, chunks: ChunkMap, coords: Index, key: str) -> None:
-    now = probe(view, key)
+def _look_again(union: Union, chunks: ChunkMap, coords: Index, key: str) -> None:
+    now = probe(union, key)
     chunks.puts.pop(coords, None)
     chunks.removed.pop(coords, None)
     if isinstance(now, Change):

@@ -35,7 +35,7 @@ from volfs.versions.changeset import Packer, held, problems
 from volfs.versions.frozen import Additions, FrozenState
 from volfs.versions.keys import covers
 from volfs.versions.stored import read_version
-from volfs.versions.union import View
+from volfs.versions.union import Union
 from volfs.versions.writer import VersionWriter
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def _commit(
         raise branch.follower.refusal(behind)
     head = branch.head
 
-    def look(view: View) -> tuple[bool, list[tuple[str, str]]]:
-        left = leave | branch.left_behind(view)
-        changed = any(not any(covers(key, c.key) for key in left) for c in view.changes()) or any(
-            not any(covers(key, folder) for key in left) for folder, _ in view.folder_modes()
+    def look(union: Union) -> tuple[bool, list[tuple[str, str]]]:
+        left = leave | branch.left_behind(union)
+        changed = any(not any(covers(key, c.key) for key in left) for c in union.changes()) or any(
+            not any(covers(key, folder) for key in left) for folder, _ in union.folder_modes()
         )
-        return changed, problems(view, branch.interpreter, left) if changed else []
+        return changed, problems(union, branch.interpreter, left) if changed else []
 
     changed, bad = branch.working.look(look)
     if bad:
@@ -101,7 +101,7 @@ def _commit(
         try:
             made.freeze(leave)
             crash_point("commit.frozen")
-            _pack(branch, made.view(), writer)
+            _pack(branch, made.union(), writer)
             if writer.empty:
                 writer.abort()
                 made.end(committed=True)  # all of it is what the base says already
@@ -133,17 +133,17 @@ def _nothing(
     raise NothingToCommit(f"nothing to commit on {shows}")
 
 
-def _pack(branch: Branch, view: View, writer: VersionWriter) -> None:
+def _pack(branch: Branch, union: Union, writer: VersionWriter) -> None:
     """Write the version. What is derived from the frozen state counts as changed too, and has the last word."""
-    bad = problems(view, branch.interpreter)
+    bad = problems(union, branch.interpreter)
     if bad:  # a file that was fit when first looked at was written to before it was frozen
         raise held(bad)
     additions = Additions(writer.layout.root / "additions")
-    state = FrozenState(branch.dataset, branch.ref, view, branch.interpreter)
+    state = FrozenState(branch.dataset, branch.ref, union, branch.interpreter)
     branch.dataset.store.derive(state, additions.put)
     if additions.count:
-        view = View((additions.layer, *view.layers), view.lower)
-    Packer(view, branch.interpreter, writer).pack()
+        union = Union((additions.layer, *union.layers), union.lower)
+    Packer(union, branch.interpreter, writer).pack()
     shutil.rmtree(writer.layout.root / "additions")
 
 
@@ -160,10 +160,10 @@ class _Frozen:
 
     def freeze(self, leave: frozenset[str]) -> None:
         branch = self.branch
-        branch.working.freeze(self.number, lambda view: leave | branch.left_behind(view))
+        branch.working.freeze(self.number, lambda union: leave | branch.left_behind(union))
 
-    def view(self) -> View:
-        return View((self.branch.working.frozen_layer(self.number),), self.branch.base_version())
+    def union(self) -> Union:
+        return Union((self.branch.working.frozen_layer(self.number),), self.branch.base_version())
 
     def end(self, *, committed: bool) -> None:
         working = self.branch.working

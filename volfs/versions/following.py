@@ -27,7 +27,7 @@ from volfs.versions.movement import described_anew, moved, paths_in, touched_by,
 from volfs.versions.reading import read_entry
 from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.status import Behind
-from volfs.versions.union import FOLDER_MODE, View
+from volfs.versions.union import FOLDER_MODE, Union
 from volfs.versions.version import Version
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ class Follower:
         if base is None or base.on == Pin.of(head):
             return None
 
-        def see(view: View) -> Behind | None:
-            if head is None or _being_committed(view):
+        def see(union: Union) -> Behind | None:
+            if head is None or _being_committed(union):
                 return None
-            return self._describe(view, head, self._meet(view, head, base).keys)
+            return self._describe(union, head, self._meet(union, head, base).keys)
 
         return self._branch.working.look(see)
 
@@ -109,14 +109,14 @@ class Follower:
         if base.on == Pin.of(head) or head is None:
             self._moved = None
             return None
-        view = working.view()
-        if _being_committed(view):
+        union = working.union()
+        if _being_committed(union):
             return None
-        meeting = self._meet(view, head, base)
+        meeting = self._meet(union, head, base)
         if meeting.keys:
-            return self._describe(view, head, meeting.keys)
-        newer = list(self._newer(view, head))
-        working.follow(head, meeting.merged, newer, dict(self._modes(view, head)))
+            return self._describe(union, head, meeting.keys)
+        newer = list(self._newer(union, head))
+        working.follow(head, meeting.merged, newer, dict(self._modes(union, head)))
         self._moved = None
         return None
 
@@ -167,26 +167,26 @@ class Follower:
             known = self._moved = (one, other), moved(self._branch.dataset, one, other)
         return known[1]
 
-    def _meet(self, view: View, head: VersionInfo, base: Base) -> Meeting:
-        number = view.lower.base.number if view.lower is not None and view.lower.base is not None else 0
-        meeting = self._meet_over(view, self._movement(number, head.number), head)
+    def _meet(self, union: Union, head: VersionInfo, base: Base) -> Meeting:
+        number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
+        meeting = self._meet_over(union, self._movement(number, head.number), head)
         kept = self._still_kept(head, base)
         return Meeting(frozenset(key for key in meeting.keys if not covered(key, kept)), meeting.merged)
 
-    def _meet_over(self, view: View, movement: Touched, head: VersionInfo) -> Meeting:
-        lower = view.lower if isinstance(view.lower, Version) else None
+    def _meet_over(self, union: Union, movement: Touched, head: VersionInfo) -> Meeting:
+        lower = union.lower if isinstance(union.lower, Version) else None
         other = self._branch.dataset.version(head.number)
-        mine = touched_by(view, self._branch.interpreter)
+        mine = touched_by(union, self._branch.interpreter)
         theirs = movement | Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), lower, other))
 
         def alike(key: str) -> bool:
-            entry, there = view.entry(key), other.stat(key)
+            entry, there = union.entry(key), other.stat(key)
             if entry is None or there is None:
                 return entry is None and there is None
-            return _kind(entry.info) == _kind(there) and bytes_in(view, key) == committed(other, key)
+            return _kind(entry.info) == _kind(there) and bytes_in(union, key) == committed(other, key)
 
         def merge(key: str) -> bytes | None:
-            ours, newer = bytes_in(view, key), committed(other, key)
+            ours, newer = bytes_in(union, key), committed(other, key)
             if ours is None or newer is None:
                 return None
             return merge_documents(None if lower is None else committed(lower, key), ours, newer)
@@ -201,17 +201,17 @@ class Follower:
         if base.head.version not in graph or Pin.of(graph.info(base.head.version)) != base.head:
             return frozenset()
         movement = self._movement(base.head.version, head.number)
-        again = self._branch.working.look(lambda view: self._meet_over(view, movement, head)).keys
+        again = self._branch.working.look(lambda union: self._meet_over(union, movement, head)).keys
         return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
 
-    def _describe(self, view: View, head: VersionInfo, keys: Iterable[str]) -> Behind:
-        base = 0 if view.lower is None or view.lower.base is None else view.lower.base.number
+    def _describe(self, union: Union, head: VersionInfo, keys: Iterable[str]) -> Behind:
+        base = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
         count = len(versions_between(self._branch.dataset.graph, base, head.number))
         return Behind(base, head.number, count, tuple(sorted(keys)))
 
-    def _newer(self, view: View, head: VersionInfo) -> Iterator[str]:
+    def _newer(self, union: Union, head: VersionInfo) -> Iterator[str]:
         """What reads differently over the new head, of what views are made from."""
-        number = 0 if view.lower is None or view.lower.base is None else view.lower.base.number
+        number = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
         movement, other = self._movement(number, head.number), self._branch.dataset.version(head.number)
         yield from movement.arrays
         yield from movement.trees
@@ -223,11 +223,11 @@ class Follower:
             else:
                 yield from (f"{folder}/{array.meta.chunk_key(row)}" for row in rows.tolist())
 
-    def _modes(self, view: View, head: VersionInfo) -> Iterator[tuple[str, int]]:
+    def _modes(self, union: Union, head: VersionInfo) -> Iterator[tuple[str, int]]:
         """Directories of side files that the working copy has as the base has them, and the head with other permission
         bits."""
-        lower, other = view.lower, self._branch.dataset.version(head.number)
-        for layer in view.layers:
+        lower, other = union.lower, self._branch.dataset.version(head.number)
+        for layer in union.layers:
             for folder in layer.folders("files"):
                 found = layer.stat(folder)
                 if isinstance(found, os.stat_result):
@@ -241,7 +241,7 @@ class Follower:
         if path is None:
             return False
         branch = self._branch
-        here = branch.working.look(lambda view: branch.interpreter.node(view, path))
+        here = branch.working.look(lambda union: branch.interpreter.node(union, path))
         return isinstance(here, ArrayMeta) or branch.dataset.version(head.number).array(path) is not None
 
 
@@ -251,9 +251,9 @@ def named(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_NAMED]) + more
 
 
-def _being_committed(view: View) -> bool:
+def _being_committed(union: Union) -> bool:
     """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
-    return any(layer.frozen is not None for layer in view.layers)
+    return any(layer.frozen is not None for layer in union.layers)
 
 
 def _folder_mode(snapshot: Snapshot | None, folder: str) -> int:
@@ -266,14 +266,14 @@ def _kind(info: KeyInfo) -> tuple[str, int]:
     return info.kind, info.mode or (FOLDER_MODE if info.kind == "dir" else _FILE_MODE)
 
 
-def bytes_in(view: View, key: str) -> bytes | None:
-    """The bytes of a file in a view; None where there is none."""
-    entry = view.entry(key)
+def bytes_in(union: Union, key: str) -> bytes | None:
+    """The bytes of a file in a union; None where there is none."""
+    entry = union.entry(key)
     if entry is None or entry.kind == "dir":
         return None
     if entry.layer is not None:
         return read_entry(entry, entry.layer, key)
-    return None if view.lower is None else view.lower.read(key)
+    return None if union.lower is None else union.lower.read(key)
 
 
 def committed(version: Version, key: str) -> bytes | None:

@@ -38,7 +38,7 @@ from volfs.versions.layers import (
     scratch_dir,
     scratch_name,
 )
-from volfs.versions.union import View
+from volfs.versions.union import Union
 
 
 def prepare(layout: WorkingLayout) -> None:
@@ -155,7 +155,7 @@ def forget(layout: WorkingLayout, top: Layer, key: str) -> None:
                     _bury(layout, f"{path}/{name}")
 
 
-def uncover(layout: WorkingLayout, top: Layer, below: View, key: str) -> None:
+def uncover(layout: WorkingLayout, top: Layer, below: Union, key: str) -> None:
     """Where the top hides an ancestor of ``key``, have it hide everything there but the way to ``key``."""
     ancestor = key.rpartition("/")[0]
     while ancestor and not os.path.lexists(top.whiteout_path(ancestor)):

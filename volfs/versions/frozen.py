@@ -26,7 +26,7 @@ from volfs.versions.layers import SPACES, Layer
 from volfs.versions.pulse import Listener
 from volfs.versions.reading import existing, read_entry
 from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
-from volfs.versions.union import View
+from volfs.versions.union import Union
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -40,10 +40,10 @@ class FrozenState(Snapshot):
 
     writable = False
 
-    def __init__(self, dataset: Dataset, ref: str, view: View, interpreter: Interpreter) -> None:
+    def __init__(self, dataset: Dataset, ref: str, union: Union, interpreter: Interpreter) -> None:
         self.dataset = dataset
         self.ref = ref
-        self.view = view
+        self.union = union
         self._interpreter = interpreter
         self._generation = ("frozen", next(_states))
         self._maps = ChunkMaps(_Still())
@@ -51,36 +51,36 @@ class FrozenState(Snapshot):
 
     @property
     def base(self) -> VersionInfo | None:
-        return None if self.view.lower is None else self.view.lower.base
+        return None if self.union.lower is None else self.union.lower.base
 
     def generation(self) -> Hashable:
         return self._generation
 
-    def look(self, see: Callable[[View], _T]) -> _T:
+    def look(self, see: Callable[[Union], _T]) -> _T:
         """What ``see`` finds: nothing changes meanwhile."""
-        return see(self.view)
+        return see(self.union)
 
     def stat(self, key: str) -> KeyInfo | None:
-        entry = self.view.entry(key)
+        entry = self.union.entry(key)
         return None if entry is None else entry.info
 
     def list(self, key: str) -> Listing:
-        return self.view.list(key)
+        return self.union.list(key)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        entry = existing(self.view, key)
+        entry = existing(self.union, key)
         if entry.kind == "dir":
             raise WrongKind(f"{key} is a directory")
         if entry.layer is None:
-            assert self.view.lower is not None
-            return self.view.lower.read(key, offset, length)
+            assert self.union.lower is not None
+            return self.union.lower.read(key, offset, length)
         return read_entry(entry, entry.layer, key, offset, length)
 
     def node(self, path: str) -> ArrayNode | GroupNode | None:
-        parsed = self._interpreter.node(self.view, path)
+        parsed = self._interpreter.node(self.union, path)
         if not isinstance(parsed, ArrayMeta | GroupMeta):
             return None
-        entry = self.view.entry(json_key(path))
+        entry = self.union.entry(json_key(path))
         mtime_ns = 0 if entry is None else entry.info.mtime_ns
         if isinstance(parsed, GroupMeta):
             return GroupNode(path, parsed.attributes, mtime_ns)

@@ -28,7 +28,7 @@ from volfs.storage.files import opened, read_file
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
 from volfs.versions.layers import Change
 from volfs.versions.snapshot import ArrayNode, GroupNode
-from volfs.versions.union import Entry, View
+from volfs.versions.union import Entry, Union
 
 Parsed = ArrayMeta | GroupMeta | BadMetadata | Unsupported
 """What a ``zarr.json`` says; or why volfs does not go by it."""
@@ -78,34 +78,34 @@ class Interpreter:
         self._parsed: OrderedDict[str, tuple[Hashable, Parsed]] = OrderedDict()
         self._verdicts: OrderedDict[Hashable, str | None] = OrderedDict()
 
-    def node(self, view: View, path: str) -> Parsed | None:
+    def node(self, union: Union, path: str) -> Parsed | None:
         """What the ``zarr.json`` of a node says; None if there is none."""
         key = json_key(path)
-        entry = view.entry(key)
+        entry = union.entry(key)
         if entry is None or entry.kind == "dir":
             return None
         if entry.layer is None:
-            assert view.lower is not None
-            node = view.lower.node(path)
+            assert union.lower is not None
+            node = union.lower.node(path)
             if isinstance(node, ArrayNode):
                 return node.meta
             if isinstance(node, GroupNode):
                 return GroupMeta(node.attributes)
-        token = (_identity(entry), view.lower.ref if entry.layer is None and view.lower is not None else None)
+        token = (_identity(entry), union.lower.ref if entry.layer is None and union.lower is not None else None)
         with self._mutex:
             known = self._parsed.get(key)
             if known is not None and known[0] == token:
                 self._parsed.move_to_end(key)
                 return known[1]
-        parsed = self._parse(view, key, entry)
+        parsed = self._parse(union, key, entry)
         with self._mutex:
             self._parsed[key] = token, parsed
             if len(self._parsed) > _PARSED_KEPT:
                 self._parsed.popitem(last=False)
         return parsed
 
-    def meaning(self, view: View, key: str) -> Meaning:
-        """What a file at ``key`` is, in the hierarchy that ``view`` shows."""
+    def meaning(self, union: Union, key: str) -> Meaning:
+        """What a file at ``key`` is, in the hierarchy that ``union`` shows."""
         if not key.startswith("zarr/"):
             return Meaning("file", None)
         folder, _, name = key.rpartition("/")
@@ -115,7 +115,7 @@ class Interpreter:
         for above in parents(key):
             path = node_path(above)
             assert path is not None
-            parsed = self.node(view, path)
+            parsed = self.node(union, path)
             if isinstance(parsed, ArrayMeta):
                 coords = parsed.parse_chunk_key(key[len(above) + 1 :])
                 return Meaning("object" if coords is None else "chunk", path, coords, parsed)
@@ -126,21 +126,21 @@ class Interpreter:
                 break
         root = chunk_root(key)
         # A Zarr v2 array has its metadata under another name: volfs keeps it as it is.
-        if root is None or view.entry(f"{root}/.zarray") is not None:
+        if root is None or union.entry(f"{root}/.zarray") is not None:
             return Meaning("object", nearest)
         return Meaning("orphan", node_path(root))
 
-    def verdict(self, view: View, change: Change, meaning: Meaning | None = None) -> str | None:
+    def verdict(self, union: Union, change: Change, meaning: Meaning | None = None) -> str | None:
         """Why a file that was put is held; None if it is fit to be committed. Reads and decodes a chunk."""
         if not stat.S_ISREG(change.mode) and not (stat.S_ISLNK(change.mode) and change.key.startswith("files/")):
             return "is not an ordinary file"
-        meaning = meaning or self.meaning(view, change.key)
+        meaning = meaning or self.meaning(union, change.key)
         if meaning.kind == "orphan":
             where = node_key(meaning.path or "")
             return f"looks like a chunk, but {where} is no array (yet): there is no valid {where}/{NODE_JSON}"
         if meaning.kind == "metadata":
             assert meaning.path is not None
-            parsed = self.node(view, meaning.path)
+            parsed = self.node(union, meaning.path)
             return str(parsed) if isinstance(parsed, BadMetadata) else None
         if meaning.kind != "chunk":
             return None
@@ -160,12 +160,12 @@ class Interpreter:
                 self._verdicts.popitem(last=False)
         return reason
 
-    def _parse(self, view: View, key: str, entry: Entry) -> Parsed:
+    def _parse(self, union: Union, key: str, entry: Entry) -> Parsed:
         if entry.layer is not None:
             raw = read_file(entry.layer.path(key))
         else:
-            assert view.lower is not None
-            raw = view.lower.read(key)
+            assert union.lower is not None
+            raw = union.lower.read(key)
         try:
             return parse_node(raw)
         except (BadMetadata, Unsupported) as error:

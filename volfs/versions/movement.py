@@ -20,7 +20,7 @@ from volfs.storage.manifest import Manifest, Op
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import node_key, node_path, node_path_of_json
 from volfs.versions.stored import read_manifest
-from volfs.versions.union import View
+from volfs.versions.union import Union
 from volfs.versions.version import Version, chunk_prefix
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
     )
 
 
-def touched_by(view: View, interpreter: Interpreter) -> Touched:
-    """What the layers of a view put and remove on top of its version."""
-    lower = view.lower if isinstance(view.lower, Version) else None
+def touched_by(union: Union, interpreter: Interpreter) -> Touched:
+    """What the layers of a union put and remove on top of its version."""
+    lower = union.lower if isinstance(union.lower, Version) else None
     keys, trees = set(), set()
     chunks: defaultdict[str, list[Index]] = defaultdict(list)
     regions: defaultdict[str, set[Index]] = defaultdict(set)
-    for change in view.changes():
+    for change in union.changes():
         found = None if lower is None else lower.array_above(change.key)
         coords = None if found is None else found[0].meta.parse_chunk_key(found[1])
         if found is not None and coords is not None:
@@ -100,10 +100,10 @@ def touched_by(view: View, interpreter: Interpreter) -> Touched:
     anew = set()
     for path in paths_in(touched):
         before = None if lower is None else lower.array(path)
-        parsed = interpreter.node(view, path)
+        parsed = interpreter.node(union, path)
         after = parsed if isinstance(parsed, ArrayMeta) else None
         if not reads_alike(None if before is None else before.meta, after) or (
-            before is not None and not view.shows_base(node_key(path))
+            before is not None and not union.shows_base(node_key(path))
         ):
             anew.add(node_key(path))
     return touched | Touched(arrays=frozenset(anew))

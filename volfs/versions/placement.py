@@ -49,7 +49,7 @@ from volfs.versions.stored import (
     read_manifest,
     read_version,
 )
-from volfs.versions.union import View
+from volfs.versions.union import Union
 from volfs.versions.version import Version
 
 if TYPE_CHECKING:
@@ -211,15 +211,15 @@ class Prepared:
 def _check_uncommitted(branch: Branch, prepared: Prepared) -> None:
     """Raise Conflict if a version touches what is uncommitted."""
 
-    def see(view: View) -> Meeting:
-        lower = view.lower if isinstance(view.lower, Version) else None
-        mine = touched_by(view, branch.interpreter)
+    def see(union: Union) -> Meeting:
+        lower = union.lower if isinstance(union.lower, Version) else None
+        mine = touched_by(union, branch.interpreter)
         return meet(
             mine,
             prepared.touched(lower),
             lower,
-            alike=lambda key: bytes_in(view, key) is not None and bytes_in(view, key) == prepared.bytes_of(key),
-            merge=lambda key: _merged(_in(lower, key), bytes_in(view, key), prepared.bytes_of(key)),
+            alike=lambda key: bytes_in(union, key) is not None and bytes_in(union, key) == prepared.bytes_of(key),
+            merge=lambda key: _merged(_in(lower, key), bytes_in(union, key), prepared.bytes_of(key)),
         )
 
     keys = sorted(branch.working.look(see).keys)

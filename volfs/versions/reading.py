@@ -24,7 +24,7 @@ from volfs.versions.layers import SPACES, Change, Layer, layers_of
 from volfs.versions.lock import BranchLock
 from volfs.versions.pulse import Pulse
 from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
-from volfs.versions.union import Entry, View
+from volfs.versions.union import Entry, Union
 
 _T = TypeVar("_T")
 _Stamp = tuple[object, ...]
@@ -62,43 +62,43 @@ class WorkingReader:
         self._layers: tuple[Layer, ...] = ()
         self._epoch = 0
 
-    def look(self, see: Callable[[View], _T]) -> _T:
-        """What ``see`` finds in a view that did not change under it."""
+    def look(self, see: Callable[[Union], _T]) -> _T:
+        """What ``see`` finds in a union that did not change under it."""
         for _ in range(_ATTEMPTS):
-            view, stamp = self._view()
+            union, stamp = self._union()
             try:
-                result = see(view)
+                result = see(union)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except NotFound:
-                if self._view()[1] == stamp:
+                if self._union()[1] == stamp:
                     raise
                 continue
-            if self._view()[1] == stamp:
+            if self._union()[1] == stamp:
                 return result
         raise Busy(f"the working copy of {self.branch} changes faster than it can be read: try again")
 
-    def view(self) -> View:
+    def union(self) -> Union:
         """The union as it is now, for several looks by somebody who holds the lock."""
-        return self._view()[0]
+        return self._union()[0]
 
     def stat(self, key: str) -> KeyInfo | None:
         """What is at ``key``, or None."""
         if not _possible(key):
             return None
-        entry = self.look(lambda view: view.entry(key))
+        entry = self.look(lambda union: union.entry(key))
         return None if entry is None else entry.info
 
     def disk_stat(self, key: str) -> os.stat_result | None:
         """The stat of what the working copy itself has at ``key``, for its mode and links; None if it has nothing."""
-        entry = self.look(lambda view: view.entry(key))
+        entry = self.look(lambda union: union.entry(key))
         return None if entry is None else entry.st
 
     def list(self, key: str) -> Listing:
         """The entries of a directory, sorted by name. Raises NotFound, or WrongKind for a file."""
         if not _possible(key):
             raise NotFound(f"{key} does not exist")
-        return self.look(lambda view: view.list(key))
+        return self.look(lambda union: union.list(key))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; short at its end. Raises NotFound, WrongKind, Damaged."""
@@ -106,20 +106,20 @@ class WorkingReader:
         if not _possible(key):
             raise NotFound(f"{key} does not exist")
 
-        def see(view: View) -> bytes:
-            entry = existing(view, key)
+        def see(union: Union) -> bytes:
+            entry = existing(union, key)
             if entry.kind == "dir":
                 raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
             if entry.layer is None:
-                assert view.lower is not None
-                return view.lower.read(key, offset, length)
+                assert union.lower is not None
+                return union.lower.read(key, offset, length)
             return read_entry(entry, entry.layer, key, offset, length)
 
         return self.look(see)
 
     def changes(self, prefix: str = "") -> Iterator[Change]:
-        """What differs from the base at and below ``prefix``; see :meth:`View.changes`."""
-        return self.view().changes(prefix)
+        """What differs from the base at and below ``prefix``; see :meth:`Union.changes`."""
+        return self.union().changes(prefix)
 
     def _base_time(self) -> int:
         lower = self._lower()
@@ -142,7 +142,7 @@ class WorkingReader:
         self._layers = layers_of(self.layout)
         self._epoch += 1
 
-    def _view(self) -> tuple[View, _Stamp]:
+    def _union(self) -> tuple[Union, _Stamp]:
         """The union now, and what to compare later. Layers come first: see the order of a commit's last steps."""
         if self.lock.held and self._layers:
             stamp: _Stamp = (self._epoch,)
@@ -153,7 +153,7 @@ class WorkingReader:
             stamp = (*(layer.name for layer in layers), getattr(top, "st_ino", 0))
         lower = self._lower()
         base = lower.base if lower is not None else None
-        return View(layers, lower), (*stamp, None if base is None else base.number)
+        return Union(layers, lower), (*stamp, None if base is None else base.number)
 
 
 def _possible(key: str) -> bool:
@@ -167,9 +167,9 @@ def _possible(key: str) -> bool:
     return True
 
 
-def existing(view: View, key: str) -> Entry:
+def existing(union: Union, key: str) -> Entry:
     """What is at ``key``. NotFound if nothing is."""
-    entry = view.entry(key)
+    entry = union.entry(key)
     if entry is None:
         raise NotFound(f"{key} does not exist")
     return entry
@@ -187,7 +187,7 @@ def read_entry(entry: Entry, layer: Layer, key: str, offset: int = 0, length: in
         os.close(fd)
 
 
-def pieces(view: View, key: str, entry: Entry) -> Iterator[bytes]:
+def pieces(union: Union, key: str, entry: Entry) -> Iterator[bytes]:
     """The bytes of a file, a few MiB at a time."""
     if entry.layer is not None:
         if entry.is_link:
@@ -197,10 +197,10 @@ def pieces(view: View, key: str, entry: Entry) -> Iterator[bytes]:
             while piece := os.read(fd, _COPY_BYTES):
                 yield piece
         return
-    assert view.lower is not None
+    assert union.lower is not None
     size = entry.info.size
     for offset in range(0, size, _COPY_BYTES):
-        yield view.lower.read(key, offset, min(_COPY_BYTES, size - offset))
+        yield union.lower.read(key, offset, min(_COPY_BYTES, size - offset))
 
 
 def _pread(fd: int, offset: int, length: int | None) -> bytes:

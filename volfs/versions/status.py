@@ -23,7 +23,7 @@ from volfs.storage.stage_record import StageRecord, read_record, stage_files
 from volfs.versions.interpret import Interpreter, chunk_root
 from volfs.versions.keys import covers, node_key, node_path
 from volfs.versions.snapshot import ArrayNode, Snapshot
-from volfs.versions.union import View
+from volfs.versions.union import Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Status:
         }
 
 
-def count_changes(view: View, interpreter: Interpreter) -> dict[str, NodeChanges]:
+def count_changes(union: Union, interpreter: Interpreter) -> dict[str, NodeChanges]:
     """Changes by place, sorted."""
     changes: dict[str, NodeChanges] = {}
 
@@ -212,23 +212,23 @@ def count_changes(view: View, interpreter: Interpreter) -> dict[str, NodeChanges
         was = changes.get(place, NodeChanges())
         changes[place] = NodeChanges(was.put + put, was.removed + removed, was.bytes + size)
 
-    for change in view.changes():
-        meaning = interpreter.meaning(view, change.key)
+    for change in union.changes():
+        meaning = interpreter.meaning(union, change.key)
         folder = change.key.rpartition("/")[0]
         place = folder if meaning.path is None else node_key(meaning.path)
         if change.kind == "put":
             add(place, put=1, size=change.size)
         else:
-            for where, count in _removed(view, change.key, place):
+            for where, count in _removed(union, change.key, place):
                 add(where, removed=count)
-    for folder, _ in view.folder_modes():
+    for folder, _ in union.folder_modes():
         add(folder.rpartition("/")[0], put=1)
     return dict(sorted(changes.items()))
 
 
-def _removed(view: View, key: str, place: str) -> Iterable[tuple[str, int]]:
+def _removed(union: Union, key: str, place: str) -> Iterable[tuple[str, int]]:
     """How many keys of the base are gone with ``key``, by place."""
-    lower = view.lower
+    lower = union.lower
     assert lower is not None
     info = lower.stat(key)
     if info is None:
@@ -236,8 +236,8 @@ def _removed(view: View, key: str, place: str) -> Iterable[tuple[str, int]]:
     if info.kind == "file":
         yield place, 1
         return
-    for gone in View((), lower).keys(key):
-        entry = view.entry(gone)
+    for gone in Union((), lower).keys(key):
+        entry = union.entry(gone)
         if entry is None or entry.kind == "dir":
             yield _place_in(lower, gone), 1
 
@@ -251,7 +251,7 @@ def _place_in(lower: Snapshot, key: str) -> str:
     return folder
 
 
-def left_behind(view: View, interpreter: Interpreter, written: Iterable[str]) -> frozenset[str]:
+def left_behind(union: Union, interpreter: Interpreter, written: Iterable[str]) -> frozenset[str]:
     """What a commit leaves in the working copy while these keys are open for writing.
 
     An array with a writer stays as a whole, with its metadata: a recording is committed when it is done. So does what
@@ -263,10 +263,10 @@ def left_behind(view: View, interpreter: Interpreter, written: Iterable[str]) ->
         if not key.startswith("zarr/"):
             found.add(key)
             continue
-        meaning = interpreter.meaning(view, key)
+        meaning = interpreter.meaning(union, key)
         whole = meaning.kind in ("chunk", "orphan")
         if meaning.kind == "metadata" and meaning.path is not None:
-            whole = not isinstance(interpreter.node(view, meaning.path), GroupMeta)
+            whole = not isinstance(interpreter.node(union, meaning.path), GroupMeta)
         found.add(node_key(meaning.path or "") if whole else key)
     return frozenset(found)
 

@@ -2,7 +2,7 @@
 
 Decided here: what is at a key, and what a directory holds, given a fixed set of layers and a fixed head. Not here: how
 a layer writes things down (:mod:`volfs.versions.layers`), changing anything, and noticing that the layers or the head
-have moved meanwhile (:mod:`volfs.versions.reading`: one look through a view is only right if they have not).
+have moved meanwhile (:mod:`volfs.versions.reading`: one look through a union is only right if they have not).
 
 The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
 or has a file there. The base comes last.
@@ -31,7 +31,7 @@ FOLDER_MODE = 0o755
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a view has at a key.
+    """What a union has at a key.
 
     ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the base does. ``below`` is
     what shows of the base: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
@@ -63,7 +63,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Union:
     """Layers, uppermost first, over a snapshot (None: nothing is committed yet)."""
 
     layers: tuple[Layer, ...]
@@ -98,9 +98,9 @@ class View:
         """What each layer has at ``key``, the uppermost first."""
         return [layer.look(key) for layer in reversed(self.layers)][::-1]
 
-    def beneath(self, layer: Layer) -> View:
-        """The view below a layer, without what the layer hides of it."""
-        return View(self.layers[self.layers.index(layer) + 1 :], self.lower)
+    def beneath(self, layer: Layer) -> Union:
+        """The union below a layer, without what the layer hides of it."""
+        return Union(self.layers[self.layers.index(layer) + 1 :], self.lower)
 
     def shows_base(self, key: str) -> bool:
         """Whether no layer stands between ``key`` and the base: what is there, or below, may show."""

@@ -39,7 +39,7 @@ from volfs.versions.layers import (
 from volfs.versions.openfile import WorkingFile
 from volfs.versions.reading import existing, pieces
 from volfs.versions.snapshot import KeyInfo, Snapshot
-from volfs.versions.union import Entry, View
+from volfs.versions.union import Entry, Union
 
 
 class _Sync:
@@ -106,13 +106,13 @@ class WorkingCopy(WorkingSteps):
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if not writable and not flags & (os.O_TRUNC | os.O_CREAT):
             return self._open_reading(key)
-        with self._changing() as view:
-            entry = view.entry(key)
-            path = view.layers[0].path(key)
+        with self._changing() as union:
+            entry = union.entry(key)
+            path = union.layers[0].path(key)
             if entry is None:
                 if not flags & os.O_CREAT:
                     raise NotFound(f"{key} does not exist")
-                self._make_parent(view, key)
+                self._make_parent(union, key)
                 fd = open_new(path, 0o600)
                 os.fchmod(fd, harmless(mode))
                 self.stamp(fd, 0)
@@ -127,7 +127,7 @@ class WorkingCopy(WorkingSteps):
                 return self._open_reading(key)
             else:
                 emptied = bool(flags & os.O_TRUNC)
-                self._copy_up(view, key, entry, emptied=emptied)
+                self._copy_up(union, key, entry, emptied=emptied)
                 fd = open_put(path, os.O_RDWR)
                 if emptied:
                     before = os.fstat(fd)
@@ -147,14 +147,14 @@ class WorkingCopy(WorkingSteps):
         With ``only_new`` a key that exists stays as it is, and the answer is False.
         """
         check_key(key)
-        with self._changing() as view:
-            if only_new and (entry := view.entry(key)) is not None and entry.kind == "file":
+        with self._changing() as union:
+            if only_new and (entry := union.entry(key)) is not None and entry.kind == "file":
                 return False
-            self._put(view, key, data)
+            self._put(union, key, data)
             return True
 
-    def _put(self, view: View, key: str, data: bytes | bytearray | memoryview) -> None:
-        entry = view.entry(key)
+    def _put(self, union: Union, key: str, data: bytes | bytearray | memoryview) -> None:
+        entry = union.entry(key)
         if entry is not None and entry.kind == "dir":
             raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
         temporary = scratch_name(self.layout)
@@ -165,8 +165,8 @@ class WorkingCopy(WorkingSteps):
                 if entry is not None and entry.info.mode and not entry.is_link:
                     os.fchmod(fd, harmless(entry.info.mode))
                 self.stamp(fd, 0 if entry is None else entry.info.mtime_ns)
-                self._make_parent(view, key, all_missing=True)
-                os.rename(temporary, view.layers[0].path(key))
+                self._make_parent(union, key, all_missing=True)
+                os.rename(temporary, union.layers[0].path(key))
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary)
@@ -188,11 +188,11 @@ class WorkingCopy(WorkingSteps):
         self._reserve.freeing(lambda: self._unlink(key))
 
     def _unlink(self, key: str) -> None:
-        with self._changing() as view:
-            entry = existing(view, key)
+        with self._changing() as union:
+            entry = existing(union, key)
             if entry.kind == "dir":
                 raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
-            self._remove_name(view, key, entry)
+            self._remove_name(union, key, entry)
             self._files.removed(key)
             self._names_changed(key)
 
@@ -200,15 +200,15 @@ class WorkingCopy(WorkingSteps):
         """Give a file a second name. One that is only in the base is copied up first."""
         check_key(source)
         check_key(target)
-        with self._changing() as view:
-            entry = existing(view, source)
-            if view.entry(target) is not None:
+        with self._changing() as union:
+            entry = existing(union, source)
+            if union.entry(target) is not None:
                 raise AlreadyThere(f"{target} exists")
             if entry.kind == "dir":
                 raise NotAllowed(f"{source} is a directory: it cannot have a second name")
-            top = view.layers[0]
-            self._make_parent(view, target)
-            self._copy_up(view, source, entry)
+            top = union.layers[0]
+            self._make_parent(union, target)
+            self._copy_up(union, source, entry)
             os.link(top.path(source), top.path(target), follow_symlinks=False)
             self._keep_time(top, target)
             self._names_changed(target)
@@ -218,22 +218,22 @@ class WorkingCopy(WorkingSteps):
         check_key(key)
         if not key.startswith("files/"):
             raise NotAllowed(f"{key}: only side files may be symbolic links")
-        with self._changing() as view:
-            if view.entry(key) is not None:
+        with self._changing() as union:
+            if union.entry(key) is not None:
                 raise AlreadyThere(f"{key} exists")
-            self._make_parent(view, key)
-            os.symlink(target, view.layers[0].path(key))
+            self._make_parent(union, key)
+            os.symlink(target, union.layers[0].path(key))
             self._names_changed(key)
 
     def readlink(self, key: str) -> str:
         """The target of a symbolic link. WrongKind (EINVAL) if it is something else."""
         check_key(key)
 
-        def see(view: View) -> str:
-            entry = existing(view, key)
+        def see(union: Union) -> str:
+            entry = existing(union, key)
             if not entry.is_link:
                 raise WrongKind(f"{key} is no symbolic link", errno=errno.EINVAL)
-            return os.fsdecode(b"".join(pieces(view, key, entry)))
+            return os.fsdecode(b"".join(pieces(union, key, entry)))
 
         return self.look(see)
 
@@ -247,8 +247,8 @@ class WorkingCopy(WorkingSteps):
         check_key(target)
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise BadInput("a branch knows RENAME_NOREPLACE and RENAME_EXCHANGE, one at a time")
-        with self._changing() as view:
-            moving, there = existing(view, source), view.entry(target)
+        with self._changing() as union:
+            moving, there = existing(union, source), union.entry(target)
             if there is not None and flags & RENAME_NOREPLACE:
                 raise AlreadyThere(f"{target} exists")
             if moving.kind == "dir" and target.startswith(f"{source}/"):
@@ -260,14 +260,14 @@ class WorkingCopy(WorkingSteps):
                     raise BadInput(f"{target} cannot move into itself")
             if source == target or _same_file(moving, there):
                 return False
-            self._make_parent(view, target)
+            self._make_parent(union, target)
             if flags & RENAME_EXCHANGE:
                 assert there is not None
-                self._exchange(view, {source: moving, target: there})
+                self._exchange(union, {source: moving, target: there})
             elif moving.kind == "dir":
-                self._rename_dir(view, source, target, moving, there)
+                self._rename_dir(union, source, target, moving, there)
             else:
-                self._rename_file(view, source, target, moving, there)
+                self._rename_file(union, source, target, moving, there)
             return True
 
     def utimens(self, key: str, atime_ns: int, mtime_ns: int) -> None:
@@ -277,7 +277,7 @@ class WorkingCopy(WorkingSteps):
     def chmod(self, key: str, mode: int) -> None:
         """Set the permission bits, as chmod(2); see :func:`~volfs.versions.changing.harmless`."""
         check_key(key)
-        entry = self.look(lambda view: existing(view, key))
+        entry = self.look(lambda union: existing(union, key))
         if entry.is_link:
             raise Unsupported(f"{key} is a symbolic link, which has no permission bits", errno=errno.EOPNOTSUPP)
         folder = entry.kind == "dir"
@@ -290,11 +290,11 @@ class WorkingCopy(WorkingSteps):
     def mkdir(self, key: str, mode: int = 0o755) -> None:
         """Make a directory; where one was removed, an empty new one."""
         check_key(key)
-        with self._changing() as view:
-            if view.entry(key) is not None:
+        with self._changing() as union:
+            if union.entry(key) is not None:
                 raise AlreadyThere(f"{key} exists")
-            self._make_parent(view, key)
-            path = view.layers[0].path(key)
+            self._make_parent(union, key)
+            path = union.layers[0].path(key)
             os.mkdir(path)
             os.chmod(path, harmless(mode, folder=True))
             self._restructured(key, made=True)
@@ -305,13 +305,13 @@ class WorkingCopy(WorkingSteps):
         self._reserve.freeing(lambda: self._rmdir(key))
 
     def _rmdir(self, key: str) -> None:
-        with self._changing() as view:
-            entry = existing(view, key)
+        with self._changing() as union:
+            entry = existing(union, key)
             if entry.kind == "file":
                 raise WrongKind(f"{key} is a file")
-            if not view.is_empty(key):
+            if not union.is_empty(key):
                 raise WrongKind(f"{key} is not empty", errno=errno.ENOTEMPTY)
-            self._remove_name(view, key, entry)
+            self._remove_name(union, key, entry)
             self._restructured(key)
 
     def remove_tree(self, key: str) -> None:
@@ -322,15 +322,15 @@ class WorkingCopy(WorkingSteps):
         self._reserve.freeing(lambda: self._remove_tree(key))
 
     def _remove_tree(self, key: str) -> None:
-        with self._changing() as view:
+        with self._changing() as union:
             if key in SPACES:
-                for name in view.names(key):
+                for name in union.names(key):
                     self._remove_tree(f"{key}/{name}")
                 return
             check_key(key)
-            entry = view.entry(key)
+            entry = union.entry(key)
             if entry is not None:
-                self._remove_name(view, key, entry)
+                self._remove_name(union, key, entry)
                 self._files.removed_tree(key)
                 self._restructured(key)
 
@@ -390,7 +390,7 @@ class WorkingCopy(WorkingSteps):
         """The directories in which the names of one lie, and its whiteouts: they stay the same if layers move."""
         opened: list[int] = []
         try:
-            for layer in self.view().layers:
+            for layer in self.union().layers:
                 for path in (layer.path(folder), layer.whiteout_path(folder)):
                     with suppress(FileNotFoundError, NotADirectoryError):
                         opened.append(open_dir(path))
@@ -402,14 +402,14 @@ class WorkingCopy(WorkingSteps):
 
     # -- committing and discarding --------------------------------------------------------------------------------
 
-    def freeze(self, number: int, leave: Iterable[str] | Callable[[View], Iterable[str]] = ()) -> None:
+    def freeze(self, number: int, leave: Iterable[str] | Callable[[Union], Iterable[str]] = ()) -> None:
         """Put what there is aside as the layer that version ``number`` is made of; see :func:`freezing.freeze`.
 
         ``leave``: keys that stay; as a function, it is asked while nobody can open a file.
         """
 
         def move() -> None:
-            kept = frozenset(leave(self.view()) if callable(leave) else leave)
+            kept = frozenset(leave(self.union()) if callable(leave) else leave)
             freezing.freeze(self.layout, number, kept)
             for key in kept:
                 self._note_above(key)  # what stays has come into the fresh top by name
@@ -438,7 +438,7 @@ class WorkingCopy(WorkingSteps):
 
     def pristine(self) -> bool:
         """Whether nothing lies over the base, and nothing was discarded: no time of a change counts."""
-        layers = self.view().layers
+        layers = self.union().layers
         return all(freezing.is_pristine(layer) for layer in layers)
 
     def rest_on(self, head: VersionInfo | None) -> None:
@@ -455,10 +455,10 @@ class WorkingCopy(WorkingSteps):
         read differently over the new head: they count as changed now, because they may lie beside older changes.
         ``modes``: the permission bits that directories have there, of those that were not given others here.
         """
-        view = self.view()
-        top = view.layers[0]
+        union = self.union()
+        top = union.layers[0]
         for key, data in merged.items():
-            self._put(view, key, data)
+            self._put(union, key, data)
         for folder, mode in modes.items():
             os.chmod(top.path(folder), harmless(mode, folder=True))
         crash_point("follow.merged")
@@ -473,19 +473,19 @@ class WorkingCopy(WorkingSteps):
 
     def _below(self, key: str) -> tuple[Snapshot, KeyInfo] | None:
         """What the base has at a key, where that shows."""
-        view = self.view()
-        entry = view.entry(key)
-        if entry is None or entry.layer is not None or entry.below is None or view.lower is None:
+        union = self.union()
+        entry = union.entry(key)
+        if entry is None or entry.layer is not None or entry.below is None or union.lower is None:
             return None
-        return view.lower, entry.below
+        return union.lower, entry.below
 
     def keep(self, folder: str) -> None:
         """Have the working copy itself hold all that is shown in a directory, whatever comes below it. Within
         :meth:`exclusive`."""
-        view = self.view()
-        for key in list(view.keys(folder)):
-            self._copy_up(view, key, existing(view, key))
-        self._hide_below(view, folder, tell=True)
+        union = self.union()
+        for key in list(union.keys(folder)):
+            self._copy_up(union, key, existing(union, key))
+        self._hide_below(union, folder, tell=True)
         self._restructured(folder)
 
     def frozen_layer(self, number: int) -> Layer:
@@ -504,9 +504,9 @@ class WorkingCopy(WorkingSteps):
             if prefix not in ("", *SPACES):
                 check_key(prefix)
             if prefix:
-                view = self.view()
+                union = self.union()
                 top.note_discard(prefix, self.pulse.tick())
-                freezing.uncover(self.layout, top, view.beneath(view.layers[0]), prefix)
+                freezing.uncover(self.layout, top, union.beneath(union.layers[0]), prefix)
                 freezing.forget(self.layout, top, prefix)
             else:  # whatever they lay over: it need not be there
                 for space in SPACES:
@@ -530,16 +530,16 @@ class WorkingCopy(WorkingSteps):
                 self._forget_gone()
 
     def _open_reading(self, key: str) -> WorkingFile:
-        def see(view: View) -> WorkingFile:
-            entry = existing(view, key)
+        def see(union: Union) -> WorkingFile:
+            entry = existing(union, key)
             if entry.kind == "dir":
                 raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
             if entry.is_link:
                 raise WrongKind(f"{key} is a symbolic link", errno=errno.ELOOP)
             if entry.layer is not None:
                 return WorkingFile(self, key, entry.layer.open(key), None, False)
-            assert view.lower is not None and entry.below is not None
-            return WorkingFile(self, key, None, (view.lower, entry.below), False)
+            assert union.lower is not None and entry.below is not None
+            return WorkingFile(self, key, None, (union.lower, entry.below), False)
 
         # The mutex: a copy-up must either see this file among the open ones, or come before it was opened.
         with self._mutex:
@@ -553,29 +553,29 @@ class WorkingCopy(WorkingSteps):
         if writable:
             self.lock.release()
 
-    def _rename_file(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
+    def _rename_file(self, union: Union, source: str, target: str, moving: Entry, there: Entry | None) -> None:
         if there is not None and there.kind == "dir":
             raise WrongKind(f"{target} is a directory", errno=errno.EISDIR)
         self._files.removed(target)
-        self._copy_up(view, source, moving, target=target)
-        self._keep_time(view.layers[0], target)
-        self._hide_below(view, source, tell=is_timed(source))
+        self._copy_up(union, source, moving, target=target)
+        self._keep_time(union.layers[0], target)
+        self._hide_below(union, source, tell=is_timed(source))
         self._files.renamed(source, target)
         self._names_changed(source)
         self._names_changed(target)
 
-    def _exchange(self, view: View, entries: dict[str, Entry]) -> None:
+    def _exchange(self, union: Union, entries: dict[str, Entry]) -> None:
         """Exchange two names, which both exist."""
-        top, (one, other) = view.layers[0], entries
+        top, (one, other) = union.layers[0], entries
         for key, entry in entries.items():
             if entry.kind == "dir":
                 _check_movable(top, key, entry)
         for key, entry in entries.items():
             if entry.kind == "file":
-                self._copy_up(view, key, entry)
+                self._copy_up(union, key, entry)
         for key, coming in ((one, entries[other]), (other, entries[one])):
             if coming.kind == "dir":
-                self._hide_below(view, key, tell=key.startswith("zarr/"))
+                self._hide_below(union, key, tell=key.startswith("zarr/"))
         exchange(top.path(one), top.path(other))
         self._files.exchanged(one, other)
         folders = any(entry.kind == "dir" for entry in entries.values())
@@ -587,19 +587,19 @@ class WorkingCopy(WorkingSteps):
             else:
                 self._names_changed(key)
 
-    def _rename_dir(self, view: View, source: str, target: str, moving: Entry, there: Entry | None) -> None:
-        top = view.layers[0]
+    def _rename_dir(self, union: Union, source: str, target: str, moving: Entry, there: Entry | None) -> None:
+        top = union.layers[0]
         if there is not None and there.kind == "file":
             raise WrongKind(f"{target} is a file")
-        if there is not None and not view.is_empty(target):
+        if there is not None and not union.is_empty(target):
             raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
         _check_movable(top, source, moving)
         tell = target.startswith("zarr/")
         if there is not None or tell:
-            self._hide_below(view, target, tell=tell)
+            self._hide_below(union, target, tell=tell)
         os.rename(top.path(source), top.path(target))
         if source.startswith("zarr/"):
-            self._hide_below(view, source, tell=True)
+            self._hide_below(union, source, tell=True)
         self._files.renamed(source, target)
         self._note_moved({source: target})
         self._restructured(source)
@@ -607,15 +607,15 @@ class WorkingCopy(WorkingSteps):
 
     def _set(self, key: str, apply: Callable[[str], None]) -> None:
         check_key(key)
-        with self._changing() as view:
-            entry = existing(view, key)
-            path = view.layers[0].path(key)
+        with self._changing() as union:
+            entry = existing(union, key)
+            path = union.layers[0].path(key)
             if entry.kind == "dir":
-                self._make_dirs(view, key)
+                self._make_dirs(union, key)
             else:
-                self._copy_up(view, key, entry)
+                self._copy_up(union, key, entry)
             apply(path)
-            self._keep_time(view.layers[0], key)
+            self._keep_time(union.layers[0], key)
             self.file_changed(key, linked=os.lstat(path).st_nlink > 1 and entry.kind == "file")
 
 
