@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,82 @@ ALLOWED["ingest"] = {"model", "storage", "catalog", "versions", "volume"}
 ALLOWED["cli"] = {*ORDER, "ingest"}
 ALLOWED["testing"] = {*ORDER, "ingest", "cli"}
 
+#: What is inside a room, from the ground up: modules and packages that stand on the same floor. What is not named
+#: stands above all of them.
+FLOORS: dict[str, list[set[str]]] = {
+    "ingest": [{"source"}, {"readers"}],
+    "views": [
+        {"layout", "framing", "sampling", "plane", "colour", "omero", "documents"},
+        {"npy", "png", "tiff", "tiff_decode", "tiff_directory", "unfilter", "compressed", "slices"},
+        {"volume", "ome", "folder"},
+        {"volumes", "folders"},
+    ],
+}
+
+#: Files that still import each other in a circle.
+IN_CIRCLES: set[str] = {
+    "tree/dataset.py",
+    "tree/derived.py",
+    "tree/handles.py",
+    "tree/inodes.py",
+    "tree/laidout.py",
+    "tree/node.py",
+    "tree/places.py",
+    "tree/reading.py",
+    "tree/refs.py",
+    "tree/room.py",
+    "tree/shared.py",
+    "tree/stages.py",
+    "tree/targets.py",
+    "versions/array.py",
+    "versions/branch.py",
+    "versions/branchnode.py",
+    "versions/changeset.py",
+    "versions/changing.py",
+    "versions/chunkmap.py",
+    "versions/commit.py",
+    "versions/dataset.py",
+    "versions/following.py",
+    "versions/forward.py",
+    "versions/freezing.py",
+    "versions/frozen.py",
+    "versions/interpret.py",
+    "versions/mirror.py",
+    "versions/movement.py",
+    "versions/onlooker.py",
+    "versions/openfile.py",
+    "versions/placement.py",
+    "versions/publish.py",
+    "versions/reading.py",
+    "versions/recover.py",
+    "versions/reshaping.py",
+    "versions/resolved.py",
+    "versions/snapshot.py",
+    "versions/status.py",
+    "versions/store.py",
+    "versions/union.py",
+    "versions/version.py",
+    "versions/working.py",
+    "versions/writer.py",
+    "versions/zarrstore.py",
+}
+
+#: Packages whose docstring does not yet name every module in them.
+UNNAMED = {"tree", "versions"}
+
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text())
+
+
 def imported_rooms(module: Path) -> set[str]:
     """Rooms that a module imports anywhere, also inside functions. ``volfs`` itself stands for the public surface."""
-    tree = ast.parse(module.read_text())
+    tree = parsed(module)
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -63,7 +133,7 @@ def test_only_the_fuse_room_knows_pyfuse3() -> None:
         if any(
             isinstance(node, ast.Import | ast.ImportFrom)
             and "pyfuse3" in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
-            for node in ast.walk(ast.parse(module.read_text()))
+            for node in ast.walk(parsed(module))
         )
     }
     assert users == {"fuse"}
@@ -87,7 +157,7 @@ def test_files_of_a_store_are_opened_by_one_module(room: str) -> None:
         where = module.relative_to(PACKAGE).as_posix()
         if where == "storage/files.py" or where in OUTSIDE:
             continue
-        calls = (node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call))
+        calls = (node for node in ast.walk(parsed(module)) if isinstance(node, ast.Call))
         wrong += [f"{where}:{call.lineno}: {ast.unparse(call)}" for call in calls if opens(call)]
     assert not wrong, wrong
 
@@ -104,6 +174,84 @@ def opens(call: ast.Call) -> bool:
     if method == "open":
         return isinstance(first, ast.Constant) and isinstance(first.value, str)
     return method in ("read_bytes", "read_text", "write_bytes", "write_text") or (method == "touch" and not call.args)
+
+
+@cache
+def imported_modules(module: Path) -> set[Path]:
+    """Files of the package that a module imports anywhere: at its top, for types only, or inside functions."""
+    names: list[str] = []
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # A name that is imported from a package may be a module in it.
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    paths = {PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "volfs"}
+    candidates = ((path.with_suffix(".py"), path / "__init__.py", path.parent.with_suffix(".py")) for path in paths)
+    found = {next((one for one in some if one.exists()), some[0].parent / "__init__.py") for some in candidates}
+    return found - {module}
+
+
+@cache
+def reached_modules(module: Path) -> set[Path]:
+    """Files that a module imports, and those that they import, and so on; the module itself if it is in a circle."""
+    reached: set[Path] = set()
+    ahead = [module]
+    while ahead:
+        new = imported_modules(ahead.pop()) - reached
+        reached |= new
+        ahead += new
+    return reached
+
+
+def test_no_two_files_import_each_other_on_whatever_way_round() -> None:
+    circles = {
+        str(module.relative_to(PACKAGE)): {
+            str(one.relative_to(PACKAGE)) for one in imported_modules(module) if module in reached_modules(one)
+        }
+        for module in modules()
+        if module in reached_modules(module)
+    }
+    new = {module: imported for module, imported in circles.items() if module not in IN_CIRCLES}
+    assert not new, "imports that close a circle"
+    assert set(circles) == IN_CIRCLES, "files that are in no circle any more"
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_inside_a_room_a_floor_imports_only_floors_below_it(room: str) -> None:
+    floors = {name: level for level, names in enumerate(FLOORS[room]) for name in names}
+    there = {path.stem for path in (PACKAGE / room).iterdir()}
+    assert floors.keys() <= there, "what is said to be there, and is not"
+
+    def floor(module: Path) -> int:
+        return floors.get(module.relative_to(PACKAGE / room).parts[0].removesuffix(".py"), len(FLOORS[room]))
+
+    wrong = [
+        f"{module.relative_to(PACKAGE)} imports {imported.relative_to(PACKAGE)}"
+        for module in (PACKAGE / room).rglob("*.py")
+        for imported in imported_modules(module)
+        if imported.is_relative_to(PACKAGE / room) and floor(imported) > floor(module)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "package", [path.parent for path in modules() if path.stem == "__init__"], ids=lambda p: p.name
+)
+def test_the_docstring_of_a_package_names_every_module_in_it(package: Path) -> None:
+    text = ast.get_docstring(parsed(package / "__init__.py")) or ""
+    there = {path.stem for path in package.glob("[!_]*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    first = {
+        name for line in re.findall(r"^``\w+``(?: ``\w+``)*  ", text, re.MULTILINE) for name in re.findall(r"\w+", line)
+    }
+    missing = there - set(re.findall(r"``(\w+)``", text))
+    if package.relative_to(PACKAGE).as_posix() in UNNAMED:
+        assert missing, "every module is named: take the package off the list"
+        return
+    assert not missing
+    assert first <= there, "named, and not there"
 
 
 def test_every_room_is_known_here() -> None:

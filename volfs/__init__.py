@@ -7,7 +7,18 @@
         for image in volfs.images(version).values():
             plane = image.levels[0][12]        # levels slice like arrays and give numpy
 
-Everything that a mount does is done by the same code here.
+Everything that a mount does is done by the same code here. The rooms of it, each of which imports only those above it
+in this list:
+
+``errors``    every failure that a user can meet
+``model``     names, boxes, metadata, version graphs: plain values
+``storage``   bytes on the disk; ``catalog`` the index of them in SQLite
+``versions``  datasets, versions and branches: what is committed, and how
+``volume``    images: voxels by boxes
+``views``     what virtual files look like, byte for byte; knows ``model`` only
+``tree``      the directories and files of a mount; ``fuse`` the mount
+``ingest``    files of other programs become versions; knows nothing of ``views``, ``tree`` and ``fuse``
+``cli``       the command; ``testing`` the kit for tests
 """
 
 from __future__ import annotations

@@ -1,5 +1,13 @@
 """The command ``volfs``: every command, found by name and loaded only when it is used.
 
+``common``       the store a command works on, how answers are written, how progress is shown
+``stores``       ``init``, ``fsck``; ``demo``, ``doctor``  the commands of that name
+``importing``    ``import``; ``exporting`` ``export``
+``mounts``       ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
+``looking``      ``ls``, ``info``, ``log``; ``watching`` ``stats``, ``top``
+``changes``      ``status``, ``commit``, ``discard``, ``update``
+``refs``         ``branch``, ``tag``; ``configuring`` ``config``; ``removing`` ``rm``
+
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
 reading arguments and writing answers (the rooms below).

@@ -1,4 +1,6 @@
-"""The public test kit: volumes, stores and mounts for tests (:mod:`volfs.testing.kit`), and a reference model.
+"""The public test kit. Other projects that read or write volfs stores may use it as our own tests do.
 
-Other projects that read or write volfs stores may use it as our own tests do.
+``volumes``   made-up volumes: every kind of number, odd shapes, two to six axes
+``model``     a reference model of a dataset: dictionaries of keys and bytes, and numpy for arrays
+``kit``       real mounts, each in a process that never outlives the test; ``waiting`` for something to come true
 """

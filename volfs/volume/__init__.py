@@ -1,8 +1,16 @@
-"""Images on a hierarchy: levels, reading and writing boxes, the cache of decoded blocks, prefetch, pyramids.
+"""Images on a hierarchy: boxes of voxels read and written, decoded blocks kept, coarser levels computed.
 
-A request comes in as a box of a :class:`Level`. :mod:`~volfs.volume.reader` finds the blocks it crosses,
-:mod:`~volfs.volume.blocks` loads them as stored and :mod:`~volfs.volume.derived` computes those that follow a changed
-level above; :mod:`~volfs.volume.cache` keeps them. File formats are none of this room's business.
+``plan``        which images a snapshot has; ``image`` :class:`Image`, one of them, with its levels
+``level``       :class:`Level`, from which boxes are read as from an array; ``indexing`` numpy's indexing as boxes
+``reader``      from a box to the blocks it crosses; ``deadline`` until when, ``travel`` what is read ahead
+``pencils``     rows of blocks, decoded side by side for whoever takes plane after plane
+``cache``       decoded blocks, bounded in bytes; ``blocks`` how one is loaded, ``maps`` which payload holds it
+``derived``     blocks computed from a changed level above; ``downsample`` the arithmetic, ``changes`` of a branch
+``writer``      boxes written into a branch; ``pyramid`` the coarser levels that a commit writes
+``payloads``    stored bytes that formats pass through unchanged
+``context``     what the images of one store share; ``workers`` the threads that decode and encode
+
+File formats are none of this room's business.
 """
 
 from volfs.volume.image import Image, image_at, images

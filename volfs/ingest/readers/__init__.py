@@ -1,5 +1,17 @@
 """Readers of files, one module per family. :func:`open_source` finds the one for what a user names.
 
+``archive``         files in a ZIP; ``packed`` voxels behind gzip, bzip2 or zlib
+``parts``           one image of several in a source; ``stack`` volumes in many equal parts
+``pictures``        one picture in one file; ``numbering`` numbers in names of slices, ``slices`` a volume of them
+``tiff``            TIFF stacks; ``ome_xml`` and ``tiff_facts`` what they say, ``ome_set`` sets of several files
+``raw``             voxels one after the other; ``npy``, ``nifti``, ``mrc`` headers of such files,
+                    ``detached`` headers that are text: ``nrrd``, ``metaimage``
+``dicom``           series; ``dicom_frames`` the order of their planes, ``dicom_pixels`` their pixels
+``hdf5``            datasets; ``hdf5_conventions`` and ``hdf5_filters`` of programs, ``imaris`` and ``ilastik`` theirs
+``blocks``          arrays in blocks: ``n5``, ``bdv``, ``precomputed`` with its ``compressed_segmentation`` and
+                    ``neuroglancer_shards``
+``zarr``            Zarr v2 and v3; ``zarr_dialects`` metadata put so that zarr-python takes it
+
 Decided here: how names become files (globs, directories, natural order, ``FILE:PART``) and which reader takes them: by
 what is inside, where that says it, else by the ending. The two tables, :data:`FILES` and :data:`FOLDERS`, are all there
 is to it: the first row that recognises a file opens it. Formats that need packages beyond the core say which to

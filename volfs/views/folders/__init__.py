@@ -1,5 +1,11 @@
 """Formats that are directories, one module each: see :mod:`volfs.views.folder` for what they are made of.
 
+``zarr2`` ``sharded``   a hierarchy as Zarr v2, or as Zarr v3 with sharded arrays
+``spatial``             an image for formats that know only x, y and z
+``n5`` ``bdv``          N5 as BigDataViewer writes it, and the XML that opens it
+``precomputed``         Neuroglancer's volumes
+``deepzoom``            planes as tiles of PNG
+
 Decided here: which there are of an image, or of a hierarchy, and under which names. Ordinals are parts of inodes and
 never change.
 """
