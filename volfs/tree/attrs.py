@@ -27,6 +27,11 @@ BLOCK_SIZE = 128 << 10
 #: buffers being no larger than on any disk.
 FILE_BLOCK_SIZE = 4096
 
+#: Type and permissions of a file that cannot be written.
+READ_ONLY = stat.S_IFREG | 0o444
+#: And of one that can.
+WRITABLE = stat.S_IFREG | 0o644
+
 
 class Attr(NamedTuple):
     """The attributes of one inode. Times are nanoseconds since the epoch, sizes bytes, timeouts seconds.

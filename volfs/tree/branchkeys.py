@@ -391,16 +391,12 @@ def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:
     """The attributes of a key, as they are told now."""
     (mode, size, mtime, blocks), shared = facts, room.shared
     room.show(key, ino, size, mtime)
-    return Attr(
+    return shared.file_attr(
         ino,
-        mode if room.writable or stat.S_ISLNK(mode) else mode & ~0o222,
         size,
         mtime,
+        mode=mode if room.writable or stat.S_ISLNK(mode) else mode & ~0o222,
         nlink=max(1, shared.inodes.links(ino)),
-        uid=shared.options.uid,
-        gid=shared.options.gid,
-        entry_timeout=SOON,
-        attr_timeout=SOON,
         block_size=FILE_BLOCK_SIZE,
         stored_blocks=None if blocks < 0 else blocks,
     )

@@ -10,7 +10,6 @@ Control files are ``direct_io`` with size 0: what is written never lies in a pag
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import ClassVar
 from volfs.errors import BadInput, VolfsError
 from volfs.storage.files import fsync_file, no_space, open_regular
 from volfs.tree import orders
-from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
+from volfs.tree.attrs import NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
 from volfs.tree.draft import LONGEST, Draft, worded
 from volfs.tree.generated import Document, Generated
 from volfs.tree.handles import Handle, wants_writing
@@ -115,17 +114,8 @@ class ControlFile(Node):
         self._name = name
 
     def attr(self) -> Attr:
-        options = self.shared.options
-        return Attr(
-            self.ino,
-            stat.S_IFREG | (0o644 if self.up.room.writable else 0o444),
-            0,
-            self.shared.started_ns,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=NEVER,
-        )
+        mode = WRITABLE if self.up.room.writable else READ_ONLY
+        return self.shared.file_attr(self.ino, 0, self.shared.started_ns, mode=mode, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
@@ -279,18 +269,10 @@ class MessageFile(Node):
         return self.up.room.branch.working.layout.message
 
     def attr(self) -> Attr:
-        options, room = self.shared.options, self.up.room
         size, mtime = message_facts(self._path)
-        return Attr(
-            self.ino,
-            stat.S_IFREG | (0o644 if room.writable else 0o444),
-            size,
-            max(mtime, self.shared.started_ns),
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=NEVER,
-        )
+        mode = WRITABLE if self.up.room.writable else READ_ONLY
+        mtime = max(mtime, self.shared.started_ns)
+        return self.shared.file_attr(self.ino, size, mtime, mode=mode, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         writable = wants_writing(flags)

@@ -6,12 +6,11 @@ keys are computed, and how (:mod:`volfs.tree.derived`).
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from volfs.errors import NotAllowed, NotFound
-from volfs.tree.attrs import NEVER, SOON, Attr
+from volfs.tree.attrs import NEVER, Attr
 from volfs.tree.derived import DerivedKey
 from volfs.tree.handles import BytesHandle, Handle, wants_writing
 from volfs.tree.node import Dir, Node
@@ -53,17 +52,8 @@ class DerivedFile(Node):
     def attr(self) -> Attr:
         if self._data is None:
             raise NotFound("this chunk holds nothing but the fill value")
-        options = self.shared.options
-        return Attr(
-            self.ino,
-            stat.S_IFREG | 0o444,
-            len(self._data),
-            self._mtime,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=NEVER,  # the size follows the voxels of another level
-        )
+        # The size follows the voxels of another level.
+        return self.shared.file_attr(self.ino, len(self._data), self._mtime, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):

@@ -6,11 +6,10 @@ stay. How a file that is being written behaves is decided in :mod:`volfs.tree.st
 
 from __future__ import annotations
 
-import stat
 from typing import TYPE_CHECKING
 
 from volfs.errors import NotAllowed
-from volfs.tree.attrs import SOON, Attr
+from volfs.tree.attrs import READ_ONLY, SOON, WRITABLE, Attr
 from volfs.tree.node import Dir, Node
 from volfs.tree.planes import PlaneDir, SliceFile
 from volfs.tree.room import Room
@@ -42,7 +41,7 @@ class EditablePlaneDir(StagedDir, PlaneDir):
     @property
     def file_mode(self) -> int:
         writable = self.room.writable and not self.facts.level.derived
-        return stat.S_IFREG | (0o644 if writable else 0o444)
+        return WRITABLE if writable else READ_ONLY
 
     def slice_node(self, ino: int, index: int, ending: str) -> Node:
         return EditableSlice(self.shared, ino, self, index, ending)

@@ -24,7 +24,7 @@ from volfs.errors import BadInput, NotAllowed, NotFound
 from volfs.model.box import Box
 from volfs.tree.api import DirEntry
 from volfs.tree.arrays import ShownArray, shown_image, shown_node
-from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.attrs import FOREVER, READ_ONLY, SOON, WRITABLE, Attr
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.laidout import LaidOut, LaidOutFile, NoVoxels
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
@@ -254,7 +254,7 @@ class EditableViewDir(StagedDir, ViewDir):
 
     @property
     def file_mode(self) -> int:
-        return stat.S_IFREG | (0o644 if self.room.writable else 0o444)
+        return WRITABLE if self.room.writable else READ_ONLY
 
     def attr(self) -> Attr:
         attr = super().attr()
@@ -320,7 +320,7 @@ class EditableViewFile(StagedFile, LaidOutFile):
     def attr(self) -> Attr:
         attr = super().attr()
         if self.exists and not self.made.replaceable:
-            return attr._replace(mode=stat.S_IFREG | 0o444)
+            return attr._replace(mode=READ_ONLY)
         return attr._replace(mode=self.up.file_mode)
 
     async def open(self, flags: int) -> Handle:

@@ -6,13 +6,12 @@ Not here: what documents say (:mod:`volfs.views.documents`), and which directory
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from volfs.errors import NotFound, VolfsError
-from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.attrs import FOREVER, NEVER, SOON, Attr
 from volfs.tree.handles import BytesHandle, Handle, wants_writing
 from volfs.tree.node import Dir, Node
 from volfs.tree.rendering import Rendering
@@ -76,18 +75,11 @@ class Generated(Node):
             self.load()
             rendering = self.shared.renderings.get(self.ino)
             assert rendering is not None
-        options = self.shared.options
         timeout = FOREVER if self._document.lasting and rendering.error is None else SOON
-        return Attr(
-            self.ino,
-            stat.S_IFREG | 0o444,
-            len(rendering.data),
-            rendering.mtime,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=timeout,
-            # The size changes with the content, so it must be asked for each time.
-            attr_timeout=timeout if self._document.lasting else 0.0,
+        # The size changes with the content, so it must be asked for each time.
+        attr_timeout = timeout if self._document.lasting else NEVER
+        return self.shared.file_attr(
+            self.ino, len(rendering.data), rendering.mtime, timeout=timeout, attr_timeout=attr_timeout
         )
 
     async def open(self, flags: int) -> Handle:

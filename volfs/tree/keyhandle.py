@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from volfs.errors import VolfsError
-from volfs.tree.attrs import SOON, Attr
+from volfs.tree.attrs import Attr
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.reading import read_resident
 from volfs.versions.keys import NODE_JSON
@@ -204,17 +204,9 @@ class KeyHandle(Handle):
         if not self.unlinked:
             return None
         with self._used() as file:
-            info, options = file.stat(), self.room.shared.options
-        return Attr(
-            self.ino,
-            stat.S_IFREG | info.mode or 0o644,
-            info.size,
-            info.mtime_ns,
-            nlink=0,
-            uid=options.uid,
-            gid=options.gid,
-            attr_timeout=SOON,
-        )
+            info = file.stat()
+        mode = stat.S_IFREG | (info.mode or 0o644)
+        return self.room.shared.file_attr(self.ino, info.size, info.mtime_ns, mode=mode, nlink=0)
 
 
 def _stamp_of(found: os.stat_result) -> Hashable:

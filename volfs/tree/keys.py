@@ -186,17 +186,8 @@ class KeyFile(Node):
         self._info = info
 
     def attr(self) -> Attr:
-        options = self.shared.options
-        return Attr(
-            self.ino,
-            self._mode,
-            self._info.size,
-            self._info.mtime_ns,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=FOREVER,
-            attr_timeout=FOREVER,
-        )
+        info = self._info
+        return self.shared.file_attr(self.ino, info.size, info.mtime_ns, mode=self._mode, timeout=FOREVER)
 
     @property
     def _mode(self) -> int:

@@ -14,7 +14,6 @@ be written over it has the same size; any other size is EINVAL.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import trio
 
 from volfs.errors import BadInput, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Box, Index
-from volfs.tree.attrs import FOREVER, NEVER, SOON, Attr, SetAttr
+from volfs.tree.attrs import FOREVER, NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import Dir, Node
 from volfs.tree.places import Places
@@ -118,17 +117,15 @@ class LaidOutFile(Node):
         return self._made
 
     def attr(self) -> Attr:
-        made, options, room = self.made, self.shared.options, self.places.room
+        made, room = self.made, self.places.room
         timeout = FOREVER if self.places.lasting else SOON
         writable = room is not None and room.writable and self._editable
-        return Attr(
+        return self.shared.file_attr(
             self.ino,
-            stat.S_IFREG | (0o644 if writable else 0o444),
             made.layout.size,
             made.mtime,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=timeout,
+            mode=WRITABLE if writable else READ_ONLY,
+            timeout=timeout,
             attr_timeout=NEVER if made.resizes and not self.places.lasting else timeout,
         )
 

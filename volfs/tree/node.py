@@ -115,17 +115,8 @@ class Link(Node):
         self._timeout = timeout
 
     def attr(self) -> Attr:
-        shared = self.shared
-        return Attr(
-            self.ino,
-            stat.S_IFLNK | 0o777,
-            len(self._target),
-            self._mtime,
-            uid=shared.options.uid,
-            gid=shared.options.gid,
-            entry_timeout=self._timeout,
-            attr_timeout=self._timeout,
-        )
+        mode = stat.S_IFLNK | 0o777
+        return self.shared.file_attr(self.ino, len(self._target), self._mtime, mode=mode, timeout=self._timeout)
 
     async def open(self, flags: int) -> Handle:
         raise WrongKind("this is a symbolic link", errno=errno.ELOOP)

@@ -8,7 +8,6 @@ name. Not here: what slices are called and look like (:mod:`volfs.views.slices`)
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.tree.api import DirEntry
-from volfs.tree.attrs import FOREVER, GENERATION, SOON, Attr
+from volfs.tree.attrs import FOREVER, GENERATION, READ_ONLY, SOON, Attr
 from volfs.tree.generated import Generated
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import FIRST_COOKIE, Dir, Node
@@ -246,22 +245,13 @@ class PlaneDir(Dir):
         return sizes[ending] if sizes[ending] >= 0 else None
 
     def slice_attr(self, ino: int, index: int, ending: str) -> Attr:
-        options = self.shared.options
         timeout = FOREVER if self.lasting else SOON
-        return Attr(
-            ino,
-            self.file_mode,
-            self.size(ending) or 0,
-            self.facts.time(index),
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=timeout,
-            attr_timeout=timeout,
-        )
+        size, mtime = self.size(ending) or 0, self.facts.time(index)
+        return self.shared.file_attr(ino, size, mtime, mode=self.file_mode, timeout=timeout)
 
     @property
     def file_mode(self) -> int:
-        return stat.S_IFREG | 0o444
+        return READ_ONLY
 
     # -- the directory ----------------------------------------------------------------------------------------------
 

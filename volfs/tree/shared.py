@@ -19,6 +19,7 @@ import trio
 from volfs.errors import NotFound, OutOfTime, VolfsError
 from volfs.tree.access import AccessBook
 from volfs.tree.api import Notifier, TreeOptions
+from volfs.tree.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.handles import FileTable
 from volfs.tree.inodes import Inodes
 from volfs.tree.meter import Meter
@@ -205,6 +206,36 @@ class Shared:
     @property
     def writable(self) -> bool:
         return not (self.options.read_only or self.store.read_only)
+
+    def file_attr(
+        self,
+        ino: int,
+        size: int,
+        mtime: int,
+        *,
+        mode: int = READ_ONLY,
+        nlink: int = 1,
+        timeout: float = SOON,
+        attr_timeout: float | None = None,
+        block_size: int = BLOCK_SIZE,
+        stored_blocks: int | None = None,
+    ) -> Attr:
+        """The attributes of a file or symbolic link that belongs to the mounting user: ``size`` in bytes, ``mtime`` in
+        ns, ``mode`` with its type. Names and attributes are cached for ``timeout`` seconds, or attributes for
+        ``attr_timeout``."""
+        return Attr(
+            ino,
+            mode,
+            size,
+            mtime,
+            nlink,
+            self.options.uid,
+            self.options.gid,
+            entry_timeout=timeout,
+            attr_timeout=timeout if attr_timeout is None else attr_timeout,
+            block_size=block_size,
+            stored_blocks=stored_blocks,
+        )
 
     # -- datasets ---------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
-from volfs.tree.attrs import SOON, Attr, SetAttr
+from volfs.tree.attrs import Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import Dir, Node, name_cookie
 from volfs.tree.room import Room
@@ -272,18 +272,8 @@ class StagedFile(Node):
         stage = self.up.room.stages.visible(self.place)
         if stage is None:
             return super().attr()  # type: ignore[safe-super]
-        options = self.shared.options
         mtime = max(stage.mtime_ns, super().attr().mtime + 1) if self.exists else stage.mtime_ns  # type: ignore[safe-super]
-        return Attr(
-            self.ino,
-            self.up.file_mode,
-            stage.size,
-            mtime,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=SOON,
-        )
+        return self.shared.file_attr(self.ino, stage.size, mtime, mode=self.up.file_mode)
 
     async def open(self, flags: int) -> Handle:
         writable = wants_writing(flags)
@@ -328,17 +318,8 @@ class TemporaryFile(Node):
         return stage
 
     def attr(self) -> Attr:
-        options, stage = self.shared.options, self._stage
-        return Attr(
-            self.ino,
-            self.up.file_mode,
-            stage.size,
-            stage.mtime_ns,
-            uid=options.uid,
-            gid=options.gid,
-            entry_timeout=SOON,
-            attr_timeout=SOON,
-        )
+        stage = self._stage
+        return self.shared.file_attr(self.ino, stage.size, stage.mtime_ns, mode=self.up.file_mode)
 
     async def open(self, flags: int) -> Handle:
         writable = wants_writing(flags)

@@ -14,14 +14,13 @@ to forget an inode it may first write the pages that a program has mapped.
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Hashable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, ReadOnly, VolfsError
-from volfs.tree.attrs import SOON, Attr
+from volfs.tree.attrs import WRITABLE, Attr
 from volfs.tree.handles import Handle
 from volfs.tree.reading import LayoutHandle, read_resident
 from volfs.tree.stages import Stage
@@ -216,17 +215,7 @@ class StageHandle(Handle):
         stage = self.stage
         if stage is None or not stage.removed:
             return None
-        options = self.room.shared.options
-        return Attr(
-            self.ino,
-            stat.S_IFREG | 0o644,
-            stage.size,
-            stage.mtime_ns,
-            nlink=0,
-            uid=options.uid,
-            gid=options.gid,
-            attr_timeout=SOON,
-        )
+        return self.room.shared.file_attr(self.ino, stage.size, stage.mtime_ns, mode=WRITABLE, nlink=0)
 
 
 class Superseded(VolfsError):
