@@ -11,6 +11,7 @@ import pytest
 from volfs.catalog import Catalog, NodeShape
 from volfs.errors import AlreadyThere, BadInput, Damaged, NotFound
 from volfs.model.graph import At, VersionInfo
+from volfs.model.refs import RefKind
 from volfs.storage.manifest import Manifest, ManifestBuilder
 from volfs.storage.payload import PIECE, Payload
 
@@ -338,8 +339,8 @@ def test_indexing_a_version_twice_changes_only_the_refs(history: History) -> Non
     info = VersionInfo(1, (), 0, 0, 1, "me", "", "id1")
     manifest = put("files/a").build()
     catalog, dataset = history.catalog, history.dataset
-    placed = catalog.index_version(dataset, info, manifest, {}, heads={"main": 0})
-    again = catalog.index_version(dataset, info, manifest, {}, heads={"main": 1}, tags={"paper": 1})
+    placed = catalog.index_version(dataset, info, manifest, {}, {RefKind.BRANCH: {"main": 0}})
+    again = catalog.index_version(dataset, info, manifest, {}, {RefKind.BRANCH: {"main": 1}, RefKind.TAG: {"paper": 1}})
     assert placed == again and (placed.lineage, placed.position) == (1, 1)
     assert catalog.refs(dataset).heads == {"main": 1}
     assert catalog.refs(dataset).tags == {"paper": 1}
@@ -371,8 +372,8 @@ def test_everything_about_a_version_comes_back(history: History) -> None:
 
 def test_setting_refs_replaces_those_of_the_kind_given(history: History) -> None:
     catalog, dataset = history.catalog, history.dataset
-    catalog.set_refs(dataset, heads={"main": 0, "exp": 0}, tags={"paper": 1})
-    catalog.set_refs(dataset, heads={"main": 2})
+    catalog.set_refs(dataset, {RefKind.BRANCH: {"main": 0, "exp": 0}, RefKind.TAG: {"paper": 1}})
+    catalog.set_refs(dataset, {RefKind.BRANCH: {"main": 2}})
     assert (catalog.refs(dataset).heads, catalog.refs(dataset).tags) == ({"main": 2}, {"paper": 1})
 
 
@@ -395,7 +396,7 @@ def test_a_dropped_dataset_leaves_nothing_behind_and_the_others_untouched(histor
     builder = array("s0", (0, 0))
     builder.put("files/large", large, SHA)
     catalog.index_version(
-        other, VersionInfo(1, (), 0, 0, 1, "", "", ""), builder.build(), {"s0": SHAPE}, heads={"m": 1}
+        other, VersionInfo(1, (), 0, 0, 1, "", "", ""), builder.build(), {"s0": SHAPE}, {RefKind.BRANCH: {"m": 1}}
     )
     counts = {
         table: catalog._cx().execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("entry", "block")

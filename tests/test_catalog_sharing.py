@@ -18,6 +18,7 @@ from volfs.catalog import Catalog, schema
 from volfs.catalog.connections import Connections
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat
 from volfs.model.graph import VersionInfo
+from volfs.model.refs import RefKind
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
 from volfs.testing.waiting import PATIENCE
@@ -34,7 +35,7 @@ def commit(catalog: Catalog, dataset: int, number: int, keys: int = 1) -> None:
         builder.put(f"files/{number}/{i}", Payload(f"{number:08d}/files/{i}", 0, 1, i), bytes(32))
     parents = (number - 1,) if number > 1 else ()
     info = VersionInfo(number, parents, 0, 0, number, "", "", f"id{number}")
-    catalog.index_version(dataset, info, builder.build(), {}, heads={"main": number})
+    catalog.index_version(dataset, info, builder.build(), {}, {RefKind.BRANCH: {"main": number}})
 
 
 # --- the format ---

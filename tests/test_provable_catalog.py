@@ -27,6 +27,7 @@ from volfs.catalog.values import PAYLOAD
 from volfs.cli import main
 from volfs.errors import Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.box import Box
+from volfs.model.refs import RefKind
 from volfs.storage.files import read_json
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
@@ -65,7 +66,7 @@ def a_history(path: Path) -> None:
             if number % 5 == 0:
                 builder.put(f"files/d/n{number}", Payload(f"{number:08d}/n", 0, 5, number), SHA)
             history.commit(builder, parent=None if number % 4 else pick.randrange(max(1, number - 5), number))
-        catalog.set_refs(history.dataset, heads={"main": 30, "x": 7}, tags={"t": 3})
+        catalog.set_refs(history.dataset, {RefKind.BRANCH: {"main": 30, "x": 7}, RefKind.TAG: {"t": 3}})
 
 
 def answers(path: Path) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ import pytest
 from tests.store_kit import START, volume, write_version
 from volfs import init_store, open_store
 from volfs.errors import AlreadyThere, Conflict, NotFound
+from volfs.model.refs import RefKind
 from volfs.versions.dataset import Dataset
 from volfs.versions.fsck import fsck
 from volfs.versions.recover import look_over, register
@@ -194,7 +195,7 @@ def test_taking_the_lock_costs_no_listing_when_nothing_has_changed(
     mine, theirs = both
     caught: list[Dataset] = []
     monkeypatch.setattr("volfs.versions.dataset.catch_up", lambda dataset, _: caught.append(dataset))
-    for folder in (mine.layout.versions, mine.layout.heads, mine.layout.tags):
+    for folder in (mine.layout.versions, *map(mine.layout.refs, RefKind)):
         os.utime(folder, ns=(START, START))  # long before now: what comes next must show
     for _ in range(3):
         with mine.locked():

@@ -17,7 +17,7 @@ from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.inodes import InodeTable
 from volfs.catalog.schema import NewerFormat, OlderFormat
 from volfs.catalog.sums import MEND
-from volfs.catalog.values import PAYLOAD, BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
+from volfs.catalog.values import PAYLOAD, BlockChange, BlockMap, ChunkRow, Entry, NodeShape
 
 __all__ = [
     "MEND",
@@ -32,5 +32,4 @@ __all__ = [
     "NewerFormat",
     "NodeShape",
     "OlderFormat",
-    "Refs",
 ]

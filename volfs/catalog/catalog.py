@@ -29,10 +29,11 @@ from volfs.catalog.connections import Connections, translate
 from volfs.catalog.files import FileNames
 from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.sums import mismatch
-from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape, Refs
+from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape
 from volfs.errors import AlreadyThere, Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
+from volfs.model.refs import NamedRefs, Refs
 from volfs.storage.files import read_file, unlink_durably, write_atomic
 from volfs.storage.manifest import Manifest
 
@@ -212,25 +213,22 @@ class Catalog:
         return held[1] if held is not None and held[1].has(at.lineage, at.position) else self.graph(dataset)
 
     def refs(self, dataset: int) -> Refs:
-        """Branches and tags, as mirrored."""
+        """The refs, as mirrored."""
         seen = self.data_version()
         held = self._refs.get(dataset)
         if held is None or held[0] != seen:
             held = self._refs[dataset] = seen, self._guard(lambda: graphs.load_refs(self._cx(), dataset))
         return held[1]
 
-    def set_refs(
-        self, dataset: int, *, heads: Mapping[str, int] | None = None, tags: Mapping[str, int] | None = None
-    ) -> None:
-        """Make these all the branches, all the tags, or both."""
+    def set_refs(self, dataset: int, refs: NamedRefs) -> None:
+        """Make these all the refs of their kinds; the other kinds stay."""
         with self._write() as cx:
-            graphs.replace_refs(cx, dataset, {"head": heads, "tag": tags})
+            graphs.replace_refs(cx, dataset, refs)
 
     def mirror_refs(self, dataset: int, read: Callable[[], Refs]) -> None:
         """Make these all the refs that ``read`` finds in their files, which others change and mirror here, too."""
         with self._write() as cx:
-            refs = read()
-            graphs.replace_refs(cx, dataset, {"head": refs.heads, "tag": refs.tags})
+            graphs.replace_refs(cx, dataset, read().named)
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the whole catalog, as it is now, into a new file."""
@@ -252,9 +250,7 @@ class Catalog:
         info: VersionInfo,
         manifest: Manifest,
         nodes: Mapping[str, NodeShape],
-        *,
-        heads: Mapping[str, int] | None = None,
-        tags: Mapping[str, int] | None = None,
+        refs: NamedRefs | None = None,
     ) -> VersionInfo:
         """Index a version, in one transaction with the refs given (others stay); the version as placed in the graph.
 
@@ -271,8 +267,7 @@ class Catalog:
                 raise mismatch(f"it has another version v{info.number}")
             else:
                 info = known
-            graphs.put_refs(cx, dataset, "head", heads or {})
-            graphs.put_refs(cx, dataset, "tag", tags or {})
+            graphs.put_refs(cx, dataset, refs or {})
         # Taken in now, so that indexing many versions reads each once.
         self.graph(dataset)
         return info

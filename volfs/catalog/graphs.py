@@ -8,20 +8,20 @@ the newest, and what the sum of its refs is.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from volfs.catalog.sums import MEND, check_row, mismatch, row_sum
-from volfs.catalog.values import Refs
 from volfs.errors import StoreFormat
 from volfs.model.graph import Fork, VersionGraph, VersionInfo
+from volfs.model.refs import NamedRefs, RefKind, Refs
 
 _COLUMNS = (
     "dataset, number, parents, lineage, position, fork_lineage, fork_position, time_ns, author, message, content_id,"
     " ordinal"
 )
+_KINDS = {kind.row: kind for kind in RefKind}
 _VERSIONS = f"SELECT seq, sum, {_COLUMNS} FROM version WHERE dataset = ? AND seq > ? ORDER BY seq"
 _DATASET = "id, name, uuid, created_ns, root, versions, newest, refs"
 
@@ -153,41 +153,37 @@ def load_refs(cx: sqlite3.Connection, dataset: int) -> Refs:
         " WHERE dataset.id = ?",
         (dataset,),
     ).fetchall()
-    heads: dict[str, int] = {}
-    tags: dict[str, int] = {}
+    named: dict[RefKind, dict[str, int]] = {kind: {} for kind in RefKind}
     found = [row[1:] for row in rows if row[1] is not None]
     if not rows or rows[0][0] != _refs_sum(dataset, found):
         raise mismatch("the refs of a dataset do not match their checksum")
-    for kind, name, version in found:
-        (heads if kind == "head" else tags)[name] = version
-    return Refs(heads, tags)
+    for row, name, version in found:
+        named[_KINDS[row]][name] = version
+    return Refs(named)
 
 
-def put_refs(cx: sqlite3.Connection, dataset: int, kind: str, refs: Mapping[str, int]) -> None:
-    """Set these refs, and no others."""
-    if not refs:
-        return
-    load_refs(cx, dataset)  # what stays is proved before it is summed anew
-    _put(cx, dataset, kind, refs)
-    _sum_refs(cx, dataset)
+def put_refs(cx: sqlite3.Connection, dataset: int, refs: NamedRefs) -> None:
+    """Set these refs; the others stay."""
+    if any(refs.values()):
+        load_refs(cx, dataset)  # what stays is proved before it is summed anew
+        _put(cx, dataset, refs)
 
 
-def replace_refs(cx: sqlite3.Connection, dataset: int, refs: Mapping[str, Mapping[str, int] | None]) -> None:
-    """Make these all the refs of their kinds; a kind that is None stays."""
-    if None in refs.values():
+def replace_refs(cx: sqlite3.Connection, dataset: int, refs: NamedRefs) -> None:
+    """Make these all the refs of their kinds; the other kinds stay."""
+    if len(refs) < len(RefKind):
         load_refs(cx, dataset)
-    for kind, named in refs.items():
-        if named is not None:
-            cx.execute("DELETE FROM ref WHERE dataset = ? AND kind = ?", (dataset, kind))
-            _put(cx, dataset, kind, named)
-    _sum_refs(cx, dataset)
+    for kind in refs:
+        cx.execute("DELETE FROM ref WHERE dataset = ? AND kind = ?", (dataset, kind.row))
+    _put(cx, dataset, refs)
 
 
-def _put(cx: sqlite3.Connection, dataset: int, kind: str, refs: Mapping[str, int]) -> None:
+def _put(cx: sqlite3.Connection, dataset: int, refs: NamedRefs) -> None:
     cx.executemany(
         "INSERT OR REPLACE INTO ref (dataset, kind, name, version) VALUES (?, ?, ?, ?)",
-        [(dataset, kind, name, version) for name, version in refs.items()],
+        [(dataset, kind.row, name, version) for kind, named in refs.items() for name, version in named.items()],
     )
+    _sum_refs(cx, dataset)
 
 
 def _sum_refs(cx: sqlite3.Connection, dataset: int) -> None:

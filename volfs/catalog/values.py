@@ -6,7 +6,7 @@ No SQL here. Payload addresses are :class:`volfs.storage.payload.Payload`; versi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
@@ -61,14 +61,6 @@ class ChunkRow:
 
     payload: Payload
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refs:
-    """Branches and tags of a dataset: name to version number. A branch without a version has 0."""
-
-    heads: Mapping[str, int] = field(default_factory=dict)
-    tags: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,8 @@ MAX_VERSION = 10**9 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _VERSION = re.compile(r"v[0-9]+")
 _DIGITS = re.compile(r"([0-9]+)")
+#: The ref that always names the newest version.
+LATEST = "latest"
 _RULE = "letters, digits, '.', '_', '+' and '-' only, at most 128, beginning with a letter or digit"
 
 
@@ -41,7 +43,7 @@ def is_dataset_name(name: str) -> bool:
 def check_ref_name(name: str) -> None:
     """Raise BadName unless ``name`` can be a branch's or a tag's."""
     if not is_ref_name(name):
-        if name == "latest" or _VERSION.fullmatch(name):
+        if name == LATEST or _VERSION.fullmatch(name):
             raise BadName(f"{name!r} cannot be a branch or tag: it names a version")
         raise BadName(f"{name!r} cannot be a branch or tag: {_RULE}")
     if name == "HEAD" or ".." in name:
@@ -50,7 +52,7 @@ def check_ref_name(name: str) -> None:
 
 def is_ref_name(name: str) -> bool:
     """Whether a ref may be called so in a store: what :func:`check_ref_name` allows, and names that it did earlier."""
-    return bool(_NAME.fullmatch(name)) and name != "latest" and not _VERSION.fullmatch(name)
+    return bool(_NAME.fullmatch(name)) and name != LATEST and not _VERSION.fullmatch(name)
 
 
 def version_number(name: str) -> int | None:

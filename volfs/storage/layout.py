@@ -28,6 +28,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from volfs.model.refs import RefKind
+
 FORMAT = 1
 """The format that this code writes. A store with a larger number is refused."""
 
@@ -185,19 +187,23 @@ class DatasetLayout:
         """There, and held, while a dataset is being made that shall not stay if that fails: an import's."""
         return self.root / "unfinished"
 
+    def refs(self, kind: RefKind) -> Path:
+        """Where all refs of a kind lie."""
+        return self.root / "refs" / kind.folder
+
+    def ref(self, kind: RefKind, name: str) -> Path:
+        return self.refs(kind) / f"{name}.json"
+
+    def ref_paths(self, name: str) -> dict[RefKind, Path]:
+        """The files of all refs that a name may stand for."""
+        return {kind: self.ref(kind, name) for kind in RefKind}
+
     @property
     def heads(self) -> Path:
-        return self.root / "refs" / "heads"
-
-    @property
-    def tags(self) -> Path:
-        return self.root / "refs" / "tags"
+        return self.refs(RefKind.BRANCH)
 
     def head(self, branch: str) -> Path:
-        return self.heads / f"{branch}.json"
-
-    def tag(self, tag: str) -> Path:
-        return self.tags / f"{tag}.json"
+        return self.ref(RefKind.BRANCH, branch)
 
     @property
     def versions(self) -> Path:

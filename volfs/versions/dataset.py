@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from volfs.catalog import NodeShape, Refs
+from volfs.catalog import NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.model.names import check_ref_name, is_ref_name, version_number
-from volfs.model.refs import RefExpr, parse_ref
+from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
+from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
 from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest, Op
@@ -202,14 +202,14 @@ class Dataset:
         """The refs as their files say; those of versions that the catalog will soon know, and does not yet, are as they
         were. One of a version that it cannot know stays what it is, so that it is an error and not an older version."""
         files, versions = self.ref_files(), self.graph.versions
-        soon = {n for refs in (files.heads, files.tags) for n in refs.values() if n and n not in versions}
+        soon = {n for refs in files.named.values() for n in refs.values() if n and n not in versions}
         soon -= self.unindexed.keys()
 
         def known(refs: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
             found = {name: before.get(name) if number in soon else number for name, number in refs.items()}
             return {name: number for name, number in found.items() if number is not None}
 
-        return Refs(known(files.heads, mirrored.heads), known(files.tags, mirrored.tags))
+        return Refs({kind: known(refs, mirrored[kind]) for kind, refs in files.named.items()})
 
     def branches(self) -> dict[str, int]:
         """Version number by branch; 0 for a branch without a version."""
@@ -252,7 +252,7 @@ class Dataset:
 
     def _base_of(self, expr: RefExpr, refs: Refs) -> int:
         graph = self.graph
-        if expr.base == "latest":
+        if expr.base == LATEST:
             newest = max(graph.versions, default=0)
             newer = max(self._not_indexed(), default=0)
             if newer > newest:
@@ -266,13 +266,11 @@ class Dataset:
                 self._check_indexed(number)
                 raise NotFound(f"dataset {self.name!r} has no version v{number}")
             return number
-        named = refs.heads.get(expr.base, refs.tags.get(expr.base))
+        named = refs.by_name.get(expr.base)
         if named is None:
             self.check_ref(expr.base)
-            raise NotFound(
-                f"dataset {self.name!r} has no branch, tag or version {expr.base!r}"
-                f"{self._offer({**refs.heads, **refs.tags})}"
-            )
+            words = ", ".join(kind.word for kind in RefKind)
+            raise NotFound(f"dataset {self.name!r} has no {words} or version {expr.base!r}{self._offer(refs.by_name)}")
         if named == 0:
             raise NotFound(f"branch {expr.base!r} of dataset {self.name!r} has no version yet")
         return named
@@ -327,8 +325,8 @@ class Dataset:
         with self.locked():
             number = self._resolve_now(at)
             self._check_free(name)
-            make_dirs(self.layout.tags)
-            write_ref(self.layout.tag(name), number, self._content_id(number))
+            make_dirs(self.layout.refs(RefKind.TAG))
+            write_ref(self.layout.ref(RefKind.TAG, name), number, self._content_id(number))
             self.mirror_refs()
 
     def delete_branch(self, name: str, force: bool = False) -> None:
@@ -349,16 +347,17 @@ class Dataset:
         """Remove a tag; the version stays."""
         self.store.check_writable()
         with self.locked():
-            if not _possible(name) or not self.layout.tag(name).is_file():
+            path = self.layout.ref(RefKind.TAG, name)
+            if not _possible(name) or not path.is_file():
                 raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
-            unlink_durably(self.layout.tag(name))
+            unlink_durably(path)
             self.store.reserve.freeing(self.mirror_refs)
 
     def _check_free(self, name: str) -> None:
-        for kind, path in (("branch", self.layout.head(name)), ("tag", self.layout.tag(name))):
+        for kind, path in self.layout.ref_paths(name).items():
             if os.path.lexists(path):
                 self.check_ref(name)
-                raise AlreadyThere(f"dataset {self.name!r} has a {kind} {name!r} already")
+                raise AlreadyThere(f"dataset {self.name!r} has a {kind.word} {name!r} already")
 
     @staticmethod
     def _offer(names: Mapping[str, int]) -> str:
@@ -445,7 +444,8 @@ class Dataset:
     def index(self, stored: StoredVersion, manifest: Manifest, heads: Mapping[str, int] | None = None) -> VersionInfo:
         """Make the catalog know a version, in one transaction with its mirror of the refs given. Idempotent."""
         shapes = {path: NodeShape(array.block_shape) for path, array in stored.arrays.items()}
-        return self.store.catalog.index_version(self.id, stored.info, manifest, shapes, heads=dict(heads or {}))
+        refs = {RefKind.BRANCH: dict(heads or {})}
+        return self.store.catalog.index_version(self.id, stored.info, manifest, shapes, refs)
 
     def index_stored(self, number: int) -> VersionInfo:
         """Make the catalog know a version that lies on disk, and where its branch stands. Idempotent."""
@@ -459,9 +459,9 @@ class Dataset:
 
         One that is damaged is left out and logged: :meth:`check_ref_file` says why, and it harms no other.
         """
-        found: list[dict[str, int]] = []
-        for folder in (self.layout.heads, self.layout.tags):
-            refs: dict[str, int] = {}
+        found: dict[RefKind, dict[str, int]] = {kind: {} for kind in RefKind}
+        for kind, refs in found.items():
+            folder = self.layout.refs(kind)
             for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
                 try:
                     refs[path.stem] = self.read_ref(path)
@@ -469,15 +469,15 @@ class Dataset:
                     continue  # removed meanwhile
                 except Damaged as error:
                     self.tell_once(str(error))
-            found.append(refs)
-        return Refs(heads=found[0], tags=found[1])
+        return Refs(found)
 
     def read_ref(self, path: Path) -> int:
         """The version that a ref file names, proved by its content id. Raises NotFound, or Damaged."""
         if not is_ref_name(path.stem):
             raise Damaged(f"{printable(str(path))} has a name that no ref can have: rename or remove it")
         ref = read_ref_file(path)
-        if not ref.version and path.parent == self.layout.tags:
+        kind = next(kind for kind in RefKind if kind.folder == path.parent.name)
+        if not ref.version and not kind.may_be_empty:
             raise Damaged(f"{path} names no version; {how_to_mend(path)}")
         if not ref.version and not ref.sealed and self._newest_on(path.stem):
             raise Damaged(f"{path} names no version, but there are some of that branch; {how_to_mend(path)}")
@@ -491,15 +491,15 @@ class Dataset:
     def check_ref(self, name: str) -> None:
         """Raise Damaged if there is a branch or a tag of this name whose file cannot be read: the catalog does not know
         such a one."""
-        for path in (self.layout.head(name), self.layout.tag(name)) if is_ref_name(name) else ():
+        for path in self.layout.ref_paths(name).values() if is_ref_name(name) else ():
             with suppress(NotFound):
                 self.read_ref(path)
 
     def seal_refs(self) -> None:
         """Give refs that an older volfs or a person wrote a checksum and their versions' content ids. Call with the
         dataset's lock held."""
-        for folder in (self.layout.heads, self.layout.tags):
-            for path in sorted(folder.glob("[!.]*.json")):
+        for kind in RefKind:
+            for path in sorted(self.layout.refs(kind).glob("[!.]*.json")):
                 with suppress(NotFound, Damaged):
                     if not read_ref_file(path).sealed:
                         number = self.read_ref(path)
@@ -528,8 +528,7 @@ class Dataset:
 
     def mirror_refs(self) -> None:
         """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
-        refs = self.ref_files()
-        self.store.catalog.set_refs(self.id, heads=refs.heads, tags=refs.tags)
+        self.store.catalog.set_refs(self.id, self.ref_files().named)
 
     def open_branches(self) -> list[Branch]:
         """Branches handed out so far."""

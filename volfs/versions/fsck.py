@@ -19,6 +19,7 @@ from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.grid import split
+from volfs.model.refs import RefKind
 from volfs.storage.files import FileLock, read_json
 from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
 from volfs.storage.manifest import Manifest, Op, Record
@@ -219,10 +220,11 @@ class _Check:
         layout = self._dataset.layout
         mirrored = self._dataset.store.catalog.refs(self._dataset.id)
         there = set(self._numbers)
-        for kind, folder, known in (("heads", layout.heads, mirrored.heads), ("tags", layout.tags, mirrored.tags)):
+        for kind in RefKind:
+            folder, known = layout.refs(kind), mirrored[kind]
             named: set[str] = set()
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                where = f"refs/{kind}/{path.name}"
+                where = f"refs/{kind.folder}/{path.name}"
                 if path.suffix != ".json" or path.name.startswith("."):
                     yield self._finding(where, "does not belong there")
                     continue
@@ -230,15 +232,16 @@ class _Check:
                 try:
                     number = self._dataset.read_ref(path)
                 except VolfsError as error:
-                    yield self._finding(where, f"{error}{self._newest(path.stem) if kind == 'heads' else ''}")
+                    hint = self._newest(path.stem) if kind is RefKind.BRANCH else ""
+                    yield self._finding(where, f"{error}{hint}")
                     continue
-                if number not in there and not (number == 0 and kind == "heads"):
+                if number not in there and not (number == 0 and kind.may_be_empty):
                     yield self._finding(where, f"names v{number}, which is not there")
                 if known.get(path.stem) != number:
                     said = f"v{known[path.stem]}" if path.stem in known else "nothing"
                     yield self._finding(where, f"names v{number}, but the catalog says {said}")
             for name in sorted(known.keys() - named):
-                yield self._finding(f"refs/{kind}/{name}.json", "is missing, but the catalog knows the ref")
+                yield self._finding(f"refs/{kind.folder}/{name}.json", "is missing, but the catalog knows the ref")
 
     def _newest(self, branch: str) -> str:
         """A hint for mending the ref of a branch: where its newest version is."""
@@ -349,8 +352,8 @@ class _Check:
 
     def _listed(self, proven: dict[int, tuple[StoredVersion, Manifest]]) -> Iterator[Finding]:
         """That the catalog lists, at each ref, the keys that all manifests up to there leave: none more, none less."""
-        refs = self._dataset.refs()
-        for number in sorted({*refs.heads.values(), *refs.tags.values()} - {0}):
+        refs = self._dataset.refs().named.values()
+        for number in sorted({number for named in refs for number in named.values()} - {0}):
             if number not in self._dataset.graph:
                 continue
             chain = list(self._dataset.graph.first_parents(number))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volfs.errors import Busy, NoSpace, VolfsError
+from volfs.model.refs import RefKind
 from volfs.storage.layout import DatasetLayout, version_dir_name
 from volfs.versions.publish import published, settle
 from volfs.versions.stored import read_manifest, read_version
@@ -40,7 +41,7 @@ class Stamp:
     def of(cls, layout: DatasetLayout, now_ns: int) -> Stamp:
         """As the directories are now. ``now_ns``: the time by the clock that gives files of the store their times."""
         folders = []
-        for folder in (layout.versions, layout.heads, layout.tags):
+        for folder in (layout.versions, *map(layout.refs, RefKind)):
             try:
                 found = folder.stat()
                 folders.append((found.st_ino, found.st_mtime_ns))
@@ -63,8 +64,7 @@ def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
     except VolfsError as error:
         dataset.tell_once(f"what was being published cannot be settled: {error}")
     try:
-        refs, mirrored = dataset.ref_files(), dataset.refs()
-        if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+        if dataset.ref_files() != dataset.refs():
             dataset.mirror_refs()
     except VolfsError as error:
         dataset.tell_once(f"its refs cannot be mirrored: {error}")

@@ -178,14 +178,13 @@ def knows(dataset: Dataset) -> bool:
     """Whether the catalog knows exactly the versions and refs of a dataset."""
     known = dataset.store.catalog.refs(dataset.id)
     refs = dataset.filed_refs(known)
-    return not missing(dataset) and (dict(refs.heads), dict(refs.tags)) == (dict(known.heads), dict(known.tags))
+    return not missing(dataset) and refs == known
 
 
 def follow(dataset: Dataset) -> None:
     """Have a catalog of our own know what others did in a dataset. No lock: what somebody is publishing is left out."""
     index_missing(dataset)
     mirrored = dataset.store.catalog.refs(dataset.id)
-    refs = dataset.filed_refs(mirrored)
-    if (dict(refs.heads), dict(refs.tags)) != (dict(mirrored.heads), dict(mirrored.tags)):
+    if dataset.filed_refs(mirrored) != mirrored:
         # Read within the transaction: should others use this catalog for writing, their mirror is never set back.
         dataset.store.catalog.mirror_refs(dataset.id, lambda: dataset.filed_refs(mirrored))

@@ -402,7 +402,7 @@ def _aside(writer: VersionWriter, why: str) -> Placed:
         prepared = _rewritten(dataset, prepared, dataset.version(prepared.parent) if prepared.parent else None, {})
     name = stem = f"import-v{prepared.number}"
     count = 1
-    while any(os.path.lexists(path) for path in (dataset.layout.head(name), dataset.layout.tag(name))):
+    while any(os.path.lexists(path) for path in dataset.layout.ref_paths(name).values()):
         count += 1
         name = f"{stem}-{count}"
     info = _publish(dataset, prepared, name, None)

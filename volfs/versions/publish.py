@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.model.names import is_ref_name
+from volfs.model.refs import RefKind
 from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since, is_abandoned, store_clock
 from volfs.storage.crash import crash_point
 from volfs.storage.files import (
@@ -311,7 +312,7 @@ def published(layout: DatasetLayout, *, but: Collection[str] = frozenset()) -> l
 def is_untouched(layout: DatasetLayout) -> bool:
     """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
     try:
-        committed = any(read_ref(path) for path in layout.heads.glob("*.json")) or any(layout.tags.glob("*.json"))
+        committed = any(read_ref(path) for kind in RefKind for path in layout.refs(kind).glob("*.json"))
     except Damaged:
         return False
     loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
@@ -329,8 +330,8 @@ def remove_dead_partials(
     """
     hidden = _hidden_of(_names(layout.versions) if names is None else names)
     sweep_temporaries(layout.versions, hidden)
-    for folder in (layout.heads, layout.tags):
-        sweep_temporaries(folder)
+    for kind in RefKind:
+        sweep_temporaries(layout.refs(kind))
     published_soon = {n for n in map(parse_publish_intent, hidden) if n is not None}
     removed = []
     for name in hidden:

@@ -22,6 +22,7 @@ from types import TracebackType
 from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.model.names import check_dataset_name, natural_key
+from volfs.model.refs import RefKind, Refs
 from volfs.storage.claim import DAY_SECONDS, Claim
 from volfs.storage.files import (
     FileLock,
@@ -341,7 +342,7 @@ class Store:
                 with no_space("making a dataset"):
                     make_dirs(draft.root)
                     making.lock(Claim.mine().facts())
-                    for folder in (draft.heads, draft.tags, draft.versions, draft.workings):
+                    for folder in (*map(draft.refs, RefKind), draft.versions, draft.workings):
                         make_dirs(folder)
                     if marker is not None:
                         marker.lock(Claim.mine().facts())
@@ -353,7 +354,7 @@ class Store:
                     ident = self.catalog.add_dataset(name, made.created_ns, made.id)
                 except AlreadyThere:  # who only reads, by this catalog, has seen it first
                     ident = self.catalog.datasets()[name]
-                self.catalog.set_refs(ident, heads={DEFAULT_BRANCH: 0}, tags={})
+                self.catalog.set_refs(ident, {**Refs().named, RefKind.BRANCH: {DEFAULT_BRANCH: 0}})
             except BaseException:
                 delete_tree(draft.root)
                 delete_tree(layout.root)
