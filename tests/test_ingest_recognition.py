@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from tests.test_ingest_formats_dicom import write_series
 from tests.test_ingest_readers import holds, volume, write_slices
 from volfs.errors import BadInput
 from volfs.ingest.arrange import arrange
-from volfs.ingest.readers import open_source
+from volfs.ingest.readers import FILES, FOLDERS, open_source
 
 DATA = volume((5, 9, 13), "i2")
 
@@ -81,6 +84,51 @@ def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, 
     source = arrange(open_source([tmp_path / called]))
     assert source.description.name in ("volume", called, "voxels", "volume.v1")
     holds(source, DATA, "zyx")
+
+
+def test_every_row_of_the_tables_names_functions_that_take_what_it_says() -> None:
+    for row in (*FILES, *FOLDERS):
+        taken = [*inspect.signature(row.function(row.opener)).parameters]
+        assert taken == ["path", *["part"] * row.parts, *["rules"] * row.slices] or taken == ["folder", "part"], row
+        if row.confirm is not None:
+            assert len(inspect.signature(row.function(row.confirm)).parameters) == 1
+
+
+PACKAGES = {"PIL", "h5py", "numcodecs", "nibabel", "pydicom", "tifffile", "zarr"}
+LOADED = "*sorted(name for name in sys.modules if name in {} or name.startswith('volfs.ingest.readers.'))"
+SHARED = ["marks", "numbering", "packed", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("written", "packages", "readers"),
+    [
+        (".npy", set(), ["npy"]),
+        (".tif", {"tifffile"}, ["archive", "ome_set", "ome_xml", "parts", "pictures", "stack", "tiff", "tiff_facts"]),
+        (".nii", {"nibabel", "PIL", "pydicom"}, ["nifti"]),  # which nibabel imports itself
+    ],
+)
+def test_an_import_waits_for_no_package_that_reads_another_format(
+    tmp_path: Path, written: str, packages: set[str], readers: list[str]
+) -> None:
+    WRITERS[written](tmp_path / f"a{written}")
+    said = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from volfs.cli import main; from contextlib import suppress\n"
+            "for line in (['init'], ['import', 'cells', sys.argv[2]]):\n"
+            "    with suppress(SystemExit): main(['--store', sys.argv[1], *line])\n"
+            f"print('loaded', {LOADED.format(PACKAGES)})",
+            *(tmp_path / "store", tmp_path / f"a{written}"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert "cells: v1, 5 x 9 x 13 int16" in said
+    loaded = said[-1].split()[1:]
+    assert {name for name in loaded if name in PACKAGES} <= packages
+    prefix = "volfs.ingest.readers."
+    assert [name.removeprefix(prefix) for name in loaded if name.startswith(prefix)] == sorted([*SHARED, *readers])
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])

@@ -14,8 +14,46 @@
 
 Decided here: how names become files (globs, directories, natural order, ``FILE:PART``) and which reader takes them: by
 what is inside, where that says it, else by the ending. The two tables, :data:`FILES` and :data:`FOLDERS`, are all there
-is to it: the first row that recognises a file opens it. Formats that need packages beyond the core say which to
-install.
+is to it: the first row that recognises a file opens it. A row recognises without its module, which is imported when it
+has to look closer or to open: an import of a TIFF waits for no package that reads NIfTI or Zarr. Formats that need
+packages beyond the core say which to install.
+
+``marks``              first bytes, endings, and what marks a directory
+``numbering``          numbers in names of slices: gaps, doubles
+``parts``              one image of several, ``SOURCE:PART``
+``raw``                voxels as they lie in files
+``packed``             voxels behind a compression of the whole
+``detached``           voxels whose header is text: NRRD and MetaImage
+``stack``              a volume of many equal parts
+``blocks``             arrays cut into blocks: N5 and precomputed
+``archive``            files in a ZIP
+
+``npy``                NPY
+``nifti``              NIfTI-1 and NIfTI-2
+``nrrd``               NRRD
+``metaimage``          MetaImage
+``mrc``                MRC and CCP4
+``pictures``           one PNG, JPEG or TIFF
+``slices``             a volume in pictures: a directory, a list, a ZIP
+``tiff``               TIFF of one or many pages
+``tiff_facts``         what a TIFF says besides its voxels
+``ome_xml``            OME-XML
+``ome_set``            OME-TIFF in several files
+``dicom``              DICOM series
+``dicom_frames``       which frame lies where
+``dicom_pixels``       voxels of a frame
+``ilastik``            what ilastik says of segmentations
+``imaris``             Imaris
+``hdf5``               HDF5
+``hdf5_conventions``   where programs leave axes and sizes in it
+``hdf5_filters``       filters that are plug-ins
+``zarr``               Zarr v2 and v3, OME-Zarr
+``zarr_dialects``      what other programs write as Zarr
+``n5``                 N5
+``bdv``                BigDataViewer's projects
+``precomputed``        Neuroglancer's precomputed
+``neuroglancer_shards``      its shards
+``compressed_segmentation``  its encoding of labels
 """
 
 from __future__ import annotations
@@ -25,33 +63,16 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from volfs.errors import BadInput, NotFound
-from volfs.ingest.readers import (
-    archive,
-    bdv,
-    dicom,
-    hdf5,
-    metaimage,
-    mrc,
-    n5,
-    npy,
-    nrrd,
-    ome_set,
-    pictures,
-    precomputed,
-    slices,
-    tiff,
-    zarr,
-)
+from volfs.ingest.readers import marks
 from volfs.ingest.readers.numbering import STRICT, SliceRules, slice_key
 from volfs.ingest.readers.packed import packing_of, unpacked_start
 from volfs.ingest.source import Source, check_plain
 
-_START = 1024
-_NIFTI_SIZES = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
-"""How headers of NIfTI, and of ANALYZE before it, begin: with their length."""
 _KNOWN = (
     "directories or lists of PNG, TIFF, JPEG or DICOM slices, a ZIP of slices, TIFF stacks, NIfTI, NRRD, MetaImage, "
     "MRC, HDF5, NPY, Zarr, N5, BigDataViewer's .xml, and Neuroglancer's precomputed"
@@ -72,95 +93,100 @@ class Named:
     def ends(self, endings: str | tuple[str, ...]) -> bool:
         return self.path.name.lower().endswith(endings)
 
+    @property
+    def inside(self) -> bytes:
+        """The first bytes without the packing."""
+        return self.packed or self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A row of a table: what it takes, and how that is opened. ``parts``: whether it chooses among several images;
-    ``slices``: whether rules for slices mean anything to it."""
+    """A row of a table: what it takes, and the function ``opener`` of ``module`` that opens it.
 
+    ``recognise`` is cheap; if it is not proof, ``confirm`` is a function of the module that looks closer.
+    ``parts``: the opener chooses among several images by ``part``; ``slices``: ``rules`` for slices mean something to
+    it.
+    """
+
+    module: str
+    opener: str
     recognise: Callable[[Named], bool]
-    open: Callable[[Named], Source]
+    confirm: str | None = None
     parts: bool = False
     slices: bool = False
 
+    def takes(self, named: Named) -> bool:
+        return self.recognise(named) and (self.confirm is None or bool(self.function(self.confirm)(named.path)))
 
-def _open_nifti(named: Named) -> Source:
-    from volfs.ingest.readers import nifti  # nibabel is not in the core
+    def open(self, named: Named) -> Source:
+        """Open it. BadInput if a part or rules are given that mean nothing to the reader."""
+        words: dict[str, Any] = {}
+        if self.parts:
+            words["part"] = named.part
+        else:
+            _no_part(named.path, named.part)
+        if self.slices:
+            words["rules"] = named.rules
+        else:
+            _no_rules(named.path, named.rules)
+        source: Source = self.function(self.opener)(named.path, **words)
+        return source
 
-    return nifti.open_nifti(named.path)
-
-
-def _open_set(named: Named) -> Source:
-    found = ome_set.set_in(named.path)
-    assert found is not None
-    companion = found.name.lower().endswith(ome_set.ENDING)
-    return ome_set.open_set(found, named.part) if companion else tiff.open_tiff(found, named.part)
-
-
-def _is_nifti(named: Named) -> bool:
-    start = named.packed or named.start
-    return start[344:348] in (b"n+1\0", b"ni1\0") or start[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
+    def function(self, name: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module(f"{__name__}.{self.module}"), name)
+        return found
 
 
 def _nifti_by_name(named: Named) -> bool:
-    if named.ends((".img", ".img.gz")):
-        from volfs.ingest.readers import nifti
-
-        return nifti.header_beside(named.path) is not None
-    start = named.packed or named.start
-    return named.ends((".nii", ".nii.gz")) or (named.ends((".hdr", ".hdr.gz")) and start[:4] in _NIFTI_SIZES)
-
-
-def _is_mrc(named: Named) -> bool:
-    return mrc.is_mrc(named.packed or named.start)
+    return named.ends((".nii", ".nii.gz")) or (named.ends((".hdr", ".hdr.gz")) and marks.is_nifti_size(named.inside))
 
 
 def _mrc_by_name(named: Named) -> bool:
-    return named.path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(mrc.ENDINGS)
+    return named.path.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(marks.MRC_ENDINGS)
 
 
-_HDF5 = Reader(lambda n: n.ends(hdf5.ENDINGS), lambda n: hdf5.open_hdf5(n.path, n.part), parts=True)
-_DICOM = Reader(lambda n: n.ends(dicom.ENDINGS), lambda n: dicom.open_dicom([n.path], n.path, n.part), parts=True)
-_OME_SET = Reader(lambda n: n.ends(ome_set.ENDING), lambda n: ome_set.open_set(n.path, n.part), parts=True)
-_BDV = Reader(lambda n: n.ends(".xml"), lambda n: bdv.open_xml(n.path, n.part), parts=True)
-_NIFTI = Reader(_nifti_by_name, _open_nifti)
-_NPY = Reader(lambda n: n.ends(".npy"), lambda n: npy.open_npy(n.path))
-_TIFF = Reader(lambda n: n.ends(tiff.ENDINGS), lambda n: tiff.open_tiff(n.path, n.part), parts=True)
-_PICTURE = Reader(lambda n: n.ends(slices.ENDINGS), lambda n: slices.open_slices([n.path], n.rules, name=n.path.stem))
-_ZIP = Reader(lambda n: n.ends(".zip"), lambda n: slices.open_zip(n.path, n.part, n.rules), parts=True, slices=True)
-_NRRD = Reader(lambda n: n.ends((".nrrd", ".nhdr")), lambda n: nrrd.open_nrrd(n.path))
-_METAIMAGE = Reader(lambda n: n.ends((".mha", ".mhd")), lambda n: metaimage.open_metaimage(n.path))
-_MRC = Reader(_mrc_by_name, lambda n: mrc.open_mrc(n.path))
+_HDF5 = Reader("hdf5", "open_hdf5", lambda n: n.ends(marks.HDF5_ENDINGS), parts=True)
+_DICOM = Reader("dicom", "open_file", lambda n: n.ends(marks.DICOM_ENDINGS), parts=True)
+_OME_SET = Reader("ome_set", "open_set", lambda n: n.ends(marks.OME_SET_ENDING), parts=True)
+_BDV = Reader("bdv", "open_xml", lambda n: n.ends(".xml"), parts=True)
+_NIFTI = Reader("nifti", "open_nifti", _nifti_by_name)
+_NPY = Reader("npy", "open_npy", lambda n: n.ends(".npy"))
+_TIFF = Reader("tiff", "open_tiff", lambda n: n.ends(marks.TIFF_ENDINGS), parts=True)
+_PICTURE = Reader("slices", "open_picture", lambda n: n.ends(tuple(marks.PICTURES)))
+_ZIP = Reader("slices", "open_zip", lambda n: n.ends(".zip"), parts=True, slices=True)
+_NRRD = Reader("nrrd", "open_nrrd", lambda n: n.ends((".nrrd", ".nhdr")))
+_METAIMAGE = Reader("metaimage", "open_metaimage", lambda n: n.ends((".mha", ".mhd")))
+_MRC = Reader("mrc", "open_mrc", _mrc_by_name)
 
 FILES: tuple[Reader, ...] = (
     # What files say of themselves,
-    replace(_HDF5, recognise=lambda n: hdf5.is_hdf5(n.path, n.start)),
+    replace(_HDF5, recognise=lambda n: marks.is_hdf5(n.path, n.start)),
     replace(_DICOM, recognise=lambda n: n.start[128:132] == b"DICM"),
-    replace(_NPY, recognise=lambda n: n.start.startswith(npy.SIGNATURE)),
-    replace(_TIFF, recognise=lambda n: n.start.startswith(pictures.TIFF_SIGNATURES)),
-    replace(_PICTURE, recognise=lambda n: n.start.startswith((pictures.PNG_SIGNATURE, pictures.JPEG_SIGNATURE))),
-    replace(_ZIP, recognise=lambda n: n.start.startswith(archive.SIGNATURE)),
-    replace(_NRRD, recognise=lambda n: n.start.startswith(nrrd.SIGNATURE)),
-    replace(_NIFTI, recognise=_is_nifti),
-    replace(_MRC, recognise=_is_mrc),
+    replace(_NPY, recognise=lambda n: n.start.startswith(marks.NPY_SIGNATURE)),
+    replace(_TIFF, recognise=lambda n: n.start.startswith(marks.TIFF_SIGNATURES)),
+    replace(_PICTURE, recognise=lambda n: n.start.startswith((marks.PNG_SIGNATURE, marks.JPEG_SIGNATURE))),
+    replace(_ZIP, recognise=lambda n: n.start.startswith(marks.ZIP_SIGNATURE)),
+    replace(_NRRD, recognise=lambda n: n.start.startswith(marks.NRRD_SIGNATURE)),
+    replace(_NIFTI, recognise=lambda n: marks.is_nifti(n.inside)),
+    replace(_MRC, recognise=lambda n: marks.is_mrc(n.inside)),
     # then what their names say, for formats without a mark, and for files that are damaged,
-    *(_HDF5, _DICOM, _OME_SET, _BDV, _NIFTI, _NPY, _TIFF, _PICTURE, _ZIP, _NRRD, _METAIMAGE, _MRC),
+    *(_HDF5, _DICOM, _OME_SET, _BDV, _NIFTI),
+    replace(_NIFTI, recognise=lambda n: n.ends((".img", ".img.gz")), confirm="header_beside"),
+    *(_NPY, _TIFF, _PICTURE, _ZIP, _NRRD, _METAIMAGE, _MRC),
     # then what looks like it.
-    replace(_METAIMAGE, recognise=lambda n: metaimage.is_metaimage(n.start)),
+    replace(_METAIMAGE, recognise=lambda n: marks.is_metaimage(n.start)),
     replace(_BDV, recognise=lambda n: b"<SpimData" in n.start),
-    replace(_DICOM, recognise=lambda n: dicom.is_bare(n.start)),
+    replace(_DICOM, recognise=lambda n: marks.is_bare_dicom(n.start)),
 )
 
 FOLDERS: tuple[Reader, ...] = (
-    Reader(lambda n: zarr.is_zarr(n.path), lambda n: zarr.open_zarr(n.path, n.part), parts=True),
-    Reader(lambda n: bdv.is_bdv(n.path), lambda n: bdv.open_bdv(n.path, n.part), parts=True),
-    Reader(lambda n: n5.is_n5(n.path), lambda n: n5.open_n5(n.path, n.part), parts=True),
-    Reader(
-        lambda n: precomputed.is_precomputed(n.path), lambda n: precomputed.open_precomputed(n.path, n.part), parts=True
-    ),
-    Reader(lambda n: dicom.holds_dicom(n.path), lambda n: dicom.open_folder(n.path, n.part), parts=True),
-    Reader(lambda n: ome_set.set_in(n.path) is not None, _open_set, parts=True),
-    Reader(lambda n: True, lambda n: slices.open_directory(n.path, n.rules), slices=True),
+    Reader("zarr", "open_zarr", lambda n: marks.is_zarr(n.path), parts=True),
+    Reader("bdv", "open_bdv", lambda n: marks.looks_like_n5(n.path), confirm="is_bdv", parts=True),
+    Reader("n5", "open_n5", lambda n: marks.looks_like_n5(n.path), confirm="is_n5", parts=True),
+    Reader("precomputed", "open_precomputed", lambda n: marks.has_info(n.path), confirm="is_precomputed", parts=True),
+    Reader("dicom", "open_folder", lambda n: True, confirm="holds_dicom", parts=True),
+    Reader("tiff", "open_folder", lambda n: marks.has_ome_files(n.path), confirm="holds_set", parts=True),
+    Reader("slices", "open_directory", lambda n: True, slices=True),
 )
 
 
@@ -177,37 +203,42 @@ def open_source(names: Sequence[str | os.PathLike[str]], rules: SliceRules = STR
     for path in paths:
         check_plain(path)
     if len(paths) > 1:
-        if paths[0].suffix.lower() in dicom.ENDINGS or (
-            pictures.kind_of(paths[0]) is None and dicom.is_dicom(paths[0])
-        ):
-            _no_rules(paths[0], rules)
-            return dicom.open_dicom(paths, paths[0].parent, part)
-        return slices.open_slices(paths, rules, name=_common_name(paths))
+        return _open_list(paths, rules)
     path = paths[0]
     table = FOLDERS if path.is_dir() else FILES
     named = Named(path, part, rules=rules) if path.is_dir() else Named(path, part, *_starts(path), rules)
-    reader = next((row for row in table if row.recognise(named)), None)
+    reader = next((row for row in table if row.takes(named)), None)
     if reader is None:
         raise BadInput(f"{path} is not of a kind that volfs imports: {_KNOWN}")
-    if not reader.parts:
-        _no_part(path, part)
-    if not reader.slices:
-        _no_rules(path, rules)
     return reader.open(named)
+
+
+def _open_list(paths: Sequence[Path], rules: SliceRules) -> Source:
+    """Open several files: DICOM, or slices."""
+    first = paths[0]
+    kind = marks.picture_kind(first.name)
+    if first.suffix.lower() in marks.DICOM_ENDINGS or (kind is None and marks.is_dicom(first)):
+        from volfs.ingest.readers.dicom import open_dicom
+
+        _no_rules(first, rules)
+        return open_dicom(paths, first.parent)
+    from volfs.ingest.readers.slices import open_slices
+
+    return open_slices(paths, rules, name=_common_name(paths))
 
 
 def _starts(path: Path) -> tuple[bytes, bytes]:
     """The first bytes of a file, and of what is packed in it; none if they cannot be read, which its reader says."""
     try:
         with path.open("rb") as file:
-            start = file.read(_START)
+            start = file.read(marks.START)
     except OSError:
         return b"", b""
     packing = packing_of(start)
     if packing is None:
         return start, b""
     try:
-        return start, unpacked_start(path, packing, _START)
+        return start, unpacked_start(path, packing, marks.START)
     except BadInput:
         return start, b""
 

@@ -24,8 +24,6 @@ from volfs.ingest.readers.packed import scratch_folder
 from volfs.ingest.source import unreadable
 from volfs.storage.files import no_space
 
-SIGNATURE = b"PK\x03\x04"
-
 _DEFLATE_AT_BEST = 1032
 _IN_MEMORY = 64 << 20
 _LARGEST = 16 << 30

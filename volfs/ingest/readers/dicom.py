@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers.dicom_frames import Frame, Stack, stack_frames
-from volfs.ingest.readers.pictures import kind_of
+from volfs.ingest.readers.marks import DICOM_ENDINGS, is_dicom, picture_kind
 from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
@@ -29,13 +28,6 @@ from volfs.model.facts import Rescale
 from volfs.model.names import natural_key
 from volfs.model.ngff import Axis, axis
 
-ENDINGS = (".dcm", ".dicom", ".ima")
-
-_START = 1024
-_LONGEST = 4096
-"""Bytes of an element that comes first in a file without a preamble: short texts."""
-_KINDS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG_KINDS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _MOST_FILES = 1_000_000
 
 # What is wrong is said in our errors, in one line.
@@ -79,53 +71,22 @@ _TAGS = [
 ]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM, or looks like it without saying so."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_START)
-    except OSError:
-        return False
-    return start[128:132] == b"DICM" or is_bare(start)
-
-
-def is_bare(start: bytes) -> bool:
-    """Whether a file begins with elements of DICOM, little-endian, without the preamble and mark of PS3.10: what older
-    archives keep. Its first group is 0002 or 0008; three elements in ascending order count as proof."""
-    at, last, seen = 0, -1, 0
-    while at + 12 <= len(start):
-        group, element = struct.unpack_from("<HH", start, at)
-        tag, kind = group << 16 | element, start[at + 4 : at + 6]
-        if tag <= last or (not seen and group not in (0x0002, 0x0008)):
-            return False
-        if kind in _LONG_KINDS:
-            length, head = int.from_bytes(start[at + 8 : at + 12], "little"), 12
-        elif kind in _KINDS:
-            length, head = int.from_bytes(start[at + 6 : at + 8], "little"), 8
-        else:
-            length, head = int.from_bytes(start[at + 4 : at + 8], "little"), 8
-        last, seen = tag, seen + 1
-        if length == 0xFFFFFFFF or seen == 3:
-            break
-        if length % 2 or length > _LONGEST:
-            return False
-        at += head + length
-    return seen == 3
-
-
 def holds_dicom(folder: Path) -> bool:
     """Whether a directory holds DICOM files, or directories of them."""
     return next(_found(folder), None) is not None
 
 
-def open_folder(folder: Path, series: str | None) -> Source:
+def open_folder(folder: Path, part: str | None = None) -> Source:
     """Open the series in a directory. If it has no images itself, those of the directories in it count, however deep:
-    discs and archives keep them so. BadInput if there are pictures beside them."""
+    discs and archives keep them so. ``part`` is the number or UID of a series. BadInput if pictures lie beside them."""
     files = list(_found(folder))
-    if any(kind_of(path) and path.parent == folder for path in _visible(folder)) and files[0].parent == folder:
+    if (
+        any(picture_kind(path.name) and path.parent == folder for path in _visible(folder))
+        and files[0].parent == folder
+    ):
         raise BadInput(f"{folder} holds DICOM files and pictures: name the ones to import, like {folder}/*.dcm")
     files.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
-    return open_dicom(files, folder, series, folder=folder)
+    return open_dicom(files, folder, part, folder=folder)
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -137,10 +98,10 @@ def _found(folder: Path) -> Iterator[Path]:
     DICOMDIR is a list of files."""
     alone = True
     for path in _visible(folder):
-        if kind_of(path) is None and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path):
+        if picture_kind(path.name) is None and path.name.upper() != "DICOMDIR" and path.is_file() and is_dicom(path):
             alone = False
             yield path
-    if not alone or any(kind_of(path) for path in _visible(folder)):
+    if not alone or any(picture_kind(path.name) for path in _visible(folder)):
         return
     looked = 0
     for root, folders, names in os.walk(folder):
@@ -150,9 +111,14 @@ def _found(folder: Path) -> Iterator[Path]:
             looked += 1
             if looked > _MOST_FILES:
                 return
-            known = kind_of(path) is not None or name.startswith(".") or name.upper() == "DICOMDIR"
+            known = picture_kind(path.name) is not None or name.startswith(".") or name.upper() == "DICOMDIR"
             if not known and path.is_file() and is_dicom(path):
                 yield path
+
+
+def open_file(path: Path, part: str | None = None) -> Source:
+    """Open the images of one file: a multi-frame one, or a single slice."""
+    return open_dicom([path], path, part)
 
 
 def open_dicom(paths: Sequence[Path], given: Path, series: str | None = None, *, folder: Path | None = None) -> Source:
@@ -187,7 +153,7 @@ class _File:
     has_table: bool = False
     """Whether a table takes stored values to real ones, which no slope can say."""
     between: float | None = None
-    """What is said to be between slices, in millimetres; counts where their positions are not known."""
+    """What is said to be between slices, in millimetres; counts where their positions are not marks."""
 
     @property
     def text(self) -> str:
@@ -497,7 +463,7 @@ def _lost(files: Sequence[_File]) -> tuple[str, ...]:
 
 def _name(given: Path, first: _File) -> str:
     name = given.resolve().name
-    stem = Path(name).stem if name.lower().endswith(ENDINGS) else name
+    stem = Path(name).stem if name.lower().endswith(DICOM_ENDINGS) else name
     return stem or str(first.facts.get("series_description", "dicom"))
 
 

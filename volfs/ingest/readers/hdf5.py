@@ -7,7 +7,6 @@ is installed.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +23,16 @@ from volfs.model.box import Box, Index
 from volfs.model.facts import plain_json, unpacking
 from volfs.model.ngff import Axis, axis
 
-ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".ilp", ".nxs", ".nx", ".nx5", ".ims", ".emd", ".mnc")
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
 _MOST_LISTED = 10_000
 
 
-def is_hdf5(path: Path, start: bytes) -> bool:
-    """Whether a file says that it is HDF5: at its beginning, or behind a block of the user's (512 bytes, 1024, …)."""
-    if start.startswith(SIGNATURE) or len(start) < 1024:
-        return start.startswith(SIGNATURE) or start[512:].startswith(SIGNATURE)
-    try:
-        with path.open("rb") as file:
-            return any(os.pread(file.fileno(), 8, 512 << n) == SIGNATURE for n in range(6))
-    except OSError:
-        return False
-
-
-def open_hdf5(path: Path, dataset: str | None = None) -> Source:
-    """Open a dataset of voxels; without a name, the only one there is. BadInput if there is none, or several."""
+def open_hdf5(path: Path, part: str | None = None) -> Source:
+    """Open the dataset of voxels called ``part``, else the only one there is. BadInput if there is none, or several."""
     file = _open(path)
     try:
-        if imaris.is_imaris(file) and (made := imaris.open_imaris(path, file, dataset)) is not None:
+        if imaris.is_imaris(file) and (made := imaris.open_imaris(path, file, part)) is not None:
             return made
-        found = _find(path, file, dataset)
+        found = _find(path, file, part)
         return _Hdf5(path, file, found)
     except VolfsError:
         file.close()

@@ -37,12 +37,6 @@ _DTYPES = {
 _NAMES = ("x", "y", "z", "t", "a")
 
 
-def is_metaimage(start: bytes) -> bool:
-    """Whether a file begins with lines of MetaImage, which has no mark of its own."""
-    keys = [line.partition(b"=")[0].strip() for line in start.split(b"\n")[:24] if b"=" in line]
-    return b"NDims" in keys and start.lstrip().startswith((b"ObjectType", b"NDims"))
-
-
 def open_metaimage(path: Path) -> Source:
     """Open a volume; BadInput if it is not one, or its data are cut short."""
     lines, end = header_lines(path, "ElementDataFile")

@@ -20,10 +20,7 @@ from volfs.ingest.readers.raw import FileSource, RawVoxels, Voxels
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.ngff import axis
 
-ENDINGS = (".mrc", ".mrcs", ".rec", ".map", ".ccp4", ".st", ".ali")
-
 _SIZE = 1024
-_MARK = 208
 _HEADER = np.dtype(
     {
         "names": [
@@ -40,11 +37,6 @@ _HEADER = np.dtype(
 )
 _MODES = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"}
 _IMOD = 1146047817
-
-
-def is_mrc(start: bytes) -> bool:
-    """Whether a file that starts so says that it is one. (Old ones do not.)"""
-    return start[_MARK : _MARK + 4] in (b"MAP ", b"MAP\0")
 
 
 def open_mrc(path: Path) -> Source:

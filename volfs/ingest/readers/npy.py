@@ -12,8 +12,6 @@ from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.source import NAMES, Description, Fingerprint, Source, default_axes, files_fingerprint, unreadable
 from volfs.model.box import Box
 
-SIGNATURE = npy_format.MAGIC_PREFIX
-
 
 def open_npy(path: Path) -> Source:
     """Open an array. Its axes are the last of tczyx; BadInput for object arrays, records and other non-numbers."""

@@ -26,8 +26,6 @@ from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.facts import RESCALE_KEYS, rescale_in
 from volfs.model.ngff import Axis, axis
 
-SIGNATURE = b"NRRD000"
-
 _TYPES = {
     "i1": "signed char,int8,int8_t",
     "u1": "uchar,unsigned char,uint8,uint8_t",

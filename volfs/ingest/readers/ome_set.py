@@ -22,13 +22,12 @@ import tifffile
 
 from volfs.errors import BadInput
 from volfs.ingest.readers import ome_xml, pictures, tiff_facts
+from volfs.ingest.readers.marks import OME_SET_ENDING
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.stack import gather
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box, Index
 from volfs.model.ngff import axis
-
-ENDING = ".companion.ome"
 
 _LARGEST = 256 << 20
 _MOST_PLANES = 10_000_000
@@ -63,7 +62,7 @@ def metadata_of(path: Path, text: str | None) -> Path | None:
 
 def set_in(folder: Path) -> Path | None:
     """The file that describes the set which the TIFFs of a directory are; None if they are no one set."""
-    companions = sorted(folder.glob(f"*{ENDING}"))
+    companions = sorted(folder.glob(f"*{OME_SET_ENDING}"))
     if companions:
         return companions[0] if len(companions) == 1 else None
     tiffs = sorted(path for ending in ("tif", "tiff") for path in folder.glob(f"*.ome.{ending}"))
@@ -146,7 +145,7 @@ class _Set(Source):
             axes.append(axis(name, unit))
         more = tiff_facts.of_ome(image, text, 0 if samples > 1 else counts["C"])
         self.description = Description(
-            image.name or path.name.removesuffix(ENDING),
+            image.name or path.name.removesuffix(OME_SET_ENDING),
             (*self._outer, *self._page),
             self._dtype,
             tuple(axes),

@@ -15,22 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers.archive import Member
+from volfs.ingest.readers.marks import JPEG, PNG, PNG_SIGNATURE, picture_kind, picture_kind_in
 from volfs.ingest.source import unreadable
 from volfs.model.box import Index
 
-PNG, JPEG, TIFF = "PNG", "JPEG", "TIFF"
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 Place = Path | Member
 """Where a picture is: a file, or one in an archive."""
-
-KINDS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".tif": TIFF, ".tiff": TIFF}
 
 # Said in our errors, in one line: without a handler Python prints it besides.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -42,9 +42,6 @@ _JPEGS = (6, 7, 33007, 34892)
 _DEFLATE_AT_BEST = 1032
 """No more bytes come out of one byte. (One-bit masks become eight times as large again.)"""
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MARGIN = 64 << 20
 """What a PNG may hold besides its pixels."""
 
@@ -65,20 +62,10 @@ class Picture:
         return f"{self.shape[1]} x {self.shape[0]} {self.dtype.name}{samples}"
 
 
-def kind_of(place: Place) -> str | None:
-    """The format that a file's name says."""
-    return KINDS.get(place.suffix.lower())
-
-
 def kind_in(place: Place) -> str | None:
     """The format that a file's first bytes say. OSError if it cannot be read."""
     with place.open("rb") as file:
-        return _marked(file.read(8))
-
-
-def _marked(start: bytes) -> str | None:
-    marks = {PNG: (PNG_SIGNATURE,), JPEG: (JPEG_SIGNATURE,), TIFF: TIFF_SIGNATURES}
-    return next((kind for kind, mark in marks.items() if start.startswith(mark)), None)
+        return picture_kind_in(file.read(8))
 
 
 def header_of(place: Place) -> Picture:
@@ -86,15 +73,14 @@ def header_of(place: Place) -> Picture:
     try:
         with place.open("rb") as file:
             start = file.read(_PNG_HEAD)
-            kind = _marked(start) or kind_of(place)
+            kind = picture_kind_in(start) or picture_kind(place.name)
             if kind == PNG:
                 found = _png_header(place, start)
                 if math.prod(found.shape) * found.dtype.itemsize > (_size(place) + 1024) * _DEFLATE_AT_BEST * 8:
                     raise unreadable(str(place), "its header promises more than so few bytes can hold")
                 return found
             if kind == JPEG:
-                file.seek(0)
-                with JpegImagePlugin.JpegImageFile(file) as image:
+                with _opened_jpeg(file) as image:
                     return _jpeg_header(place, image)
         with opened_tiff(place) as tiff:
             return _page(place, tiff)[1]
@@ -109,7 +95,7 @@ def read_picture(place: Place) -> np.ndarray:
     try:
         with place.open("rb") as file:
             start = file.read(_PNG_HEAD)
-            kind = _marked(start) or kind_of(place)
+            kind = picture_kind_in(start) or picture_kind(place.name)
             if kind == PNG:
                 found = _png_header(place, start)
                 most = 2 * math.prod(found.shape) * found.dtype.itemsize + _MARGIN
@@ -117,8 +103,7 @@ def read_picture(place: Place) -> np.ndarray:
                     raise unreadable(str(place), f"it has {place.size} bytes, far more than a picture {found} needs")
                 return _read_png(place, start + file.read())
             if kind == JPEG:
-                file.seek(0)
-                with JpegImagePlugin.JpegImageFile(file) as image:
+                with _opened_jpeg(file) as image:
                     _jpeg_header(place, image)
                     return np.asarray(image)
         with opened_tiff(place) as tiff:
@@ -128,6 +113,13 @@ def read_picture(place: Place) -> np.ndarray:
         raise
     except Exception as error:
         raise undecodable(str(place), error) from error
+
+
+def _opened_jpeg(file: IO[bytes]) -> ImageFile:
+    from PIL.JpegImagePlugin import JpegImageFile  # TIFF, which needs other parts of this module, does not need Pillow
+
+    file.seek(0)
+    return JpegImageFile(file)
 
 
 def undecodable(where: str, error: Exception) -> BadInput:
@@ -247,8 +239,10 @@ def _read_png(path: Place, data: bytes) -> np.ndarray:
             raise BadInput(f"{path}: 16-bit colour PNG needs imagecodecs: pip install 'volfs[import]'") from error
         picture = np.asarray(imagecodecs.png_decode(data))
         return picture.reshape(found.shape)
+    from PIL.PngImagePlugin import PngImageFile
+
     # Not through Image.open, which refuses large pictures: the header has been compared with the other slices.
-    with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
+    with PngImageFile(io.BytesIO(data)) as image:
         if image.mode == "1":  # whose arrays have, in some releases of Pillow, bools made of the byte 255
             picture = np.asarray(image.convert("L")) != 0
         else:
@@ -270,7 +264,7 @@ def _check_png(path: Place, data: bytes) -> None:
         at = end
 
 
-def _jpeg_header(path: Place, image: Image.Image) -> Picture:
+def _jpeg_header(path: Place, image: ImageFile) -> Picture:
     if image.mode not in ("L", "RGB"):
         raise BadInput(f"{path} is a JPEG of mode {image.mode}: gray and RGB are imported")
     shape = (image.height, image.width)

@@ -16,14 +16,13 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers import ome_xml, pictures
 from volfs.ingest.readers.archive import Archive
-from volfs.ingest.readers.numbering import SliceRules, patterns, planes, slice_key
+from volfs.ingest.readers.marks import TIFF, picture_kind
+from volfs.ingest.readers.numbering import STRICT, SliceRules, patterns, planes, slice_key
 from volfs.ingest.readers.tiff import sizes_of
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint
 from volfs.model.box import Box
 from volfs.model.ngff import axis
 from volfs.volume.workers import cores
-
-ENDINGS = tuple(pictures.KINDS)
 
 _NAMED = 6
 
@@ -32,7 +31,7 @@ def open_directory(path: Path, rules: SliceRules) -> Source:
     """The slices of a directory. BadInput if there are none, or of several formats."""
     files = _listed(path)
     if not files:
-        below = sorted({str(p.parent.relative_to(path)) for p in path.glob("*/*") if pictures.kind_of(p)})
+        below = sorted({str(p.parent.relative_to(path)) for p in path.glob("*/*") if picture_kind(p.name)})
         raise BadInput(
             f"{path} holds neither slices (PNG, TIFF, JPEG, DICOM) nor Zarr, N5 or a precomputed volume"
             + (f"; there are slices in {_some(below)}: import one of these" if below else "")
@@ -41,20 +40,25 @@ def open_directory(path: Path, rules: SliceRules) -> Source:
     return _Slices(files, path.resolve().name, rules, lambda: {str(path): [file.name for file in _listed(path)]})
 
 
+def open_picture(path: Path) -> Source:
+    """A single picture, which is a 2-D image."""
+    return open_slices([path], STRICT, name=path.stem)
+
+
 def open_slices(paths: Sequence[Path], rules: SliceRules, *, name: str) -> Source:
     """Slices as listed; a single one is a 2-D image. BadInput if one is no slice."""
     for path in paths:
-        if path.is_dir() or (pictures.kind_of(path) is None and pictures.kind_in(path) is None):
+        if path.is_dir() or (picture_kind(path.name) is None and pictures.kind_in(path) is None):
             raise BadInput(f"{path} is not a PNG, TIFF or JPEG slice: import it by itself")
     return _Slices(paths, name, rules)
 
 
-def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
-    """The slices of a ZIP: those in ``folder`` of it, or in the only directory that has any."""
+def open_zip(path: Path, part: str | None, rules: SliceRules) -> Source:
+    """The slices of a ZIP: those in the directory ``part`` of it, or in the only directory that has any."""
     archive = Archive(path)
     try:
         members = archive.members()
-        slices = [member for member in members if pictures.kind_of(member)]
+        slices = [member for member in members if picture_kind(member.name)]
         if not slices:
             found = _some([member.info.filename for member in members] or archive.aside())
             raise BadInput(
@@ -63,14 +67,14 @@ def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
                 else f"{path} is empty: there is nothing in it to import"
             )
         folders = dict.fromkeys(member.folder for member in slices)
-        wanted = folder.strip("/") if folder is not None else None
+        wanted = part.strip("/") if part is not None else None
         if wanted is None and len(folders) > 1:
             names = [name or "/" for name in folders]
             raise BadInput(
                 f"{path} holds slices in {len(folders)} directories ({_some(names)}): name one, like {path}:{names[0]}"
             )
         if wanted is not None and wanted not in folders:
-            raise BadInput(f"{path} has no slices in {folder}: they are in {_some([name or '/' for name in folders])}")
+            raise BadInput(f"{path} has no slices in {part}: they are in {_some([name or '/' for name in folders])}")
         chosen = [member for member in slices if wanted is None or member.folder == wanted]
         twice = [name for name, count in Counter(member.info.filename for member in chosen).items() if count > 1]
         if twice:
@@ -86,7 +90,7 @@ def open_zip(path: Path, folder: str | None, rules: SliceRules) -> Source:
 
 
 def _check_kinds(files: Sequence[pictures.Place], where: str) -> None:
-    kinds = Counter(pictures.kind_of(file) or pictures.kind_in(file) for file in files)
+    kinds = Counter(picture_kind(file.name) or pictures.kind_in(file) for file in files)
     if len(kinds) > 1:
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         raise BadInput(
@@ -101,7 +105,7 @@ def _some(names: Sequence[str]) -> str:
 def _listed(folder: Path) -> list[Path]:
     """The slices of a directory: by their endings; if no file has such an ending, by what they are."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = [path for path in files if pictures.kind_of(path)]
+    found = [path for path in files if picture_kind(path.name)]
     for path in found:
         check_plain(path)
     if not found:
@@ -111,7 +115,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def _told(place: pictures.Place) -> tuple[dict[str, tuple[float, str | None]], tuple[str, ...]]:
     """Voxel sizes that a slice says, by axis, and remarks: TIFF does, others tell no more than what suits a printer."""
-    if pictures.kind_in(place) != pictures.TIFF:
+    if pictures.kind_in(place) != TIFF:
         return {}, ()
     with pictures.opened_tiff(place) as file:
         told = ome_xml.images(file.ome_metadata) if file.is_ome and file.ome_metadata else ()

@@ -16,6 +16,7 @@ import tifffile
 
 from volfs.errors import BadInput, VolfsError
 from volfs.ingest.readers import ome_set, ome_xml, pictures
+from volfs.ingest.readers.marks import OME_SET_ENDING, TIFF_ENDINGS
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.readers.stack import gather
@@ -31,16 +32,30 @@ _UNNAMED = ("z", "c", "t", "a")
 _CENTIMETRES = {3: "centimeter", 4: "millimeter", 5: "micrometer"}
 
 
-ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk", ".svs", ".qptiff", ".ndpi", ".scn")
-
-
 def open_tiff(path: Path, part: str | None = None) -> Source:
     """Open a stack, or a single picture; of several images the one that ``part`` names. BadInput if it is damaged or
     its pages differ."""
     master = _master(path)
     if master is None:
         return _Tiff(path, part)
-    return ome_set.open_set(master, part) if master.name.lower().endswith(ome_set.ENDING) else _Tiff(master, part)
+    return _open_described(master, part)
+
+
+def holds_set(folder: Path) -> bool:
+    """Whether the TIFFs of a directory are one OME-TIFF set."""
+    return ome_set.set_in(folder) is not None
+
+
+def open_folder(folder: Path, part: str | None = None) -> Source:
+    """Open the set that the TIFFs of a directory are."""
+    master = ome_set.set_in(folder)
+    assert master is not None
+    return _open_described(master, part)
+
+
+def _open_described(master: Path, part: str | None) -> Source:
+    """Open a set by the file that describes it: one of its TIFFs, or a companion."""
+    return ome_set.open_set(master, part) if master.name.lower().endswith(OME_SET_ENDING) else _Tiff(master, part)
 
 
 def _master(path: Path) -> Path | None:
@@ -274,6 +289,6 @@ def _number(value: object) -> float | None:
 
 def _stem(path: Path) -> str:
     name, ending = path.stem, path.suffix.lower()
-    if ending not in ENDINGS:
+    if ending not in TIFF_ENDINGS:
         return path.name
     return (name[: -len(".ome")] if name.lower().endswith(".ome") else name) or path.name

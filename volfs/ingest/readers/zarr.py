@@ -25,6 +25,7 @@ from zarr.core.array import AsyncArray
 
 from volfs.errors import BadInput, BadMetadata, VolfsError
 from volfs.ingest.readers import ilastik
+from volfs.ingest.readers.marks import ZARR_MARKS
 from volfs.ingest.readers.n5 import imagej_axes
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.readers.zarr_dialects import store_of
@@ -39,12 +40,6 @@ ZarrArray = zarr.Array[Any]
 _MOST_MEMBERS = 1000
 _DEEPEST = 4
 """Groups in groups that are looked into for images: a plate has rows, columns and fields."""
-_MARKS = ("zarr.json", ".zgroup", ".zarray")
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a directory is a Zarr group or array."""
-    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
 
 
 def open_zarr(path: Path, part: str | None = None) -> Source:
@@ -237,7 +232,7 @@ class _Zarr(Source):
     def fingerprint(self) -> Fingerprint:
         found: dict[str, object] = {}
         for folder in {self._top, self._place}:
-            for mark in (*_MARKS, ".zattrs"):
+            for mark in (*ZARR_MARKS, ".zattrs"):
                 found[str(folder / mark)] = stat_of(folder / mark)
         found |= tree_fingerprint(self._place)
         for label in self._labels.values():
