@@ -669,16 +669,27 @@ def test_a_map_lies_at_its_origin_or_else_at_its_start(
 
 
 @pytest.mark.parametrize("centering", ["node", "cell", "???"])
-@pytest.mark.parametrize("ends", ["spacings: 2 3 4\naxis mins: 10 20 30", "axis mins: 10 20 30\naxis maxs: 22 35 46"])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "spacings: 2 3 4\naxis mins: 10 20 30",
+        "spacings: -2 3 -4\naxis mins: 10 20 30",
+        "spacings: 2 -3 4",
+        "axis mins: 10 20 30\naxis maxs: 22 35 46",
+        "axis mins: 10 20 30\naxis maxs: -2 35 14",
+    ],
+)
 def test_axis_mins_of_nrrd_are_where_itk_takes_them(store: Store, tmp_path: Path, centering: str, ends: str) -> None:
     lines = f'{ends}\ncenterings: {" ".join([centering] * 3)}\nunits: "mm" "mm" "mm"'
     path = round_trips.nrrd_text(lines, (4, 5, 6))(tmp_path)
     expected = sitk.ReadImage(str(path))
     imported(store, path)
-    found = sitk.ReadImage(str(shown(store, "s0/volume.nrrd")))
-    np.testing.assert_allclose(found.GetOrigin(), expected.GetOrigin(), rtol=1e-9)
-    if "spacings" in ends:  # ITK does not ask where axes end
-        np.testing.assert_allclose(found.GetSpacing(), expected.GetSpacing(), rtol=1e-9)
+    for ending in ("nrrd", "mha"):
+        found = sitk.ReadImage(str(shown(store, f"s0/volume.{ending}")))
+        np.testing.assert_allclose(found.GetOrigin(), expected.GetOrigin(), rtol=1e-9)
+        if "spacings" in ends:  # ITK does not ask where axes end
+            np.testing.assert_allclose(found.GetSpacing(), expected.GetSpacing(), rtol=1e-9)
+            assert found.GetDirection() == expected.GetDirection()
 
 
 @pytest.mark.parametrize("space", ["left-posterior-superior", "right-anterior-superior", "LAS", "scanner-xyz"])

@@ -1,7 +1,7 @@
 """Voxels whose header is text in another file, or in front of them: what NRRD and MetaImage have in common.
 
 Both name one data file, a list of them, or a pattern with numbers (``slice%03d.raw 1 100 1``). Each of several files
-holds an equal part of the slowest axes, a slice or several, and is compressed by itself.
+holds an equal part of the slowest axes, a slice or several, and is encoded by itself.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def voxels_of(
     def part(path: Path, shape: Index) -> Voxels:
         begin = _past_lines(path, start, lines)
         if packing is not None:
+            if packing in ("text", "hex"):  # where bytes are skipped before they are decoded
+                return PackedVoxels(path, packing, dtype, shape, 0, begin + max(0, offset))
             return PackedVoxels(path, packing, dtype, shape, max(0, offset), begin)
         if offset < 0:
             return RawVoxels(path, dtype, shape, max(0, path.stat().st_size - math.prod(shape) * dtype.itemsize))

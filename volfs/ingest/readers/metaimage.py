@@ -15,6 +15,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numbered, voxels_of
+from volfs.ingest.readers.packed import Packing
 from volfs.ingest.readers.raw import FileSource
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.facts import RESCALE_KEYS, Rescale, rescale_in
@@ -64,17 +65,16 @@ def _open(path: Path, fields: dict[str, str], end: int) -> Source:
     kind = fields["ElementType"].removesuffix("_ARRAY")
     if kind not in _DTYPES:
         raise BadInput(f"{path} holds {fields['ElementType']}, which are not voxels")
-    if not _true(fields.get("BinaryData", "True")):
-        raise BadInput(f"{path} holds its voxels as text, which is not imported: save it as binary")
     big = _true(fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")))
     dtype = np.dtype(_DTYPES[kind]).newbyteorder(">" if big else "<")
     packed = _true(fields.get("CompressedData", "False"))
+    packing: Packing | None = "zlib" if packed else None if _true(fields.get("BinaryData", "True")) else "text"
     shape = (*sizes[::-1], samples) if samples > 1 else tuple(sizes[::-1])
     files, start = _data(path, fields, end)
     skipped = int(fields.get("HeaderSize", 0))
-    if skipped < -1 or (packed and skipped):
+    if skipped < -1 or (packing is not None and skipped):
         raise unreadable(path, f"HeaderSize is {skipped}")
-    voxels = voxels_of(files, "zlib" if packed else None, dtype, shape, skipped, start)
+    voxels = voxels_of(files, packing, dtype, shape, skipped, start)
     scale, known = _spacing(fields, count)
     unit = fields.get("DistanceUnits", "").strip()
     if not unit and _is_patient(fields):

@@ -41,6 +41,7 @@ _TYPES = {
 }
 _DTYPES = {name: code for code, names in _TYPES.items() for name in names.split(",")}
 _PACKINGS: dict[str, Packing | None] = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+_PACKINGS |= {"text": "text", "txt": "text", "ascii": "text", "hex": "hex"}
 _COLOURS = {"rgb-color": 3, "rgba-color": 4}
 _PATIENT = re.compile(
     r"(left|right)-(anterior|posterior)-(superior|inferior)(-time)?\Z|(LPS|RAS|LAS)T?\Z", re.IGNORECASE
@@ -98,9 +99,11 @@ def _open(path: Path, header: _Header, end: int) -> Source:
         raise BadInput(f"{path} holds {fields['type']!r}, which are not voxels")
     encoding = fields["encoding"].lower()
     if encoding not in _PACKINGS:
-        raise BadInput(f"{path} has encoding {encoding}: raw, gzip and bzip2 are imported, so save it as one of these")
+        raise BadInput(
+            f"{path} has encoding {encoding}: {', '.join(_PACKINGS)} are imported, so save it as one of these"
+        )
     dtype = np.dtype(_DTYPES[fields["type"].lower()])
-    if dtype.itemsize > 1:
+    if dtype.itemsize > 1 and _PACKINGS[encoding] != "text":
         dtype = dtype.newbyteorder(">" if _is_big(fields["endian"]) else "<")
     axes, scale, rgb = _axes(header, sizes, dtype)
     names = [a.name for a in axes[::-1]]  # as the file counts
@@ -175,8 +178,8 @@ def _axes(header: _Header, sizes: list[int], dtype: np.dtype[Any]) -> tuple[tupl
     for i, kind in enumerate(kinds):
         vector = directions[i]
         spatial = vector is not None if named_directions else kind in ("space", "domain", "???", "none")
-        size = math.sqrt(sum(n * n for n in vector)) if vector is not None else abs(spacings[i])
-        known = math.isfinite(size) and size > 0
+        size = math.sqrt(sum(n * n for n in vector)) if vector is not None else spacings[i]
+        known = math.isfinite(size) and size != 0
         along = {around[j] for j, n in enumerate(vector or ()) if n and j < len(around)}
         unit = along.pop() if len(along) == 1 else units[i] if vector is None and i < len(units) else None
         scale.append(size if known else 1.0)

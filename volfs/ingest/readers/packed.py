@@ -1,7 +1,8 @@
-"""Voxels behind a compression of the whole (``.nii.gz``, NRRD's gzip and bzip2, MetaImage's zlib).
+"""Voxels behind an encoding of the whole: ``.nii.gz``, NRRD's gzip, bzip2, text and hex, MetaImage's zlib and text.
 
 Such a stream cannot be read from its middle: at the first read it is unpacked into a temporary file without a name (in
-``$TMPDIR``, else /var/tmp), of the size that the header promises and not more. Checksums are compared.
+``$TMPDIR``, else /var/tmp), of the size that the header promises and not more. Checksums are compared. Text is numbers
+between spaces or commas, which must be of the voxels' type.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -25,10 +27,13 @@ from volfs.ingest.source import unreadable
 from volfs.model.box import Box, Index
 from volfs.storage.files import no_space
 
-Packing = Literal["gzip", "bzip2", "zlib"]
+Packing = Literal["gzip", "bzip2", "zlib", "text", "hex"]
 
 _MARKS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 _STEP = 1 << 20
+_TEXT_STEP = 1 << 18
+"""Bytes of text that are parsed at a time: in memory their numbers take many times that."""
+_LONGEST_NUMBER = 1024
 _TAIL = 64 << 20
 """What may follow the voxels (nothing should)."""
 
@@ -93,13 +98,13 @@ class PackedVoxels:
             with self._path.open("rb") as file, no_space("for unpacking the volume"):
                 file.seek(self._start)
                 total = 0
-                for piece in _pieces(file, self._packing):  # to the end, where the checksum is
+                for piece in _pieces(file, self._packing, self._dtype):  # to the end, where the checksum is
                     target.write(piece[: max(0, limit - total)])
                     total += len(piece)
                     if total > limit + _TAIL:
                         raise BadInput(f"{self._path} holds far more than its header promises")
                 target.flush()
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             target.close()
             raise unreadable(self._path, error) from error
         except BaseException:
@@ -108,8 +113,14 @@ class PackedVoxels:
         return target
 
 
-def _pieces(file: IO[bytes], packing: Packing) -> Iterator[bytes]:
+def _pieces(file: IO[bytes], packing: Packing, dtype: np.dtype[Any]) -> Iterator[bytes]:
     """What is packed, in pieces of bounded size."""
+    if packing == "text":
+        yield from (_parsed(words, dtype) for words in _words(file))
+        return
+    if packing == "hex":
+        yield from _from_hex(file)
+        return
     if packing == "zlib":
         unpacker = zlib.decompressobj()
         while not unpacker.eof:
@@ -122,6 +133,63 @@ def _pieces(file: IO[bytes], packing: Packing) -> Iterator[bytes]:
     with _opened(file, packing) as opened:
         while piece := opened.read(_STEP):
             yield piece
+
+
+def _words(file: IO[bytes]) -> Iterator[list[bytes]]:
+    """What stands between spaces and commas, many at a time."""
+    rest = b""
+    while text := file.read(_TEXT_STEP):
+        text = (rest + text).replace(b",", b" ")
+        words = text.split()
+        rest = words.pop() if words and not text[-1:].isspace() else b""
+        if len(rest) > _LONGEST_NUMBER:
+            raise ValueError(f"it has {_shown(rest)} where a number should be")
+        if words:
+            yield words
+    if rest:
+        yield [rest]
+
+
+def _parsed(words: list[bytes], dtype: np.dtype[Any]) -> bytes:
+    """Numbers in text as voxels. ValueError, naming it, for a word that is no number of that type."""
+    parse = float if dtype.kind == "f" else _whole(np.iinfo(dtype))
+    found = []
+    for word in words:
+        try:
+            found.append(parse(word if b"_" not in word else b""))
+        except (ValueError, ArithmeticError):
+            raise ValueError(f"it has {_shown(word)} where a number of {dtype.name} should be") from None
+    with np.errstate(over="ignore"):  # too large for a float is infinite
+        return np.array(found, dtype).tobytes()
+
+
+def _whole(limits: np.iinfo[Any]) -> Callable[[bytes], int]:
+    """What reads integers, also as programs write them that take all numbers for decimal fractions (``7.0e+00``).
+    ValueError for what is none, or beyond the limits."""
+
+    def parse(word: bytes) -> int:
+        number = int(word) if word.strip(b"+-").isdigit() else Decimal(word.decode("ascii"))
+        if not limits.min <= number <= limits.max or number != int(number):
+            raise ValueError
+        return int(number)
+
+    return parse
+
+
+def _shown(word: bytes) -> str:
+    return repr(word[:32].decode("ascii", "replace"))
+
+
+def _from_hex(file: IO[bytes]) -> Iterator[bytes]:
+    """Bytes written as two digits each, spaces and line ends left aside."""
+    rest = b""
+    while text := file.read(_STEP):
+        digits = rest + b"".join(text.split())
+        even = len(digits) & ~1
+        rest = digits[even:]
+        yield bytes.fromhex(digits[:even].decode("latin1"))
+    if rest:
+        raise EOFError("its last byte has one digit")
 
 
 def _opened(file: IO[bytes], packing: Packing | None) -> IO[bytes]:

@@ -139,9 +139,7 @@ def _each(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _by_axis(spec: VolumeSpec, told: Mapping[str, Any]) -> bool:
     """Whether voxels lie where each axis says for itself, without a world: as the file had it that the image is of."""
-    if "affine" in told or not (_each(told, "spacings") or _each(told, "axis_mins")):
-        return False
-    return all(axis.direction > 0 for axis in spec.space)
+    return "affine" not in told and bool(_each(told, "spacings") or _each(told, "axis_mins"))
 
 
 def _axis_lines(axes: Sequence[ShownAxis], time: ShownAxis | None, told: Mapping[str, Any]) -> list[str]:
@@ -154,7 +152,7 @@ def _axis_lines(axes: Sequence[ShownAxis], time: ShownAxis | None, told: Mapping
         found = grids.get(axis.axis)
         if found is not None and axis.kind == "space" and not known:
             found = Grid((axis.scale,), (axis.origin,), False)
-        step = found.steps[0] if found is not None else math.nan
+        step = found.steps[0] * axis.direction if found is not None else math.nan
         corner = 0.0 if _each(told, "centerings").get(axis.name) == "node" else step / 2
         steps.append(number(step) if found is not None else "nan")
         mins.append(number(_rounded(found.origin[0] - corner)) if found is not None else "nan")
@@ -195,7 +193,7 @@ class _World:
         directions = np.zeros((size, size))
         directions[: len(steps), : len(steps)] = steps
         if time:
-            directions[-1, -1] = grids[1].steps[0]
+            directions[-1, -1] = grids[1].steps[0] * time.direction
             origin = np.append(origin, grids[1].origin)
         shown = (*spec.space[::-1], *([time] if time else []))
         self._directions = dict(zip((axis.axis for axis in shown), directions, strict=True))
