@@ -17,7 +17,7 @@ import zarr
 import volfs
 from tests.judges import imagej
 from tests.judges.conftest import Source, Volume, mounted_sources
-from tests.volumes_kit import InMemory, layout_of, shown, spec_of, voxels
+from tests.kits.view_volumes import InMemory, layout_of, shown, spec_of, voxels
 from volfs.model.box import Box
 from volfs.model.ngff import axis, ome_attributes, pyramid
 from volfs.testing.kit import image, mounted

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.folders_kit import MemoryArray, array_meta, at, content, image_view, view_of, write_out
+from tests.kits.view_folders import MemoryArray, array_meta, at, content, image_view, view_of, write_out
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import deepzoom
 

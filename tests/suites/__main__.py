@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mounting import make_store
+from tests.kits.mounts import make_store
 from volfs.testing.kit import mounted
 
 FIO = """

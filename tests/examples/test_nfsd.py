@@ -1,0 +1,76 @@
+"""``mount_examples/nfs-kernel``: the kernel's own NFS server exports a mount, by the lines as they stand.
+
+The kernel is User-Mode Linux, which runs as a process, with the kernel's clients of NFS v3 and v4 in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.kits.examples import EXAMPLES, open_directory, volfs_program
+from tests.kits.mounts import make_store
+
+_KITS = Path(__file__).parents[1] / "kits"
+
+
+def not_tested(reason: str) -> NoReturn:
+    warnings.warn(f"the kernel's NFS server NOT TESTED: {reason}", stacklevel=2)
+    pytest.skip(f"the kernel's NFS server is not tested: {reason}")
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the guest says of its tries."""
+    for program in ("linux.uml", "exportfs", "rpcbind"):
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+            not_tested(f"{program} is not there (x86-64 only; make test installs it)")
+    if os.geteuid() != 0:
+        not_tested("the guest's files belong to whoever runs it, and its daemons want root")
+    shared = Path("/dev/shm")
+    with open_directory() as folder, tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as memory:
+        make_store(folder)
+        volfs_program(folder)
+        shutil.copy(_KITS / "nfsd_guest.sh", folder / "init")
+        shutil.copy(_KITS / "nfsd_guest_modules.py", folder / "load.py")
+        shutil.copy(EXAMPLES / "nfs-kernel" / "exports", folder / "exports")
+        command = ["linux.uml", "mem=600M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]
+        command += ["con=null", "con0=null,fd:1", "ssl=null", "umid=nfsd", f"uml_dir={folder}/uml"]
+        command += ["init=/bin/bash", "--", f"{folder}/init", str(folder), sys.executable]
+        done = subprocess.run(
+            ["timeout", "-k", "2", "200", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**os.environ, "TMPDIR": memory},
+        )
+    lines = re.findall(r"SAID (.*?)\r?$", done.stdout, re.MULTILINE)
+    print(done.stdout)  # which pytest shows when a test fails
+    assert lines and lines[-1] == "done", done.stdout[-4000:]
+    return lines
+
+
+def test_version_3_and_4_show_the_bytes_of_the_mount(said: list[str]) -> None:
+    assert {"mounted v3", "mounted v4", "mounted desk", "same v3", "same v4", "latest v2"} <= set(said)
+    (files,) = [int(line.removeprefix("files ")) for line in said if line.startswith("files ")]
+    assert files > 100, "slices and volumes of one level"
+
+
+def test_users_write_as_themselves_and_others_are_refused(said: list[str]) -> None:
+    assert {"here by-v4", "here by-v3", "root refused", "desktop refused"} <= set(said)
+
+
+def test_handles_outlive_the_inodes_that_the_kernel_remembers(said: list[str]) -> None:
+    assert {"again by-v4 by-v3", "same again"} <= set(said)

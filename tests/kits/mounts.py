@@ -1,0 +1,92 @@
+"""A small store to mount, and the command as a user runs it: for the tests of mounts and of the command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volfs.fuse.mountpoints import detach
+from volfs.testing.volumes import image, segmentation
+from volfs.testing.waiting import PATIENCE, until
+
+
+def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run ``volfs --store STORE …``; a failure that is not expected fails the test with what it said."""
+    chosen = ["--store", str(store)] if store is not None else []
+    command = [sys.executable, "-m", "volfs", *chosen, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
+    )
+    if ok:
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def refused(store: Path | None, *arguments: str | Path) -> str:
+    """The one line with which a command fails."""
+    done = volfs(store, *arguments, ok=False)
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("volfs: "), done.stderr
+    return done.stderr
+
+
+def answer(store: Path | None, *arguments: str | Path) -> Any:
+    """What ``--json`` says."""
+    return json.loads(volfs(store, *arguments, "--json").stdout)
+
+
+CELLS = image((20, 40, 50), "uint8")
+NUCLEI = segmentation((20, 40, 50), "uint32")
+
+
+def make_store(root: Path) -> Path:
+    """A store with the dataset ``cells`` (an image, then a label image: two versions) and an empty branch ``exp``."""
+    store = root / "store"
+    volfs(store, "init")
+    np.save(root / "cells.npy", CELLS)
+    np.save(root / "nuclei.npy", NUCLEI)
+    chunks = ("--chunks", "16,16,16", "--levels", "2")
+    volfs(store, "import", "cells", root / "cells.npy", *chunks, "--voxel-size", "40,4,4nm")
+    volfs(store, "import", "cells/labels/nuclei", root / "nuclei.npy", "--labels", *chunks)
+    volfs(store, "branch", "cells", "exp")
+    return store
+
+
+def running(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def files_below(top: Path) -> list[Path]:
+    """Every regular file, by walking as a backup does: links are not followed."""
+    return sorted(Path(folder, name) for folder, _, names in os.walk(top) for name in names)
+
+
+@contextlib.contextmanager
+def disk_that_can_stop(folder: Path) -> Iterator[int]:
+    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
+    content = folder.with_name("content")
+    folder.rename(content)
+    folder.mkdir()
+    device = folder.stat().st_dev
+    command = [sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as disk:
+        try:
+            until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
+            assert disk.poll() is None
+            yield disk.pid
+        finally:
+            disk.send_signal(signal.SIGCONT)
+            detach(folder, lazy=True)

@@ -1,0 +1,99 @@
+"""The documentation is true: every command and option is described, and every test a promise names exists."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.kits import cli_reference
+from tests.kits.trees import make_store, run, serving
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
+
+
+def test_the_command_reference_is_what_the_program_says() -> None:
+    assert cli_reference.PAGE.read_text() == cli_reference.page(), "run: python -m tests.kits.cli_reference"
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_command_and_option_says_what_it_does(name: str, command: click.Command) -> None:
+    assert command.help, f"{name} has no help text"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help text"
+
+
+def defined_tests() -> set[str]:
+    """``path::name`` and ``path::Class::name`` of every test in the suite."""
+    found = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        relative = path.relative_to(ROOT).as_posix()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(f"{relative}::{node.name}")
+            elif isinstance(node, ast.ClassDef):
+                found.add(f"{relative}::{node.name}")
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                        found.add(f"{relative}::{node.name}::{inner.name}")
+            elif isinstance(node, ast.Assign):
+                found.update(f"{relative}::{t.id}" for t in node.targets if isinstance(t, ast.Name))
+    return found
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "SEMANTICS.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+::[\w:]+)`", text))
+    assert named
+    assert named <= defined_tests(), sorted(named - defined_tests())
+    for line in text.splitlines():
+        if re.match(r"- \*\*\w+\d+\*\*", line):
+            promise = text[text.index(line) :].split("\n- **")[0]
+            assert "`tests/" in promise, f"no test stands beside: {line}"
+
+
+def test_every_promise_has_a_name_of_its_own() -> None:
+    names = re.findall(r"^- \*\*(\w+)\*\*", (ROOT / "docs" / "SEMANTICS.md").read_text(), re.MULTILINE)
+    assert names and len(names) == len(set(names))
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "mount_examples").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_prints_the_commands_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in ("make demo", "make test"):
+        assert f"\n{command}\n" in readme or f"\n{command} " in readme
+        assert f"\n{command}\n" in script
+
+
+def test_every_field_of_the_statistics_is_explained(tmp_path: Path) -> None:
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "docs" / "monitoring.md").read_text()))
+    by_name = {"requests", "latency", "errors", "in_flight"}  # their keys are operations
+
+    async def work() -> None:
+        async with serving(make_store(tmp_path / "store"), mountpoint="/mnt") as client:
+            client.tree.meter.end(client.tree.meter.begin("read", ()))
+            facts = json.loads(await client.read(".volfs/stats.json"))
+            metrics = (await client.read(".volfs/metrics")).decode()
+        fields = set(facts) | set(facts["latency"]["read"])
+        for name in facts:
+            if isinstance(facts[name], dict) and name not in by_name:
+                fields |= set(facts[name])
+        fields |= set(facts["memory"]["parts"]) | {key for part in facts["memory"]["parts"].values() for key in part}
+        assert fields <= explained, sorted(fields - explained)
+        families = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
+        assert families <= explained, sorted(families - explained)
+
+    run(work)

@@ -1,0 +1,112 @@
+"""Writers, readers and commits at once: nobody ever sees a key go back in time, and no acknowledged write is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+import volfs
+from tests.kits.stores import array_at
+from volfs.errors import NotFound, NothingToCommit
+from volfs.model.box import Box
+from volfs.model.metadata import array_zarr_json
+from volfs.testing.waiting import PATIENCE
+from volfs.versions.branch import Branch
+
+CHUNKS = 4
+SECONDS = 4.0
+RAW = [{"name": "bytes", "configuration": {"endian": "little"}}]
+
+READER = """
+import sys, time, random, volfs
+from tests.versions.test_branch_concurrency import read_for_a_while
+with volfs.open_store(sys.argv[1]) as store:
+    print(read_for_a_while(store["cells"].branch("main"), float(sys.argv[2])))
+"""
+
+
+def read_for_a_while(branch: Branch, seconds: float) -> str:
+    """Empty, or what went back in time."""
+    array = array_at(branch, "a")
+    seen = dict.fromkeys(range(CHUNKS), 0)
+    newest = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        chunk = random.randrange(CHUNKS)
+        before = array.newest_in(Box((0,), (CHUNKS,)))
+        try:
+            value = int(np.frombuffer(array.payloads(Box((chunk,), (chunk + 1,)))[chunk,].read(), "<u8")[0])
+        except NotFound:
+            continue  # it was replaced just now: to be looked up again
+        raw = int.from_bytes(branch.read(f"zarr/a/c/{chunk}")[:8], "little")
+        if not seen[chunk] <= value <= raw:
+            return f"chunk {chunk}: {seen[chunk]}, then {value}, then {raw}"
+        if before < newest:
+            return f"the newest change was at {newest}, then at {before}"
+        seen[chunk], newest = raw, before
+    return ""
+
+
+def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
+    with volfs.init_store(tmp_path / "store") as store:
+        branch = store.create_dataset("cells").branch("main")
+        branch.put("zarr/a/zarr.json", array_zarr_json((CHUNKS * 2,), "u8", (2,), codecs=RAW))
+        for chunk in range(CHUNKS):
+            branch.put(f"zarr/a/c/{chunk}", np.zeros(2, "<u8").tobytes())
+        done = threading.Event()
+        last = dict.fromkeys(range(CHUNKS), 0)
+        failures: list[str] = []
+
+        def write(chunk: int) -> None:
+            while not done.is_set():
+                value = last[chunk] + 1
+                data = np.full(2, value, "<u8").tobytes()
+                key = f"zarr/a/c/{chunk}"
+                if value % 3 == 0:
+                    with branch.working.open(key + ".part", os.O_WRONLY | os.O_CREAT) as file:
+                        file.pwrite(data, 0)
+                    branch.working.rename(key + ".part", key)
+                else:
+                    branch.put(key, data)
+                last[chunk] = value
+
+        def commit() -> None:
+            while not done.is_set():
+                try:
+                    branch.commit(f"at {time.monotonic()}")
+                except NothingToCommit:
+                    continue
+
+        def read() -> None:
+            failures.append(read_for_a_while(branch, SECONDS))
+
+        threads = [threading.Thread(target=write, args=(chunk,)) for chunk in range(CHUNKS)]
+        threads += [threading.Thread(target=commit), threading.Thread(target=read)]
+        for thread in threads:
+            thread.start()
+        elsewhere = subprocess.run(
+            [sys.executable, "-c", READER, str(store.path), str(SECONDS)],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            timeout=PATIENCE,
+        )
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert (elsewhere.stdout.strip(), elsewhere.stderr) == ("", "")
+        assert failures == [""]
+        with suppress(NothingToCommit):
+            branch.commit("the rest")
+        version = branch.dataset.version(branch.head.number)  # type: ignore[union-attr]
+        assert version.info.number > 3
+        for chunk, value in last.items():
+            assert int.from_bytes(version.read(f"zarr/a/c/{chunk}")[:8], "little") == value
