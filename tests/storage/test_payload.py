@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volfs.errors import Damaged
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.payload import PIECE, Payload, PayloadDigest, PayloadReader, digest
 
 LARGE = 2 * PIECE + 12345
@@ -66,7 +67,7 @@ def test_only_payloads_over_a_piece_have_piece_checksums(size: int, count: int) 
 @given(st.integers(0, LARGE + 10), st.none() | st.integers(0, LARGE + 10))
 def test_any_range_equals_the_whole(large: tuple[Path, bytes, Payload], offset: int, length: int | None) -> None:
     folder, data, payload = large
-    reader = PayloadReader(folder)
+    reader = PayloadReader(DirectoryBackend(folder, folder / "lock"))
     expected = data[offset:] if length is None else data[offset : offset + length]
     assert reader.read(payload, offset, length) == expected
     reader.close()
@@ -74,7 +75,7 @@ def test_any_range_equals_the_whole(large: tuple[Path, bytes, Payload], offset: 
 
 def test_a_small_payload_is_read_by_range_too(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     payload = digest(b"23456").payload("f", 2)
     assert reader.read(payload) == b"23456"
     assert reader.read(payload, 1, 2) == b"34"
@@ -91,7 +92,7 @@ def test_a_flipped_bit_is_damage_to_the_ranges_that_cross_its_piece_only(
     raw[7 + PIECE + 100] ^= 1
     (tmp_path / "00000001").mkdir()
     (tmp_path / payload.file).write_bytes(raw)
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     assert reader.read(payload, 0, PIECE) == data[:PIECE]
     assert reader.read(payload, 2 * PIECE) == data[2 * PIECE :]
     for offset, length in ((PIECE, 1), (PIECE - 1, 2), (2 * PIECE - 1, 1), (0, LARGE)):
@@ -109,7 +110,7 @@ def test_every_flipped_bit_of_a_small_payload_is_damage(tmp_path: Path) -> None:
             damaged = bytearray(data)
             damaged[at] ^= 1 << bit
             (tmp_path / "f").write_bytes(damaged)
-            reader = PayloadReader(tmp_path)
+            reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
             for read in (lambda r=reader: r.read(payload), lambda r=reader: r.read(payload, 3, 2)):
                 with pytest.raises(Damaged):
                     read()
@@ -135,13 +136,13 @@ def test_what_cannot_be_read_is_damage_and_names_the_file(tmp_path: Path, payloa
     (tmp_path / "f").write_bytes(b"0123456789")
     (tmp_path / "folder").mkdir()
     with pytest.raises(Damaged) as caught:
-        PayloadReader(tmp_path).read(payload, 0, 2)
+        PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock")).read(payload, 0, 2)
     assert payload.file in str(caught.value)
 
 
 def test_a_file_that_shrank_while_open_is_damage(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     payload = digest(b"89").payload("f", 8)
     assert reader.read(payload) == b"89"
     os.truncate(tmp_path / "f", 9)
@@ -157,7 +158,7 @@ def test_files_are_never_closed_under_a_reader(tmp_path: Path) -> None:
         (tmp_path / str(i)).write_bytes(content)
         payloads.append((content, digest(content).payload(str(i))))
     before = open_fds()
-    reader = PayloadReader(tmp_path, max_files=2)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock", max_files=2))
     errors: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -188,7 +189,7 @@ def test_what_the_kernel_has_in_memory_is_read_at_once_and_checked_too(tmp_path:
     data = os.urandom(100_000)
     (tmp_path / "file").write_bytes(b"before" + data)
     payload = digest(data).payload("file", 6)
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     assert reader.read_resident(payload) is None, "its file is not open"
     assert reader.read(payload) == data
     found = reader.read_resident(payload)
@@ -205,7 +206,7 @@ def test_what_the_kernel_has_in_memory_is_read_at_once_and_checked_too(tmp_path:
 
 def test_a_forgotten_file_is_opened_anew(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"old")
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     assert reader.read(digest(b"old").payload("f")) == b"old"
     (tmp_path / "g").write_bytes(b"new")
     (tmp_path / "g").replace(tmp_path / "f")

@@ -23,6 +23,7 @@ from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.payload import PayloadReader, digest
 from volfs.storage.shards import (
     MISSING,
@@ -150,7 +151,7 @@ def test_payloads_are_where_append_said_and_in_the_index(tmp_path: Path) -> None
             assert raw[offset : offset + length] == bytes([cell]) * (cell + 1)
         else:
             assert offset == length == MISSING
-    reader = PayloadReader(tmp_path)
+    reader = PayloadReader(DirectoryBackend(tmp_path, tmp_path / "lock"))
     assert reader.read(digest(bytes([4]) * 5).payload("s", places[4][0])) == bytes([4]) * 5
 
 

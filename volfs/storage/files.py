@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
 from volfs.storage.document import LIMIT as DOCUMENT_LIMIT
@@ -37,6 +37,7 @@ _NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _PROBE = 64 << 10
+_MEGABYTE = 1 << 20
 _UNREADABLE = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG))
 
 _ATTEMPTS = 5
@@ -196,8 +197,9 @@ def make_dirs(path: Path) -> None:
         fsync_dir(folder.parent)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file durably: readers see the old bytes or the new ones, now and after a loss of power.
+def write_atomic(path: Path, source: bytes | bytearray | memoryview | Path) -> None:
+    """Write a whole file durably, with given bytes or those of another file: readers see the old bytes or the new ones,
+    now and after a loss of power.
 
     The temporary name is hidden and ends in ``.partial``; one left by a crash harms nothing
     (:func:`sweep_temporaries`).
@@ -208,7 +210,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             fd = open_new(temporary)
             try:
                 try:
-                    write_all(fd, data)
+                    for piece in pieces_of(source):
+                        write_all(fd, piece)
                     os.fsync(fd)
                 finally:
                     os.close(fd)
@@ -225,6 +228,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         fsync_dir(path.parent)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of those that :func:`write_atomic` writes under."""
+    return name.startswith(".") and _TEMPORARY.fullmatch(name) is not None
+
+
 def sweep_temporaries(folder: Path, names: Iterable[str] | None = None) -> None:
     """Remove what :func:`write_atomic` left in a directory when its process was killed. Nobody may be writing there.
 
@@ -232,8 +240,20 @@ def sweep_temporaries(folder: Path, names: Iterable[str] | None = None) -> None:
     """
     with suppress(FileNotFoundError, NotADirectoryError):
         for name in os.listdir(folder) if names is None else names:
-            if name.startswith(".") and _TEMPORARY.fullmatch(name):
+            if is_temporary(name):
                 (folder / name).unlink(missing_ok=True)
+
+
+def pieces_of(source: bytes | bytearray | memoryview | Path | BinaryIO) -> Iterator[bytes | bytearray | memoryview]:
+    """Bytes in memory as they are, those of a file a megabyte at a time."""
+    if isinstance(source, Path):
+        with opened(source) as fd, open(fd, "rb", closefd=False) as reader:
+            yield from pieces_of(reader)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield source
+    else:
+        while piece := source.read(_MEGABYTE):
+            yield piece
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

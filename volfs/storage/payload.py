@@ -10,20 +10,14 @@ large object is proved by reading the pieces it touches and no more.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 from crc32c import crc32c
 
-from volfs.errors import Damaged
-from volfs.storage.files import open_regular
+from volfs.errors import BadInput, Damaged, NotFound
+from volfs.storage.backend import Backend, Bounded
 
 PIECE = 1 << 20
 """Bytes per piece checksum."""
@@ -96,14 +90,15 @@ def digest(data: bytes | bytearray | memoryview) -> PayloadDigest:
 
 
 class PayloadReader:
-    """Reads payloads of one dataset and checks every byte it hands out. Thread-safe; never raises OSError.
+    """Reads payloads of one dataset, from its ``versions/``, and checks every byte it hands out. Thread-safe; never
+    raises OSError.
 
     A missing file, a short file, an I/O error of the disk and a checksum that does not match are all Damaged, naming
     file and offset.
     """
 
-    def __init__(self, versions_dir: Path, *, max_files: int = 256) -> None:
-        self._files = _OpenFiles(versions_dir, max_files)
+    def __init__(self, versions: Backend) -> None:
+        self._versions = versions
 
     def read(self, payload: Payload, offset: int = 0, length: int | None = None) -> bytes:
         """The payload's bytes from ``offset``, up to ``length`` of them (None: to the end). Like pread, short at the
@@ -112,164 +107,50 @@ class PayloadReader:
         stop = payload.length if length is None else min(payload.length, start + max(0, length))
         if stop <= start and payload.length:
             return b""
-        with self._files.open(payload.file) as fd:
-            if payload.pieces is not None and (start, stop) != (0, payload.length):
-                return _read_pieces(fd, payload, start, stop)
-            data = _pread(fd, payload.file, payload.offset, payload.length)
+        if payload.pieces is not None and (start, stop) != (0, payload.length):
+            return self._read_pieces(payload, start, stop)
+        data = self._stored(payload, 0, payload.length)
         _check(data, payload.crc32c, payload.file, payload.offset)
         return data if len(data) == stop - start else data[start:stop]
 
     def read_resident(self, payload: Payload) -> memoryview | None:
-        """A whole payload if no disk need be waited for, else None: the kernel has all of it in memory, and its file is
-        open already."""
-        data = np.empty(payload.length, np.uint8).data  # a bytearray would be filled with zeros first
-        with self._files.opened(payload.file) as fd:
-            if fd is None:
-                return None
-            try:
-                if os.preadv(fd, [data], payload.offset, os.RWF_NOWAIT) != payload.length:
-                    return None
-            except OSError:  # not resident, or a filesystem that cannot tell
-                return None
-        _check(data, payload.crc32c, payload.file, payload.offset)
+        """A whole payload if no disk need be waited for, else None."""
+        data = self._versions.resident(payload.file, Bounded(payload.offset, payload.length))
+        if data is not None:
+            _check(data, payload.crc32c, payload.file, payload.offset)
         return data
 
     def forget(self, prefix: str = "") -> None:
         """Let go of open files whose name begins so, because they were removed or replaced."""
-        self._files.forget(prefix)
+        self._versions.forget(prefix)
 
     def close(self) -> None:
         """Close all files, those in use as soon as their readers are done. Reading again opens them again."""
-        self._files.forget("")
+        self._versions.forget()
 
+    def _stored(self, payload: Payload, offset: int, length: int) -> bytes:
+        """Bytes of a payload, not checked."""
+        try:
+            return bytes(self._versions.ranges(payload.file, (Bounded(payload.offset + offset, length),))[0])
+        except NotFound as error:
+            raise Damaged(str(error)) from None
+        except BadInput as error:
+            raise Damaged(f"{payload.file}: {error}") from None
 
-def _pread(fd: int, file: str, offset: int, length: int) -> bytes:
-    try:
-        data = os.pread(fd, length, offset)
-        if len(data) == length:
-            return data
-        # pread may stop short (at 2 GiB on Linux, or on a signal) before the end of the file.
-        parts = [data]
-        got = len(data)
-        while got < length and parts[-1]:
-            parts.append(os.pread(fd, length - got, offset + got))
-            got += len(parts[-1])
-    except (OSError, OverflowError, MemoryError) as error:
-        raise Damaged(f"{file}: cannot read {length} bytes at offset {offset}: {error}") from None
-    if got < length:
-        raise Damaged(f"{file}: ends at {offset + got}, but {length} bytes at offset {offset} were stored")
-    return b"".join(parts)
-
-
-def _read_pieces(fd: int, payload: Payload, start: int, stop: int) -> bytes:
-    first, last = start // PIECE, -(-stop // PIECE)
-    low, high = first * PIECE, min(last * PIECE, payload.length)
-    crcs = np.frombuffer(payload.pieces or b"", "<u4")
-    if len(crcs) != -(-payload.length // PIECE):
-        raise Damaged(f"{payload.file}: {len(crcs)} piece checksums for {payload.length} bytes at {payload.offset}")
-    data = _pread(fd, payload.file, payload.offset + low, high - low)
-    view = memoryview(data)
-    for i in range(first, last):
-        at = i * PIECE - low
-        _check(view[at : at + PIECE], int(crcs[i]), payload.file, payload.offset + i * PIECE)
-    return data[start - low : stop - low]
+    def _read_pieces(self, payload: Payload, start: int, stop: int) -> bytes:
+        first, last = start // PIECE, -(-stop // PIECE)
+        low, high = first * PIECE, min(last * PIECE, payload.length)
+        crcs = np.frombuffer(payload.pieces or b"", "<u4")
+        if len(crcs) != -(-payload.length // PIECE):
+            raise Damaged(f"{payload.file}: {len(crcs)} piece checksums for {payload.length} bytes at {payload.offset}")
+        data = self._stored(payload, low, high - low)
+        view = memoryview(data)
+        for i in range(first, last):
+            at = i * PIECE - low
+            _check(view[at : at + PIECE], int(crcs[i]), payload.file, payload.offset + i * PIECE)
+        return data[start - low : stop - low]
 
 
 def _check(data: bytes | memoryview, crc: int, file: str, offset: int) -> None:
     if crc32c(data) != crc:
         raise Damaged(f"{file}: checksum mismatch in {len(data)} bytes at offset {offset}")
-
-
-class _OpenFiles:
-    """File descriptors, the least recently used closed first, and never one that a reader is using."""
-
-    def __init__(self, root: Path, limit: int) -> None:
-        self._root = root
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[int]:
-        entry = self._acquire(name)
-        try:
-            yield entry.fd
-        finally:
-            self._release(entry)
-
-    @contextmanager
-    def opened(self, name: str) -> Iterator[int | None]:
-        """A file that is open, None if it is not."""
-        with self._lock:
-            entry = self._open.get(name)
-            if entry is not None:
-                entry.users += 1
-        if entry is None:
-            yield None
-            return
-        try:
-            yield entry.fd
-        finally:
-            self._release(entry)
-
-    def forget(self, prefix: str) -> None:
-        with self._lock:
-            names = [name for name in self._open if name.startswith(prefix)]
-            idle = self._drop(self._open.pop(name) for name in names)
-        _close(idle)
-
-    def _acquire(self, name: str) -> _OpenFile:
-        with self._lock:
-            entry = self._open.get(name)
-            if entry is not None:
-                entry.users += 1
-                self._open.move_to_end(name)
-                return entry
-        # Opened outside the lock: on a network filesystem open can take long, and hits must not wait for it.
-        try:
-            fd = open_regular(self._root / name)
-        except (OSError, ValueError) as error:  # of an embedded NUL
-            raise Damaged(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-        idle = [fd]
-        with self._lock:
-            entry = self._open.get(name)
-            if entry is None:
-                entry = self._open[name] = _OpenFile(fd)
-                idle = []
-            entry.users += 1
-            self._open.move_to_end(name)
-            while len(self._open) > self._limit:
-                idle += self._drop([self._open.popitem(last=False)[1]])
-        _close(idle)
-        return entry
-
-    def _release(self, entry: _OpenFile) -> None:
-        with self._lock:
-            entry.users -= 1
-            last = entry.dropped and entry.users == 0
-        if last:
-            os.close(entry.fd)
-
-    @staticmethod
-    def _drop(entries: Iterable[_OpenFile]) -> list[int]:
-        """Mark entries as no longer listed; the descriptors that nobody uses are the caller's to close."""
-        idle = []
-        for entry in entries:
-            entry.dropped = True
-            if entry.users == 0:
-                idle.append(entry.fd)
-        return idle
-
-
-class _OpenFile:
-    __slots__ = ("dropped", "fd", "users")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.users = 0
-        self.dropped = False
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -27,6 +27,7 @@ from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
 from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest, Op
@@ -74,7 +75,7 @@ class Dataset:
         self.id = ident
         self.layout = layout
         self.default_branch = default_branch
-        self.reader = PayloadReader(layout.versions)
+        self.reader = PayloadReader(DirectoryBackend(layout.versions, layout.lock))
         self._guard = threading.RLock()
         self._versions: OrderedDict[int, Version] = OrderedDict()
         self._branches: dict[str, Branch] = {}

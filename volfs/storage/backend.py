@@ -1,0 +1,160 @@
+"""Where committed bytes are kept: the port through which everything above reads and writes them.
+
+Decided here: what a backend promises. A key is a relative path as docs/storage.md lays a store out
+("versions/00000012/zarr/s0/c/0/0/0"); its bytes are an object. Not here: what is under which key
+(:mod:`volfs.storage.layout`), which versions and refs there are (:mod:`volfs.versions.ledger`), and working copies,
+catalogs and inodes, which are always local files. A directory is one backend
+(:mod:`volfs.storage.directory_backend`), memory another (:mod:`volfs.testing.memory_backend`); whoever writes a third
+has :class:`volfs.testing.backend_conformance.BackendConformance` judge it.
+
+All methods may be called from many threads at once. What cannot be read is NotFound or Damaged, and never an error of
+the medium itself; what cannot be written may be one (OSError), besides NoSpace, and WrongKind for a key that is a
+directory of another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NewType, Protocol, Self
+
+from volfs.errors import BadInput
+
+Buffer = bytes | bytearray | memoryview
+
+Tag = NewType("Tag", str)
+"""Stands for the bytes of one object: equal tags of one key mean equal bytes. Opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """``length`` bytes from ``offset`` on."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """Everything from ``offset`` on."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last ``length`` bytes."""
+
+    length: int
+
+
+Span = Bounded | From | Last
+"""Which bytes of an object are meant. They must be there: a span is never cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """``size`` in bytes; ``time_ns``: when the object was put."""
+
+    size: int
+    time_ns: int
+
+
+class Backend(Protocol):
+    """Objects under keys. No key is a directory of another one; reading one that is raises Damaged, as an object is
+    expected in its place. BadInput for what :func:`check_object_key` refuses."""
+
+    def get(self, key: str, known: Tag | None = None) -> tuple[bytes, Tag] | None:
+        """A whole object and its tag; None if its tag is still ``known``. Raises NotFound, Damaged."""
+
+    def ranges(self, key: str, spans: Sequence[Span]) -> list[Buffer]:
+        """The bytes of each span, exactly. NotFound if there is no such object, Damaged if a span is not all there or
+        cannot be read. For what is committed: of an object that others replace, these may be the bytes from before."""
+
+    def resident(self, key: str, span: Bounded) -> memoryview | None:
+        """The same for one span if no medium need be waited for; else, or if it cannot be told, None."""
+
+    def stat(self, key: str) -> ObjectStat | None:
+        """Size and time of an object; None if there is none."""
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
+        """The keys below the directory ``prefix`` ("": all), ascending by their UTF-8 bytes; only those greater than
+        ``after``, if that is given. An object that comes or goes meanwhile may be listed or not."""
+
+    def put(self, key: str, source: Buffer | Path) -> None:
+        """Store an object, whole and durably; a file's bytes if ``source`` is its path. It takes the place of an older
+        one in one step. What is committed is put once; only what nobody reads yet may be put again."""
+
+    def create(self, key: str, document: bytes) -> bool:
+        """Store an object durably if there is none under the key. False if there is one: of several callers at once,
+        one is told True."""
+
+    def replace(self, key: str, document: bytes, tag: Tag) -> bool:
+        """Store an object durably in place of the one that has this tag. False if it has another one by now, or is
+        gone."""
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects, durably. One that is not there is fine."""
+
+    def batch(self, prefix: str) -> Batch:
+        """Begin to write many objects below the directory ``prefix``, or go on doing so."""
+
+    def below(self, prefix: str) -> Self:
+        """The same objects seen from the directory ``prefix``: keys are relative to it."""
+
+    def forget(self, prefix: str = "") -> None:
+        """Let go of what is held open or in memory of objects below ``prefix``: they were removed or replaced."""
+
+
+class Batch(Protocol):
+    """Objects below one prefix that nobody reads until all of them are there: a version being written.
+
+    Cheaper than :meth:`Backend.put`, since nothing need be durable before :meth:`sync` has returned.
+    """
+
+    def open(self, name: str, readers: int = 0o666) -> ObjectWriter:
+        """Write an object, in place of one of that name. ``readers``: permission bits, where objects have some, if they
+        are less than is usual there. WrongKind if the name is a directory of another one's, or the reverse."""
+
+    def sync(self) -> Mapping[str, int]:
+        """Make everything durable. The size of each object, by its name below the prefix. NotFound if others have
+        removed some of it meanwhile."""
+
+
+class ObjectWriter(Protocol):
+    """One object being written, from the front to the back. Not thread-safe."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+
+    def write(self, data: Buffer) -> None:
+        """Append bytes. If there is no room (NoSpace), or it fails otherwise, none of them count as written."""
+
+    def flush(self) -> None:
+        """Hand what was written to the medium, before :meth:`Batch.sync` waits for it."""
+
+    def suspend(self) -> None:
+        """Give back what the system has few of (descriptors); the next write takes it again."""
+
+    def close(self) -> None:
+        """The object is complete."""
+
+    def abort(self) -> None:
+        """There shall be no such object. After :meth:`close` this does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close, or abort if the block raised."""
+
+
+def check_object_key(key: str) -> str:
+    """The key. BadInput unless it is a relative path in its plainest form, which no filesystem reads as another."""
+    if "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise BadInput(f"{key!r} is no key of an object")
+    return key
