@@ -7,6 +7,7 @@
                  ``stage_record`` the record in front of a file that is being written over a slice
 ``compressors``  bytes to bytes; ``chain`` a chain of codecs, ``sharding`` Zarr's "sharding_indexed" among them,
                  ``codec`` the chain of one array
+``backend``      the port for what is committed: objects under keys; ``directory_backend`` a directory as one
 ``payload``      reading stored bytes with proof that they are what was written; ``shards`` files in which a
                  commit packs many chunks
 ``manifest``     the record of what one version changed
