@@ -194,7 +194,7 @@ class VersionDir(SnapshotDir):
 
     def _version_json(self) -> bytes:
         version = self._version
-        changes = version.dataset.changes(version.info.number)
+        changes = version.changes()
         return documents.version_json(
             version.info,
             [documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in sorted(changes.nodes.items())],

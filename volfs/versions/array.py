@@ -7,27 +7,25 @@ version to its children. Not decided here: how a block is resolved (:mod:`volfs.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog import BlockMap
+from volfs.catalog import BlockMap, Catalog
 from volfs.model.box import Box, Index
+from volfs.model.graph import At, VersionInfo
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.payload import Payload, PayloadReader
+from volfs.versions.history import History
 from volfs.versions.reshaping import Reshape
 from volfs.versions.resolved import Resolved, times_of
-from volfs.versions.snapshot import ArrayNode, StoredPayload
-
-if TYPE_CHECKING:
-    from volfs.versions.version import Version
-
+from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
 
 _MANY = 256
 """Of more index blocks than this, those that ever changed are looked up first."""
@@ -53,13 +51,42 @@ class VersionPayload:
         return self.reader.read(self.payload, offset, length)
 
 
+class CommittedSnapshot(Snapshot):
+    """A version as its arrays know it."""
+
+    dataset: History[CommittedSnapshot]
+    info: VersionInfo
+    at: At
+    catalog: Catalog
+    resolved: Resolved
+
+    @abstractmethod
+    def time_of(self, version: int) -> int:
+        """The time (ns) of a version; this one's own for 0."""
+
+    @abstractmethod
+    def described_in(self, path: str) -> CommittedSnapshot:
+        """The version that put the metadata which the node at ``path`` has here."""
+
+    @abstractmethod
+    def array(self, path: str) -> VersionArray | None:
+        """The array at a hierarchy path, None if there is none."""
+
+
 class VersionArray(ArrayNode):
     """One array of a version. ``node`` is the catalog's number of this incarnation; ``born_ns`` when it was created."""
 
-    snapshot: Version
+    snapshot: CommittedSnapshot
 
     def __init__(
-        self, version: Version, path: str, meta: ArrayMeta, mtime_ns: int, node: int, block_shape: Index, born_ns: int
+        self,
+        version: CommittedSnapshot,
+        path: str,
+        meta: ArrayMeta,
+        mtime_ns: int,
+        node: int,
+        block_shape: Index,
+        born_ns: int,
     ) -> None:
         self.snapshot = version
         self.path = path
@@ -232,7 +259,7 @@ class VersionArray(ArrayNode):
 
     @property
     def _known(self) -> Resolved:
-        return self.snapshot.dataset.store.resolved
+        return self.snapshot.resolved
 
     def _known_blocks(self) -> NDArray[np.int64]:
         return self._known.blocks(self.snapshot, self)

@@ -17,19 +17,23 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, Busy, Damaged, NotFound, ReadOnly
+from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_message
 from volfs.versions.author import default_author
 from volfs.versions.base import Pin
 from volfs.versions.branchnode import BranchArray
+from volfs.versions.changeset import problems
 from volfs.versions.chunkmap import ChunkMaps
+from volfs.versions.commit import Wording, commit, settle_own
 from volfs.versions.following import Follower, Side
 from volfs.versions.forward import ask_mount, key_line
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import is_key, json_key
 from volfs.versions.layers import Change
 from volfs.versions.lock import Holder
-from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
+from volfs.versions.placement import publish_prepared
+from volfs.versions.snapshot import ArrayNode, Derive, GroupNode, KeyInfo, Listing, WritableSnapshot
 from volfs.versions.status import (
     Action,
     Behind,
@@ -42,13 +46,13 @@ from volfs.versions.status import (
     staged_files,
 )
 from volfs.versions.union import Union
+from volfs.versions.version import Version
 from volfs.versions.working import WorkingCopy
+from volfs.versions.writable_history import WritableHistory
 
 if TYPE_CHECKING:
-    from volfs.model.graph import VersionInfo
-    from volfs.versions.commit import Wording
-    from volfs.versions.dataset import Dataset
-    from volfs.versions.version import Version
+    from volfs.versions.zarrstore import ZarrStore
+
 
 Bytes = bytes | bytearray | memoryview
 EVERYTHING = ("", "all", ".", "/")
@@ -66,14 +70,18 @@ class _Outcome:
     left: tuple[Left, ...] = ()
 
 
-class Branch(Snapshot):
+class Branch(WritableSnapshot):
     """One branch of a dataset. Thread-safe. Made by :meth:`volfs.versions.dataset.Dataset.branch`.
 
     Operations on single keys with POSIX semantics are those of ``branch.working``. A change takes the writer's lock for
     its own duration unless the process has it already: :meth:`acquire`, or ``with branch.writing():``.
     """
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    dataset: WritableHistory
+
+    def __init__(self, dataset: WritableHistory, name: str, derive: Derive) -> None:
+        self.derive = derive
+        self.turn = threading.Lock()
         self.dataset = dataset
         self.ref = name
         self.working = WorkingCopy(
@@ -168,6 +176,11 @@ class Branch(Snapshot):
     def node(self, path: str) -> ArrayNode | GroupNode | None:
         return self.working.look(lambda union: self._node(union, path))
 
+    def zarr_store(self) -> ZarrStore:
+        from volfs.versions.zarrstore import ZarrStore  # zarr-python takes long to import
+
+        return ZarrStore(self)
+
     def _node(self, union: Union, path: str) -> ArrayNode | GroupNode | None:
         parsed = self.interpreter.node(union, path)
         if not isinstance(parsed, ArrayMeta | GroupMeta):
@@ -187,7 +200,7 @@ class Branch(Snapshot):
     def _head_number(self) -> int:
         # Nobody moves or removes a branch without its lock. So while it is held here, only this process can.
         lock = self.working.lock
-        now = (lock.times_taken, self.dataset.store.catalog.written) if lock.held else None
+        now = (lock.times_taken, self.dataset.catalog.written) if lock.held else None
         known = self._known_head
         if now is not None and known is not None and known[0] == now:
             return known[1]
@@ -204,8 +217,6 @@ class Branch(Snapshot):
 
     def _settle(self) -> None:
         """Before the first change under the lock: finish what a dead writer began, and let the base follow the head."""
-        from volfs.versions.commit import settle_own  # commit is written against this module
-
         self._known_head = None
         settle_own(self)
         with suppress(Damaged):  # reading says so; discarding everything mends it
@@ -237,20 +248,14 @@ class Branch(Snapshot):
         return holder
 
     def put(self, key: str, data: Bytes, *, only_new: bool = False) -> bool:
-        """Make ``data`` the whole content of a key, in one step, with the directories it needs.
-
-        With ``only_new`` a key that is there stays as it is, and the answer is False.
-        """
         self._check_writable()
         return self.working.put(key, data, only_new=only_new)
 
     def delete(self, key: str) -> None:
-        """Remove a file. Raises NotFound."""
         self._check_writable()
         self.working.unlink(key)
 
     def delete_tree(self, key: str) -> None:
-        """Remove a directory or file with all below it, in one step. An array put there later is a new one."""
         self._check_writable()
         self.working.remove_tree(key)
 
@@ -283,7 +288,6 @@ class Branch(Snapshot):
 
     def status(self, *, check: bool = True) -> Status:
         """What is not committed yet. ``check`` judges every changed chunk, by decoding it the first time."""
-        from volfs.versions.changeset import problems  # changeset is written against this room's other modules
 
         def see(union: Union) -> Status:
             holder = self.working.lock.holder()
@@ -311,8 +315,6 @@ class Branch(Snapshot):
     def publish(self, number: int, token: str) -> VersionInfo:
         """Make a version that another process has prepared the head: its maker asks who holds the branch. Conflict if
         it does not go together with what is uncommitted, or has moved."""
-        from volfs.versions.placement import publish_prepared  # placement is written against this module
-
         with self._acting(Action.begin("publish", f"{number} {token}")) as outcome, self.writing():
             info = publish_prepared(self, number, token)
             outcome.version = info.number
@@ -380,8 +382,6 @@ class Branch(Snapshot):
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
         mount of another process writes to the branch, that mount commits, in the name of who asks.
         """
-        from volfs.versions.commit import commit  # both are written against this module
-
         self._check_store()
         check_message(message)
         holder = self.working.lock.holder()

@@ -5,7 +5,7 @@ Decided here: the steps, their order, and how each is undone or finished after a
 1. refuse, changing nothing, what cannot be committed (held keys);
 2. reserve the number, and write the intent ``working/B/commit.json`` that names it;
 3. freeze: what is to be committed becomes a layer of its own under a fresh top, and writers go on;
-4. pack the frozen layer, with what others derive from it (``store.derive``), into ``.N.partial``; sync;
+4. pack the frozen layer, with what others derive from it (``branch.derive``), into ``.N.partial``; sync;
 5. publish: rename, replace the ref, index (:mod:`volfs.versions.publish`);
 6. make the version the working copy's base, over which the frozen layer says nothing new;
 7. remove the frozen layer, whose content readers now find in the base, and the intent.
@@ -18,11 +18,8 @@ has, and the layer goes. Not decided here: what a change means (:mod:`volfs.vers
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
@@ -32,18 +29,14 @@ from volfs.storage.layout import parse_frozen_dir
 from volfs.versions import freezing
 from volfs.versions.base import BaseFile
 from volfs.versions.changeset import Packer, held, problems
+from volfs.versions.following import refusal
 from volfs.versions.frozen import Additions, FrozenState
 from volfs.versions.keys import covers
 from volfs.versions.stored import read_version
 from volfs.versions.union import Union
+from volfs.versions.writable_history import WritableBranch, WritableHistory
 from volfs.versions.writer import VersionWriter
 
-if TYPE_CHECKING:
-    from volfs.versions.branch import Branch
-    from volfs.versions.dataset import Dataset
-
-_guard = threading.Lock()
-_turns: WeakKeyDictionary[Branch, threading.Lock] = WeakKeyDictionary()
 _NAMED = 5
 """Keys in a message; how many more there are is said."""
 
@@ -54,7 +47,7 @@ after everything that can keep the commit from happening, and may wait; what it 
 
 
 def commit(
-    branch: Branch,
+    branch: WritableBranch,
     message: str,
     author: str | None = None,
     *,
@@ -69,17 +62,17 @@ def commit(
     NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
     """
     message = message.strip()
-    with turn(branch):
+    with branch.turn:
         settle_own(branch)
         return _commit(branch, message, author, leave, wording)
 
 
 def _commit(
-    branch: Branch, message: str, author: str | None, leave: frozenset[str], wording: Wording | None
+    branch: WritableBranch, message: str, author: str | None, leave: frozenset[str], wording: Wording | None
 ) -> VersionInfo:
     behind = branch.follow()
     if behind is not None:
-        raise branch.follower.refusal(behind)
+        raise refusal(branch, behind)
     head = branch.head
 
     def look(union: Union) -> tuple[bool, list[tuple[str, str]]]:
@@ -120,7 +113,7 @@ def _commit(
 
 
 def _nothing(
-    branch: Branch, head: VersionInfo | None, message: str, wording: Wording | None, left: Collection[str] = ()
+    branch: WritableBranch, head: VersionInfo | None, message: str, wording: Wording | None, left: Collection[str] = ()
 ) -> VersionInfo:
     if wording is not None and head is not None and head.message.startswith(message):
         message = wording()[0]
@@ -133,14 +126,14 @@ def _nothing(
     raise NothingToCommit(f"nothing to commit on {shows}")
 
 
-def _pack(branch: Branch, union: Union, writer: VersionWriter) -> None:
+def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
     """Write the version. What is derived from the frozen state counts as changed too, and has the last word."""
     bad = problems(union, branch.interpreter)
     if bad:  # a file that was fit when first looked at was written to before it was frozen
         raise held(bad)
     additions = Additions(writer.layout.root / "additions")
     state = FrozenState(branch.dataset, branch.ref, union, branch.interpreter)
-    branch.dataset.store.derive(state, additions.put)
+    branch.derive(state, additions.put)
     if additions.count:
         union = Union((additions.layer, *union.layers), union.lower)
     Packer(union, branch.interpreter, writer).pack()
@@ -151,7 +144,7 @@ def _pack(branch: Branch, union: Union, writer: VersionWriter) -> None:
 class _Frozen:
     """The frozen layer of one commit in this process, and the intent that names it."""
 
-    branch: Branch
+    branch: WritableBranch
     number: int
 
     def intend(self, message: str, writer: str) -> None:
@@ -177,7 +170,7 @@ class _Frozen:
 # -- after a crash ------------------------------------------------------------------------------------------------
 
 
-def settle_working(dataset: Dataset, branch: str) -> None:
+def settle_working(dataset: WritableHistory, branch: str) -> None:
     """Finish or undo a commit whose process died. The caller holds the branch's lock; nobody has the branch open."""
     layout = dataset.layout.working(branch)
 
@@ -191,7 +184,7 @@ def settle_working(dataset: Dataset, branch: str) -> None:
     _settle(dataset, branch, drop=drop, merge_back=lambda number: freezing.merge_back(layout, number))
 
 
-def settle_own(branch: Branch) -> None:
+def settle_own(branch: WritableBranch) -> None:
     """The same for a branch that this process has open: its writer died, and this one took the lock after it."""
     if branch.working.layout.commit_intent.exists():
         working = branch.working
@@ -203,12 +196,14 @@ def settle_own(branch: Branch) -> None:
         )
 
 
-def _head_of(dataset: Dataset, branch: str) -> VersionInfo | None:
+def _head_of(dataset: WritableHistory, branch: str) -> VersionInfo | None:
     number = dataset.named_by_file(branch)
     return dataset.info(number) if number else None
 
 
-def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]) -> None:
+def _settle(
+    dataset: WritableHistory, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]
+) -> None:
     layout = dataset.layout.working(branch)
     with dataset.locked():
         pass  # taking it settles what was being published
@@ -227,16 +222,10 @@ def _settle(dataset: Dataset, branch: str, *, drop: Callable[[int], None], merge
     unlink_durably(layout.commit_intent)
 
 
-def _is_committed(dataset: Dataset, number: int, writer: object) -> bool:
+def _is_committed(dataset: WritableHistory, number: int, writer: object) -> bool:
     """Whether version ``number`` exists and is the one that this writer was making."""
     try:
         dataset.info(number)
         return read_version(dataset.layout.version(number), number).writer == writer
     except NotFound:
         return False
-
-
-def turn(branch: Branch) -> threading.Lock:
-    """One at a time moves a branch's head in this process: the branch's lock lets in all its threads."""
-    with _guard:
-        return _turns.setdefault(branch, threading.Lock())

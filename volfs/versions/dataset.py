@@ -15,11 +15,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from volfs.catalog import NodeShape
+from volfs.catalog import Catalog, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
@@ -30,22 +29,21 @@ from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
 from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
 from volfs.storage.layout import DatasetLayout
-from volfs.storage.manifest import Manifest, Op
+from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.branch import Branch
+from volfs.versions.history import OpenStore
 from volfs.versions.lock import elsewhere
-from volfs.versions.mirror import Progress, Stamp, catch_up
+from volfs.versions.mirror import Stamp, catch_up
 from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
-from volfs.versions.status import NodeChanges
-from volfs.versions.stored import Counts, StoredVersion, read_manifest, read_version
+from volfs.versions.resolved import Resolved
+from volfs.versions.snapshot import Derive, Snapshot
+from volfs.versions.stored import StoredVersion, VersionChanges, read_manifest, read_version, version_changes
 from volfs.versions.version import Version, parse
-
-if TYPE_CHECKING:
-    from volfs.versions.branch import Branch
-    from volfs.versions.snapshot import Snapshot
-    from volfs.versions.store import Store
+from volfs.versions.writable_history import Progress
 
 log = logging.getLogger(__name__)
 
@@ -57,23 +55,33 @@ _CLOCKS_APART_NS = 10 * 10**9
 """How much earlier it may be where the store lies: a change that is younger may have been followed by another."""
 
 
-@dataclass(frozen=True, slots=True)
-class VersionChanges:
-    """What one version changed: keys by node path (side files under ``files``), and the totals."""
+class StoreOfDatasets(OpenStore, Protocol):
+    """The store as its datasets know it."""
 
-    counts: Counts
-    nodes: Mapping[str, NodeChanges]
-    """For each array path as ``zarr/PATH``, for other metadata and objects by directory."""
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def resolved(self) -> Resolved: ...
+
+    @property
+    def derive(self) -> Derive: ...
+
+    def follow(self, dataset: Dataset) -> None:
+        """Have the catalog of a store that is only read know what others did in a dataset."""
 
 
 class Dataset:
     """One dataset of an open store. Made by :class:`~volfs.versions.store.Store`; thread-safe."""
 
-    def __init__(self, store: Store, name: str, ident: int, layout: DatasetLayout, default_branch: str) -> None:
+    def __init__(
+        self, store: StoreOfDatasets, name: str, ident: int, layout: DatasetLayout, default_branch: str
+    ) -> None:
         self.store = store
         self.name = name
         self.id = ident
         self.layout = layout
+        self.catalog = store.catalog
         self.default_branch = default_branch
         self.reader = PayloadReader(DirectoryBackend(layout.versions, layout.lock))
         self._guard = threading.RLock()
@@ -97,7 +105,7 @@ class Dataset:
     @property
     def graph(self) -> VersionGraph:
         """All versions, as the catalog knows them now."""
-        return self.store.catalog.graph(self.id)
+        return self.catalog.graph(self.id)
 
     def versions(self) -> list[VersionInfo]:
         """Every version, oldest first."""
@@ -151,7 +159,9 @@ class Dataset:
             version = self._versions.get(number)
             if version is None:
                 graph = self.graph
-                version = self._versions[number] = Version(self, self.info(number), graph.at(number))
+                version = self._versions[number] = Version(
+                    self, self.info(number), graph.at(number), self.store.resolved
+                )
                 if len(self._versions) > _VERSIONS_KEPT:
                     self._versions.popitem(last=False)
             else:
@@ -159,28 +169,9 @@ class Dataset:
             return version
 
     def changes(self, number: int) -> VersionChanges:
-        """What version ``number`` changed on top of its first parent, from its manifest."""
+        """The changes of a version on top of its first parent, from its manifest."""
         self.info(number)
-        layout = self.layout.version(number)
-        manifest = read_manifest(layout)
-        nodes: dict[str, NodeChanges] = {}
-
-        def add(where: str, put: int, removed: int, size: int) -> None:
-            before = nodes.get(where, NodeChanges())
-            nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size)
-
-        ops, lengths = manifest.records["op"], manifest.records["length"]
-        for path, rows in manifest.chunks():
-            puts = rows[(ops[rows] == 1) | (ops[rows] == 4)]
-            size = int(lengths[puts].sum(dtype="u8"))
-            add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
-        for i in manifest.keys().tolist():
-            key = manifest.strings[manifest.records["name"][i]]
-            if ops[i] == Op.DIRECTORY:
-                continue
-            is_put = ops[i] in (Op.PUT, Op.TAKE)
-            add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
-        return VersionChanges(read_version(layout, number).counts, nodes)
+        return version_changes(self.layout.version(number), number)
 
     # -- refs ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +180,7 @@ class Dataset:
 
         Who may not write cannot have the catalog catch up with the files: then it is these that are asked.
         """
-        mirrored = self.store.catalog.refs(self.id)
+        mirrored = self.catalog.refs(self.id)
         if not self.store.read_only:
             return mirrored
         stamp = Stamp.of(self.layout, time.time_ns())
@@ -222,8 +213,6 @@ class Dataset:
 
     def branch(self, name: str) -> Branch:
         """The branch ``name`` with its working copy: the same object every time. Raises NotFound."""
-        from volfs.versions.branch import Branch  # branch is written against this module
-
         with self._guard:
             if name not in self.refs().heads and not self._came(name):
                 self._branches.pop(name, None)
@@ -231,7 +220,7 @@ class Dataset:
                 raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
             branch = self._branches.get(name)
             if branch is None:
-                branch = self._branches[name] = Branch(self, name)
+                branch = self._branches[name] = Branch(self, name, self.store.derive)
             return branch
 
     def resolve(self, ref: str | int) -> int:
@@ -446,7 +435,7 @@ class Dataset:
         """Make the catalog know a version, in one transaction with its mirror of the refs given. Idempotent."""
         shapes = {path: NodeShape(array.block_shape) for path, array in stored.arrays.items()}
         refs = {RefKind.BRANCH: dict(heads or {})}
-        return self.store.catalog.index_version(self.id, stored.info, manifest, shapes, refs)
+        return self.catalog.index_version(self.id, stored.info, manifest, shapes, refs)
 
     def index_stored(self, number: int) -> VersionInfo:
         """Make the catalog know a version that lies on disk, and where its branch stands. Idempotent."""
@@ -529,7 +518,7 @@ class Dataset:
 
     def mirror_refs(self) -> None:
         """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
-        self.store.catalog.set_refs(self.id, self.ref_files().named)
+        self.catalog.set_refs(self.id, self.ref_files().named)
 
     def open_branches(self) -> list[Branch]:
         """Branches handed out so far."""

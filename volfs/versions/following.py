@@ -13,10 +13,11 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from volfs.errors import BadInput, Conflict, Damaged, NotFound, WrongKind
 from volfs.model.box import Index
+from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta
 from volfs.model.name_lists import merge_documents
 from volfs.model.touch import Touched, collisions, covered
@@ -29,10 +30,7 @@ from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.status import Behind
 from volfs.versions.union import FOLDER_MODE, Union
 from volfs.versions.version import Version
-
-if TYPE_CHECKING:
-    from volfs.model.graph import VersionInfo
-    from volfs.versions.branch import Branch
+from volfs.versions.writable_history import WritableBranch
 
 Side = Literal["ours", "theirs"]
 
@@ -80,7 +78,7 @@ class Follower:
     """Has the base of one branch follow its head. Whatever changes something needs the branch's lock, and is called
     within :meth:`WorkingCopy.exclusive` or before the lock has been given to anybody."""
 
-    def __init__(self, branch: Branch) -> None:
+    def __init__(self, branch: WritableBranch) -> None:
         self._branch = branch
         self._moved: tuple[tuple[int, int], Touched] | None = None
 
@@ -147,17 +145,6 @@ class Follower:
             crash_point("update.kept")
             working.base.write(Base(base.on, Pin.of(head), decided.union(picked)))
         self.follow()
-
-    def refusal(self, behind: Behind) -> Conflict:
-        """The error that says what is in the way."""
-        name = self._branch.ref
-        where = f"{self._branch.dataset.name}@{name}"
-        over = f"v{behind.base}" if behind.base else "no version"
-        return Conflict(
-            f"branch {name!r} is behind: v{behind.head} has changed what is uncommitted here over {over}:"
-            f" {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
-            " theirs into .volfs/update; nothing was committed"
-        )
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -243,6 +230,17 @@ class Follower:
         branch = self._branch
         here = branch.working.look(lambda union: branch.interpreter.node(union, path))
         return isinstance(here, ArrayMeta) or branch.dataset.version(head.number).array(path) is not None
+
+
+def refusal(branch: WritableBranch, behind: Behind) -> Conflict:
+    """The error of a commit to a branch that is behind. It names the keys in the way."""
+    where = f"{branch.dataset.name}@{branch.ref}"
+    over = f"v{behind.base}" if behind.base else "no version"
+    return Conflict(
+        f"branch {branch.ref!r} is behind: v{behind.head} has changed what is uncommitted here over {over}:"
+        f" {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
+        " theirs into .volfs/update; nothing was committed"
+    )
 
 
 def named(keys: Sequence[str]) -> str:

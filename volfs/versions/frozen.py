@@ -20,6 +20,7 @@ from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.storage.files import no_space, opened, write_all
 from volfs.versions.branchnode import BranchArray
 from volfs.versions.chunkmap import ChunkMaps
+from volfs.versions.history import History
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import json_key
 from volfs.versions.layers import SPACES, Layer
@@ -29,7 +30,8 @@ from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snap
 from volfs.versions.union import Union
 
 if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
+    from volfs.versions.zarrstore import ZarrStore
+
 
 _T = TypeVar("_T")
 _states = count()
@@ -40,7 +42,7 @@ class FrozenState(Snapshot):
 
     writable = False
 
-    def __init__(self, dataset: Dataset, ref: str, union: Union, interpreter: Interpreter) -> None:
+    def __init__(self, dataset: History[Snapshot], ref: str, union: Union, interpreter: Interpreter) -> None:
         self.dataset = dataset
         self.ref = ref
         self.union = union
@@ -88,6 +90,11 @@ class FrozenState(Snapshot):
         if array is None or array.meta is not parsed:
             array = self._arrays[path] = BranchArray(self, self, path, parsed, mtime_ns, self._maps)
         return array
+
+    def zarr_store(self) -> ZarrStore:
+        from volfs.versions.zarrstore import ZarrStore  # zarr-python takes long to import
+
+        return ZarrStore(self)
 
 
 class Additions:

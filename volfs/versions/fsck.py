@@ -26,7 +26,6 @@ from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
-from volfs.versions.onlooker import by_own_catalog
 from volfs.versions.proof import Finding, Proof
 from volfs.versions.publish import TRASH, is_dead, published
 from volfs.versions.recover import rebuild_catalog
@@ -70,7 +69,7 @@ def fsck(
         _rebuild(store, progress)
     with ExitStack() as stack:
         # Who reads a store by another catalog still wants to know what is wrong with the store's own.
-        if (own := by_own_catalog(store)) is not None:
+        if (own := store.by_own_catalog()) is not None:
             store = stack.enter_context(own)
         return _fsck(store, datasets, progress)
 

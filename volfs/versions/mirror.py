@@ -11,23 +11,42 @@ that it decides about what is, and so that whoever was refused because it was la
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from volfs.errors import Busy, NoSpace, VolfsError
-from volfs.model.refs import RefKind
+from volfs.model.refs import RefKind, Refs
 from volfs.storage.layout import DatasetLayout, version_dir_name
 from volfs.versions.publish import published, settle
 from volfs.versions.stored import read_manifest, read_version
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
-
-Progress = Callable[[int, int, str], object]
+from volfs.versions.writable_history import Progress, WritableHistory
 
 _FINE_NS, _COARSE_NS = 50_000_000, 2_000_000_000
 """Two changes of a directory within that time may leave it with one mtime; the longer where times are whole seconds."""
+
+
+class MirroredHistory(WritableHistory, Protocol):
+    """A dataset, with what its object remembers of the mirror."""
+
+    @property
+    def indexed_names(self) -> set[str]:
+        """Directories of versions that are in the catalog for certain."""
+
+    @property
+    def unindexed(self) -> dict[int, str]:
+        """Versions that lie in the store and are not in the catalog, with the reason."""
+
+    def ref_files(self) -> Refs:
+        """Branches and tags as their files say, without those that are damaged."""
+
+    def filed_refs(self, mirrored: Refs) -> Refs:
+        """Branches and tags as their files say, as far as the catalog knows the versions that they name."""
+
+    def mirror_refs(self) -> None:
+        """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
+
+    def tell_once(self, defect: str) -> None:
+        """Log, once, what keeps the catalog from knowing all of the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,7 @@ class Stamp:
         return cls(tuple(folders), now_ns - newest > (_FINE_NS if newest % 10**9 else _COARSE_NS))
 
 
-def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
+def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:
     """Index the versions that the catalog does not know, settle what dead processes were publishing, and mirror the
     refs if they differ. Call with the dataset's lock held. Returns the numbers indexed.
 
@@ -71,7 +90,7 @@ def catch_up(dataset: Dataset, progress: Progress | None = None) -> list[int]:
     return done
 
 
-def missing(dataset: Dataset) -> list[int]:
+def missing(dataset: MirroredHistory) -> list[int]:
     """Versions on disk that the catalog does not know, in order; without those that are being published."""
     found = published(dataset.layout, but=dataset.indexed_names)
     known = dataset.graph.versions if found else {}
@@ -80,7 +99,7 @@ def missing(dataset: Dataset) -> list[int]:
     return [n for n in found if n not in known and not dataset.layout.publish_intent(n).exists()]
 
 
-def index_missing(dataset: Dataset, progress: Progress | None = None) -> list[int]:
+def index_missing(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:
     """Index what the catalog does not know; the numbers."""
     numbers = missing(dataset)
     done = []

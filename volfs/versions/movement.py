@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,14 +16,12 @@ from volfs.model.graph import VersionGraph
 from volfs.model.metadata import ArrayMeta
 from volfs.model.touch import Rows, Touched
 from volfs.storage.manifest import Manifest, Op
+from volfs.versions.history import History
 from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import node_key, node_path, node_path_of_json
 from volfs.versions.stored import read_manifest
 from volfs.versions.union import Union
 from volfs.versions.version import Version, chunk_prefix
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
 
 
 def versions_between(graph: VersionGraph, one: int, other: int) -> list[int]:
@@ -39,7 +36,7 @@ def versions_between(graph: VersionGraph, one: int, other: int) -> list[int]:
     return found
 
 
-def moved(dataset: Dataset, one: int, other: int) -> Touched:
+def moved(dataset: History[Version], one: int, other: int) -> Touched:
     """What two versions may differ in (0: the empty version), from the manifests of the versions between them."""
     found = Touched()
     for number in versions_between(dataset.graph, one, other):
@@ -147,9 +144,9 @@ def _region_of(version: Version | None, key: str) -> tuple[str, Index] | None:
     return None if prefix is None else (node_key(found[0].path), prefix)
 
 
-def _first_parent(dataset: Dataset, number: int) -> Version | None:
+def _first_parent(dataset: History[Version], number: int) -> Version | None:
     return _version(dataset, next(iter(dataset.info(number).parents), 0))
 
 
-def _version(dataset: Dataset, number: int) -> Version | None:
+def _version(dataset: History[Version], number: int) -> Version | None:
     return dataset.version(number) if number else None

@@ -16,9 +16,10 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from volfs.catalog import Catalog, OlderFormat
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
@@ -26,20 +27,41 @@ from volfs.storage.files import FileLock, make_dirs, read_json
 from volfs.storage.layout import StoreLayout
 from volfs.storage.state import state_directory
 from volfs.versions.catalog_file import open_catalog
-from volfs.versions.mirror import index_missing, missing
-from volfs.versions.recover import look_over, register
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
-    from volfs.versions.store import Store
+from volfs.versions.mirror import MirroredHistory, index_missing, missing
+from volfs.versions.recover import RecoverableStore, look_over, register
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[Catalog, Path, bool], "Store"]
-"""See :class:`volfs.versions.store.Reading`."""
+
+@dataclass(slots=True)
+class Reading:
+    """How a store is open that is only read. ``catalog_is_ours``: its catalog may be written. ``aside``: the store has
+    a catalog of its own that is not used."""
+
+    catalog_is_ours: bool
+    aside: bool = False
 
 
-def open_onlooker(layout: StoreLayout, ident: str, catalog: Path | None, make: Make) -> Store:
+class OnlookingStore(RecoverableStore, Protocol):
+    """An open store of which this process may change nothing but the catalog, if that is its own."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def reading(self) -> Reading | None: ...
+
+    def close(self) -> None:
+        """Close files."""
+
+
+_S = TypeVar("_S", bound=OnlookingStore)
+
+Make = Callable[[Catalog, Path, Reading], _S]
+"""Opens the store by a catalog, given its path."""
+
+
+def open_onlooker(layout: StoreLayout, ident: str, catalog: Path | None, make: Make[_S]) -> _S:
     """Open a store read-only, by whichever catalog can be used. Raises ReadOnly, saying what to do, if none can."""
     damaged: str | None = None
     if catalog is not None and catalog.absolute() != layout.catalog.absolute():
@@ -48,17 +70,17 @@ def open_onlooker(layout: StoreLayout, ident: str, catalog: Path | None, make: M
             try:
                 ours = open_catalog(catalog, ident, ours=False, read_only=False)
             except ReadOnly:
-                store = make(open_catalog(catalog, ident, ours=False, read_only=True), catalog, False)
+                store = make(open_catalog(catalog, ident, ours=False, read_only=True), catalog, Reading(False))
                 why = "" if is_current(store) else "does not know all that is in the store, and cannot be written"
             else:
-                return _followed(make(ours, catalog, True))
+                return _followed(make(ours, catalog, Reading(True)))
         except BaseException:
             if created:
                 remove_catalog(catalog)
             raise
     else:
         try:
-            store = make(open_catalog(layout.catalog, ident, ours=True, read_only=True), layout.catalog, False)
+            store = make(open_catalog(layout.catalog, ident, ours=True, read_only=True), layout.catalog, Reading(False))
         except VolfsError as error:
             return _by_own(layout, ident, make, None, str(error))
         if (damaged := Catalog.suspicion(layout.catalog)) is not None:
@@ -69,11 +91,11 @@ def open_onlooker(layout: StoreLayout, ident: str, catalog: Path | None, make: M
             why = "lies on a read-only filesystem"
     if not why:
         return store
-    with store:
+    with closing(store):
         return _by_own(layout, ident, make, None if damaged else store.catalog, why)
 
 
-def _by_own(layout: StoreLayout, ident: str, make: Make, seed: Catalog | None, why: str) -> Store:
+def _by_own(layout: StoreLayout, ident: str, make: Make[_S], seed: Catalog | None, why: str) -> _S:
     place = own_place(layout, ident)
     try:
         make_dirs(place.parent)
@@ -92,9 +114,7 @@ def _by_own(layout: StoreLayout, ident: str, make: Make, seed: Catalog | None, w
             f"{layout.catalog} cannot be used ({why}), and {place} not be made ({error.strerror}): name a place with"
             " --catalog, or set XDG_STATE_HOME"
         ) from None
-    store = make(catalog, place, True)
-    if store.reading is not None:
-        store.reading.aside = layout.catalog.exists()
+    store = make(catalog, place, Reading(True, aside=layout.catalog.exists()))
     log.info("%s: read by %s, because %s %s", layout.root, place, layout.catalog.name, why)
     return _followed(store)
 
@@ -111,19 +131,7 @@ def check_catalog(root: Path) -> None:
             Catalog.open(layout.catalog, read_only=True, store=ident).close()
 
 
-def by_own_catalog(store: Store) -> Store | None:
-    """A store that is read by another catalog, once more by its own, right or wrong; None if that cannot be read."""
-    if store.reading is None or not store.reading.aside:
-        return None
-    with suppress(VolfsError):
-        place = store.layout.catalog
-        own = store.reading.make(open_catalog(place, store.id, ours=True, read_only=True), place, False)
-        is_registered(own)
-        return own
-    return None
-
-
-def _followed(store: Store) -> Store:
+def _followed(store: _S) -> _S:
     try:
         register(store)
         for name in store.datasets():
@@ -142,7 +150,7 @@ def own_place(layout: StoreLayout, ident: str) -> Path:
     return state_directory() / "catalogs" / f"{layout.root.absolute().name[:60] or 'root'}-{told_apart}.sqlite"
 
 
-def inode_place(store: Store) -> Path:
+def inode_place(store: OnlookingStore) -> Path:
     """The catalog beside which the inodes of a store are kept: one that is ours to write beside."""
     if store.reading is None or store.reading.catalog_is_ours:
         return store.catalog_path
@@ -158,7 +166,7 @@ def remove_catalog(path: Path) -> None:
             Path(f"{path}{suffix}").unlink()
 
 
-def is_current(store: Store) -> bool:
+def is_current(store: RecoverableStore) -> bool:
     """Whether the catalog knows exactly the datasets, versions and refs that are in the store."""
     try:
         return is_registered(store) and all(knows(store[name]) for name in store.datasets())
@@ -166,7 +174,7 @@ def is_current(store: Store) -> bool:
         return False
 
 
-def is_registered(store: Store) -> bool:
+def is_registered(store: RecoverableStore) -> bool:
     """Whether the catalog knows the datasets that are in the store, and as what they are. Notes those that it does not
     in ``store.broken``."""
     store.broken.clear()
@@ -174,17 +182,17 @@ def is_registered(store: Store) -> bool:
     return not store.broken
 
 
-def knows(dataset: Dataset) -> bool:
+def knows(dataset: MirroredHistory) -> bool:
     """Whether the catalog knows exactly the versions and refs of a dataset."""
-    known = dataset.store.catalog.refs(dataset.id)
+    known = dataset.catalog.refs(dataset.id)
     refs = dataset.filed_refs(known)
     return not missing(dataset) and refs == known
 
 
-def follow(dataset: Dataset) -> None:
+def follow(dataset: MirroredHistory) -> None:
     """Have a catalog of our own know what others did in a dataset. No lock: what somebody is publishing is left out."""
     index_missing(dataset)
-    mirrored = dataset.store.catalog.refs(dataset.id)
+    mirrored = dataset.catalog.refs(dataset.id)
     if dataset.filed_refs(mirrored) != mirrored:
         # Read within the transaction: should others use this catalog for writing, their mirror is never set back.
-        dataset.store.catalog.mirror_refs(dataset.id, lambda: dataset.filed_refs(mirrored))
+        dataset.catalog.mirror_refs(dataset.id, lambda: dataset.filed_refs(mirrored))

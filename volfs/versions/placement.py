@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.payload import PIECE
 from volfs.storage.shards import wrap_array_json
 from volfs.versions.array_writer import copy_in
-from volfs.versions.commit import settle_own, turn
+from volfs.versions.commit import settle_own
 from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.following import Meeting, bytes_in, committed, meet, named
 from volfs.versions.forward import ask_mount
@@ -51,11 +50,8 @@ from volfs.versions.stored import (
 )
 from volfs.versions.union import Union
 from volfs.versions.version import Version
-
-if TYPE_CHECKING:
-    from volfs.versions.branch import Branch
-    from volfs.versions.dataset import Dataset
-    from volfs.versions.writer import VersionWriter
+from volfs.versions.writable_history import WritableBranch, WritableHistory
+from volfs.versions.writer import VersionWriter
 
 _SECOND = 10**9
 _PATIENCE = 3600.0
@@ -126,14 +122,14 @@ def _onto_branch(writer: VersionWriter) -> VersionInfo:
         branch.release()
 
 
-def publish_prepared(branch: Branch, number: int, token: str) -> VersionInfo:
+def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
     """Make the version that another has prepared, in ``.N.partial``, the branch's head. The caller holds the lock.
 
     Conflict, and nothing has changed, if it does not go together with what is uncommitted, or with what moved since it
     was begun. Uncommitted changes then lie over it.
     """
     dataset = branch.dataset
-    with turn(branch):
+    with branch.turn:
         settle_own(branch)
         branch.follow()
         head = branch.head
@@ -208,7 +204,7 @@ class Prepared:
 # -- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _check_uncommitted(branch: Branch, prepared: Prepared) -> None:
+def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
     """Raise Conflict if a version touches what is uncommitted."""
 
     def see(union: Union) -> Meeting:
@@ -227,7 +223,7 @@ def _check_uncommitted(branch: Branch, prepared: Prepared) -> None:
         raise Conflict(f"branch {branch.ref!r} has uncommitted changes where it goes: {named(keys)}")
 
 
-def _onto(dataset: Dataset, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
+def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
     """The version on top of a head that has moved since it was begun. Conflict if it touches what moved."""
     base = dataset.version(prepared.parent) if prepared.parent else None
     newer = dataset.version(head.number)
@@ -262,7 +258,9 @@ def _merged(base: bytes | None, ours: bytes | None, theirs: bytes | None) -> byt
 # -- on top of another parent -----------------------------------------------------------------------------------------
 
 
-def _rewritten(dataset: Dataset, prepared: Prepared, head: Version | None, merged: Mapping[str, bytes]) -> Prepared:
+def _rewritten(
+    dataset: WritableHistory, prepared: Prepared, head: Version | None, merged: Mapping[str, bytes]
+) -> Prepared:
     """Have a prepared version say that it stands on ``head``: under a new number, with ``merged`` for some keys.
 
     May be cut short anywhere and repeated: ``version.json`` comes last.
@@ -373,7 +371,7 @@ def _above(prepared: Prepared) -> set[str]:
 # -- publishing -------------------------------------------------------------------------------------------------------
 
 
-def _publish(dataset: Dataset, prepared: Prepared, branch: str, expected: int | None) -> VersionInfo:
+def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected: int | None) -> VersionInfo:
     stored, layout = prepared.stored, dataset.layout
     if stored.branch != branch:
         stored = replace(stored, branch=branch)
@@ -410,7 +408,7 @@ def _aside(writer: VersionWriter, why: str) -> Placed:
     return Placed(info, name, why)
 
 
-def _find(dataset: Dataset, token: str, number: int) -> VersionInfo | int:
+def _find(dataset: WritableHistory, token: str, number: int) -> VersionInfo | int:
     """A version that its maker gave out of its hands: what it has become, or the number under which it is prepared."""
     with dataset.locked(patience=_PATIENCE):  # taking it settles what a mount that died left
         for name in sorted(os.listdir(dataset.layout.versions)):

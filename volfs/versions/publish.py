@@ -32,7 +32,6 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from volfs.errors import Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
@@ -62,9 +61,7 @@ from volfs.storage.layout import (
     version_dir_name,
 )
 from volfs.versions.ref_file import read_ref, write_ref
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
+from volfs.versions.writable_history import WritableHistory
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +117,7 @@ def _make_partial(layout: DatasetLayout, number: int) -> FileLock | None:
 
 
 def publish(
-    dataset: Dataset,
+    dataset: WritableHistory,
     number: int,
     lock: FileLock | None,
     *,
@@ -242,7 +239,7 @@ def check_expected(layout: DatasetLayout, branch: str, expected: int | None) -> 
         raise Conflict(f"branch {branch!r} {moved}: nothing was committed, try again")
 
 
-def settle(dataset: Dataset) -> list[int]:
+def settle(dataset: WritableHistory) -> list[int]:
     """Finish or undo what processes that died while publishing left. Call with the dataset's lock held.
 
     Returns the numbers that were rolled forward.
@@ -262,7 +259,7 @@ def settle(dataset: Dataset) -> list[int]:
     return forward
 
 
-def _is_over(dataset: Dataset, intent: Path, number: int) -> bool:
+def _is_over(dataset: WritableHistory, intent: Path, number: int) -> bool:
     """Whether nobody can be publishing any more what an intent names. Its writer would hold the dataset's lock, which
     is held here; if it is of another machine, though, that may not mean a thing."""
     claim = None

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
 
-from volfs.catalog import DatasetRow
+from volfs.catalog import Catalog, DatasetRow
 from volfs.errors import Busy, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.display import printable
 from volfs.model.names import is_dataset_name
 from volfs.storage.claim import is_abandoned, store_clock
 from volfs.storage.files import FileLock, unlink_durably
+from volfs.storage.layout import StoreLayout
+from volfs.versions.commit import settle_working
 from volfs.versions.dataset_file import DatasetFile, give_id
 from volfs.versions.lock import elsewhere
-from volfs.versions.mirror import Progress
+from volfs.versions.mirror import MirroredHistory
 from volfs.versions.publish import (
     TRASH,
     empty_trash,
@@ -32,15 +36,55 @@ from volfs.versions.publish import (
     throw_away,
 )
 from volfs.versions.stored import read_version
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
-    from volfs.versions.store import Store
+from volfs.versions.writable_history import Progress
 
 log = logging.getLogger(__name__)
 
 
-def recover(store: Store) -> None:
+class RecoverableDataset(MirroredHistory, Protocol):
+    """A dataset that may hold traces of dead processes."""
+
+    def seal_refs(self) -> None:
+        """Give refs that an older volfs or a person wrote a checksum and their versions' content ids."""
+
+
+class RecoverableStore(Protocol):
+    """A store that may hold traces of dead processes, with its catalog."""
+
+    #: Datasets that the catalog does not know as they are, and why.
+    broken: dict[str, str]
+
+    @property
+    def layout(self) -> StoreLayout: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def catalog_path(self) -> Path: ...
+
+    @property
+    def dead_after(self) -> float: ...
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets."""
+
+    def __getitem__(self, name: str) -> RecoverableDataset: ...
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly if the store was opened read-only."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the store's lock."""
+
+    def forget(self, name: str) -> None:
+        """Remove a dataset from the catalog, and close it. Its files stay."""
+
+    def forget_all(self) -> None:
+        """Remove everything from the catalog."""
+
+
+def recover(store: RecoverableStore) -> None:
     """Bring the store and its catalog to rest after whatever happened before. For every opening; cheap if nothing did.
 
     A dataset that cannot be recovered harms no other: it is logged, and fsck says what is wrong.
@@ -58,7 +102,7 @@ def recover(store: Store) -> None:
             _tell(name, "not recovered", error)
 
 
-def recover_dataset(dataset: Dataset) -> None:
+def recover_dataset(dataset: RecoverableDataset) -> None:
     """Settle what dead processes left in one dataset."""
     with dataset.locked():
         remove_dead_partials(dataset.layout, dead_after=dataset.store.dead_after)
@@ -68,8 +112,6 @@ def recover_dataset(dataset: Dataset) -> None:
     if not dataset.layout.workings.is_dir():
         return
     empty_trash(dataset.layout.workings)
-    from volfs.versions.commit import settle_working  # commit is written against this room's other modules
-
     for folder in sorted(dataset.layout.workings.iterdir()):
         layout = dataset.layout.working(folder.name)
         if layout.commit_intent.exists() and elsewhere(layout, dataset.store.dead_after) is None:
@@ -81,7 +123,7 @@ def recover_dataset(dataset: Dataset) -> None:
                     lock.release()
 
 
-def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
+def rebuild_catalog(store: RecoverableStore, progress: Progress | None = None) -> None:
     """Make the catalog anew from the store's own files. Nothing committed is lost by it.
 
     Other processes that have the store open keep the numbers they know; inodes stay what they were.
@@ -95,7 +137,7 @@ def rebuild_catalog(store: Store, progress: Progress | None = None) -> None:
             pass
 
 
-def _sweep(store: Store) -> None:
+def _sweep(store: RecoverableStore) -> None:
     """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
     version in them, and whose maker died before."""
     now_ns = store_clock(store.layout.lock)
@@ -116,7 +158,7 @@ def _sweep(store: Store) -> None:
                 unlink_durably(layout.unfinished)
 
 
-def register(store: Store) -> None:
+def register(store: RecoverableStore) -> None:
     """Make the catalog know the datasets that are there, and forget those that are not, or that were removed and made
     again. Call with the store's lock."""
     known = store.catalog.dataset_rows()
@@ -143,7 +185,7 @@ def register(store: Store) -> None:
             store.broken[name] = _tell(name, "not indexed", error)
 
 
-def look_over(store: Store) -> None:
+def look_over(store: RecoverableStore) -> None:
     """For opening without writing: note which datasets the catalog does not know as they are in the store's own files.
 
     Versions and refs that it does not know are found out by whoever asks for them (:meth:`Dataset.refs`).
@@ -176,7 +218,7 @@ def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
     return None
 
 
-def _is_elsewhere(store: Store, row: DatasetRow) -> str | None:
+def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
     """In what the newest version that the catalog knows differs from the one on disk: it is of a copy of the store that
     went another way, or newer than what is there. Its content id stands for all versions before it."""
     # All from one look at the catalog: others may commit meanwhile, and the row is from before.
@@ -193,12 +235,12 @@ def _is_elsewhere(store: Store, row: DatasetRow) -> str | None:
     return None if stored.info.content_id == newest.content_id else f"knows another v{newest.number}"
 
 
-def _is_dataset(store: Store, name: str) -> bool:
+def _is_dataset(store: RecoverableStore, name: str) -> bool:
     """Whether a directory among the datasets is one, if perhaps a damaged one."""
     return os.path.lexists(store.layout.dataset(name).dataset_json)
 
 
-def datasets_there(store: Store) -> set[str]:
+def datasets_there(store: RecoverableStore) -> set[str]:
     """Names of the datasets that are in the store, whatever any catalog knows."""
     return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog import BlockMap
+from volfs.catalog import BlockMap, Catalog
 from volfs.model.box import Index
 from volfs.model.graph import At
-
-if TYPE_CHECKING:
-    from volfs.versions.array import VersionArray
-    from volfs.versions.version import Version
+from volfs.model.metadata import ArrayMeta
 
 _BLOCK_BYTES = 16 << 20
 _TIMES_BYTES = 8 << 20
@@ -30,6 +27,35 @@ _STARTS = 16
 """Versions per array and axes from which times may go on."""
 
 Kept = TypeVar("Kept")
+
+
+class CatalogedVersion(Protocol):
+    """A version as lookups know it."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def at(self) -> At: ...
+
+    def time_of(self, version: int) -> int:
+        """The time (ns) of a version."""
+
+
+class CatalogedArray(Protocol):
+    """An array of a version as lookups know it."""
+
+    @property
+    def node(self) -> int: ...
+
+    @property
+    def meta(self) -> ArrayMeta: ...
+
+    @property
+    def block_shape(self) -> Index: ...
+
+    @property
+    def born_ns(self) -> int: ...
 
 
 class ByteLRU(Generic[Kept]):
@@ -90,7 +116,7 @@ class Resolved:
         self._lock = threading.Lock()
         self._starts: OrderedDict[Hashable, deque[At]] = OrderedDict()
 
-    def block_map(self, version: Version, node: int, block: Index) -> BlockMap | None:
+    def block_map(self, version: CatalogedVersion, node: int, block: Index) -> BlockMap | None:
         """An index block as of a version; None if none of its chunks ever changed."""
         key = (node, version.at.lineage, version.at.position, block)
         kept = self._blocks.get(key)
@@ -100,7 +126,7 @@ class Resolved:
             self._blocks.put(key, kept)
         return kept[0]
 
-    def blocks(self, version: Version, array: VersionArray) -> NDArray[np.int64]:
+    def blocks(self, version: CatalogedVersion, array: CatalogedArray) -> NDArray[np.int64]:
         """The blocks that ever changed, a row of block coordinates each, ascending."""
         key = (array.node, "blocks")
 
@@ -115,7 +141,7 @@ class Resolved:
 
         return self._carried(version, key, afresh, onwards)
 
-    def times(self, version: Version, array: VersionArray, axes: tuple[int, ...]) -> NDArray[np.int64]:
+    def times(self, version: CatalogedVersion, array: CatalogedArray, axes: tuple[int, ...]) -> NDArray[np.int64]:
         """See :meth:`volfs.versions.snapshot.ArrayNode.newest`. The result is shared: it cannot be written into."""
         grid = array.meta.grid.grid_shape
         shape = tuple(grid[axis] for axis in axes)
@@ -146,7 +172,7 @@ class Resolved:
 
     def _carried(
         self,
-        version: Version,
+        version: CatalogedVersion,
         key: Hashable,
         afresh: Callable[[], NDArray[np.int64]],
         onwards: Callable[[NDArray[np.int64], At], NDArray[np.int64]],
@@ -193,7 +219,7 @@ def _project(
     newest[where] = np.maximum(newest[where], part)  # no view of an array without axes can be written into
 
 
-def times_of(version: Version, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
+def times_of(version: CatalogedVersion, numbers: NDArray[np.int32], born_ns: int) -> NDArray[np.int64]:
     """The times of versions, per element; where there is none, when the array was made."""
     unique, place = np.unique(numbers, return_inverse=True)
     times = np.array([version.time_of(n) if n else born_ns for n in unique.tolist()], dtype=np.int64)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from volfs.errors import NotFound, Unsupported
 from volfs.model.box import Box
+from volfs.versions.history import History
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrAbstractStore
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
     from volfs.model.metadata import ArrayMeta
     from volfs.storage.codec import ChunkCodec
-    from volfs.versions.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def slab_of(chunks: Box, axis: int, index: int) -> Box:
 class Snapshot(ABC):
     """One state of a dataset: an immutable version, or a branch with its working copy."""
 
-    dataset: Dataset
+    dataset: History[Snapshot]
     ref: str
     writable: bool
 
@@ -213,8 +213,33 @@ class Snapshot(ABC):
             if info.kind == "dir" and self.node(f"{path}/{name}" if path else name) is not None
         ]
 
+    @abstractmethod
     def zarr_store(self) -> ZarrAbstractStore:
         """The whole hierarchy as a Zarr store: read-only for a version, read-write for a branch."""
-        from volfs.versions.zarrstore import ZarrStore  # zarrstore is written against this module
 
-        return ZarrStore(self)
+
+class WritableSnapshot(Snapshot):
+    """A snapshot whose keys can be changed."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes | bytearray | memoryview, *, only_new: bool = False) -> bool:
+        """Make ``data`` the whole content of a key, in one step, with the directories it needs.
+
+        With ``only_new`` a key that is there stays as it is, and the answer is False.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a file. Raises NotFound."""
+
+    @abstractmethod
+    def delete_tree(self, key: str) -> None:
+        """Remove a directory or file with all below it, in one step. An array put there later is a new one."""
+
+
+Put = Callable[[str, bytes | None], None]
+"""Takes a key and its new bytes, or None if the key must go."""
+
+Derive = Callable[[Snapshot, Put], object]
+"""Called with the state about to be committed; puts every key that is computed from others and must change with them,
+such as the coarser levels of an image. A function of a module, because a pickled store names it."""

@@ -23,18 +23,8 @@ from volfs.storage.stage_record import StageRecord, read_record, stage_files
 from volfs.versions.interpret import Interpreter, chunk_root
 from volfs.versions.keys import covers, node_key, node_path
 from volfs.versions.snapshot import ArrayNode, Snapshot
+from volfs.versions.stored import NodeChanges
 from volfs.versions.union import Union
-
-
-@dataclass(frozen=True, slots=True)
-class NodeChanges:
-    """Keys put and removed in one place, and the bytes put. Where a directory was removed, every key below it counts
-    that is not put again."""
-
-    put: int = 0
-    removed: int = 0
-    bytes: int = 0
-
 
 ActionKind = Literal["commit", "discard", "merge", "publish", "update"]
 

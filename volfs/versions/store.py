@@ -15,9 +15,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
@@ -40,20 +41,15 @@ from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
+from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
 from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away
+from volfs.versions.recover import recover, register
 from volfs.versions.ref_file import write_ref
 from volfs.versions.resolved import Resolved
-from volfs.versions.snapshot import Snapshot
+from volfs.versions.snapshot import Derive, Snapshot
 from volfs.versions.stored import read_version
 
 _PATIENCE = 60.0
-
-Put = Callable[[str, bytes | None], None]
-"""Takes a key and its new bytes, or None if the key must go."""
-
-Derive = Callable[[Snapshot, Put], object]
-"""Called with the state about to be committed; puts every key that is computed from others and must change with them,
-such as the coarser levels of an image. A function of a module, because a pickled store names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +74,23 @@ class StoreStats:
     catalog: int
 
 
-@dataclass(slots=True)
-class Reading:
-    """How a store is open that is only read: ``make`` opens it by another catalog, given its path and whether it is
-    ours to write, as ``catalog_is_ours`` tells of this one. ``aside``: the store has one of its own that is not used.
-    """
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a store was opened, so that whatever comes out of a pickle opens it so again."""
 
-    make: Callable[[Catalog, Path, bool], Store]
-    catalog_is_ours: bool
-    aside: bool = False
+    path: str
+    catalog: str
+    read_only: bool
+    derive: Derive = field(compare=False)
+
+    def __call__(self, dataset: str, ref: str) -> Snapshot:
+        """The snapshot of a dataset at a ref, in a store of this process that is open so already, or is opened now."""
+        store = _open_stores.get(self)
+        if store is None or store.closed:
+            store = _open_stores[self] = open_store(
+                self.path, derive=self.derive, catalog=self.catalog, read_only=self.read_only
+            )
+        return store[dataset][ref]
 
 
 def init_store(path: str | os.PathLike[str], *, derive: Derive, catalog: str | os.PathLike[str] | None = None) -> Store:
@@ -131,9 +135,8 @@ def open_store(
     ident = _check_format(layout)
     own = None if catalog is None else Path(catalog)
     if read_only:
-        from volfs.versions.onlooker import open_onlooker  # it works on an open store
 
-        def make(index: Catalog, place: Path, ours: bool) -> Store:
+        def make(index: Catalog, place: Path, reading: Reading) -> Store:
             return Store(
                 layout,
                 ident,
@@ -142,7 +145,7 @@ def open_store(
                 derive=derive,
                 reserve=Reserve([]),
                 dead_after=dead_after,
-                reading=Reading(make, ours),
+                reading=reading,
             )
 
         return open_onlooker(layout, ident, own, make)
@@ -161,8 +164,6 @@ def open_store(
         return _open(layout, ident, place, derive=derive, dead_after=dead_after)
     except BaseException as error:
         if created:  # an empty catalog would make the next opening show an empty store
-            from volfs.versions.onlooker import remove_catalog
-
             remove_catalog(place)
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
             raise ReadOnly(f"{layout.root} cannot be written ({error.strerror}): to read it, say --read-only") from None
@@ -179,8 +180,6 @@ def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, dead_
     index = reserve.freeing(lambda: open_catalog(place, ident, ours=ours, read_only=False))
     store = Store(layout, ident, index, place, derive=derive, reserve=reserve, dead_after=dead_after)
     try:
-        from volfs.versions.recover import recover  # recovery works on an open store
-
         reserve.freeing(lambda: recover(store))
         reserve.keep()
     except BaseException:
@@ -264,6 +263,13 @@ class Store:
         """Whether :meth:`close` was called."""
         return not self._open
 
+    def opening(self) -> Opening:
+        """What opens this store in another process, or finds it in this one."""
+        where = str(self.path.absolute()), str(self.catalog_path.absolute())
+        opening = Opening(*where, self.read_only, self.derive)
+        _open_stores[opening] = self
+        return opening
+
     # -- datasets -----------------------------------------------------------------------------------------------
 
     def datasets(self) -> list[str]:
@@ -326,8 +332,6 @@ class Store:
         """``marker`` is taken before the dataset can be seen, where it is being made."""
         check_dataset_name(name)
         self.check_writable()
-        from volfs.versions.recover import register  # recovery works on an open store
-
         with self.locked():
             register(self)
             layout = self.layout.dataset(name)
@@ -367,8 +371,6 @@ class Store:
     def remove_dataset(self, name: str) -> None:
         """Remove a dataset with all its versions. Busy while anyone writes to one of its branches."""
         self.check_writable()
-        from volfs.versions.recover import register  # recovery works on an open store
-
         with self.locked():
             self.reserve.freeing(lambda: register(self))
             dataset = self[name]
@@ -423,9 +425,6 @@ class Store:
     def _look_around(self) -> None:
         """Learn from the store's directories what processes with other catalogs did. Waits for nobody: what somebody is
         changing is looked at the next time."""
-        from volfs.versions.onlooker import is_registered
-        from volfs.versions.recover import register  # both work on an open store
-
         stamp = self.layout.datasets.stat().st_mtime_ns
         if stamp != self._stamped:
             with suppress(Busy), nullcontext() if self.read_only else self.locked(patience=0):
@@ -439,8 +438,6 @@ class Store:
 
     def follow(self, dataset: Dataset) -> None:
         """Have the catalog of a store that is only read know what others did in a dataset."""
-        from volfs.versions.onlooker import follow, knows  # it works on an open store
-
         if self._may_write_catalog(lambda: knows(dataset)):
             follow(dataset)
 
@@ -457,6 +454,27 @@ class Store:
             self.catalog.move_to(self.catalog_path)
             self.reading.catalog_is_ours = True
         return True
+
+    def by_own_catalog(self) -> Store | None:
+        """A store that is read by another catalog, opened once more by its own, right or wrong; None if that cannot be
+        read."""
+        if self.reading is None or not self.reading.aside:
+            return None
+        with suppress(VolfsError):
+            place = self.layout.catalog
+            own = Store(
+                self.layout,
+                self.id,
+                open_catalog(place, self.id, ours=True, read_only=True),
+                place,
+                derive=self.derive,
+                reserve=self.reserve,
+                dead_after=self.dead_after,
+                reading=Reading(False),
+            )
+            is_registered(own)
+            return own
+        return None
 
     def stats(self) -> StoreStats:
         """Counts and sizes, read from the store's own files."""
@@ -523,3 +541,7 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open_stores: WeakValueDictionary[Opening, Store] = WeakValueDictionary()
+"""Stores of this process by how they were opened."""

@@ -57,6 +57,27 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChanges:
+    """Keys put and removed in one place, and the bytes put. Where a directory was removed, every key below it counts
+    that is not put again."""
+
+    put: int = 0
+    removed: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChanges:
+    """The changes of one version: totals, and keys by place.
+
+    ``nodes`` has arrays by ``zarr/PATH``; other metadata, objects and side files by their directory.
+    """
+
+    counts: Counts
+    nodes: Mapping[str, NodeChanges]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredVersion:
     """``version.json``: ``info`` has no place in a lineage yet.
 
@@ -218,3 +239,26 @@ def _ints(value: object) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise TypeError(f"{str(value)[:40]!r} is not a list")
     return tuple(map(_int, value))
+
+
+def version_changes(layout: VersionLayout, number: int) -> VersionChanges:
+    """The changes of a version on top of its first parent, from its manifest. Raises NotFound, or Damaged."""
+    manifest = read_manifest(layout)
+    nodes: dict[str, NodeChanges] = {}
+
+    def add(where: str, put: int, removed: int, size: int) -> None:
+        before = nodes.get(where, NodeChanges())
+        nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size)
+
+    ops, lengths = manifest.records["op"], manifest.records["length"]
+    for path, rows in manifest.chunks():
+        puts = rows[(ops[rows] == Op.PUT) | (ops[rows] == Op.TAKE)]
+        size = int(lengths[puts].sum(dtype="u8"))
+        add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
+    for i in manifest.keys().tolist():
+        key = manifest.strings[manifest.records["name"][i]]
+        if ops[i] == Op.DIRECTORY:
+            continue
+        is_put = ops[i] in (Op.PUT, Op.TAKE)
+        add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
+    return VersionChanges(read_version(layout, number).counts, nodes)

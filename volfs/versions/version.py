@@ -20,29 +20,35 @@ from volfs.model.box import Index
 from volfs.model.graph import At, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
 from volfs.storage.payload import Payload
-from volfs.versions.array import VersionArray
+from volfs.versions.array import CommittedSnapshot, VersionArray
+from volfs.versions.history import History
 from volfs.versions.keys import json_key, node_key, node_path, parents
-from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing, Snapshot
+from volfs.versions.resolved import Resolved
+from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing
+from volfs.versions.stored import VersionChanges, version_changes
 
 if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
+    from volfs.versions.zarrstore import ZarrStore
+
 
 _NODES_KEPT = 1024
 
 Node = VersionArray | GroupNode
 
 
-class Version(Snapshot):
+class Version(CommittedSnapshot):
     """Version ``info.number`` of a dataset. Thread-safe."""
 
+    dataset: History[Version]
     writable = False
 
-    def __init__(self, dataset: Dataset, info: VersionInfo, at: At) -> None:
+    def __init__(self, dataset: History[Version], info: VersionInfo, at: At, resolved: Resolved) -> None:
         self.dataset = dataset
         self.info = info
         self.at = at
         self.ref = f"v{info.number}"
-        self.catalog = dataset.store.catalog
+        self.catalog = dataset.catalog
+        self.resolved = resolved
         self._lock = threading.Lock()
         self._nodes: OrderedDict[str, Node | None] = OrderedDict()
         #: By directory of keys: what :meth:`_nearest_array` found. Who creates chunks asks of each.
@@ -144,7 +150,6 @@ class Version(Snapshot):
         return node
 
     def array(self, path: str) -> VersionArray | None:
-        """The array at a hierarchy path, None if there is none."""
         node = self.node(path)
         return node if isinstance(node, VersionArray) else None
 
@@ -171,14 +176,21 @@ class Version(Snapshot):
         born = self.time_of(self.catalog.born(folder.dir_id))
         return VersionArray(self, path, meta, mtime_ns, folder.dir_id, shape, born)
 
+    def changes(self) -> VersionChanges:
+        """The changes of this version on top of its first parent, from its manifest."""
+        return version_changes(self.dataset.layout.version(self.number), self.number)
+
+    def zarr_store(self) -> ZarrStore:
+        from volfs.versions.zarrstore import ZarrStore  # zarr-python takes long to import
+
+        return ZarrStore(self)
+
     # -- for arrays ---------------------------------------------------------------------------------------------
 
     def time_of(self, version: int) -> int:
-        """The time of a version; this one's own for 0."""
         return self.dataset.time_of(version) if version else self.info.time_ns
 
     def described_in(self, path: str) -> Version:
-        """The version that put the metadata which the node at ``path`` has here."""
         entry = self._entry(json_key(path))
         assert entry is not None, "a node has metadata"
         return self.dataset.version(entry.version)

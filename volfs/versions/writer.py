@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,8 @@ from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path
 from volfs.versions.packing import choose_shard, dense_shard
 from volfs.versions.publish import delete_tree, empty_trash, publish, reserve, taken_away
 from volfs.versions.stored import AS_WRITTEN, MAX_CELLS, StoredArray, StoredVersion, changes, count
-
-if TYPE_CHECKING:
-    from volfs.versions.dataset import Dataset
-    from volfs.versions.version import Version
+from volfs.versions.version import Version
+from volfs.versions.writable_history import WritableHistory
 
 _SECOND = 10**9
 _PATIENCE = 3600.0
@@ -71,7 +69,9 @@ class VersionWriter:
     Everything is thread-safe. Leaving the context with an error, or without publishing, leaves nothing behind.
     """
 
-    def __init__(self, dataset: Dataset, branch: str, parent: int, *, extra_parents: Sequence[int] = ()) -> None:
+    def __init__(
+        self, dataset: WritableHistory, branch: str, parent: int, *, extra_parents: Sequence[int] = ()
+    ) -> None:
         self.dataset = dataset
         self.branch = branch
         self.parent = parent

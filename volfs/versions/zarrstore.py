@@ -7,9 +7,8 @@ Follows :class:`zarr.abc.store.Store` of zarr-python 3. Directories without file
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -17,28 +16,18 @@ from zarr.core.buffer.core import default_buffer_prototype
 
 from volfs.errors import BadName, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
-from volfs.versions.branch import Branch
-from volfs.versions.snapshot import KeyInfo, Snapshot
-
-if TYPE_CHECKING:
-    from volfs.versions.store import Derive
-    from volfs.versions.store import Store as VolfsStore
+from volfs.versions.snapshot import KeyInfo, Snapshot, WritableSnapshot
 
 _T = TypeVar("_T")
 _Entries = list[tuple[str, KeyInfo]]
 _Buffers = list[Buffer | None]
-_Opening = tuple[str, str, bool]
-"""How a volfs store was opened: its path, its catalog's, whether read-only."""
-
-_open_stores: WeakValueDictionary[_Opening, VolfsStore] = WeakValueDictionary()
-"""Stores of this process by how they were opened, for stores that come out of a pickle."""
 
 
 class ZarrStore(Store):
     """The hierarchy under ``zarr/`` of a version or a branch. Can be pickled: it then opens the volfs store by path."""
 
     def __init__(self, snapshot: Snapshot, *, read_only: bool | None = None) -> None:
-        branch = snapshot if isinstance(snapshot, Branch) else None
+        branch = snapshot if isinstance(snapshot, WritableSnapshot) else None
         if read_only is None:
             read_only = branch is None or snapshot.dataset.store.read_only
         if branch is None and not read_only:
@@ -46,8 +35,7 @@ class ZarrStore(Store):
         super().__init__(read_only=read_only)
         self.snapshot = snapshot
         self._branch = branch
-        store = snapshot.dataset.store
-        _open_stores[_opening(store)] = store
+        self._opening = snapshot.dataset.store.opening()
 
     def with_read_only(self, read_only: bool = False) -> ZarrStore:
         return type(self)(self.snapshot, read_only=read_only)
@@ -65,8 +53,7 @@ class ZarrStore(Store):
     __str__ = __repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        store = self.snapshot.dataset.store
-        return _reopen, (_opening(store), store.derive, self.snapshot.dataset.name, self.snapshot.ref, self.read_only)
+        return _reopen, (self._opening, self.snapshot.dataset.name, self.snapshot.ref, self.read_only)
 
     @property
     def _place(self) -> tuple[str, str, str]:
@@ -221,22 +208,11 @@ class ZarrStore(Store):
             raise TypeError(f"expected a Buffer, got {type(value).__name__}")
         branch.put(f"zarr/{key}", value.as_buffer_like(), only_new=only_new)
 
-    def _writable(self) -> Branch:
+    def _writable(self) -> WritableSnapshot:
         self._check_writable()
         assert self._branch is not None
         return self._branch
 
 
-def _opening(store: VolfsStore) -> _Opening:
-    return str(store.path.absolute()), str(store.catalog_path.absolute()), store.read_only
-
-
-def _reopen(opening: _Opening, derive: Derive, dataset: str, ref: str, read_only: bool) -> ZarrStore:
-    from volfs.versions.store import open_store  # store, dataset and snapshots are written against each other
-
-    store = _open_stores.get(opening)
-    if store is None or store.closed:
-        path, catalog, store_read_only = opening
-        store = open_store(path, derive=derive, catalog=catalog, read_only=store_read_only)
-        _open_stores[opening] = store
-    return ZarrStore(store[dataset][ref], read_only=read_only)
+def _reopen(opening: Callable[[str, str], Snapshot], dataset: str, ref: str, read_only: bool) -> ZarrStore:
+    return ZarrStore(opening(dataset, ref), read_only=read_only)

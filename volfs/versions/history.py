@@ -1,0 +1,94 @@
+"""The dataset as its versions and branches know it: Protocols of the few things that they ask.
+
+Decided here: which questions these are. They are answered by :class:`volfs.versions.dataset.Dataset` and
+:class:`volfs.versions.store.Store`, which stand above and are imported by nothing below them. Those who add versions
+ask more: :mod:`volfs.versions.writable_history`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from volfs.catalog import Catalog
+from volfs.model.graph import VersionGraph, VersionInfo
+from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.storage.layout import DatasetLayout
+from volfs.storage.payload import Payload, PayloadReader
+from volfs.storage.reserve import Reserve
+
+V_co = TypeVar("V_co", covariant=True)
+
+
+class OpenStore(Protocol):
+    """The store that a dataset belongs to."""
+
+    @property
+    def path(self) -> Path:
+        """The directory of the store."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store was opened only to be read."""
+
+    @property
+    def reserve(self) -> Reserve:
+        """Disk space for operations that free some."""
+
+    @property
+    def dead_after(self) -> float:
+        """Seconds without a change after which work that another machine began counts as abandoned."""
+
+    def opening(self) -> Callable[[str, str], Any]:
+        """A function that can be pickled: it opens the same store, and returns the snapshot of a dataset at a ref."""
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly if the store was opened read-only."""
+
+    def refresh(self) -> bool:
+        """Learn of the changes that other processes made; True if there were any since the last call."""
+
+
+class History(Protocol[V_co]):
+    """One dataset: its versions, and the means to read them. ``V_co`` is the type of a version."""
+
+    @property
+    def id(self) -> int:
+        """The catalog's number of the dataset."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+
+    @property
+    def store(self) -> OpenStore:
+        """The store that the dataset belongs to."""
+
+    @property
+    def layout(self) -> DatasetLayout:
+        """The paths of the dataset's files."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The index in which keys and chunks are looked up."""
+
+    @property
+    def reader(self) -> PayloadReader:
+        """Reads committed bytes, and verifies them."""
+
+    @property
+    def graph(self) -> VersionGraph:
+        """All versions, as the catalog knows them now."""
+
+    def info(self, number: int) -> VersionInfo:
+        """Parents, author, message and time of a version. Raises NotFound, or Damaged if it cannot be indexed."""
+
+    def time_of(self, number: int) -> int:
+        """The time (ns) of a version. Raises NotFound."""
+
+    def metadata(self, payload: Payload) -> ArrayMeta | GroupMeta | None:
+        """A committed ``zarr.json``, parsed; None where volfs does not interpret it. Equal ones are shared."""
+
+    def version(self, number: int) -> V_co:
+        """The snapshot of a version. Raises NotFound."""
