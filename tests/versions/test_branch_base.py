@@ -269,6 +269,29 @@ def test_keys_are_decided_one_by_one_and_the_last_makes_the_head_the_base(datase
     assert (voxels_of(dataset["latest"]) == expected).all()
 
 
+def test_theirs_may_be_repeated_and_takes_back_ours(dataset, branch):
+    key, array = put_chunk(branch, (0, 0, 0)), "zarr/s0"
+    for name in ("notes", "dir/a", "other"):
+        branch.put(f"files/{name}", b"mine")
+    move(dataset, files={"files/notes": b"new", "files/dir/a": b"new"}, coords=[(0, 0, 0)])
+    for _ in range(2):
+        assert branch.update("theirs", ["files/dir"]).keys == ("files/notes", key)
+    for again in (key, key, array):
+        assert branch.update("theirs", [again]).keys == ("files/notes",)
+    for none in ("files/other", "files/no", "zarr/s1"):
+        with pytest.raises(BadInput, match=f"{none}: nothing is to be decided there"):
+            branch.update("theirs", [none])
+    with pytest.raises(BadInput, match="files/dir/a: nothing is to be decided there"):
+        branch.update("ours", ["files/dir/a"])
+    branch.put("files/dir/b", b"mine")
+    move(dataset, files={"files/dir/b": b"new"})
+    assert branch.update("ours", ["files/notes"]).keys == ("files/dir/b",)
+    assert branch.update("theirs", ["files/notes"]).keys == ("files/dir/b",)
+    assert branch.update("theirs") is None
+    found = [branch.read(f"files/{name}") for name in ("notes", "dir/a", "dir/b", "other")]
+    assert found == [b"new", b"new", b"new", b"mine"]
+
+
 @pytest.mark.parametrize("side", ["ours", "theirs"])
 def test_a_whole_array_is_decided_at_once(dataset, branch, side):
     branch.put("files/mine", b"mine")

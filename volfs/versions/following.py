@@ -121,7 +121,8 @@ class Follower:
     def decide(self, side: Side, chosen: Sequence[str] = ()) -> None:
         """Decide keys that are in the way, those at and below the ones chosen or all: ours stay, theirs are dropped.
 
-        BadInput for one where nothing is in the way. Repeating what was decided already is fine.
+        BadInput for one where nothing is in the way. Repeating what was decided already is fine, and so is the opposite
+        of what was decided, for keys that are named.
         """
         working = self._branch.working
         behind = self.follow()
@@ -131,11 +132,16 @@ class Follower:
         assert base is not None and head is not None
         decided = self._still_kept(head, base)
         for key in chosen:
-            if not any(covers(key, each) for each in (*behind.keys, *decided)):
+            if any(covers(key, each) for each in (*behind.keys, *decided)):
+                continue
+            if side == "ours" or not self._is_theirs(key, head):
                 raise BadInput(f"{key}: nothing is to be decided there; what is: {named(behind.keys)}")
         picked = [key for key in behind.keys if not chosen or covered(key, chosen)]
         if side == "theirs":
-            for key in picked:
+            again = [key for key in decided if covered(key, chosen)]
+            if again:
+                working.base.write(Base(base.on, Pin.of(head), decided.difference(again)))
+            for key in (*picked, *again):
                 working.discard(key)
                 crash_point("update.dropped")
         else:
@@ -190,6 +196,17 @@ class Follower:
         movement = self._movement(base.head.version, head.number)
         again = self._branch.working.look(lambda union: self._meet_over(union, movement, head)).keys
         return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
+
+    def _is_theirs(self, key: str, head: VersionInfo) -> bool:
+        """Whether what is at and below a key has moved, and nothing of it is changed here: as ``theirs`` leaves it."""
+
+        def see(union: Union) -> bool:
+            number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
+            movement = self._movement(number, head.number)
+            moved_there = movement.at_or_below(key) or movement.covers(key) or covered(key, movement.folders)
+            return moved_there and not any(covers(key, each.key) or covers(each.key, key) for each in union.changes())
+
+        return self._branch.working.look(see)
 
     def _describe(self, union: Union, head: VersionInfo, keys: Iterable[str]) -> Behind:
         base = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
