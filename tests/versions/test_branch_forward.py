@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import volfs
-from volfs.errors import Busy, Held, NothingToCommit, ReadOnly
+from volfs.errors import BadInput, Busy, Held, NothingToCommit, ReadOnly, VolfsError
 from volfs.testing.kit import mounted
+from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
 from volfs.versions.forward import ask_mount, key_line, key_of_line
 from volfs.versions.lock import Holder
-from volfs.versions.status import Action
 
 
 @pytest.fixture
@@ -83,14 +90,58 @@ def test_the_mount_discards_what_is_meant_whatever_the_key_is(mounted_branch: tu
     assert branch.is_clean()
 
 
-def test_what_is_asked_is_over_when_something_else_came_after_it(tmp_path: Path) -> None:
-    control = tmp_path / "cells" / "branches" / "main" / ".volfs"
-    control.mkdir(parents=True)
-    (control / "update").touch()
-    later = Action.begin("commit", "of another").done(7, "of another", ())
-    later = replace(later, began_ns=later.began_ns + 10**9)
-    (control / "status.json").write_text(json.dumps({"action": later.to_json()}))
-    assert ask_mount(Holder(7, "here", str(tmp_path)), "cells", "main", "update", "ours") == {}
+def test_each_of_many_who_ask_at_once_learns_what_came_of_its_own(mounted_branch: tuple[Branch, Path]) -> None:
+    branch, shown = mounted_branch
+    holder = branch.working.lock.holder()
+    assert holder is not None
+
+    def ask(number: int) -> dict[str, object]:
+        """Until it is the turn of this one, whose words no other uses."""
+        for attempt in count():
+            (shown / "files" / f"of {number}").write_text(f"attempt {attempt}")
+            with suppress(Busy, NothingToCommit):  # others are at it, or have committed this file too
+                return ask_mount(holder, "cells", "main", "commit", f"message {number}")
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(12)))
+    assert [answer["message"] for answer in answers] == [f"message {number}" for number in range(12)]
+    versions = [answer["version"] for answer in answers]
+    assert [branch.dataset.info(number).message for number in versions] == [f"message {number}" for number in range(12)]
+
+
+def test_what_was_asked_is_told_though_something_else_came_after_it(mounted_branch: tuple[Branch, Path]) -> None:
+    branch, shown = mounted_branch
+    with (shown / ".volfs" / "discard").open("r+b", buffering=0) as mine:
+        assert mine.read() == b""
+        mine.write(b"files/y")
+        branch.update("ours")
+        with pytest.raises(BadInput, match="nothing of this name is staged"):
+            branch.discard("s0/xy/z00000.png")
+        told = json.loads(os.pread(mine.fileno(), 1 << 20, 0))
+    assert (told["kind"], told["message"], told["state"]) == ("discard", "files/y", "done")
+    assert json.loads((shown / ".volfs" / "status.json").read_bytes())["action"]["message"] == "s0/xy/z00000.png"
+
+
+def test_a_mount_that_dies_while_it_is_asked_is_an_error_at_once(
+    tmp_path: Path, mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with volfs.init_store(tmp_path / "store") as store:
+        store.create_dataset("cells").branch("main").put("files/x", b"0")
+        store["cells"].branch("main").commit("first")
+    monkeypatch.setenv("VOLFS_CRASH_AT", "commit.synced")
+    line = [sys.executable, "-m", "volfs", "--store", str(tmp_path / "store"), "mount", "-f", str(mountpoint)]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as daemon:
+        try:
+            until((mountpoint / "README.txt").exists)
+            (mountpoint / "cells" / "branches" / "main" / "files" / "y").write_bytes(b"1")
+            with volfs.open_store(tmp_path / "store") as store, pytest.raises(VolfsError) as died:
+                store["cells"].branch("main").commit("never")
+            assert died.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+            assert daemon.wait(PATIENCE) == -signal.SIGKILL
+        finally:
+            daemon.kill()
+            subprocess.run(["umount", "-l", str(mountpoint)], check=False, capture_output=True)
 
 
 @given(st.text())

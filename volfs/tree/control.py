@@ -10,7 +10,7 @@ Control files are ``direct_io`` with size 0: what is written never lies in a pag
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +30,11 @@ from volfs.versions import refusals
 from volfs.versions.author import author_of
 from volfs.versions.branch import EVERYTHING
 from volfs.versions.forward import key_of_line
+from volfs.versions.status import Action, ActionKind
 from volfs.views import documents
+
+_ACTIONS: tuple[ActionKind, ...] = ("commit", "discard", "tag", "update", "publish")
+"""What is asked for through a file of its own."""
 
 
 class ControlDir(SmallDir):
@@ -64,9 +68,8 @@ class ControlDir(SmallDir):
             return Generated(self.shared, self.slot_ino(name), self, self._errors())
         if name == "message":
             return MessageFile(self.shared, self.slot_ino(name), self)
-        if name in self.slots:
-            return ControlFile(self.shared, self.slot_ino(name), self, name)
-        return None
+        action = next((each for each in _ACTIONS if each == name), None)
+        return None if action is None else ControlFile(self.shared, self.slot_ino(name), self, action)
 
     def attr(self) -> Attr:
         return self.directory_attr(self.shared.started_ns, SOON, writable=self.room.writable)
@@ -109,7 +112,7 @@ class ControlFile(Node):
 
     up: ControlDir
 
-    def __init__(self, shared: Shared, ino: int, up: ControlDir, name: str) -> None:
+    def __init__(self, shared: Shared, ino: int, up: ControlDir, name: ActionKind) -> None:
         super().__init__(shared, ino, up)
         self._name = name
 
@@ -121,7 +124,7 @@ class ControlFile(Node):
         if wants_writing(flags):
             await self.up.room.enter()
         if self._name == "commit":
-            return CommitHandle(self.ino, self.up.room, self._name, append=bool(flags & os.O_APPEND))
+            return CommitHandle(self.ino, self.up.room, append=bool(flags & os.O_APPEND))
         return ControlHandle(self.ino, self.up.room, self._name)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
@@ -129,36 +132,54 @@ class ControlFile(Node):
 
 
 class ControlHandle(Handle):
-    """An open control file: each line is an order. ``commit`` is :class:`CommitHandle`."""
+    """An open control file: each line is an order. ``commit`` is :class:`CommitHandle`.
+
+    Read through the same open file, it tells what came of the last order, as JSON: of two who ask at once, each learns
+    what came of its own.
+    """
 
     direct_io = True
     writable = True
 
-    def __init__(self, ino: int, room: Room, name: str) -> None:
+    def __init__(self, ino: int, room: Room, name: ActionKind) -> None:
         super().__init__(ino)
         self._room = room
         self._name = name
+        self._asked: Order | None = None
+        #: What never became an order.
+        self._refused: Action | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
-        return b""
+        action = self._refused
+        if action is None and self._asked is not None:
+            action = self._asked.action
+        return b"" if action is None else documents.to_json(action.to_json())[offset : offset + size]
 
     async def truncate(self, size: int) -> None:
         """``>`` truncates first: nothing to do."""
 
     async def write(self, offset: int, data: bytes) -> int:
+        self._refused = None
         try:
             await self._obey(offset, data)
         except BadInput as error:
+            self._refused = self._failed(data, error)
             await self._room.refused(f".volfs/{self._name}", error)
             raise
+        except (VolfsError, OSError) as error:
+            self._refused = self._failed(data, error)
+            raise
         return len(data)
+
+    def _failed(self, data: bytes, error: Exception) -> Action:
+        return Action.begin(self._name, os.fsdecode(data).strip()).failed(error)
 
     async def _obey(self, offset: int, data: bytes) -> None:
         if self._name in ("update", "publish"):
             if offset or len(data) > LONGEST:
                 raise BadInput(f"write the whole of it at once, at most {LONGEST >> 10} KiB")
-            work = orders.update if self._name == "update" else orders.publish
-            await work(self._room, os.fsdecode(data).strip())
+            begin = orders.update if self._name == "update" else orders.publish
+            await self._carry_out(begin(self._room, os.fsdecode(data).strip()))
             return
         lines = [line for line in os.fsdecode(data).split("\n") if line.strip()]
         if not lines and not offset:
@@ -168,7 +189,11 @@ class ControlHandle(Handle):
             if self._name == "tag":
                 await _tag(self._room, text)
             else:
-                await orders.discard(self._room, "" if text in EVERYTHING else key_of_line(text))
+                await self._carry_out(orders.discard(self._room, "" if text in EVERYTHING else key_of_line(text)))
+
+    async def _carry_out(self, begin: Awaitable[Order]) -> None:
+        self._asked = await begin
+        await orders.outcome(self._room, self._asked)
 
 
 class CommitHandle(ControlHandle):
@@ -179,8 +204,8 @@ class CommitHandle(ControlHandle):
     while another process of this machine has the file open, the message goes on.
     """
 
-    def __init__(self, ino: int, room: Room, name: str, *, append: bool) -> None:
-        super().__init__(ino, room, name)
+    def __init__(self, ino: int, room: Room, *, append: bool) -> None:
+        super().__init__(ino, room, "commit")
         self._append = append
         self._draft: Draft | None = None
         self._order: Order | None = None
@@ -212,12 +237,14 @@ class CommitHandle(ControlHandle):
             if draft.so_far() == "-":
                 await self._take_message(author)
                 return
-            self._order = await orders.commit_draft(self._room, draft, author)
+            order = self._asked = await orders.commit_draft(self._room, draft, author)
+            await orders.wording(self._room, order)
         except (VolfsError, OSError) as error:
             self._told = error
             raise
-        if self._order.draft is not None:
-            self._draft = self._order.draft
+        self._order = order
+        if order.draft is not None:
+            self._draft = order.draft
 
     async def _take_message(self, author: str | None) -> None:
         """``-``: the message is in ``.volfs/message``, which is empty afterwards. The same again is no error."""
@@ -227,7 +254,7 @@ class CommitHandle(ControlHandle):
         if not data.strip() and room.message_taken == room.branch.generation():
             return
         message, author = worded(data, author)
-        await orders.commit(room, message, author)
+        await self._carry_out(orders.commit(room, message, author))
         await room.look(lambda: path.unlink(missing_ok=True))
         room.message_taken = room.branch.generation()
 

@@ -27,36 +27,38 @@ _IDLE_SECONDS = 8.0
 _ENDING_SECONDS = 60.0
 
 
-async def discard(room: Room, path: str) -> None:
-    """Go back to the head version at and below a path, "" for everything; wait for the outcome."""
-    await outcome(room, await _begin(room, Order("discard", path), lambda: _discard(room, path)))
+async def discard(room: Room, path: str) -> Order:
+    """Begin to go back to the head version at and below a path, "" for everything."""
+    return await _begin(room, Order("discard", path), lambda: _discard(room, path))
 
 
-async def commit(room: Room, message: str, author: str | None) -> None:
-    """Commit with a message that is complete; wait for the outcome."""
+async def commit(room: Room, message: str, author: str | None) -> Order:
+    """Begin a commit with a message that is complete."""
     order = Order("commit", message)
-    await outcome(room, await _begin(room, order, lambda: _commit(room, order, author, None)))
+    return await _begin(room, order, lambda: _commit(room, order, author, None))
 
 
-async def update(room: Room, text: str) -> None:
-    """Decide what keeps the branch behind: ``ours`` or ``theirs`` and keys; wait for the outcome."""
+async def update(room: Room, text: str) -> Order:
+    """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
     decision(text)
-    await outcome(room, await _begin(room, Order("update", text), lambda: _update(room, text)))
+    return await _begin(room, Order("update", text), lambda: _update(room, text))
 
 
-async def publish(room: Room, text: str) -> None:
-    """Give the version that an import has made its place; wait for the outcome."""
+async def publish(room: Room, text: str) -> Order:
+    """Begin to give the version that an import has made its place."""
     prepared(text)
-    await outcome(room, await _begin(room, Order("publish", text), lambda: _publish(room, text)))
+    return await _begin(room, Order("publish", text), lambda: _publish(room, text))
 
 
 async def commit_draft(room: Room, draft: Draft, author: str | None) -> Order:
-    """Begin a commit whose message is still being written, and wait until nothing but its words is missing.
-
-    Raises what stopped it. Returns the action: the one that goes on, if its words so far are the same.
-    """
+    """Begin a commit whose message is still being written; or the one that goes on, if its words so far are the
+    same."""
     order = Order("commit", draft.so_far(), draft)
-    order = await _begin(room, order, lambda: _commit(room, order, author, draft))
+    return await _begin(room, order, lambda: _commit(room, order, author, draft))
+
+
+async def wording(room: Room, order: Order) -> None:
+    """Wait until nothing but the words of a commit is missing. Raises what stopped it."""
     with trio.move_on_after(room.shared.options.action_seconds):
         async with trio.open_nursery() as nursery:
 
@@ -69,7 +71,6 @@ async def commit_draft(room: Room, draft: Draft, author: str | None) -> Order:
                 nursery.start_soon(wait, order.draft.asked)
     if order.error is not None:
         raise order.error
-    return order
 
 
 async def outcome(room: Room, order: Order) -> None:
@@ -88,6 +89,7 @@ async def outcome(room: Room, order: Order) -> None:
 async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
     """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
     await room.settled()
+    await room.enter()
     with trio.move_on_after(room.shared.options.action_seconds):
         # An import takes its place, in a moment: nobody who commits meanwhile needs to know.
         while room.order is not None and room.order.words[0] == "publish" and room.order.words != order.words:
@@ -97,8 +99,8 @@ async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
         if under_way.words != order.words:
             raise Busy(f"branch {room.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
         return under_way
-    await room.enter()
     room.order = order
+    room.branch.action = order.action
     room.shared.start(lambda: _carry_out(room, order, work))
     return order
 
@@ -109,8 +111,10 @@ async def _carry_out(room: Room, order: Order, work: Callable[[], object]) -> No
         await room.told(wait=False, by_views=True)
     except Exception as error:
         order.error = error
+        room.branch.action = order.action.failed(error)
         await room.refused(f".volfs/{order.words[0]}", error)
     finally:
+        order.action = room.branch.action or order.action
         room.order = None
         order.done.set()
 

@@ -30,6 +30,7 @@ from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
 from volfs.versions.interpret import chunk_root
 from volfs.versions.keys import node_key
+from volfs.versions.status import Action, ActionKind
 
 if TYPE_CHECKING:
     from volfs.tree.draft import Draft
@@ -73,12 +74,14 @@ class _Shown:
 class Order:
     """An action under way: whoever asks for the same joins it. ``draft``: its message is still being written."""
 
-    def __init__(self, kind: str, text: str, draft: Draft | None = None) -> None:
+    def __init__(self, kind: ActionKind, text: str, draft: Draft | None = None) -> None:
         self._kind = kind
         self._text = text
         self.draft = draft
         self.done = trio.Event()
         self.error: Exception | None = None
+        #: As it is described to whoever asked for it.
+        self.action = Action.begin(kind, text)
 
     @property
     def words(self) -> tuple[str, str]:

@@ -4,8 +4,8 @@ Decided here: how another process uses a mount's control files, how a key is spe
 waits. Not here: what the mount does on such a write (``tree/``), and the outcome's form
 (:class:`volfs.versions.status.Action`).
 
-The action happens in the write itself, whose error is its outcome. A commit that takes longer than the mount lets a
-write wait goes on; its outcome is then read from ``.volfs/status.json``.
+The action happens in the write itself. What came of it is read through the same open file, so that it is never what
+came of somebody else's; a commit that takes longer than the mount lets a write wait goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -22,73 +22,69 @@ from volfs import errors
 from volfs.errors import Busy, ReadOnly, VolfsError
 from volfs.versions.author import with_author
 from volfs.versions.lock import Holder
-from volfs.versions.status import instant_text
+from volfs.versions.status import ActionKind
 
 _PAUSE = 0.2
 _PATIENCE = 24 * 3600.0
-_TICK_NS = 1_000_000
-"""How much a time may lose on its way through text."""
+_LONGEST = 1 << 20
+"""Bytes of an answer."""
 
 
 def ask_mount(
-    holder: Holder, dataset: str, branch: str, action: str, text: str, author: str | None = None
+    holder: Holder, dataset: str, branch: str, action: ActionKind, text: str, author: str | None = None
 ) -> dict[str, Any]:
     """Write ``text`` into the control file ``action`` of the branch in the holder's mount; wait for the outcome.
 
     ``author`` is who asks for a commit. Returns the mount's description of the action when it is done. Raises what
-    stopped it. ReadOnly if that mount cannot be reached from here.
+    stopped it. ReadOnly if that mount cannot be reached from here; VolfsError with the errno if it dies.
     """
     if holder.mountpoint is None:
         raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
     control = Path(holder.mountpoint, dataset, "branches", branch, ".volfs")
-    before = _action(control)
-    since = instant_text(time.time_ns() - _TICK_NS)
     written = text if author is None else with_author(text, author)
     try:
-        fd = os.open(control / action, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(control / action, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise ReadOnly(f"{branch} is being written by {holder}, which cannot be reached: {error.strerror}") from None
+    deadline = time.monotonic() + _PATIENCE
     try:
-        try:
-            os.write(fd, written.encode("utf-8", "surrogateescape") or b"\n")
-        finally:
-            os.close(fd)
+        _write(fd, written.encode("utf-8", "surrogateescape") or b"\n")
+        while (described := _outcome(fd)).get("state") == "running":
+            if time.monotonic() > deadline:
+                raise Busy(f"the {action} is still going on: see {control / 'status.json'}")
+            time.sleep(_PAUSE)
     except OSError as error:
-        described = _action(control)
-        if described.get("state") == "failed" and described != before:
-            raise _error(described) from None
-        if error.errno == errno.EBUSY and described.get("state") == "running":
-            raise Busy(f"{branch}: a {described.get('kind')} is going on in {holder}: try again") from None
         raise VolfsError(
             f"{holder} could not {action}: {error.strerror}; see {control / 'errors.txt'}", errno=error.errno
         ) from None
-    return _wait(control, action, text, since)
+    finally:
+        with suppress(OSError):  # it has been told already
+            os.close(fd)
+    return described
 
 
-def _wait(control: Path, action: str, text: str, since: str) -> dict[str, Any]:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        described = _action(control)
-        # What is shown may still be the action before this one: the mount first makes slices being written complete.
-        later = str(described.get("began", "")) >= since
-        if described.get("kind") == action and (later or str(described.get("message")).strip() == text.strip()):
-            if described.get("state") == "failed":
-                raise _error(described)
-            if described.get("state") == "done":
-                return described
-        elif later:
-            return {}  # others came after this one, which is over: a branch does one thing at a time
-        if time.monotonic() > deadline:
-            raise Busy(f"the {action} is still going on: see {control / 'status.json'}")
-        time.sleep(_PAUSE)
-
-
-def _action(control: Path) -> dict[str, Any]:
+def _write(fd: int, data: bytes) -> None:
+    """Write all of an order. Raises what it was refused for."""
     try:
-        described = json.loads((control / "status.json").read_bytes()).get("action")
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return described if isinstance(described, dict) else {}
+        os.write(fd, data)
+        os.fsync(fd)  # a message is complete
+    except OSError as error:
+        with suppress(OSError):
+            _outcome(fd)
+        raise error
+
+
+def _outcome(fd: int) -> dict[str, Any]:
+    """What came, so far, of what was written through an open control file. Raises what stopped it."""
+    try:
+        described = json.loads(os.pread(fd, _LONGEST, 0))
+    except ValueError:
+        described = None
+    if not isinstance(described, dict):
+        raise OSError(errno.EPROTO, "it does not tell the outcome")
+    if described.get("state") == "failed":
+        raise _error(described)
+    return described
 
 
 def _error(described: dict[str, Any]) -> VolfsError:

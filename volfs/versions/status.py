@@ -26,7 +26,7 @@ from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.versions.stored import NodeChanges
 from volfs.versions.union import Union
 
-ActionKind = Literal["commit", "discard", "merge", "publish", "update"]
+ActionKind = Literal["commit", "discard", "merge", "publish", "tag", "update"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,7 @@ To make a version, and whatever else, write into the files of {example}/branches
   cat errors.txt                     the last refusals in words: programs often just say "Invalid argument"
   echo s0/xy/z00012.png > discard    drop a refused slice, a key (zarr/s0, files/notes.txt) or, with all,
                                      everything since the last version
+                                     "busy": another one is going on; write again when status.json says done
   echo ours > update                 where the branch is behind: keep yours, or write theirs
   mkdir {example}/branches/exp   mkdir {example}/branches/exp@v3    a branch here, or from v3; rmdir removes it
   ln -s ../versions/v3 {example}/tags/paper   or   echo paper v3 > tag    a tag; rm removes it"""
