@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, cast
 
 from volfs.errors import NotFound, WrongKind
 from volfs.model.graph import VersionInfo
+from volfs.versions.interpret import Interpreter
 from volfs.versions.snapshot import GroupNode, KeyInfo, Listing, Snapshot
+from volfs.versions.union_snapshot import UnionSnapshot
+from volfs.versions.working_copy import WorkingCopy
 
 
 class DictVersion(Snapshot):
@@ -58,15 +61,60 @@ class DictVersion(Snapshot):
     def node(self, path: str) -> GroupNode | None:
         return None
 
+    def zarr_store(self) -> NoReturn:
+        raise NotImplementedError
 
-def contents(working: Any) -> dict[str, bytes | None]:
+
+class Over:
+    """A branch that lies over whatever ``version`` returns."""
+
+    ref = "main"
+
+    def __init__(self, version: Callable[[], Snapshot | None]) -> None:
+        self.version = version
+
+    def base_version(self) -> Snapshot | None:
+        return self.version()
+
+    def keep_up(self) -> None:
+        """Nobody else moves the head."""
+
+    def settle(self) -> None:
+        """No writer has died."""
+
+
+class Shown(UnionSnapshot):
+    """What a branch would show of a working copy."""
+
+    base = None
+
+    def __init__(self, working: WorkingCopy) -> None:
+        super().__init__(cast(Any, None), "main", working, working.pulse, Interpreter())
+
+    def generation(self) -> int:
+        return 0
+
+
+def stat(working: WorkingCopy, key: str) -> KeyInfo | None:
+    return Shown(working).stat(key)
+
+
+def listing(working: WorkingCopy, key: str) -> Listing:
+    return Shown(working).list(key)
+
+
+def read(working: WorkingCopy, key: str) -> bytes:
+    return Shown(working).read(key)
+
+
+def contents(working: WorkingCopy) -> dict[str, bytes | None]:
     """Everything a working copy shows: bytes of files, None for directories."""
     found: dict[str, bytes | None] = {}
 
     def visit(key: str) -> None:
-        for name, info in working.list(key):
+        for name, info in listing(working, key):
             below = f"{key}/{name}"
-            found[below] = None if info.kind == "dir" else working.read(below)
+            found[below] = None if info.kind == "dir" else read(working, below)
             if info.kind == "dir":
                 visit(below)
 

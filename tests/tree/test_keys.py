@@ -33,10 +33,9 @@ from volfs.tree import SetAttr
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.tree.places import Walk
 from volfs.tree.statistics import statistics
-from volfs.versions import changing
 from volfs.versions.openfile import WorkingFile
-from volfs.versions.reading import pieces
-from volfs.versions.working import WorkingCopy
+from volfs.versions.union import Union
+from volfs.versions.working_copy import WorkingCopy
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"
@@ -413,6 +412,7 @@ def test_who_opens_a_key_during_a_long_change_of_its_branch_holds_up_nobody_else
 ) -> None:
     copying, done = threading.Event(), threading.Event()
     waited: list[bool] = []
+    pieces = Union.pieces
 
     def slow(*args: Any) -> Iterator[bytes]:
         copying.set()
@@ -430,7 +430,7 @@ def test_who_opens_a_key_during_a_long_change_of_its_branch_holds_up_nobody_else
             async def reader() -> None:
                 read.append(await client.read(f"{MAIN}/files/small"))
 
-            monkeypatch.setattr(changing, "pieces", slow)
+            monkeypatch.setattr(Union, "pieces", slow)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.open, f"{MAIN}/files/large", os.O_RDWR)
                 await trio.to_thread.run_sync(copying.wait)

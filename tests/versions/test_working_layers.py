@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.dict_version import DictVersion, contents
+from tests.kits.dict_version import DictVersion, Over, contents, listing, read, stat
 from volfs.errors import AlreadyThere
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
 from volfs.versions import freezing, layers
 from volfs.versions.union import Union
-from volfs.versions.working import WorkingCopy
+from volfs.versions.working_copy import WorkingCopy
 
 HEAD = {
     "files/gone": b"0",
@@ -36,7 +36,7 @@ def layout(tmp_path: Path) -> WorkingLayout:
 @pytest.fixture
 def working(layout: WorkingLayout) -> Iterator[WorkingCopy]:
     head = DictVersion(1, HEAD)
-    made = WorkingCopy(layout, "main", lambda: head, Reserve([]))
+    made = WorkingCopy(layout, Over(lambda: head), Reserve([]))
     yield made
     made.close()
 
@@ -87,7 +87,7 @@ def test_a_freeze_is_not_seen_by_readers_nor_by_open_files(working: WorkingCopy)
     assert contents(working) == before | {"zarr/rec/c/1": b"abc"}
 
 
-def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy) -> None:
+def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy, monkeypatch: pytest.MonkeyPatch) -> None:
     change_things(working)
     working.freeze(2, ["zarr/a", "files/dir"])
     assert {(c.key, c.kind) for c in working.frozen_layer(2).changes()} == {
@@ -97,7 +97,7 @@ def test_what_stays_behind_takes_its_whiteouts_along(working: WorkingCopy) -> No
     }
     after = {"files/kept": b"1", "files/new": b"n", "zarr/rec/c/0": b"r"}
     now = DictVersion(2, {k: v for k, v in HEAD.items() if k != "files/gone"} | after)
-    working._lower = lambda: now
+    monkeypatch.setattr(working._owner, "version", lambda: now)
     working.drop(2, now.base)
     shown = {k: v for k, v in contents(working).items() if v is not None}
     assert shown == after | {"files/dir/three": b"3", "zarr/a/c/0/0": b"xx"}
@@ -116,7 +116,7 @@ def test_the_names_of_what_stays_behind_are_synced_again(working: WorkingCopy, m
 
 def test_directories_that_went_are_not_remembered_for_syncing(working: WorkingCopy) -> None:
     def noted() -> set[str]:
-        return set(working._unsynced)
+        return set(working._names._unsynced)
 
     with working.lock.hold():
         for index in range(50):
@@ -124,7 +124,7 @@ def test_directories_that_went_are_not_remembered_for_syncing(working: WorkingCo
         writing = working.open("files/run/log", os.O_WRONLY | os.O_CREAT)
         working.freeze(2, ["files/run/log"])
         assert len(noted()) > 50, "the commit may yet not happen"
-        working.drop(2, working._lower().base)
+        working.drop(2, working._owner.base_version().base)
         assert noted() == {"", "files", "files/run"}, "what stays is in the top"
         writing.close()
         for index in range(50):
@@ -150,22 +150,22 @@ def test_merging_back_keeps_what_is_newer(working: WorkingCopy) -> None:
     working.freeze(2)
     change_more(working)
     before = contents(working)
-    times = {key: working.stat(key) for key, data in before.items() if data is not None}
+    times = {key: stat(working, key) for key, data in before.items() if data is not None}
     working.merge_back(2)
     assert contents(working) == before
-    assert {key: working.stat(key) for key in times} == times
+    assert {key: stat(working, key) for key in times} == times
     assert not list(working.layout.root.glob("frozen-*"))
 
 
-def test_directories_without_files_outlive_a_commit(working: WorkingCopy) -> None:
+def test_directories_without_files_outlive_a_commit(working: WorkingCopy, monkeypatch: pytest.MonkeyPatch) -> None:
     change_things(working)
     working.mkdir("files/bare/inner")
     working.freeze(2)
     now = DictVersion(2, {k: v for k, v in contents(working).items() if v is not None})
-    working._lower = lambda: now
+    monkeypatch.setattr(working._owner, "version", lambda: now)
     working.drop(2, now.base)
     assert contents(working)["files/bare/inner"] is None
-    assert list(working.changes()) == []
+    assert list(working.union().changes()) == []
 
 
 class Died(BaseException):
@@ -194,7 +194,7 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
     for step in range(200):
         layout = WorkingLayout(tmp_path / f"{what}-{step}")
         head = DictVersion(1, HEAD)
-        working = WorkingCopy(layout, "main", lambda: head, Reserve([]))  # noqa: B023
+        working = WorkingCopy(layout, Over(lambda: head), Reserve([]))  # noqa: B023
         change_things(working)
         if what in ("merge back", "drop"):
             working.freeze(2)
@@ -217,7 +217,7 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
         finally:
             alive()
         working.close()
-        after = WorkingCopy(layout, "main", lambda: head, Reserve([]))  # noqa: B023
+        after = WorkingCopy(layout, Over(lambda: head), Reserve([]))  # noqa: B023
         assert _files(after) == _files_of(before), step
         if what == "drop":
             freezing.drop(layout, 2, lambda key: head.stat(key) is not None)  # noqa: B023
@@ -248,9 +248,9 @@ def test_disks_that_cannot_exchange_names_do_in_two_steps(
     working.unlink("files/dir/two")
     working.rmdir("files/dir")
     working.mkdir("files/dir")
-    assert working.list("files/dir") == []
+    assert listing(working, "files/dir") == []
     working.discard("files/dir/one")
-    assert [name for name, _ in working.list("files/dir")] == ["one"]
+    assert [name for name, _ in listing(working, "files/dir")] == ["one"]
     # Cut short between the two: the next writer finishes it.
     working.unlink("files/dir/one")
     real = os.rename
@@ -275,29 +275,29 @@ def test_disks_that_cannot_exchange_names_do_in_two_steps(
 def test_other_processes_never_read_anything_old_while_versions_are_made(layout: WorkingLayout) -> None:
     """Readers with no lock, as in another process: what a key holds never goes back in time."""
     state: list[DictVersion | None] = [None]
-    writer = WorkingCopy(layout, "main", lambda: state[0], Reserve([]))
+    writer = WorkingCopy(layout, Over(lambda: state[0]), Reserve([]))
     keys = [f"files/{name}" for name in "abcdef"]
     for key in keys:
         writer.put(key, b"0")
     failures: list[str] = []
     done = threading.Event()
 
-    def read() -> None:
-        reader = WorkingCopy(layout, "main", lambda: state[0], Reserve([]))
+    def keep_reading() -> None:
+        reader = WorkingCopy(layout, Over(lambda: state[0]), Reserve([]))
         seen = dict.fromkeys(keys, 0)
         chance = random.Random(threading.get_ident())
         while not done.is_set():
             key = chance.choice(keys)
-            value = int(reader.read(key))
+            value = int(read(reader, key))
             if value < seen[key]:
                 failures.append(f"{key} went from {seen[key]} to {value}")
                 return
             seen[key] = value
-            if len(reader.list("files")) != len(keys):
+            if len(listing(reader, "files")) != len(keys):
                 failures.append("a name was missing")
                 return
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
+    readers = [threading.Thread(target=keep_reading) for _ in range(3)]
     for reader in readers:
         reader.start()
     chance = random.Random(0)

@@ -13,11 +13,11 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.kits.dict_version import DictVersion, contents
+from tests.kits.dict_version import DictVersion, Over, contents
 from volfs.errors import VolfsError
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
-from volfs.versions.working import WorkingCopy
+from volfs.versions.working_copy import WorkingCopy
 
 NAMES = st.sampled_from(["a", "b", "0"])
 # Names of chunks among them: their removals and renames are written down in more detail.
@@ -37,7 +37,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         self.working = self.open()
 
     def open(self) -> WorkingCopy:
-        return WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([]))
+        return WorkingCopy(WorkingLayout(self.root / "main"), Over(lambda: self.version), Reserve([]))
 
     def teardown(self) -> None:
         self.working.close()
@@ -154,7 +154,7 @@ class AgainstDirectory(RuleBasedStateMachine):
         before = contents(self.working)
         self.working.freeze(self.number, leave)
         # What a commit would make of it now: the frozen layer over the head.
-        only = WorkingCopy(WorkingLayout(self.root / "main"), "main", lambda: self.version, Reserve([])).union()
+        only = WorkingCopy(WorkingLayout(self.root / "main"), Over(lambda: self.version), Reserve([])).union()
         union = type(only)(tuple(layer for layer in only.layers if layer.frozen), only.lower)
         self.frozen = {}
         for key in union.keys("zarr"):

@@ -263,6 +263,17 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def pread_all(fd: int, size: int, offset: int) -> bytes:
+    """``size`` bytes at ``offset``; fewer only at the end of the file."""
+    data = os.pread(fd, size, offset)
+    while 0 < len(data) < size:
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def replace_durably(source: Path, target: Path) -> None:
     """Rename durably, onto ``target`` if that exists. What ``source`` holds must have been synced by its writer."""
     source.replace(target)

@@ -2,7 +2,7 @@
 
 Decided here: inodes (allocated per name, following renames and links), what is refused, and what the kernel is told
 when a key is closed or moved. The semantics of the files themselves are those of
-:class:`volfs.versions.working.WorkingCopy`. Keys of levels that follow s0 show computed bytes
+:class:`volfs.versions.working_copy.WorkingCopy`. Keys of levels that follow s0 show computed bytes
 (:mod:`volfs.tree.derived`, :mod:`volfs.tree.derivedfile`). What is kept of a listing is in
 :mod:`volfs.tree.keylisting`.
 """

@@ -1,7 +1,7 @@
 """``working/B/base.json``: the version that a working copy lies over, and what was decided about a newer head.
 
 Decided here: the document, and how a reader learns cheaply that it changed. Not here: when it is written
-(:mod:`volfs.versions.working`, :mod:`volfs.versions.commit`), and when it may follow the head
+(:mod:`volfs.versions.working_copy`, :mod:`volfs.versions.commit`), and when it may follow the head
 (:mod:`volfs.versions.following`).
 
 No document means that the base is the head: a branch without changes shows its head, whoever moves that. The document

@@ -1,7 +1,7 @@
 """A branch: its base version with the uncommitted changes of its working copy, as a snapshot that can be written.
 
 Decided here: what a branch offers, and that every read sees one consistent union of working copy and head. Not decided
-here: the union itself (:mod:`volfs.versions.working`), what files mean as arrays (:mod:`volfs.versions.interpret`,
+here: the union itself (:mod:`volfs.versions.working_copy`), what files mean as arrays (:mod:`volfs.versions.interpret`,
 :mod:`volfs.versions.branchnode`), and how a commit is made (:mod:`volfs.versions.commit`).
 """
 
@@ -14,26 +14,22 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
-from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_message
 from volfs.versions.author import default_author
 from volfs.versions.base import Pin
-from volfs.versions.branchnode import BranchArray
 from volfs.versions.changeset import problems
-from volfs.versions.chunkmap import ChunkMaps
 from volfs.versions.commit import Wording, commit, settle_own
 from volfs.versions.following import Follower, Side
 from volfs.versions.forward import ask_mount, key_line
 from volfs.versions.interpret import Interpreter
-from volfs.versions.keys import is_key, json_key
+from volfs.versions.keys import is_key
 from volfs.versions.layers import Change
 from volfs.versions.lock import Holder
 from volfs.versions.placement import publish_prepared
-from volfs.versions.snapshot import ArrayNode, Derive, GroupNode, KeyInfo, Listing, WritableSnapshot
+from volfs.versions.snapshot import Derive, WritableSnapshot
 from volfs.versions.status import (
     Action,
     Behind,
@@ -46,13 +42,10 @@ from volfs.versions.status import (
     staged_files,
 )
 from volfs.versions.union import Union
+from volfs.versions.union_snapshot import UnionSnapshot
 from volfs.versions.version import Version
-from volfs.versions.working import WorkingCopy
+from volfs.versions.working_copy import WorkingCopy
 from volfs.versions.writable_history import WritableHistory
-
-if TYPE_CHECKING:
-    from volfs.versions.zarrstore import ZarrStore
-
 
 Bytes = bytes | bytearray | memoryview
 EVERYTHING = ("", "all", ".", "/")
@@ -70,7 +63,7 @@ class _Outcome:
     left: tuple[Left, ...] = ()
 
 
-class Branch(WritableSnapshot):
+class Branch(UnionSnapshot, WritableSnapshot):
     """One branch of a dataset. Thread-safe. Made by :meth:`volfs.versions.dataset.Dataset.branch`.
 
     Operations on single keys with POSIX semantics are those of ``branch.working``. A change takes the writer's lock for
@@ -82,23 +75,13 @@ class Branch(WritableSnapshot):
     def __init__(self, dataset: WritableHistory, name: str, derive: Derive) -> None:
         self.derive = derive
         self.turn = threading.Lock()
-        self.dataset = dataset
         self.ref = name
-        self.working = WorkingCopy(
-            dataset.layout.working(name),
-            name,
-            self.base_version,
-            dataset.store.reserve,
-            keep_up=lambda: dataset.keep_up(name),
-            settle=self._settle,
-            dead_after=dataset.store.dead_after,
-        )
-        self.interpreter = Interpreter()
+        store = dataset.store
+        self.working = WorkingCopy(dataset.layout.working(name), self, store.reserve, dead_after=store.dead_after)
+        super().__init__(dataset, name, self.working, self.working.pulse, Interpreter())
         self.follower = Follower(self)
         self.action: Action | None = None
         self.open_writers: Counter[str] = Counter()
-        self._maps = ChunkMaps(self.working.pulse)
-        self._arrays: dict[str, BranchArray] = {}
         self._mutex = threading.Lock()
         self._holder: tuple[float, Holder | None] = (0.0, None)
         self._look_at = 0.0
@@ -164,39 +147,6 @@ class Branch(WritableSnapshot):
         base = self.working.base.read()
         return self._head_number() if base is None else base.on, self.working.pulse.read()
 
-    def stat(self, key: str) -> KeyInfo | None:
-        return self.working.stat(key)
-
-    def list(self, key: str) -> Listing:
-        return self.working.list(key)
-
-    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self.working.read(key, offset, length)
-
-    def node(self, path: str) -> ArrayNode | GroupNode | None:
-        return self.working.look(lambda union: self._node(union, path))
-
-    def zarr_store(self) -> ZarrStore:
-        from volfs.versions.zarrstore import ZarrStore  # zarr-python takes long to import
-
-        return ZarrStore(self)
-
-    def _node(self, union: Union, path: str) -> ArrayNode | GroupNode | None:
-        parsed = self.interpreter.node(union, path)
-        if not isinstance(parsed, ArrayMeta | GroupMeta):
-            return None
-        entry = union.entry(json_key(path))
-        mtime_ns = 0 if entry is None else entry.info.mtime_ns
-        if isinstance(parsed, GroupMeta):
-            return GroupNode(path, parsed.attributes, mtime_ns)
-        with self._mutex:
-            array = self._arrays.get(path)
-            if array is None or array.meta is not parsed or array.mtime_ns != mtime_ns:
-                if len(self._arrays) > 4096:
-                    self._arrays.clear()
-                array = self._arrays[path] = BranchArray(self, self.working, path, parsed, mtime_ns, self._maps)
-            return array
-
     def _head_number(self) -> int:
         # Nobody moves or removes a branch without its lock. So while it is held here, only this process can.
         lock = self.working.lock
@@ -212,10 +162,14 @@ class Branch(WritableSnapshot):
 
     def look_again(self) -> None:
         """Go by the ref file: somebody may have moved the head in spite of the lock. Only with the lock."""
-        self.dataset.keep_up(self.ref)
+        self.keep_up()
         self._known_head = None
 
-    def _settle(self) -> None:
+    def keep_up(self) -> None:
+        """Catch up with others who moved the head while they had the lock. NotFound if they removed the branch."""
+        self.dataset.keep_up(self.ref)
+
+    def settle(self) -> None:
         """Before the first change under the lock: finish what a dead writer began, and let the base follow the head."""
         self._known_head = None
         settle_own(self)

@@ -1,7 +1,7 @@
 """An array in a branch: the chunks of the working copy over those of the base.
 
 Decided here: which bytes a chunk has, and when it last changed. Not here: where the working copy keeps its files
-(:mod:`volfs.versions.working`), and how the base resolves chunks (:mod:`volfs.versions.version`).
+(:mod:`volfs.versions.working_copy`), and how the base resolves chunks (:mod:`volfs.versions.version`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from volfs.errors import NotFound
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.codec import ChunkCodec
-from volfs.storage.files import open_regular
+from volfs.storage.files import open_regular, pread_all
 from volfs.versions.chunkmap import ChunkMap, ChunkMaps, probe
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.layers import Change
@@ -66,12 +66,7 @@ class WorkingPayload:
             raise NotFound(f"{change.key} has changed") from None
         try:
             wanted = self.size - offset if length is None else min(length, self.size - offset)
-            data = os.pread(fd, max(0, wanted), offset)
-            while 0 < len(data) < wanted:
-                more = os.pread(fd, wanted - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            data = pread_all(fd, max(0, wanted), offset)
             found = os.fstat(fd)
         finally:
             os.close(fd)

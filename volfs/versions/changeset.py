@@ -31,7 +31,6 @@ from volfs.versions.array_writer import ArrayWriter
 from volfs.versions.interpret import Interpreter, Meaning, chunk_root
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path_of_json
 from volfs.versions.layers import Change
-from volfs.versions.reading import pieces
 from volfs.versions.snapshot import KeyInfo
 from volfs.versions.union import Entry, Union
 from volfs.versions.version import Version, chunk_prefix
@@ -314,7 +313,7 @@ class Packer:
         assert self._lower is not None
         sums, at = hashlib.sha256(), 0
         try:
-            for piece in pieces(self._union, key, entry):
+            for piece in self._union.pieces(key, entry):
                 if self._lower.read(key, at, len(piece)) != piece:
                     return None
                 sums.update(piece)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Protocol, TypeVar
@@ -24,11 +25,9 @@ from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
 from volfs.versions.layers import Change
-from volfs.versions.pulse import Listener
 from volfs.versions.union import Union
 
 _MAPS_KEPT = 64
-_LOG_KEPT = 8192
 _ATTEMPTS = 20
 _PROBED = 256
 """A box of at most this many chunks is looked up file by file when the map is out of date."""
@@ -89,25 +88,20 @@ class _Kept:
 
 
 class Counter(Protocol):
-    """What says that something changed: a :class:`~volfs.versions.pulse.Pulse`, or a count that stands still."""
-
-    def listen(self, listener: Listener) -> None: ...
+    """Counts the changes to a union, as :class:`~volfs.versions.pulse.Pulse` does."""
 
     def read(self) -> int: ...
+
+    def between(self, count: int, later: int) -> Collection[tuple[str, bool]] | None: ...
 
 
 class ChunkMaps:
     """The maps of a working copy's arrays. Thread-safe."""
 
-    def __init__(self, pulse: Counter) -> None:
-        self._pulse = pulse
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
         self._mutex = threading.RLock()
         self._maps: OrderedDict[str, _Kept] = OrderedDict()
-        # _log[i] is the change from count _base + i to the next one.
-        self._base = 0
-        self._log: deque[tuple[str, bool]] = deque()
-        self._log_mutex = threading.Lock()
-        pulse.listen(self._note)
 
     def get(self, union: Union, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
         """What ``union`` says about the chunks of the array at ``path``, or only about those in a box of chunks.
@@ -136,7 +130,7 @@ class ChunkMaps:
 
     def _current(self, union: Union, path: str, meta: ArrayMeta) -> _Kept | None:
         """The map that is kept, brought up to date; None if it must be built."""
-        count = self._pulse.read()
+        count = self._counter.read()
         kept = self._maps.get(path)
         if kept is None:
             return None
@@ -147,10 +141,10 @@ class ChunkMaps:
 
     def _build(self, union: Union, path: str, meta: ArrayMeta) -> _Kept:
         for _ in range(_ATTEMPTS):
-            count = self._pulse.read()
+            count = self._counter.read()
             folder = node_key(path)
             built = _Kept(folder, meta.key_encoding, meta.ndim, count, build(union, folder, meta))
-            if self._pulse.read() == count:
+            if self._counter.read() == count:
                 break
         self._maps[path] = built
         self._maps.move_to_end(path)
@@ -158,22 +152,10 @@ class ChunkMaps:
             self._maps.popitem(last=False)
         return built
 
-    def _note(self, key: str, below: bool, before: int, after: int) -> None:
-        with self._log_mutex:
-            if before != self._base + len(self._log):
-                self._log.clear()
-                self._base = before
-            self._log.append((key, below))
-            if len(self._log) > _LOG_KEPT:
-                self._log.popleft()
-                self._base += 1
-
     def _catch_up(self, union: Union, kept: _Kept, meta: ArrayMeta, count: int) -> bool:
-        with self._log_mutex:
-            first, last = kept.count - self._base, count - self._base
-            if not 0 <= first <= last <= len(self._log):
-                return False
-            news = {self._log[i] for i in range(first, last)}
+        news = self._counter.between(kept.count, count)
+        if news is None:
+            return False
         dirty = set()
         for key, below in news:
             if below and (not key or covers(key, kept.folder) or covers(kept.folder, key)):

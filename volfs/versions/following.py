@@ -4,7 +4,7 @@ Decided here: changes that touch nothing that moved stay, and the base becomes t
 as sets; what both sides have changed to the same is no collision; anything else keeps the base where it is, and the
 branch is *behind* until each key in the way is decided: ours stays over the new head, theirs drops the change.
 Nothing is decided chunk by chunk without being told. Not here: what collides (:mod:`volfs.model.touch`), what moved
-(:mod:`volfs.versions.movement`), and how the base moves on disk (:meth:`volfs.versions.working.WorkingCopy.follow`).
+(:mod:`volfs.versions.movement`), and how the base moves on disk (:meth:`WorkingCopy.follow`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from volfs.storage.crash import crash_point
 from volfs.versions.base import Base, Pin
 from volfs.versions.keys import NODE_JSON, covers, node_path
 from volfs.versions.movement import described_anew, moved, paths_in, touched_by, versions_between
-from volfs.versions.reading import read_entry
 from volfs.versions.snapshot import KeyInfo, Snapshot
 from volfs.versions.status import Behind
 from volfs.versions.union import FOLDER_MODE, Union
@@ -284,11 +283,7 @@ def _kind(info: KeyInfo) -> tuple[str, int]:
 def bytes_in(union: Union, key: str) -> bytes | None:
     """The bytes of a file in a union; None where there is none."""
     entry = union.entry(key)
-    if entry is None or entry.kind == "dir":
-        return None
-    if entry.layer is not None:
-        return read_entry(entry, entry.layer, key)
-    return None if union.lower is None else union.lower.read(key)
+    return None if entry is None or entry.kind == "dir" else union.read(key)
 
 
 def committed(version: Version, key: str) -> bytes | None:

@@ -3,10 +3,10 @@
 Decided here: the renames by which layers come, merge and go, such that a reader in any process sees the same union
 after every single one, and so that a crash between any two leaves a union that reads right. Not here: when this happens
 (:mod:`volfs.versions.commit`, :mod:`volfs.versions.recover`), and how readers notice
-(:mod:`volfs.versions.union`, :mod:`volfs.versions.working`).
+(:mod:`volfs.versions.union`, :mod:`volfs.versions.working_copy`).
 
 Everything here works on directories alone, for recovery too. The caller holds the branch's lock; in a process with a
-:class:`~volfs.versions.working.WorkingCopy`, go through its methods, which keep writers out meanwhile.
+:class:`~volfs.versions.working_copy.WorkingCopy`, go through its methods, which keep writers out meanwhile.
 
     freeze      top → frozen-N under an empty top; what still has writers goes back up (rename keeps open files open)
     merge_back  frozen-N → top again, where the top says nothing newer: a commit that did not happen

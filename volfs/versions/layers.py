@@ -2,7 +2,7 @@
 
 Decided here: how a removal is written down, and what a layer hides. Not here: how layers lie over each other and over
 the base (:mod:`volfs.versions.union`), when layers are frozen and merged (:mod:`volfs.versions.freezing`), and
-what may be done by whom (:mod:`volfs.versions.working`).
+what may be done by whom (:mod:`volfs.versions.working_copy`).
 
 A layer is a directory with ``zarr/``, ``files/`` and ``removed/``. A key that was put is a file or directory under its
 own name. A *whiteout*, an empty file ``removed/KEY``, hides KEY and all that is below it in the layers underneath; its

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from volfs.errors import NotFound, ReadOnly
-from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since
+from volfs.storage.claim import Claim, Fate, changed_since
 from volfs.storage.files import FileLock, fsync_dir
 from volfs.storage.layout import WorkingLayout
 from volfs.storage.mount_table import locks_on, mount_holding
@@ -64,7 +64,7 @@ class BranchLock:
         taken: Callable[[], None],
         settle: Callable[[], None],
         *,
-        dead_after: float = DAY_SECONDS,
+        dead_after: float,
     ) -> None:
         self._layout = layout
         self._dead_after = dead_after

@@ -1,7 +1,7 @@
 """Open files of a working copy.
 
 Decided here: what an open file reads while its key is copied up, renamed or removed, and that the mtime of a file grows
-with every change. Not here: opening itself (:mod:`volfs.versions.working`).
+with every change. Not here: opening itself (:mod:`volfs.versions.working_copy`).
 
 As in any POSIX filesystem, all who have one file open see the same bytes. overlayfs gives up on this where a file is
 copied up after a reader opened it; here such readers are moved over to the copy (:meth:`WorkingFile.attach`), because
@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from volfs.errors import NotAllowed, NotFound
-from volfs.storage.files import no_space
+from volfs.storage.files import no_space, pread_all
 from volfs.versions.snapshot import KeyInfo, Snapshot
 
 _STRIPES = tuple(threading.Lock() for _ in range(64))
@@ -77,13 +77,7 @@ class WorkingFile:
         if fd is None:
             assert self._lower is not None
             return self._lower[0].read(self._lower_key, offset, size)
-        data = os.pread(fd, size, offset)
-        while 0 < len(data) < size:
-            more = os.pread(fd, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        return pread_all(fd, size, offset)
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of ``data`` at ``offset``. NoSpace if it does not fit; what fitted is then written."""

@@ -1,7 +1,7 @@
 """The clock of a working copy, and a counter of its changes that every process can read.
 
 Decided here: how a reader learns, at the cost of one ``pread``, that something may have changed since it last looked;
-and which time a change gets. Not here: what changed for whom (:mod:`volfs.versions.chunkmap` listens for arrays).
+and which time a change gets. Not here: the meaning of a changed key (:mod:`volfs.versions.chunkmap` asks for arrays).
 
 No two changes to a branch have the same time, and each is later than its base, whose own time may lie ahead of
 the clock on the wall. So the newest time among any set of chunks tells whether one of them has changed.
@@ -13,15 +13,16 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from volfs.errors import NotFound
 from volfs.storage.files import open_regular
 from volfs.storage.layout import WorkingLayout
 
-Listener = Callable[[str, bool, int, int], None]
-"""Called with a key, whether everything below it counts too ("" is everything), and the count before and after."""
+_LOG_KEPT = 8192
+"""Changes of this process that are remembered by their keys."""
 
 
 class Pulse:
@@ -39,11 +40,9 @@ class Pulse:
         self._time_kept: int | None = None
         self._fd: int | None = None
         self._mutex = threading.Lock()
-        self._listeners: list[Listener] = []
-
-    def listen(self, listener: Listener) -> None:
-        """Have ``listener`` told of every change that this process makes, before anyone can read the new count."""
-        self._listeners.append(listener)
+        # _log[i] is the change from count _log_from + i to the next one.
+        self._log_from = 0
+        self._log: deque[tuple[str, bool]] = deque()
 
     def read(self) -> int:
         """The count now."""
@@ -69,10 +68,26 @@ class Pulse:
             fd = self._writing()
             before = self._count()
             after = (before + 1) % 2**63
-            for listener in self._listeners:
-                listener(key, below or not key, before, after)
+            if before != self._log_from + len(self._log):
+                self._log.clear()
+                self._log_from = before
+            self._log.append((key, below or not key))
+            if len(self._log) > _LOG_KEPT:
+                self._log.popleft()
+                self._log_from += 1
             os.pwrite(fd, after.to_bytes(8, "little"), 0)
             self._count_kept = after
+
+    def between(self, count: int, later: int) -> Collection[tuple[str, bool]] | None:
+        """The changes from one count to a later one: keys, and whether everything below counts too ("" is everything).
+
+        None if not all of them are known: other processes made some, or they were too many.
+        """
+        with self._mutex:
+            first, last = count - self._log_from, later - self._log_from
+            if not 0 <= first <= last <= len(self._log):
+                return None
+            return {self._log[i] for i in range(first, last)}
 
     def reread(self) -> None:
         """Others may have written until now: go by the file again."""

@@ -2,7 +2,7 @@
 
 Decided here: what is at a key, and what a directory holds, given a fixed set of layers and a fixed head. Not here: how
 a layer writes things down (:mod:`volfs.versions.layers`), changing anything, and noticing that the layers or the head
-have moved meanwhile (:mod:`volfs.versions.reading`: one look through a union is only right if they have not).
+have moved meanwhile (:mod:`volfs.versions.working_copy`: one look through a union is only right if they have not).
 
 The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
 or has a file there. The base comes last.
@@ -13,6 +13,7 @@ one above it, so whoever goes the other way could miss it in both.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from operator import itemgetter
 from typing import Literal
 
 from volfs.errors import NotFound, WrongKind
+from volfs.storage.files import opened, pread_all
 from volfs.versions.layers import BLOCKED, SPACES, Blocked, Change, Layer
 from volfs.versions.snapshot import KeyInfo, Listing, Snapshot
 
 _DIR_INFO = KeyInfo("dir", 0, 0)
+_COPY_BYTES = 8 << 20
 FOLDER_MODE = 0o755
 """Permission bits of directories of which a version says nothing."""
 
@@ -94,6 +97,42 @@ class Union:
             return Entry("dir", None, None, _DIR_INFO) if key in SPACES or not key else None
         return Entry("dir", dirs[0] if dirs else None, first, below, tuple(dirs))
 
+    def existing(self, key: str) -> Entry:
+        """What is at ``key``. NotFound if nothing is."""
+        entry = self.entry(key)
+        if entry is None:
+            raise NotFound(f"{key} does not exist")
+        return entry
+
+    def stat(self, key: str) -> KeyInfo | None:
+        """Kind, size and times at ``key``; None if nothing is there."""
+        entry = self.entry(key)
+        return None if entry is None else entry.info
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file, or the target of a symbolic link; short at its end. Raises NotFound, WrongKind, Damaged."""
+        entry = self.existing(key)
+        if entry.kind == "dir":
+            raise WrongKind(f"{key} is a directory", errno=errno.EISDIR)
+        if entry.layer is None:
+            assert self.lower is not None
+            return self.lower.read(key, offset, length)
+        return _read(entry.layer, key, entry.is_link, offset, length)
+
+    def pieces(self, key: str, entry: Entry) -> Iterator[bytes]:
+        """The bytes of a file, a few MiB at a time."""
+        if entry.layer is None:
+            assert self.lower is not None
+            size = entry.info.size
+            for offset in range(0, size, _COPY_BYTES):
+                yield self.lower.read(key, offset, min(_COPY_BYTES, size - offset))
+        elif entry.is_link:
+            yield _read(entry.layer, key, True, 0, None)
+        else:
+            with opened(entry.layer.path(key)) as fd:
+                while piece := os.read(fd, _COPY_BYTES):
+                    yield piece
+
     def _looks(self, key: str) -> list[tuple[os.stat_result | Blocked | None, bool]]:
         """What each layer has at ``key``, the uppermost first."""
         return [layer.look(key) for layer in reversed(self.layers)][::-1]
@@ -114,9 +153,7 @@ class Union:
 
         Raises NotFound, or WrongKind for a file.
         """
-        entry = self.entry(key)
-        if entry is None:
-            raise NotFound(f"{key} does not exist")
+        entry = self.existing(key)
         if entry.kind == "file":
             raise WrongKind(f"{key} is a file")
         found: dict[str, Layer | KeyInfo] = {}
@@ -226,3 +263,14 @@ def _covers(upper: Layer, key: str, kind: str) -> bool:
     if found is BLOCKED or upper.hides(key):
         return True
     return kind == "put" and isinstance(found, os.stat_result)
+
+
+def _read(layer: Layer, key: str, is_link: bool, offset: int, length: int | None) -> bytes:
+    if is_link:
+        target = os.fsencode(os.readlink(layer.path(key)))
+        return target[offset:] if length is None else target[offset : offset + length]
+    fd = layer.open(key)
+    try:
+        return pread_all(fd, max(0, os.fstat(fd).st_size - offset) if length is None else length, offset)
+    finally:
+        os.close(fd)

@@ -22,7 +22,7 @@ from volfs.versions.status import Behind
 from volfs.versions.stored import StoredVersion
 from volfs.versions.union import Union
 from volfs.versions.version import Version
-from volfs.versions.working import WorkingCopy
+from volfs.versions.working_copy import WorkingCopy
 
 Progress = Callable[[int, int, str], object]
 """Called with the number of versions indexed, the number of all that are to be, and the dataset's name."""
