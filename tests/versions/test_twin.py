@@ -265,8 +265,11 @@ class Twin:
         answer = machine.ask(op)
         self.note(machine, op, answer)
         if not self.agrees(self.world, op, answer):
-            # It may not have looked around since the other did something: told so, it tries again.
-            assert answer.get("error") in TRANSIENT | {"NotFound", "Damaged", "AlreadyThere"}, self.story()
+            # It may not have looked around since the other did something, and speak of a dataset that is gone: that its
+            # default branch stays, for one. Told so, it tries again.
+            assert answer.get("error") in TRANSIENT | {"NotFound", "Damaged", "AlreadyThere", "NotAllowed"}, (
+                self.story()
+            )
             machine.ask({"do": "refresh"})
             answer = machine.ask(op)
             self.note(machine, op, answer)
