@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from volfs.errors import BadInput, BadName
 from volfs.model.names import check_dataset_name, check_key, check_ref_name, natural_key, version_number
-from volfs.model.refs import RefExpr, Target, parse_ref, parse_target
+from volfs.model.refs import DatasetSpec, RefExpr, parse_dataset_spec, parse_ref
 
 
 def test_z2_precedes_z10() -> None:
@@ -119,14 +119,14 @@ def test_what_is_no_ref_is_refused(text: str) -> None:
 
 
 def test_targets_name_dataset_path_and_ref() -> None:
-    assert parse_target("cells") == Target("cells", "", None)
-    assert parse_target("cells/labels/nuclei@v3") == Target("cells", "labels/nuclei", "v3")
-    assert parse_target("cells@main~2") == Target("cells", "", "main~2")
-    assert parse_target("cells/") == Target("cells", "", None)
-    assert str(parse_target("cells/labels/nuclei@v3")) == "cells/labels/nuclei@v3"
+    assert parse_dataset_spec("cells") == DatasetSpec("cells", "", None)
+    assert parse_dataset_spec("cells/labels/nuclei@v3") == DatasetSpec("cells", "labels/nuclei", "v3")
+    assert parse_dataset_spec("cells@main~2") == DatasetSpec("cells", "", "main~2")
+    assert parse_dataset_spec("cells/") == DatasetSpec("cells", "", None)
+    assert str(parse_dataset_spec("cells/labels/nuclei@v3")) == "cells/labels/nuclei@v3"
 
 
 @pytest.mark.parametrize("text", ["", "@v3", "/x", "cells@", "cells/../x", "cells//x", "cells@a@b", "a b"])
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(BadInput):
-        parse_target(text)
+        parse_dataset_spec(text)

@@ -41,7 +41,7 @@ _ALONE: Links = (0, 0, 1, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPlace:
     """Where the rows of a new version go, and what its first parent sees."""
 
     parent: At
@@ -54,7 +54,7 @@ def index_chunks(
     cx: sqlite3.Connection,
     node: int,
     shape: NodeShape,
-    place: Place,
+    place: RowPlace,
     coords: NDArray[Any],
     payloads: PayloadArray,
     *,
@@ -131,7 +131,7 @@ def _arrange(coords: NDArray[Any], shape: NodeShape) -> tuple[NDArray[np.int64],
 class _Linker:
     """Finds the older row of each new row of one array, and keeps the lists of lineages."""
 
-    def __init__(self, cx: sqlite3.Connection, node: int, place: Place, cells: int) -> None:
+    def __init__(self, cx: sqlite3.Connection, node: int, place: RowPlace, cells: int) -> None:
         self._cx = cx
         self._node = node
         self._place = place

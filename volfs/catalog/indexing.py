@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from volfs.catalog.entries import encode
 from volfs.catalog.files import add_files
 from volfs.catalog.graphs import insert_version
-from volfs.catalog.index_blocks import Place, check_coords, index_chunks
+from volfs.catalog.index_blocks import RowPlace, check_coords, index_chunks
 from volfs.catalog.index_entries import ZARR_JSON, NameEditor, Path
 from volfs.catalog.sums import row_sum
 from volfs.catalog.values import PAYLOAD, NodeShape, PayloadArray
@@ -55,7 +55,7 @@ def index(
         cx, dataset=dataset, root=root, parent=parent_at, lineage=lineage, position=position, number=info.number
     )
     _index_names(names, manifest, payloads, nodes)
-    place = Place(parent_at, lineage, position, info.number)
+    place = RowPlace(parent_at, lineage, position, info.number)
     for path, records in manifest.chunks():
         _index_array(cx, names, place, manifest, payloads, path, records)
     names.drop_empty()
@@ -131,7 +131,7 @@ def _index_names(names: NameEditor, manifest: Manifest, payloads: PayloadArray, 
 def _index_array(
     cx: sqlite3.Connection,
     names: NameEditor,
-    place: Place,
+    place: RowPlace,
     manifest: Manifest,
     payloads: PayloadArray,
     path: str,

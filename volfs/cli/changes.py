@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from volfs.cli.common import (
+    DatasetArg,
     Frame,
-    Place,
     confirm,
     count_text,
     json_option,
-    parse_place,
+    parse_dataset_arg,
     pass_frame,
     say,
     say_json,
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from volfs.versions.store import Store
 
 
-def branch_meant(store: Store, place: Place) -> Branch:
+def branch_meant(store: Store, argument: DatasetArg) -> Branch:
     """The branch that the ref names, or the default branch."""
-    dataset = store[place.target.dataset]
-    return dataset.branch(place.target.ref or dataset.default_branch)
+    dataset = store[argument.spec.dataset]
+    return dataset.branch(argument.spec.ref or dataset.default_branch)
 
 
 @click.command()
@@ -57,7 +57,7 @@ def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) 
     failed = False
     with frame.open(read_only=True) as store:
         if target is not None:
-            found = [(parse_place(target).target.dataset, branch_meant(store, parse_place(target)).status())]
+            found = [(parse_dataset_arg(target).spec.dataset, branch_meant(store, parse_dataset_arg(target)).status())]
         else:
             found = []
             for name in store.datasets():
@@ -140,9 +140,9 @@ def commit(
     frame: Frame, target: str, message: str | None, author: str | None, leave: tuple[str, ...], as_json: bool
 ) -> None:
     """Make a version of the working copy of DATASET's branch (the default branch if none is named)."""
-    place = parse_place(target)
+    argument = parse_dataset_arg(target)
     with frame.open() as store:
-        branch = branch_meant(store, place)
+        branch = branch_meant(store, argument)
         if message is None:
             message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
         info = branch.commit(message, author, leave=leave)
@@ -186,7 +186,7 @@ def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None
     if "" in keys:
         raise BadInput("an empty key means nothing; to discard everything, name none")
     with frame.open() as store:
-        branch = branch_meant(store, parse_place(target))
+        branch = branch_meant(store, parse_dataset_arg(target))
         with suppress(Damaged):  # of what they lie over: that they are discarded mends it
             now = branch.status(check=False)
             if now.clean and not now.staged and not now.rejected:
@@ -214,7 +214,7 @@ def update(
     names the rest. Exit status 1 while some of it is undecided.
     """
     with frame.open() as store:
-        branch = branch_meant(store, parse_place(target))
+        branch = branch_meant(store, parse_dataset_arg(target))
         behind = branch.behind()
         if side is not None:
             behind = branch.update(side, keys)

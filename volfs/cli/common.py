@@ -23,7 +23,7 @@ from volfs.model.display import printable, printable_json
 
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
-    from volfs.model.refs import Target
+    from volfs.model.refs import DatasetSpec
     from volfs.versions.snapshot import Snapshot
     from volfs.versions.store import Store
 
@@ -66,10 +66,10 @@ pass_frame = click.make_pass_decorator(Frame)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DatasetArg:
     """What an argument names: a dataset, a hierarchy path and a ref, and perhaps a key after a colon."""
 
-    target: Target
+    spec: DatasetSpec
     key: str | None
 
     @property
@@ -77,19 +77,19 @@ class Place:
         """The key meant: the one given, or that of the hierarchy path."""
         if self.key is not None:
             return self.key
-        return f"zarr/{self.target.path}" if self.target.path else ""
+        return f"zarr/{self.spec.path}" if self.spec.path else ""
 
     def snapshot(self, store: Store) -> Snapshot:
         """The snapshot meant: of the ref, or of the default branch."""
-        return store[self.target.dataset].snapshot(self.target.ref)
+        return store[self.spec.dataset].snapshot(self.spec.ref)
 
 
-def parse_place(text: str) -> Place:
+def parse_dataset_arg(text: str) -> DatasetArg:
     """``DATASET[/PATH][@REF][:KEY]``."""
-    from volfs.model.refs import parse_target
+    from volfs.model.refs import parse_dataset_spec
 
     target, colon, key = text.partition(":")
-    return Place(parse_target(target), key.strip("/") if colon else None)
+    return DatasetArg(parse_dataset_spec(target), key.strip("/") if colon else None)
 
 
 def say_json(answer: Any) -> None:

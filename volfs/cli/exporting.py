@@ -10,7 +10,7 @@ from volfs.cli.common import (
     Frame,
     count_text,
     json_option,
-    parse_place,
+    parse_dataset_arg,
     pass_frame,
     path_value,
     progress,
@@ -59,12 +59,12 @@ def export(
     from volfs.tree.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
     from volfs.tree.export import export as copy
 
-    place = parse_place(source)
-    if place.key is not None:
+    argument = parse_dataset_arg(source)
+    if argument.key is not None:
         raise BadInput(f"{source}: an export writes an image; name DATASET, DATASET/PATH or DATASET/PATH@REF")
     known = (*FILES, *FOLDERS, *OTHERS)
     kind = kind or out.suffix[1:].lower()
-    if path is not None and (box is not None or place.target.path):
+    if path is not None and (box is not None or argument.spec.path):
         raise BadInput("--path says where everything is: name DATASET or DATASET@REF, and no --box")
     if path is None and kind not in known:
         raise BadInput(f"which format is {kind or out.name!r}? say --format with one of {' '.join(known)}")
@@ -74,11 +74,11 @@ def export(
         frame.open(read_only=True) as store,
         progress(f"exporting {out.name}", in_bytes=True, show=not as_json) as tell,
     ):
-        snapshot = place.snapshot(store)
+        snapshot = argument.snapshot(store)
         if path is not None:
             jobs = wanted_path(snapshot, path, out)
         else:
-            jobs = wanted(snapshot, place.target.path, kind, out, level=level, box=box or "", plane=plane)
+            jobs = wanted(snapshot, argument.spec.path, kind, out, level=level, box=box or "", plane=plane)
         copied = copy(store, jobs, tell, overwrite=overwrite)
     if as_json:
         say_json({"paths": [job.out for job in jobs], "files": copied.files, "bytes": copied.bytes})

@@ -15,7 +15,7 @@ from volfs.cli.common import (
     Frame,
     json_option,
     numbers,
-    parse_place,
+    parse_dataset_arg,
     pass_frame,
     progress,
     say_json,
@@ -98,8 +98,8 @@ def import_(
     from volfs.ingest.readers.numbering import SliceRules
     from volfs.volume.image import image_at
 
-    place = parse_place(target)
-    if place.target.ref is not None or place.key is not None:
+    argument = parse_dataset_arg(target)
+    if argument.spec.ref is not None or argument.key is not None:
         raise BadInput(f"{target}: an import makes a version on the default branch; name DATASET or DATASET/PATH")
     options = ImportOptions(
         axes=axes,
@@ -118,8 +118,8 @@ def import_(
             open_source(sources, rules) as source,
             _interruptible() as cancel,
         ):
-            planned = outline(store, place.target.dataset, place.target.path, source, options, cancel=cancel)
-            new = place.target.dataset not in store
+            planned = outline(store, argument.spec.dataset, argument.spec.path, source, options, cancel=cancel)
+            new = argument.spec.dataset not in store
         _say_outline(target, planned, new=new, as_json=as_json)
         return
     with (
@@ -135,8 +135,8 @@ def import_(
         lines: list[str] = []
         made = import_source(
             store,
-            place.target.dataset,
-            place.target.path,
+            argument.spec.dataset,
+            argument.spec.path,
             source,
             options,
             progress=report,
@@ -144,7 +144,7 @@ def import_(
             say=lines.append,
         )
         # Labels and real values are not always kept in the type of the source.
-        kept = image_at(store[place.target.dataset].version(made.number), place.target.path.strip("/"))
+        kept = image_at(store[argument.spec.dataset].version(made.number), argument.spec.path.strip("/"))
     if as_json:
         say_json({**version_facts(made.info), "branch": made.branch, "remarks": lines})
     else:

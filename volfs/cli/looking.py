@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volfs.cli.common import (
+    DatasetArg,
     Frame,
-    Place,
     count_text,
     json_option,
-    parse_place,
+    parse_dataset_arg,
     pass_frame,
     say,
     say_json,
@@ -45,7 +45,7 @@ def ls(frame: Frame, target: str | None, long: bool, recursive: bool, as_json: b
         if target is None:
             _list_datasets(store, long, as_json)
         else:
-            _list_keys(parse_place(target), store, long, recursive, as_json)
+            _list_keys(parse_dataset_arg(target), store, long, recursive, as_json)
 
 
 def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
@@ -77,17 +77,17 @@ def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
         say(f"volfs: {name}: {why}", err=True)
 
 
-def _list_keys(place: Place, store: Store, long: bool, recursive: bool, as_json: bool) -> None:
+def _list_keys(argument: DatasetArg, store: Store, long: bool, recursive: bool, as_json: bool) -> None:
     from volfs.errors import NotFound
 
-    snapshot = place.snapshot(store)
-    info = snapshot.stat(place.where)
+    snapshot = argument.snapshot(store)
+    info = snapshot.stat(argument.where)
     if info is None:
-        raise NotFound(f"{place.target.dataset}@{snapshot.ref} has no key {place.where!r}")
+        raise NotFound(f"{argument.spec.dataset}@{snapshot.ref} has no key {argument.where!r}")
     if info.kind == "file":
-        entries = [(place.where.rpartition("/")[2], info)]
+        entries = [(argument.where.rpartition("/")[2], info)]
     else:
-        entries = _below(snapshot, place.where, "", recursive)
+        entries = _below(snapshot, argument.where, "", recursive)
     if as_json:
         say_json(
             [
@@ -139,18 +139,18 @@ def info(frame: Frame, target: str, as_json: bool) -> None:
     from volfs.errors import NotFound
     from volfs.volume.image import image_at
 
-    place = parse_place(target)
+    argument = parse_dataset_arg(target)
     with frame.open(read_only=True) as store:
-        dataset = store[place.target.dataset]
-        snapshot = place.snapshot(store)
-        if place.target.path:
-            image = image_at(snapshot, place.target.path)
+        dataset = store[argument.spec.dataset]
+        snapshot = argument.snapshot(store)
+        if argument.spec.path:
+            image = image_at(snapshot, argument.spec.path)
             if image is None:
-                raise NotFound(f"{target}: no image is at {place.target.path!r}; volfs ls {dataset.name} lists keys")
+                raise NotFound(f"{target}: no image is at {argument.spec.path!r}; volfs ls {dataset.name} lists keys")
             found = [image]
         else:
             found = list(volfs.images(snapshot).values())
-        answer: dict[str, Any] = _dataset_facts(dataset) if not place.target.path else {}
+        answer: dict[str, Any] = _dataset_facts(dataset) if not argument.spec.path else {}
         answer |= {"snapshot": snapshot.ref, "images": [_image_facts(image) for image in found]}
     if as_json:
         say_json(answer)
@@ -253,13 +253,13 @@ def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: b
     """The versions of DATASET, newest first. With REF, only those it stands on."""
     from itertools import islice
 
-    place = parse_place(target)
+    argument = parse_dataset_arg(target)
     with frame.open(read_only=True) as store:
-        dataset = store[place.target.dataset]
-        if place.target.ref is None:
+        dataset = store[argument.spec.dataset]
+        if argument.spec.ref is None:
             chosen = iter(reversed(dataset.versions()))
         else:
-            start = dataset.resolve(place.target.ref)
+            start = dataset.resolve(argument.spec.ref)
             chosen = (dataset.info(each) for each in dataset.graph.first_parents(start))
         versions = list(islice(chosen, number))
         names: dict[int, list[str]] = {}

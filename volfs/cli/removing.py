@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from volfs.cli.changes import branch_meant
-from volfs.cli.common import Frame, confirm, count_text, parse_place, pass_frame, yes_option
+from volfs.cli.common import Frame, confirm, count_text, parse_dataset_arg, pass_frame, yes_option
 
 
 @click.command()
@@ -18,17 +18,17 @@ def rm(frame: Frame, target: str, yes: bool) -> None:
     DATASET/PATH names the group or array at PATH of the hierarchy. What is removed from a working copy is in the
     versions still, and comes back with `volfs discard`.
     """
-    place = parse_place(target)
+    argument = parse_dataset_arg(target)
     with frame.open() as store:
-        if place.where:
-            branch = branch_meant(store, place)
-            branch.delete_tree(place.where)
+        if argument.where:
+            branch = branch_meant(store, argument)
+            branch.delete_tree(argument.where)
             return
-        if place.target.ref is not None or place.key is not None:
+        if argument.spec.ref is not None or argument.key is not None:
             raise click.UsageError(
                 "name a KEY to remove, or the DATASET alone; `volfs branch --delete` removes a branch"
             )
-        dataset = store[place.target.dataset]
+        dataset = store[argument.spec.dataset]
         versions = count_text(len(dataset.versions()), "version")
         confirm(f"Remove the dataset {dataset.name} with {versions}? Nothing of it can be brought back.", yes)
         store.remove_dataset(dataset.name)

@@ -83,7 +83,7 @@ class RefExpr:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DatasetSpec:
     """A dataset, a hierarchy path in it ("" for the root), and a ref expression or None for the default."""
 
     dataset: str
@@ -105,7 +105,7 @@ def parse_ref(text: str) -> RefExpr:
     return RefExpr(base, sum(int(step or "1") for step in steps.split("~")[1:]))
 
 
-def parse_target(text: str) -> Target:
+def parse_dataset_spec(text: str) -> DatasetSpec:
     """Parse ``DATASET[/PATH][@REF]``."""
     where, at, ref = text.partition("@")
     if at:
@@ -116,4 +116,4 @@ def parse_target(text: str) -> Target:
     check_dataset_name(dataset)
     if path:
         check_key(f"zarr/{path}")
-    return Target(dataset, path, ref if at else None)
+    return DatasetSpec(dataset, path, ref if at else None)

@@ -38,8 +38,8 @@ Buffer = bytes | bytearray | memoryview
 Records = np.ndarray[Any, np.dtype[Any]]
 
 
-class Place(Protocol):
-    """Gives files their place in the partial version: the path, and its name relative to ``versions/``."""
+class Locate(Protocol):
+    """Finds the file of a key in the partial version: its path, and its name below ``versions/``."""
 
     def __call__(self, key: str) -> tuple[Path, str]: ...
 
@@ -51,7 +51,7 @@ class ArrayWriter:
     """
 
     def __init__(
-        self, path: str, meta: ArrayMeta, shard_chunks: Index, block_shape: Index, place: Place, *, created: bool
+        self, path: str, meta: ArrayMeta, shard_chunks: Index, block_shape: Index, place: Locate, *, created: bool
     ) -> None:
         self.path = path
         self.meta = meta
