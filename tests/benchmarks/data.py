@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tests.benchmarks.harness import Bench
 from volfs import init_store, open_store
 from volfs.ingest.importer import ImportOptions, import_source
-from volfs.ingest.procedural import tissue
 from volfs.ingest.readers import open_source
+from volfs.ingest.tissue import tissue
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.versions.dataset import Dataset

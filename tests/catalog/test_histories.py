@@ -236,9 +236,9 @@ def check_array(
 
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("volfs.catalog.index_blocks.MAX_STEPS", 5)
-    monkeypatch.setattr("volfs.catalog.changes.MAX_STEPS", 2)
-    monkeypatch.setattr("volfs.catalog.changes._PAGE", 2)
+    monkeypatch.setattr("volfs.catalog.chunk_rows.MAX_STEPS", 5)
+    monkeypatch.setattr("volfs.catalog.chunk_changes.MAX_STEPS", 2)
+    monkeypatch.setattr("volfs.catalog.chunk_changes._PAGE", 2)
     monkeypatch.setattr("volfs.catalog.lineages.SEEKS", 1)
     monkeypatch.setattr("volfs.catalog.entries._ROWS_PER_NAME", 3)
     monkeypatch.setattr("volfs.catalog.entries._PAGE", 2)

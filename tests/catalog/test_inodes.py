@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volfs.catalog.connections import Connections
-from volfs.catalog.inodes import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
-from volfs.catalog.recent import Recent
+from volfs.catalog.inode_table import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
+from volfs.catalog.lru import Recent
 from volfs.errors import BadInput, NotAllowed, StoreFormat
 from volfs.testing.waiting import PATIENCE
 
@@ -49,7 +49,7 @@ def test_a_lost_table_comes_back_with_the_same_derived_inodes_and_fresh_allocate
         derived, allocated = table.directory("cells/versions/v3"), table.allocate(ROOT, b"a")
     table_path(catalog).unlink()
     later = time.time() + 1
-    monkeypatch.setattr("volfs.catalog.inodes.time.time", lambda: later)
+    monkeypatch.setattr("volfs.catalog.inode_table.time.time", lambda: later)
     with InodeTable.open(catalog) as table:
         assert table.directory("cells/versions/v3") == derived
         assert table.allocate(ROOT, b"a") > allocated
@@ -60,7 +60,7 @@ def test_paths_with_one_hash_get_different_inodes(catalog: Path, monkeypatch: py
         def digest(self) -> bytes:
             return b"\xff" * 8
 
-    monkeypatch.setattr("volfs.catalog.inodes.blake2b", lambda *_, **__: Hash())
+    monkeypatch.setattr("volfs.catalog.inode_table.blake2b", lambda *_, **__: Hash())
     paths = ["a", "b", "c"]
     with InodeTable.open(catalog) as table:
         inodes = [table.directory(path) for path in paths]
@@ -199,14 +199,14 @@ def test_two_mounts_of_one_store_hand_out_different_numbers_that_both_lead_back(
 def test_numbers_go_on_when_more_are_asked_for_than_were_reserved(
     catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("volfs.catalog.inodes._RESERVED", 4)
+    monkeypatch.setattr("volfs.catalog.inode_table._RESERVED", 4)
     with InodeTable.open(catalog) as table:
         inodes = [table.allocate(ROOT, b"%d" % i) for i in range(50)]
     assert len(set(inodes)) == 50
 
 
 def test_what_memory_drops_is_read_back(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("volfs.catalog.inodes._KEPT", 3)
+    monkeypatch.setattr("volfs.catalog.inode_table._KEPT", 3)
     with InodeTable.open(catalog) as table:
         inodes = [table.allocate(ROOT, b"%d" % i) for i in range(20)]
         directories = [table.directory(f"d{i}") for i in range(20)]

@@ -16,9 +16,9 @@ from PIL import Image
 
 from tests.ingest.test_readers import holds, volume, write_slices
 from volfs.cli import main
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source
-from volfs.ingest.readers.numbering import SliceRules
+from volfs.ingest.readers.slice_numbers import SliceRules
 
 NAMES, COLOURS = ["DAPI", "GFP ☃", "Cy5"], [65535, 16711935, -16776961]  # blue, green, red as OME's RGBA
 

@@ -21,7 +21,7 @@ import volfs
 from tests.ingest.test_formats_files import itk_affine, reads_bad
 from tests.ingest.test_readers import holds, volume, write_slices
 from volfs.errors import BadInput
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import check_unchanged

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import volfs
 from tests.ingest.test_readers import holds, volume
 from volfs.errors import BadInput, NotFound
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.model.box import Box

@@ -19,7 +19,7 @@ from nibabel.testing import data_path
 
 from tests.ingest.test_readers import holds, volume
 from volfs.errors import BadInput
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import Source
 from volfs.model.box import Box

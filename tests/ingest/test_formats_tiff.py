@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.ingest.test_readers import holds, volume, write_ome_set
 from volfs.errors import BadInput
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source
 
 

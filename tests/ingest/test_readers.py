@@ -18,7 +18,7 @@ import zarr
 from PIL import Image
 
 from volfs.errors import BadInput, NotFound
-from volfs.ingest.arrange import arrange, parse_axes
+from volfs.ingest.axis_order import arrange, parse_axes
 from volfs.ingest.readers import open_source
 from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.source import ArraySource, Source, check_unchanged

@@ -25,7 +25,7 @@ from PIL import Image
 from tests.ingest.test_formats_dicom import write_series
 from tests.ingest.test_readers import holds, volume, write_slices
 from volfs.errors import BadInput
-from volfs.ingest.arrange import arrange
+from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import FILES, FOLDERS, open_source
 
 DATA = volume((5, 9, 13), "i2")

@@ -22,7 +22,7 @@ from tests.ingest.test_readers import holds, volume
 from volfs.cli import main
 from volfs.errors import BadInput
 from volfs.ingest.readers import open_source
-from volfs.ingest.readers.numbering import SliceRules, planes
+from volfs.ingest.readers.slice_numbers import SliceRules, planes
 from volfs.model.box import Box
 from volfs.volume.image import image_at
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volfs.errors import BadInput, NoSpace, VolfsError
-from volfs.ingest import streaming
-from volfs.ingest.plan import chosen_chunks, default_chunks, make_plan
+from volfs.ingest import volume_stream
+from volfs.ingest.chunk_plan import chosen_chunks, default_chunks, make_plan
 from volfs.ingest.source import ArraySource
-from volfs.ingest.streaming import Memory, Meter, Progress, VolumeStream
-from volfs.ingest.voxelsize import parse_voxel_size
+from volfs.ingest.volume_stream import Memory, Meter, Progress, VolumeStream
+from volfs.ingest.voxel_size import parse_voxel_size
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta, array_zarr_json, parse_node
 from volfs.model.ngff import Method, axis, downsampling_factors
@@ -158,7 +158,7 @@ def test_memory_is_taken_from_a_file_past_the_limit_and_a_full_disk_is_told(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(streaming.os, "posix_fallocate", full)
+    monkeypatch.setattr(volume_stream.os, "posix_fallocate", full)
     with pytest.raises(NoSpace):
         memory.buffer((5000,), np.dtype("u1"))
 

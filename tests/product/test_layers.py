@@ -27,8 +27,8 @@ ALLOWED["testing"] = {*ORDER, "ingest", "cli"}
 FLOORS: dict[str, list[set[str]]] = {
     "ingest": [{"source"}, {"readers"}],
     "views": [
-        {"layout", "framing", "sampling", "plane", "colour", "omero", "documents"},
-        {"npy", "png", "tiff", "tiff_decode", "tiff_directory", "unfilter", "compressed", "slices"},
+        {"layout", "frames", "samples", "plane", "colour", "omero", "documents"},
+        {"npy", "png", "tiff", "tiff_decode", "tiff_directory", "png_filters", "decompressors", "slices"},
         {"volume", "ome", "folder"},
         {"volumes", "folders"},
     ],

@@ -27,7 +27,7 @@ from volfs.storage.files import (
     write_atomic,
     write_json,
 )
-from volfs.storage.layout import StoreLayout, parse_frozen_dir, parse_partial_dir, parse_version_dir
+from volfs.storage.store_layout import StoreLayout, parse_frozen_dir, parse_partial_dir, parse_version_dir
 from volfs.testing.waiting import PATIENCE
 
 

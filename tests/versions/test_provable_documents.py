@@ -18,7 +18,7 @@ from volfs import open_store
 from volfs.errors import Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.box import Box
 from volfs.storage.files import read_json, write_json
-from volfs.storage.layout import StoreLayout
+from volfs.storage.store_layout import StoreLayout
 from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.fsck import fsck
 from volfs.versions.ref_file import read_ref_file

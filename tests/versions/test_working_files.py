@@ -13,8 +13,8 @@ import pytest
 
 from tests.kits.dict_version import DictVersion, Over, contents, listing, read, stat
 from volfs.errors import AlreadyThere, BadInput, BadName, NotAllowed, NotFound, VolfsError, WrongKind
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions.layers import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.versions.working_copy import WorkingCopy
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.kits.dict_version import DictVersion, Over, contents, listing, read, stat
 from volfs.errors import AlreadyThere
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions import freezing, layers
 from volfs.versions.union import Union
 from volfs.versions.working_copy import WorkingCopy

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.kits.dict_version import DictVersion, Over, contents
 from volfs.errors import VolfsError
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions.working_copy import WorkingCopy
 
 NAMES = st.sampled_from(["a", "b", "0"])

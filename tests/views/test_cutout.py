@@ -24,8 +24,8 @@ from volfs.views import cutout, npy, volumes
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.slices import SliceGeometry
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes import spec
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes import volume_spec
+from volfs.views.volumes.volume_spec import LevelMeta
 
 UNITS = {"t": "second", "z": "nanometer", "y": "nanometer", "x": "nanometer"}
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -60,7 +60,7 @@ def level(
 
 def test_a_levels_own_volume_has_all_axes_and_that_of_a_channel_three() -> None:
     image = level("tczyx", (3, 1, 5, 7, 11))
-    shown = spec.whole(image)
+    shown = volume_spec.whole(image)
     assert shown.shape == (3, 1, 5, 7, 11) and shown.box == Box.whole((3, 1, 5, 7, 11))
     assert [(a.name, a.kind, a.scale, a.unit) for a in shown.axes] == [
         ("t", "time", 2.0, "second"),
@@ -69,24 +69,24 @@ def test_a_levels_own_volume_has_all_axes_and_that_of_a_channel_three() -> None:
         ("y", "space", 4.5, "nanometer"),
         ("x", "space", 4.0, "nanometer"),
     ]
-    assert spec.whole(image, (2,)).shape == (1, 5, 7, 11)
-    one = spec.whole(image, (2, 0))
+    assert volume_spec.whole(image, (2,)).shape == (1, 5, 7, 11)
+    one = volume_spec.whole(image, (2, 0))
     assert one.shape == (5, 7, 11) and one.box == Box((2, 0, 0, 0, 0), (3, 1, 5, 7, 11))
     assert one.order == (0, 1, 2, 3, 4) and not one.others and one.title == "cells"
 
 
 def test_axes_come_out_in_the_order_of_files_whatever_theirs_in_the_level() -> None:
-    shown = spec.whole(level("xyzt", (2, 3, 5, 7)))
+    shown = volume_spec.whole(level("xyzt", (2, 3, 5, 7)))
     assert [a.name for a in shown.axes] == ["t", "z", "y", "x"] and shown.order == (3, 2, 1, 0)
-    colour = spec.whole(level("cyx", (3, 5, 7), "u1", rgb=True))
+    colour = volume_spec.whole(level("cyx", (3, 5, 7), "u1", rgb=True))
     assert [a.name for a in colour.axes] == ["y", "x", "c"] and colour.has_samples and colour.samples == 3
-    unknown = spec.whole(level("abcd", (2, 3, 5, 7)))
+    unknown = volume_spec.whole(level("abcd", (2, 3, 5, 7)))
     assert [a.kind for a in unknown.axes] == [None, "space", "space", "space"] and len(unknown.space) == 3
 
 
 def test_the_origin_of_a_box_is_where_its_first_voxel_lies() -> None:
     image = level("zyx", (5, 7, 11), coarser=(1, 2, 2))
-    shown = spec.part(image, Box((1, 2, 3), (3, 4, 5)))
+    shown = volume_spec.part(image, Box((1, 2, 3), (3, 4, 5)))
     assert [a.origin for a in shown.axes] == [40.0, 2.25 + 2 * 9.0, 2.0 + 3 * 8.0]
     assert shown.shape == (2, 2, 2)
 
@@ -95,7 +95,7 @@ def test_a_scale_that_is_no_size_is_not_told() -> None:
     axes = (Axis("y", "space", "nanometer"), Axis("x", "space", "nanometer"))
     geometry = SliceGeometry.of("yx", (3, 4), np.dtype("u1"))
     assert geometry is not None
-    shown = spec.whole(LevelMeta(geometry, axes, (0.0, math.nan), (5.0, 5.0)))
+    shown = volume_spec.whole(LevelMeta(geometry, axes, (0.0, math.nan), (5.0, 5.0)))
     assert all((a.scale, a.origin, a.unit) == (1.0, 0.0, None) for a in shown.axes)
 
 
@@ -103,7 +103,7 @@ def test_a_negative_scale_is_the_direction_of_its_axis_alone() -> None:
     axes = tuple(Axis(name, "space", "nanometer") for name in "zyx")
     geometry = SliceGeometry.of("zyx", (2, 3, 4), np.dtype("u1"))
     assert geometry is not None
-    shown = spec.part(LevelMeta(geometry, axes, (40.0, -4.5, 4.0), (1.0, 2.0, 3.0)), Box((0, 1, 1), (2, 3, 4)))
+    shown = volume_spec.part(LevelMeta(geometry, axes, (40.0, -4.5, 4.0), (1.0, 2.0, 3.0)), Box((0, 1, 1), (2, 3, 4)))
     assert [(a.scale, a.direction, a.unit) for a in shown.axes] == [
         (40.0, 1, "nanometer"),
         (4.5, -1, "nanometer"),
@@ -115,12 +115,12 @@ def test_a_negative_scale_is_the_direction_of_its_axis_alone() -> None:
 def test_channels_have_names_where_each_has_one() -> None:
     omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}, {"label": ""}]}
     image = level("tczyx", (1, 3, 2, 2, 2), attributes={"ome": {"omero": omero}})
-    assert spec.whole(image).channels == ()
-    assert spec.whole(image, (0, 1)).channels == ("GFP",)
+    assert volume_spec.whole(image).channels == ()
+    assert volume_spec.whole(image, (0, 1)).channels == ("GFP",)
     two = Box((0, 0, 0, 0, 0), (1, 2, 2, 2, 2))
-    assert spec.part(image, two).channels == ("DAPI", "GFP")
+    assert volume_spec.part(image, two).channels == ("DAPI", "GFP")
     for broken in ({"omero": 3}, {"omero": {"channels": [3, {"label": 4}, None]}}, {"ome": [], "omero": None}):
-        assert spec.whole(level("czyx", (3, 2, 2, 2), attributes=broken)).channels == ()
+        assert volume_spec.whole(level("czyx", (3, 2, 2, 2), attributes=broken)).channels == ()
 
 
 def oriented(matrix: np.ndarray) -> dict[str, Any]:
@@ -135,13 +135,13 @@ def test_an_affine_holds_for_every_level_and_box_in_millimetres() -> None:
     turn = np.array([[0.0, -1.0, 0.0], [0.6, 0.0, -0.8], [0.8, 0.0, 0.6]])
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = turn * [4.0, 4.5, 40.0], (100.0, -20.0, 7.0)
-    finest = spec.whole(level("zyx", (5, 8, 12), attributes=oriented(matrix)))
+    finest = volume_spec.whole(level("zyx", (5, 8, 12), attributes=oriented(matrix)))
     assert np.allclose(placed(finest, 3, 2, 1), (matrix @ [3, 2, 1, 1])[:3] * 1e-6)  # nanometres in millimetres
     coarse = level("tzyx", (1, 5, 4, 6), attributes=oriented(matrix), coarser=(1, 1, 2, 2))
     # The centre of a coarse voxel lies half a voxel of s0 beyond that of its first.
-    assert np.allclose(placed(spec.whole(coarse), 1, 1, 2), (matrix @ [2.5, 2.5, 2, 1])[:3] * 1e-6)
-    box = spec.part(coarse, Box((0, 2, 1, 3), (1, 4, 3, 6)))
-    assert np.allclose(placed(box, 1, 1, 1), placed(spec.whole(coarse), 4, 2, 3))
+    assert np.allclose(placed(volume_spec.whole(coarse), 1, 1, 2), (matrix @ [2.5, 2.5, 2, 1])[:3] * 1e-6)
+    box = volume_spec.part(coarse, Box((0, 2, 1, 3), (1, 4, 3, 6)))
+    assert np.allclose(placed(box, 1, 1, 1), placed(volume_spec.whole(coarse), 4, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_an_affine_is_told_in_one_world_whatever_the_world_of_the_imported_file(
     matrix = np.diag([4.0, 4.5, 40.0, 1.0])
     matrix[:3, 3] = (7.0, 8.0, 9.0)
     attributes = {"volfs": {"source": {"affine": matrix.tolist(), **source}}}
-    shown = spec.whole(level("zyx", (5, 8, 12), attributes=attributes))
+    shown = volume_spec.whole(level("zyx", (5, 8, 12), attributes=attributes))
     assert np.allclose(np.array(shown.affine), (np.diag([*signs, 1, 1]) @ matrix)[:3] * 1e-6)
 
 
@@ -169,16 +169,16 @@ def test_an_affine_with_time_is_that_of_space_unless_they_are_mixed() -> None:
     matrix = np.diag([4.0, 4.5, 40.0, 2.0, 1.0])
     matrix[:4, 4] = (7.0, 8.0, 9.0, 10.0)
     attributes: dict[str, Any] = {"volfs": {"source": {"format": "nrrd", "space": "RAST", "affine": matrix.tolist()}}}
-    shown = spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes))
+    shown = volume_spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes))
     expected = [[4.0, 0, 0, 7], [0, 4.5, 0, 8], [0, 0, 40, 9]]
     assert np.allclose(np.array(shown.affine), np.array(expected) * 1e-6)
     matrix[0, 3] = 0.1
     attributes["volfs"]["source"]["affine"] = matrix.tolist()
-    assert spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes)).affine is None
+    assert volume_spec.whole(level("tzyx", (2, 5, 8, 12), attributes=attributes)).affine is None
 
 
 def test_an_affine_of_other_voxel_sizes_keeps_its_directions_only() -> None:
-    shown = spec.whole(level("zyx", (5, 8, 12), attributes=oriented(np.diag([-1.0, 1.0, 2.0, 1.0]))))
+    shown = volume_spec.whole(level("zyx", (5, 8, 12), attributes=oriented(np.diag([-1.0, 1.0, 2.0, 1.0]))))
     assert np.allclose(np.array(shown.affine)[:, :3], np.diag([-4.0, 4.5, 40.0]) * 1e-6)
 
 
@@ -186,7 +186,7 @@ def test_an_affine_of_other_voxel_sizes_keeps_its_directions_only() -> None:
     "matrix", [np.zeros((4, 4)), np.eye(3), np.full((4, 4), np.nan), np.ones((4, 4)), np.array(["a"]), np.array(3)]
 )
 def test_an_affine_that_is_none_is_left_out(matrix: np.ndarray) -> None:
-    assert spec.whole(level("zyx", (5, 8, 12), attributes=oriented(matrix))).affine is None
+    assert volume_spec.whole(level("zyx", (5, 8, 12), attributes=oriented(matrix))).affine is None
 
 
 # --------------------------------------------------------------------------------------------- names of cutouts

@@ -19,8 +19,8 @@ from tests.views.test_slices import random_array
 from volfs.errors import BadInput
 from volfs.views import slices
 from volfs.views.plane import Incomplete, PlaneSpec
+from volfs.views.png_filters import unfilter
 from volfs.views.slices import SliceGeometry
-from volfs.views.unfilter import unfilter
 
 
 def plane_for(picture: np.ndarray) -> PlaneSpec:

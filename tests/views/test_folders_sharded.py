@@ -33,17 +33,17 @@ from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.model.metadata import parse_node
 from volfs.views.folder import Folder, ViewFile
-from volfs.views.folders import sharded
+from volfs.views.folders import sharded_zarr
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small arrays have several."""
-    monkeypatch.setattr(sharded, "SHARD_BYTES", 2048)
+    monkeypatch.setattr(sharded_zarr, "SHARD_BYTES", 2048)
 
 
 def shown(made: MemoryArray, **attributes: Any) -> Folder:
-    return sharded.folder(MemoryNode("a", made, attributes))
+    return sharded_zarr.folder(MemoryNode("a", made, attributes))
 
 
 def judged(path: Path, expected: np.ndarray) -> None:
@@ -144,7 +144,7 @@ def test_an_image_with_labels_opens_as_ome_zarr_05(tmp_path: Path) -> None:
     from ome_zarr_models.v05.labels import Labels
 
     node = whole()
-    path = write_out(sharded.folder(node), tmp_path / "image.zarr")
+    path = write_out(sharded_zarr.folder(node), tmp_path / "image.zarr")
     root = zarr.open_group(path, mode="r", zarr_format=3)
     assert dict(root.attrs) == node.attributes
     for place in ("s0", "s1", "labels/nuclei/s0", "labels/nuclei/s1"):

@@ -26,7 +26,7 @@ from tests.kits.view_folders import (
     view_of,
 )
 from volfs.model.box import Box
-from volfs.views import sampling
+from volfs.views import samples
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import deepzoom
 from volfs.views.layout import Layout
@@ -236,7 +236,7 @@ def test_levels_that_would_take_too_many_voxels_are_said_to_be_absent() -> None:
 
 
 @st.composite
-def sampled(draw: st.DrawFn) -> tuple[np.ndarray, sampling.Sampled, np.ndarray]:
+def sampled(draw: st.DrawFn) -> tuple[np.ndarray, samples.Sampled, np.ndarray]:
     ndim = draw(st.integers(1, 3))
     shape = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
     voxels = numbers(shape, draw(st.sampled_from(["u1", "u2", "bool"])))
@@ -245,7 +245,7 @@ def sampled(draw: st.DrawFn) -> tuple[np.ndarray, sampling.Sampled, np.ndarray]:
     counts = tuple(draw(st.integers(1, -(-(n - a) // k) + 1)) for n, a, k in zip(shape, start, steps, strict=True))
     order = tuple(draw(st.permutations(range(ndim))))
     packed = voxels.dtype.kind == "b"
-    extent = sampling.Sampled(Box(start, shape), steps, counts, order, voxels.dtype.newbyteorder(">"), packed)
+    extent = samples.Sampled(Box(start, shape), steps, counts, order, voxels.dtype.newbyteorder(">"), packed)
     places = [np.minimum(a + np.arange(c) * k, n - 1) for a, c, k, n in zip(start, counts, steps, shape, strict=True)]
     picked = voxels[np.ix_(*places)].transpose(order)
     return voxels, extent, np.packbits(picked, axis=-1) if packed else picked.astype(extent.dtype)
@@ -253,7 +253,7 @@ def sampled(draw: st.DrawFn) -> tuple[np.ndarray, sampling.Sampled, np.ndarray]:
 
 @given(sampled(), st.data())
 def test_any_range_of_every_nth_voxel_reads(
-    made: tuple[np.ndarray, sampling.Sampled, np.ndarray], data: st.DataObject
+    made: tuple[np.ndarray, samples.Sampled, np.ndarray], data: st.DataObject
 ) -> None:
     voxels, extent, picked = made
     source = MemoryArray(array_meta(voxels.shape, voxels.dtype, voxels.shape), voxels)

@@ -324,7 +324,7 @@ def test_a_chunk_file_is_complete_or_refused(codecs: tuple[dict[str, Any], ...])
 @pytest.mark.parametrize("codec", [numcodecs.Zstd(), numcodecs.GZip(), numcodecs.Blosc(), numcodecs.Zlib()])
 @pytest.mark.parametrize("length", [0, 100, 127, 129, 10**7])
 def test_chunks_of_another_size_are_refused(codec: Any, length: int) -> None:
-    from volfs.views.compressed import decompress
+    from volfs.views.decompressors import decompress
 
     data = bytes(codec.encode(np.zeros(length, np.uint8)))
     with pytest.raises(BadInput):
@@ -335,7 +335,7 @@ def test_chunks_of_another_size_are_refused(codec: Any, length: int) -> None:
 
 @given(st.sampled_from([numcodecs.Zstd(checksum=True), numcodecs.GZip()]), st.integers(0, 10**6), st.integers(1, 255))
 def test_a_changed_byte_gives_the_same_voxels_or_none(codec: Any, where: int, change: int) -> None:
-    from volfs.views.compressed import decompress
+    from volfs.views.decompressors import decompress
 
     voxels = np.random.default_rng(0).integers(0, 9, 400, np.uint8).tobytes()
     data = bytearray(codec.encode(voxels))

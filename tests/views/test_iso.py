@@ -17,8 +17,8 @@ from scipy import ndimage
 from tests.views.test_layout import Volume
 from volfs.errors import Unsupported
 from volfs.model.box import Box
-from volfs.views import isotropic, jpeg
-from volfs.views.resample import Resampled
+from volfs.views import iso_slices, jpeg
+from volfs.views.interpolation import Resampled
 from volfs.views.slices import SliceGeometry
 
 
@@ -38,7 +38,7 @@ def geometry_of(
 def opened(geometry: SliceGeometry, plane: str, name: str, *, is_label: bool = False) -> Resampled | None:
     """As a directory of slices does it: ``name`` without others."""
     parsed = geometry.parse(plane, name)
-    return isotropic.open_ending(geometry, plane, *parsed[:1], (), parsed[1], is_label=is_label) if parsed else None
+    return iso_slices.open_ending(geometry, plane, *parsed[:1], (), parsed[1], is_label=is_label) if parsed else None
 
 
 def whole(file: Resampled, array: np.ndarray) -> bytes:
@@ -150,7 +150,7 @@ def test_units_may_differ() -> None:
 def test_colour_pictures_and_other_axes() -> None:
     array = np.random.default_rng(8).integers(0, 255, (2, 4, 5, 6, 3)).astype("u1")
     geometry = geometry_of(array, "tzyxc", (1, 8, 4, 4, 1), rgb=True)
-    file = isotropic.open_ending(geometry, "xz", 3, (1,), ".iso.png")
+    file = iso_slices.open_ending(geometry, "xz", 3, (1,), ".iso.png")
     assert file is not None and file.box == Box((1, 0, 3, 0, 0), (2, 4, 4, 6, 3)) and file.others == (1,)
     picture = np.asarray(Image.open(io.BytesIO(whole(file, array))))
     assert picture.shape == (8, 6, 3)

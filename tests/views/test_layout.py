@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from volfs.errors import BadInput, Unsupported
 from volfs.model.box import Box
-from volfs.views.framing import Rows, StoredDeflate, Summed
+from volfs.views.frames import Rows, StoredDeflate, Summed
 from volfs.views.layout import (
     Chain,
     Layout,

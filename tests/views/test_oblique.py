@@ -17,10 +17,10 @@ from tests.views.test_cutout import level
 from tests.views.test_layout import Volume
 from volfs.errors import Unsupported
 from volfs.model.box import Box
-from volfs.views import jpeg, oblique
+from volfs.views import jpeg, oblique_planes
+from volfs.views.interpolation import Resampled
 from volfs.views.layout import placed
-from volfs.views.resample import Resampled
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes.volume_spec import LevelMeta
 
 Point = tuple[float, float, float]
 ARRAY = np.random.default_rng(6).integers(0, 200, (9, 20, 30))
@@ -32,7 +32,7 @@ def named(points: list[Point], size: float, ending: str = ".npy", before: str = 
 
 
 def opened(image: LevelMeta, name: str) -> Resampled:
-    file = oblique.open_name(image, name)
+    file = oblique_planes.open_name(image, name)
     assert file is not None, name
     return file
 
@@ -128,7 +128,7 @@ def test_axes_besides_those_of_space_are_named_first() -> None:
     alone = level("zyx", array.shape[2:])
     assert np.array_equal(loaded(file, array), loaded(opened(alone, named(SLANTED, 3.7)), array[2, 1]))
     for before in ("", "t2__", "c1__", "c1_t2__", "t3_c1__", "t2_c1_", "__", "t02_c1__", "_t2_c1__"):
-        assert oblique.open_name(image, named(SLANTED, 3.7, before=before)) is None
+        assert oblique_planes.open_name(image, named(SLANTED, 3.7, before=before)) is None
     single = level("tczyx", (3, 1, 9, 20, 30))
     assert opened(single, named(SLANTED, 3.7, before="t2__")).others == (2, 0)
     assert opened(single, named(SLANTED, 3.7, before="t2_c0__")).others == (2, 0)
@@ -201,12 +201,12 @@ GOOD = "x0_y0_z0__x100_y0_z0__x0_y80_z50__p4"
 )
 def test_other_names_are_not_there(name: str) -> None:
     image = level("zyx", (9, 20, 30))
-    assert oblique.open_name(image, GOOD + ".png") is not None
-    assert oblique.open_name(image, name) is None
+    assert oblique_planes.open_name(image, GOOD + ".png") is not None
+    assert oblique_planes.open_name(image, name) is None
 
 
 def test_where_nothing_is_known_there_is_none_and_voxels_do_for_units() -> None:
-    assert oblique.open_name(level("yx", (20, 30)), GOOD + ".png") is None
+    assert oblique_planes.open_name(level("yx", (20, 30)), GOOD + ".png") is None
     plain = level("abc", (9, 20, 30), "u1")  # voxels of size one, no unit
     file = opened(plain, "x0_y0_z4__x29_y0_z4__x0_y19_z4__p1.npy")
     assert not file.plane.metric and np.array_equal(loaded(file, ARRAY.astype("u1")), ARRAY[4])
@@ -214,9 +214,9 @@ def test_where_nothing_is_known_there_is_none_and_voxels_do_for_units() -> None:
 
 def test_the_readme_has_a_name_that_opens() -> None:
     for image in (level("zyx", (9, 20, 30)), level("tczyx", (3, 2, 9, 20, 30)), level("xyzw", (9, 20, 30, 5))):
-        example = next(line.strip() for line in oblique.readme(image).splitlines() if line.startswith("    "))
-        assert oblique.open_name(image, example) is not None or ".png" in example
-        assert oblique.open_name(image, example.replace(".png", ".tif")) is not None
+        example = next(line.strip() for line in oblique_planes.readme(image).splitlines() if line.startswith("    "))
+        assert oblique_planes.open_name(image, example) is not None or ".png" in example
+        assert oblique_planes.open_name(image, example.replace(".png", ".tif")) is not None
 
 
 def test_it_cannot_be_written() -> None:
@@ -240,7 +240,7 @@ def test_any_range_of_bytes_and_any_box_of_pixels_equal_the_whole(
 ) -> None:
     array = ARRAY.astype("u2")
     image = level("zyx", array.shape, is_label=is_label)
-    file = oblique.open_name(image, named(points, size))
+    file = oblique_planes.open_name(image, named(points, size))
     if file is None:
         return
     assert file.layout is not None

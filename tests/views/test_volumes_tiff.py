@@ -23,7 +23,7 @@ from volfs.model.box import Box
 from volfs.views import volumes
 from volfs.views.layout import Layout, Records
 from volfs.views.volume import ShownAxis, VolumeSpec
-from volfs.views.volumes.spec import whole
+from volfs.views.volumes.volume_spec import whole
 
 LIMIT = (1 << 32) - 1
 

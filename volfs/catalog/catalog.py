@@ -24,10 +24,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog import blocks, changes, dirs, entries, graphs, indexing, schema
+from volfs.catalog import block_maps, chunk_changes, dirs, entries, graphs, schema, version_rows
 from volfs.catalog.connections import Connections, translate
-from volfs.catalog.files import FileNames
 from volfs.catalog.graphs import DatasetRow
+from volfs.catalog.payload_files import FileNames
 from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape
 from volfs.errors import AlreadyThere, Damaged, NotFound, VolfsError
@@ -262,7 +262,7 @@ class Catalog:
             graph, _ = graphs.load_graph(cx, dataset, *self._graphs.get(dataset, (0, None, 0))[1:])
             known = graph.versions.get(info.number)
             if known is None:
-                info = indexing.index(cx, dataset, self._root(dataset), graph, info, manifest, nodes)
+                info = version_rows.index(cx, dataset, self._root(dataset), graph, info, manifest, nodes)
             elif known.content_id != info.content_id:
                 raise mismatch(f"it has another version v{info.number}")
             else:
@@ -370,7 +370,9 @@ class Catalog:
         def read() -> ChunkRow | None:
             cx = self._cx()
             dataset = self._node(node)[0]
-            found = blocks.find_chunk(cx, node, blocks.block_key(block), cell, at, lambda: self._graph_of(dataset, at))
+            found = block_maps.find_chunk(
+                cx, node, block_maps.block_key(block), cell, at, lambda: self._graph_of(dataset, at)
+            )
             if found is None or not found[1]:
                 return None
             return ChunkRow(self._files.payload(cx, *found[1:]), found[0])
@@ -382,11 +384,11 @@ class Catalog:
 
         def read() -> BlockMap:
             dataset, shape = self._node(node)
-            return blocks.block_map(
+            return block_maps.block_map(
                 self._cx(),
                 self._files,
                 node,
-                blocks.block_key(block),
+                block_maps.block_key(block),
                 shape.cells,
                 at,
                 lambda: self._graph_of(dataset, at),
@@ -403,14 +405,16 @@ class Catalog:
     def newest_changes(self, node: int, at: At) -> Iterator[tuple[Index, NDArray[np.int32]]]:
         """For each block ever changed on the chain: per cell, the version that changed it last (put or removed; 0:
         never). Costs by blocks, not by their histories."""
-        return self._guard_each(lambda: changes.newest_changes(self._cx(), node, self._node(node)[1].cells, at))
+        return self._guard_each(lambda: chunk_changes.newest_changes(self._cx(), node, self._node(node)[1].cells, at))
 
     def changes(self, node: int, at: At, since: At | None) -> Iterator[BlockChange]:
         """Every change to an array on the chain, newest first, without those that ``since`` sees.
 
         ``since`` must be an ancestor by first parents, else BadInput. Costs by what changed in between.
         """
-        return self._guard_each(lambda: changes.changes_since(self._cx(), node, self._node(node)[1].cells, at, since))
+        return self._guard_each(
+            lambda: chunk_changes.changes_since(self._cx(), node, self._node(node)[1].cells, at, since)
+        )
 
     # --- inside ---
 

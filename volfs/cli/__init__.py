@@ -1,12 +1,12 @@
 """The command ``volfs``: every command, found by name and loaded only when it is used.
 
-``common``       the store a command works on, how answers are written, how progress is shown
-``stores``       ``init``, ``fsck``; ``demo``, ``doctor``  the commands of that name
-``importing``    ``import``; ``exporting`` ``export``
-``mounts``       ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``looking``      ``ls``, ``info``, ``log``; ``watching`` ``stats``, ``top``
-``changes``      ``status``, ``commit``, ``discard``, ``update``
-``refs``         ``branch``, ``tag``; ``configuring`` ``config``; ``removing`` ``rm``
+``frame``          the store a command works on, how answers are written, how progress is shown
+``stores``         ``init``, ``fsck``; ``demo``, ``doctor``  the commands of that name
+``imports``        ``import``; ``exports`` ``export``
+``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
+``listings``       ``ls``, ``info``, ``log``; ``watching`` ``stats``, ``top``
+``commits``        ``status``, ``commit``, ``discard``, ``update``
+``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
@@ -24,27 +24,27 @@ from typing import Any
 
 import click
 
-from volfs.cli.common import Frame, defect, duration_value, path_value, say
+from volfs.cli.frame import Frame, defect, duration_value, path_value, say
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
 COMMANDS = {
     "init": "stores",
-    "import": "importing",
-    "export": "exporting",
+    "import": "imports",
+    "export": "exports",
     "mount": "mounts",
     "umount": "mounts",
-    "ls": "looking",
-    "info": "looking",
-    "log": "looking",
-    "status": "changes",
-    "commit": "changes",
-    "discard": "changes",
-    "update": "changes",
-    "branch": "refs",
-    "tag": "refs",
-    "config": "configuring",
-    "rm": "removing",
+    "ls": "listings",
+    "info": "listings",
+    "log": "listings",
+    "status": "commits",
+    "commit": "commits",
+    "discard": "commits",
+    "update": "commits",
+    "branch": "branches_tags",
+    "tag": "branches_tags",
+    "config": "settings",
+    "rm": "removal",
     "fsck": "stores",
     "stats": "watching",
     "top": "watching",

@@ -1,4 +1,4 @@
-"""``demo``: builds the demonstration store (:mod:`volfs.ingest.demo`), and says what to try."""
+"""``demo``: builds the demonstration store (:mod:`volfs.ingest.demo_store`), and says what to try."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import json_option, path_value, say_json
+from volfs.cli.frame import json_option, path_value, say_json
 
 _TRY = """
 Try, in another terminal or a file manager:
@@ -76,7 +76,7 @@ def _is_mounted(mountpoint: Path) -> bool:
 def _build(store: Path, edge: int) -> None:
     """In a draft that becomes the store when it is whole, so that an interrupted demo is begun anew."""
     import volfs
-    from volfs.ingest.demo import build
+    from volfs.ingest.demo_store import build
 
     draft = store.with_name(f".{store.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, say_json
+from volfs.cli.frame import Frame, json_option, pass_frame, say_json
 
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 

@@ -44,7 +44,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Mount; returns the exit status."""
-    from volfs.cli.common import defect
+    from volfs.cli.frame import defect
     from volfs.cli.mounts import run, say_unknown
     from volfs.fuse.fstab import parse_options
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, path_value, say_json, size_value
+from volfs.cli.frame import Frame, json_option, pass_frame, path_value, say_json, size_value
 from volfs.errors import BadInput
 
 if TYPE_CHECKING:

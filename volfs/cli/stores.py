@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, path_value, progress, say, say_json
+from volfs.cli.frame import Frame, json_option, pass_frame, path_value, progress, say, say_json
 from volfs.errors import ReadOnly
 
 

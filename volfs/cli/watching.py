@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volfs.cli.common import Frame, count_text, json_option, pass_frame, path_value, say_json, say_table, size_text
+from volfs.cli.frame import Frame, count_text, json_option, pass_frame, path_value, say_json, say_table, size_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -28,9 +28,9 @@ from typing import Literal
 from volfs.fuse.mountpoints import health, user_allow_other
 from volfs.storage.claim import Claim, Fate, changed_since
 from volfs.storage.files import FileLock
-from volfs.storage.layout import DatasetLayout, StoreLayout
 from volfs.storage.mount_table import Locks, locks_on, mount_holding, mounts
 from volfs.storage.state import state_directory
+from volfs.storage.store_layout import DatasetLayout, StoreLayout
 
 #: FUSE features that volfs relies on are all in every kernel since; older ones lack large requests.
 _KERNEL = (4, 20)

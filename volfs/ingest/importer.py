@@ -2,7 +2,7 @@
 
 Decided here: what metadata an imported image gets (OME-Zarr 0.5), where a label image belongs, what becomes of an
 image that was at the same path, and that a dataset made for an import goes away again when the import fails. Not here:
-the pass over the voxels (:mod:`volfs.ingest.streaming`) and how a version comes to exist
+the pass over the voxels (:mod:`volfs.ingest.volume_stream`) and how a version comes to exist
 (:mod:`volfs.versions.writer`).
 """
 
@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from volfs.errors import BadInput, BadMetadata, BadName
-from volfs.ingest.arrange import arrange, parse_axes
+from volfs.ingest.axis_order import arrange, parse_axes
+from volfs.ingest.chunk_plan import Plan, chosen_chunks, default_chunks, make_plan
 from volfs.ingest.outline import ImageOutline, LevelOutline, Outline
-from volfs.ingest.plan import Plan, chosen_chunks, default_chunks, make_plan
 from volfs.ingest.segmentation import NotWhole, as_segmentation
 from volfs.ingest.source import Description, Source, check_unchanged
-from volfs.ingest.streaming import Memory, Meter, Report, VolumeStream
-from volfs.ingest.voxelsize import VoxelSize, parse_voxel_size
+from volfs.ingest.volume_stream import Memory, Meter, Report, VolumeStream
+from volfs.ingest.voxel_size import VoxelSize, parse_voxel_size
 from volfs.model.box import Index
 from volfs.model.facts import plain_json
 from volfs.model.metadata import array_zarr_json, group_zarr_json

@@ -15,7 +15,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.source import Source, SourceView
-from volfs.ingest.streaming import Meter, read_pieces
+from volfs.ingest.volume_stream import Meter, read_pieces
 from volfs.model.box import Box
 from volfs.model.facts import Rescale
 from volfs.volume.workers import Workers

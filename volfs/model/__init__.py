@@ -1,10 +1,10 @@
 """What the other rooms talk about, as plain values: names, boxes, metadata, version graphs. No files, no store.
 
-``names``       rules for names and messages; ``display`` shows text of strangers on a terminal
-``refs``        how people write which dataset, version and path they mean
-``graph``       the versions of one dataset: parents, and the chain along which one sees its changes
-``box``         regions of voxels or of chunk coordinates; ``grid`` regular grids of chunks, and blocks of chunks
-``metadata``    Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
-                source said of an image
-``touch``       what a set of changes touches, and whether two sets collide; ``name_lists`` lists that merge as sets
+``names``     rules for names and messages; ``display`` shows text of strangers on a terminal
+``refs``      how people write which dataset, version and path they mean
+``graph``     the versions of one dataset: parents, and the chain along which one sees its changes
+``box``       regions of voxels or of chunk coordinates; ``grid`` regular grids of chunks, and blocks of chunks
+``metadata``  Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
+              source said of an image
+``touch``     what a set of changes touches, and whether two sets collide; ``name_lists`` lists that merge as sets
 """

@@ -2,8 +2,8 @@
 
 Decided here: what a backend promises. A key is a relative path as docs/storage.md lays a store out
 ("versions/00000012/zarr/s0/c/0/0/0"); its bytes are an object. Not here: what is under which key
-(:mod:`volfs.storage.layout`), which versions and refs there are (:mod:`volfs.versions.ledger`), and working copies,
-catalogs and inodes, which are always local files. A directory is one backend
+(:mod:`volfs.storage.store_layout`), which versions and refs there are (:mod:`volfs.versions.ledger`), and working
+copies, catalogs and inodes, which are always local files. A directory is one backend
 (:mod:`volfs.storage.directory_backend`), memory another (:mod:`volfs.testing.memory_backend`); whoever writes a third
 has :class:`volfs.testing.backend_conformance.BackendConformance` judge it.
 

@@ -2,7 +2,7 @@
 
 Decided here: how codecs compose, and how sizes travel down the chain so that each decoder knows exactly what to expect
 before it takes memory. Not here: reading codecs out of metadata (:mod:`volfs.storage.codec`), the compressors
-(:mod:`volfs.storage.compressors`), sharding (:mod:`volfs.storage.sharding`).
+(:mod:`volfs.storage.compressors`), sharding (:mod:`volfs.storage.sharding_codec`).
 """
 
 from __future__ import annotations

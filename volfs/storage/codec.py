@@ -2,7 +2,7 @@
 
 Decided here: which codecs volfs runs. An array with any other is Unsupported: its keys are kept as opaque bytes. The
 work is done in :mod:`volfs.storage.chain` (the chain), :mod:`volfs.storage.compressors` (strict decoders) and
-:mod:`volfs.storage.sharding`. Not here: where payloads come from and their stored checksums
+:mod:`volfs.storage.sharding_codec`. Not here: where payloads come from and their stored checksums
 (:mod:`volfs.storage.payload`).
 
 Decoding is strict (every size is known beforehand and must come out), bounded (no memory on an untrusted header's word)
@@ -21,7 +21,7 @@ from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, Json
 from volfs.storage.chain import Array, ArrayToBytes, Bytes, Chain, ReadRange
 from volfs.storage.compressors import BLOSC_MAX_BYTES, Blosc, Buffer, BytesCodec, Crc32c, Gzip, Zstd
-from volfs.storage.sharding import Sharding, ShardReader, equals_fill
+from volfs.storage.sharding_codec import Sharding, ShardReader, equals_fill
 
 MAX_DECODED = 4 << 30
 """Bytes of voxels that one decode may take. Larger chunks are only read where they are shards of smaller ones."""

@@ -1,7 +1,7 @@
 """A directory as a :class:`~volfs.storage.backend.Backend`: each object is a file, under its key as its path.
 
 Decided here: how objects reach the disk, and how long files stay open for reading. Not here: the layout of a store
-(:mod:`volfs.storage.layout`), nor how one file is written safely (:mod:`volfs.storage.files`).
+(:mod:`volfs.storage.store_layout`), nor how one file is written safely (:mod:`volfs.storage.files`).
 
 Directories that a key needs are made with it, and go with the last key below them.
 """

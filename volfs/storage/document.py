@@ -1,7 +1,8 @@
 """Small JSON documents with a checksum in them: the text of ``volfs.json``, ``dataset.json``, refs, intents and others.
 
 Decided here: how a document is written, how its checksum is kept in it, and how a reader knows that one belongs there.
-Not here: which documents there are (:mod:`volfs.storage.layout`), how they reach the disk (:mod:`volfs.storage.files`).
+Not here: which documents there are (:mod:`volfs.storage.store_layout`), how they reach the disk
+(:mod:`volfs.storage.files`).
 
 A document is plain JSON in ASCII, indented for people, whose last member is ::
 

@@ -1,7 +1,7 @@
 """Local files that survive a loss of power, and locks between processes.
 
 Decided here: how a file comes into being (whole, under its final name, on disk before anyone is told) and how processes
-exclude each other. Not here: which files there are (:mod:`volfs.storage.layout`).
+exclude each other. Not here: which files there are (:mod:`volfs.storage.store_layout`).
 
 Every file of a store is opened by :func:`open_regular`, whatever it is opened for, so that something else in its place
 (a FIFO, a device, a symbolic link that leads elsewhere) is an error for what it hits, and never a thread that waits for

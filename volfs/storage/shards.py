@@ -2,7 +2,7 @@
 
 Decided here: the file (payloads one after another, then an index of (offset, length) as little-endian u64 pairs in C
 order, then the index's crc32c), and the metadata that makes any Zarr v3 reader understand it. Not here: which chunks go
-into a shard (:mod:`volfs.versions`); shards that clients wrote themselves (:mod:`volfs.storage.sharding`).
+into a shard (:mod:`volfs.versions`); shards that clients wrote themselves (:mod:`volfs.storage.sharding_codec`).
 """
 
 from __future__ import annotations

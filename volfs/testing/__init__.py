@@ -1,7 +1,7 @@
 """The public test kit. Other projects that read or write volfs stores may use it as our own tests do.
 
-``volumes``   made-up volumes: every kind of number, odd shapes, two to six axes
-``model``     a reference model of a dataset: dictionaries of keys and bytes, and numpy for arrays
+``volumes``         made-up volumes: every kind of number, odd shapes, two to six axes
+``model``           a reference model of a dataset: dictionaries of keys and bytes, and numpy for arrays
 ``memory_backend``  committed bytes in memory; ``backend_conformance`` what any backend must do, as tests to subclass
-``kit``       real mounts, each in a process that never outlives the test; ``waiting`` for something to come true
+``kit``             real mounts, each in a process that never outlives the test; ``waiting`` for something to come true
 """

@@ -19,7 +19,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from volfs.catalog.inodes import MAX_ORDINAL
+from volfs.catalog.inode_table import MAX_ORDINAL
 from volfs.errors import BadInput, NotAllowed, NotFound
 from volfs.model.box import Box
 from volfs.tree.api import DirEntry

@@ -1,7 +1,7 @@
 """Inodes of the tree: how a node gets its number, and how a number leads back to a path.
 
 Decided here: which path a directory's inode is derived from, and what is remembered in memory only. Not here: the
-numbers themselves, and keeping them for the life of the store (:mod:`volfs.catalog.inodes`).
+numbers themselves, and keeping them for the life of the store (:mod:`volfs.catalog.inode_table`).
 
 A directory's inode is derived from its mount path, with one addition: a dataset's name is followed by ``@`` and the
 time it was created. A dataset that was removed and imported anew under the same name is then another directory, with

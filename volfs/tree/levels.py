@@ -31,7 +31,7 @@ from volfs.views import documents
 from volfs.views.folder import LISTED_WHOLE, listed
 from volfs.views.folders.spatial import stored_positions
 from volfs.views.slices import SliceGeometry
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes.volume_spec import LevelMeta
 from volfs.volume.level import Level
 
 _STEP_COOKIE = 64

@@ -2,7 +2,7 @@
 
 Decided here: that such files are not listed (there are more of them than atoms), that a README says what they are
 called, and their inodes: those of a name that was asked for once are allocated, and lead back to it for ever. What a
-name means is decided in :mod:`volfs.views.cutout` and :mod:`volfs.views.oblique`.
+name means is decided in :mod:`volfs.views.cutout` and :mod:`volfs.views.oblique_planes`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from volfs.tree.node import FIRST_COOKIE, Dir, Node, attr_of
 from volfs.tree.places import LevelRef
 from volfs.tree.previews import preview, resampled_file
 from volfs.tree.shared import Shared
-from volfs.views import cutout, oblique
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views import cutout, oblique_planes
+from volfs.views.volumes.volume_spec import LevelMeta
 
 CUTOUT, OBLIQUE = "cutout", "oblique"
 _README = "README.txt"
@@ -107,10 +107,10 @@ class ObliqueDir(NamedDir):
     """``s0/oblique/``: planes at any angle."""
 
     def made(self, name: str) -> Node | None:
-        found = oblique.open_name(self.meta(), name)
+        found = oblique_planes.open_name(self.meta(), name)
         if found is None:
             return None
         return resampled_file(self.shared, self.shared.inodes.name(self.ino, name), self, name, self.ref, found)
 
     def readme(self) -> str:
-        return oblique.readme(self.meta())
+        return oblique_planes.readme(self.meta())

@@ -18,7 +18,7 @@ from volfs.errors import NotFound, VolfsError
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 from volfs.views.colour import Window
 from volfs.views.slices import SliceGeometry
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes.volume_spec import LevelMeta
 from volfs.volume.image import Image, image_at
 from volfs.volume.level import Level
 

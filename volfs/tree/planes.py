@@ -22,7 +22,7 @@ from volfs.tree.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.previews import preview, resampled_file
 from volfs.tree.reading import LayoutHandle
 from volfs.tree.shared import Shared
-from volfs.views import isotropic, jpeg, slices
+from volfs.views import iso_slices, jpeg, slices
 from volfs.views.layout import Layout
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import THROUGH, SliceGeometry
@@ -190,7 +190,7 @@ class PlaneDir(Dir):
         return None if ending is None or index >= self.facts.count else self._slice(index, ending)
 
     def _slice(self, index: int, ending: str) -> Node | None:
-        if ending in _ENDINGS and ending.startswith(isotropic.MARK):
+        if ending in _ENDINGS and ending.startswith(iso_slices.MARK):
             return self._square(index, ending)
         if ending not in _ENDINGS or self.size(ending) is None:
             return None
@@ -203,7 +203,7 @@ class PlaneDir(Dir):
     def _square(self, index: int, ending: str) -> Node | None:
         """The slice with square pixels, if its own are not."""
         facts = self.facts
-        made = isotropic.open_ending(
+        made = iso_slices.open_ending(
             facts.geometry, self.plane, index, self.others, ending, is_label=facts.level.is_label
         )
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))

@@ -17,9 +17,9 @@ from volfs.tree.places import LevelRef
 from volfs.tree.shared import Shared
 from volfs.views import jpeg
 from volfs.views.colour import Window
+from volfs.views.interpolation import Resampled
 from volfs.views.layout import VoxelSource
 from volfs.views.plane import PlaneSpec
-from volfs.views.resample import Resampled
 
 
 def preview(

@@ -15,7 +15,7 @@ from volfs.tree.places import LevelRef
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeSpec
 from volfs.views.volumes import FORMATS, listed
-from volfs.views.volumes.spec import LevelMeta, whole
+from volfs.views.volumes.volume_spec import LevelMeta, whole
 from volfs.volume.level import Level
 
 #: Ordinals of volume files. Kept once released: they are part of inodes.

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from volfs.catalog import MEND, Catalog, InodeTable, NewerFormat
-from volfs.catalog.inodes import table_path
+from volfs.catalog.inode_table import table_path
 from volfs.errors import Busy, Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.display import printable
 from volfs.storage.files import fsync_dir, replace_durably

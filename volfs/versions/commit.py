@@ -25,7 +25,7 @@ from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
 from volfs.storage.files import fsync_tree, no_space, read_json, unlink_durably, write_json
-from volfs.storage.layout import parse_frozen_dir
+from volfs.storage.store_layout import parse_frozen_dir
 from volfs.versions import freezing
 from volfs.versions.base import BaseFile
 from volfs.versions.changeset import Packer, held, problems

@@ -28,9 +28,9 @@ from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_numbe
 from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
 from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
-from volfs.storage.layout import DatasetLayout
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
+from volfs.storage.store_layout import DatasetLayout
 from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in

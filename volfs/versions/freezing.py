@@ -26,7 +26,7 @@ from pathlib import Path
 from volfs.errors import AlreadyThere
 from volfs.model.graph import VersionInfo
 from volfs.storage.files import fsync_dir, make_dirs, make_file, read_file
-from volfs.storage.layout import WorkingLayout
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions.base import Base, BaseFile, Pin
 from volfs.versions.layers import (
     BLOCKED,

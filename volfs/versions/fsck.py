@@ -21,9 +21,9 @@ from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.refs import RefKind
 from volfs.storage.files import FileLock, read_json
-from volfs.storage.layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
+from volfs.storage.store_layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
 from volfs.versions.access import access_in
 from volfs.versions.keys import covers, node_key
 from volfs.versions.proof import Finding, Proof

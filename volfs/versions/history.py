@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 from volfs.catalog import Catalog
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.storage.layout import DatasetLayout
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import DatasetLayout
 
 V_co = TypeVar("V_co", covariant=True)
 

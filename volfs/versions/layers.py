@@ -42,7 +42,7 @@ from volfs.storage.files import (
     write_all,
     write_atomic,
 )
-from volfs.storage.layout import WorkingLayout, parse_frozen_dir
+from volfs.storage.store_layout import WorkingLayout, parse_frozen_dir
 
 SPACES: Final = ("zarr", "files")
 """The two key spaces: directories that always exist and are never hidden."""

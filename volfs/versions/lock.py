@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from volfs.errors import NotFound, ReadOnly
 from volfs.storage.claim import Claim, Fate, changed_since
 from volfs.storage.files import FileLock, fsync_dir
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.mount_table import locks_on, mount_holding
+from volfs.storage.store_layout import WorkingLayout
 
 PATIENCE = 10.0
 """Seconds that a change waits for another process that is not a mount."""

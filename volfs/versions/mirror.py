@@ -16,7 +16,7 @@ from typing import Protocol
 
 from volfs.errors import Busy, NoSpace, VolfsError
 from volfs.model.refs import RefKind, Refs
-from volfs.storage.layout import DatasetLayout, version_dir_name
+from volfs.storage.store_layout import DatasetLayout, version_dir_name
 from volfs.versions.publish import published, settle
 from volfs.versions.stored import read_manifest, read_version
 from volfs.versions.writable_history import Progress, WritableHistory

@@ -24,8 +24,8 @@ from typing import Protocol, TypeVar
 from volfs.catalog import Catalog, OlderFormat
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import FileLock, make_dirs, read_json
-from volfs.storage.layout import StoreLayout
 from volfs.storage.state import state_directory
+from volfs.storage.store_layout import StoreLayout
 from volfs.versions.catalog_file import open_catalog
 from volfs.versions.mirror import MirroredHistory, index_missing, missing
 from volfs.versions.recover import RecoverableStore, look_over, register

@@ -28,10 +28,10 @@ from volfs.model.name_lists import merge_documents
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
 from volfs.storage.files import fsync_tree, make_dirs, read_file, write_atomic, write_json
-from volfs.storage.layout import DatasetLayout, VersionLayout, parse_partial_dir, version_dir_name
 from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.payload import PIECE
 from volfs.storage.shards import wrap_array_json
+from volfs.storage.store_layout import DatasetLayout, VersionLayout, parse_partial_dir, version_dir_name
 from volfs.versions.array_writer import copy_in
 from volfs.versions.commit import settle_own
 from volfs.versions.content_id import content_id, tree_root

@@ -23,10 +23,10 @@ from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.files import opened, read_file
-from volfs.storage.layout import VersionLayout, version_dir_name
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.storage.shards import read_shard_index
+from volfs.storage.store_layout import VersionLayout, version_dir_name
 from volfs.versions.content_id import content_id, tree_root
 from volfs.versions.keys import NODE_JSON, json_key, node_key
 from volfs.versions.stored import AS_WRITTEN, StoredVersion, array_meta, changes, read_manifest, read_version

@@ -52,7 +52,7 @@ from volfs.storage.files import (
     write_atomic,
     write_json,
 )
-from volfs.storage.layout import (
+from volfs.storage.store_layout import (
     DatasetLayout,
     VersionLayout,
     parse_partial_dir,

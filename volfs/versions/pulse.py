@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from volfs.errors import NotFound
 from volfs.storage.files import open_regular
-from volfs.storage.layout import WorkingLayout
+from volfs.storage.store_layout import WorkingLayout
 
 _LOG_KEPT = 8192
 """Changes of this process that are remembered by their keys."""

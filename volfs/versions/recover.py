@@ -23,7 +23,7 @@ from volfs.model.display import printable
 from volfs.model.names import is_dataset_name
 from volfs.storage.claim import is_abandoned, store_clock
 from volfs.storage.files import FileLock, unlink_durably
-from volfs.storage.layout import StoreLayout
+from volfs.storage.store_layout import StoreLayout
 from volfs.versions.commit import settle_working
 from volfs.versions.dataset_file import DatasetFile, give_id
 from volfs.versions.lock import elsewhere

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from volfs.model.display import printable
 from volfs.storage.files import open_regular
-from volfs.storage.layout import WorkingLayout
+from volfs.storage.store_layout import WorkingLayout
 
 _KEPT = 32 << 10
 _MOST = 64 << 10

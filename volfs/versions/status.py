@@ -18,8 +18,8 @@ from typing import Any, Literal
 from volfs.errors import Damaged, VolfsError
 from volfs.model.metadata import GroupMeta
 from volfs.storage.files import open_regular, read_json, unlink_durably, write_json
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.stage_record import StageRecord, read_record, stage_files
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions.interpret import Interpreter, chunk_root
 from volfs.versions.keys import covers, node_key, node_path
 from volfs.versions.snapshot import ArrayNode, Snapshot

@@ -1,8 +1,8 @@
 """A store: its datasets, and opening one safely.
 
 Decided here: what counts as a store, how datasets come and go, and when an opening recovers what a crash left. Not
-decided here: what recovery does (:mod:`volfs.versions.recover`), where things lie (:mod:`volfs.storage.layout`), and
-what a dataset is (:mod:`volfs.versions.dataset`).
+decided here: what recovery does (:mod:`volfs.versions.recover`), where things lie (:mod:`volfs.storage.store_layout`),
+and what a dataset is (:mod:`volfs.versions.dataset`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from volfs.storage.files import (
     unlink_durably,
     write_json,
 )
-from volfs.storage.layout import FORMAT, StoreLayout
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import FORMAT, StoreLayout
 from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
 from volfs.versions.dataset import Dataset, check_unused

@@ -23,8 +23,8 @@ from volfs.model.graph import VersionInfo, is_time
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.model.names import MAX_VERSION
 from volfs.storage.files import read_file, read_json
-from volfs.storage.layout import VersionLayout
 from volfs.storage.manifest import Manifest, Op
+from volfs.storage.store_layout import VersionLayout
 from volfs.versions.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
 from volfs.versions.keys import NODE_JSON, node_key
 

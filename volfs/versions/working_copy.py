@@ -31,8 +31,8 @@ from volfs.model.names import check_key
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.crash import crash_point
 from volfs.storage.files import no_space, open_dir, open_new, open_regular, write_all
-from volfs.storage.layout import WorkingLayout
 from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import WorkingLayout
 from volfs.versions import freezing
 from volfs.versions.base import Base, BaseFile, Pin
 from volfs.versions.interpret import chunk_root

@@ -34,10 +34,10 @@ from volfs.model.names import check_key
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
 from volfs.storage.files import fsync_tree, no_space, read_file, write_json
-from volfs.storage.layout import VersionLayout, parse_version_dir, version_dir_name
 from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
+from volfs.storage.store_layout import VersionLayout, parse_version_dir, version_dir_name
 from volfs.versions.array_writer import ArrayWriter, Buffer, copy_in
 from volfs.versions.author import default_author
 from volfs.versions.content_id import content_id, tree_root

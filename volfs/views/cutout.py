@@ -32,8 +32,8 @@ from volfs.views import jpeg, slices, volumes
 from volfs.views.layout import Layout
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
-from volfs.views.volumes import spec
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes import volume_spec
+from volfs.views.volumes.volume_spec import LevelMeta
 
 README = "README.txt"
 
@@ -73,7 +73,7 @@ def open_name(level: LevelMeta, name: str) -> Cutout | None:
     if ending == jpeg.ENDING:
         return Cutout(cut.box, preview=plane, others=others) if plane is not None and jpeg.holds(plane) else None
     hidden = [other.axis for other in level.geometry.others if _hidden(cut, other.axis, level.geometry.shape)]
-    as_volume = volumes.layout(ending, spec.part(level, cut.box, hidden, cut.stem))
+    as_volume = volumes.layout(ending, volume_spec.part(level, cut.box, hidden, cut.stem))
     as_plane = slices.layout(ending, plane) if plane is not None else None
     made = (as_plane or as_volume) if _drops(level.geometry, cut, ending) else (as_volume or as_plane)
     return Cutout(cut.box, made, others=others) if made is not None else None

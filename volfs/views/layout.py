@@ -12,7 +12,7 @@ something, take bytes back. A format module composes extents and has no read pat
 ``Chain``          extents one after the other
 ``Part``           a range of another extent (one IDAT of a longer stream)
 
-and from :mod:`volfs.views.framing`
+and from :mod:`volfs.views.frames`
 
 ``Rows``           each row of an extent preceded by one zero byte (the filter byte of PNG)
 ``StoredDeflate``  an extent as a zlib stream of stored blocks, its Adler-32 at the end

@@ -21,10 +21,10 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.model.box import Index
-from volfs.views.framing import Rows, StoredDeflate, Summed
+from volfs.views.frames import Rows, StoredDeflate, Summed
 from volfs.views.layout import Chain, Extent, Layout, Literal, Part, Voxels
 from volfs.views.plane import Incomplete, PlaneSpec, describe
-from volfs.views.unfilter import unfilter
+from volfs.views.png_filters import unfilter
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}

@@ -2,7 +2,7 @@
 
 Decided here: that a block is a chunk, or an inner chunk where the client shards; how it is named in the cache (by the
 payload's token and by what decodes it, never by a version, so that versions share blocks); how it is loaded. Not here:
-which blocks a box needs (:mod:`volfs.volume.reader`), and how derived blocks are made (:mod:`volfs.volume.derived`),
+which blocks a box needs (:mod:`volfs.volume.reader`), and how derived blocks are made (:mod:`volfs.volume.derivation`),
 which only follow the same interface.
 """
 
@@ -22,7 +22,7 @@ from volfs.errors import Damaged, Held
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.storage.codec import ChunkCodec
-from volfs.storage.sharding import ShardReader
+from volfs.storage.sharding_codec import ShardReader
 from volfs.versions.branchnode import WorkingPayload
 from volfs.volume.cache import Block, Home
 from volfs.volume.maps import Entries, EntryMap, EntryMaps

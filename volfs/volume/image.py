@@ -15,9 +15,9 @@ from volfs.model.box import Index
 from volfs.model.ngff import Axis, LevelSpec, Method, downsampled_shape
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.volume.blocks import StoredBlocks, is_version
-from volfs.volume.changes import changed_keys
+from volfs.volume.changed_keys import changed_keys
 from volfs.volume.context import VolumeContext, attached, context_of
-from volfs.volume.derived import Derivation, DerivedBlocks
+from volfs.volume.derivation import Derivation, DerivedBlocks
 from volfs.volume.level import Level, LevelFacts
 from volfs.volume.plan import Plan, image_paths, plan_at
 

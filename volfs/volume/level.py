@@ -23,9 +23,9 @@ from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
 from volfs.volume.context import VolumeContext
-from volfs.volume.derived import DerivedBlocks, Keys, Recipe, finer_box, keys_within
-from volfs.volume.indexing import select
+from volfs.volume.derivation import DerivedBlocks, Keys, Recipe, finer_box, keys_within
 from volfs.volume.reader import BlockReader
+from volfs.volume.selection import select
 from volfs.volume.travel import Ahead
 from volfs.volume.writer import BoxWriter, conforming
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from volfs.model.box import Box, Index
 from volfs.volume.blocks import BlockSource, StoredBlocks
-from volfs.volume.derived import DerivedBlocks, Recipe
+from volfs.volume.derivation import DerivedBlocks, Recipe
 from volfs.volume.level import Level
 from volfs.volume.pyramid import derived_payload
 from volfs.volume.reader import retrying

@@ -2,7 +2,7 @@
 
 Decided here: the bytes that must stand at the keys of a derived level (`derived_payload`, `derived_metadata`), so that
 `zarr/` agrees with the voxels, and everything that must be written to make them stored ones (`settle`). Which keys
-those are is decided in :mod:`volfs.volume.derived`; a pyramid that another program wrote has none. The arithmetic is
+those are is decided in :mod:`volfs.volume.derivation`; a pyramid that another program wrote has none. The arithmetic is
 :func:`volfs.volume.downsample.downsample`.
 """
 
@@ -19,7 +19,7 @@ from volfs.model.box import Box, Index
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.snapshot import Snapshot, StoredPayload
 from volfs.volume.context import context_of
-from volfs.volume.derived import DerivedBlocks, Recipe
+from volfs.volume.derivation import DerivedBlocks, Recipe
 from volfs.volume.downsample import downsample, method_for
 from volfs.volume.image import images
 from volfs.volume.level import Level

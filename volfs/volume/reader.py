@@ -2,7 +2,7 @@
 
 Decided here: which blocks a box crosses, that each is decoded once whoever asks, what goes through the cache and what
 past it, and when to decode ahead. Not here: where blocks come from (:mod:`volfs.volume.blocks`,
-:mod:`volfs.volume.derived`), when rows of them are kept together (:mod:`volfs.volume.pencils`), what stays cached
+:mod:`volfs.volume.derivation`), when rows of them are kept together (:mod:`volfs.volume.pencils`), what stays cached
 (:mod:`volfs.volume.cache`), who scans (:mod:`volfs.volume.travel`).
 
 A block that is not stored is fill value. A block that fails to load is an error for every box that crosses it, never

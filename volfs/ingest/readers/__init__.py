@@ -1,16 +1,16 @@
 """Readers of files, one module per family. :func:`open_source` finds the one for what a user names.
 
-``archive``         files in a ZIP; ``packed`` voxels behind gzip, bzip2 or zlib
-``parts``           one image of several in a source; ``stack`` volumes in many equal parts
-``pictures``        one picture in one file; ``numbering`` numbers in names of slices, ``slices`` a volume of them
-``tiff``            TIFF stacks; ``ome_xml`` and ``tiff_facts`` what they say, ``ome_set`` sets of several files
-``raw``             voxels one after the other; ``npy``, ``nifti``, ``mrc`` headers of such files,
-                    ``detached`` headers that are text: ``nrrd``, ``metaimage``
-``dicom``           series; ``dicom_frames`` the order of their planes, ``dicom_pixels`` their pixels
-``hdf5``            datasets; ``hdf5_conventions`` and ``hdf5_filters`` of programs, ``imaris`` and ``ilastik`` theirs
-``blocks``          arrays in blocks: ``n5``, ``bdv``, ``precomputed`` with its ``compressed_segmentation`` and
-                    ``neuroglancer_shards``
-``zarr``            Zarr v2 and v3; ``zarr_dialects`` metadata put so that zarr-python takes it
+``archive``       files in a ZIP; ``packed_voxels`` voxels behind gzip, bzip2 or zlib
+``parts``         one image of several in a source; ``stack`` volumes in many equal parts
+``pictures``      one picture in one file; ``slice_numbers`` numbers in names of slices, ``slices`` a volume of them
+``tiff``          TIFF stacks; ``ome_xml`` and ``tiff_facts`` what they say, ``ome_set`` sets of several files
+``raw``           voxels one after the other; ``npy``, ``nifti``, ``mrc`` headers of such files, ``text_header`` headers
+                  that are text: ``nrrd``, ``metaimage``
+``dicom``         series; ``dicom_frames`` the order of their planes, ``dicom_pixels`` their pixels
+``hdf5``          datasets; ``hdf5_conventions`` and ``hdf5_filters`` of programs, ``imaris`` and ``ilastik`` theirs
+``block_arrays``  arrays in blocks: ``n5``, ``bdv``, ``precomputed`` with its ``compressed_segmentation`` and
+                  ``neuroglancer_shards``
+``zarr``          Zarr v2 and v3; ``zarr_dialects`` metadata put so that zarr-python takes it
 
 Decided here: how names become files (globs, directories, natural order, ``FILE:PART``) and which reader takes them: by
 what is inside, where that says it, else by the ending. The two tables, :data:`FILES` and :data:`FOLDERS`, are all there
@@ -18,40 +18,40 @@ is to it: the first row that recognises a file opens it. A row recognises withou
 has to look closer or to open: an import of a TIFF waits for no package that reads NIfTI or Zarr. Formats that need
 packages beyond the core say which to install.
 
-``marks``              first bytes, endings, and what marks a directory
-``numbering``          numbers in names of slices: gaps, doubles
-``parts``              one image of several, ``SOURCE:PART``
-``raw``                voxels as they lie in files
-``packed``             voxels behind a compression of the whole
-``detached``           voxels whose header is text: NRRD and MetaImage
-``stack``              a volume of many equal parts
-``blocks``             arrays cut into blocks: N5 and precomputed
-``archive``            files in a ZIP
+``marks``          first bytes, endings, and what marks a directory
+``slice_numbers``  numbers in names of slices: gaps, doubles
+``parts``          one image of several, ``SOURCE:PART``
+``raw``            voxels as they lie in files
+``packed_voxels``  voxels behind a compression of the whole
+``text_header``    voxels whose header is text: NRRD and MetaImage
+``stack``          a volume of many equal parts
+``block_arrays``   arrays cut into blocks: N5 and precomputed
+``archive``        files in a ZIP
 
-``npy``                NPY
-``nifti``              NIfTI-1 and NIfTI-2
-``nrrd``               NRRD
-``metaimage``          MetaImage
-``mrc``                MRC and CCP4
-``pictures``           one PNG, JPEG or TIFF
-``slices``             a volume in pictures: a directory, a list, a ZIP
-``tiff``               TIFF of one or many pages
-``tiff_facts``         what a TIFF says besides its voxels
-``ome_xml``            OME-XML
-``ome_set``            OME-TIFF in several files
-``dicom``              DICOM series
-``dicom_frames``       which frame lies where
-``dicom_pixels``       voxels of a frame
-``ilastik``            what ilastik says of segmentations
-``imaris``             Imaris
-``hdf5``               HDF5
-``hdf5_conventions``   where programs leave axes and sizes in it
-``hdf5_filters``       filters that are plug-ins
-``zarr``               Zarr v2 and v3, OME-Zarr
-``zarr_dialects``      what other programs write as Zarr
-``n5``                 N5
-``bdv``                BigDataViewer's projects
-``precomputed``        Neuroglancer's precomputed
+``npy``                      NPY
+``nifti``                    NIfTI-1 and NIfTI-2
+``nrrd``                     NRRD
+``metaimage``                MetaImage
+``mrc``                      MRC and CCP4
+``pictures``                 one PNG, JPEG or TIFF
+``slices``                   a volume in pictures: a directory, a list, a ZIP
+``tiff``                     TIFF of one or many pages
+``tiff_facts``               what a TIFF says besides its voxels
+``ome_xml``                  OME-XML
+``ome_set``                  OME-TIFF in several files
+``dicom``                    DICOM series
+``dicom_frames``             which frame lies where
+``dicom_pixels``             voxels of a frame
+``ilastik``                  what ilastik says of segmentations
+``imaris``                   Imaris
+``hdf5``                     HDF5
+``hdf5_conventions``         where programs leave axes and sizes in it
+``hdf5_filters``             filters that are plug-ins
+``zarr``                     Zarr v2 and v3, OME-Zarr
+``zarr_dialects``            what other programs write as Zarr
+``n5``                       N5
+``bdv``                      BigDataViewer's projects
+``precomputed``              Neuroglancer's precomputed
 ``neuroglancer_shards``      its shards
 ``compressed_segmentation``  its encoding of labels
 """
@@ -69,8 +69,8 @@ from typing import Any
 
 from volfs.errors import BadInput, NotFound
 from volfs.ingest.readers import marks
-from volfs.ingest.readers.numbering import STRICT, SliceRules, slice_key
-from volfs.ingest.readers.packed import packing_of, unpacked_start
+from volfs.ingest.readers.packed_voxels import packing_of, unpacked_start
+from volfs.ingest.readers.slice_numbers import STRICT, SliceRules, slice_key
 from volfs.ingest.source import Source, check_plain
 
 _KNOWN = (
@@ -82,7 +82,7 @@ _KNOWN = (
 @dataclass(frozen=True, slots=True)
 class Named:
     """A file or directory that a user named, and the part of it that is wanted. ``start`` are a file's first bytes,
-    ``packed`` those of what is in it, if it is in gzip or bzip2."""
+    ``packed_voxels`` those of what is in it, if it is in gzip or bzip2."""
 
     path: Path
     part: str | None = None

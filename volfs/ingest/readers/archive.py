@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import scratch_folder
+from volfs.ingest.readers.packed_voxels import scratch_folder
 from volfs.ingest.source import unreadable
 from volfs.storage.files import no_space
 

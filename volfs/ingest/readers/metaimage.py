@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.detached import beside, header_lines, is_pattern, numbered, voxels_of
-from volfs.ingest.readers.packed import Packing
+from volfs.ingest.readers.packed_voxels import Packing
 from volfs.ingest.readers.raw import FileSource
+from volfs.ingest.readers.text_header import beside, header_lines, is_pattern, numbered, voxels_of
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.facts import RESCALE_KEYS, Rescale, rescale_in
 from volfs.model.ngff import axis

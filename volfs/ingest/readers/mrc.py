@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import PackedVoxels, Packing, packing_of_file, unpacked_start
+from volfs.ingest.readers.packed_voxels import PackedVoxels, Packing, packing_of_file, unpacked_start
 from volfs.ingest.readers.raw import FileSource, RawVoxels, Voxels
 from volfs.ingest.source import Description, Source, unreadable
 from volfs.model.ngff import axis

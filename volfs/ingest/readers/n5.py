@@ -22,7 +22,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers import ilastik
-from volfs.ingest.readers.blocks import DECODERS, Blocks, check_blocks, decompress, read_file
+from volfs.ingest.readers.block_arrays import DECODERS, Blocks, check_blocks, decompress, read_file
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import (
     Description,

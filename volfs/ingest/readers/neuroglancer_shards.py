@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.blocks import gunzip
+from volfs.ingest.readers.block_arrays import gunzip
 from volfs.ingest.source import unreadable
 
 _MASK = (1 << 64) - 1

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import PackedVoxels, packing_of_file
+from volfs.ingest.readers.packed_voxels import PackedVoxels, packing_of_file
 from volfs.ingest.readers.raw import RawVoxels, Voxels
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint, unreadable
 from volfs.model.box import Box

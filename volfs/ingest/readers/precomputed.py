@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from volfs.errors import BadInput, VolfsError
-from volfs.ingest.readers.blocks import Blocks, check_blocks, decompress, gunzip, read_file
+from volfs.ingest.readers.block_arrays import Blocks, check_blocks, decompress, gunzip, read_file
 from volfs.ingest.readers.compressed_segmentation import decode_segmentation
 from volfs.ingest.readers.neuroglancer_shards import Shards
 from volfs.ingest.readers.parts import Part, choose

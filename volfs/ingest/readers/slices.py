@@ -1,5 +1,5 @@
 """A volume in slices: one PNG, TIFF or JPEG for each plane, in natural order of their names; in a directory, in a list,
-or in a ZIP. What their numbers tell of gaps and doubles is :mod:`volfs.ingest.readers.numbering`'s.
+or in a ZIP. What their numbers tell of gaps and doubles is :mod:`volfs.ingest.readers.slice_numbers`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from volfs.errors import BadInput
 from volfs.ingest.readers import ome_xml, pictures
 from volfs.ingest.readers.archive import Archive
 from volfs.ingest.readers.marks import TIFF, picture_kind
-from volfs.ingest.readers.numbering import STRICT, SliceRules, patterns, planes, slice_key
+from volfs.ingest.readers.slice_numbers import STRICT, SliceRules, patterns, planes, slice_key
 from volfs.ingest.readers.tiff import sizes_of
 from volfs.ingest.source import Description, Fingerprint, Source, check_plain, files_fingerprint
 from volfs.model.box import Box

@@ -28,7 +28,7 @@ from volfs.views import png
 from volfs.views.folder import FILES_WHOLE, Fixed, Folder, ImageView, LevelView, Run, Stored, ViewFile, listed
 from volfs.views.folders.spatial import shown_levels, stored_positions
 from volfs.views.layout import Extent, Voxels
-from volfs.views.sampling import Sampled
+from volfs.views.samples import Sampled
 from volfs.views.slices import OtherAxis, SliceGeometry
 
 TILE, OVERLAP = 254, 1

@@ -27,7 +27,7 @@ from volfs.errors import BadInput
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.model.metadata import ArrayMeta
-from volfs.views.compressed import decompress
+from volfs.views.decompressors import decompress
 from volfs.views.folder import ArrayView, Fixed, Folder, NodeView, ViewFile, nested
 from volfs.views.layout import Layout, Padded, Payload, Voxels
 

@@ -1,8 +1,8 @@
 """Volume files: a level, or a box of it, as one file of a format that holds volumes.
 
-``spec``        from a level, or a box of it, to the :class:`volfs.views.volume.VolumeSpec` that a file shows
-``placing``     voxel sizes and orientation, as most formats count them
-``tiff`` ``nifti`` ``nrrd`` ``npy`` ``mrc`` ``raw`` ``metaimage`` ``hdf5``   one format or one family of them each
+``volume_spec``  from a level, or a box of it, to the :class:`volfs.views.volume.VolumeSpec` that a file shows
+``orientation``  voxel sizes and orientation, as most formats count them
+``tiff`` ``nifti`` ``nrrd`` ``npy`` ``mrc`` ``raw`` ``metaimage`` ``hdf5``  one format or one family of them each
 
 Decided here: which formats there are, and which name stands for which.
 """

@@ -17,7 +17,7 @@ import numpy as np
 from volfs.model.facts import key_values, notes_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import SECOND, aligned, grid, joined, matrix, number, placed, space_grid
+from volfs.views.volumes.orientation import SECOND, aligned, grid, joined, matrix, number, placed, space_grid
 
 _TYPES = {
     "bool": "MET_UCHAR",

@@ -25,7 +25,7 @@ from volfs.model.facts import numbers_of
 from volfs.model.units import METRES
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import Grid, placed, plain, space_grid
+from volfs.views.volumes.orientation import Grid, placed, plain, space_grid
 
 _STORED = {
     "bool": (0, "i1"),

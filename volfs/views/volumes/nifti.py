@@ -27,7 +27,7 @@ import numpy as np
 from volfs.model.facts import Rescale, matrix_of, numbers_of, text_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import SECOND, directions, grid, placed, plain, space_grid, time_axis
+from volfs.views.volumes.orientation import SECOND, directions, grid, placed, plain, space_grid, time_axis
 
 _CODES = {
     "bool": 2,

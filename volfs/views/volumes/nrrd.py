@@ -23,7 +23,7 @@ import numpy as np
 from volfs.model.facts import key_values, text_of
 from volfs.views.layout import Layout, Literal, Voxels
 from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
-from volfs.views.volumes.placing import (
+from volfs.views.volumes.orientation import (
     MILLIMETRE,
     SECOND,
     Grid,

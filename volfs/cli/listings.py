@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volfs.cli.common import (
+from volfs.cli.frame import (
     DatasetArg,
     Frame,
     count_text,
@@ -227,7 +227,7 @@ def _show_info(answer: dict[str, Any]) -> None:
 
 
 def _access_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from volfs.cli.configuring import access_words
+    from volfs.cli.settings import access_words
     from volfs.versions.access import access_in
 
     return [(name, value) for name, value in access_words(access_in({"access": facts})) if value]

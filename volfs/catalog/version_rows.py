@@ -17,11 +17,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from volfs.catalog.chunk_rows import RowPlace, check_coords, index_chunks
 from volfs.catalog.entries import encode
-from volfs.catalog.files import add_files
+from volfs.catalog.entry_rows import ZARR_JSON, NameEditor, Path
 from volfs.catalog.graphs import insert_version
-from volfs.catalog.index_blocks import RowPlace, check_coords, index_chunks
-from volfs.catalog.index_entries import ZARR_JSON, NameEditor, Path
+from volfs.catalog.payload_files import add_files
 from volfs.catalog.sums import row_sum
 from volfs.catalog.values import PAYLOAD, NodeShape, PayloadArray
 from volfs.errors import BadInput

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from volfs.catalog.compress import compress, decompress
+from volfs.catalog.compression import compress, decompress
 from volfs.catalog.schema import GROUP
 from volfs.catalog.sums import check_row, mismatch, row_sum
 from volfs.storage.payload import PIECE, Payload

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from volfs.cli.common import (
+from volfs.cli.frame import (
     Frame,
     json_option,
     numbers,
@@ -26,8 +26,8 @@ from volfs.errors import BadInput, VolfsError
 
 if TYPE_CHECKING:
     from volfs.ingest.outline import Outline
-    from volfs.ingest.readers.numbering import Duplicates, Gaps
-    from volfs.ingest.streaming import Progress
+    from volfs.ingest.readers.slice_numbers import Duplicates, Gaps
+    from volfs.ingest.volume_stream import Progress
 
 
 def _levels(_: click.Context, __: click.Parameter, text: str) -> int | Literal["auto"]:
@@ -95,7 +95,7 @@ def import_(
     """
     from volfs.ingest.importer import ImportOptions, import_source, outline
     from volfs.ingest.readers import open_source
-    from volfs.ingest.readers.numbering import SliceRules
+    from volfs.ingest.readers.slice_numbers import SliceRules
     from volfs.volume.image import image_at
 
     argument = parse_dataset_arg(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, say_json, say_table
+from volfs.cli.frame import Frame, json_option, pass_frame, say_json, say_table
 
 _FORCE = "Even with uncommitted changes, which are lost."
 

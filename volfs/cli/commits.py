@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from volfs.cli.common import (
+from volfs.cli.frame import (
     DatasetArg,
     Frame,
     confirm,

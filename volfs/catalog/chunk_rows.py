@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog.blocks import changed_versions, pack_owners, walk
-from volfs.catalog.changes import pack_blocks
+from volfs.catalog.block_maps import changed_versions, pack_owners, walk
+from volfs.catalog.chunk_changes import pack_blocks
 from volfs.catalog.lineages import BLOCKS, newest_row, note_lineage
 from volfs.catalog.schema import HOP, MAX_STEPS
 from volfs.catalog.sums import block_seed, block_sum, payload_checks, row_sum

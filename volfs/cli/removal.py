@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from volfs.cli.changes import branch_meant
-from volfs.cli.common import Frame, confirm, count_text, parse_dataset_arg, pass_frame, yes_option
+from volfs.cli.commits import branch_meant
+from volfs.cli.frame import Frame, confirm, count_text, parse_dataset_arg, pass_frame, yes_option
 
 
 @click.command()

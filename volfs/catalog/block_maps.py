@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog.compress import compress, decompress
-from volfs.catalog.files import FileNames
+from volfs.catalog.compression import compress, decompress
 from volfs.catalog.lineages import BLOCKS, newest_row
+from volfs.catalog.payload_files import FileNames
 from volfs.catalog.sums import block_seed, block_sum, mismatch, payload_checks
 from volfs.catalog.values import PAYLOAD, BlockMap, PayloadArray
 from volfs.model.graph import At, VersionGraph

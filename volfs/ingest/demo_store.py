@@ -1,7 +1,7 @@
 """The demonstration: a store with one dataset that shows what volfs is for.
 
 Decided here: the dataset ``cells``, its three versions, its tag and its branch. Not here: what the tissue looks like
-(:mod:`volfs.ingest.procedural`), where the store is and what a user is told (``volfs.cli``).
+(:mod:`volfs.ingest.tissue`), where the store is and what a user is told (``volfs.cli``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from volfs.ingest.importer import ImportOptions, import_source
-from volfs.ingest.procedural import Tissue, tissue
 from volfs.ingest.source import ArraySource
+from volfs.ingest.tissue import Tissue, tissue
 from volfs.model.box import Box
 from volfs.versions.branch import Branch
 from volfs.versions.store import Store

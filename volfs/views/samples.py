@@ -1,6 +1,7 @@
 """Every n-th voxel of a box, as an extent: what a coarse picture shows where an image has no level as coarse.
 
-Not here: interpolation between voxels (:mod:`volfs.views.resample`), which formats want, and how far apart voxels are.
+Not here: interpolation between voxels (:mod:`volfs.views.interpolation`), which formats want, and how far apart voxels
+are.
 """
 
 from __future__ import annotations

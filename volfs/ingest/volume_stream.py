@@ -7,7 +7,7 @@ fit into the memory that is allowed lies in a temporary file without a name, in 
 
 While a tile is worked on, the next one is read. Decoding, downsampling and encoding use all cores.
 
-Not here: what is read (:mod:`volfs.ingest.source`), how volumes are cut (:mod:`volfs.ingest.plan`), metadata and
+Not here: what is read (:mod:`volfs.ingest.source`), how volumes are cut (:mod:`volfs.ingest.chunk_plan`), metadata and
 versions (:mod:`volfs.ingest.importer`).
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import VolfsError
-from volfs.ingest.plan import LevelPlan, Plan
+from volfs.ingest.chunk_plan import LevelPlan, Plan
 from volfs.ingest.source import Source
 from volfs.model.box import Box, Index
 from volfs.model.ngff import Method

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.common import (
+from volfs.cli.frame import (
     Frame,
     count_text,
     json_option,

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from volfs.catalog.connections import Connections, translate
-from volfs.catalog.recent import Recent
+from volfs.catalog.lru import Recent
 from volfs.catalog.schema import check as schema_check
 from volfs.catalog.schema import migrate, run_script
 from volfs.errors import BadInput, Damaged, VolfsError

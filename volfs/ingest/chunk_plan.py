@@ -1,7 +1,8 @@
 """How a volume is cut: chunk shapes, and the slabs and tiles in which it is read.
 
 Decided here, from shapes alone: the default chunk shape, and for each level how thick a slab must be so that slabs
-begin where chunks begin and where voxels of the next level begin. Not here: doing it (:mod:`volfs.ingest.streaming`).
+begin where chunks begin and where voxels of the next level begin. Not here: doing it
+(:mod:`volfs.ingest.volume_stream`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ image with other axes longer than one has the place along them first: ``t3_c1__x
 What is no plane (a point twice, three in a line), is further from the volume than half a voxel everywhere, or has more
 than 32768 pixels a side, is no name. 2-D images have none.
 
-How pixels come about is in :mod:`volfs.views.resample`.
+How pixels come about is in :mod:`volfs.views.interpolation`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ import numpy as np
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
 from volfs.views import jpeg, slices
-from volfs.views.layout import VoxelSource, placed
-from volfs.views.resample import (
+from volfs.views.interpolation import (
     Floats,
     Picture,
     Resampled,
@@ -40,8 +39,9 @@ from volfs.views.resample import (
     picture_plane,
     resampled,
 )
+from volfs.views.layout import VoxelSource, placed
 from volfs.views.slices import SliceGeometry
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes.volume_spec import LevelMeta
 
 LONGEST = 32_768
 """Pixels a side, at most."""

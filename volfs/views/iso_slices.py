@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 from volfs.model.box import Box
+from volfs.views.interpolation import Picture, Resampled, between, exact, finished, mix, picture_plane, resampled
 from volfs.views.layout import VoxelSource, placed
 from volfs.views.plane import PlaneSpec
-from volfs.views.resample import Picture, Resampled, between, exact, finished, mix, picture_plane, resampled
 from volfs.views.slices import SliceGeometry
 
 MARK = ".iso"

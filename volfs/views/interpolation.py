@@ -1,4 +1,4 @@
-"""Pictures whose pixels lie between the voxels: what :mod:`volfs.views.oblique` and :mod:`volfs.views.isotropic` share.
+"""Pictures whose pixels lie between the voxels: for :mod:`volfs.views.oblique_planes`, :mod:`volfs.views.iso_slices`.
 
 Intensities are interpolated linearly between the centres of voxels: exactly one voxel's value where a pixel lies on its
 centre, never outside of what the voxels around have, integers rounded half to even. Label images, bools and types

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.packed import PackedVoxels, Packing
+from volfs.ingest.readers.packed_voxels import PackedVoxels, Packing
 from volfs.ingest.readers.raw import RawVoxels, StackedVoxels, Voxels
 from volfs.ingest.source import check_plain, unreadable
 from volfs.model.box import Index

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog.blocks import ROW_COLUMNS, BlockRow, block_coords, cell_numbers, changed_versions, walk
-from volfs.catalog.compress import compress, decompress
+from volfs.catalog.block_maps import ROW_COLUMNS, BlockRow, block_coords, cell_numbers, changed_versions, walk
+from volfs.catalog.compression import compress, decompress
 from volfs.catalog.schema import MAX_STEPS
 from volfs.catalog.sums import check_row, mismatch, paired
 from volfs.catalog.values import BlockChange

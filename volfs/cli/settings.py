@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from volfs.cli.common import Frame, json_option, pass_frame, say_json, say_table
+from volfs.cli.frame import Frame, json_option, pass_frame, say_json, say_table
 
 if TYPE_CHECKING:
     from volfs.versions.access import Access
