@@ -216,8 +216,8 @@ def _fetch_owned(
     checks: NDArray[np.uint32],
     graph: Callable[[], VersionGraph],
 ) -> None:
-    """Fill in the payloads of cells from the rows of the versions that own them, each row once, all in one step. What
-    is filled in is not proved yet."""
+    """Fill in the payloads of cells from the rows of the versions that own them, each row once, all in one step. The
+    payloads are not proved yet."""
     owners = np.unique(wanted[wanted != 0]).tolist()
     if not owners:
         return

@@ -116,14 +116,14 @@ class Catalog:
         return self._connections.statements
 
     def check(self) -> list[str]:
-        """What SQLite finds wrong with the file; empty if nothing."""
+        """The defects that SQLite finds in the file; empty if there are none."""
         rows = self._guard(lambda: self._cx().execute("PRAGMA integrity_check").fetchall())
         return [row[0] for row in rows if row[0] != "ok"]
 
     # --- datasets, versions, refs ---
 
     def dataset_rows(self) -> Mapping[str, DatasetRow]:
-        """What is known of each dataset, by name."""
+        """The row of each dataset, by name."""
         seen = self.data_version()
         held = self._datasets
         if held is None or held[0] != seen:
@@ -136,7 +136,8 @@ class Catalog:
         return {name: row.id for name, row in self.dataset_rows().items()}
 
     def add_dataset(self, name: str, created_ns: int, uuid: str = "") -> int:
-        """Add an empty dataset; its id. ``uuid`` is what its own files call it. AlreadyThere if the name is taken."""
+        """Add an empty dataset; returns its id. ``uuid`` is the id in the dataset's own files. AlreadyThere if the name
+        is taken."""
         with self._write() as cx:
             if cx.execute("SELECT 1 FROM dataset WHERE name = ?", (name,)).fetchone():
                 raise AlreadyThere(f"there is a dataset {name} already")
@@ -179,7 +180,7 @@ class Catalog:
             self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
 
     def clear(self) -> None:
-        """Forget everything, whatever the rows say. Ids of datasets and directories are not given again."""
+        """Remove all rows, damaged ones too. Ids of datasets and directories are not given again."""
         with self._write() as cx:
             for table in ("dataset", "version", "ref", "dir", "entry", "entry_lineages"):
                 cx.execute(f"DELETE FROM {table}")
@@ -193,7 +194,7 @@ class Catalog:
         self.clear_suspicion(self.path)
 
     def graph(self, dataset: int) -> VersionGraph:
-        """The versions of a dataset, as of now. What is returned never changes; ask again to see new versions."""
+        """The versions of a dataset, as of now. The graph returned never changes; ask again to see new versions."""
         seen = self.data_version()
         held = self._graphs.get(dataset)
         if held is not None and held[0] == seen:
@@ -240,7 +241,7 @@ class Catalog:
         self._guard(copy)
 
     def move_to(self, path: Path) -> None:
-        """Copy the catalog to another file, and go on there, for writing. Everything keeps its ids."""
+        """Copy the catalog to another file and use that one from now on, for writing. All ids stay."""
         self.copy_to(path)
         self._connections.move(path)
 
@@ -275,7 +276,7 @@ class Catalog:
     # --- names ---
 
     def entry(self, dataset: int, at: At, key: str) -> Entry | None:
-        """What a key is: an object, a directory, or None. "" is the root. Keys of chunks have no entries."""
+        """The entry of a key: an object, a directory, or None. "" is the root. Keys of chunks have no entries."""
         memo = (dataset, at.lineage, at.position, key)
         # None is an answer, too: programs ask for files that are not there again and again.
         found = self._entries.get(memo, ...)
@@ -428,7 +429,7 @@ class Catalog:
         return root
 
     def _guard(self, read: Callable[[], _R]) -> _R:
-        """Do a read. Whatever damaged rows make of it is Damaged."""
+        """Run a read; any error that damaged rows cause becomes Damaged."""
         try:
             return read() if self._connections.stamp is None else self._connections.steady(read)
         except _DAMAGE as error:
@@ -484,7 +485,7 @@ class Catalog:
 
     @staticmethod
     def suspicion(path: Path) -> str | None:
-        """What a process that had the catalog at ``path`` open found damaged in it; None if nothing."""
+        """The damage that an earlier process met in the catalog at ``path``; None if none is recorded."""
         try:
             return read_file(_note(path))[:1000].decode("utf-8", "replace").strip()
         except (OSError, Damaged):

@@ -42,7 +42,7 @@ _ALONE: Links = (0, 0, 1, None)
 
 @dataclass(frozen=True, slots=True)
 class RowPlace:
-    """Where the rows of a new version go, and what its first parent sees."""
+    """The position of a new version's rows, and the chain of its first parent."""
 
     parent: At
     lineage: int
@@ -140,7 +140,7 @@ class _Linker:
         self._listed = bool(cx.execute(_OTHERS, {"node": node, "lineage": place.lineage}).fetchone()[0])
 
     def link(self, key: bytes, cells: NDArray[np.int64]) -> Links:
-        """How the row that changes these cells goes on."""
+        """The link from the row that changes these cells to older rows."""
         place = self._place
         newest = newest_row(self._cx, BLOCKS, (self._node, key), place.parent)
         if self._listed and (newest is None or newest[0] != place.lineage):

@@ -76,7 +76,7 @@ class _Connection(sqlite3.Connection):
 
 
 class _Held:
-    """One thread's connection. Its finaliser runs when the thread's locals go."""
+    """One thread's connection. Its finaliser runs when the thread ends."""
 
     def __init__(self, connection: _Connection, ended: list[int], epoch: int) -> None:
         self.connection = connection
@@ -210,7 +210,7 @@ class Connections:
         return tuple(numbers)
 
     def steady(self, read: Callable[[], _R]) -> _R:
-        """What ``read`` finds while nobody changes the file. Where a writer has come, it is shared from then on."""
+        """The result of ``read`` while nobody changes the file. Where a writer has come, it is shared from then on."""
         while (stamp := self.stamp) is not None:
             result, trouble = None, None
             if self._look() == stamp:

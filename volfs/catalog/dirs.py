@@ -44,7 +44,7 @@ def set_block_shape(cx: sqlite3.Connection, directory: int, packed: bytes) -> No
 
 
 def find(cx: sqlite3.Connection, directory: int) -> Directory | None:
-    """What a directory is; None if there is none of this id. Damaged if the row is not what was written."""
+    """The directory of an id; None if there is none. Damaged if the row was altered."""
     row = _read(cx, directory)
     if row is None:
         return None

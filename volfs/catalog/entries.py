@@ -79,7 +79,7 @@ def listing(cx: sqlite3.Connection, directory: int, at: At) -> list[tuple[bytes,
 
 
 def is_empty(cx: sqlite3.Connection, directory: int, at: At, pending: dict[bytes, bool]) -> bool:
-    """Whether no name lives. ``pending`` says what is about to become of names: True lives, False does not."""
+    """Whether a directory has no names. ``pending``: names about to be added (True) or removed (False)."""
     if any(pending.values()):
         return False
     after: bytes | None = b""
@@ -93,7 +93,8 @@ def is_empty(cx: sqlite3.Connection, directory: int, at: At, pending: dict[bytes
 def _page(
     cx: sqlite3.Connection, directory: int, after: bytes, at: At, limit: int
 ) -> tuple[list[tuple[bytes, EntryRow]], bytes | None]:
-    """Live names after ``after``, up to about ``limit`` names walked; and where to go on, None at the end."""
+    """Live names after ``after``, up to about ``limit`` names walked; and the name to continue from, None at the
+    end."""
     found: list[tuple[bytes, EntryRow]] = []
     limits = at.limits
     name: bytes | None = None

@@ -39,7 +39,7 @@ _NOTHING: Stored = (0, 0, 0, 0, 0, 0)
 
 
 class NameEditor:
-    """The names of one new version, being worked out on top of what its first parent sees."""
+    """The names that a new version changes, on top of those that its first parent sees."""
 
     def __init__(
         self, cx: sqlite3.Connection, *, dataset: int, root: int, parent: At, lineage: int, position: int, number: int
@@ -229,7 +229,7 @@ class NameEditor:
         return found
 
     def _note(self, directory: int, name: bytes, kind: int) -> bool:
-        """Keep the name's list of lineages. False if there is nothing to remove, so nothing to write."""
+        """Keep the name's list of lineages. False if there is nothing to remove, and no row to write."""
         newest = self._cx.execute(
             "SELECT lineage FROM entry WHERE dir = ? AND name = ? ORDER BY lineage DESC, position DESC LIMIT 1",
             (directory, name),

@@ -312,7 +312,7 @@ class InodeTable:
             self._guard(add)
 
     def unlink(self, parent: int, name: bytes) -> None:
-        """Take a name away from whatever has it. An inode that has no name left is gone."""
+        """Remove a name from its inode. An inode without names is gone."""
         with self._lock:
             self._guard(lambda: self._take((parent, name)))
 
@@ -377,7 +377,7 @@ class InodeTable:
                 self._reserve()
 
     def _settle(self, directories: dict[int, bytes], changed: dict[int, tuple[Name, ...]]) -> None:
-        """What was written may be dropped from memory, unless it changed again meanwhile."""
+        """Let changes that were written be dropped from memory, unless they changed again meanwhile."""
         for number, raw in directories.items():
             del self._new_directories[number]
             self._paths.put(number, raw)

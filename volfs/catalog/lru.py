@@ -48,7 +48,7 @@ class Recent(Generic[K, V]):
         self._pinned[key] = value
 
     def unpin(self, key: K) -> None:
-        """Let a value go the way of the others."""
+        """Let a value be dropped again like any other."""
         if key in self._pinned:
             value = self._pinned.pop(key)
             self.put(key, value)

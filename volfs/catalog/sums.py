@@ -96,7 +96,7 @@ def block_sum(
 
 
 def block_seed(node: int, block: bytes) -> int:
-    """What an index block contributes to the checks of the payloads in it."""
+    """The part of an index block in the checks of the payloads in it."""
     return crc32c(block, crc32c(_BLOCK.pack(node)))
 
 
@@ -120,7 +120,7 @@ def paired(
 ) -> Iterator[tuple[Any, ...]]:
     """The rows of one statement, whose first ``width`` columns must be those of another over the index of the keys.
 
-    The reader may stop early; then nothing is said of what was not read.
+    A reader that stops early leaves the rest unchecked.
     """
     for _ in range(_RETRIES):
         found = cx.execute(rows, parameters)

@@ -41,10 +41,11 @@ class NodeShape:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a name is in some version. ``version`` is the one that made it so, on that version's chain.
+    """The object or directory that a name stands for in a version. ``version`` is the one on that version's chain that
+    changed the name last.
 
-    ``dir_id``: the directory's incarnation, which is the node id of an array or group; 0 for objects.
-    ``payload``: None for directories. ``mode`` and ``mtime_ns`` as in the manifest's records; 0: nothing is said.
+    ``dir_id``: the directory's incarnation, which is the node id of an array or group; 0 for objects. ``payload``: None
+    for directories. ``mode`` and ``mtime_ns`` as in the manifest's records; 0 if not recorded.
     """
 
     kind: Literal["dir", "object"]
@@ -118,7 +119,7 @@ class BlockMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockChange:
-    """What one version changed in one block: the cells put or removed, ascending."""
+    """The cells of one block that one version put or removed, ascending."""
 
     block: Index
     version: int

@@ -17,17 +17,18 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def printable(text: str) -> str:
-    """The text in one line that any terminal shows as it is: what would do harm is escaped, as Python writes it."""
+    """The text as one line that any terminal shows unchanged: characters that would do harm are escaped as Python
+    writes them."""
     return _HARMFUL.sub(_escape, text)
 
 
 def printable_lines(text: str) -> list[str]:
-    """The same for text of several lines: one string a line. However a line ended, it ends as any other."""
+    """:func:`printable` for text of several lines, a string for each line, without line ends."""
     return [printable(line) for line in re.split("\r\n|\n|\r", text)]
 
 
 def printable_json(text: str) -> str:
-    """A JSON document in which what would do harm on a terminal is escaped: it says the same."""
+    """An equal JSON document in which characters that would do harm on a terminal are escaped."""
     return _HARMFUL_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

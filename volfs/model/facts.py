@@ -34,7 +34,7 @@ class Rescale:
 
     @classmethod
     def of(cls, slope: object, intercept: object = 0.0, unit: str | None = None) -> Rescale | None:
-        """As a header says it; None for one that says nothing: a slope of zero, or what is no number."""
+        """The rescaling that a header states; None if its slope is zero or no number."""
         by, plus = _number(slope), _number(intercept)
         return cls(by, plus, unit or None) if by and plus is not None else None
 
@@ -44,13 +44,13 @@ class Rescale:
         return self.slope == 1.0 and self.intercept == 0.0
 
     def attributes(self) -> dict[str, Any]:
-        """As ``volfs.rescale``."""
+        """The value of the attribute ``volfs.rescale``."""
         found: dict[str, Any] = {"slope": self.slope, "intercept": self.intercept}
         return found if self.unit is None else {**found, "unit": self.unit}
 
 
 def rescale_of(attributes: Mapping[str, Any]) -> Rescale | None:
-    """That of an image, from the attributes of its group."""
+    """The rescaling of an image, from the attributes of its group."""
     found = _own(attributes).get("rescale")
     if not isinstance(found, Mapping):
         return None
@@ -59,7 +59,7 @@ def rescale_of(attributes: Mapping[str, Any]) -> Rescale | None:
 
 
 def source_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the image's source said, from the attributes of its group; empty if nothing is known of it."""
+    """The facts that the image's source stated, from the attributes of its group; empty if none are kept."""
     found = _own(attributes).get("source")
     return found if isinstance(found, Mapping) else {}
 
@@ -73,8 +73,8 @@ def notes_of(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unpacking(attributes: Mapping[str, Any]) -> Rescale | None:
-    """What takes packed data to real values, as netCDF's conventions (CF, section 8.1), and xarray after them, say it
-    in attributes of an array; None where they do not."""
+    """The rescaling of packed data in attributes of an array, by netCDF's conventions (CF, section 8.1), which xarray
+    follows; None if there is none."""
     if "scale_factor" not in attributes and "add_offset" not in attributes:
         return None
     unit = attributes.get("units")
@@ -86,11 +86,11 @@ def unpacking(attributes: Mapping[str, Any]) -> Rescale | None:
 
 
 RESCALE_KEYS = ("RescaleSlope", "RescaleIntercept", "RescaleType")
-"""What formats of key/value pairs call it: DICOM's keywords."""
+"""The keys of a rescaling in key/value pairs: DICOM's keywords."""
 
 
 def key_values(facts: Mapping[str, Any], rescale: Rescale | None) -> dict[str, str]:
-    """The key/value pairs of a format that has such: those of the source, and what takes voxels to real values."""
+    """Key/value pairs for a format that has them: those of the source, and the rescaling."""
     found = {key: value for key, value in notes_of(facts).items() if key not in RESCALE_KEYS}
     if rescale is not None:
         slope, intercept, unit = RESCALE_KEYS
@@ -100,7 +100,7 @@ def key_values(facts: Mapping[str, Any], rescale: Rescale | None) -> dict[str, s
 
 
 def rescale_in(notes: Mapping[str, str]) -> Rescale | None:
-    """What key/value pairs say takes voxels to real values; None where they do not."""
+    """The rescaling in key/value pairs; None if there is none."""
     slope, intercept, unit = RESCALE_KEYS
     if slope not in notes and intercept not in notes:
         return None
@@ -108,7 +108,7 @@ def rescale_in(notes: Mapping[str, str]) -> Rescale | None:
 
 
 def numbers_of(facts: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
-    """A fact that is a list of so many finite numbers; None if it is not."""
+    """A fact that is a list of ``count`` finite numbers; None if it is anything else."""
     found = facts.get(name)
     if not isinstance(found, list | tuple) or len(found) != count:
         return None
@@ -117,7 +117,7 @@ def numbers_of(facts: Mapping[str, Any], name: str, count: int) -> tuple[float, 
 
 
 def matrix_of(facts: Mapping[str, Any], name: str) -> np.ndarray | None:
-    """A fact that is a matrix of 4 rows of 4 finite numbers; None if it is not."""
+    """A fact that is a matrix of 4 rows of 4 finite numbers; None if it is anything else."""
     try:
         found = np.array(facts.get(name), np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -60,7 +60,8 @@ class VersionInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class At:
-    """What one version sees: its lineage up to its position, then each ancestor lineage up to the fork, newest first.
+    """The chain of one version: its lineage up to its position, then each ancestor lineage up to the fork, newest
+    first.
 
     The first link decides the rest (within a dataset), which keeps hashing cheap for chains of thousands of lineages.
     """
@@ -241,7 +242,7 @@ class VersionGraph:
         return self.number_at(lineage, wanted)
 
     def first_parents(self, number: int) -> Iterator[int]:
-        """``number``, its first parent, and so on to the root."""
+        """``number``, its first parent, and each further first parent to the root."""
         current: int | None = number
         while current:
             info = self.info(current)

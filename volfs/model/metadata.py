@@ -189,7 +189,8 @@ def group_zarr_json(attributes: Mapping[str, Any] | None = None) -> bytes:
 
 
 def default_codecs(dtype: np.dtype[Any]) -> tuple[Json, ...]:
-    """What volfs writes: little-endian bytes, zstd with a content checksum. Such payloads are valid Zarr v2 chunks."""
+    """The codecs that volfs writes: little-endian bytes, zstd with a content checksum. Such payloads are valid Zarr v2
+    chunks."""
     as_bytes: Json = {"name": "bytes"}
     if dtype.itemsize > 1:
         as_bytes["configuration"] = {"endian": "little"}

@@ -107,14 +107,14 @@ def _by_name(items: list[Any]) -> dict[str, Any] | None:
 
 
 def _said(item: Any) -> str:
-    """What an item says, but for where a well is: its name says that too, and it is counted anew."""
+    """An item without the row and column index of a well: its name has both, and they are numbered anew."""
     if isinstance(item, Mapping):
         item = {field: value for field, value in item.items() if field not in _PLACES}
     return _text(item)
 
 
 def _text(value: Any) -> str:
-    """The same for what is the same JSON, and for nothing else: for Python ``true`` is 1."""
+    """Text that is equal for equal JSON alone: Python takes ``true`` for equal to 1."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -152,7 +152,7 @@ def _at(doc: Json | None, path: Path) -> list[Any] | None:
 
 
 def _is_other(doc: Json | None, path: Path) -> bool:
-    """Whether something else than a list of names stands where one would."""
+    """Whether the document has something other than a list of names at a path."""
     holder = _object(doc, path[:-1])
     return holder is not None and path[-1] in holder and _at(doc, path) is None
 
@@ -176,7 +176,7 @@ def _without_names(doc: Json) -> str:
 
 
 def _number_wells(plate: Json | None) -> None:
-    """Wells name their row and column by index too: those of a merged plate count in its merged lists."""
+    """Set the row and column index of each well of a merged plate to its place in the merged lists."""
     if plate is None or not all(isinstance(plate.get(name), list) for name in ("rows", "columns", "wells")):
         return
     at = [{_name(item): index for index, item in enumerate(plate[name])} for name in ("rows", "columns")]

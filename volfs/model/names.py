@@ -36,7 +36,7 @@ def check_dataset_name(name: str) -> None:
 
 
 def is_dataset_name(name: str) -> bool:
-    """Whether a dataset may be called so."""
+    """Whether ``name`` can be a dataset's name."""
     return bool(_NAME.fullmatch(name)) and name != "README.txt"
 
 
@@ -51,7 +51,8 @@ def check_ref_name(name: str) -> None:
 
 
 def is_ref_name(name: str) -> bool:
-    """Whether a ref may be called so in a store: what :func:`check_ref_name` allows, and names that it did earlier."""
+    """Whether ``name`` can be a ref's name in a store: one that :func:`check_ref_name` allows, or allowed in earlier
+    releases."""
     return bool(_NAME.fullmatch(name)) and name != LATEST and not _VERSION.fullmatch(name)
 
 

@@ -29,7 +29,8 @@ _RAVELLED = 1 << 62
 
 @dataclass(frozen=True)
 class Touched:
-    """What a set of changes touches. Directories and keys are spelt in full, without a slash at the end.
+    """The keys and chunks that a set of changes touches. Directories and keys are full paths without a slash at the
+    end.
 
     ``keys``: files put or removed. ``trees``: directories removed with everything in them. ``arrays``: directories of
     arrays that are described anew. ``chunks`` and ``regions``, by directory of an array: chunks put or removed, and
@@ -79,7 +80,7 @@ class Touched:
         return at < len(self._named) and self._named[at].startswith(prefix)
 
     def covers(self, key: str) -> bool:
-        """Whether a key goes, or cannot be where it was, because of what is touched above it or at it."""
+        """Whether a change at a key, or above it, removes the key or puts another kind of node in its place."""
         return any(above in self.trees or above in self.arrays for above in (key, *_above(key))) or any(
             above in self.keys for above in _above(key)
         )

@@ -114,12 +114,12 @@ _NONE = frozenset(
         *("arbitrary", "a.u.", "unknown", "none", "null", "n/a", "na", "unitless", "dimensionless", "?", "-"),
     )
 )
-"""What programs write where there is no unit."""
+"""Texts that programs write where there is no unit."""
 
 
 def normal_unit(unit: str | None) -> str | None:
-    """The UDUNITS-2 name that OME-NGFF asks for (``nm`` becomes ``nanometer``); None for what is no unit (``pixel``).
-    Unknown units are kept as they are."""
+    """The UDUNITS-2 name that OME-NGFF asks for (``nm`` becomes ``nanometer``); None for a text that names no unit
+    (``pixel``). Unknown units are returned unchanged."""
     text = unicodedata.normalize("NFKC", unit or "").strip().rstrip("\0")
     if not text:
         return None

@@ -89,7 +89,7 @@ class Backend(Protocol):
 
     def create(self, key: str, document: bytes) -> bool:
         """Store an object durably if there is none under the key. False if there is one: of several callers at once,
-        one is told True."""
+        one gets True."""
 
     def replace(self, key: str, document: bytes, tag: Tag) -> bool:
         """Store an object durably in place of the one that has this tag. False if it has another one by now, or is
@@ -105,7 +105,7 @@ class Backend(Protocol):
         """The same objects seen from the directory ``prefix``: keys are relative to it."""
 
     def forget(self, prefix: str = "") -> None:
-        """Let go of what is held open or in memory of objects below ``prefix``: they were removed or replaced."""
+        """Close and forget the objects below ``prefix``, which were removed or replaced."""
 
 
 class Batch(Protocol):

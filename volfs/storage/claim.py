@@ -30,7 +30,7 @@ DAY_SECONDS = 86_400.0
 
 
 class Fate(Enum):
-    """What is known of the process that holds, or held, a lock."""
+    """The state of the process that holds, or held, a lock."""
 
     LIVE = "live"
     GONE = "gone"
@@ -58,7 +58,7 @@ class Claim:
 
     @classmethod
     def parse(cls, said: Mapping[str, Any] | None) -> Claim | None:
-        """What a lock file or an intent says; None if it says nothing of the kind, as those of an older volfs."""
+        """The claim in a lock file or an intent; None if there is none, as in those of an older volfs."""
         values: list[Any] = [] if said is None else [said.get(field.name) for field in fields(cls)]
         kinds = [int if field.name in ("pid", "started") else str for field in fields(cls)]
         return cls(*values) if [type(value) for value in values] == kinds else None
@@ -68,7 +68,7 @@ class Claim:
         return asdict(self)
 
     def fate(self) -> Fate:
-        """What is known of this process, where its lock seems to be free."""
+        """The state of this process, whose lock seems to be free."""
         pid, host, machine, boot_id, pid_space, _ = _this_process(os.getpid())
         if self.boot_id == boot_id:
             # One kernel: its locks are what they seem, unless the holder reaches the file through another mount.
@@ -80,7 +80,7 @@ class Claim:
 
 
 def fate_of(lock: FileLock) -> Fate:
-    """What is known of the holder of a lock. A lock of which nothing is said is as it seems."""
+    """The state of a lock's holder. Without a claim in it, a free lock is taken for free."""
     if lock.locked_by_other():
         return Fate.LIVE
     claim = Claim.parse(lock.owner())

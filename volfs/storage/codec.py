@@ -84,7 +84,7 @@ class ChunkCodec:
         return np.full(self.shape, self.fill_value, self.dtype)
 
     def open_shard(self, read: ReadRange, length: int) -> ShardReader:
-        """Read a stored shard of ``length`` bytes by inner chunk, fetching only the index and what is asked for.
+        """Read a stored shard of ``length`` bytes by inner chunk, fetching only the index and the chunks asked for.
 
         Only where :attr:`sharded`. Damaged if the index is not whole.
         """

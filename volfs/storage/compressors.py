@@ -39,7 +39,8 @@ def load_libraries() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What decoding must give: exactly ``size`` bytes, or where that is not known (None) at most ``limit``."""
+    """The length that decoding must give: exactly ``size`` bytes, or where that is not known (None) at most
+    ``limit``."""
 
     size: int | None
     limit: int
@@ -70,7 +71,7 @@ class BytesCodec(Protocol):
 
 
 class _Compressor:
-    """What compressors have in common. Other writers may cut blocks small, so the bound is generous."""
+    """Base of the compressors. Other writers may cut blocks small, so the bound is generous."""
 
     def bound(self, size: int) -> int:
         return 2 * size + 65536

@@ -275,7 +275,8 @@ def pread_all(fd: int, size: int, offset: int) -> bytes:
 
 
 def replace_durably(source: Path, target: Path) -> None:
-    """Rename durably, onto ``target`` if that exists. What ``source`` holds must have been synced by its writer."""
+    """Rename durably, onto ``target`` if that exists. The contents of ``source`` must have been synced by their
+    writer."""
     source.replace(target)
     fsync_dir(target.parent)
     if source.parent != target.parent:
@@ -350,7 +351,8 @@ class FileLock:
         return self._fd is not None and self._is_at_path(self._fd)
 
     def try_lock(self, owner: Mapping[str, Any] | None = None) -> bool:
-        """Take the lock if it is free; False if another holds it. ``owner`` is what :meth:`owner` tells others."""
+        """Take the lock if it is free; False if another holds it. ``owner`` describes the holder to others: see
+        :meth:`owner`."""
         if self._fd is not None:
             raise AssertionError(f"{self.path} is already locked by this object")
         probes = 5
@@ -404,7 +406,8 @@ class FileLock:
         self.path = path
 
     def owner(self) -> dict[str, Any] | None:
-        """What the present or last holder said about itself; None if nothing can be read. No proof that it lives."""
+        """The description that the present or last holder left of itself; None if it cannot be read. No proof that the
+        holder lives."""
         try:
             value = json.loads(read_file(self.path))
         except (OSError, ValueError, Damaged):
@@ -430,7 +433,7 @@ class FileLock:
         return False
 
     def release(self) -> None:
-        """Let go. Releasing what is not held is fine."""
+        """Release the lock; do nothing if it is not held."""
         fd, self._fd = self._fd, None
         if fd is None:
             return

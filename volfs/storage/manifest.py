@@ -64,7 +64,7 @@ NO_FILE = 0xFFFFFFFF
 
 
 class Op(IntEnum):
-    """What happened to a key."""
+    """The operation of a record: the change that a version made to a key."""
 
     PUT = 1
     REMOVE = 2
@@ -223,11 +223,11 @@ class ManifestBuilder:
         self._add(Op.REMOVE_SUBTREE, key, None, None, None, 0)
 
     def take(self, key: str, payload: Payload, sha256: bytes, owner: int, *, mode: int = 0, mtime_ns: int = 0) -> None:
-        """A whole key was set to what version ``owner`` put, whose payload this is."""
+        """A whole key was set to the payload that version ``owner`` put."""
         self._add(Op.TAKE, key, None, payload, sha256, owner, mode, mtime_ns)
 
     def take_chunk(self, array: str, coords: Index, payload: Payload, sha256: bytes, owner: int) -> None:
-        """A chunk was set to what version ``owner`` put, whose payload this is."""
+        """A chunk was set to the payload that version ``owner`` put."""
         self._add(Op.TAKE, array, coords, payload, sha256, owner)
 
     def directory(self, key: str, mode: int) -> None:

@@ -63,8 +63,8 @@ def _unescape(text: str) -> str:
 
 
 def canonical(path: Path) -> Path:
-    """The path as the kernel spells it in its table. What is mounted there is not asked: it may be broken, or it may
-    be ourselves, who cannot answer while we wait.
+    """The path as the kernel spells it in its table. The filesystem mounted there is not asked: it may be broken, or be
+    this very process, which could not answer.
     """
     place = Path(path)
     for _ in range(_LINKS):
@@ -77,7 +77,7 @@ def canonical(path: Path) -> Path:
 
 
 def mounted_at(path: Path) -> Mounted | None:
-    """What is mounted exactly at ``path``, or None."""
+    """The mount exactly at ``path``, or None."""
     place = canonical(path)
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == place), None)
 
@@ -90,7 +90,7 @@ def mount_holding(path: Path) -> Mounted | None:
 
 
 class Locks(Enum):
-    """Who sees a lock on a file of a filesystem."""
+    """The machines that see a lock on a file of a filesystem."""
 
     LOCAL = "seen by every process of this machine, and no other machine has the filesystem"
     SHARED = "seen by every machine"
@@ -99,7 +99,7 @@ class Locks(Enum):
 
     @property
     def tell(self) -> bool:
-        """Whether a lock that is free tells that its holder, wherever it ran, is gone."""
+        """Whether a free lock proves that its holder, on whichever machine, is gone."""
         return self in (Locks.LOCAL, Locks.SHARED)
 
 
@@ -122,7 +122,7 @@ _OPTIONS_APART = ("nolock", "local_lock=all", "local_lock=flock", "localflock", 
 
 
 def locks_on(mount: Mounted | None) -> Locks:
-    """Who sees locks on a filesystem, by its kind and the options it was mounted with."""
+    """The machines that see locks on a filesystem, by its kind and mount options."""
     if mount is None:
         return Locks.UNKNOWN
     if mount.kind in _LOCAL:

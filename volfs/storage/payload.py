@@ -78,7 +78,7 @@ class PayloadDigest:
         return np.array(self._pieces + last, "<u4").tobytes()
 
     def payload(self, file: str, offset: int = 0) -> Payload:
-        """The payload of the bytes taken in so far, lying there."""
+        """The payload of the bytes summed so far, at the place given."""
         return Payload(file, offset, self.length, self.crc32c, self.pieces)
 
 
@@ -121,7 +121,7 @@ class PayloadReader:
         return data
 
     def forget(self, prefix: str = "") -> None:
-        """Let go of open files whose name begins so, because they were removed or replaced."""
+        """Close the open files whose name begins with ``prefix``: they were removed or replaced."""
         self._versions.forget(prefix)
 
     def close(self) -> None:

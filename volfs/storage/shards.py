@@ -140,7 +140,7 @@ def encode_shard_index(index: ShardIndex) -> bytes:
 
 
 def shard_index_size(cells: int) -> int:
-    """Bytes of the index of a shard of so many chunks."""
+    """Bytes of the index of a shard with ``count`` chunks."""
     return 16 * cells + 4
 
 

@@ -248,7 +248,7 @@ class StoreLayout:
 
     @property
     def reserve(self) -> Path:
-        """Room for what must be possible on a full disk: see :mod:`volfs.storage.reserve`."""
+        """The file of reserved disk space: see :mod:`volfs.storage.reserve`."""
         return self.root / "reserve"
 
     @property
