@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kits.times import TimeByFile
+
 # The suite tries the same examples each time, so that it turns red by what was changed; the soak looks for new ones.
 settings.register_profile(
     "quick", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -22,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("soak" if config.getoption("--soak") else "quick")
+    config.pluginmanager.register(TimeByFile())
 
 
 @pytest.fixture(scope="session")
