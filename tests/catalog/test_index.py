@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.kits.catalog_histories import SHA, SHAPE, History, payload, put
 from volfs.catalog import Catalog, NodeShape
 from volfs.errors import AlreadyThere, BadInput, Damaged, NotFound
 from volfs.model.graph import At, VersionInfo
 from volfs.model.refs import RefKind
-from volfs.storage.manifest import Manifest, ManifestBuilder
+from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import PIECE, Payload
-
-SHA = bytes(32)
-SHAPE = NodeShape((2, 2))
-
-
-class History:
-    """A catalog with one dataset, and versions added in a line or from any parent."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-        self.dataset = catalog.add_dataset("cells", 0)
-        self.number = 0
-
-    def commit(
-        self,
-        builder: ManifestBuilder | Manifest,
-        nodes: Mapping[str, NodeShape] | None = None,
-        parent: int | None = None,
-    ) -> int:
-        parent = self.number if parent is None else parent
-        number = self.number + 1
-        manifest = builder.build() if isinstance(builder, ManifestBuilder) else builder
-        info = VersionInfo(number, (parent,) if parent else (), 0, 0, number, "me", "", f"id{number}")
-        self.catalog.index_version(self.dataset, info, manifest, nodes or {})
-        self.number = number
-        return number
-
-    def at(self, number: int) -> At:
-        return self.catalog.graph(self.dataset).at(number)
-
-    def keys(self, number: int, directory: str = "") -> set[str]:
-        """All objects a version holds, by walking its directories."""
-        entry = self.catalog.entry(self.dataset, self.at(number), directory)
-        assert entry is not None
-        found = set()
-        for name, child in self.catalog.list_entries(self.dataset, self.at(number), entry.dir_id):
-            key = f"{directory}/{name}" if directory else name
-            found |= {key} if child.kind == "object" else self.keys(number, key)
-        return found
-
-    def node(self, number: int, key: str) -> int:
-        entry = self.catalog.entry(self.dataset, self.at(number), key)
-        assert entry is not None and entry.kind == "dir"
-        return entry.dir_id
-
-    def chunk(self, number: int, key: str, cell: int) -> Payload | None:
-        found = self.catalog.chunk(self.node(number, key), self.at(number), (0, 0), cell)
-        return found.payload if found else None
 
 
 @pytest.fixture
@@ -69,17 +22,6 @@ def history(tmp_path: Path) -> Iterator[History]:
     with Catalog.open(tmp_path / "catalog.sqlite", create=True) as catalog:
         yield History(catalog)
         assert catalog.check() == []
-
-
-def payload(number: int, length: int = 5) -> Payload:
-    return Payload(f"{number:08d}/some/file", number, length, number)
-
-
-def put(*keys: str, builder: ManifestBuilder | None = None) -> ManifestBuilder:
-    builder = builder or ManifestBuilder()
-    for key in keys:
-        builder.put(key, payload(1), SHA)
-    return builder
 
 
 def array(path: str, *cells: tuple[int, int]) -> ManifestBuilder:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.catalog.test_index import SHA, SHAPE, History, put
+from tests.kits.catalog_histories import SHA, SHAPE, History, put
 from tests.kits.stores import START, array_at, new_store, tree_of, volume, write_version
 from volfs import open_store
 from volfs.catalog import Catalog

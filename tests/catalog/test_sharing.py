@@ -14,28 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.catalog_histories import commit
+from tests.kits.paths import ROOT
 from volfs.catalog import Catalog, schema
 from volfs.catalog.connections import Connections
 from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly, StoreFormat
-from volfs.model.graph import VersionInfo
-from volfs.model.refs import RefKind
-from volfs.storage.manifest import ManifestBuilder
-from volfs.storage.payload import Payload
 from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite"
-
-
-def commit(catalog: Catalog, dataset: int, number: int, keys: int = 1) -> None:
-    builder = ManifestBuilder()
-    for i in range(keys):
-        builder.put(f"files/{number}/{i}", Payload(f"{number:08d}/files/{i}", 0, 1, i), bytes(32))
-    parents = (number - 1,) if number > 1 else ()
-    info = VersionInfo(number, parents, 0, 0, number, "", "", f"id{number}")
-    catalog.index_version(dataset, info, builder.build(), {}, {RefKind.BRANCH: {"main": number}})
 
 
 # --- the format ---
@@ -237,9 +226,9 @@ def test_a_commit_killed_at_any_instant_leaves_the_version_whole_or_absent(path:
         commit(catalog, dataset, 1)
     script = (
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from tests.catalog.test_sharing import commit\n"
+        "from tests.kits.catalog_histories import commit\n"
         "from volfs.catalog import Catalog\n"
         "catalog = Catalog.open(Path(sys.argv[1]))\n"
         "print('ready', flush=True)\n"

@@ -10,9 +10,10 @@ from typing import Any
 import compose_spec
 import yaml
 
-from tests.kits.examples import EXAMPLES, ROOT, open_directory, program, understood, volfs_program
+from tests.kits.examples import open_directory, program, understood, volfs_program
 from tests.kits.mounts import make_store
 from tests.kits.namespace_machine import machine
+from tests.kits.paths import EXAMPLES, ROOT
 
 DOCKER = EXAMPLES / "docker"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.kits.examples import EXAMPLES, understood
+from tests.kits.examples import understood
+from tests.kits.paths import EXAMPLES
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
 

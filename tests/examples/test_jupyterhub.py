@@ -13,7 +13,8 @@ import pytest
 from jupyterhub.app import JupyterHub
 from jupyterhub.spawner import LocalProcessSpawner, Spawner
 
-from tests.kits.examples import EXAMPLES, mounted_store
+from tests.kits.examples import mounted_store
+from tests.kits.paths import EXAMPLES
 
 CONFIG = EXAMPLES / "jupyterhub" / "jupyterhub_config.py"
 README = CONFIG.with_name("README.md")

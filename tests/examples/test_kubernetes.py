@@ -10,7 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.kits.examples import EXAMPLES, understood
+from tests.kits.examples import understood
+from tests.kits.paths import EXAMPLES
 
 KUBERNETES = EXAMPLES / "kubernetes"
 MANIFESTS = ["namespace.yaml", "daemonset.yaml", "job.yaml"]

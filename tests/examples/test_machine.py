@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.examples import EXAMPLES, open_directory, program, volfs_program
+from tests.kits.examples import open_directory, program, volfs_program
 from tests.kits.mounts import make_store
 from tests.kits.namespace_machine import SYSTEMD, Machine, machine
+from tests.kits.paths import EXAMPLES
 
 UNIT = "volfs@srv-volfs.service"
 SERVERS = [("nfs-ganesha", "nfs-ganesha.service"), ("samba", "smbd.service"), ("nfs-kernel", "nfs-server.service")]

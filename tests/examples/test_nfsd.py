@@ -17,10 +17,11 @@ from typing import NoReturn
 
 import pytest
 
-from tests.kits.examples import EXAMPLES, open_directory, volfs_program
+from tests.kits.examples import open_directory, volfs_program
 from tests.kits.mounts import make_store
+from tests.kits.paths import EXAMPLES, ROOT
 
-_KITS = Path(__file__).parents[1] / "kits"
+_KITS = ROOT / "tests" / "kits"
 
 
 def not_tested(reason: str) -> NoReturn:

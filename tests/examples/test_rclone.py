@@ -18,7 +18,8 @@ import tensorstore as ts
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.kits.examples import EXAMPLES, free_port, mounted_store, program, server
+from tests.kits.examples import free_port, mounted_store, program, server
+from tests.kits.paths import EXAMPLES
 from volfs.testing.waiting import PATIENCE, until
 
 FOLDER = EXAMPLES / "rclone"

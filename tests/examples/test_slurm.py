@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.examples import EXAMPLES, open_directory, program, volfs_program
+from tests.kits.examples import open_directory, program, volfs_program
 from tests.kits.mounts import make_store, running, volfs
+from tests.kits.paths import EXAMPLES
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, take_away
 from volfs.testing.waiting import PATIENCE

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from tests.kits.examples import EXAMPLES, free_port, mounted_store, open_directory, program, server
+from tests.kits.examples import free_port, mounted_store, open_directory, program, server
 from tests.kits.mounts import make_store, running, volfs
+from tests.kits.paths import EXAMPLES
 from volfs.testing.kit import daemon_pid, take_away
 from volfs.testing.waiting import PATIENCE
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.paths import ROOT
 from volfs.fuse.adapter import answer
 from volfs.fuse.mountpoints import detach, is_broken
 from volfs.storage.mount_table import mounted_at
@@ -37,7 +38,7 @@ class Memory:
 def memory(mountpoint: Path, tmp_path: Path) -> Iterator[Memory]:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "tests.kits.memory_tree", str(mountpoint), str(log)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n", log.read_text()

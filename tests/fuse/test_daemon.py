@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.mounts import answer, make_store, refused, running, volfs
+from tests.kits.paths import ROOT
 from volfs.fuse.mounting import unmount
 from volfs.fuse.mountpoints import health, is_broken
 from volfs.fuse.processes import MODULE
@@ -225,7 +226,7 @@ class TestBreaking:
 @contextlib.contextmanager
 def dying(store: Path, place: Path) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
     """A daemon that is held in the kernel after a SIGKILL, and the program that it is held for."""
-    script = Path(__file__).parents[1] / "kits" / "killed_daemon.py"
+    script = ROOT / "tests" / "kits" / "killed_daemon.py"
     command = [sys.executable, "-P", str(script), MODULE, "--log=/dev/null", "--", str(store), str(place)]
     daemon = subprocess.Popen(command)
     until(lambda: mounted_at(place) is not None)

@@ -22,6 +22,7 @@ from PIL import Image
 
 import volfs
 from tests.kits.kill_writers import CHUNKS, SHAPE, WRITERS
+from tests.kits.paths import ROOT
 from volfs.fuse.mounting import mount, unmount
 from volfs.fuse.processes import MountOptions
 from volfs.ingest.importer import ImportOptions, import_source
@@ -60,7 +61,7 @@ class Program:
             self.stop()
             module = [sys.executable, "-m", "tests.kits.kill_writers"]
             command = [*module, self.name, str(self.branch), str(self.log), str(self.noted()[1])]
-            top = Path(__file__).parents[2]
+            top = ROOT
             self.process = subprocess.Popen(command, cwd=top, start_new_session=True, stderr=subprocess.DEVNULL)
         else:
             self.signal(signal.SIGCONT)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ome_types import from_xml
 from PIL import Image
 
-from tests.ingest.test_readers import holds, volume, write_slices
+from tests.kits.import_sources import holds, volume, write_slices
 from volfs.cli import main
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source

@@ -18,8 +18,7 @@ import z5py
 from cloudvolume import CloudVolume
 
 import volfs
-from tests.ingest.test_formats_files import reads_bad
-from tests.ingest.test_readers import holds, volume
+from tests.kits.import_sources import holds, reads_bad, volume
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source

@@ -7,19 +7,16 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 import pydicom.data
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
 
 import volfs
-from tests.ingest.test_formats_files import itk_affine, reads_bad
-from tests.ingest.test_readers import holds, volume, write_slices
+from tests.kits.import_sources import holds, itk_affine, reads_bad, volume, write_series, write_slice, write_slices
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
@@ -38,59 +35,6 @@ def same_locale() -> Iterator[None]:
 
 
 SHIPPED = Path(pydicom.data.__file__).parent / "test_files"
-
-
-def write_slice(
-    path: Path,
-    plane: np.ndarray,
-    z: float,
-    *,
-    series: str = "1.2.3",
-    number: int | None = 4,
-    instance: int = 1,
-    step: tuple[float, float, float] = (0.0, 0.0, 1.0),
-    **more: Any,
-) -> None:
-    """One slice, at ``z`` times ``step``."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-    made.SOPInstanceUID = generate_uid()
-    made.SeriesInstanceUID = series
-    if number is not None:
-        made.SeriesNumber = number
-    made.SeriesDescription = "T1 axial"
-    made.Modality = "MR"
-    made.PatientName = "Somebody^Real"
-    made.InstanceNumber = instance
-    made.ImagePositionPatient = [-10 + z * step[0], 20 + z * step[1], z * step[2]]
-    made.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    made.PixelSpacing = [0.5, 0.25]
-    made.Rows, made.Columns = plane.shape[:2]
-    made.SamplesPerPixel = 1 if plane.ndim == 2 else 3
-    made.PhotometricInterpretation = "MONOCHROME2" if plane.ndim == 2 else "RGB"
-    if plane.ndim == 3:
-        made.PlanarConfiguration = 0
-    made.BitsAllocated = made.BitsStored = plane.dtype.itemsize * 8
-    made.HighBit = made.BitsStored - 1
-    made.PixelRepresentation = int(plane.dtype.kind == "i")
-    made.PixelData = plane.tobytes()
-    for key, value in more.items():
-        setattr(made, key, value)
-    made.save_as(path, enforce_file_format=True)
-
-
-def write_series(folder: Path, data: np.ndarray, zs: list[float] | None = None, **more: Any) -> list[Path]:
-    """Slices whose names are in no order that means anything."""
-    folder.mkdir(exist_ok=True)
-    names = np.random.default_rng(len(data)).permutation(len(data))
-    series = more.pop("series", "1.2.3")
-    paths = []
-    for i, plane in enumerate(data):
-        paths.append(folder / f"IM{names[i]}-{series}")
-        write_slice(paths[-1], plane, zs[i] if zs else 2.5 * i, series=series, instance=i, **more)
-    return paths
 
 
 # ------------------------------------------------------------------------------------------------------ real images

@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 import volfs
-from tests.ingest.test_readers import holds, volume
+from tests.kits.import_sources import holds, itk_affine, reads_bad, volume
 from volfs.errors import BadInput, NotFound
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
@@ -26,14 +26,6 @@ from volfs.model.box import Box
 from volfs.tree.export import export, wanted_path
 
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
-
-
-def reads_bad(path: Path, match: str) -> None:
-    """Opening or reading is refused in one line."""
-    with pytest.raises(BadInput, match=match) as told:
-        source = open_source([path])
-        source.read(Box.whole(source.description.shape))
-    assert "\n" not in str(told.value)
 
 
 def units(path: Path | str) -> list[str | None]:
@@ -239,14 +231,6 @@ def itk_image(data: np.ndarray, vector: bool = False) -> tuple[np.ndarray, Any]:
         image.SetOrigin((1, 2, -3))
         image.SetDirection((0, 0.6, 0.8, 1, 0, 0, 0, 0.8, -0.6))
     return data, image
-
-
-def itk_affine(image: Any) -> np.ndarray:
-    """From (x, y, z, 1) to the space of the patient, as ITK itself says."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) @ np.diag(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return affine
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

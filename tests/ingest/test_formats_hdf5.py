@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from nibabel.testing import data_path
 
-from tests.ingest.test_readers import holds, volume
+from tests.kits.import_sources import holds, volume
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source

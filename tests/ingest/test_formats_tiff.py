@@ -13,7 +13,7 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from tests.ingest.test_readers import holds, volume, write_ome_set
+from tests.kits.import_sources import holds, volume, write_ome_set
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source

@@ -22,7 +22,7 @@ import zarr
 from PIL import Image
 
 import volfs
-from tests.ingest.test_readers import nifti, volume, write_slices
+from tests.kits.import_sources import nifti, volume, write_slices
 from volfs.errors import BadInput, BadName, NoSpace, VolfsError
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.readers import open_source

@@ -13,7 +13,7 @@ import zarr
 from click.testing import CliRunner, Result
 
 import volfs
-from tests.ingest.test_readers import volume
+from tests.kits.import_sources import volume
 from volfs.cli import main
 from volfs.volume.image import image_at
 

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from tests.kits.imports import IMAGE, LABELS, OPTIONS, OTHER, SHAPE, meanwhile, voxels
 from tests.kits.mounts import volfs
-from tests.kits.stores import chunk, volume
+from tests.kits.stores import chunk
 from volfs import init_store, open_store
-from volfs.ingest.importer import ImportOptions, import_source
+from volfs.ingest.importer import import_source
 from volfs.ingest.source import ArraySource
 from volfs.storage.files import FileLock
 from volfs.testing.kit import mounted
@@ -30,13 +31,7 @@ from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
 from volfs.versions.fsck import fsck
-from volfs.versions.placement import Placed
 from volfs.versions.store import Store
-
-SHAPE = (16, 16, 16)
-OPTIONS = ImportOptions(chunks=(8, 8, 8), levels=1)
-IMAGE, OTHER = volume(SHAPE, 0), volume(SHAPE, 1)
-LABELS = (volume(SHAPE, 2, "u4") % 5, volume(SHAPE, 3, "u4") % 7)
 
 
 @pytest.fixture
@@ -55,27 +50,6 @@ def dataset(store: Store) -> Dataset:
 @pytest.fixture
 def branch(dataset: Dataset) -> Branch:
     return dataset.branch("main")
-
-
-def meanwhile(
-    store: Store, path: str, voxels: np.ndarray, change: Callable[[], object], dataset: str = "cells"
-) -> Placed:
-    """Import, with a change that others make while the source is being read."""
-
-    class Slow(ArraySource):
-        def read(self, *args: object, **options: object) -> np.ndarray:
-            if todo:
-                todo.pop()()
-            return super().read(*args, **options)  # type: ignore[arg-type]
-
-    todo = [change]
-    placed = import_source(store, dataset, path, Slow(voxels, "slow"), OPTIONS)
-    assert not todo
-    return placed
-
-
-def voxels(snapshot: object, path: str = "s0") -> np.ndarray:
-    return np.asarray(zarr.open_array(snapshot.zarr_store(), path=path, mode="r"))  # type: ignore[attr-defined]
 
 
 def stored_voxels(dataset: Dataset, number: int, path: str) -> np.ndarray:
@@ -395,7 +369,8 @@ def test_a_mount_that_is_killed_while_it_publishes_loses_nothing_of_an_import(ro
 def test_a_process_killed_while_it_moves_an_import_leaves_no_half_of_it(root: Path, point: str):
     script = f"""
 import sys
-from tests.ingest.test_placement import *
+from volfs import open_store
+from tests.kits.imports import LABELS, meanwhile
 with open_store({str(root / "store")!r}) as store:
     branch = store["crash"]["main"]
     def change():

@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import nibabel
 import numpy as np
 import pytest
@@ -17,59 +15,16 @@ import tifffile
 import zarr
 from PIL import Image
 
+from tests.kits.import_sources import holds, nifti, volume, write_ome_set, write_slices
 from volfs.errors import BadInput, NotFound
 from volfs.ingest.axis_order import arrange, parse_axes
 from volfs.ingest.readers import open_source
 from volfs.ingest.readers.raw import RawVoxels
-from volfs.ingest.source import ArraySource, Source, check_unchanged
+from volfs.ingest.source import ArraySource, check_unchanged
 from volfs.model.box import Box
 from volfs.model.ngff import axis
 
-
-def volume(shape: tuple[int, ...], dtype: str = "u2", seed: int = 1) -> np.ndarray:
-    kind = np.dtype(dtype)
-    rng = np.random.default_rng(seed)
-    if kind.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind in "iu":
-        return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind.newbyteorder("="), endpoint=True)
-    made = rng.normal(size=shape)
-    return (made + 1j * made[::-1] if kind.kind == "c" else made).astype(kind.newbyteorder("="))
-
-
-def holds(source: Source, expected: np.ndarray, axes: str) -> None:
-    """The description fits, and any box reads as numpy slices it."""
-    found = source.description
-    assert "".join(a.name for a in found.axes) == axes
-    assert found.shape == expected.shape and found.dtype == expected.dtype and found.dtype.isnative
-    assert len(found.scale) == len(found.grain) == len(found.shape) and min(found.grain) >= 1
-    rng = np.random.default_rng(0)
-    for attempt in range(6):
-        edges = [sorted(rng.choice(n + 1, 2, replace=False).tolist()) for n in expected.shape]
-        box = Box.whole(found.shape) if not attempt else Box(tuple(a for a, _ in edges), tuple(b for _, b in edges))
-        seen = source.read(box)
-        assert seen.dtype == expected.dtype and seen.dtype.isnative
-        np.testing.assert_array_equal(seen, expected[box.slices()])
-    check_unchanged(source.fingerprint(), source.fingerprint())
-    source.close()
-
-
 # ------------------------------------------------------------------------------------------------------- slices
-
-
-def write_slices(folder: Path, planes: np.ndarray, ending: str = ".png", **options: Any) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    paths = []
-    for z, plane in enumerate(planes, start=8):  # z8, z9, z10: only natural order is right
-        path = folder / f"stack z{z}{ending}"
-        if ending.startswith(".tif"):
-            tifffile.imwrite(path, plane, **options)
-        elif ending == ".png" and plane.ndim == 3 and plane.dtype == np.uint16:
-            path.write_bytes(imagecodecs.png_encode(plane))
-        else:
-            Image.fromarray(plane).save(path, **options)
-        paths.append(path)
-    return paths
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "?"])
@@ -275,23 +230,6 @@ def test_ome_tiff_in_any_order_of_dimensions(tmp_path: Path, axes: str, compress
     holds(source, data.transpose([axes.index(a) for a in wanted]), "".join(wanted).lower())
 
 
-def write_ome_set(folder: Path, data: np.ndarray, gone: Sequence[int] = ()) -> None:
-    """An OME-TIFF over several files, one for each plane, ``z0.ome.tif`` and so on, without those that are gone."""
-    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{n}" for n in range(len(data))]
-    planes = "".join(
-        f'<TiffData FirstZ="{n}" IFD="0" PlaneCount="1"><UUID FileName="z{n}.ome.tif">{name}</UUID></TiffData>'
-        for n, name in enumerate(ids)
-    )
-    for n, name in enumerate(ids):
-        text = (
-            f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{name}">'
-            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="30" SizeY="20" '
-            f'SizeZ="{len(data)}" SizeC="1" SizeT="1" PhysicalSizeX="2">{planes}</Pixels></Image></OME>'
-        )
-        if n not in gone:
-            tifffile.imwrite(folder / f"z{n}.ome.tif", data[n], description=text, metadata=None)
-
-
 def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
     data = volume((3, 20, 30), "u2")
     write_ome_set(tmp_path, data)
@@ -348,18 +286,6 @@ def test_a_stack_that_is_damaged_or_of_different_pages_is_refused(tmp_path: Path
 
 
 # ---------------------------------------------------------------------------------------------------------- NIfTI
-
-
-def nifti(path: Path, data: np.ndarray, *, zooms: tuple[float, ...], kind: Any = None, big: bool = False) -> np.ndarray:
-    """Write ``data`` (i, j, k, …) with nibabel; returns the affine."""
-    affine = np.array([[-zooms[0], 0, 0, 90], [0, zooms[1], 0, -126], [0, 0, zooms[2], -72], [0, 0, 0, 1.0]])
-    header = (kind or nibabel.Nifti1Image).header_class(endianness=">" if big else "<")
-    header.set_data_dtype(data.dtype.newbyteorder(">" if big else "<"))
-    image = (kind or nibabel.Nifti1Image)(data, affine, header)
-    image.header.set_zooms(zooms[: data.ndim])
-    image.header.set_xyzt_units("mm", "sec")
-    nibabel.save(image, path)
-    return affine
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

@@ -22,8 +22,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from tests.ingest.test_formats_dicom import write_series
-from tests.ingest.test_readers import holds, volume, write_slices
+from tests.kits.import_sources import holds, volume, write_series, write_slices
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import FILES, FOLDERS, open_source

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import volfs
-from tests.ingest.test_readers import holds, volume
+from tests.kits.import_sources import holds, volume
 from volfs.cli import main
 from volfs.errors import BadInput
 from volfs.ingest.readers import open_source

@@ -1,67 +1,16 @@
-"""A mounted store whose contents independent programs judge. One mount serves a module: the judges only add to it.
-
-The sources are made by numpy and written by other people's libraries; what volfs made of them is read back by other
-people's libraries from the mount. volfs' own readers judge nothing here.
-"""
+"""A mounted store whose contents independent programs judge. One mount serves a module: the judges only add to it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import zarr
-from numpy.typing import NDArray
 
+from tests.kits.judged import Mounted, make_volumes
+from tests.kits.mounts import volfs
 from volfs.testing.kit import mounted
-from volfs.testing.waiting import PATIENCE
-
-Volume = NDArray[Any]
-
-
-def volfs(store: Path, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    command = [sys.executable, "-m", "volfs", "--store", str(store), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    if ok:
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def make_volumes() -> dict[str, Volume]:
-    """The volumes that every judge is shown, by dataset name. Odd shapes, every kind of number, 2 to 6 axes."""
-    rng = np.random.default_rng(20)
-    return {
-        "u8": rng.integers(0, 256, (37, 70, 93), np.uint8),
-        "u16": rng.integers(0, 2**16, (21, 45, 50), np.uint16),
-        "i16": rng.integers(-(2**15), 2**15, (9, 33, 31), np.int16),
-        "f32": rng.standard_normal((11, 40, 35)).astype(np.float32),
-        "f64": rng.standard_normal((5, 17, 19)),
-        "u64": rng.integers(0, 2**63, (13, 29, 31), np.uint64) + np.uint64(2**33),
-        "flag": rng.integers(0, 2, (7, 21, 26)).astype(np.bool_),
-        "flat": rng.integers(0, 256, (123, 77), np.uint8),
-        "movie": rng.integers(0, 2**16, (3, 2, 5, 30, 41), np.uint16),
-        "six": rng.integers(0, 256, (2, 2, 3, 4, 15, 16), np.uint8),
-    }
-
-
-@dataclass(frozen=True)
-class Mounted:
-    store: Path
-    mount: Path
-    volumes: dict[str, Volume]
-
-    def version(self, dataset: str, number: int = 1) -> Path:
-        return self.mount / dataset / "versions" / f"v{number}"
-
-    def branch(self, dataset: str, name: str = "main") -> Path:
-        return self.mount / dataset / "branches" / name
 
 
 @pytest.fixture(scope="module")
@@ -80,36 +29,6 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
         yield Mounted(store, Path(mount), volumes)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A volume to be imported with anisotropic voxels and two levels; at ``where``, or as a dataset of its own name."""
-
-    axes: str
-    voxels: Volume
-    where: str = ""
-    labels: bool = False
-
-    @property
-    def voxel_size(self) -> str:
-        sizes = {"z": "40", "y": "4.5", "x": "4"}
-        return ",".join(sizes[axis] for axis in self.axes if axis in sizes) + "nm"
-
-
-@contextmanager
-def mounted_sources(root: Path, sources: dict[str, Source]) -> Iterator[Mounted]:
-    """A store of these, mounted."""
-    store = root / "store"
-    volfs(store, "init")
-    for name, one in sources.items():
-        path = root / f"{name}.npy"
-        np.save(path, one.voxels)
-        chunks = ",".join(str(min(n, 16)) for n in one.voxels.shape)
-        arguments = ["--axes", one.axes, "--voxel-size", one.voxel_size, "--chunks", chunks, "--levels", "2"]
-        volfs(store, "import", one.where or name, path, *arguments, *(["--labels"] if one.labels else []))
-    with mounted(store, root / "mnt") as mount:
-        yield Mounted(store, Path(mount), {name: one.voxels for name, one in sources.items()})
-
-
 @pytest.fixture
 def clean_branch(judged: Mounted) -> Iterator[Callable[[str], Path]]:
     """The writable branch ``main`` of a dataset, discarded again after the test."""
@@ -122,8 +41,3 @@ def clean_branch(judged: Mounted) -> Iterator[Callable[[str], Path]]:
     yield take
     for dataset in used:
         volfs(judged.store, "discard", dataset, "--yes", ok=False)
-
-
-def zarr_source(path: Path, volume: Volume, **options: Any) -> None:
-    """A Zarr array on a plain directory, by zarr-python."""
-    zarr.create_array(store=str(path), data=volume, **options)

@@ -17,7 +17,8 @@ import zarr
 from cloudvolume import CloudVolume
 from PIL import Image
 
-from tests.judges.conftest import Mounted, Source, Volume, mounted_sources, volfs
+from tests.kits.judged import Mounted, Source, Volume, mounted_sources
+from tests.kits.mounts import volfs
 from volfs.testing.kit import image, segmentation
 
 

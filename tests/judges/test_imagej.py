@@ -16,14 +16,13 @@ import zarr
 
 import volfs
 from tests.judges import imagej
-from tests.judges.conftest import Source, Volume, mounted_sources
+from tests.kits.judged import Source, Volume, mounted_sources
+from tests.kits.paths import ROOT
 from tests.kits.view_volumes import InMemory, layout_of, shown, spec_of, voxels
 from volfs.model.box import Box
 from volfs.model.ngff import axis, ome_attributes, pyramid
 from volfs.testing.kit import image, mounted
 from volfs.testing.waiting import PATIENCE
-
-ROOT = Path(__file__).parents[2]
 
 KINDS = {
     "u8": Source("zyx", image((19, 33, 27), "uint8")),

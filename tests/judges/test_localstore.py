@@ -12,7 +12,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import LocalStore
 from zarr.testing.store import StoreTests
 
-from tests.judges.conftest import Mounted
+from tests.kits.judged import Mounted
 
 _fresh = itertools.count()
 

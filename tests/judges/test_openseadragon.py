@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.kits.paths import ROOT
 from tests.kits.view_folders import MemoryArray, array_meta, at, content, image_view, view_of, write_out
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import deepzoom
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(os.environ.get("OPENSEADRAGON", ROOT / "node_modules/openseadragon/build/openseadragon")) / (
     "openseadragon.min.js"
 )

@@ -12,7 +12,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr.writer import write_image, write_plate_metadata, write_well_metadata
 
-from tests.judges.conftest import volfs
+from tests.kits.mounts import volfs
 from volfs.testing.kit import image, mounted
 
 

@@ -20,7 +20,8 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.judges.conftest import Mounted, volfs
+from tests.kits.judged import Mounted
+from tests.kits.mounts import volfs
 from volfs.testing.waiting import PATIENCE
 
 Plane = NDArray[Any]

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.judges.conftest import Mounted, Volume, make_volumes, volfs
+from tests.kits.judged import Mounted, Volume, make_volumes
+from tests.kits.mounts import volfs
 from volfs.testing.kit import mounted
 
 PLANES = {"xy": "z", "xz": "y", "yz": "x"}

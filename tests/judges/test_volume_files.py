@@ -16,7 +16,8 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
-from tests.judges.conftest import Mounted, Source, mounted_sources, volfs
+from tests.kits.judged import Mounted, Source, mounted_sources
+from tests.kits.mounts import volfs
 from volfs.testing.kit import image, segmentation
 
 SOURCES = {

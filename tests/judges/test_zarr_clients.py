@@ -12,7 +12,8 @@ import pytest
 import tensorstore as ts
 import zarr
 
-from tests.judges.conftest import Mounted, make_volumes, volfs
+from tests.kits.judged import Mounted, make_volumes
+from tests.kits.mounts import volfs
 
 ALL = sorted(make_volumes())
 TENSORSTORE = [name for name in ALL if name != "six"] + ["six"]

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from tests.kits.paths import DOCS
 from volfs.cli import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = DOCS / "cli.md"
 BEGIN = "<!-- from here on: python -m tests.kits.cli_reference -->"
 
 

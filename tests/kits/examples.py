@@ -25,9 +25,6 @@ from volfs.cli import main as volfs_command
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 
-EXAMPLES = Path(__file__).parents[2] / "mount_examples"
-ROOT = Path(__file__).parents[2]
-
 
 def program(name: str, package: str) -> str:
     """Where a program is: beside this Python, or on the machine. The test fails without it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.kits.paths import ROOT
 from volfs.fuse.mountpoints import detach
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
@@ -82,7 +83,7 @@ def disk_that_can_stop(folder: Path) -> Iterator[int]:
     folder.mkdir()
     device = folder.stat().st_dev
     command = [sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as disk:
+    with subprocess.Popen(command, cwd=ROOT) as disk:
         try:
             until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
             assert disk.poll() is None

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+from tests.kits.paths import ROOT
 from volfs.storage import claim, files
 from volfs.storage.mount_table import Locks
 from volfs.testing.waiting import PATIENCE
 from volfs.versions import lock
-
-ROOT = Path(__file__).parents[2]
 
 
 def become(name: str, locks: str = "", *, boot: bool = True) -> None:

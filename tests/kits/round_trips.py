@@ -33,11 +33,12 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 import volfs
+from tests.kits.paths import DOCS
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.tree.export import export, wanted, wanted_path
 
-PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGE = DOCS / "formats.md"
 BEGIN, END = "<!-- python -m tests.kits.round_trips -->", "<!-- to here -->"
 
 FACTS = {

@@ -11,9 +11,9 @@ import click
 import pytest
 
 from tests.kits import cli_reference
+from tests.kits.paths import DOCS, EXAMPLES, ROOT
 from tests.kits.trees import make_store, run, serving
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
 
 
@@ -48,7 +48,7 @@ def defined_tests() -> set[str]:
 
 
 def test_every_promise_names_a_test_that_exists() -> None:
-    text = (ROOT / "docs" / "SEMANTICS.md").read_text()
+    text = (DOCS / "SEMANTICS.md").read_text()
     named = set(re.findall(r"`(tests/[\w/.]+::[\w:]+)`", text))
     assert named
     assert named <= defined_tests(), sorted(named - defined_tests())
@@ -59,12 +59,12 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 
 def test_every_promise_has_a_name_of_its_own() -> None:
-    names = re.findall(r"^- \*\*(\w+)\*\*", (ROOT / "docs" / "SEMANTICS.md").read_text(), re.MULTILINE)
+    names = re.findall(r"^- \*\*(\w+)\*\*", (DOCS / "SEMANTICS.md").read_text(), re.MULTILINE)
     assert names and len(names) == len(set(names))
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "mount_examples").rglob("*.md")]:
+    for page in [ROOT / "README.md", *DOCS.glob("*.md"), *EXAMPLES.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -79,7 +79,7 @@ def test_the_readme_prints_the_commands_that_ci_runs() -> None:
 
 
 def test_every_field_of_the_statistics_is_explained(tmp_path: Path) -> None:
-    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "docs" / "monitoring.md").read_text()))
+    explained = set(re.findall(r"`([\w.]+)`", (DOCS / "monitoring.md").read_text()))
     by_name = {"requests", "latency", "errors", "in_flight"}  # their keys are operations
 
     async def work() -> None:

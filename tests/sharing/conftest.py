@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from tests.sharing import linux
 from tests.sharing.clients import Client, KernelClient
+from tests.sharing.facility import Connect, Facility
 from tests.sharing.private_network import PrivateNetwork, lacking
 from tests.sharing.servers import NFS_PROGRAMS, SHARE, SMB_PROGRAMS, Ganesha, Samba, Statd
 from tests.sharing.stores import make_store
-from volfs.fuse.mounting import mount, unmount
-from volfs.fuse.processes import MountOptions
-from volfs.testing.kit import take_away, unexpected
-from volfs.testing.waiting import PATIENCE
 
 GUEST_PROGRAMS = {linux.KERNEL: "user-mode-linux", "ip": "iproute2"}
 
@@ -35,47 +29,6 @@ def need(programs: dict[str, str], what: str) -> None:
     if why:
         warnings.warn(f"{what} NOT TESTED on this machine: {why}", stacklevel=2)
         pytest.skip(f"{what} not tested on this machine: {why}")
-
-
-@dataclass
-class Facility:
-    """A mount and what shares it."""
-
-    folder: Path
-    store: Path
-    mount: Path
-    network: PrivateNetwork
-    _daemon: subprocess.Popen[bytes] | None = None
-
-    def share(self, path: str = "") -> Path:
-        """The mount on the server itself."""
-        return self.mount / path
-
-    def start(self) -> None:
-        """Mount."""
-        self.mount.mkdir(exist_ok=True)
-        options = MountOptions(allow_other=True, log=str(self.folder / "mnt.log"))
-        self._daemon = mount(self.store, self.mount, options, patience=60)
-
-    def stop(self) -> None:
-        """Unmount; the daemon ends, and has had no trouble. Idempotent."""
-        if self._daemon is not None:
-            daemon, self._daemon = self._daemon, None
-            assert not take_away(self.mount, daemon)
-            assert daemon.returncode == 0
-            assert not unexpected((self.folder / "mnt.log").read_text(errors="replace"), None)
-
-    def break_down(self) -> None:
-        """Kill the daemon, as the out-of-memory killer does: the mountpoint stays, broken. Then ``mend``."""
-        assert self._daemon is not None
-        self._daemon.kill()
-        self._daemon.wait(PATIENCE)
-        self._daemon = None
-
-    def mend(self) -> None:
-        """Take what is broken away, and mount anew."""
-        unmount(self.mount, force=True)
-        self.start()
 
 
 @pytest.fixture(scope="session")
@@ -124,9 +77,6 @@ def machine(network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory) -
         pytest.skip("Linux's own NFS and SMB clients not tested: no /dev/net/tun here")
     with linux.Linux.booted(network, tmp_path_factory.mktemp("guest")) as booted:
         yield booted
-
-
-Connect = Callable[[str], Client]
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.kits.paths import EXAMPLES
 from tests.sharing.private_network import PrivateNetwork, Process
 from volfs.testing.waiting import PATIENCE
 
-EXAMPLES = Path(__file__).parent.parent.parent / "mount_examples"
 SHARE = "volfs"
 PASSWORD = "volfs-test"
 USER = "root"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.sharing.clients import Client, KernelClient
-from tests.sharing.conftest import Connect, Facility
+from tests.sharing.facility import Connect, Facility
 from tests.sharing.guest import digests
 from tests.sharing.libnfs import NfsClient
 from tests.sharing.servers import PASSWORD, SHARE, USER, Ganesha, Samba

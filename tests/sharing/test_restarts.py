@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sharing.clients import KernelClient
-from tests.sharing.conftest import Connect, Facility
+from tests.sharing.facility import Connect, Facility
 from tests.sharing.libnfs import NfsClient, NfsFile
 from tests.sharing.servers import Ganesha, Samba
 

@@ -15,7 +15,7 @@ import tifffile
 import zarr
 
 from tests.sharing.clients import Client, KernelClient
-from tests.sharing.conftest import Connect, Facility
+from tests.sharing.facility import Connect, Facility
 from tests.sharing.libnfs import NfsClient
 from tests.sharing.stores import CELLS
 from volfs.testing.waiting import PATIENCE, until

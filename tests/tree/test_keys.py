@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import volfs
+from tests.kits.slices import PLANE, picture, png
 from tests.kits.trees import CELLS, Client, make_store, run, serving
-from tests.tree.test_slices import PLANE, picture, png
 from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec

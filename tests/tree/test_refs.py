@@ -17,8 +17,8 @@ import trio
 from trio.testing import MockClock
 
 import volfs
+from tests.kits.slices import PLANE, png
 from tests.kits.trees import CELLS, make_store, run, serving
-from tests.tree.test_slices import PLANE, png
 from volfs.errors import (
     AlreadyThere,
     BadInput,

@@ -18,29 +18,16 @@ import pytest
 import tifffile
 import trio
 import zarr
-from PIL import Image
 
 import volfs
+from tests.kits.paths import ROOT
+from tests.kits.slices import MAIN, PLANE, XY, picture, png
 from tests.kits.trees import CELLS, Client, make_store, run, serving
 from volfs.errors import BadInput, NoSpace, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.stage_record import HEADER
 from volfs.testing.waiting import PATIENCE, until_async
 from volfs.tree import SetAttr
 from volfs.volume.level import Level
-
-MAIN = "cells/branches/main"
-XY = f"{MAIN}/s0/xy"
-PLANE = np.random.default_rng(3).integers(0, 256, CELLS[0].shape, "u1")
-
-
-def png(voxels: np.ndarray, **options: Any) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(voxels).save(out, "PNG", **options)
-    return out.getvalue()
-
-
-def picture(data: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(data)))
 
 
 @pytest.fixture
@@ -456,7 +443,7 @@ def test_what_another_mount_writes_is_seen_within_a_second_and_not_written_over(
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import trio\nfrom pathlib import Path\nfrom tests.kits.trees import serving\n"
-        "from tests.tree.test_slices import XY, PLANE, png\n"
+        "from tests.kits.slices import XY, PLANE, png\n"
         "async def work():\n"
         "    async with serving(Path(sys.argv[1]), mountpoint='/mnt/other') as client:\n"
         "        await client.write(f'{XY}/z00003.png', png(PLANE))\n"
@@ -468,7 +455,7 @@ def test_what_another_mount_writes_is_seen_within_a_second_and_not_written_over(
     async def work() -> None:
         async with serving(store) as client:
             fh = await client.open(f"{XY}/z00003.png")
-            top = str(Path(__file__).parents[2])
+            top = str(ROOT)
             process = subprocess.Popen(  # noqa: ASYNC220  (nothing else is going on yet)
                 [sys.executable, "-c", script, str(store), top], stdout=subprocess.PIPE
             )
@@ -520,7 +507,7 @@ def test_what_close_acknowledged_survives_a_kill(store: Path) -> None:
     script = (
         "import sys, os; sys.path.insert(0, sys.argv[2])\n"
         "import trio\nfrom pathlib import Path\nfrom tests.kits.trees import serving\n"
-        "from tests.tree.test_slices import MAIN, XY, PLANE, png\n"
+        "from tests.kits.slices import MAIN, XY, PLANE, png\n"
         "async def work():\n"
         "    async with serving(Path(sys.argv[1])) as client:\n"
         "        await client.write(f'{XY}/z00003.png', png(PLANE))\n"
@@ -532,7 +519,7 @@ def test_what_close_acknowledged_survives_a_kill(store: Path) -> None:
         "        os.kill(os.getpid(), 9)\n"
         "trio.run(work)\n"
     )
-    top = str(Path(__file__).parents[2])
+    top = str(ROOT)
     done = subprocess.run([sys.executable, "-c", script, str(store), top], timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL
 

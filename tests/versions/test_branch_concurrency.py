@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -14,45 +13,21 @@ from pathlib import Path
 import numpy as np
 
 import volfs
-from tests.kits.stores import array_at
-from volfs.errors import NotFound, NothingToCommit
-from volfs.model.box import Box
+from tests.kits.branch_reader import CHUNKS, read_for_a_while
+from tests.kits.paths import ROOT
+from volfs.errors import NothingToCommit
 from volfs.model.metadata import array_zarr_json
 from volfs.testing.waiting import PATIENCE
-from volfs.versions.branch import Branch
 
-CHUNKS = 4
 SECONDS = 4.0
 RAW = [{"name": "bytes", "configuration": {"endian": "little"}}]
 
 READER = """
-import sys, time, random, volfs
-from tests.versions.test_branch_concurrency import read_for_a_while
+import sys, volfs
+from tests.kits.branch_reader import read_for_a_while
 with volfs.open_store(sys.argv[1]) as store:
     print(read_for_a_while(store["cells"].branch("main"), float(sys.argv[2])))
 """
-
-
-def read_for_a_while(branch: Branch, seconds: float) -> str:
-    """Empty, or what went back in time."""
-    array = array_at(branch, "a")
-    seen = dict.fromkeys(range(CHUNKS), 0)
-    newest = 0
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        chunk = random.randrange(CHUNKS)
-        before = array.newest_in(Box((0,), (CHUNKS,)))
-        try:
-            value = int(np.frombuffer(array.payloads(Box((chunk,), (chunk + 1,)))[chunk,].read(), "<u8")[0])
-        except NotFound:
-            continue  # it was replaced just now: to be looked up again
-        raw = int.from_bytes(branch.read(f"zarr/a/c/{chunk}")[:8], "little")
-        if not seen[chunk] <= value <= raw:
-            return f"chunk {chunk}: {seen[chunk]}, then {value}, then {raw}"
-        if before < newest:
-            return f"the newest change was at {newest}, then at {before}"
-        seen[chunk], newest = raw, before
-    return ""
 
 
 def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
@@ -96,7 +71,7 @@ def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
             [sys.executable, "-c", READER, str(store.path), str(SECONDS)],
             capture_output=True,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             timeout=PATIENCE,
         )
         done.set()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.paths import ROOT
 from tests.kits.stores import START, tree_of, volume, write_version
 from volfs import init_store, open_store
 from volfs.storage.files import FileLock
@@ -73,7 +74,7 @@ def run(script: str, root: Path, *arguments: str, crash_at: str | None = None) -
     return subprocess.run(
         [sys.executable, "-c", script, str(root), *arguments],
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -192,7 +193,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_instant(root):
     for number in range(6):
         with subprocess.Popen(
             [sys.executable, "-c", WORKS, str(root), str(number)],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         ) as process:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.other_machine import ROOT, elsewhere
+from tests.kits.other_machine import elsewhere
+from tests.kits.paths import ROOT
 from tests.kits.stores import START, tree_of, volume, write_version
 from volfs import init_store, open_store
 from volfs.catalog.schema import APPLICATION_ID

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import volfs
-from tests.kits.other_machine import ROOT
+from tests.kits.paths import ROOT
 from volfs.testing.model import ModelDataset
 from volfs.testing.waiting import PATIENCE
 

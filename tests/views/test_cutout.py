@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.views.test_layout import Volume
+from tests.kits.view_layouts import Volume, level
 from volfs.model.box import Box
 from volfs.model.ngff import Axis
 from volfs.views import cutout, npy, volumes
@@ -26,34 +26,6 @@ from volfs.views.slices import SliceGeometry
 from volfs.views.volume import VolumeFormat, VolumeSpec
 from volfs.views.volumes import volume_spec
 from volfs.views.volumes.volume_spec import LevelMeta
-
-UNITS = {"t": "second", "z": "nanometer", "y": "nanometer", "x": "nanometer"}
-KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-SIZES = {"t": 2.0, "c": 1.0, "z": 40.0, "y": 4.5, "x": 4.0}
-
-
-def level(
-    names: str,
-    shape: tuple[int, ...],
-    dtype: str = "u2",
-    *,
-    coarser: tuple[int, ...] | None = None,
-    attributes: dict[str, Any] | None = None,
-    is_label: bool = False,
-    rgb: bool = False,
-) -> LevelMeta:
-    """A level of an image with anisotropic voxels, ``coarser`` than s0 by a factor for each axis."""
-    axes = tuple(Axis(name, KINDS.get(name), UNITS.get(name)) for name in names)
-    finest = tuple(SIZES.get(name, 1.0) for name in names)
-    by = coarser or (1,) * len(names)
-    scale = tuple(s * f for s, f in zip(finest, by, strict=True))
-    translation = tuple((f - 1) / 2 * s for s, f in zip(finest, by, strict=True))
-    units = [axis.unit for axis in axes]
-    geometry = SliceGeometry.of(list(names), shape, np.dtype(dtype), scale=scale, units=units, rgb=rgb)
-    assert geometry is not None
-    zeros = (0.0,) * len(names)
-    return LevelMeta(geometry, axes, scale, translation, finest, zeros, attributes or {}, is_label, "cells")
-
 
 # ------------------------------------------------------------------------------------- what a volume file shows
 

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.views.test_layout import Volume
-from tests.views.test_slices import random_array
+from tests.kits.view_layouts import Volume, random_array
 from volfs.errors import BadInput
 from volfs.views import slices
 from volfs.views.plane import Incomplete, PlaneSpec

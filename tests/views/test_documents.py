@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.views.test_layout import Volume
+from tests.kits.view_layouts import Volume
 from volfs.model.graph import VersionInfo
 from volfs.model.ngff import axis
 from volfs.views import colour, documents, jpeg, slices, thumbnail

@@ -28,7 +28,7 @@ from tests.kits.view_folders import (
     write_out,
 )
 from tests.kits.view_folders import sharded as client_sharded
-from tests.views.test_folders_zarr2 import DTYPES, ZSTD, array, blosc, same, transposed, whole
+from tests.kits.zarr_hierarchies import DTYPES, ZSTD, array, blosc, same, transposed, whole
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.model.metadata import parse_node

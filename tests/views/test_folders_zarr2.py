@@ -27,12 +27,12 @@ from tests.kits.view_folders import (
     content,
     entries,
     hierarchy,
-    image_view,
     numbers,
     put,
     sharded,
     write_out,
 )
+from tests.kits.zarr_hierarchies import DTYPES, ZSTD, array, blosc, image, same, transposed, whole
 from volfs.errors import BadInput, NotFound
 from volfs.model import ngff
 from volfs.model.box import Box
@@ -41,29 +41,6 @@ from volfs.views.folders import zarr2
 from volfs.views.layout import Layout, Padded, Voxels
 from volfs.views.plane import Incomplete
 
-ZSTD = (*RAW, {"name": "zstd", "configuration": {"level": 3, "checksum": True}})
-
-
-def blosc(cname: str, shuffle: str, typesize: int) -> tuple[dict[str, Any], ...]:
-    config = {"cname": cname, "clevel": 5, "shuffle": shuffle, "typesize": typesize, "blocksize": 0}
-    return (*RAW, {"name": "blosc", "configuration": config})
-
-
-def transposed(*order: int) -> tuple[dict[str, Any], ...]:
-    return ({"name": "transpose", "configuration": {"order": list(order)}}, *ZSTD)
-
-
-def array(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], **more: Any) -> MemoryArray:
-    meta = array_meta(shape, dtype, chunks, **more)
-    if np.dtype(dtype).kind == "c":
-        part = numbers((*shape, 2), f"f{np.dtype(dtype).itemsize // 2}")
-        voxels = (part[..., 0] + 1j * part[..., 1]).astype(dtype)
-    else:
-        voxels = numbers(shape, dtype)
-    first = np.ix_(*(range(min(c, n)) for c, n in zip(chunks, shape, strict=True)))
-    voxels[first] = meta.fill_value
-    return MemoryArray(meta, voxels)
-
 
 def shown(made: MemoryArray, **attributes: Any) -> Folder:
     folder = zarr2.folder(MemoryNode("a", made, attributes))
@@ -71,19 +48,10 @@ def shown(made: MemoryArray, **attributes: Any) -> Folder:
     return folder
 
 
-def same(found: np.ndarray, expected: np.ndarray) -> bool:
-    return found.dtype.newbyteorder("=") == expected.dtype and np.array_equal(
-        found, expected, equal_nan=expected.dtype.kind in "fc"
-    )
-
-
 def judged(path: Path, expected: np.ndarray) -> None:
     assert same(np.asarray(zarr.open_array(path, mode="r", zarr_format=2)[...]), expected)
     spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(path)}}
     assert same(tensorstore.open(spec).result().read().result(), expected)
-
-
-DTYPES = ["bool", "u1", "i1", "u2", "i2", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -176,33 +144,6 @@ def test_a_chunk_that_is_not_there_is_fill_value(tmp_path: Path, dtype: str, fil
 
 
 # -------------------------------------------------------------------------------------------------------- OME-Zarr
-
-
-def image(is_label: bool = False) -> tuple[Any, ngff.Multiscale]:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
-    axes = [ngff.axis("t", "s"), ngff.axis("c"), *(ngff.axis(n, "nm") for n in "zyx")]
-    scale = (1.0, 1.0, 40.0, 4.5, 4.0)
-    multiscale = ngff.pyramid(
-        "cells", axes, scale, [(1, 1, 2, 2, 2)], translation=(0, 0, 10, 20, 30), is_label=is_label
-    )
-    view = image_view(
-        voxels, "tczyx", chunks=(1, 1, 4, 4, 4), levels=2, scale=scale, dimension_names=list("tczyx"), is_label=is_label
-    )
-    return view, multiscale
-
-
-def whole() -> MemoryNode:
-    """An image with rendering settings, attributes of others, and a label image."""
-    view, multiscale = image()
-    labels, of_labels = image(is_label=True)
-    channel = {"color": "FF0000", "label": "actin", "window": {"start": 0, "end": 9, "min": 0, "max": 65535}}
-    attributes = ngff.ome_attributes(multiscale)
-    attributes["ome"]["omero"] = {"channels": [channel, {**channel, "label": "DNA", "color": "00FF00"}]}
-    attributes["lab"] = {"who": "me"}
-    named = ngff.ome_attributes(of_labels)
-    named["ome"]["image-label"]["colors"] = [{"label-value": 1, "rgba": [255, 0, 0, 255]}]
-    group = MemoryNode("labels", None, ngff.labels_attributes(["nuclei"]), {"nuclei": hierarchy(labels, named)})
-    return hierarchy(view, attributes, labels=group)
 
 
 def test_an_image_of_five_axes_with_labels_opens_as_ome_zarr_04(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kits.view_layouts import Volume, ranges_equal_the_whole
 from volfs.errors import BadInput, Unsupported
 from volfs.model.box import Box
 from volfs.views.frames import Rows, StoredDeflate, Summed
@@ -20,37 +21,9 @@ from volfs.views.layout import (
     Memo,
     Part,
     Voxels,
-    VoxelSource,
     Zeros,
     cover,
-    placed,
 )
-
-
-class Volume:
-    """A source that counts the voxels it gave."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.given = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
-        assert not box.empty and Box.whole(self.shape).contains(box)
-        self.given += box.size
-        return placed(self.array[box.slices()], out)
-
-    def write(self, box: Box, voxels: np.ndarray) -> None:
-        assert voxels.shape == box.shape and voxels.dtype == self.dtype
-        self.array[box.slices()] = voxels
-
 
 DTYPES = ["?", "u1", "<u2", ">u2", ">i4", "<f8", "<c8", "V3"]
 
@@ -73,16 +46,6 @@ def boxes_of_voxels(draw: st.DrawFn) -> tuple[np.ndarray, Voxels]:
 def expected(array: np.ndarray, extent: Voxels) -> bytes:
     ordered = array[extent.box.slices()].transpose(extent.order)
     return (np.packbits(ordered, axis=-1) if extent.packed else ordered.astype(extent.dtype)).tobytes()
-
-
-def ranges_equal_the_whole(layout: Layout, source: VoxelSource, whole: bytes, data: st.DataObject) -> None:
-    memo: Memo = {}
-    for _ in range(8):
-        a = data.draw(st.integers(0, len(whole)))
-        b = data.draw(st.integers(a, len(whole) + 3))
-        assert layout.read(source, a, b - a, memo) == whole[a:b]
-    step = data.draw(st.integers(1, max(1, len(whole))))
-    assert b"".join(layout.read(source, at, step, memo) for at in range(0, len(whole), step)) == whole
 
 
 @given(boxes_of_voxels(), st.data())

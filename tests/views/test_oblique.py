@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from tests.views.test_cutout import level
-from tests.views.test_layout import Volume
+from tests.kits.view_layouts import Volume, level
 from volfs.errors import Unsupported
 from volfs.model.box import Box
 from volfs.views import jpeg, oblique_planes

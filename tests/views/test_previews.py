@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.views.test_layout import Volume
+from tests.kits.view_layouts import Volume
 from volfs.views import jpeg, omero
 from volfs.views.slices import SliceGeometry
 

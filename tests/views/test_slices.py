@@ -13,24 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.views.test_layout import Volume
+from tests.kits.view_layouts import Volume, random_array
 from volfs.views import png, slices, tiff
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "c8", "c16"]
-
-
-def random_array(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    kind = np.dtype(dtype)
-    if kind.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind in "iu":
-        info = np.iinfo(kind)
-        return rng.integers(info.min, info.max, shape, kind, endpoint=True)
-    made = rng.normal(size=shape)
-    return (made + 1j * rng.normal(size=shape)).astype(kind) if kind.kind == "c" else made.astype(kind)
 
 
 def judged(ending: str, data: bytes, plane: PlaneSpec) -> np.ndarray:

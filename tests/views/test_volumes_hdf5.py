@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kits.paths import ROOT
 from tests.kits.view_volumes import DTYPES, SHAPES, InMemory, Numbered, layout_of, shown, spec_of, voxels
 from volfs.errors import BadInput
 from volfs.model.box import Box
@@ -25,8 +26,6 @@ from volfs.views import volumes
 from volfs.views.layout import Layout, VoxelSource
 from volfs.views.volume import ShownAxis, VolumeSpec
 from volfs.views.volumes import hdf5
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("names", [*SHAPES, "atczyx"])

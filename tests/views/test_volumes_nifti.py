@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import nibabel
@@ -10,24 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import DTYPES, SHAPES, head_of, layout_of, shown, spec_of, voxels
+from tests.kits.view_volumes import DTYPES, SHAPES, head_of, layout_of, shown, spec_of, turned, voxels
 from volfs.views import volumes
 from volfs.views.volume import Affine
 
 #: From (t, c, z, y, x) and fewer to what nibabel shows.
 TRANSPOSED = {"yx": "xy", "zyx": "xyz", "tzyx": "xyzt", "tczyx": "xyztc", "tyx": "xyt", "czyx": "xyzc"}
-
-
-def turned(degrees: float = 20.0, *, flip: bool = False, shear: float = 0.0) -> Affine:
-    """Voxels of 0.5 x 0.75 x 3 mm, turned about two axes."""
-    a, b = math.radians(degrees), math.radians(degrees / 2)
-    about_z = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    made = about_z @ about_x @ np.diag([0.5, 0.75, -3.0 if flip else 3.0])
-    made[0, 2] += shear
-    rows = np.column_stack((made, [-90.0, 126.5, -72.25]))
-    first, second, third = ((float(p), float(q), float(r), float(s)) for p, q, r, s in rows)
-    return first, second, third
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "int32", "uint32", "int64", "complex64", "complex128"])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, head_of, layout_of, shown, spec_of, voxels
-from tests.views.test_volumes_nifti import turned
+from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, head_of, layout_of, shown, spec_of, turned, voxels
 from volfs.views import volumes
 from volfs.views.volume import VolumeSpec
 

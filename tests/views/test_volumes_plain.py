@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kits.view_layouts import ranges_equal_the_whole
 from tests.kits.view_volumes import DTYPES, SHAPES, InMemory, Numbered, layout_of, shown, spec_of, voxels
-from tests.views.test_layout import ranges_equal_the_whole
 from volfs.errors import BadInput
 from volfs.model.box import Box
 from volfs.views import volumes

@@ -441,7 +441,7 @@ def test_tifffile_reads_the_stack_of_one_directory(
 
 
 def test_a_level_of_the_tree_has_them() -> None:
-    from tests.views.test_cutout import level
+    from tests.kits.view_layouts import level
 
     image = level("tczyx", (3, 2, 5, 7, 11))
     for fixed, ending in itertools.product([(), (1,), (2, 0)], [".tif"]):

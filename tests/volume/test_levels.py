@@ -9,78 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kits.memory_snapshots import Bytes, MemoryDataset, put_array, put_group
+from tests.kits.levels import arrays, level_of, random_voxels, same_bits, sharding
+from tests.kits.memory_snapshots import Bytes, put_array, put_group
 from volfs.errors import BadInput, Damaged, ReadOnly
 from volfs.model.box import Box
 from volfs.storage.codec import ChunkCodec
 from volfs.versions.keys import node_key
 from volfs.volume import image_at
-from volfs.volume.context import store_context
-
-DTYPES = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
-SHARDED = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-
-
-def sharding(inner):
-    return [
-        {
-            "name": "sharding_indexed",
-            "configuration": {"chunk_shape": list(inner), "codecs": SHARDED, "index_codecs": SHARDED},
-        }
-    ]
-
-
-def random_voxels(rng, shape, dtype):
-    """Any bits at all, NaNs with payloads among them."""
-    dtype = np.dtype(dtype)
-    if dtype.kind == "b":
-        return rng.random(shape) < 0.5
-    return rng.integers(0, 256, (*shape, dtype.itemsize), dtype=np.uint8).view(dtype).reshape(shape)
-
-
-def same_bits(a, b):
-    return (
-        a.shape == b.shape
-        and a.dtype == b.dtype
-        and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-    )
-
-
-@st.composite
-def arrays(draw, min_size=0):
-    ndim = draw(st.integers(2, 6))
-    most = {2: 30, 3: 14, 4: 7}.get(ndim, 4)
-    shape = tuple(draw(st.integers(min_size, most)) for _ in range(ndim))
-    inner = tuple(draw(st.integers(1, max(1, most // 2))) for _ in range(ndim))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    voxels = random_voxels(rng, shape, draw(st.sampled_from(DTYPES)))
-    fill = random_voxels(rng, (), voxels.dtype)[()] if draw(st.booleans()) else voxels.dtype.type(0)
-    sharded = draw(st.booleans())
-    chunk = tuple(n * draw(st.integers(1, 2)) for n in inner) if sharded else inner
-    # Some chunks are all fill value, and so not stored.
-    for _ in range(draw(st.integers(0, 4))):
-        at = tuple(rng.integers(0, max(1, -(-n // c))) * c for n, c in zip(shape, chunk, strict=True))
-        voxels[tuple(slice(a, a + c) for a, c in zip(at, chunk, strict=True))] = fill
-    keys = {}
-    put_array(keys, "a", voxels, chunk, fill_value=fill, codecs=sharding(inner) if sharded else None)
-    return keys, voxels
 
 
 @st.composite
 def boxes(draw, shape):
     start = [draw(st.integers(0, n)) for n in shape]
     return Box(tuple(start), tuple(draw(st.integers(a, n)) for a, n in zip(start, shape, strict=True)))
-
-
-def level_of(keys, *, cache_bytes=1 << 20, branch=False, path="a"):
-    dataset = MemoryDataset()
-    snapshot = dataset.add(keys)
-    if branch:
-        snapshot = dataset.branch()
-    store_context(dataset.store).cache.resize(cache_bytes)
-    image = image_at(snapshot, path)
-    assert image is not None
-    return image.levels[0]
 
 
 @given(arrays(), st.data(), st.sampled_from([0, 3000, 1 << 20]))

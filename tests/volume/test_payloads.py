@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from tests.kits.levels import arrays, level_of, sharding
 from tests.kits.memory_snapshots import MemoryDataset, put_pyramid
-from tests.volume.test_levels import arrays, level_of, sharding
 from volfs.model.box import Box
 from volfs.volume import image_at
 from volfs.volume.level import Level

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.levels import random_voxels, same_bits, sharding
 from tests.kits.memory_snapshots import Bytes, MemoryDataset, json_of, put_array, put_pyramid
-from tests.volume.test_levels import random_voxels, same_bits, sharding
 from volfs.errors import Damaged, NotAllowed
 from volfs.model.box import Box
 from volfs.storage.codec import ChunkCodec

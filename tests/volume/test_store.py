@@ -9,8 +9,8 @@ import pytest
 import zarr
 
 import volfs
+from tests.kits.levels import same_bits, sharding
 from tests.kits.memory_snapshots import put_pyramid
-from tests.volume.test_levels import same_bits, sharding
 from volfs.errors import Damaged, NothingToCommit, VolfsError
 from volfs.model.box import Box
 from volfs.volume import image_at, images

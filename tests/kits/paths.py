@@ -1,0 +1,9 @@
+"""Where this checkout is, and what lies beside the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "mount_examples"
