@@ -32,7 +32,7 @@ from volfs.errors import (
 )
 from volfs.testing.waiting import PATIENCE, until_async
 from volfs.tree import orders
-from volfs.tree.room import Order
+from volfs.tree.order import Order
 from volfs.versions.author import author_of
 from volfs.versions.branch import Branch
 

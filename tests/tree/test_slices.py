@@ -489,7 +489,7 @@ def test_an_idle_branch_is_let_go(store: Path, monkeypatch: pytest.MonkeyPatch) 
         async with serving(store, refresh_seconds=0.1) as client:
             await client.write(f"{XY}/z00003.png", png(PLANE))
             shared = client.tree._shared
-            room = shared.room(shared.store["cells"], "main")
+            room = client.tree._branches.get(shared.store["cells"], "main")
 
             async def let_go() -> bool:
                 return not room.held

@@ -26,7 +26,7 @@ from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record
 from volfs.testing.waiting import until_async
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
 from volfs.tree.targets import SliceTarget
 from volfs.volume.image import image_at
 from volfs.volume.level import Level
@@ -233,7 +233,7 @@ def test_what_cannot_be_told_of_on_a_full_disk_stays_and_keeps_nobody_from_disca
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         async with serving(left) as client:
-            monkeypatch.setattr(Room, "reject", full)
+            monkeypatch.setattr(MountedBranch, "reject", full)
             await client.order(f"{MAIN}/.volfs/discard", "s0/xy/z00003.png")
             assert not (await client.status())["staged"]
             await client.write(f"{MAIN}/files/x", b"goes on")

@@ -110,7 +110,7 @@ def test_who_looks_gives_up_on_a_lock_and_who_changes_waits_for_it(tmp_path: Pat
         async with serving(store, answer_seconds=0.05) as client:
             folder = await client.ino(files)
             shared = client.tree._shared
-            room = shared.room(shared.store["cells"], "main")
+            room = client.tree._branches.get(shared.store["cells"], "main")
 
             async def change() -> None:
                 await client.call("mkdir", folder, b"new", 0o755)
@@ -136,7 +136,7 @@ def test_a_file_that_was_opened_too_late_is_closed(tmp_path: Path, monkeypatch: 
             await client.write(path, b"here")
             ino = await client.ino(path)
             shared = client.tree._shared
-            room = shared.room(shared.store["cells"], "main")
+            room = client.tree._branches.get(shared.store["cells"], "main")
             go_on = threading.Event()
             opening = room.branch.working.open
 

@@ -19,7 +19,6 @@ from tests.kits.trees import CELLS, CHUNKS, Client, add, make_store, run, servin
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.testing.volumes import image
 from volfs.testing.waiting import PATIENCE
-from volfs.tree.laidout import gathering
 from volfs.tree.statistics import statistics
 from volfs.volume.level import Level
 
@@ -349,7 +348,7 @@ def test_many_writers_at_once_wait_for_no_one_for_ever(store: Path, monkeypatch:
                 fh = await client.open(path, os.O_RDWR)
                 for at in range(0, len(new), 4_000):
                     await client.call("write", fh, at, new[at : at + 4_000])
-                    most = max(most, sum(each.gathered for each in gathering(client.tree._shared)))
+                    most = max(most, sum(each.gathered for each in client.tree._shared.gathering))
                 await client.close(fh)
 
             async with trio.open_nursery() as nursery:

@@ -14,7 +14,7 @@ import numpy as np
 from volfs.errors import NotFound, Unsupported, VolfsError
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
-from volfs.tree.places import Places
+from volfs.tree.places import ImageIndex
 from volfs.versions.keys import json_key
 from volfs.versions.snapshot import ArrayNode, GroupNode
 from volfs.views.folder import ImageView, LevelView
@@ -149,7 +149,7 @@ def _read(found: Encoded | None, at: Index, size: int, offset: int, length: int)
 class ShownNode:
     """A node of the hierarchy: see :class:`volfs.views.folder.NodeView`."""
 
-    def __init__(self, places: Places, node: ArrayNode | GroupNode, name: str) -> None:
+    def __init__(self, places: ImageIndex, node: ArrayNode | GroupNode, name: str) -> None:
         self._places = places
         self._node = node
         self._name = name
@@ -179,7 +179,7 @@ class ShownNode:
         return shown_node(self._places, f"{self._node.path}/{name}" if self._node.path else name, name)
 
 
-def shown_node(places: Places, path: str, name: str) -> ShownNode | None:
+def shown_node(places: ImageIndex, path: str, name: str) -> ShownNode | None:
     """The node at a hierarchy path; None if there is none that can be read."""
     try:
         node = places.snapshot.node(path)
@@ -188,7 +188,7 @@ def shown_node(places: Places, path: str, name: str) -> ShownNode | None:
     return None if node is None else ShownNode(places, node, name)
 
 
-def shown_array(places: Places, node: ArrayNode) -> ShownArray:
+def shown_array(places: ImageIndex, node: ArrayNode) -> ShownArray:
     """An array of a snapshot, through the level that it is."""
     level = places.level_of(node.path)
     if level is None and node.readable:
@@ -196,7 +196,7 @@ def shown_array(places: Places, node: ArrayNode) -> ShownArray:
     return ShownArray(level.array if level is not None else node, level)
 
 
-def shown_image(places: Places, image: Image, name: str) -> ImageView | None:
+def shown_image(places: ImageIndex, image: Image, name: str) -> ImageView | None:
     """An image; None if it has no planes, and so no format could show it."""
     geometry = places.geometry(image.path, image.levels[0].name)[1]
     if geometry is None:

@@ -11,7 +11,7 @@ from volfs.tree.attrs import Attr
 from volfs.tree.branchkeys import BranchKeyDir
 from volfs.tree.control import ControlDir
 from volfs.tree.node import Dir, Node
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.tree.snapshot import SnapshotDir
 
@@ -21,9 +21,9 @@ class BranchDir(SnapshotDir):
 
     lenient = True
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
-        super().__init__(shared, ino, up, path, room.places)
-        self.room: Room = room
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch) -> None:
+        super().__init__(shared, ino, up, path, room.places, room)
+        self.room: MountedBranch = room
 
     def fixed(self) -> Sequence[str]:
         return [".volfs", *super().fixed()]

@@ -24,15 +24,16 @@ from volfs.tree.attrs import FILE_BLOCK_SIZE, SOON, Attr, SetAttr
 from volfs.tree.derived import DerivedKey, derived_key, derived_level, derived_names
 from volfs.tree.derivedfile import DerivedFile
 from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.invalidation import KeyChange
 from volfs.tree.keyhandle import KeyHandle
 from volfs.tree.keylisting import UNKNOWN, Facts, KeyListing, facts_of
 from volfs.tree.node import Dir, Node, attr_of
-from volfs.tree.stages import Place
+from volfs.tree.stages import SlicePath
 from volfs.versions.keys import NODE_JSON
 from volfs.versions.union import Entry
 
 if TYPE_CHECKING:
-    from volfs.tree.room import Room
+    from volfs.tree.room import MountedBranch
     from volfs.tree.shared import Shared
 
 #: How long a listing that was begun goes on with the names it began with.
@@ -42,9 +43,9 @@ _LISTING_SECONDS = 5.0
 class BranchKeyDir(Dir):
     """A directory of keys in a branch."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room, key: str) -> None:
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch, key: str) -> None:
         super().__init__(shared, ino, up, path)
-        self.room: Room = room
+        self.room: MountedBranch = room
         self.key = key
 
     def _entry(self, key: str) -> Entry | None:
@@ -308,7 +309,7 @@ class BranchKeyDir(Dir):
         """Keys came into place, or went: what that means for open slices is told before anybody goes on."""
         if any(key.endswith(NODE_JSON) for key in keys):
             self.room.places.forget()
-        await self.room.told(wait=True, keys=keys)
+        await self.room.kernel.invalidate(KeyChange(keys))
 
     async def _check_not_computed(self, key: str) -> None:
         """A committed level that follows s0 is not written by hand: what s0 says would count, and the write would be
@@ -339,7 +340,7 @@ class BranchKeyFile(Node):
 
     def __init__(self, shared: Shared, ino: int, up: BranchKeyDir, key: str, entry: Entry) -> None:
         super().__init__(shared, ino, up)
-        self.room: Room = up.room
+        self.room: MountedBranch = up.room
         self.key = key
         self._entry = entry
 
@@ -370,7 +371,7 @@ class BranchKeyFile(Node):
             await room.look(lambda: room.branch.working.truncate(key, size))
             if key.endswith(NODE_JSON):
                 room.places.forget()
-            await room.told(wait=False, but=self.ino)
+            await room.kernel.invalidate_soon(KeyChange(through=self.ino))
         await set_times_and_mode(room, key, changes)
 
 
@@ -387,10 +388,10 @@ class BranchKeyLink(BranchKeyFile):
         return os.fsencode(await self.shared.in_time(lambda: room.look(lambda: working.readlink(key))))
 
 
-def _file_attr(room: Room, key: str, ino: int, facts: Facts) -> Attr:
+def _file_attr(room: MountedBranch, key: str, ino: int, facts: Facts) -> Attr:
     """The attributes of a key, as they are told now."""
     (mode, size, mtime, blocks), shared = facts, room.shared
-    room.show(key, ino, size, mtime)
+    room.kernel.note_size(key, ino, size, mtime)
     return shared.file_attr(
         ino,
         size,
@@ -407,13 +408,13 @@ def _on_top(entry: Entry) -> bool:
     return entry.layer is not None and entry.layer.frozen is None
 
 
-def place_of(key: str) -> Place:
+def place_of(key: str) -> SlicePath:
     """Directory and name of a key."""
     folder, _, name = key.rpartition("/")
     return folder, name
 
 
-async def set_times_and_mode(room: Room, key: str, changes: SetAttr) -> None:
+async def set_times_and_mode(room: MountedBranch, key: str, changes: SetAttr) -> None:
     """utimens and chmod of a key. Owners are the mounting user's, whatever an archiver says."""
     working = room.branch.working
     if changes.atime_ns is None and changes.mtime_ns is None and changes.mode is None:

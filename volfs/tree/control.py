@@ -24,7 +24,8 @@ from volfs.tree.generated import Document, Generated
 from volfs.tree.handles import Handle, wants_writing
 from volfs.tree.node import Dir, Node, SmallDir
 from volfs.tree.openers import is_open
-from volfs.tree.room import Order, Room
+from volfs.tree.order import Order
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.versions import refusals
 from volfs.versions.author import author_of
@@ -51,9 +52,9 @@ class ControlDir(SmallDir):
         "message": 9,
     }
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: Room) -> None:
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch) -> None:
         super().__init__(shared, ino, up, path)
-        self.room: Room = room
+        self.room: MountedBranch = room
 
     def names(self) -> Sequence[str]:
         return list(self.slots)
@@ -141,7 +142,7 @@ class ControlHandle(Handle):
     direct_io = True
     writable = True
 
-    def __init__(self, ino: int, room: Room, name: ActionKind) -> None:
+    def __init__(self, ino: int, room: MountedBranch, name: ActionKind) -> None:
         super().__init__(ino)
         self._room = room
         self._name = name
@@ -204,7 +205,7 @@ class CommitHandle(ControlHandle):
     while another process of this machine has the file open, the message goes on.
     """
 
-    def __init__(self, ino: int, room: Room, *, append: bool) -> None:
+    def __init__(self, ino: int, room: MountedBranch, *, append: bool) -> None:
         super().__init__(ino, room, "commit")
         self._append = append
         self._draft: Draft | None = None
@@ -319,7 +320,7 @@ class MessageFile(Node):
 class MessageHandle(Handle):
     """An open ``.volfs/message``. Every write reaches the disk's file at once; a lost one is written again."""
 
-    def __init__(self, ino: int, room: Room, path: Path, *, writable: bool) -> None:
+    def __init__(self, ino: int, room: MountedBranch, path: Path, *, writable: bool) -> None:
         super().__init__(ino)
         self._room = room
         self._path = path
@@ -382,7 +383,7 @@ def read_message(path: Path) -> bytes:
         os.close(fd)
 
 
-async def _tag(room: Room, text: str) -> None:
+async def _tag(room: MountedBranch, text: str) -> None:
     """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
     those of SMB. The same again is no error, as it is not for a commit."""
     name, *at = text.split()[:3] or [""]

@@ -14,17 +14,12 @@ from volfs.tree.attrs import SOON, Attr
 from volfs.tree.generated import Document, Generated
 from volfs.tree.node import Dir, Node, SmallDir
 from volfs.tree.refs import BranchesDir, TagsDir, VersionsDir
+from volfs.tree.registry import BranchRegistry
 from volfs.tree.shared import Shared
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import Snapshot
 from volfs.views import documents
 from volfs.volume.image import images
-
-_REFS: dict[str, type[VersionsDir | BranchesDir | TagsDir]] = {
-    "versions": VersionsDir,
-    "branches": BranchesDir,
-    "tags": TagsDir,
-}
 
 
 class DatasetDir(SmallDir):
@@ -32,9 +27,10 @@ class DatasetDir(SmallDir):
 
     slots = {"dataset.json": 1, "log.txt": 2}  # noqa: RUF012
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, name: str) -> None:
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, name: str, branches: BranchRegistry) -> None:
         super().__init__(shared, ino, up, path)
         self._name = name
+        self._branches = branches
         self._opened: Dataset | None = None
 
     @property
@@ -52,14 +48,17 @@ class DatasetDir(SmallDir):
         return self._opened
 
     def names(self) -> Sequence[str]:
-        return [*self.slots, *_REFS]
+        return [*self.slots, "versions", "branches", "tags"]
 
     def find(self, name: str) -> Node | None:
         shared = self.shared
-        kind = _REFS.get(name)
-        if kind is not None:
-            path = f"{self.path}/{name}"
-            return kind(shared, shared.inodes.directory(path), self, path)
+        path = f"{self.path}/{name}"
+        if name == "versions":
+            return VersionsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
+        if name == "branches":
+            return BranchesDir(shared, shared.inodes.directory(path), self, path, self.open_dataset, self._branches)
+        if name == "tags":
+            return TagsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
         if name == "dataset.json":
             return Generated(shared, self.slot_ino(name), self, self._document(self._dataset_json))
         if name == "log.txt":

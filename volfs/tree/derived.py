@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from volfs.model.box import Box, Index
-from volfs.tree.places import Places
+from volfs.tree.places import ImageIndex
 from volfs.versions.keys import NODE_JSON, node_key, node_path, parents
 from volfs.volume.level import Level
 from volfs.volume.pyramid import derived_metadata, derived_payload
@@ -40,7 +40,7 @@ class DerivedKey:
         return level.newest(Box(start, stop))
 
 
-def derived_level(places: Places, key: str) -> tuple[Level, str] | None:
+def derived_level(places: ImageIndex, key: str) -> tuple[Level, str] | None:
     """The level that follows s0 in whose array a key lies, and the key relative to it."""
     if not places.following():
         return None
@@ -52,7 +52,7 @@ def derived_level(places: Places, key: str) -> tuple[Level, str] | None:
     return None
 
 
-def derived_key(places: Places, key: str) -> DerivedKey | None:
+def derived_key(places: ImageIndex, key: str) -> DerivedKey | None:
     """What a key shows that is computed now; None if it is as stored, or not there."""
     found = derived_level(places, key)
     if found is None:
@@ -64,7 +64,7 @@ def derived_key(places: Places, key: str) -> DerivedKey | None:
     return DerivedKey(level, coords) if coords is not None and coords in level.derived_keys() else None
 
 
-def derived_names(places: Places, folder: str) -> dict[str, bool]:
+def derived_names(places: ImageIndex, folder: str) -> dict[str, bool]:
     """Names in a directory that come from computed chunks; whether each is a directory."""
     found = derived_level(places, folder)
     if found is None:

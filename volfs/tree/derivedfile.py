@@ -16,16 +16,16 @@ from volfs.tree.handles import BytesHandle, Handle, wants_writing
 from volfs.tree.node import Dir, Node
 
 if TYPE_CHECKING:
-    from volfs.tree.room import Room
+    from volfs.tree.room import MountedBranch
     from volfs.tree.shared import Shared
 
 
 class DerivedFile(Node):
     """A key whose bytes are computed from s0."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, computed: DerivedKey, room: Room) -> None:
+    def __init__(self, shared: Shared, ino: int, up: Dir, computed: DerivedKey, room: MountedBranch) -> None:
         super().__init__(shared, ino, up)
-        self.room: Room = room
+        self.room: MountedBranch = room
         self._computed = computed
         self._data: bytes | None = None
         self._mtime = 0

@@ -6,21 +6,17 @@ stay. How a file that is being written behaves is decided in :mod:`volfs.tree.st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from volfs.errors import NotAllowed
 from volfs.tree.attrs import READ_ONLY, SOON, WRITABLE, Attr
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.node import Dir, Node
 from volfs.tree.planes import PlaneDir, SliceFile
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
+from volfs.tree.shared import Shared
 from volfs.tree.staged import StagedDir, StagedFile
-from volfs.tree.stages import Place
-from volfs.tree.targets import SliceTarget, Target
+from volfs.tree.stages import SlicePath, StageTarget
+from volfs.tree.targets import SliceTarget
 from volfs.views import slices
-
-if TYPE_CHECKING:
-    from volfs.tree.places import LevelRef
-    from volfs.tree.shared import Shared
 
 
 class EditablePlaneDir(StagedDir, PlaneDir):
@@ -32,10 +28,10 @@ class EditablePlaneDir(StagedDir, PlaneDir):
         self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
     ) -> None:
         PlaneDir.__init__(self, shared, ino, up, path, ref, plane, others)
-        assert ref.places.room is not None
-        self.room: Room = ref.places.room
+        assert ref.room is not None
+        self.room: MountedBranch = ref.room
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> SlicePath:
         return self.ref.places.relative(self.path), name
 
     @property
@@ -51,12 +47,14 @@ class EditablePlaneDir(StagedDir, PlaneDir):
         mtime = max(level.array.mtime_ns, room.touched(self.ino))
         return self.directory_attr(mtime, SOON, writable=room.writable and not level.derived)
 
-    def target(self, name: str) -> Target | None:
+    def target(self, name: str) -> StageTarget | None:
         parsed = self.facts.geometry.parse(self.plane, name)
         if parsed is None or parsed[1] not in slices.ENDINGS or self.size(parsed[1]) is None:
             return None
         ino = self.shared.inodes.file(self.ino, self.ordinal(*parsed))
-        return SliceTarget(self.ref, self.plane, self.others, parsed[0], parsed[1], ino, self.place(name))
+        return SliceTarget(
+            self.room.branch, self.ref, self.plane, self.others, parsed[0], parsed[1], ino, self.place(name)
+        )
 
     def means_file(self, name: str) -> bool:
         return self.means_slice(name)
@@ -83,5 +81,5 @@ class EditableSlice(StagedFile, SliceFile):
     up: EditablePlaneDir
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SlicePath:
         return self.up.place(self.up.facts.geometry.name(self.up.plane, self.index, self.ending))

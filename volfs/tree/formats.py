@@ -26,15 +26,16 @@ from volfs.tree.api import DirEntry
 from volfs.tree.arrays import ShownArray, shown_image, shown_node
 from volfs.tree.attrs import FOREVER, READ_ONLY, SOON, WRITABLE, Attr
 from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.invalidation import VoxelChange
 from volfs.tree.laidout import LaidOut, LaidOutFile, NoVoxels
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
-from volfs.tree.places import Places
+from volfs.tree.places import ImageIndex
 from volfs.tree.reading import QuickSource
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.tree.staged import StagedDir, StagedFile
-from volfs.tree.stages import Place
-from volfs.tree.targets import Target, Voxels, digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
+from volfs.tree.stages import SlicePath, StageTarget, Voxels
+from volfs.tree.targets import digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
 from volfs.views.folder import Fixed, Folder, ViewFile
 from volfs.views.folders import hierarchy_formats, image_formats
 from volfs.views.layout import Layout
@@ -68,10 +69,12 @@ class _Listed:
 class ViewDir(Dir):
     """A directory of a format."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, make: Maker) -> None:
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, make: Maker
+    ) -> None:
         super().__init__(shared, ino, up, path)
         self.places = places
-        self.room = places.room
+        self.room: MountedBranch | None = room
         self.absence = FOREVER if places.lasting else SOON
         self._make = make
         self._made: tuple[Hashable, Folder | None] | None = None
@@ -134,7 +137,7 @@ class ViewDir(Dir):
         if ordinal is None:
             path = f"{self.path}/{name}"
             kind = ViewDir if self.places.lasting else EditableViewDir
-            return kind(shared, shared.inodes.directory(path), self, path, self.places, make)
+            return kind(shared, shared.inodes.directory(path), self, path, self.places, self.room, make)
         return self.file_node(name, self.file_ino(name, ordinal), make)
 
     def file_ino(self, name: str, ordinal: int) -> int:
@@ -142,7 +145,7 @@ class ViewDir(Dir):
         return inodes.file(self.ino, ordinal) if ordinal else inodes.name(self.ino, name)
 
     def file_node(self, name: str, ino: int, make: Maker) -> Node:
-        return LaidOutFile(self.shared, ino, self, name, self.places, lambda: laid_out(make()))
+        return LaidOutFile(self.shared, ino, self, name, self.room, lambda: laid_out(make()))
 
     def numbered(self, ordinal: int) -> Node | None:
         folder = self.folder
@@ -241,12 +244,14 @@ class EditableViewDir(StagedDir, ViewDir):
 
     word = "file"
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, make: Maker) -> None:
-        ViewDir.__init__(self, shared, ino, up, path, places, make)
-        assert places.room is not None
-        self.room: Room = places.room
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, make: Maker
+    ) -> None:
+        ViewDir.__init__(self, shared, ino, up, path, places, room, make)
+        assert room is not None
+        self.room: MountedBranch = room
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> SlicePath:
         return self.places.relative(self.path), name
 
     def file_node(self, name: str, ino: int, make: Maker) -> Node:
@@ -261,7 +266,7 @@ class EditableViewDir(StagedDir, ViewDir):
         mode = stat.S_IFDIR | (0o755 if self.room.writable else 0o555)
         return attr._replace(mode=mode, mtime=max(attr.mtime, self.room.touched(self.ino)))
 
-    def target(self, name: str) -> Target | None:
+    def target(self, name: str) -> StageTarget | None:
         found = self.maker(name)
         if found is None or found[1] is None:
             return None
@@ -297,7 +302,7 @@ class EditableViewDir(StagedDir, ViewDir):
         target = self.target(name)
         if isinstance(target, ViewTarget):
             await self.room.fetch(target.clear)
-            await self.room.told(wait=True, by_views=True)
+            await self.room.kernel.invalidate(VoxelChange())
         self.room.hide(self.place(name))
 
 
@@ -307,10 +312,10 @@ class EditableViewFile(StagedFile, LaidOutFile):
     up: EditableViewDir
 
     def __init__(self, shared: Shared, ino: int, up: EditableViewDir, name: str, make: Maker) -> None:
-        LaidOutFile.__init__(self, shared, ino, up, name, up.places, lambda: laid_out(make()))
+        LaidOutFile.__init__(self, shared, ino, up, name, up.room, lambda: laid_out(make()))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SlicePath:
         return self.up.place(self.name)
 
     @property
@@ -332,12 +337,12 @@ class EditableViewFile(StagedFile, LaidOutFile):
 
 @dataclass(frozen=True, slots=True)
 class ViewTarget:
-    """A file of a format, to be replaced: see :class:`volfs.tree.targets.Target`."""
+    """A file of a format, to be replaced: see :class:`volfs.tree.targets.StageTarget`."""
 
     folder: EditableViewDir
     name: str
     ino: int
-    place: Place
+    place: SlicePath
 
     @property
     def keeps_refused(self) -> bool:
@@ -410,7 +415,7 @@ class ViewTarget:
     def sync(self) -> None:
         file = self.folder.becomes(self.name)
         if isinstance(file.source, ShownArray) and file.box is not None:
-            sync_voxels(self.folder.room, file.source.level, [file.box])
+            sync_voxels(self.folder.room.branch, file.source.level, [file.box])
 
 
 def _json(data: bytes | bytearray) -> object:
@@ -429,8 +434,18 @@ def _shape(name: str) -> str:
 class FormatsDir(ViewDir):
     """``formats/`` of a snapshot, or of an image in it. ``group`` is its place in the hierarchy."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, group: str, name: str) -> None:
-        super().__init__(shared, ino, up, path, places, self.everything)
+    def __init__(
+        self,
+        shared: Shared,
+        ino: int,
+        up: Dir,
+        path: str,
+        places: ImageIndex,
+        room: MountedBranch | None,
+        group: str,
+        name: str,
+    ) -> None:
+        super().__init__(shared, ino, up, path, places, room, self.everything)
         self._group = group
         self._name = name
 
@@ -467,8 +482,8 @@ class FormatsDir(ViewDir):
         return iter(sorted(rows, key=attrgetter("cookie")))
 
 
-def formats_of(up: Dir, places: Places, group: str) -> FormatsDir:
+def formats_of(up: Dir, places: ImageIndex, room: MountedBranch | None, group: str) -> FormatsDir:
     """``formats/`` in the directory of an image, or of a snapshot."""
     path = f"{up.path}/{FORMATS}"
     name = group.rpartition("/")[2] or up.dataset
-    return FormatsDir(up.shared, up.shared.inodes.directory(path), up, path, places, group, name)
+    return FormatsDir(up.shared, up.shared.inodes.directory(path), up, path, places, room, group, name)

@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Hashable, Iterator
-from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, ReadOnly
 from volfs.tree.api import OpenFile
 from volfs.tree.attrs import Attr
-
-if TYPE_CHECKING:
-    from volfs.tree.room import Room
+from volfs.tree.ports import BranchState
 
 #: Inodes whose last stamp is remembered. One that is forgotten is merely read again.
 _STAMPS = 100_000
@@ -34,7 +31,7 @@ class Handle:
     #: No page cache: for control files only.
     direct_io = False
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
-    room: Room | None = None
+    room: BranchState | None = None
     writable = False
     #: The user who opened it, by number; None if nobody said.
     caller: int | None = None
@@ -145,7 +142,7 @@ class FileTable:
         """The open files of an inode."""
         return tuple(self._by_ino.get(ino, ()))
 
-    def of_room(self, room: Room) -> Iterator[Handle]:
+    def of_room(self, room: BranchState) -> Iterator[Handle]:
         """The open files that a change in a branch may concern."""
         return (handle for handle in self._open.values() if handle.room is room)
 

@@ -17,7 +17,9 @@ import trio
 
 from volfs.errors import VolfsError
 from volfs.storage.stage_record import has_stages
-from volfs.tree.room import Room
+from volfs.tree.invalidation import VoxelChange
+from volfs.tree.registry import BranchRegistry
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.tree.stagehandle import decode
 from volfs.tree.stages import Stage
@@ -31,8 +33,9 @@ _RESERVE_SECONDS = 60.0
 class Housekeeping:
     """The work of one tree."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, branches: BranchRegistry) -> None:
         self._shared = shared
+        self._branches = branches
         self._closing = trio.Event()
         self._closed = False
 
@@ -53,7 +56,7 @@ class Housekeeping:
         if self._closed:
             return
         self._closed = True
-        for room in list(self._shared.rooms.values()):
+        for room in self._branches:
             if room.order is not None:
                 await room.order.done.wait()
             for stage in list(room.stages):
@@ -86,7 +89,7 @@ class Housekeeping:
             return
         for name, branch in await trio.to_thread.run_sync(self._left_behind):
             try:
-                await shared.room(shared.store[name], branch).enter()
+                await self._branches.get(shared.store[name], branch).enter()
             except (VolfsError, OSError) as error:
                 log.debug("branch %s of %s: %s", branch, name, error)  # asked again when it is looked into
 
@@ -114,16 +117,16 @@ class Housekeeping:
         if await trio.to_thread.run_sync(shared.store.refresh):
             shared.epoch += 1
         await trio.to_thread.run_sync(shared.access.look_again)
-        for key, room in list(shared.rooms.items()):
+        for room in self._branches:
             try:
                 await self._look_after(room)
             except VolfsError as error:
                 log.debug("branch %s: %s", room.name, error)
                 if room.name not in room.dataset.refs().heads:
-                    shared.rooms.pop(key, None)
+                    self._branches.discard(room)
                     room.close()
 
-    async def _look_after(self, room: Room) -> None:
+    async def _look_after(self, room: MountedBranch) -> None:
         room.tidy()
         await room.watch()
         if not room.held and room.writable and await room.look(room.stages.left_behind):
@@ -134,7 +137,7 @@ class Housekeeping:
         if room.idle:
             room.leave()
 
-    async def _drop(self, room: Room, stage: Stage) -> None:
+    async def _drop(self, room: MountedBranch, stage: Stage) -> None:
         """Give a staged file its last chance, then forget it, and say so."""
         ino = stage.target.ino if stage.target is not None else None
         with suppress(VolfsError, OSError):  # its record says why
@@ -145,4 +148,4 @@ class Housekeeping:
             log.warning("branch %s: %s was dropped: %s", room.name, stage.name, stage.reason)
             await room.look(lambda: room.reject(stage.place, stage.reason))
         room.stages.drop(stage)
-        await room.told(wait=True, also=room.names_of(ino) if ino is not None else ())
+        await room.kernel.invalidate(VoxelChange(inodes=room.names_of(ino) if ino is not None else ()))

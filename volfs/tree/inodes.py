@@ -20,16 +20,13 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from volfs.catalog import InodeTable
 from volfs.errors import VolfsError
 from volfs.storage.reserve import Reserve
+from volfs.tree.ports import Orphan
 from volfs.versions.onlooker import inode_place
 from volfs.versions.store import Store
-
-if TYPE_CHECKING:
-    from volfs.tree.handles import Handle
 
 
 class Inodes:
@@ -40,7 +37,7 @@ class Inodes:
         self._reserve = reserve
         self._scratch = scratch
         self.aliases: dict[int, int] = {}
-        self.orphans: dict[int, Handle] = {}
+        self.orphans: dict[int, Orphan] = {}
 
     @classmethod
     def of(cls, store: Store) -> Inodes:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from volfs.errors import VolfsError
 from volfs.tree.attrs import Attr
 from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.invalidation import KeyChange
 from volfs.tree.reading import read_resident
 from volfs.versions.keys import NODE_JSON
 from volfs.versions.openfile import WorkingFile
 
 if TYPE_CHECKING:
-    from volfs.tree.room import Room
+    from volfs.tree.room import MountedBranch
 
 
 #: More is not copied into the disk's page cache on the tree's thread.
@@ -33,9 +34,9 @@ _INLINE_BYTES = 1 << 20
 class KeyHandle(Handle):
     """One open file under ``zarr/`` or ``files/``."""
 
-    def __init__(self, room: Room, ino: int, file: WorkingFile, flags: int) -> None:
+    def __init__(self, room: MountedBranch, ino: int, file: WorkingFile, flags: int) -> None:
         super().__init__(ino)
-        self.room: Room = room
+        self.room: MountedBranch = room
         self.writable = wants_writing(flags)
         #: Its last name is gone, so it shows nothing but itself any more.
         self.unlinked = False
@@ -77,7 +78,7 @@ class KeyHandle(Handle):
         self._changed, self.flushed, self.synced = True, False, False
         with self._used() as file:
             await self.room.look(lambda: file.truncate(size))
-        await self.room.told(wait=False, but=self.ino)
+        await self.room.kernel.invalidate_soon(KeyChange(through=self.ino))
 
     async def flush(self) -> None:
         self.flushed = self.writable
@@ -88,7 +89,7 @@ class KeyHandle(Handle):
             return
         if self._file.key.endswith(NODE_JSON):
             self.room.places.forget()
-        await self.room.told(wait=True, but=self.ino, keys=self._own_keys())
+        await self.room.kernel.invalidate(KeyChange(self._own_keys(), through=self.ino))
         self._shown_by_itself()
 
     async def fsync(self) -> None:

@@ -26,10 +26,10 @@ from volfs.errors import BadInput, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Box, Index
 from volfs.tree.attrs import FOREVER, NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.invalidation import VoxelChange
 from volfs.tree.node import Dir, Node
-from volfs.tree.places import Places
 from volfs.tree.reading import LayoutHandle, QuickSource
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.tree.targets import sync_voxels
 from volfs.views.layout import Layout, Payload, VoxelSource
@@ -85,11 +85,17 @@ class LaidOutFile(Node):
     name: str
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, name: str, places: Places, make: Callable[[], LaidOut | None]
+        self,
+        shared: Shared,
+        ino: int,
+        up: Dir,
+        name: str,
+        room: MountedBranch | None,
+        make: Callable[[], LaidOut | None],
     ) -> None:
         super().__init__(shared, ino, up)
         self.name = name
-        self.places = places
+        self.room: MountedBranch | None = room
         self._make = make
         self._made: LaidOut | None = None
         self._loaded = False
@@ -117,8 +123,8 @@ class LaidOutFile(Node):
         return self._made
 
     def attr(self) -> Attr:
-        made, room = self.made, self.places.room
-        timeout = FOREVER if self.places.lasting else SOON
+        made, room = self.made, self.room
+        timeout = FOREVER if room is None else SOON
         writable = room is not None and room.writable and self._editable
         return self.shared.file_attr(
             self.ino,
@@ -126,7 +132,7 @@ class LaidOutFile(Node):
             made.mtime,
             mode=WRITABLE if writable else READ_ONLY,
             timeout=timeout,
-            attr_timeout=NEVER if made.resizes and not self.places.lasting else timeout,
+            attr_timeout=NEVER if made.resizes and room is not None else timeout,
         )
 
     @property
@@ -138,7 +144,7 @@ class LaidOutFile(Node):
         writable = wants_writing(flags)
         if writable:
             await self._enter()
-        made, room = self.made, self.places.room
+        made, room = self.made, self.room
         if room is None:
             return LayoutHandle(self.shared, self.ino, self.dataset, made.source, made.layout, made.quick)
         return LaidOutHandle(room, self.ino, made, lambda: room.telling(self.up.path, self.name), writable=writable)
@@ -149,7 +155,7 @@ class LaidOutFile(Node):
             check_size(self.made.layout, changes.size)
 
     async def _enter(self) -> None:
-        room = self.places.room
+        room = self.room
         if room is None:
             raise self.refusal()
         await room.enter()
@@ -174,6 +180,11 @@ class _Noting:
         self.boxes: list[Box] = []
 
     @property
+    def array(self) -> str:
+        """The path of its array."""
+        return self._level.array.path
+
+    @property
     def shape(self) -> Index:
         return self._level.shape
 
@@ -196,7 +207,7 @@ class LaidOutHandle(LayoutHandle):
 
     def __init__(
         self,
-        room: Room,
+        room: MountedBranch,
         ino: int,
         made: LaidOut,
         telling: Callable[[], AbstractAsyncContextManager[None]],
@@ -204,7 +215,7 @@ class LaidOutHandle(LayoutHandle):
         writable: bool,
     ) -> None:
         super().__init__(room.shared, ino, room.dataset.name, made.source, made.layout, made.quick)
-        self.room: Room = room
+        self.room: MountedBranch = room
         self.writable = writable
         self._made = made
         self._telling = telling
@@ -232,7 +243,8 @@ class LaidOutHandle(LayoutHandle):
             self._made.layout.check(noting, offset, data)
             self._tell()
         # Who writes later must not be overtaken by what was gathered before.
-        for other in [each for each in self.room.gathering if each.may_cover(self, offset, len(data))]:
+        others = (each for each in self.room.gathering if each is not self)
+        for other in [each for each in others if each.may_cover(self.ino, noting.array, offset, len(data))]:
             await other.settle()
         async with self._gathering:
             if offset != self._start + len(self._gathered):
@@ -240,20 +252,20 @@ class LaidOutHandle(LayoutHandle):
             if not self._gathered:
                 self._start = offset
             self._gathered += data
-            self.room.gathering.add(self)
+            self.room.buffer(self)
             if len(self._gathered) >= _GATHERED:
                 await self._put()
         # With no lock held: the files of two writers may each be the one that the other waits for.
-        while (files := gathering(self._shared)) and sum(each.gathered for each in files) > GATHERED_IN_ALL:
+        files = self._shared.gathering
+        while files and sum(each.gathered for each in files) > GATHERED_IN_ALL:
             await max(files, key=lambda each: each.gathered).settle()
         return len(data)
 
-    def may_cover(self, other: LaidOutHandle, offset: int, length: int) -> bool:
+    def may_cover(self, ino: int, array: str, offset: int, length: int) -> bool:
         """Whether voxels of what was gathered here may be those of so many bytes of another open file."""
-        mine, its = self._made.level, other._made.level
-        if self is other or mine is None or its is None or mine.array.path != its.array.path:
+        if self._noting is None or self._noting.array != array:
             return False
-        return self.ino != other.ino or (offset < self._start + self.gathered and self._start < offset + length)
+        return self.ino != ino or (offset < self._start + self.gathered and self._start < offset + length)
 
     @property
     def gathered(self) -> int:
@@ -280,8 +292,8 @@ class LaidOutHandle(LayoutHandle):
                 await self.room.fetch(lambda: layout.write(noting, start, data))
         finally:
             self._gathered = bytearray()
-            self.room.gathering.discard(self)
-        await self.room.told(wait=False, but=self.ino, by_views=True)
+            self.room.stored(self)
+        await self.room.kernel.invalidate_soon(VoxelChange(through=self.ino))
 
     async def _finish(self) -> None:
         async with self._telling():
@@ -308,7 +320,7 @@ class LaidOutHandle(LayoutHandle):
             return
         boxes, noting.boxes = noting.boxes, []
         try:
-            await self.room.look(lambda: sync_voxels(self.room, level, boxes))
+            await self.room.look(lambda: sync_voxels(self.room.branch, level, boxes))
         except (VolfsError, OSError):
             noting.boxes = boxes + noting.boxes
             raise
@@ -317,7 +329,7 @@ class LaidOutHandle(LayoutHandle):
         if self.writable:
             await self._finish()
             if self._noting is not None and self._noting.boxes:
-                await self.room.told(wait=True, but=self.ino, by_views=True)
+                await self.room.kernel.invalidate(VoxelChange(through=self.ino))
 
     async def release(self) -> None:
         if self.writable:
@@ -328,8 +340,3 @@ class LaidOutHandle(LayoutHandle):
 
     def quick_stamp(self) -> Hashable:
         return self.room.branch.generation()
-
-
-def gathering(shared: Shared) -> list[LaidOutHandle]:
-    """The open files of a mount with written bytes that are not voxels yet. Safe in a thread."""
-    return [handle for room in shared.rooms.copy().values() for handle in room.gathering.copy()]

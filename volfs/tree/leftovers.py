@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, Damaged, NotFound, VolfsError
 from volfs.model.box import Box
+from volfs.tree.invalidation import VoxelChange
 from volfs.tree.node import Node
 from volfs.tree.staged import StagedDir
-from volfs.tree.stages import Stage
-from volfs.tree.targets import Target
+from volfs.tree.stages import Stage, StageTarget
 
 if TYPE_CHECKING:
-    from volfs.tree.room import Room
+    from volfs.tree.room import MountedBranch
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class _Verdict:
     """What is to become of a stage that is written over ``target``: the parts of its box to be stored."""
 
     stage: Stage
-    target: Target
+    target: StageTarget
     parts: list[Box] | None
 
 
@@ -49,7 +49,7 @@ class Leftovers:
     def __init__(self, at: Callable[[str], Awaitable[Node | None]]) -> None:
         self._at = at
 
-    async def settle(self, room: Room) -> None:
+    async def settle(self, room: MountedBranch) -> None:
         """Decide all that were left in a branch whose lock was just taken.
 
         All are judged before any is stored: planes that were being written at once may cross the same chunks. They are
@@ -67,9 +67,9 @@ class Leftovers:
                 room.stages.drop(verdict.stage)
         if left:
             room.stages.changes += 1
-            await room.told(wait=False, by_views=True)
+            await room.kernel.invalidate_soon(VoxelChange())
 
-    async def _judge(self, room: Room, stage: Stage, damage: str | None) -> _Verdict | None:
+    async def _judge(self, room: MountedBranch, stage: Stage, damage: str | None) -> _Verdict | None:
         """What is to be stored of it; None for what stays or goes without."""
         if damage is not None:
             raise Damaged(damage)
@@ -83,7 +83,7 @@ class Leftovers:
             return None
         return _Verdict(stage, target, await room.fetch(lambda: _unchanged(room, stage, target)))
 
-    async def _target(self, room: Room, stage: Stage) -> Target | None:
+    async def _target(self, room: MountedBranch, stage: Stage) -> StageTarget | None:
         """What it was written over; None for a temporary name. NotFound if that is gone."""
         folder = await self._at(f"{room.places.path}/{stage.place[0]}")
         if not isinstance(folder, StagedDir):
@@ -96,7 +96,7 @@ class Leftovers:
         return target
 
 
-def _unchanged(room: Room, stage: Stage, target: Target) -> list[Box] | None:
+def _unchanged(room: MountedBranch, stage: Stage, target: StageTarget) -> list[Box] | None:
     """The parts of a stage that are to be stored, None for all. BadInput if it comes too late."""
     record = stage.record
     if record.target not in ("", target.digest()):
@@ -108,7 +108,7 @@ def _unchanged(room: Room, stage: Stage, target: Target) -> list[Box] | None:
     return None
 
 
-def _store(room: Room, verdict: _Verdict) -> None:
+def _store(room: MountedBranch, verdict: _Verdict) -> None:
     stage, target = verdict.stage, verdict.target
     voxels = target.parse(stage.whole())
     if verdict.parts is None:
@@ -116,7 +116,7 @@ def _store(room: Room, verdict: _Verdict) -> None:
     target.store(voxels, verdict.parts)
 
 
-def _follows(room: Room, over: int) -> bool:
+def _follows(room: MountedBranch, over: int) -> bool:
     """Whether what the branch shows comes after version ``over``, so that times tell what is newer."""
     base = room.branch.base
     number = base.number if base is not None else 0
@@ -124,7 +124,7 @@ def _follows(room: Room, over: int) -> bool:
 
 
 @asynccontextmanager
-async def _dropped_if_hopeless(room: Room, stage: Stage) -> AsyncIterator[None]:
+async def _dropped_if_hopeless(room: MountedBranch, stage: Stage) -> AsyncIterator[None]:
     """Drop a stage, and say so, if something is raised that will not be better at the next attempt."""
     try:
         yield

@@ -21,9 +21,9 @@ from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.edits import EditablePlaneDir
 from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.named import CUTOUT, OBLIQUE, CutoutDir, ObliqueDir
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
-from volfs.tree.places import LevelRef
 from volfs.tree.planes import MAX_SLICES, PlaneDir
 from volfs.tree.shared import Shared
 from volfs.tree.volumes import VOLUME_SLOTS, Volumes
@@ -93,7 +93,7 @@ class LevelContents:
             return AxisDir(shared, shared.inodes.directory(path), owner, path, ref, (*self._others, index))
         if name not in self._planes(geometry):
             return None
-        kind = PlaneDir if ref.places.room is None else EditablePlaneDir
+        kind = PlaneDir if ref.room is None else EditablePlaneDir
         return kind(shared, shared.inodes.directory(path), owner, path, ref, name, self._others)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
@@ -179,7 +179,7 @@ class LevelDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
-        self.room = ref.places.room
+        self.room = ref.room
         self._plain = plain
         self.absence = FOREVER if ref.places.lasting else SOON
         self._contents = LevelContents(self, ref)
@@ -193,7 +193,7 @@ class LevelDir(Dir):
 
     def find(self, name: str) -> Node | None:
         if name == FORMATS and self._plain:
-            return formats_of(self, self.ref.places, self.ref.image)
+            return formats_of(self, self.ref.places, self.ref.room, self.ref.image)
         return self._contents.find(name)
 
     def numbered(self, ordinal: int) -> Node | None:
@@ -225,7 +225,7 @@ class AxisDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...]) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
-        self.room = ref.places.room
+        self.room = ref.room
         self.absence = FOREVER if ref.places.lasting else SOON
         self._contents = LevelContents(self, ref, others)
 
@@ -250,7 +250,7 @@ class AxisDir(Dir):
 
 def level_attr(node: Dir, ref: LevelRef) -> Attr:
     """A directory of a level is as old as the array: its names follow from the shape alone."""
-    level, room = ref.level(), ref.places.room
+    level, room = ref.level(), ref.room
     if room is None:
         return node.directory_attr(level.array.mtime_ns, FOREVER)
     return node.directory_attr(level.array.mtime_ns, SOON, writable=room.writable)

@@ -16,9 +16,10 @@ from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.generated import Document, Generated
 from volfs.tree.laidout import LaidOut, LaidOutFile
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.node import FIRST_COOKIE, Dir, Node, attr_of
-from volfs.tree.places import LevelRef
 from volfs.tree.previews import preview, resampled_file
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.views import cutout, oblique_planes
 from volfs.views.volumes.volume_spec import LevelMeta
@@ -33,7 +34,7 @@ class NamedDir(Dir):
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
-        self.room = ref.places.room
+        self.room: MountedBranch | None = ref.room
         self.absence = FOREVER if ref.places.lasting else SOON
 
     @abstractmethod
@@ -97,7 +98,7 @@ class CutoutDir(NamedDir):
             # Channel names and the like are in the header of some formats: they are part of the metadata's identity.
             return LaidOut(layout, level, level.newest(box), lambda: (level.stamp(box), id(meta)), level, level)
 
-        return LaidOutFile(self.shared, ino, self, name, self.ref.places, make)
+        return LaidOutFile(self.shared, ino, self, name, self.room, make)
 
     def readme(self) -> str:
         return cutout.readme(self.meta())

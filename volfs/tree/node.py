@@ -18,16 +18,14 @@ import stat
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import NEVER, SOON, Attr, SetAttr
-
-if TYPE_CHECKING:
-    from volfs.tree.handles import Handle
-    from volfs.tree.room import Room
-    from volfs.tree.shared import Shared
+from volfs.tree.handles import Handle
+from volfs.tree.ports import BranchState
+from volfs.tree.shared import Shared
 
 FIRST_COOKIE = 3
 """NFS servers keep 1 and 2 for "." and ".."."""
@@ -45,7 +43,7 @@ class Node(ABC):
     """One inode. ``up`` is the directory it was found in; None only for the root."""
 
     #: The branch whose names, if they are half changed, must settle before this is looked at.
-    room: Room | None = None
+    room: BranchState | None = None
     #: What it is called in ``up``, if it knows.
     name: str | None = None
 

@@ -13,7 +13,9 @@ import trio
 
 from volfs.errors import BadInput, Busy, Held, NotFound, VolfsError
 from volfs.tree.draft import Draft
-from volfs.tree.room import Order, Room
+from volfs.tree.invalidation import VoxelChange
+from volfs.tree.order import Order
+from volfs.tree.room import MountedBranch
 from volfs.tree.stagehandle import Superseded, decode
 from volfs.versions.following import Side
 from volfs.versions.forward import key_of_line
@@ -27,37 +29,37 @@ _IDLE_SECONDS = 8.0
 _ENDING_SECONDS = 60.0
 
 
-async def discard(room: Room, path: str) -> Order:
+async def discard(room: MountedBranch, path: str) -> Order:
     """Begin to go back to the head version at and below a path, "" for everything."""
     return await _begin(room, Order("discard", path), lambda: _discard(room, path))
 
 
-async def commit(room: Room, message: str, author: str | None) -> Order:
+async def commit(room: MountedBranch, message: str, author: str | None) -> Order:
     """Begin a commit with a message that is complete."""
     order = Order("commit", message)
     return await _begin(room, order, lambda: _commit(room, order, author, None))
 
 
-async def update(room: Room, text: str) -> Order:
+async def update(room: MountedBranch, text: str) -> Order:
     """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
     decision(text)
     return await _begin(room, Order("update", text), lambda: _update(room, text))
 
 
-async def publish(room: Room, text: str) -> Order:
+async def publish(room: MountedBranch, text: str) -> Order:
     """Begin to give the version that an import has made its place."""
     prepared(text)
     return await _begin(room, Order("publish", text), lambda: _publish(room, text))
 
 
-async def commit_draft(room: Room, draft: Draft, author: str | None) -> Order:
+async def commit_draft(room: MountedBranch, draft: Draft, author: str | None) -> Order:
     """Begin a commit whose message is still being written; or the one that goes on, if its words so far are the
     same."""
     order = Order("commit", draft.so_far(), draft)
     return await _begin(room, order, lambda: _commit(room, order, author, draft))
 
 
-async def wording(room: Room, order: Order) -> None:
+async def wording(room: MountedBranch, order: Order) -> None:
     """Wait until nothing but the words of a commit is missing. Raises what stopped it."""
     with trio.move_on_after(room.shared.options.action_seconds):
         async with trio.open_nursery() as nursery:
@@ -73,7 +75,7 @@ async def wording(room: Room, order: Order) -> None:
         raise order.error
 
 
-async def outcome(room: Room, order: Order) -> None:
+async def outcome(room: MountedBranch, order: Order) -> None:
     """Wait for an action as long as a request may take. Raises what stopped it.
 
     Of a commit that lacks nothing but its words, the end: what is left to do is short, so whoever closes the file is
@@ -86,7 +88,7 @@ async def outcome(room: Room, order: Order) -> None:
             raise order.error
 
 
-async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
+async def _begin(room: MountedBranch, order: Order, work: Callable[[], object]) -> Order:
     """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
     await room.settled()
     await room.enter()
@@ -105,10 +107,10 @@ async def _begin(room: Room, order: Order, work: Callable[[], object]) -> Order:
     return order
 
 
-async def _carry_out(room: Room, order: Order, work: Callable[[], object]) -> None:
+async def _carry_out(room: MountedBranch, order: Order, work: Callable[[], object]) -> None:
     try:
         await work()  # type: ignore[misc]
-        await room.told(wait=False, by_views=True)
+        await room.kernel.invalidate_soon(VoxelChange())
     except Exception as error:
         order.error = error
         room.branch.action = order.action.failed(error)
@@ -119,7 +121,7 @@ async def _carry_out(room: Room, order: Order, work: Callable[[], object]) -> No
         order.done.set()
 
 
-async def _commit(room: Room, order: Order, author: str | None, draft: Draft | None) -> None:
+async def _commit(room: MountedBranch, order: Order, author: str | None, draft: Draft | None) -> None:
     await _closed(room)
     await settle(room)
     before = _head(room)
@@ -131,7 +133,7 @@ async def _commit(room: Room, order: Order, author: str | None, draft: Draft | N
     room.places.forget()
 
 
-def _show_head(room: Room) -> None:
+def _show_head(room: MountedBranch) -> None:
     """Have the kernel ask for the branch's new version."""
     dataset = room.shared.origin(room.dataset.name)
     versions = room.shared.inodes.directory(f"{dataset}/versions")
@@ -147,7 +149,7 @@ def prepared(text: str) -> tuple[int, str]:
     return int(number), token
 
 
-async def _publish(room: Room, text: str) -> None:
+async def _publish(room: MountedBranch, text: str) -> None:
     """Give the version of an import its place: only who holds the branch may move its head."""
     number, token = prepared(text)
     await settle(room)
@@ -166,7 +168,7 @@ def decision(text: str) -> tuple[Side, tuple[str, ...]]:
     return ("ours" if side == "ours" else "theirs"), tuple(keys)
 
 
-async def _update(room: Room, text: str) -> None:
+async def _update(room: MountedBranch, text: str) -> None:
     """Decide what keeps the branch behind."""
     await settle(room)
     side, keys = decision(text)
@@ -174,7 +176,7 @@ async def _update(room: Room, text: str) -> None:
     room.places.forget()
 
 
-async def _closed(room: Room) -> None:
+async def _closed(room: MountedBranch) -> None:
     """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
     is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
     began = trio.current_time()
@@ -187,7 +189,7 @@ async def _closed(room: Room) -> None:
         await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
 
 
-async def _discard(room: Room, prefix: str) -> None:
+async def _discard(room: MountedBranch, prefix: str) -> None:
     """A key, a slice being written, or everything."""
     for stage in list(room.stages):
         if not prefix or covers(prefix, stage.name):
@@ -198,7 +200,7 @@ async def _discard(room: Room, prefix: str) -> None:
     room.places.forget()
 
 
-async def settle(room: Room) -> None:
+async def settle(room: MountedBranch) -> None:
     """Let every slice that is complete be one: mapped files tell nobody when they are done.
 
     What is not complete, or can never be one, stays as it is. Raises Held, naming it, for what was acknowledged and
@@ -218,7 +220,7 @@ async def run_alone(work: Callable[[], object]) -> None:
     await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
 
 
-def _head(room: Room) -> int:
+def _head(room: MountedBranch) -> int:
     try:
         head = room.branch.head
     except NotFound:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from volfs.errors import NotFound, VolfsError
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
@@ -21,9 +20,6 @@ from volfs.views.slices import SliceGeometry
 from volfs.views.volumes.volume_spec import LevelMeta
 from volfs.volume.image import Image, image_at
 from volfs.volume.level import Level
-
-if TYPE_CHECKING:
-    from volfs.tree.room import Room
 
 #: How long a walk through a branch's hierarchy is good while chunks change all the time.
 _WALK_SECONDS = 0.25
@@ -44,16 +40,19 @@ class Walk:
     following: frozenset[str]
 
 
-class Places:
-    """The images of one snapshot. ``path`` is the snapshot's own directory, ``room`` its branch, None for a version.
+class ImageIndex:
+    """The images of one snapshot. ``path`` is the snapshot's own directory.
+
+    ``held`` says of a branch whether this process is its only writer, and so knows when metadata changes
+    (:meth:`forget`); None for a version, which never changes.
 
     Thread-safe: walking happens in worker threads.
     """
 
-    def __init__(self, snapshot: Snapshot, path: str, room: Room | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, path: str, held: Callable[[], bool] | None = None) -> None:
         self.snapshot = snapshot
         self.path = path
-        self.room = room
+        self._held = held
         #: Of previews: by the path of an image, and the channel; and when they changed last, by the path of an image.
         self.windows: dict[tuple[str, int], Window] = {}
         self.window_times: dict[str, int] = {}
@@ -67,17 +66,16 @@ class Places:
     @property
     def lasting(self) -> bool:
         """Whether nothing here ever changes."""
-        return self.room is None
+        return self._held is None
 
     @property
     def cold(self) -> bool:
         walk = self._walk
         if walk is None:
             return True
-        if self.room is None or time.monotonic() - walk.when < _WALK_SECONDS:
+        if self._held is None or time.monotonic() - walk.when < _WALK_SECONDS:
             return False
-        # Who is the branch's only writer knows when metadata changes: see forget().
-        if self.room.held and walk.held:
+        if walk.held and self._held():
             return False
         return walk.generation != self.snapshot.generation()
 
@@ -181,7 +179,7 @@ class Places:
 
     def _look_around(self) -> Walk:
         generation, when = self.snapshot.generation(), time.monotonic()
-        held = self.room is not None and self.room.held
+        held = self._held is not None and self._held()
         images: set[str] = set()
         below: dict[str, tuple[str, ...]] = {}
         self._visit("", images, below)
@@ -220,23 +218,6 @@ class Places:
         except VolfsError:
             return []
         return [name for name, info in listing if info.kind == "dir"]
-
-
-@dataclass(frozen=True, slots=True)
-class LevelRef:
-    """A level by name, looked up again whenever it is needed: in a branch it may have changed, or gone."""
-
-    places: Places
-    image: str
-    name: str
-
-    def level(self) -> Level:
-        """Raises NotFound."""
-        return self.places.level(self.image, self.name)
-
-    def geometry(self) -> tuple[Level, SliceGeometry | None]:
-        """The level and how its slices lie. Raises NotFound."""
-        return self.places.geometry(self.image, self.name)
 
 
 def is_plain(image: Image) -> bool:

@@ -29,7 +29,7 @@ from volfs.views.slices import THROUGH, SliceGeometry
 from volfs.volume.level import Level
 
 if TYPE_CHECKING:
-    from volfs.tree.places import LevelRef
+    from volfs.tree.level_ref import LevelRef
 
 #: The ordinals of one slice: one for each ending, with room for more. Kept once released: they are part of inodes.
 _ENDINGS = {

@@ -12,8 +12,8 @@ from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.tree.generated import Document, Generated
 from volfs.tree.laidout import LaidOut, LaidOutFile
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.node import Dir, Node
-from volfs.tree.places import LevelRef
 from volfs.tree.shared import Shared
 from volfs.views import jpeg
 from volfs.views.colour import Window
@@ -57,7 +57,7 @@ def resampled_file(shared: Shared, ino: int, up: Dir, name: str, ref: LevelRef, 
         # Where its pixels lie follows from the name and the level's metadata, whose identity is the level's.
         return LaidOut(layout, made.wrap(level), level.newest(box), lambda: (level.stamp(box), id(level)))
 
-    return LaidOutFile(shared, ino, up, name, ref.places, make)
+    return LaidOutFile(shared, ino, up, name, ref.room, make)
 
 
 def window_of(ref: LevelRef, channel: int) -> Window:
@@ -87,4 +87,4 @@ def _window_time(ref: LevelRef) -> int:
 
 def _coarsest(ref: LevelRef) -> LevelRef:
     image = ref.places.image(ref.image)
-    return LevelRef(ref.places, ref.image, image.levels[-1].name) if image is not None else ref
+    return LevelRef(ref.places, ref.room, ref.image, image.levels[-1].name) if image is not None else ref

@@ -11,7 +11,6 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
 
 from volfs.errors import AlreadyThere, BadInput, Damaged, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.model.names import check_ref_name, version_number
@@ -19,20 +18,22 @@ from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import NEVER, SOON, Attr
 from volfs.tree.branch import BranchDir
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, SmallDir, attr_of
+from volfs.tree.registry import BranchRegistry
+from volfs.tree.shared import Shared
 from volfs.tree.snapshot import VersionDir
-
-if TYPE_CHECKING:
-    from volfs.tree.dataset import DatasetDir
-    from volfs.versions.dataset import Dataset
+from volfs.versions.dataset import Dataset
 
 
 class RefsDir(SmallDir):
     """What the three have in common."""
 
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
+        super().__init__(shared, ino, up, path)
+        self._open_dataset = open_dataset
+
     @property
     def opened(self) -> Dataset:
-        assert self.up is not None
-        return cast("DatasetDir", self.up).open_dataset()
+        return self._open_dataset()
 
     def check_writable(self) -> None:
         if not self.shared.writable:
@@ -103,6 +104,18 @@ class BranchesDir(RefsDir):
 
     lenient = True
 
+    def __init__(
+        self,
+        shared: Shared,
+        ino: int,
+        up: Dir,
+        path: str,
+        open_dataset: Callable[[], Dataset],
+        branches: BranchRegistry,
+    ) -> None:
+        super().__init__(shared, ino, up, path, open_dataset)
+        self._branches = branches
+
     def names(self) -> Sequence[str]:
         return sorted(self.opened.refs().heads)
 
@@ -114,7 +127,7 @@ class BranchesDir(RefsDir):
                 self.opened.check_ref(name)
                 return None
         path = f"{self.path}/{name}"
-        room = self.shared.room(self.opened, name)
+        room = self._branches.get(self.opened, name)
         return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
 
     def attr(self) -> Attr:
@@ -150,10 +163,10 @@ class BranchesDir(RefsDir):
         if name not in dataset.refs().heads:
             raise NotFound(f"there is no branch {name!r}")
         self.check_writable()
-        room = self.shared.room(dataset, name)
+        room = self._branches.get(dataset, name)
         await room.retire()
         await self.changing(lambda: dataset.delete_branch(name))
-        self.shared.rooms.pop((dataset.name, name), None)
+        self._branches.discard(room)
 
     async def unlink(self, name: str) -> None:
         if name not in self.opened.refs().heads:

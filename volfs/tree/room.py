@@ -1,9 +1,8 @@
-"""A branch while it is mounted: who may write, what is staged, and what the kernel must forget.
+"""A branch while it is mounted: its writer's lock, its staged files, its removed slices.
 
-Decided here: when this process becomes the branch's writer and when it lets go; that changes of names take turns; and
-the rule for telling the kernel, found by deadlocking real mounts: *flush, fsync and rename await an invalidation, write
-and setattr never do* (they queue it), and only inodes with open handles are told at all, for all others the stamp at
-their next open decides. Not here: what a change is (:mod:`volfs.tree.edits`, :mod:`volfs.tree.branchkeys`).
+Decided here: when this process becomes the branch's writer and when it lets go; that changes of names take turns; how
+long a removed slice stays hidden. Not here: what a change is (:mod:`volfs.tree.edits`, :mod:`volfs.tree.branchkeys`),
+and what the kernel must forget after one (:mod:`volfs.tree.invalidation`).
 """
 
 from __future__ import annotations
@@ -11,33 +10,24 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import trio
 
 from volfs.errors import Busy, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.files import read_json, write_json
 from volfs.storage.stage_record import StageRecord
-from volfs.tree.attrs import SOON
-from volfs.tree.derived import derived_key
-from volfs.tree.places import Places
-from volfs.tree.stages import Place, Stages
+from volfs.tree.invalidation import Invalidation, VoxelChange
+from volfs.tree.order import Order
+from volfs.tree.places import ImageIndex
+from volfs.tree.ports import WriteBuffer
+from volfs.tree.shared import Shared
+from volfs.tree.stages import SlicePath, Stages, StageTarget
 from volfs.versions import refusals
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
-from volfs.versions.interpret import chunk_root
-from volfs.versions.keys import node_key
-from volfs.versions.status import Action, ActionKind
-
-if TYPE_CHECKING:
-    from volfs.tree.draft import Draft
-    from volfs.tree.handles import Handle
-    from volfs.tree.laidout import LaidOutHandle
-    from volfs.tree.shared import Shared
-    from volfs.tree.targets import Target
 
 _T = TypeVar("_T")
 
@@ -57,65 +47,42 @@ _DIRECTORIES_KEPT = 50_000
 #: ones are made in threads.
 _SLOW_SECONDS = 0.02
 _SLOW_SPELL = 1.0
-#: Attributes that were told are looked through for old ones when there are so many.
-_SHOWN_SWEPT = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What the kernel was told of a key, and when (monotonic)."""
-
-    ino: int
-    when: float
-    size: int
-    mtime: int
-
-
-class Order:
-    """An action under way: whoever asks for the same joins it. ``draft``: its message is still being written."""
-
-    def __init__(self, kind: ActionKind, text: str, draft: Draft | None = None) -> None:
-        self._kind = kind
-        self._text = text
-        self.draft = draft
-        self.done = trio.Event()
-        self.error: Exception | None = None
-        #: As it is described to whoever asked for it.
-        self.action = Action.begin(kind, text)
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """What is done, and the message or path."""
-        return self._kind, self._text if self.draft is None else self.draft.so_far()
-
-
-class Room:
+class MountedBranch:
     """One branch of one dataset. Used on the tree's thread, but for what says that it blocks."""
 
-    def __init__(self, shared: Shared, dataset: Dataset, name: str, path: str) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        dataset: Dataset,
+        name: str,
+        path: str,
+        settle_leftovers: Callable[[MountedBranch], Awaitable[None]],
+    ) -> None:
         self.shared = shared
         self.dataset = dataset
         self.name = name
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
-        self.places = Places(self.branch, path, self)
+        self.places = ImageIndex(self.branch, path, lambda: self._held)
+        self.kernel = Invalidation(shared, self, self.branch, self.places)
         self.stages = Stages(self.branch.working.layout.staged)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
-        self.hidden: dict[Place, float] = {}
+        self.hidden: dict[SlicePath, float] = {}
+        self._settle_leftovers = settle_leftovers
         self._itself = object()
         self._names = trio.Lock()
         self._opening = trio.Lock()
         self._entering = trio.Lock()
         self._dir_times: dict[int, int] = {}
-        # By array, then by key.
-        self._shown: dict[str, dict[str, _Shown]] = {}
         self._held = False
         self._last_use = 0.0
         self._slow_until = 0.0
         self._seen: object = None
         #: Open files with bytes that were written and are not voxels yet.
-        self.gathering: set[LaidOutHandle] = set()
+        self.gathering: set[WriteBuffer] = set()
         #: Files that are being closed.
         self.closing = 0
         #: The commit or discard that is going on.
@@ -169,7 +136,7 @@ class Room:
             await self.look(lambda: self.branch.acquire(mountpoint))
             try:
                 # Before anybody changes anything: what is written from now on meets no stage of another daemon.
-                await self.shared.settle_leftovers(self)
+                await self._settle_leftovers(self)
             except BaseException:
                 self.branch.release()
                 raise
@@ -235,6 +202,16 @@ class Room:
             async with self._names:
                 pass
 
+    def buffer(self, file: WriteBuffer) -> None:
+        """An open file has written bytes that are not voxels yet."""
+        self.gathering.add(file)
+        self.shared.gathering.add(file)
+
+    def stored(self, file: WriteBuffer) -> None:
+        """An open file has none any more."""
+        self.gathering.discard(file)
+        self.shared.gathering.discard(file)
+
     def touch(self, directory: int) -> None:
         """The names in a directory changed."""
         self._dir_times[directory] = max(time.time_ns(), self._dir_times.pop(directory, 0) + 1)
@@ -249,11 +226,11 @@ class Room:
         """When :meth:`touch` was last told of a directory; 0 for never."""
         return self._dir_times.get(directory, 0)
 
-    def hide(self, place: Place) -> None:
+    def hide(self, place: SlicePath) -> None:
         """A slice was removed: its voxels stay, its name is gone for some seconds."""
         self.hidden[place] = time.monotonic() + self.shared.options.hide_seconds
 
-    def is_hidden(self, place: Place) -> bool:
+    def is_hidden(self, place: SlicePath) -> bool:
         until = self.hidden.get(place)
         if until is None:
             return False
@@ -264,10 +241,10 @@ class Room:
 
     # -- threads ----------------------------------------------------------------------------------------------------
 
-    async def look(self, work: Any) -> Any:
+    async def look(self, work: Callable[[], _T]) -> _T:
         return await self.shared.look(self.dataset.name, work)
 
-    async def fetch(self, work: Any) -> Any:
+    async def fetch(self, work: Callable[[], _T]) -> _T:
         return await self.shared.fetch(self.dataset.name, work)
 
     async def soon(
@@ -296,105 +273,21 @@ class Room:
             # However many wait for a long change to end, they leave the dataset its other threads for looking around.
             async def look() -> _T:
                 async with self._opening:
-                    return await self.look(work)  # type: ignore[no-any-return]
+                    return await self.look(work)
 
             return await self.shared.in_time(look, drop)
-        return await (self.fetch(work) if fetch else self.look(work))  # type: ignore[no-any-return]
+        return await (self.fetch(work) if fetch else self.look(work))
 
-    # -- what the kernel must forget --------------------------------------------------------------------------------
-
-    def show(self, key: str, ino: int, size: int, mtime: int) -> None:
-        """The attributes of a chunk are being told: for a second the kernel believes them without asking."""
-        array = chunk_root(key)
-        if array is None:
-            return
-        shown = self._shown.setdefault(array, {})
-        now = time.monotonic()
-        if len(shown) >= _SHOWN_SWEPT:
-            shown = self._shown[array] = {key: one for key, one in shown.items() if one.when >= now - SOON}
-        shown[key] = _Shown(ino, now, size, mtime)
-
-    async def told(
-        self,
-        *,
-        wait: bool,
-        also: Iterable[int] = (),
-        but: int | None = None,
-        keys: Collection[str] | None = None,
-        by_views: bool = False,
-    ) -> None:
-        """Have the kernel forget whatever open files no longer show, and the inodes in ``also``.
-
-        ``but`` is an inode whose pages are right because the change came through them. ``keys``: nothing but these has
-        changed, so of open keys no others need to be looked at. ``by_views``: chunks may have
-        changed that nobody wrote through their own files. Call it with no lock held: while the kernel forgets, it may
-        write dirty pages back, and those writes must get through.
-        """
-        stale = {*also, *await self._misjudged(by_views)}
-        handles = [
-            handle
-            for handle in self.shared.files.of_room(self)
-            if handle.ino != but and (keys is None or handle.concerned(keys)) and not handle.as_shown()
-        ]
-        if handles:
-            for handle, stamp in await self.look(lambda: [(each, _stamp(each)) for each in handles]):
-                if stamp != handle.shown:
-                    handle.shown = stamp
-                    stale.add(handle.ino)
-        notifier = self.shared.notifier
-        if not wait:
-            for ino in stale:
-                notifier.queue_inode(ino)
-        elif len(stale) == 1:
-            await notifier.invalidate_inode(stale.pop())
-        elif stale:
-            async with trio.open_nursery() as nursery:
-                for ino in stale:
-                    nursery.start_soon(notifier.invalidate_inode, ino)
-
-    async def _misjudged(self, by_views: bool) -> set[int]:
-        """Keys whose size the kernel was told within the last second, and is wrong about: a chunk's size changes with
-        its voxels, and a reader who believes the old one gets half a chunk."""
-        if not self._shown:
-            return set()
-        if self.places.cold:
-            await self.look(self.places.load)
-        # A key that was written through its own file is right; those computed from it are not.
-        arrays = list(self._shown) if by_views else [node_key(path) for path in self.places.following()]
-        oldest = time.monotonic() - SOON
-        recent: dict[str, _Shown] = {}
-        for array in arrays:
-            recent.update((key, one) for key, one in self._shown.get(array, {}).items() if one.when >= oldest)
-        if not recent:
-            return set()
-
-        def differ() -> set[int]:
-            found = set()
-            for key, one in recent.items():
-                info = self.branch.stat(key)
-                if info is None or (info.size, info.mtime_ns) != (one.size, one.mtime) or derived_key(self.places, key):
-                    found.add(one.ino)
-            return found
-
-        changed: set[int] = await self.look(differ)
-        return changed
-
-    def names_of(self, ino: int) -> set[int]:
-        """An inode and all that have become aliases of it."""
-        return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
+    # -- once in a while --------------------------------------------------------------------------------------------
 
     def tidy(self) -> None:
-        """Once in a while: drop what is past."""
+        """Drop what is past."""
         now = time.monotonic()
         self.hidden = {place: until for place, until in self.hidden.items() if until > now}
-        self._shown = {
-            array: fresh
-            for array, shown in self._shown.items()
-            if (fresh := {key: one for key, one in shown.items() if one.when >= now - SOON})
-        }
+        self.kernel.tidy()
 
     async def watch(self) -> None:
-        """Once in a while: see what others did to the branch, and tell the kernel."""
+        """See what other processes did to the branch, and have the kernel forget what they changed."""
         try:
             if self.shared.writable and self.order is None:
                 await self.look(self.branch.catch_up)
@@ -403,7 +296,11 @@ class Room:
             return
         if now != self._seen:
             self._seen = now
-            await self.told(wait=False, by_views=True)
+            await self.kernel.invalidate_soon(VoxelChange())
+
+    def names_of(self, ino: int) -> set[int]:
+        """An inode and all that have become aliases of it."""
+        return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
 
     # -- slices that are written ----------------------------------------------------------------------------------
 
@@ -411,13 +308,13 @@ class Room:
         """A time (ns) on the branch's clock, later than any change before."""
         return self.branch.working.pulse.tick()
 
-    def record(self, target: Target | None) -> StageRecord:
+    def record(self, target: StageTarget | None) -> StageRecord:
         """What a stage says that begins now; a target of None is that of a temporary name."""
         base = self.branch.base
         over = base.number if base is not None else 0
         return StageRecord(self.tick(), over, target.digest() if target is not None else "")
 
-    def reject(self, place: Place, reason: str) -> None:
+    def reject(self, place: SlicePath, reason: str) -> None:
         """Record, for ``status.json``, that a staged file was dropped. Blocks."""
         path = self.branch.working.layout.rejected
         try:
@@ -449,12 +346,3 @@ class Room:
             return  # shells go on after an error, and close tells it once more
         with suppress(VolfsError, OSError):
             await self.look(lambda: refusals.note(self.branch.working.layout, path, reason))
-
-
-def _stamp(handle: Handle) -> object:
-    """What an open file shows. It may be closed, and its image be gone, while this looks: no reason to fail whoever
-    changed something else."""
-    try:
-        return handle.stamp()
-    except (VolfsError, OSError) as error:
-        return type(error).__name__

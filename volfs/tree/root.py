@@ -16,6 +16,7 @@ from volfs.tree.dataset import DatasetDir
 from volfs.tree.generated import Document, Generated
 from volfs.tree.metrics import exposition
 from volfs.tree.node import Node, SmallDir
+from volfs.tree.registry import BranchRegistry
 from volfs.tree.shared import Shared
 from volfs.tree.statistics import statistics
 from volfs.views import documents
@@ -29,8 +30,9 @@ _STEP = 4096
 class RootDir(SmallDir):
     """``README.txt``, ``.volfs`` and the datasets."""
 
-    def __init__(self, shared: Shared, ino: int) -> None:
+    def __init__(self, shared: Shared, ino: int, branches: BranchRegistry) -> None:
         super().__init__(shared, ino, None, "")
+        self._branches = branches
 
     def names(self) -> Sequence[str]:
         return ["README.txt", ".volfs", *self.shared.store.datasets()]
@@ -47,7 +49,7 @@ class RootDir(SmallDir):
         if name not in shared.store.catalog.datasets():
             return None
         path = shared.origin(name)
-        return DatasetDir(shared, shared.inodes.directory(path), self, path, name)
+        return DatasetDir(shared, shared.inodes.directory(path), self, path, name, self._branches)
 
     def attr(self) -> Attr:
         shared = self.shared

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
@@ -23,14 +23,11 @@ from volfs.tree.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.handles import FileTable
 from volfs.tree.inodes import Inodes
 from volfs.tree.meter import Meter
+from volfs.tree.ports import WriteBuffer
 from volfs.tree.rendering import Renderings
 from volfs.tree.time_limit import only_looks
+from volfs.versions.dataset import Dataset
 from volfs.versions.store import Store
-
-if TYPE_CHECKING:
-    from volfs.tree.node import Dir
-    from volfs.tree.room import Room
-    from volfs.versions.dataset import Dataset
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=Sized)
@@ -101,18 +98,27 @@ class Bounded(Generic[_S]):
             self.length -= len(before) if before is not None else 0
 
 
-class NodeCache:
+class Numbered(Protocol):
+    """Something that has an inode."""
+
+    ino: int
+
+
+_N = TypeVar("_N", bound=Numbered)
+
+
+class NodeCache(Generic[_N]):
     """Directories found lately, by inode. What holds them also holds what they have loaded."""
 
     def __init__(self, limit: int = _NODES) -> None:
         self.limit = limit
         self._epoch = 0
-        self._kept: OrderedDict[int, Dir] = OrderedDict()
+        self._kept: OrderedDict[int, _N] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, ino: int, epoch: int) -> Dir | None:
+    def get(self, ino: int, epoch: int) -> _N | None:
         """None as well for what was found before datasets, refs or directories moved."""
         if epoch != self._epoch:
             self._kept.clear()
@@ -122,7 +128,7 @@ class NodeCache:
             self._kept.move_to_end(ino)
         return found
 
-    def put(self, node: Dir) -> None:
+    def put(self, node: _N) -> None:
         self._kept[node.ino] = node
         self._kept.move_to_end(node.ino)
         if len(self._kept) > self.limit:
@@ -176,28 +182,27 @@ class Shared:
         options: TreeOptions,
         notifier: Notifier,
         inodes: Inodes,
-        settle_leftovers: Callable[[Room], Awaitable[None]],
+        nodes: NodeCache[Any],
     ) -> None:
         self.store = store
         self.options = options
         self.notifier = notifier
         self.inodes = inodes
-        #: Decides what an earlier daemon left half written in a branch.
-        self.settle_leftovers = settle_leftovers
         self.files = FileTable()
         self.renderings = Renderings()
         #: Small stored files, as they are, that clients read in several pieces.
         self.payloads: Bounded[bytes | memoryview] = Bounded(_PAYLOAD_BYTES)
         #: Listings of directories of keys, in versions and branches, by inode.
         self.listings: Bounded[Any] = Bounded(_LISTED_NAMES)
-        self.nodes = NodeCache()
+        self.nodes = nodes
         self.clock = NameClock()
         self.started_ns = time.time_ns()
         self.meter = Meter()
         self.access = AccessBook(store, options)
         #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
         self.epoch = 0
-        self.rooms: dict[tuple[str, str], Room] = {}
+        #: The open files of all branches with written bytes that are not voxels yet.
+        self.gathering: set[WriteBuffer] = set()
         self._made: dict[tuple[int, str], tuple[str, float]] = {}
         self._lanes: dict[str, Lane] = {}
         self._origins: dict[int, str] = {}
@@ -252,18 +257,6 @@ class Shared:
     def has_origin(self, name: str, dataset: Dataset | None) -> bool:
         """Whether a dataset object is the dataset that now has that name."""
         return dataset is not None and self.store.catalog.datasets().get(name) == dataset.id
-
-    def room(self, dataset: Dataset, branch: str) -> Room:
-        """The room of a branch: one for as long as the branch lives."""
-        from volfs.tree.room import Room  # rooms are written against this module
-
-        found = self.rooms.get((dataset.name, branch))
-        if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
-            if found is not None:
-                found.close()
-            path = f"{self.origin(dataset.name)}/branches/{branch}"
-            found = self.rooms[dataset.name, branch] = Room(self, dataset, branch, path)
-        return found
 
     # -- names that mean something for a moment ---------------------------------------------------------------------
 

@@ -16,9 +16,11 @@ from volfs.tree.attrs import FOREVER, SOON, Attr
 from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
 from volfs.tree.keys import KeyDir
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.levels import LevelContents, LevelDir
 from volfs.tree.node import Dir, Node, SmallDir
-from volfs.tree.places import LevelRef, Places, is_plain
+from volfs.tree.places import ImageIndex, is_plain
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.versions.version import Version
 from volfs.views import documents, thumbnail
@@ -29,10 +31,12 @@ class GroupDir(SmallDir):
 
     slots: ClassVar[dict[str, int]] = LevelContents.slots
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places, group: str) -> None:
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, group: str
+    ) -> None:
         super().__init__(shared, ino, up, path)
         self.places = places
-        self.room = places.room
+        self.room: MountedBranch | None = room
         self.group = group
         self.absence = FOREVER if places.lasting else SOON
 
@@ -55,18 +59,18 @@ class GroupDir(SmallDir):
         image = self.places.image(self.group)
         path = f"{self.path}/{name}"
         if name == FORMATS and image is not None:
-            return formats_of(self, self.places, self.group)
+            return formats_of(self, self.places, self.room, self.group)
         if image is not None and is_plain(image):
             return self._contents().find(name)
         if image is not None and image.level(name) is not None:
-            return self._level(path, LevelRef(self.places, self.group, name))
+            return self._level(path, LevelRef(self.places, self.room, self.group, name))
         if name not in self.places.below(self.group):
             return None
         child = f"{self.group}/{name}" if self.group else name
         inner = self.places.image(child)
         if inner is not None and is_plain(inner):
-            return self._level(path, LevelRef(self.places, child, inner.levels[0].name), plain=True)
-        return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, child)
+            return self._level(path, LevelRef(self.places, self.room, child, inner.levels[0].name), plain=True)
+        return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, self.room, child)
 
     def attr(self) -> Attr:
         image = self.places.image(self.group)
@@ -80,12 +84,12 @@ class GroupDir(SmallDir):
         mtime = mtime or (base.time_ns if base is not None else self.shared.started_ns)
         if self.places.lasting:
             return self.directory_attr(mtime, FOREVER)
-        room = self.places.room
+        room = self.room
         mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
         return self.directory_attr(mtime, SOON, writable=room is not None and room.writable)
 
     def refusal(self) -> VolfsError:
-        room = self.places.room
+        room = self.room
         return ReadOnly(f"{self.places.snapshot.ref} never changes") if room is None else room.refusal()
 
     def _level(self, path: str, ref: LevelRef, *, plain: bool = False) -> LevelDir:
@@ -94,7 +98,7 @@ class GroupDir(SmallDir):
     def _contents(self) -> LevelContents:
         image = self.places.image(self.group)
         assert image is not None
-        return LevelContents(self, LevelRef(self.places, self.group, image.levels[0].name))
+        return LevelContents(self, LevelRef(self.places, self.room, self.group, image.levels[0].name))
 
 
 class SnapshotDir(GroupDir):
@@ -102,8 +106,10 @@ class SnapshotDir(GroupDir):
 
     slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, places: Places) -> None:
-        super().__init__(shared, ino, up, path, places, "")
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None = None
+    ) -> None:
+        super().__init__(shared, ino, up, path, places, room, "")
 
     def fixed(self) -> Sequence[str]:
         """The names that are the snapshot's own."""
@@ -131,7 +137,7 @@ class SnapshotDir(GroupDir):
         if name in ("zarr", "files"):
             return self.space(name)
         if name == FORMATS and name in self.fixed():
-            return formats_of(self, self.places, self.group)
+            return formats_of(self, self.places, self.room, self.group)
         return None
 
     def space(self, name: str) -> Node:
@@ -179,7 +185,7 @@ class VersionDir(SnapshotDir):
     absence = FOREVER
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, version: Version) -> None:
-        super().__init__(shared, ino, up, path, Places(version, path))
+        super().__init__(shared, ino, up, path, ImageIndex(version, path))
         self._version = version
 
     def fixed(self) -> Sequence[str]:

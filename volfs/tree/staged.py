@@ -20,30 +20,30 @@ from volfs.errors import AlreadyThere, BadInput, NotAllowed, NotFound
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import Attr, SetAttr
 from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.invalidation import VoxelChange
 from volfs.tree.node import Dir, Node, name_cookie
-from volfs.tree.room import Room
+from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.tree.stagehandle import StageHandle
-from volfs.tree.stages import Place, Stage
-from volfs.tree.targets import Target
+from volfs.tree.stages import SlicePath, Stage, StageTarget
 from volfs.views.plane import Incomplete
 
 
 class StagedDir(Dir):
     """A directory of a branch whose files can be written as a whole. Mixed into the class that has them read-only."""
 
-    room: Room
+    room: MountedBranch
     #: What a file is called in messages.
     word: str = "file"
 
     # -- what a subclass says -----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> SlicePath:
         """Where the file of a name is staged."""
 
     @abstractmethod
-    def target(self, name: str) -> Target | None:
+    def target(self, name: str) -> StageTarget | None:
         """What a file of this name would be written to; None for a temporary name."""
 
     @abstractmethod
@@ -197,7 +197,7 @@ class StagedDir(Dir):
             room.hidden.pop(to.place(new_name), None)
         room.touch(self.ino)
         room.touch(to.ino)
-        await room.told(wait=True, also={node.ino, *room.names_of(target.ino)}, by_views=True)
+        await room.kernel.invalidate(VoxelChange(inodes={node.ino, *room.names_of(target.ino)}))
         self.shared.notifier.queue_entry(to.ino, os.fsencode(new_name))
 
     async def _rename_temporary(self, stage: Stage, name: str, to: StagedDir, new_name: str) -> None:
@@ -214,7 +214,7 @@ class StagedDir(Dir):
         room.touch(self.ino)
         room.touch(to.ino)
 
-    async def _become(self, stage: Stage, target: Target) -> None:
+    async def _become(self, stage: Stage, target: StageTarget) -> None:
         """Make a temporary file the slice. Raises, and leaves it a temporary file, if it can never be one."""
         room = self.room
 
@@ -260,7 +260,7 @@ class StagedFile(Node):
 
     @property
     @abstractmethod
-    def place(self) -> Place:
+    def place(self) -> SlicePath:
         """Where it is staged."""
 
     @property

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 from volfs.errors import BadInput, ReadOnly, VolfsError
 from volfs.tree.attrs import WRITABLE, Attr
 from volfs.tree.handles import Handle
+from volfs.tree.invalidation import VoxelChange
 from volfs.tree.reading import LayoutHandle, read_resident
-from volfs.tree.stages import Stage
-from volfs.tree.targets import Target
+from volfs.tree.stages import Stage, StageTarget
 from volfs.views.plane import Incomplete
 
 if TYPE_CHECKING:
-    from volfs.tree.room import Room
+    from volfs.tree.room import MountedBranch
 
 
 class StageHandle(Handle):
@@ -36,9 +36,11 @@ class StageHandle(Handle):
 
     slow_stamp = True
 
-    def __init__(self, room: Room, ino: int, target: Target | None, stage: Stage | None, *, writable: bool) -> None:
+    def __init__(
+        self, room: MountedBranch, ino: int, target: StageTarget | None, stage: Stage | None, *, writable: bool
+    ) -> None:
         super().__init__(ino)
-        self.room: Room = room
+        self.room: MountedBranch = room
         self.writable = writable
         self.stage: Stage | None = None
         self._target = target
@@ -49,7 +51,7 @@ class StageHandle(Handle):
             self._attach(stage)
 
     @property
-    def target(self) -> Target | None:
+    def target(self) -> StageTarget | None:
         """The slice that this is; a temporary file is none, until it is renamed over one."""
         if self._target is None and self.stage is not None:
             self._target = self.stage.target
@@ -222,7 +224,7 @@ class Superseded(VolfsError):
     """A late attempt would have put voxels over newer ones."""
 
 
-async def decode(room: Room, stage: Stage, *, late: bool = False) -> None:
+async def decode(room: MountedBranch, stage: Stage, *, late: bool = False) -> None:
     """Try to make a changed stage the slice it stands for, and have the kernel forget what showed before.
 
     ``late``: no writer waits for it. An incomplete or empty one is no error. Raises BadInput for one that never can be
@@ -269,10 +271,10 @@ async def decode(room: Room, stage: Stage, *, late: bool = False) -> None:
             stage.note(reason="")
     if not stage.handles:
         room.stages.drop(stage)
-    await room.told(wait=True, also=room.names_of(target.ino), by_views=True)
+    await room.kernel.invalidate(VoxelChange(inodes=room.names_of(target.ino)))
 
 
-def _store(room: Room, stage: Stage, target: Target, *, late: bool) -> Hashable:
+def _store(room: MountedBranch, stage: Stage, target: StageTarget, *, late: bool) -> Hashable:
     """Store the voxels of a stage, and return the slice's stamp then. Blocks."""
     if late and target.newest() > stage.record.began_ns:
         raise Superseded("its voxels have changed since it was begun: write it again")

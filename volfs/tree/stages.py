@@ -14,22 +14,25 @@ import os
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy.typing as npt
 import trio
 
 from volfs.errors import Damaged
+from volfs.model.box import Box
 from volfs.storage.files import fsync_dir, no_space, open_regular, write_all
 from volfs.storage.stage_record import HEADER, StageRecord, has_stages, read_record, stage_files
+from volfs.tree.reading import QuickSource
+from volfs.views.layout import Layout
 
-if TYPE_CHECKING:
-    from volfs.tree.targets import Target
+Voxels = npt.NDArray[Any]
 
-Place = tuple[str, str]
+SlicePath = tuple[str, str]
 """Directory, from the snapshot on, and name: ("s0/xy", "z00012.png")."""
 
 #: Beyond twice the size of the slice, what a file may hold: metadata that other programs write into it.
@@ -62,13 +65,60 @@ class Spans:
         self._stops[first:last] = [stop]
 
 
+class StageTarget(Protocol):
+    """The file that a stage is written over: what makes voxels of its bytes. The methods block."""
+
+    @property
+    def ino(self) -> int: ...
+
+    @property
+    def place(self) -> SlicePath: ...
+
+    @property
+    def keeps_refused(self) -> bool:
+        """Whether a file that can never be this one goes on showing to who might mend it."""
+
+    def digest(self) -> str:
+        """Names what is written: the array and the box in it, as far as a change of either makes it another."""
+
+    def parse(self, data: bytearray) -> Voxels | None:
+        """What a whole file says; None for one that has no voxels and says what it should.
+
+        Raises Incomplete, or BadInput for what this file can never be.
+        """
+
+    def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
+        """Make the voxels of a file its own, or of some parts of its box; returns its stamp then.
+
+        Raises what keeps them from being stored.
+        """
+
+    def unchanged(self, since_ns: int) -> list[Box]:
+        """The parts of its box in those chunks that have not changed since a time (ns, of the branch's clock)."""
+
+    def newest(self) -> int:
+        """When, on that clock, a voxel of the file changed last, as told by the chunks that it crosses."""
+
+    def stamp(self) -> Hashable:
+        """What names the voxels of the file."""
+
+    def shown(self) -> tuple[QuickSource, Layout]:
+        """The file as it is shown when nobody writes it."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes of that file."""
+
+    def sync(self) -> None:
+        """Make the voxels of the file durable."""
+
+
 class Stage:
     """One such file. Its bytes are changed in threads, with ``lock`` held by the task that asks for it.
 
     ``record``: None for one that a volfs left that wrote none; it has none until it is begun again.
     """
 
-    def __init__(self, place: Place, path: str, fd: int, limit: int, record: StageRecord | None) -> None:
+    def __init__(self, place: SlicePath, path: str, fd: int, limit: int, record: StageRecord | None) -> None:
         self.place = place
         self.path = path
         #: Where in the file its bytes begin.
@@ -76,7 +126,7 @@ class Stage:
         self.record = record or StageRecord(os.fstat(fd).st_mtime_ns, 0, "", reason="an earlier mount left it")
         self.lock = trio.Lock()
         #: The slice it is going to be; None for a temporary name.
-        self.target: Target | None = None
+        self.target: StageTarget | None = None
         #: Open files that may still write to it.
         self.handles = 0
         #: Bytes changed since it was last tried.
@@ -230,10 +280,10 @@ class Stages:
     def __iter__(self) -> Iterator[Stage]:
         return iter([stage for folder in self._by_folder.values() for stage in folder.values()])
 
-    def get(self, place: Place) -> Stage | None:
+    def get(self, place: SlicePath) -> Stage | None:
         return self._by_folder[place[0]].get(place[1]) if place[0] in self._by_folder else None
 
-    def visible(self, place: Place) -> Stage | None:
+    def visible(self, place: SlicePath) -> Stage | None:
         """The stage that shows at a place, instead of a slice or of nothing."""
         stage = self.get(place)
         return None if stage is None or stage.decoded else stage
@@ -244,7 +294,7 @@ class Stages:
             return []
         return [name for name, stage in self._by_folder[folder].items() if not stage.decoded]
 
-    def open(self, place: Place, limit: int, record: StageRecord) -> Stage:
+    def open(self, place: SlicePath, limit: int, record: StageRecord) -> Stage:
         """A new, empty stage. Raises what the disk raises."""
         folder = os.path.join(self.root, place[0])
         os.makedirs(folder, exist_ok=True)
@@ -283,7 +333,7 @@ class Stages:
         """Whether an earlier mount left any. Blocks."""
         return has_stages(self.root)
 
-    def move(self, stage: Stage, place: Place) -> None:
+    def move(self, stage: Stage, place: SlicePath) -> None:
         """Give a stage another name, in place of what has that one."""
         there = self.get(place)
         if there is not None and there is not stage:

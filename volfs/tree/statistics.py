@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from volfs import __version__
-from volfs.tree.laidout import GATHERED_IN_ALL, gathering
+from volfs.tree.laidout import GATHERED_IN_ALL
 from volfs.tree.meter import BOUNDS, Histogram, quantile
 from volfs.tree.reading import kept_bytes
 from volfs.tree.shared import Shared
@@ -84,7 +84,7 @@ def _memory(shared: Shared) -> dict[str, Any]:
     context = store_context(shared.store)
     cache, maps, shards = context.cache.stats(), context.memory.maps, context.memory.shards
     names, nodes, inodes = shared.listings.length, len(shared.nodes), shared.inodes.remembered
-    writing = gathering(shared)
+    writing = shared.gathering.copy()
     resident, peak = _resident()
     return {
         "rss_bytes": resident,

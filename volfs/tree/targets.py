@@ -10,87 +10,33 @@ import hashlib
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy.typing as npt
 
 from volfs.errors import BadInput, NotFound
 from volfs.model.box import Box
-from volfs.tree.reading import QuickSource
-from volfs.tree.stages import Place
+from volfs.tree.level_ref import LevelRef
+from volfs.tree.stages import SlicePath, Voxels
+from volfs.versions.branch import Branch
 from volfs.versions.keys import node_key
 from volfs.views import slices
 from volfs.views.layout import Layout, VoxelSource
 from volfs.views.plane import PlaneSpec
 from volfs.volume.level import Level
 
-if TYPE_CHECKING:
-    from volfs.tree.places import LevelRef
-    from volfs.tree.room import Room
-
-Voxels = npt.NDArray[Any]
-
 _PIECE = 4 << 20
-
-
-class Target(Protocol):
-    """A file that can be written as a whole: everything needed to make voxels of its bytes. Its methods block."""
-
-    @property
-    def ino(self) -> int: ...
-
-    @property
-    def place(self) -> Place: ...
-
-    @property
-    def keeps_refused(self) -> bool:
-        """Whether a file that can never be this one goes on showing to who might mend it."""
-
-    def digest(self) -> str:
-        """Names what is written: the array and the box in it, as far as a change of either makes it another."""
-
-    def parse(self, data: bytearray) -> Voxels | None:
-        """What a whole file says; None for one that has no voxels and says what it should.
-
-        Raises Incomplete, or BadInput for what this file can never be.
-        """
-
-    def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
-        """Make the voxels of a file its own, or of some parts of its box; returns its stamp then.
-
-        Raises what keeps them from being stored.
-        """
-
-    def unchanged(self, since_ns: int) -> list[Box]:
-        """The parts of its box in those chunks that have not changed since a time (ns, of the branch's clock)."""
-
-    def newest(self) -> int:
-        """When, on that clock, a voxel of the file changed last, as told by the chunks that it crosses."""
-
-    def stamp(self) -> Hashable:
-        """What names the voxels of the file."""
-
-    def shown(self) -> tuple[QuickSource, Layout]:
-        """The file as it is shown when nobody writes it."""
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes of that file."""
-
-    def sync(self) -> None:
-        """Make the voxels of the file durable."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceTarget:
     """A slice."""
 
+    branch: Branch
     ref: LevelRef
     plane: str
     others: tuple[int, ...]
     index: int
     ending: str
     ino: int
-    place: Place
+    place: SlicePath
 
     @property
     def keeps_refused(self) -> bool:
@@ -140,9 +86,7 @@ class SliceTarget:
 
     def sync(self) -> None:
         level, plane = self.now()
-        room = self.ref.places.room
-        assert room is not None
-        sync_voxels(room, level, [plane.box])
+        sync_voxels(self.branch, level, [plane.box])
 
 
 def pieces_of(source: VoxelSource, layout: Layout) -> Iterator[bytes]:
@@ -171,9 +115,9 @@ def unchanged_parts(level: Level, box: Box, since_ns: int) -> list[Box]:
     return [part for part in parts if level.newest(part) <= since_ns]
 
 
-def sync_voxels(room: Room, level: Level, boxes: Sequence[Box]) -> None:
+def sync_voxels(branch: Branch, level: Level, boxes: Sequence[Box]) -> None:
     """Make the voxels of some boxes of a branch's level durable. Blocks."""
-    working, meta, path = room.branch.working, level.array.meta, level.array.path
+    working, meta, path = branch.working, level.array.meta, level.array.path
     for coords in sorted({coords for box in boxes for coords in meta.grid.iter(meta.grid.chunks(box))}):
         key = node_key(path, meta.chunk_key(coords))
         try:

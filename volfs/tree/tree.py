@@ -29,8 +29,9 @@ from volfs.tree.inodes import Inodes
 from volfs.tree.leftovers import Leftovers
 from volfs.tree.meter import Meter
 from volfs.tree.node import Dir, Node
+from volfs.tree.registry import BranchRegistry
 from volfs.tree.root import RootDir
-from volfs.tree.shared import Shared
+from volfs.tree.shared import NodeCache, Shared
 from volfs.versions.store import Store
 
 _NAME_MAX = 255
@@ -40,10 +41,11 @@ class Tree:
     """Implements :class:`volfs.tree.api.TreeApi`."""
 
     def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
-        leftovers = Leftovers(self._at)
-        self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store), leftovers.settle)
-        self._root = RootDir(self._shared, ROOT_INO)
-        self._housekeeping = Housekeeping(self._shared)
+        self._nodes: NodeCache[Dir] = NodeCache()
+        self._shared = Shared(store, options, notifier or NoNotifier(), Inodes.of(store), self._nodes)
+        self._branches = BranchRegistry(self._shared, Leftovers(self._at).settle)
+        self._root = RootDir(self._shared, ROOT_INO, self._branches)
+        self._housekeeping = Housekeeping(self._shared, self._branches)
 
     @property
     def meter(self) -> Meter:
@@ -70,7 +72,7 @@ class Tree:
             attr = await self.getattr(parent)
             return attr._replace(ino=parent)
         shared = self._shared
-        directory = shared.nodes.get(shared.inodes.actual(parent), shared.epoch)
+        directory = self._nodes.get(shared.inodes.actual(parent), shared.epoch)
         if directory is None or name == b"..":
             node = await self._node(parent)
             if name == b"..":
@@ -243,7 +245,7 @@ class Tree:
         ino = shared.inodes.actual(ino)
         if ino == ROOT_INO:
             return self._root
-        kept = shared.nodes.get(ino, shared.epoch)
+        kept = self._nodes.get(ino, shared.epoch)
         if kept is not None:
             return kept
         node = await self._resolve(ino)
@@ -281,7 +283,7 @@ class Tree:
             found = node.find(part.partition("@")[0] if depth == 0 else part)
             if found is None:
                 return None
-            kept = self._shared.nodes.get(found.ino, self._shared.epoch)
+            kept = self._nodes.get(found.ino, self._shared.epoch)
             node = kept if kept is not None else found
             self._keep(node)
         return node
@@ -291,7 +293,7 @@ class Tree:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         found = directory.find(os.fsdecode(name))
         if isinstance(found, Dir):
-            return self._shared.nodes.get(found.ino, self._shared.epoch) or found
+            return self._nodes.get(found.ino, self._shared.epoch) or found
         return found
 
     def _shown(self, node: Node, attr: Attr) -> Attr:
@@ -310,7 +312,7 @@ class Tree:
 
     def _keep(self, node: Node) -> None:
         if isinstance(node, Dir):
-            self._shared.nodes.put(node)
+            self._nodes.put(node)
 
     @staticmethod
     def _directory(node: Node) -> Dir:
@@ -344,7 +346,7 @@ class Tree:
         parts = directory.path.split("/", 3)
         room = None
         if len(parts) > 2 and parts[1] == "branches":
-            room = self._shared.rooms.get((parts[0].partition("@")[0], parts[2]))
+            room = self._branches.find(parts[0].partition("@")[0], parts[2])
         return nullcontext() if room is None else room.telling(directory.path, os.fsdecode(name))
 
     @asynccontextmanager

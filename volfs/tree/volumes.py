@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from volfs.model.box import Box
 from volfs.tree.laidout import LaidOut, LaidOutFile
+from volfs.tree.level_ref import LevelRef
 from volfs.tree.node import Dir, Node
-from volfs.tree.places import LevelRef
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeSpec
 from volfs.views.volumes import FORMATS, listed
@@ -52,7 +52,7 @@ class Volumes:
         if name not in shelf.names:
             return None
         ino = owner.shared.inodes.file(owner.ino, VOLUME_SLOTS[name])
-        return LaidOutFile(owner.shared, ino, owner, name, self._ref.places, lambda: self._made(shelf, name))
+        return LaidOutFile(owner.shared, ino, owner, name, self._ref.room, lambda: self._made(shelf, name))
 
     def _shelf(self) -> _Shelf:
         level, known = self._ref.level(), self._known
