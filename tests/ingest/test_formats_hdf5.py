@@ -17,9 +17,11 @@ import pytest
 import zstandard
 from nibabel.testing import data_path
 
+import volfs
 from tests.kits.import_sources import holds, volume
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
+from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import Source
 from volfs.model.box import Box
@@ -86,7 +88,7 @@ def test_berkeley_emd_says_positions_along_each_axis(tmp_path: Path, whole: bool
             dim.attrs["name"], dim.attrs["units"] = name, np.bytes_("[n_m]")
     source = open_source([tmp_path / "a.emd"])
     assert sizes(source) == {name: (step, "nanometer") for name, step in steps.items()}
-    assert source.description.facts["origins"] == {"z": 10.0, "y": 10.0, "x": 10.0}
+    assert source.description.translation == (10.0, 10.0, 10.0)
     holds(source, DATA, "zyx")
 
 
@@ -103,6 +105,7 @@ def test_dimension_scales_that_are_even_are_sizes(tmp_path: Path) -> None:
             file["v"].dims[number].attach_scale(file[name])
     source = open_source([f"{tmp_path / 'a.nc'}:v"])
     assert sizes(source) == {"t": (0.5, "second"), "y": (1.0, None), "x": (3.0, "micrometer")}
+    assert source.description.lost == ("positions along y, which are not evenly spaced",)
 
 
 def test_minc_as_nibabel_reads_it() -> None:
@@ -256,9 +259,47 @@ def test_coordinates_of_netcdf_name_axes_and_units(tmp_path: Path) -> None:
             dim.attach_scale(file[name])
     source = open_source([f"{tmp_path}/a.h5:v"])
     holds(arrange(source), data, "tzyx")
-    wanted = {"t": (2.0, "day"), "z": (5.0, "meter"), "y": (0.5, "degrees_north"), "x": (0.25, "degrees_east")}
+    wanted = {"t": (2.0, "day"), "z": (5.0, "meter"), "y": (-0.5, "degrees_north"), "x": (0.25, "degrees_east")}
     assert sizes(source) == wanted
-    assert source.description.facts["origins"] == {"t": 10.0, "z": 0.0, "y": 60.0, "x": 0.0}
+    assert source.description.translation == (10.0, 0.0, 60.0, 0.0)
+    told = source.description.facts["coordinates"]
+    assert told["t"] == {"name": "time", "units": "days since 2000-01-01"} and told["y"]["name"] == "latitude"
+
+
+POSITIONS = [np.arange(4) * -2.5, 7 + np.arange(4) * 0.5, 90 - np.arange(4) * 60.0, np.linspace(1, -1, 4)]
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("named", ["depth", "y", "lon"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_voxel_lies_where_its_coordinate_says(tmp_path: Path, positions: np.ndarray, named: str, dtype: str) -> None:
+    names = {"depth": ["depth", "y", "x"], "y": ["z", "y", "x"], "lon": ["z", "lat", "lon"]}[named]
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        made = file.create_dataset("v", data=volume((4, 4, 4), "i2"))
+        for dim, name in zip(made.dims, names, strict=True):
+            file.create_dataset(name, data=positions if name == named else np.arange(4.0), dtype=dtype)
+            file[name].make_scale(name)
+            file[name].attrs["units"] = "mm"
+            dim.attach_scale(file[name])
+    with volfs.init_store(tmp_path / "store") as store, open_source([f"{tmp_path}/a.nc:v"]) as source:
+        import_source(store, "d", "", source)
+        level = volfs.images(store["d"]["latest"])[""].levels[0]
+        at = names.index(named)
+        seen = level.translation[at] + level.scale[at] * np.arange(4)
+        with h5py.File(tmp_path / "a.nc") as file:
+            np.testing.assert_allclose(seen, file[named][...], rtol=1e-6, atol=1e-6)
+
+
+def test_dimensions_of_netcdf_without_coordinates_say_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        made = file.create_dataset("v", data=volume((3, 4, 5), "i2"))
+        for dim, count in zip(made.dims, made.shape, strict=True):
+            file[f"n{count}"] = np.zeros(count, ">f4")
+            file[f"n{count}"].make_scale(f"This is a netCDF dimension but not a netCDF variable.{count:10}")
+            dim.attach_scale(file[f"n{count}"])
+    found = open_source([f"{tmp_path}/a.nc:v"]).description
+    assert (found.lost, found.translation, found.scale) == ((), None, (1.0, 1.0, 1.0))
+    assert "coordinates" not in found.facts
 
 
 def test_a_file_without_voxels_says_what_is_in_it(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class VoxelSize:
     units: tuple[str | None, ...]
 
     def apply(self, axes: Sequence[Axis], scale: Sequence[float]) -> tuple[tuple[Axis, ...], tuple[float, ...]]:
-        """Axes with their units and the voxel size along each, given those of a source. BadInput if counts differ."""
+        """Axes with their units and the voxel size along each, given those of a source, whose signs stay. BadInput if
+        counts differ."""
         space = [i for i, a in enumerate(axes) if a.type == "space"]
         if len(self.values) == len(axes):
             where = list(range(len(axes)))
@@ -42,7 +43,7 @@ class VoxelSize:
         many = len(self.values) > 1
         new_axes, new_scale = list(axes), list(scale)
         for i, at in enumerate(where):
-            new_scale[at] = self.values[i if many else 0]
+            new_scale[at] = math.copysign(self.values[i if many else 0], scale[at])
             unit = self.units[i if many else 0]
             # In 1,1,40,4,4nm the unit is one of length: it says nothing of time points and channels.
             if unit is not None and (axes[at].type == "space") == (not unit.endswith(("second", "minute", "hour"))):

@@ -134,7 +134,7 @@ class _Hdf5(Source):
         attributes = _attributes(dataset)
         if attributes:
             facts["attributes"] = attributes
-        shift = None
+        shift: tuple[float, ...] | None = tuple(told.origins.get(one.name, 0.0) for one in axes)
         if (imagej := imagej_axes(attributes, shape)) is not None:  # n5-ij writes HDF5 too
             axes, scale, shift = imagej
         named = told.names is not None or imagej is not None
@@ -153,9 +153,10 @@ class _Hdf5(Source):
             reorder=named,
             fill_value=0 if fill is None else fill,
             facts=facts,
-            translation=shift,
+            translation=shift if shift is not None and any(shift) else None,
             rescale=told.rescale or unpacking(attributes),
             is_label=ilastik.is_segmentation(attributes),
+            lost=told.lost,
             remarks=remarks,
         )
 

@@ -1,7 +1,8 @@
 """Where programs that write HDF5 leave the names of axes, voxel sizes and what numbers mean.
 
 In the order in which they are believed: MINC2 (https://en.wikibooks.org/wiki/MINC), Berkeley's EMD (its ``dim1``,
-``dim2``, …), ``axistags`` (vigra, ilastik), dimension labels and scales (netCDF 4); sizes also from ``element_size_um``
+``dim2``, …), ``axistags`` (vigra, ilastik), dimension labels and scales (netCDF 4), of which positions that fall are a
+size below zero; sizes also from ``element_size_um``
 (Fiji, ilastik) and EMAN2's ``EMAN.apix_x``. What does not have the expected form counts as not said. Not here: which
 dataset is read.
 """
@@ -29,19 +30,24 @@ _COORDINATES = {name: name for name in "xyzct"} | {
     **{"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"},
 }
 """What coordinates are called in netCDF files, and which axes they are (CF conventions, chapter 4)."""
+_NO_COORDINATE = "This is a netCDF dimension but not a netCDF variable"
+"""How netCDF 4 calls a dimension scale that only says how long an axis is."""
 _EVEN = 1e-4
 """By how much of a step positions may miss even spacing: they are often kept in single precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a file says of a dataset. ``names`` are of all axes or none; ``sizes`` and ``origins`` by the axis' name;
-    ``real`` takes numbers to what they mean where that differs from slice to slice: slopes and intercepts that are
-    broadcast over the dataset."""
+    """What a file says of a dataset. ``names`` are of all axes or none; ``sizes``, and ``origins`` (positions of the
+    first voxel in the unit of the size), by the axis' name; ``lost`` are phrases about what has no place; ``real``
+    takes numbers to what they mean where that differs from slice to slice: slopes and intercepts that are broadcast
+    over the dataset."""
 
     names: tuple[str, ...] | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
+    origins: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
     rescale: Rescale | None = None
     real: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -59,8 +65,11 @@ def told_of(dataset: Any) -> Told:
         )
     own = _distinct(names, dataset.ndim) or default_names(dataset.ndim)
     scales, origins = _scales(dataset, own)
-    facts = {"origins": origins} if any(origins.values()) else {}
-    return Told(names, {**scales, **sizes, **_eman(dataset), **_element_size(dataset)}, facts)
+    stated = {**sizes, **_eman(dataset), **_element_size(dataset)}  # in units of their own
+    origins = {name: at for name, at in origins.items() if name not in stated}
+    coordinates, uneven = _coordinates(dataset, own)
+    lost = (f"positions along {', '.join(uneven)}, which are not evenly spaced",) if uneven else ()
+    return Told(names, {**scales, **stated}, origins, {"coordinates": coordinates} if coordinates else {}, lost)
 
 
 def is_beside(dataset: Any) -> bool:
@@ -121,9 +130,29 @@ def _scales(dataset: Any, names: tuple[str, ...]) -> tuple[dict[str, Size], dict
     for name, dim in zip(names, dataset.dims, strict=True):
         step = _step(dim[0]) if len(dim) else None
         if step is not None:
-            found[name] = (abs(step[1]), _unit(dim[0].attrs.get("units")))
+            found[name] = (step[1], _unit(dim[0].attrs.get("units")))
             origins[name] = step[0]
     return found, origins
+
+
+def _coordinates(dataset: Any, names: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What dimension scales are called, in which units as they are written (``days since 2000-01-01``), and where the
+    only voxel of an axis lies; and the axes along which positions differ unevenly."""
+    found: dict[str, dict[str, Any]] = {}
+    uneven = []
+    for name, dim in zip(names, dataset.dims, strict=True):
+        if not len(dim) or _text(dim[0].attrs.get("NAME", "")).startswith(_NO_COORDINATE):
+            continue
+        scale = dim[0]
+        about: dict[str, Any] = {"name": str(scale.name).rpartition("/")[2]}
+        if "units" in scale.attrs:
+            about["units"] = _text(scale.attrs["units"])
+        if scale.shape == (1,) and (only := _number(scale[...])) is not None:
+            about["position"] = only
+        elif scale.shape and _step(scale) is None:
+            uneven.append(name)
+        found[name] = about
+    return found, uneven
 
 
 def _step(positions: Any) -> tuple[float, float] | None:
@@ -158,10 +187,9 @@ def _emd(dataset: Any) -> Told | None:
         else:
             step = _step(dim) if dim.shape == (count,) else None
         if step is not None and step[1]:
-            sizes[name] = (abs(step[1]), _unit(dim.attrs.get("units")))
+            sizes[name] = (step[1], _unit(dim.attrs.get("units")))
             origins[name] = step[0]
-    facts = {"origins": origins} if any(origins.values()) else {}
-    return Told(names, sizes, facts)
+    return Told(names, sizes, origins)
 
 
 # ---------------------------------------------------------------------------------------------------------- MINC2
@@ -194,7 +222,7 @@ def _minc(dataset: Any) -> Told | None:
     if ident is not None:
         facts["ident"] = plain_json(_text(ident))
     rescale, real = _minc_real(dataset)
-    return Told(names, sizes, facts, rescale, real)
+    return Told(names, sizes, facts=facts, rescale=rescale, real=real)
 
 
 def _minc_real(dataset: Any) -> tuple[Rescale | None, tuple[np.ndarray, np.ndarray] | None]:
