@@ -226,6 +226,18 @@ def dicom(folder: Path) -> Path:
     return series
 
 
+def netcdf(folder: Path) -> Path:
+    """Coordinates as netCDF 4 keeps them: dimension scales."""
+    with h5py.File(folder / "a.h5", "w") as file:
+        data = file.create_dataset("data", data=voxels((4, 5, 6), "u2"))
+        for dim, count, name in zip(data.dims, data.shape, "zyx", strict=True):
+            file[name] = (PLACE_UM[name] + SIZE_UM[name] * np.arange(count)) / UM
+            file[name].attrs["units"] = "um"
+            file[name].make_scale(name)
+            dim.attach_scale(file[name])
+    return folder / "a.h5"
+
+
 def hdf5(labels: bool) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         with h5py.File(folder / "a.h5", "w") as file:
@@ -420,6 +432,7 @@ SAMPLES = (
     ),
     Sample("DICOM", dicom, {"size": SIZE_MM, "orientation": ORIENTATION, **SCALED}),
     Sample("HDF5", hdf5(False), {"size": SIZE_UM, **SCALED}),
+    Sample("HDF5", netcdf, {"size": SIZE_UM, "position": PLACE_UM}),
     Sample("HDF5", hdf5(True), {"size": SIZE_UM, "segmentation": True}),
     Sample("OME-TIFF", ome_tiff, {"size": SIZE_UM, "step": 0.5, **CHANNELS}),
     Sample("ImageJ TIFF", imagej, {"size": SIZE_UM, "step": 0.5, **SCALED}, imagej_header),
