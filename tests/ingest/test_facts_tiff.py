@@ -183,15 +183,25 @@ def test_imagejs_texts_come_back_with_the_slices_that_they_are_of(tmp_path: Path
     assert {name: found[name] for name in ("Labels", "Info", "Properties")} == {
         name: told[name] for name in ("Labels", "Info", "Properties")
     }
-    if "Z" not in axes:
-        return
-    store = str(tmp_path / "store")
-    done = CliRunner().invoke(main, ["--store", store, "export", "d", str(tmp_path / "box.tif"), "--box", "z1-3"])
-    assert done.exit_code == 0, done.output
-    with tifffile.TiffFile(tmp_path / "box.tif") as judge:
-        cut = np.array(labels).reshape(shape[:-2])
-        wanted = np.take(cut, (1, 2), axis=axes.index("Z")).ravel().tolist()
-        assert (judge.imagej_metadata or {})["Labels"] == wanted
+    every = np.array(labels).reshape(shape[:-2])
+    parts: dict[tuple[str, str], dict[str, int | slice]] = {
+        ("--box", "z1-3"): {"Z": slice(1, 3)},
+        ("--box", "t1_c1-3"): {"T": 1, "C": slice(1, 3)},
+        ("--path", "s0/t0001/volume.tif"): {"T": 1},
+        ("--path", "s0/t0001/c02/volume.tif"): {"T": 1, "C": 2},
+        ("--path", "s0/c02/volume.tif"): {"C": 2},
+    }
+    for number, (part, cut) in enumerate(parts.items()):
+        if not cut.keys() <= {*axes} or (part[1].startswith("s0/c") and "T" in axes):
+            continue
+        out = tmp_path / f"{number}.tif"
+        done = CliRunner().invoke(main, ["--store", str(tmp_path / "store"), "export", "d", str(out), *part])
+        assert done.exit_code == 0, done.output
+        with tifffile.TiffFile(out) as judge:
+            found = (judge.imagej_metadata or {})["Labels"]
+            assert judge.pages[0].shape == shape[-2:] and len(judge.pages) == len(np.ravel(found))
+        wanted = every[tuple(cut.get(name, slice(None)) for name in axes[:-2])].ravel().tolist()
+        assert np.ravel(found).tolist() == wanted, part
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "bool"])

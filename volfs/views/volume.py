@@ -52,6 +52,18 @@ class ShownAxis:
 
 
 @dataclass(frozen=True, slots=True)
+class OuterAxis:
+    """An axis of the level besides z, y, x and samples, whether the file shows it or not, and which of its indices are
+    in the box."""
+
+    name: str
+    kind: str | None
+    size: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """A volume file, whatever its format.
 
@@ -63,7 +75,7 @@ class VolumeSpec:
     where the image came with an orientation that voxel sizes alone do not tell. ``rescale`` takes stored values to real
     ones. ``facts`` are what the image's source said (:mod:`volfs.model.facts`); those that count voxels count those of
     s0, of which ``first`` is the place of the first one here, and ``step`` the distance to the next, along x, y and z.
-    ``whole`` says that no axis besides these is cut, ``complete`` that this is all of s0.
+    ``outer`` are the axes of the level besides these, in its order; ``complete`` says that this is all of s0.
     """
 
     box: Box
@@ -80,7 +92,7 @@ class VolumeSpec:
     facts: Mapping[str, Any] = field(default_factory=dict)
     first: tuple[float, float, float] = (0.0, 0.0, 0.0)
     step: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    whole: bool = True
+    outer: tuple[OuterAxis, ...] = ()
     complete: bool = True
 
     @property
@@ -109,6 +121,11 @@ class VolumeSpec:
         """z, y, x in this order, or y, x of a plane, whatever the image calls them."""
         end = len(self.axes) - self.has_samples
         return tuple(axis for axis in self.axes[max(0, end - 3) : end] if axis.kind == "space")
+
+    @property
+    def whole(self) -> bool:
+        """Whether no axis besides z, y, x and samples is cut."""
+        return all(axis.stop - axis.start == axis.size for axis in self.outer)
 
     @property
     def finest(self) -> bool:

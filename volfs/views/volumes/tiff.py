@@ -38,7 +38,7 @@ from volfs.views.tiff_directory import (
     aligned,
     imagej_tags,
 )
-from volfs.views.volume import ShownAxis, VolumeFormat, VolumeSpec
+from volfs.views.volume import OuterAxis, ShownAxis, VolumeFormat, VolumeSpec
 
 _CENTIMETRE, _MICRON = 1e-2, 1e-6
 _MOST_SAMPLES = 1000
@@ -56,6 +56,18 @@ _IMAGEJ_MOST_BYTES = 2_000_000_000
 """In a plane: ImageJ counts these in 32 bits, and its reader ahead of what it has read."""
 
 
+_ONE = OuterAxis("", None, 1, 0, 1)
+"""An axis that an image does not have."""
+
+
+def _is_time(axis: ShownAxis | OuterAxis) -> bool:
+    return axis.kind == "time" or axis.name == "t"
+
+
+def _is_channel(axis: ShownAxis | OuterAxis) -> bool:
+    return axis.kind == "channel" or axis.name == "c"
+
+
 @dataclass(frozen=True, slots=True)
 class _Stack:
     """A volume as a stack of pages."""
@@ -69,9 +81,9 @@ class _Stack:
         """None if the volume has axes that a stack has not."""
         time = channel = None
         for axis in spec.others:
-            if (axis.kind == "time" or axis.name == "t") and time is None:
+            if _is_time(axis) and time is None:
                 time = axis
-            elif (axis.kind == "channel" or axis.name == "c") and channel is None:
+            elif _is_channel(axis) and channel is None:
                 channel = axis
             else:
                 return None
@@ -161,18 +173,22 @@ class _Stack:
         return imagej_tags(text_of(facts, "Info"), self._labels(), notes_of(facts) if self.spec.whole else {})
 
     def _labels(self) -> list[str]:
-        """The labels of the slices shown, where these are all time points and channels of slices of s0."""
+        """The labels of the slices shown, where these are slices of s0: ImageJ counts channels, then slices, then time
+        points."""
         labels = self.spec.facts.get("Labels")
         step, first = self.spec.step[2], self.spec.first[2]
-        if not isinstance(labels, list) or not self.spec.whole or step != 1.0 or first != int(first):
+        outer = self.spec.outer
+        times, channels = ([axis for axis in outer if test(axis)] for test in (_is_time, _is_channel))
+        alone = len(times) <= 1 and len(channels) <= 1 and len(outer) == len(times) + len(channels)
+        if not isinstance(labels, list) or not alone or step != 1.0 or first != int(first):
             return []
-        times, slices, channels = (axis.size if axis is not None else 1 for axis in (self.time, self.z, self.channel))
-        per_time = len(labels) // times
-        of_all, start = per_time // channels, int(first)
-        if of_all * channels * times != len(labels) or not 0 <= start <= of_all - slices:
+        [time], [channel] = times or [_ONE], channels or [_ONE]
+        depth, slices = len(labels) // (time.size * channel.size), self.z.size if self.z is not None else 1
+        if depth * time.size * channel.size != len(labels) or not 0 <= first <= depth - slices:
             return []
-        runs = (t * per_time + start * channels for t in range(times))
-        return [str(label) for at in runs for label in labels[at : at + slices * channels]]
+        planes = np.array(labels, object).reshape(time.size, depth, channel.size)
+        shown = planes[time.start : time.stop, int(first) : int(first) + slices, channel.start : channel.stop]
+        return [str(label) for label in shown.ravel()]
 
     def _imagej_calibration(self) -> list[str]:
         """Unit, spacing, and where the origin lies, in voxels."""

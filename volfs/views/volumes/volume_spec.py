@@ -21,7 +21,7 @@ from volfs.model.ngff import Axis
 from volfs.model.units import METRES
 from volfs.views import omero
 from volfs.views.slices import SliceGeometry
-from volfs.views.volume import Affine, ShownAxis, VolumeSpec
+from volfs.views.volume import Affine, OuterAxis, ShownAxis, VolumeSpec
 
 _MILLIMETRE = 1e-3
 _SAME = 1e-3
@@ -103,7 +103,10 @@ def part(level: LevelMeta, box: Box, hidden: Collection[int] = (), stem: str = "
         first=first,
         step=step,
         complete=step == (1.0, 1.0, 1.0) and box == Box.whole(geometry.shape),
-        whole=all(box.shape[other.axis] == geometry.shape[other.axis] for other in geometry.others),
+        outer=tuple(
+            OuterAxis(o.label, _kind(level.axes[o.axis]), o.count, box.start[o.axis], box.stop[o.axis])
+            for o in geometry.others
+        ),
     )
 
 
