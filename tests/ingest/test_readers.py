@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,78 @@ def test_a_header_that_promises_the_impossible_is_refused_at_once(tmp_path: Path
     assert open_source([tmp_path / "black.png"]).read(Box.whole((20_000, 20_000))).sum() == 0
 
 
+def indexed(numbers: np.ndarray, colours: list[tuple[int, int, int]], path: Path, **options: Any) -> None:
+    picture = Image.fromarray(numbers, "P")
+    picture.putpalette([n for colour in colours for n in colour])
+    picture.save(path, **options)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("form", ["png", "tif"])
+def test_numbers_of_a_palette_are_the_voxels_and_its_colours_are_kept(tmp_path: Path, bits: int, form: str) -> None:
+    labels = volume((3, 20, 30), "u1") & ((1 << bits) - 1)
+    colours = [(n, 255 - n, 7) for n in range(1 << bits)]
+    (tmp_path / "s").mkdir()
+    for z, plane in enumerate(labels):
+        options = {"bits": bits} if form == "png" else {}
+        indexed(plane, colours, tmp_path / f"s/z{z}.{form}", **options)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / f"s/z1.{form}")), labels[1])
+    for source, wanted, axes in (
+        (open_source([tmp_path / "s"]), labels, "zyx"),
+        (open_source([tmp_path / f"s/z1.{form}"]), labels[1], "yx"),
+    ):
+        holds(source, wanted, axes)
+        assert source.description.facts["palette"][: len(colours)] == [f"{r:02X}{g:02X}{b:02X}" for r, g, b in colours]
+        assert "has a palette: its numbers are kept" in source.description.remarks[0]
+    if form == "png":  # which may leave out the colours at the end that a slice does not need
+        indexed(labels[0] // 2, colours[: len(colours) // 2], tmp_path / "s/z3.png")
+        assert len(open_source([tmp_path / "s"]).description.facts["palette"]) == len(colours)
+    indexed(labels[0], colours[::-1], tmp_path / f"s/z3.{form}")
+    with pytest.raises(
+        BadInput, match=rf"z3\.{form} has another palette than z0\.{form}, .*: convert the slices to RGB"
+    ):
+        open_source([tmp_path / "s"])
+
+
+def test_a_palette_of_grays_in_their_order_is_gray(tmp_path: Path) -> None:
+    gray = volume((9, 13), "u1")
+    Image.fromarray(gray).convert("P").save(tmp_path / "p.png")
+    found = open_source([tmp_path / "p.png"])
+    holds(found, gray, "yx")
+    assert found.description.remarks == () and "palette" not in found.description.facts
+
+
+def test_a_palette_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    indexed(volume((9, 13), "u1"), [(n, 0, 0) for n in range(256)], tmp_path / "p.png")
+    whole = (tmp_path / "p.png").read_bytes()
+    for gone in (whole.replace(b"PLTE", b"pLTe"), whole[:40]):
+        (tmp_path / "p.png").write_bytes(gone)
+        with pytest.raises(BadInput, match=r"p\.png is unreadable or cut short: it says that it has a palette"):
+            open_source([tmp_path / "p.png"])
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_gray_of_few_bits_is_what_pillow_and_libpng_give(tmp_path: Path, bits: int) -> None:
+    gray = volume((9, 13), "u1") % (1 << bits)
+    rows = (f"{''.join(f'{n:0{bits}b}' for n in row):0<{-(-13 * bits // 8) * 8}}" for row in gray)
+    data = b"".join(b"\0" + int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 13, 9, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(data)),
+        (b"IEND", b""),
+    )
+    with (tmp_path / "p.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, body in chunks:
+            file.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+    judges = np.asarray(Image.open(tmp_path / "p.png")), imagecodecs.png_decode((tmp_path / "p.png").read_bytes())
+    assert np.array_equal(*judges) and judges[0].max() == 255
+    holds(open_source([tmp_path / "p.png"]), judges[0], "yx")
+
+
 def test_what_is_no_slice_is_refused(tmp_path: Path) -> None:
     gray = volume((9, 13), "u1")
     cases: dict[str, tuple[str, Any]] = {
-        "palette": ("p.png", Image.fromarray(gray).convert("P")),
         "mode CMYK": ("c.jpg", Image.fromarray(volume((9, 13, 4), "u1"), "CMYK")),
     }
     for reason, (name, image) in cases.items():

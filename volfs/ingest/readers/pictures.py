@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -45,17 +45,24 @@ _DEFLATE_AT_BEST = 1032
 _MARGIN = 64 << 20
 """What a PNG may hold besides its pixels."""
 
+_MOST_CHUNKS = 1000
+
 _PNG_HEAD = 33
 """Bytes of its signature and header."""
-_PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
+_INDEXED = 3
+_PNG_SAMPLES = {0: 1, 2: 3, _INDEXED: 1, 4: 2, 6: 4}
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), _INDEXED: (1, 2, 4, 8)}
+_MOST_COLOURS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a file holds: (rows, columns) or (rows, columns, samples), and the dtype."""
+    """What a file holds: (rows, columns) or (rows, columns, samples), and the dtype. ``palette`` are the colours that
+    its numbers stand for, red, green and blue in a byte each; empty where numbers are intensities."""
 
     shape: Index
     dtype: np.dtype[Any]
+    palette: bytes = b""
 
     def __str__(self) -> str:
         samples = f", {self.shape[2]} samples" if len(self.shape) > 2 else ""
@@ -78,7 +85,7 @@ def header_of(place: Place) -> Picture:
                 found = _png_header(place, start)
                 if math.prod(found.shape) * found.dtype.itemsize > (_size(place) + 1024) * _DEFLATE_AT_BEST * 8:
                     raise unreadable(str(place), "its header promises more than so few bytes can hold")
-                return found
+                return replace(found, palette=_png_palette(place, file)) if start[25] == _INDEXED else found
             if kind == JPEG:
                 with _opened_jpeg(file) as image:
                     return _jpeg_header(place, image)
@@ -212,20 +219,57 @@ def _page(path: Place, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, Pict
     if page.imagedepth != 1:
         raise BadInput(f"{path} holds a volume, a slice has one plane")
     assert page.dtype is not None
-    return page, Picture(shape, page.dtype.newbyteorder("="))
+    return page, Picture(shape, page.dtype.newbyteorder("="), page_palette(page))
 
 
 def _png_header(path: Place, start: bytes) -> Picture:
     if start[:8] != PNG_SIGNATURE or len(start) < 33 or start[12:16] != b"IHDR":
         raise unreadable(str(path), "not a PNG" if start[:8] != PNG_SIGNATURE[: len(start[:8])] else "")
     columns, rows, depth, colour = struct.unpack(">IIBB", start[16:26])
-    if colour == 3:
-        raise BadInput(f"{path} has a palette, its pixels are not voxels: convert it to gray or RGB")
     samples = _PNG_SAMPLES.get(colour)
-    if samples is None or depth not in (1, 8, 16) or (depth == 1 and colour != 0) or not rows or not columns:
+    if samples is None or depth not in _PNG_DEPTHS.get(colour, (8, 16)) or not rows or not columns:
         raise BadInput(f"{path} is a PNG of {depth} bits a sample, which is not a type of voxels")
-    dtype = np.dtype({1: "bool", 8: "u1", 16: "u2"}[depth])
+    # Gray of two and four bits is from 0 to 255 to all libraries that decode it.
+    dtype = np.dtype("bool" if depth == 1 and colour == 0 else "u2" if depth == 16 else "u1")
     return Picture((rows, columns) if samples == 1 else (rows, columns, samples), dtype)
+
+
+def _png_palette(path: Place, file: IO[bytes]) -> bytes:
+    """The colours of a PNG that is open behind its header."""
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        length, name = int.from_bytes(head[:4], "big"), head[4:]
+        if name == b"PLTE" and length <= 3 * _MOST_COLOURS:
+            return _but_gray(file.read(length))
+        if name in (b"", b"IDAT", b"IEND") or length > _MARGIN:
+            break
+        file.read(length + 4)
+    raise unreadable(str(path), "it says that it has a palette, and has none")
+
+
+def _but_gray(palette: bytes) -> bytes:
+    """A palette, or nothing if every number stands for itself as a gray."""
+    return b"" if palette == bytes(n for n in range(len(palette) // 3) for _ in "rgb") else palette
+
+
+def palette_facts(palette: bytes) -> dict[str, list[str]]:
+    """Among the facts of a source: its colours, as RRGGBB."""
+    colours = [palette[at : at + 3].hex().upper() for at in range(0, len(palette), 3)]
+    return {"palette": colours} if colours else {}
+
+
+def palette_remarks(path: Place, palette: bytes) -> tuple[str, ...]:
+    """What a user should know of numbers that stand for colours."""
+    kept = f"{path} has a palette: its numbers are kept, and the colours that they stand for are in info.json"
+    return (kept,) if palette else ()
+
+
+def page_palette(page: tifffile.TiffPage) -> bytes:
+    """The colours that the numbers of a TIFF page stand for, if they are not too many."""
+    colours = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
+    if colours is None or colours.ndim != 2 or len(colours) != 3 or colours.shape[1] > _MOST_COLOURS:
+        return b""
+    return _but_gray((colours.T >> 8).astype(np.uint8).tobytes())
 
 
 def _read_png(path: Place, data: bytes) -> np.ndarray:

@@ -123,6 +123,13 @@ def _told(place: pictures.Place) -> tuple[dict[str, tuple[float, str | None]], t
         return sizes_of(file, page, told[0] if told else None), pictures.remarks_on(place, page)
 
 
+def _suit(one: bytes, other: bytes) -> bool:
+    """Whether two palettes have the same colours for the numbers that both have: those that no pixel of a slice has
+    may be left out at the end."""
+    size = min(len(one), len(other))
+    return one == other or (size > 0 and one[:size] == other[:size])
+
+
 def _of_several_patterns(names: Sequence[str]) -> tuple[str, ...]:
     """What to look at where some names are alike but for their numbers, and others are not (``s1 (1).png``)."""
     found = patterns(names)
@@ -161,10 +168,17 @@ class _Slices(Source):
         self._places = [None if index is None else places[index] for index in chosen]
         used = [*dict.fromkeys(place for place in self._places if place is not None)]
         self._files = [place for place in used if isinstance(place, Path)]
+        palette = first.palette
         with ThreadPoolExecutor(cores(), thread_name_prefix="volfs-headers") as pool:
             for place, found in zip(used, pool.map(pictures.header_of, used), strict=True):
-                if found != first:
+                if (found.shape, found.dtype) != (first.shape, first.dtype):
                     raise BadInput(f"{place} is {found}, but {places[0].name} is {first}: slices must be alike")
+                if not _suit(palette, found.palette):
+                    raise BadInput(
+                        f"{place} has another palette than {places[0].name}, so that the same number is not the same "
+                        "colour: convert the slices to RGB or gray"
+                    )
+                palette = max(palette, found.palette, key=len)
         self._picture = first
         absent = _made_up([place.name for place in places], rules)
         self._flat = len(self._places) == 1
@@ -184,9 +198,17 @@ class _Slices(Source):
             tuple(sizes[n][0] if n in sizes else 1.0 for n in names),
             shape if self._flat else (1, *shape[1:]),
             rgb="c" in names,
-            facts={"format": "slices", **({"made_up": absent} if absent else {})},
+            facts={
+                "format": "slices",
+                **({"made_up": absent} if absent else {}),
+                **pictures.palette_facts(palette),
+            },
             lost=() if alike else ("voxel sizes, which differ from slice to slice",),
-            remarks=(*remarks, *_of_several_patterns([place.name for place in used])),
+            remarks=(
+                *remarks,
+                *pictures.palette_remarks(used[0], palette),
+                *_of_several_patterns([place.name for place in used]),
+            ),
         )
 
     def read(self, box: Box) -> np.ndarray:

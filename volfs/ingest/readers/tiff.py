@@ -137,6 +137,7 @@ class _Tiff(Source):
         rgb = "c" in names and page_axes == "YXS" and names[-1] == "c" and page_shape[-1] <= 4
         channels = 0 if rgb else shape[names.index("c")] if "c" in names else 1
         more = told_of(file, image, channels, math.prod(self._outer))
+        palette = pictures.page_palette(first)
         shift = [more.origin.get(name, 0.0) * size for name, size in zip(names, scale, strict=True)]
         self.description = Description(
             _stem(path),
@@ -146,12 +147,12 @@ class _Tiff(Source):
             tuple(scale),
             grain,
             rgb=rgb,
-            facts=more.facts,
+            facts={**more.facts, **pictures.palette_facts(palette)},
             ome=more.ome,
             translation=tuple(shift) if any(shift) else None,
             rescale=more.rescale,
             lost=more.lost,
-            remarks=pictures.remarks_on(path, first),
+            remarks=(*pictures.remarks_on(path, first), *pictures.palette_remarks(path, palette)),
         )
 
     def read(self, box: Box) -> np.ndarray:
