@@ -31,7 +31,7 @@ types:  ## mypy, strict
 suite:  ## the test suite
 	@$(PY) -m pytest -q -n 2 --dist loadfile
 
-soak: judges  ## the same properties, far longer: hours, not minutes
+soak: judges  ## the same properties, far longer, and real data from the net: hours, not minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
 
 suites:  ## file-system suites that package registries carry, in a mounted branch: some minutes
