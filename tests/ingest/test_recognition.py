@@ -95,7 +95,7 @@ def test_every_row_of_the_tables_names_functions_that_take_what_it_says() -> Non
 
 PACKAGES = {"PIL", "h5py", "numcodecs", "nibabel", "pydicom", "tifffile", "zarr"}
 LOADED = "*sorted(name for name in sys.modules if name in {} or name.startswith('volfs.ingest.readers.'))"
-SHARED = ["marks", "numbering", "packed", "raw"]
+SHARED = ["marks", "packed_voxels", "raw", "slice_numbers"]
 
 
 @pytest.mark.parametrize(

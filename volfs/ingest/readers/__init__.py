@@ -1,6 +1,7 @@
 """Readers of files, one module per family. :func:`open_source` finds the one for what a user names.
 
-``archive``       files in a ZIP; ``packed_voxels`` voxels behind gzip, bzip2 or zlib
+``marks``         first bytes, endings, and what marks a directory
+``archive``       files in a ZIP; ``packed_voxels`` voxels behind gzip, bzip2 or zlib, or written out as text
 ``parts``         one image of several in a source; ``stack`` volumes in many equal parts
 ``pictures``      one picture in one file; ``slice_numbers`` numbers in names of slices, ``slices`` a volume of them
 ``tiff``          TIFF stacks; ``ome_xml`` and ``tiff_facts`` what they say, ``ome_set`` sets of several files
@@ -17,43 +18,6 @@ what is inside, where that says it, else by the ending. The two tables, :data:`F
 is to it: the first row that recognises a file opens it. A row recognises without its module, which is imported when it
 has to look closer or to open: an import of a TIFF waits for no package that reads NIfTI or Zarr. Formats that need
 packages beyond the core say which to install.
-
-``marks``          first bytes, endings, and what marks a directory
-``slice_numbers``  numbers in names of slices: gaps, doubles
-``parts``          one image of several, ``SOURCE:PART``
-``raw``            voxels as they lie in files
-``packed_voxels``  voxels behind a compression of the whole
-``text_header``    voxels whose header is text: NRRD and MetaImage
-``stack``          a volume of many equal parts
-``block_arrays``   arrays cut into blocks: N5 and precomputed
-``archive``        files in a ZIP
-
-``npy``                      NPY
-``nifti``                    NIfTI-1 and NIfTI-2
-``nrrd``                     NRRD
-``metaimage``                MetaImage
-``mrc``                      MRC and CCP4
-``pictures``                 one PNG, JPEG or TIFF
-``slices``                   a volume in pictures: a directory, a list, a ZIP
-``tiff``                     TIFF of one or many pages
-``tiff_facts``               what a TIFF says besides its voxels
-``ome_xml``                  OME-XML
-``ome_set``                  OME-TIFF in several files
-``dicom``                    DICOM series
-``dicom_frames``             which frame lies where
-``dicom_pixels``             voxels of a frame
-``ilastik``                  what ilastik says of segmentations
-``imaris``                   Imaris
-``hdf5``                     HDF5
-``hdf5_conventions``         where programs leave axes and sizes in it
-``hdf5_filters``             filters that are plug-ins
-``zarr``                     Zarr v2 and v3, OME-Zarr
-``zarr_dialects``            what other programs write as Zarr
-``n5``                       N5
-``bdv``                      BigDataViewer's projects
-``precomputed``              Neuroglancer's precomputed
-``neuroglancer_shards``      its shards
-``compressed_segmentation``  its encoding of labels
 """
 
 from __future__ import annotations
