@@ -6,80 +6,63 @@ stay. How a file that is being written behaves is decided in :mod:`volfs.tree.st
 
 from __future__ import annotations
 
+import re
+
 from volfs.errors import NotAllowed
-from volfs.tree.attrs import READ_ONLY, SOON, WRITABLE, Attr
-from volfs.tree.level_ref import LevelRef
-from volfs.tree.node import Dir, Node
 from volfs.tree.planes import PlaneDir, SliceFile
 from volfs.tree.room import MountedBranch
-from volfs.tree.shared import Shared
-from volfs.tree.staged import StagedDir, StagedFile
+from volfs.tree.staged import Writer
 from volfs.tree.stages import SlicePath, StageTarget
 from volfs.tree.targets import SliceTarget
 from volfs.views import slices
 
+#: A name like those of slices, in the directory of any plane.
+_SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:iso\.)?(?:png|tif|tiff|npy|jpg)")
 
-class EditablePlaneDir(StagedDir, PlaneDir):
-    """``xy/`` and the like in a branch."""
+
+class SliceWriter(Writer):
+    """The slices of a plane directory of a branch, to be written."""
 
     word = "slice"
+    kind = SliceFile
 
-    def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
-    ) -> None:
-        PlaneDir.__init__(self, shared, ino, up, path, ref, plane, others)
-        assert ref.room is not None
-        self.room: MountedBranch = ref.room
+    def __init__(self, planes: PlaneDir, room: MountedBranch) -> None:
+        self._planes = planes
+        self._room = room
+
+    @property
+    def writable(self) -> bool:
+        return self._planes.writable
+
+    async def enter(self) -> None:
+        await self._room.enter()
+        ref = self._planes.ref
+        if ref.level().derived:
+            raise NotAllowed(f"{ref.name} is computed from s0: write s0")
 
     def place(self, name: str) -> SlicePath:
-        return self.ref.places.relative(self.path), name
-
-    @property
-    def file_mode(self) -> int:
-        writable = self.room.writable and not self.facts.level.derived
-        return WRITABLE if writable else READ_ONLY
-
-    def slice_node(self, ino: int, index: int, ending: str) -> Node:
-        return EditableSlice(self.shared, ino, self, index, ending)
-
-    def attr(self) -> Attr:
-        level, room = self.ref.level(), self.room
-        mtime = max(level.array.mtime_ns, room.touched(self.ino))
-        return self.directory_attr(mtime, SOON, writable=room.writable and not level.derived)
+        planes = self._planes
+        return planes.ref.places.relative(planes.path), name
 
     def target(self, name: str) -> StageTarget | None:
-        parsed = self.facts.geometry.parse(self.plane, name)
-        if parsed is None or parsed[1] not in slices.ENDINGS or self.size(parsed[1]) is None:
+        planes = self._planes
+        parsed = planes.facts.geometry.parse(planes.plane, name)
+        if parsed is None or parsed[1] not in slices.ENDINGS or planes.size(parsed[1]) is None:
             return None
-        ino = self.shared.inodes.file(self.ino, self.ordinal(*parsed))
+        ino = planes.shared.inodes.file(planes.ino, planes.ordinal(*parsed))
         return SliceTarget(
-            self.room.branch, self.ref, self.plane, self.others, parsed[0], parsed[1], ino, self.place(name)
+            self._room.branch, planes.ref, planes.plane, planes.others, parsed[0], parsed[1], ino, self.place(name)
         )
 
-    def means_file(self, name: str) -> bool:
-        return self.means_slice(name)
+    def is_like(self, name: str) -> bool:
+        return _SLICE_LIKE.fullmatch(name) is not None
 
-    def staged_size(self) -> int:
-        return self.size(self.facts.ending) or 0
+    def size(self) -> int:
+        return self._planes.size(self._planes.facts.ending) or 0
 
-    def has_files(self) -> str:
-        return f"{self.facts.count}, of {self.facts.ending[1:]}"
+    def files(self) -> str:
+        facts = self._planes.facts
+        return f"{facts.count}, of {facts.ending[1:]}"
 
-    async def check_writable(self) -> None:
-        """NotAllowed for a level that is computed from another."""
-        await self.room.enter()
-        if self.ref.level().derived:
-            raise NotAllowed(f"{self.ref.name} is computed from s0: write s0")
-
-    async def removed(self, name: str) -> None:
-        self.room.hide(self.place(name))
-
-
-class EditableSlice(StagedFile, SliceFile):
-    """One slice of a branch."""
-
-    up: EditablePlaneDir
-
-    @property
-    def place(self) -> SlicePath:
-        return self.up.place(self.up.facts.geometry.name(self.up.plane, self.index, self.ending))
+    async def remove(self, name: str) -> None:
+        self._room.hide(self.place(name))

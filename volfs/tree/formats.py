@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +23,7 @@ from volfs.errors import BadInput, NotAllowed, NotFound
 from volfs.model.box import Box
 from volfs.tree.api import DirEntry
 from volfs.tree.arrays import ShownArray, shown_image, shown_node
-from volfs.tree.attrs import FOREVER, READ_ONLY, SOON, WRITABLE, Attr
-from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.attrs import Attr
 from volfs.tree.invalidation import VoxelChange
 from volfs.tree.laidout import LaidOut, LaidOutFile, NoVoxels
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
@@ -33,8 +31,8 @@ from volfs.tree.places import ImageIndex
 from volfs.tree.reading import QuickSource
 from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
-from volfs.tree.staged import StagedDir, StagedFile
-from volfs.tree.stages import SlicePath, StageTarget, Voxels
+from volfs.tree.staged import StagedDir, Writer
+from volfs.tree.stages import SlicePath, Voxels
 from volfs.tree.targets import digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
 from volfs.views.folder import Fixed, Folder, ViewFile
 from volfs.views.folders import hierarchy_formats, image_formats
@@ -75,7 +73,7 @@ class ViewDir(Dir):
         super().__init__(shared, ino, up, path)
         self.places = places
         self.room: MountedBranch | None = room
-        self.absence = FOREVER if places.lasting else SOON
+        self.absence = places.timeout
         self._make = make
         self._made: tuple[Hashable, Folder | None] | None = None
         self._kept: _Listed | None = None
@@ -136,16 +134,14 @@ class ViewDir(Dir):
         shared = self.shared
         if ordinal is None:
             path = f"{self.path}/{name}"
-            kind = ViewDir if self.places.lasting else EditableViewDir
-            return kind(shared, shared.inodes.directory(path), self, path, self.places, self.room, make)
-        return self.file_node(name, self.file_ino(name, ordinal), make)
+            room = self.room
+            folder = ViewDir(shared, shared.inodes.directory(path), self, path, self.places, room, make)
+            return folder if room is None else StagedDir(folder, ViewWriter(folder, room), room)
+        return LaidOutFile(shared, self.file_ino(name, ordinal), self, name, self.room, lambda: laid_out(make()))
 
     def file_ino(self, name: str, ordinal: int) -> int:
         inodes = self.shared.inodes
         return inodes.file(self.ino, ordinal) if ordinal else inodes.name(self.ino, name)
-
-    def file_node(self, name: str, ino: int, make: Maker) -> Node:
-        return LaidOutFile(self.shared, ino, self, name, self.room, lambda: laid_out(make()))
 
     def numbered(self, ordinal: int) -> Node | None:
         folder = self.folder
@@ -207,7 +203,7 @@ class ViewDir(Dir):
     def attr(self) -> Attr:
         base = self.places.snapshot.base
         mtime = self.folder.mtime or (base.time_ns if base is not None else self.shared.started_ns)
-        return self.directory_attr(mtime, FOREVER if self.places.lasting else SOON)
+        return self.directory_attr(mtime, self.absence)
 
 
 def _cookie(entry: Fixed) -> int:
@@ -239,107 +235,66 @@ def is_replaceable(file: ViewFile) -> bool:
     return file.decode is not None or file.source is None
 
 
-class EditableViewDir(StagedDir, ViewDir):
-    """A directory of a format in a branch: chunk files can be replaced, and are recoded into the stored array."""
+class ViewWriter(Writer):
+    """The files of a format in a branch, to be written: chunk files are recoded into the stored array."""
 
     word = "file"
+    kind = LaidOutFile
 
-    def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, make: Maker
-    ) -> None:
-        ViewDir.__init__(self, shared, ino, up, path, places, room, make)
-        assert room is not None
-        self.room: MountedBranch = room
-
-    def place(self, name: str) -> SlicePath:
-        return self.places.relative(self.path), name
-
-    def file_node(self, name: str, ino: int, make: Maker) -> Node:
-        return EditableViewFile(self.shared, ino, self, name, make)
+    def __init__(self, folder: ViewDir, room: MountedBranch) -> None:
+        self._folder = folder
+        self.room = room
 
     @property
-    def file_mode(self) -> int:
-        return WRITABLE if self.room.writable else READ_ONLY
+    def writable(self) -> bool:
+        return self.room.writable
 
-    def attr(self) -> Attr:
-        attr = super().attr()
-        mode = stat.S_IFDIR | (0o755 if self.room.writable else 0o555)
-        return attr._replace(mode=mode, mtime=max(attr.mtime, self.room.touched(self.ino)))
+    async def enter(self) -> None:
+        await self.room.enter()
 
-    def target(self, name: str) -> StageTarget | None:
-        found = self.maker(name)
+    def place(self, name: str) -> SlicePath:
+        return self._folder.places.relative(self._folder.path), name
+
+    def target(self, name: str) -> ViewTarget | None:
+        found = self._folder.maker(name)
         if found is None or found[1] is None:
             return None
-        return ViewTarget(self, name, self.file_ino(name, found[1]), self.place(name))
+        return ViewTarget(self, name, self._folder.file_ino(name, found[1]), self.place(name))
 
     def becomes(self, name: str) -> ViewFile:
         """The file of a name, or what would become of one that is not there. Raises NotFound. May do I/O."""
-        folder = self.folder
-        found = self.maker(name)
+        found, run = self._folder.maker(name), self._folder.folder.run
         made = found[0]() if found is not None else None
-        if made is None and folder.run is not None and (index := folder.run.index(name)) is not None:
-            made = folder.run.blank(index)
+        if made is None and run is not None and (index := run.index(name)) is not None:
+            made = run.blank(index)
         if not isinstance(made, ViewFile):
             raise NotFound(f"there is no {name} of this image")
         return made
 
-    def means_file(self, name: str) -> bool:
-        run = self.folder.run
+    def is_like(self, name: str) -> bool:
+        run = self._folder.folder.run
         return run is not None and not run.folders and run.count > 0 and _shape(name) == _shape(run.name(0))
 
-    def staged_size(self) -> int:
+    def size(self) -> int:
         return _STAGED
 
-    def has_files(self) -> str:
-        run = self.folder.run
+    def files(self) -> str:
+        run = self._folder.folder.run
         return f"{run.count}, like {run.name(0)}" if run is not None else "none"
 
-    async def check_writable(self) -> None:
-        await self.room.enter()
-
-    async def removed(self, name: str) -> None:
+    async def remove(self, name: str) -> None:
         """Writers remove chunks that have come to hold nothing but fill value."""
-        target = self.target(name)
-        if isinstance(target, ViewTarget):
+        if (target := self.target(name)) is not None:
             await self.room.fetch(target.clear)
             await self.room.kernel.invalidate(VoxelChange())
         self.room.hide(self.place(name))
-
-
-class EditableViewFile(StagedFile, LaidOutFile):
-    """A file of a format in a branch."""
-
-    up: EditableViewDir
-
-    def __init__(self, shared: Shared, ino: int, up: EditableViewDir, name: str, make: Maker) -> None:
-        LaidOutFile.__init__(self, shared, ino, up, name, up.room, lambda: laid_out(make()))
-
-    @property
-    def place(self) -> SlicePath:
-        return self.up.place(self.name)
-
-    @property
-    def exists(self) -> bool:
-        return self._made is not None
-
-    def attr(self) -> Attr:
-        attr = super().attr()
-        if self.exists and not self.made.replaceable:
-            return attr._replace(mode=READ_ONLY)
-        return attr._replace(mode=self.up.file_mode)
-
-    async def open(self, flags: int) -> Handle:
-        if wants_writing(flags) and self.exists and not self.made.replaceable:
-            await self.up.check_writable()
-            raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
-        return await super().open(flags)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewTarget:
     """A file of a format, to be replaced: see :class:`volfs.tree.targets.StageTarget`."""
 
-    folder: EditableViewDir
+    writer: ViewWriter
     name: str
     ino: int
     place: SlicePath
@@ -353,7 +308,7 @@ class ViewTarget:
         return "document" if found is None else digest_of(found[0].level, found[1])
 
     def parse(self, data: bytearray) -> Voxels | None:
-        file = self.folder.becomes(self.name)
+        file = self.writer.becomes(self.name)
         if file.decode is not None and self._voxels() is not None:
             return file.decode(memoryview(data))
         self._same(file, data)
@@ -375,7 +330,7 @@ class ViewTarget:
 
     def _voxels(self) -> tuple[ShownArray, Box] | None:
         """The array that a chunk file is recoded into, and where; None for metadata, and what is composed."""
-        file = self.folder.becomes(self.name)
+        file = self.writer.becomes(self.name)
         if file.decode is None or file.box is None or not isinstance(file.source, ShownArray):
             return None
         return file.source, file.box
@@ -401,21 +356,21 @@ class ViewTarget:
         source.write(box, np.full(box.shape, source.meta.fill_value, source.dtype))
 
     def stamp(self) -> Hashable:
-        made = laid_out(self.folder.becomes(self.name))
+        made = laid_out(self.writer.becomes(self.name))
         assert made is not None
         return made.stamp()
 
     def shown(self) -> tuple[QuickSource, Layout]:
-        file = self.folder.becomes(self.name)
+        file = self.writer.becomes(self.name)
         return file.source if isinstance(file.source, ShownArray) else NoVoxels(), file.layout
 
     def pieces(self) -> Iterator[bytes]:
         return pieces_of(*self.shown())
 
     def sync(self) -> None:
-        file = self.folder.becomes(self.name)
+        file = self.writer.becomes(self.name)
         if isinstance(file.source, ShownArray) and file.box is not None:
-            sync_voxels(self.folder.room.branch, file.source.level, [file.box])
+            sync_voxels(self.writer.room.branch, file.source.level, [file.box])
 
 
 def _json(data: bytes | bytearray) -> object:

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
-from volfs.errors import BadName, NotFound, ReadOnly, VolfsError, WrongKind
+from volfs.errors import BadName, NotFound, VolfsError, WrongKind
 from volfs.model.names import check_key
 from volfs.tree.api import DirEntry
 from volfs.tree.attrs import FOREVER, Attr
@@ -171,9 +171,6 @@ class KeyDir(Dir):
         attr = self.directory_attr(self._info.mtime_ns, FOREVER)
         bits = self._info.mode
         return attr._replace(mode=stat.S_IFDIR | bits & 0o555) if bits else attr
-
-    def refusal(self) -> VolfsError:
-        return ReadOnly(f"{self.snapshot.ref} never changes: write into a branch")
 
 
 class KeyFile(Node):

@@ -90,12 +90,12 @@ class LaidOutFile(Node):
         ino: int,
         up: Dir,
         name: str,
-        room: MountedBranch | None,
+        branch: MountedBranch | None,
         make: Callable[[], LaidOut | None],
     ) -> None:
         super().__init__(shared, ino, up)
         self.name = name
-        self.room: MountedBranch | None = room
+        self._branch = branch
         self._make = make
         self._made: LaidOut | None = None
         self._loaded = False
@@ -123,16 +123,16 @@ class LaidOutFile(Node):
         return self._made
 
     def attr(self) -> Attr:
-        made, room = self.made, self.room
-        timeout = FOREVER if room is None else SOON
-        writable = room is not None and room.writable and self._editable
+        made, branch = self.made, self._branch
+        timeout = FOREVER if branch is None else SOON
+        writable = branch is not None and branch.writable and (made.replaceable or self._editable)
         return self.shared.file_attr(
             self.ino,
             made.layout.size,
             made.mtime,
             mode=WRITABLE if writable else READ_ONLY,
             timeout=timeout,
-            attr_timeout=NEVER if made.resizes and room is not None else timeout,
+            attr_timeout=NEVER if made.resizes and branch is not None else timeout,
         )
 
     @property
@@ -144,21 +144,22 @@ class LaidOutFile(Node):
         writable = wants_writing(flags)
         if writable:
             await self._enter()
-        made, room = self.made, self.room
-        if room is None:
+        made, branch = self.made, self._branch
+        if branch is None:
             return LayoutHandle(self.shared, self.ino, self.dataset, made.source, made.layout, made.quick)
-        return LaidOutHandle(room, self.ino, made, lambda: room.telling(self.up.path, self.name), writable=writable)
+        return LaidOutHandle(branch, self.ino, made, lambda: branch.telling(self.up.path, self.name), writable=writable)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        if changes.size is not None:
-            await self._enter()
-            check_size(self.made.layout, changes.size)
+        if changes.size is None:
+            await super().change(changes, handle)
+            return
+        await self._enter()
+        check_size(self.made.layout, changes.size)
 
     async def _enter(self) -> None:
-        room = self.room
-        if room is None:
+        if self._branch is None:
             raise self.refusal()
-        await room.enter()
+        await self._branch.enter()
         if not self._editable:
             level = self.made.level
             if level is not None and level.derived:

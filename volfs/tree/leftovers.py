@@ -90,9 +90,9 @@ class Leftovers:
             raise NotFound(f"there is no {stage.place[0]} any more")
         if folder.cold:
             await folder.prepare()
-        target = folder.target(stage.place[1])
-        if target is None and (stage.record.target or folder.means_file(stage.place[1])):
-            raise NotFound(f"{stage.place[1]} is no {folder.word} of this image any more")
+        target = folder.writer.target(stage.place[1])
+        if target is None and (stage.record.target or folder.writer.is_like(stage.place[1])):
+            raise NotFound(f"{stage.place[1]} is no {folder.writer.word} of this image any more")
         return target
 
 

@@ -13,12 +13,11 @@ from itertools import islice
 from operator import itemgetter
 from typing import ClassVar
 
-from volfs.errors import VolfsError
 from volfs.model.facts import source_of
 from volfs.tree.api import DirEntry
 from volfs.tree.arrays import ShownArray
-from volfs.tree.attrs import FOREVER, SOON, Attr
-from volfs.tree.edits import EditablePlaneDir
+from volfs.tree.attrs import Attr
+from volfs.tree.edits import SliceWriter
 from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
 from volfs.tree.level_ref import LevelRef
@@ -26,6 +25,7 @@ from volfs.tree.named import CUTOUT, OBLIQUE, CutoutDir, ObliqueDir
 from volfs.tree.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
 from volfs.tree.planes import MAX_SLICES, PlaneDir
 from volfs.tree.shared import Shared
+from volfs.tree.staged import StagedDir
 from volfs.tree.volumes import VOLUME_SLOTS, Volumes
 from volfs.views import documents
 from volfs.views.folder import LISTED_WHOLE, listed
@@ -73,11 +73,10 @@ class LevelContents:
             return self._volumes.find(name)
         if name in self.slots and not self._others:
             ino = shared.inodes.file(owner.ino, self.slots[name])
-            timeout = FOREVER if ref.places.lasting else SOON
             if name == "chunks":
                 above = "../" * len([part for part in ref.places.relative(owner.path).split("/") if part])
                 target = "/".join(part for part in ("zarr", level.array.path) if part)
-                return Link(shared, ino, owner, above + target, level.array.mtime_ns, timeout)
+                return Link(shared, ino, owner, above + target, level.array.mtime_ns, ref.places.timeout)
             return Generated(shared, ino, owner, self._info(level))
         if geometry is None:
             return None
@@ -93,8 +92,8 @@ class LevelContents:
             return AxisDir(shared, shared.inodes.directory(path), owner, path, ref, (*self._others, index))
         if name not in self._planes(geometry):
             return None
-        kind = PlaneDir if ref.room is None else EditablePlaneDir
-        return kind(shared, shared.inodes.directory(path), owner, path, ref, name, self._others)
+        planes = PlaneDir(shared, shared.inodes.directory(path), owner, path, ref, name, self._others)
+        return planes if ref.room is None else StagedDir(planes, SliceWriter(planes, ref.room), ref.room)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         _, geometry = self._ref.geometry()
@@ -181,7 +180,7 @@ class LevelDir(Dir):
         self.ref = ref
         self.room = ref.room
         self._plain = plain
-        self.absence = FOREVER if ref.places.lasting else SOON
+        self.absence = ref.places.timeout
         self._contents = LevelContents(self, ref)
 
     @property
@@ -214,10 +213,6 @@ class LevelDir(Dir):
     def attr(self) -> Attr:
         return level_attr(self, self.ref)
 
-    def refusal(self) -> VolfsError:
-        assert self.up is not None
-        return self.up.refusal()
-
 
 class AxisDir(Dir):
     """``t0003/`` and the like: one index along an axis besides those of the planes."""
@@ -226,7 +221,7 @@ class AxisDir(Dir):
         super().__init__(shared, ino, up, path)
         self.ref = ref
         self.room = ref.room
-        self.absence = FOREVER if ref.places.lasting else SOON
+        self.absence = ref.places.timeout
         self._contents = LevelContents(self, ref, others)
 
     def find(self, name: str) -> Node | None:
@@ -250,7 +245,5 @@ class AxisDir(Dir):
 
 def level_attr(node: Dir, ref: LevelRef) -> Attr:
     """A directory of a level is as old as the array: its names follow from the shape alone."""
-    level, room = ref.level(), ref.room
-    if room is None:
-        return node.directory_attr(level.array.mtime_ns, FOREVER)
-    return node.directory_attr(level.array.mtime_ns, SOON, writable=room.writable)
+    places = ref.places
+    return node.directory_attr(ref.level().array.mtime_ns, places.timeout, writable=places.state.writable)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from volfs.errors import NotFound
 from volfs.tree.api import DirEntry
-from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.attrs import Attr
 from volfs.tree.generated import Document, Generated
 from volfs.tree.laidout import LaidOut, LaidOutFile
 from volfs.tree.level_ref import LevelRef
@@ -35,7 +35,7 @@ class NamedDir(Dir):
         super().__init__(shared, ino, up, path)
         self.ref = ref
         self.room: MountedBranch | None = ref.room
-        self.absence = FOREVER if ref.places.lasting else SOON
+        self.absence = ref.places.timeout
 
     @abstractmethod
     def made(self, name: str) -> Node | None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
-from volfs.errors import NotFound, VolfsError
+from volfs.errors import NotFound, ReadOnly, VolfsError
+from volfs.tree.attrs import FOREVER, SOON
+from volfs.tree.ports import SnapshotState
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 from volfs.views.colour import Window
 from volfs.views.slices import SliceGeometry
@@ -40,19 +42,34 @@ class Walk:
     following: frozenset[str]
 
 
-class ImageIndex:
-    """The images of one snapshot. ``path`` is the snapshot's own directory.
+class Committed:
+    """The state of a version, which never changes."""
 
-    ``held`` says of a branch whether this process is its only writer, and so knows when metadata changes
-    (:meth:`forget`); None for a version, which never changes.
+    held = False
+    writable = False
+
+    def __init__(self, ref: str) -> None:
+        self._ref = ref
+
+    def refusal(self) -> VolfsError:
+        return ReadOnly(f"{self._ref} never changes: write into a branch")
+
+
+class ImageIndex:
+    """The images of one snapshot. ``path`` is the snapshot's own directory, ``state`` the mounted branch; None for a
+    version.
 
     Thread-safe: walking happens in worker threads.
     """
 
-    def __init__(self, snapshot: Snapshot, path: str, held: Callable[[], bool] | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, path: str, state: SnapshotState | None = None) -> None:
         self.snapshot = snapshot
         self.path = path
-        self._held = held
+        #: Whether nothing here ever changes.
+        self.lasting = state is None
+        self.state: SnapshotState = state or Committed(snapshot.ref)
+        #: How long (s) clients may keep names and attributes.
+        self.timeout = FOREVER if self.lasting else SOON
         #: Of previews: by the path of an image, and the channel; and when they changed last, by the path of an image.
         self.windows: dict[tuple[str, int], Window] = {}
         self.window_times: dict[str, int] = {}
@@ -64,18 +81,14 @@ class ImageIndex:
         self._metas: dict[tuple[str, str], tuple[Level, Walk, LevelMeta]] = {}
 
     @property
-    def lasting(self) -> bool:
-        """Whether nothing here ever changes."""
-        return self._held is None
-
-    @property
     def cold(self) -> bool:
         walk = self._walk
         if walk is None:
             return True
-        if self._held is None or time.monotonic() - walk.when < _WALK_SECONDS:
+        if self.lasting or time.monotonic() - walk.when < _WALK_SECONDS:
             return False
-        if walk.held and self._held():
+        # The branch's only writer knows when metadata changes: see forget().
+        if walk.held and self.state.held:
             return False
         return walk.generation != self.snapshot.generation()
 
@@ -179,7 +192,7 @@ class ImageIndex:
 
     def _look_around(self) -> Walk:
         generation, when = self.snapshot.generation(), time.monotonic()
-        held = self._held is not None and self._held()
+        held = self.state.held
         images: set[str] = set()
         below: dict[str, tuple[str, ...]] = {}
         self._visit("", images, below)

@@ -7,23 +7,22 @@ name. Not here: what slices are called and look like (:mod:`volfs.views.slices`)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.tree.api import DirEntry
-from volfs.tree.attrs import FOREVER, GENERATION, READ_ONLY, SOON, Attr
+from volfs.tree.attrs import GENERATION, READ_ONLY, WRITABLE, Attr
 from volfs.tree.generated import Generated
-from volfs.tree.handles import Handle, wants_writing
+from volfs.tree.laidout import LaidOut, LaidOutFile
 from volfs.tree.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.previews import preview, resampled_file
-from volfs.tree.reading import LayoutHandle
+from volfs.tree.reading import QuickShifted
 from volfs.tree.shared import Shared
-from volfs.views import iso_slices, jpeg, slices
-from volfs.views.layout import Layout
+from volfs.views import iso_slices, jpeg
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import THROUGH, SliceGeometry
 from volfs.volume.level import Level
@@ -44,10 +43,6 @@ _ENDINGS = {
 }
 _STRIDE = 8
 MAX_SLICES = ((1 << 27) - 1) // _STRIDE
-
-#: What a name looks like that means a slice, in the directory of any plane.
-_SLICE_LIKE = re.compile(r"[xyz][0-9]{5,}\.(?:iso\.)?(?:png|tif|tiff|npy|jpg)")
-
 
 #: Layers of chunks whose times are found and remembered together.
 _LAYERS = 1 << 14
@@ -98,7 +93,6 @@ class PlaneFacts:
     digits: int
     chunk: int
     times: LayerTimes
-    sizes: dict[str, int]
 
     def layer(self, index: int) -> int:
         """The layer of chunks in which a slice lies."""
@@ -118,14 +112,13 @@ class PlaneDir(Dir):
         self.ref = ref
         self.plane = plane
         self.others = others
-        self.lasting = ref.places.lasting
-        self.absence = FOREVER if self.lasting else SOON
+        self.absence = ref.places.timeout
         self._facts: PlaneFacts | None = None
 
     @property
     def cold(self) -> bool:
-        facts = self._facts
-        return facts is None or (not self.lasting and facts.generation != self.ref.places.snapshot.generation())
+        facts, places = self._facts, self.ref.places
+        return facts is None or (not places.lasting and facts.generation != places.snapshot.generation())
 
     def load(self) -> None:
         generation = self.ref.places.snapshot.generation()
@@ -134,8 +127,6 @@ class PlaneDir(Dir):
             raise NotFound(f"{self.ref.name} has no {self.plane} slices")
         through = geometry.through(self.plane)
         ending = geometry.listed_ending(self.plane)
-        before = self._facts
-        same = before is not None and before.geometry == geometry
         self._facts = PlaneFacts(
             generation,
             level,
@@ -145,7 +136,6 @@ class PlaneDir(Dir):
             len(geometry.name(self.plane, 0, ending)) - 1 - len(ending),
             1 if through is None else level.key_shape[through],
             self._times(level, geometry, through),
-            before.sizes if same and before is not None else {},
         )
 
     def _times(self, level: Level, geometry: SliceGeometry, through: int | None) -> LayerTimes:
@@ -182,81 +172,79 @@ class PlaneDir(Dir):
 
     def find(self, name: str) -> Node | None:
         parsed = self.facts.geometry.parse(self.plane, name)
-        return None if parsed is None else self._slice(*parsed)
+        return None if parsed is None else self._slice(name, *parsed)
 
     def numbered(self, ordinal: int) -> Node | None:
         index, number = divmod(ordinal - 1, _STRIDE)
         ending = next((ending for ending, at in _ENDINGS.items() if at == number), None)
-        return None if ending is None or index >= self.facts.count else self._slice(index, ending)
+        if ending is None or index >= self.facts.count:
+            return None
+        return self._slice(self.facts.geometry.name(self.plane, index, ending), index, ending)
 
-    def _slice(self, index: int, ending: str) -> Node | None:
+    def _slice(self, name: str, index: int, ending: str) -> Node | None:
         if ending in _ENDINGS and ending.startswith(iso_slices.MARK):
-            return self._square(index, ending)
+            return self._square(name, index, ending)
         if ending not in _ENDINGS or self.size(ending) is None:
             return None
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
         if ending == jpeg.ENDING:
             document = preview(self.ref, self.spec(index), self.others, self.facts.time(index))
             return Generated(self.shared, ino, self, document)
-        return self.slice_node(ino, index, ending)
+        return SliceFile(self.shared, ino, self, name, index, ending)
 
-    def _square(self, index: int, ending: str) -> Node | None:
+    def _square(self, name: str, index: int, ending: str) -> Node | None:
         """The slice with square pixels, if its own are not."""
         facts = self.facts
         made = iso_slices.open_ending(
             facts.geometry, self.plane, index, self.others, ending, is_label=facts.level.is_label
         )
         ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
-        name = facts.geometry.name(self.plane, index, ending)
         return None if made is None else resampled_file(self.shared, ino, self, name, self.ref, made)
-
-    def slice_node(self, ino: int, index: int, ending: str) -> Node:
-        return SliceFile(self.shared, ino, self, index, ending)
 
     @staticmethod
     def ordinal(index: int, ending: str) -> int:
         return index * _STRIDE + _ENDINGS[ending] + 1
-
-    def means_slice(self, name: str) -> bool:
-        """Whether somebody who uses this name thinks of a slice, there or not."""
-        return _SLICE_LIKE.fullmatch(name) is not None
 
     # -- what slices are --------------------------------------------------------------------------------------------
 
     def spec(self, index: int) -> PlaneSpec:
         return self.facts.geometry.spec(self.plane, index, self.others)
 
-    def layout(self, index: int, ending: str) -> Layout:
-        made = slices.layout(ending, self.spec(index))
-        if made is None:
+    def laid_out(self, index: int, ending: str) -> LaidOut:
+        """The bytes of a slice: the layout that all of them have, over its own voxels."""
+        facts = self.facts
+        layout = facts.geometry.layout(self.plane, ending)
+        if layout is None:
             raise NotFound(f"these slices have no {ending}")
-        return made
+        level, box = facts.level, self.spec(index).box
+        source = QuickShifted(level, box.start)
+        return LaidOut(layout, source, facts.time(index), lambda: level.stamp(box), source, replaceable=True)
 
     def size(self, ending: str) -> int | None:
         """The size of every slice with an ending: it follows from what all of them have in common. None if there is
         no such file; 0 for previews, which have each their own."""
-        sizes = self.facts.sizes
-        if ending not in sizes:
-            if ending == jpeg.ENDING:
-                sizes[ending] = 0 if jpeg.holds(self.spec(0)) else -1
-            else:
-                made = slices.layout(ending, self.spec(0))
-                sizes[ending] = made.size if made is not None else -1
-        return sizes[ending] if sizes[ending] >= 0 else None
+        if ending == jpeg.ENDING:
+            return 0 if jpeg.holds(self.spec(0)) else None
+        layout = self.facts.geometry.layout(self.plane, ending)
+        return None if layout is None else layout.size
 
     def slice_attr(self, ino: int, index: int, ending: str) -> Attr:
-        timeout = FOREVER if self.lasting else SOON
         size, mtime = self.size(ending) or 0, self.facts.time(index)
-        return self.shared.file_attr(ino, size, mtime, mode=self.file_mode, timeout=timeout)
+        return self.shared.file_attr(ino, size, mtime, mode=self.file_mode, timeout=self.ref.places.timeout)
+
+    @property
+    def writable(self) -> bool:
+        """Whether slices can be written now."""
+        return self.ref.places.state.writable and not self.facts.level.derived
 
     @property
     def file_mode(self) -> int:
-        return READ_ONLY
+        return WRITABLE if self.writable else READ_ONLY
 
     # -- the directory ----------------------------------------------------------------------------------------------
 
     def attr(self) -> Attr:
-        return self.directory_attr(self.ref.level().array.mtime_ns, FOREVER)
+        return self.directory_attr(self.ref.level().array.mtime_ns, self.absence)
 
     def listing_cold(self, cookie: int) -> bool:
         at = max(0, cookie - FIRST_COOKIE + 1)
@@ -269,7 +257,7 @@ class PlaneDir(Dir):
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         facts, options = self.facts, self.shared.options
         size = self.size(facts.ending) or 0
-        mode, timeout = self.file_mode, FOREVER if self.lasting else SOON
+        mode, timeout = self.file_mode, self.ref.places.timeout
         prefix, digits, ending = THROUGH[self.plane], facts.digits, facts.ending
         first = self.ino + self.ordinal(0, ending)
         uid, gid, chunk, times, last = options.uid, options.gid, facts.chunk, facts.times, len(facts.times) - 1
@@ -287,39 +275,23 @@ class PlaneDir(Dir):
             at = stop
 
 
-class SliceFile(Node):
-    """One slice of a version: ``z00012.png``."""
+class SliceFile(LaidOutFile):
+    """One slice: ``z00012.png``. Its directory knows its size and time; its layout is needed to read it."""
 
     up: PlaneDir
 
-    def __init__(self, shared: Shared, ino: int, up: PlaneDir, index: int, ending: str) -> None:
-        super().__init__(shared, ino, up)
-        self.index = index
-        self.ending = ending
+    def __init__(self, shared: Shared, ino: int, up: PlaneDir, name: str, index: int, ending: str) -> None:
+        super().__init__(shared, ino, up, name, up.ref.room, partial(up.laid_out, index, ending))
+        self._index = index
+        self._ending = ending
+
+    @property
+    def cold(self) -> bool:
+        return False
+
+    @property
+    def exists(self) -> bool:
+        return True
 
     def attr(self) -> Attr:
-        return self.up.slice_attr(self.ino, self.index, self.ending)
-
-    async def open(self, flags: int) -> Handle:
-        if wants_writing(flags):
-            raise self.refusal()
-        return SliceHandle(self)
-
-    def reader(self) -> LayoutHandle:
-        level, layout = self.up.facts.level, self.up.layout(self.index, self.ending)
-        return LayoutHandle(self.shared, self.ino, self.dataset, level, layout, level)
-
-
-class SliceHandle(Handle):
-    """A slice of a version, open. What it takes to read it is made at the first read: a client that has read the slice
-    before opens it again and reads nothing."""
-
-    def __init__(self, file: SliceFile) -> None:
-        super().__init__(file.ino)
-        self._file = file
-        self._reader: LayoutHandle | None = None
-
-    async def read(self, offset: int, size: int) -> memoryview:
-        if self._reader is None:
-            self._reader = self._file.reader()
-        return await self._reader.read(offset, size)
+        return self.up.slice_attr(self.ino, self._index, self._ending)

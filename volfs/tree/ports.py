@@ -1,8 +1,9 @@
 """What the parts of a tree ask of those above them, each as a Protocol of its own.
 
 Decided here: nothing. A node or an open file that belongs to a branch knows it as :class:`BranchState`; a branch knows
-the open files whose bytes it must wait for as :class:`WriteBuffer`. Their implementations are
-:mod:`volfs.tree.room` and :mod:`volfs.tree.laidout`.
+the open files whose bytes it must wait for as :class:`WriteBuffer`, and the index of its
+images knows it as :class:`SnapshotState`. Their implementations are :mod:`volfs.tree.room` and
+:mod:`volfs.tree.laidout`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
+from volfs.errors import VolfsError
 from volfs.tree.attrs import Attr
 from volfs.versions.dataset import Dataset
 
@@ -51,6 +53,21 @@ class BranchState(Protocol):
 
     async def look(self, work: Callable[[], T]) -> T:
         """Run something short that blocks, in a thread of the dataset."""
+
+
+class SnapshotState(Protocol):
+    """Whether a snapshot can be written: a mounted branch, or :class:`volfs.tree.places.Committed`."""
+
+    @property
+    def held(self) -> bool:
+        """True if this mount is the branch's writer now."""
+
+    @property
+    def writable(self) -> bool:
+        """True if changes through this mount are possible now."""
+
+    def refusal(self) -> VolfsError:
+        """The reason why something in it cannot be changed."""
 
 
 class Orphan(Protocol):

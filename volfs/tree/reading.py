@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -20,7 +21,7 @@ from volfs.model.box import Box, Index
 from volfs.tree.handles import Handle
 from volfs.tree.shared import Shared
 from volfs.versions.snapshot import Snapshot
-from volfs.views.layout import Layout, Memo, VoxelSource
+from volfs.views.layout import Layout, Memo, Shifted, VoxelSource
 from volfs.volume.deadline import within
 
 #: A checksum at the end of a file needs all of it; more than this is not summed on the tree's thread.
@@ -45,6 +46,16 @@ class QuickSource(VoxelSource, Protocol):
     """A source that can tell, without any I/O, which voxels are in memory: a level."""
 
     def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QuickShifted(Shifted):
+    """The same of such a source."""
+
+    source: QuickSource
+
+    def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None:
+        return self.source.read_cached(box.shift(self.start), out)
 
 
 class CachedVoxels:

@@ -66,7 +66,7 @@ class MountedBranch:
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
-        self.places = ImageIndex(self.branch, path, lambda: self._held)
+        self.places = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(shared, self, self.branch, self.places)
         self.stages = Stages(self.branch.working.layout.staged)
         #: Names of slices that were removed, and until when (monotonic) they stay so.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import ClassVar
 
-from volfs.errors import NotFound, ReadOnly, VolfsError
+from volfs.errors import NotFound, VolfsError
 from volfs.tree.arrays import shown_node
-from volfs.tree.attrs import FOREVER, SOON, Attr
+from volfs.tree.attrs import FOREVER, Attr
 from volfs.tree.formats import FORMATS, formats_of
 from volfs.tree.generated import Document, Generated
 from volfs.tree.keys import KeyDir
@@ -38,7 +38,7 @@ class GroupDir(SmallDir):
         self.places = places
         self.room: MountedBranch | None = room
         self.group = group
-        self.absence = FOREVER if places.lasting else SOON
+        self.absence = places.timeout
 
     @property
     def cold(self) -> bool:
@@ -82,15 +82,12 @@ class GroupDir(SmallDir):
         """Attributes, with at least the time of the snapshot where nothing better is known."""
         base = self.places.snapshot.base
         mtime = mtime or (base.time_ns if base is not None else self.shared.started_ns)
-        if self.places.lasting:
-            return self.directory_attr(mtime, FOREVER)
-        room = self.room
-        mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
-        return self.directory_attr(mtime, SOON, writable=room is not None and room.writable)
+        if not self.places.lasting:
+            mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
+        return self.directory_attr(mtime, self.places.timeout, writable=self.places.state.writable)
 
     def refusal(self) -> VolfsError:
-        room = self.room
-        return ReadOnly(f"{self.places.snapshot.ref} never changes") if room is None else room.refusal()
+        return self.places.state.refusal()
 
     def _level(self, path: str, ref: LevelRef, *, plain: bool = False) -> LevelDir:
         return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref, plain=plain)

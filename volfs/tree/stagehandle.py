@@ -87,7 +87,7 @@ class StageHandle(Handle):
         target = self.target
         assert target is not None
         source, layout = target.shown()
-        if self._slice is None or self._slice[0] is not source:
+        if self._slice is None or self._slice[0] != source:
             room = self.room
             self._slice = source, LayoutHandle(room.shared, self.ino, room.dataset.name, source, layout, source)
         handle = self._slice[1]

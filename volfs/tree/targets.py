@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from volfs.errors import BadInput, NotFound
 from volfs.model.box import Box
 from volfs.tree.level_ref import LevelRef
+from volfs.tree.reading import QuickShifted
 from volfs.tree.stages import SlicePath, Voxels
 from volfs.versions.branch import Branch
 from volfs.versions.keys import node_key
@@ -74,12 +75,13 @@ class SliceTarget:
         level, plane = self.now()
         return level.stamp(plane.box)
 
-    def shown(self) -> tuple[Level, Layout]:
+    def shown(self) -> tuple[QuickShifted, Layout]:
         level, plane = self.now()
-        layout = slices.layout(self.ending, plane)
+        geometry = self.ref.geometry()[1]
+        layout = geometry.layout(self.plane, self.ending) if geometry is not None else None
         if layout is None:
             raise BadInput(f"these slices have no {self.ending}")
-        return level, layout
+        return QuickShifted(level, plane.box.start), layout
 
     def pieces(self) -> Iterator[bytes]:
         return pieces_of(*self.shown())

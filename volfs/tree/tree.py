@@ -76,7 +76,7 @@ class Tree:
         if directory is None or name == b"..":
             node = await self._node(parent)
             if name == b"..":
-                above = node.up or node
+                above = node if node.up is None else await self._node(node.up.ino)
                 await self._ready(above)
                 return self._shown(above, above.attr())
             directory = self._directory(node)

@@ -68,6 +68,29 @@ class VoxelSource(Protocol):
     def write(self, box: Box, voxels: np.ndarray) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """A source whose voxels are counted from ``start`` of another one: a layout over the first of many like planes is
+    that of each of them. Equal if the other source is the same and the start is."""
+
+    source: VoxelSource
+    start: Index
+
+    @property
+    def shape(self) -> Index:
+        return tuple(map(operator.sub, self.source.shape, self.start))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.source.dtype
+
+    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
+        return self.source.read(box.shift(self.start), out)
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        self.source.write(box.shift(self.start), voxels)
+
+
 def placed(voxels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """``voxels`` as :meth:`VoxelSource.read` has to return them, for sources that make them elsewhere."""
     if out is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -97,6 +97,7 @@ class SliceGeometry:
     others: tuple[OtherAxis, ...]
     scale: tuple[float, ...] | None = None
     units: tuple[str | None, ...] | None = None
+    _layouts: dict[tuple[str, str], Layout | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -201,6 +202,15 @@ class SliceGeometry:
         for axis, at in fixed.items():
             start[axis], stop[axis] = at, at + 1
         return self.part(plane, Box(tuple(start), tuple(stop)))
+
+    def layout(self, plane: str, ending: str) -> Layout | None:
+        """The layout of the first slice of ``plane``, at 0 along all axes that are not the plane's own; None if the
+        format cannot hold the slices. That of every other slice is the same, over voxels that are counted from the
+        start of its box (:class:`volfs.views.layout.Shifted`). Made once."""
+        key = plane, ending
+        if key not in self._layouts:
+            self._layouts[key] = layout(ending, self.spec(plane, 0, (0,) * len(self.others)))
+        return self._layouts[key]
 
     def part(self, plane: str, box: Box) -> PlaneSpec:
         """A piece of a plane: a box of length one along all axes but the plane's own and the samples."""
