@@ -7,7 +7,6 @@ format is. The bytes are those of the tree, read through it as a kernel would; z
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 import stat
@@ -19,15 +18,13 @@ import numpy as np
 import trio
 
 from volfs.errors import AlreadyThere, NotFound
+from volfs.model.refs import RefKind
 from volfs.storage.files import fsync_dir, no_space, open_new
-from volfs.tree.api import ROOT_INO, TreeOptions
-from volfs.tree.attrs import Attr
-from volfs.tree.places import geometry_of, is_plain
-from volfs.tree.tree import Tree
+from volfs.tree import Attr, Tree, TreeOptions
+from volfs.tree.api import ROOT_INO, TreeApi
 from volfs.versions.branch import Branch
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
-from volfs.views.slices import SliceGeometry
 from volfs.views.volumes import FORMATS
 from volfs.volume.image import image_at
 
@@ -63,12 +60,14 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be at ``out``: a copy of ``path`` in the tree; or, with ``parts``, a directory with copies of several,
-    by their names in it, which may be in directories of their own."""
+    """What is to be at ``out``: a copy of ``path`` in the tree; with ``parts``, a directory with copies of several, by
+    their names in it; with ``planes``, copies of all directories of that name at ``path`` or below the directories of
+    further axes there, ``t0003/c01/``, each in directories like those."""
 
     out: Path
     path: str = ""
     parts: Mapping[str, str] | None = None
+    planes: str = ""
 
     @property
     def of_side_files(self) -> bool:
@@ -98,12 +97,11 @@ def wanted(
     image = image_at(snapshot, image_path)
     if image is None:
         raise NotFound(f"there is no image at {image_path or 'the root'} of {snapshot.dataset.name}@{snapshot.ref}")
-    chosen = image.level(level)
-    if chosen is None:
+    if image.level(level) is None:
         raise NotFound(f"there is no level {level}: the image has {', '.join(one.name for one in image.levels)}")
-    folder = here if is_plain(image) else f"{here}/{level}"
+    folder = here if image.is_array else f"{here}/{level}"
     if kind == "slices":
-        return [_slices(out, folder, plane, geometry_of(chosen, rgb=image.rgb))]
+        return [Wanted(out, folder, planes=plane)]
     made = f"{folder}/cutout/{box}{FILES[kind]}" if box else f"{folder}/volume{FILES[kind]}"
     found = [Wanted(out, made)]
     if kind == "raw":  # which says nothing about itself
@@ -114,22 +112,13 @@ def wanted(
     return found
 
 
-def _slices(out: Path, folder: str, plane: str, geometry: SliceGeometry | None) -> Wanted:
-    """The slices of a level; where it has axes besides those of space, in directories as in a mount: ``t0003/c01/``."""
-    others = geometry.others if geometry is not None else ()
-    if not others:
-        return Wanted(out, f"{folder}/{plane}")
-    names = itertools.product(*([axis.name(index) for index in range(axis.count)] for axis in others))
-    return Wanted(out, parts={(at := "/".join(each)): f"{folder}/{at}/{plane}" for each in names})
-
-
 def wanted_path(snapshot: Snapshot, path: str, out: Path) -> list[Wanted]:
     """What a mount shows at a path of a version or branch: ``s0/xz/y00034.iso.png``."""
     return [Wanted(out, f"{_top(snapshot)}/{path.strip('/')}")]
 
 
 def _top(snapshot: Snapshot) -> str:
-    folder = "branches" if isinstance(snapshot, Branch) else "versions"
+    folder = RefKind.BRANCH.directory if isinstance(snapshot, Branch) else "versions"
     return f"{snapshot.dataset.name}/{folder}/{snapshot.ref}"
 
 
@@ -169,7 +158,7 @@ def _first(failure: BaseException) -> BaseException:
 
 
 class _Export:
-    def __init__(self, tree: Tree, report: Report) -> None:
+    def __init__(self, tree: TreeApi, report: Report) -> None:
         self._tree = tree
         self._report = report
         self._limit = trio.CapacityLimiter(_PARALLEL)
@@ -177,7 +166,7 @@ class _Export:
         self._links = False
 
     async def all(self, jobs: Sequence[Wanted], *, overwrite: bool) -> Copied:
-        found = [{name: await self._look(path) for name, path in (job.parts or {"": job.path}).items()} for job in jobs]
+        found = [await self._parts(job) for job in jobs]
         for parts in found:
             for attr in parts.values():
                 await self._measure(attr)
@@ -201,6 +190,24 @@ class _Export:
                 for partial in made:
                     await trio.to_thread.run_sync(_remove, partial)
         return Copied(self._files, self._done)
+
+    async def _parts(self, job: Wanted) -> dict[str, Attr]:
+        """What is copied, by its name in ``out``: "" for ``out`` itself."""
+        if job.planes:
+            above = await self._look(job.path)
+            return await self._planes(above.ino, job.planes) or {"": await self._look(f"{job.path}/{job.planes}")}
+        return {name: await self._look(path) for name, path in (job.parts or {"": job.path}).items()}
+
+    async def _planes(self, folder: int, plane: str, at: str = "") -> dict[str, Attr]:
+        """The directories of a plane in or below a directory, by their paths from there without the plane's name."""
+        attr = await self._tree.lookup(folder, plane.encode())
+        if attr.ino:
+            return {at: attr}
+        found: dict[str, Attr] = {}
+        for name, below in await self._list(folder):
+            if below.is_dir and name[-1].isdecimal():  # those of an index end in it
+                found |= await self._planes(below.ino, plane, f"{at}/{name}" if at else name)
+        return found
 
     async def _look(self, path: str) -> Attr:
         ino, attr = ROOT_INO, await self._tree.getattr(ROOT_INO)

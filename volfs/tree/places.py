@@ -233,11 +233,6 @@ class ImageIndex:
         return [name for name, info in listing if info.kind == "dir"]
 
 
-def is_plain(image: Image) -> bool:
-    """Whether the image is an array that stands by itself: its directory is that of its one level."""
-    return image.levels[0].array.path == image.path
-
-
 def geometry_of(level: Level, *, rgb: bool) -> SliceGeometry | None:
     """How the slices of a level lie."""
     return SliceGeometry.of(

@@ -19,7 +19,7 @@ from volfs.tree.keys import KeyDir
 from volfs.tree.level_ref import LevelRef
 from volfs.tree.levels import LevelContents, LevelDir
 from volfs.tree.node import Dir, Node, SmallDir
-from volfs.tree.places import ImageIndex, is_plain
+from volfs.tree.places import ImageIndex
 from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.versions.version import Version
@@ -51,7 +51,7 @@ class GroupDir(SmallDir):
         image = self.places.image(self.group)
         own: list[str] = []
         if image is not None:
-            own = self._contents().names() if is_plain(image) else [level.name for level in image.levels]
+            own = self._contents().names() if image.is_array else [level.name for level in image.levels]
             own.append(FORMATS)
         return [*own, *(name for name in self.places.below(self.group) if name not in own)]
 
@@ -60,7 +60,7 @@ class GroupDir(SmallDir):
         path = f"{self.path}/{name}"
         if name == FORMATS and image is not None:
             return formats_of(self, self.places, self.room, self.group)
-        if image is not None and is_plain(image):
+        if image is not None and image.is_array:
             return self._contents().find(name)
         if image is not None and image.level(name) is not None:
             return self._level(path, LevelRef(self.places, self.room, self.group, name))
@@ -68,7 +68,7 @@ class GroupDir(SmallDir):
             return None
         child = f"{self.group}/{name}" if self.group else name
         inner = self.places.image(child)
-        if inner is not None and is_plain(inner):
+        if inner is not None and inner.is_array:
             return self._level(path, LevelRef(self.places, self.room, child, inner.levels[0].name), plain=True)
         return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, self.room, child)
 

@@ -40,6 +40,11 @@ class Image:
     #: What is wrong with levels that the metadata names but `levels` lacks.
     problems: tuple[str, ...] = ()
 
+    @property
+    def is_array(self) -> bool:
+        """Whether the image is an array that stands by itself, and no group of levels."""
+        return self.levels[0].array.path == self.path
+
     def level(self, name: str) -> Level | None:
         """The level of that name, "s0" being full resolution."""
         return next((level for level in self.levels if level.name == name), None)
