@@ -10,8 +10,10 @@ Control files are ``direct_io`` with size 0: what is written never lies in a pag
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,13 +31,29 @@ from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.versions import refusals
 from volfs.versions.author import author_of
-from volfs.versions.branch import EVERYTHING
-from volfs.versions.forward import key_of_line
 from volfs.versions.status import Action, ActionKind
 from volfs.views import documents
 
-_ACTIONS: tuple[ActionKind, ...] = ("commit", "discard", "tag", "update", "publish")
-"""What is asked for through a file of its own."""
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control file whose action begins with the text that is written. ``ordinal``: kept once released, since it is
+    part of an inode. ``by_line``: each line is one action; otherwise all that is written at once is. ``begin`` returns
+    the action under way, None for one that is over."""
+
+    ordinal: int
+    begin: Callable[[MountedBranch, str], Awaitable[Order | None]]
+    by_line: bool = False
+
+
+#: To add one: an entry here, its function in :mod:`volfs.tree.orders`.
+CONTROLS: dict[ActionKind, Control] = {
+    "discard": Control(3, orders.discard, by_line=True),
+    "tag": Control(4, orders.tag, by_line=True),
+    "update": Control(5, orders.update),
+    "publish": Control(6, orders.publish),
+}
+_ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 
 
 class ControlDir(SmallDir):
@@ -44,10 +62,7 @@ class ControlDir(SmallDir):
     slots: ClassVar[dict[str, int]] = {
         "status.json": 1,
         "commit": 2,
-        "discard": 3,
-        "tag": 4,
-        "update": 5,
-        "publish": 6,
+        **{name: control.ordinal for name, control in CONTROLS.items()},
         "errors.txt": 8,
         "message": 9,
     }
@@ -109,7 +124,7 @@ class ControlDir(SmallDir):
 
 
 class ControlFile(Node):
-    """``commit``, ``discard``, ``tag``, ``update`` or ``publish``."""
+    """``commit``, or one of :data:`CONTROLS`."""
 
     up: ControlDir
 
@@ -126,14 +141,14 @@ class ControlFile(Node):
             await self.up.room.enter()
         if self._name == "commit":
             return CommitHandle(self.ino, self.up.room, append=bool(flags & os.O_APPEND))
-        return ControlHandle(self.ino, self.up.room, self._name)
+        return TextHandle(self.ino, self.up.room, self._name)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         """``>`` truncates first: nothing to do."""
 
 
-class ControlHandle(Handle):
-    """An open control file: each line is an order. ``commit`` is :class:`CommitHandle`.
+class ControlHandle(Handle, ABC):
+    """An open control file: an action begins in the write that asks for it.
 
     Read through the same open file, it tells what came of the last order, as JSON: of two who ask at once, each learns
     what came of its own.
@@ -175,26 +190,30 @@ class ControlHandle(Handle):
     def _failed(self, data: bytes, error: Exception) -> Action:
         return Action.begin(self._name, os.fsdecode(data).strip()).failed(error)
 
+    @abstractmethod
     async def _obey(self, offset: int, data: bytes) -> None:
-        if self._name in ("update", "publish"):
+        """Act on the bytes of a write at ``offset``. Raises BadInput."""
+
+    async def _carry_out(self, begin: Awaitable[Order | None]) -> None:
+        self._asked = await begin
+        if self._asked is not None:
+            await orders.outcome(self._room, self._asked)
+
+
+class TextHandle(ControlHandle):
+    """One of :data:`CONTROLS`, open."""
+
+    async def _obey(self, offset: int, data: bytes) -> None:
+        control, text = CONTROLS[self._name], os.fsdecode(data).strip()
+        if not control.by_line:
             if offset or len(data) > LONGEST:
                 raise BadInput(f"write the whole of it at once, at most {LONGEST >> 10} KiB")
-            begin = orders.update if self._name == "update" else orders.publish
-            await self._carry_out(begin(self._room, os.fsdecode(data).strip()))
+            await self._carry_out(control.begin(self._room, text))
             return
-        lines = [line for line in os.fsdecode(data).split("\n") if line.strip()]
-        if not lines and not offset:
-            lines = [""]  # an empty line says everything, after others it says nothing
-        for line in lines:
-            text = line.strip()
-            if self._name == "tag":
-                await _tag(self._room, text)
-            else:
-                await self._carry_out(orders.discard(self._room, "" if text in EVERYTHING else key_of_line(text)))
-
-    async def _carry_out(self, begin: Awaitable[Order]) -> None:
-        self._asked = await begin
-        await orders.outcome(self._room, self._asked)
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        # An empty line alone stands for everything; after others it means nothing.
+        for line in lines if lines or offset else [""]:
+            await self._carry_out(control.begin(self._room, line))
 
 
 class CommitHandle(ControlHandle):
@@ -381,24 +400,3 @@ def read_message(path: Path) -> bytes:
         return os.pread(fd, LONGEST, 0)
     finally:
         os.close(fd)
-
-
-async def _tag(room: MountedBranch, text: str) -> None:
-    """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
-    those of SMB. The same again is no error, as it is not for a commit."""
-    name, *at = text.split()[:3] or [""]
-    if not name or len(at) > 1:
-        raise BadInput("write the tag's name, and after it the version if it is not the one shown: paper v3")
-    dataset = room.dataset
-
-    def make() -> None:
-        number = dataset.resolve(at[0] if at else room.name)
-        if dataset.refs().tags.get(name) != number:
-            dataset.create_tag(name, number)
-
-    try:
-        await room.shared.look(dataset.name, make)
-    finally:
-        room.shared.epoch += 1
-    tags = room.shared.inodes.directory(f"{room.shared.origin(dataset.name)}/tags")
-    room.shared.notifier.queue_entry(tags, os.fsencode(name))

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 
 from volfs.errors import NotFound, VolfsError
 from volfs.model.graph import VersionInfo
+from volfs.model.refs import RefKind
 from volfs.tree.attrs import SOON, Attr
 from volfs.tree.generated import Document, Generated
 from volfs.tree.node import Dir, Node, SmallDir
@@ -48,16 +49,16 @@ class DatasetDir(SmallDir):
         return self._opened
 
     def names(self) -> Sequence[str]:
-        return [*self.slots, "versions", "branches", "tags"]
+        return [*self.slots, "versions", *(kind.directory for kind in RefKind)]
 
     def find(self, name: str) -> Node | None:
         shared = self.shared
         path = f"{self.path}/{name}"
         if name == "versions":
             return VersionsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
-        if name == "branches":
+        if name == RefKind.BRANCH.directory:
             return BranchesDir(shared, shared.inodes.directory(path), self, path, self.open_dataset, self._branches)
-        if name == "tags":
+        if name == RefKind.TAG.directory:
             return TagsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
         if name == "dataset.json":
             return Generated(shared, self.slot_ino(name), self, self._document(self._dataset_json))
@@ -81,14 +82,13 @@ class DatasetDir(SmallDir):
 
     def _refs(self) -> Hashable:
         dataset = self.open_dataset()
-        refs = dataset.refs()
-        return len(dataset.graph.versions), tuple(sorted(refs.heads.items())), tuple(sorted(refs.tags.items()))
+        refs = dataset.refs().named.values()
+        return len(dataset.graph.versions), *(tuple(sorted(named.items())) for named in refs)
 
     def _log(self) -> bytes:
         dataset = self.open_dataset()
-        refs = dataset.refs()
         named: dict[int, list[str]] = {}
-        for names in (refs.heads, refs.tags):
+        for names in dataset.refs().named.values():
             for name, number in sorted(names.items()):
                 named.setdefault(number, []).append(name)
         return documents.log_txt(dataset.versions(), named)

@@ -7,16 +7,20 @@ commit is (:mod:`volfs.versions.commit`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from volfs.errors import BadInput, Busy, Held, NotFound, VolfsError
+from volfs.model.names import LATEST
+from volfs.model.refs import RefKind
 from volfs.tree.draft import Draft
 from volfs.tree.invalidation import VoxelChange
 from volfs.tree.order import Order
 from volfs.tree.room import MountedBranch
 from volfs.tree.stagehandle import Superseded, decode
+from volfs.versions.branch import EVERYTHING
 from volfs.versions.following import Side
 from volfs.versions.forward import key_of_line
 from volfs.versions.keys import covers
@@ -28,10 +32,44 @@ _CLOSING_SECONDS = 0.5
 _IDLE_SECONDS = 8.0
 _ENDING_SECONDS = 60.0
 
+Work = Callable[[], Awaitable[None]]
 
-async def discard(room: MountedBranch, path: str) -> Order:
-    """Begin to go back to the head version at and below a path, "" for everything."""
-    return await _begin(room, Order("discard", path), lambda: _discard(room, path))
+
+async def discard(room: MountedBranch, text: str) -> Order:
+    """Begin to go back to the head version at and below a key, or with everything."""
+    prefix = "" if text in EVERYTHING else key_of_line(text)
+
+    async def work() -> None:
+        for stage in list(room.stages):
+            if not prefix or covers(prefix, stage.name):
+                # Its file is removed with the branch's: nobody reads what is still written to it.
+                room.stages.drop(stage, keep=True)
+        await run_alone(lambda: room.branch.discard(prefix))
+        room.stages.changes += 1
+        room.places.forget()
+
+    return await _begin(room, Order("discard", prefix), work)
+
+
+async def tag(room: MountedBranch, text: str) -> None:
+    """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
+    those of SMB. The same again is no error, as it is not for a commit."""
+    name, *at = text.split()[:3] or [""]
+    if not name or len(at) > 1:
+        raise BadInput("write the tag's name, and after it the version if it is not the one shown: paper v3")
+    dataset, shared = room.dataset, room.shared
+
+    def make() -> None:
+        number = dataset.resolve(at[0] if at else room.name)
+        if dataset.refs().tags.get(name) != number:
+            dataset.create_tag(name, number)
+
+    try:
+        await room.look(make)
+    finally:
+        shared.epoch += 1
+    tags = shared.inodes.directory(f"{shared.origin(dataset.name)}/{RefKind.TAG.directory}")
+    shared.notifier.queue_entry(tags, os.fsencode(name))
 
 
 async def commit(room: MountedBranch, message: str, author: str | None) -> Order:
@@ -42,14 +80,28 @@ async def commit(room: MountedBranch, message: str, author: str | None) -> Order
 
 async def update(room: MountedBranch, text: str) -> Order:
     """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
-    decision(text)
-    return await _begin(room, Order("update", text), lambda: _update(room, text))
+    side, keys = decision(text)
+
+    async def work() -> None:
+        await settle(room)
+        await run_alone(lambda: room.branch.update(side, keys))
+        room.places.forget()
+
+    return await _begin(room, Order("update", text), work)
 
 
 async def publish(room: MountedBranch, text: str) -> Order:
-    """Begin to give the version that an import has made its place."""
-    prepared(text)
-    return await _begin(room, Order("publish", text), lambda: _publish(room, text))
+    """Begin to give the version that an import has made its place, which only the holder of the branch may do, since
+    that moves its head."""
+    number, token = prepared(text)
+
+    async def work() -> None:
+        await settle(room)
+        await run_alone(lambda: room.branch.publish(number, token))
+        room.places.forget()
+        _show_head(room)
+
+    return await _begin(room, Order("publish", text), work)
 
 
 async def commit_draft(room: MountedBranch, draft: Draft, author: str | None) -> Order:
@@ -88,7 +140,7 @@ async def outcome(room: MountedBranch, order: Order) -> None:
             raise order.error
 
 
-async def _begin(room: MountedBranch, order: Order, work: Callable[[], object]) -> Order:
+async def _begin(room: MountedBranch, order: Order, work: Work) -> Order:
     """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
     await room.settled()
     await room.enter()
@@ -107,9 +159,9 @@ async def _begin(room: MountedBranch, order: Order, work: Callable[[], object]) 
     return order
 
 
-async def _carry_out(room: MountedBranch, order: Order, work: Callable[[], object]) -> None:
+async def _carry_out(room: MountedBranch, order: Order, work: Work) -> None:
     try:
-        await work()  # type: ignore[misc]
+        await work()
         await room.kernel.invalidate_soon(VoxelChange())
     except Exception as error:
         order.error = error
@@ -137,7 +189,7 @@ def _show_head(room: MountedBranch) -> None:
     """Have the kernel ask for the branch's new version."""
     dataset = room.shared.origin(room.dataset.name)
     versions = room.shared.inodes.directory(f"{dataset}/versions")
-    for name in (f"v{_head(room)}", "latest"):
+    for name in (f"v{_head(room)}", LATEST):
         room.shared.notifier.queue_entry(versions, name.encode())
 
 
@@ -149,15 +201,6 @@ def prepared(text: str) -> tuple[int, str]:
     return int(number), token
 
 
-async def _publish(room: MountedBranch, text: str) -> None:
-    """Give the version of an import its place: only who holds the branch may move its head."""
-    number, token = prepared(text)
-    await settle(room)
-    await run_alone(lambda: room.branch.publish(number, token))
-    room.places.forget()
-    _show_head(room)
-
-
 def decision(text: str) -> tuple[Side, tuple[str, ...]]:
     """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
     first, *more = text.split("\n")
@@ -166,14 +209,6 @@ def decision(text: str) -> tuple[Side, tuple[str, ...]]:
         raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
     keys = (key_of_line(each) for each in (key, *more) if each.strip())
     return ("ours" if side == "ours" else "theirs"), tuple(keys)
-
-
-async def _update(room: MountedBranch, text: str) -> None:
-    """Decide what keeps the branch behind."""
-    await settle(room)
-    side, keys = decision(text)
-    await run_alone(lambda: room.branch.update(side, keys))
-    room.places.forget()
 
 
 async def _closed(room: MountedBranch) -> None:
@@ -187,17 +222,6 @@ async def _closed(room: MountedBranch) -> None:
         ):
             return
         await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
-
-
-async def _discard(room: MountedBranch, prefix: str) -> None:
-    """A key, a slice being written, or everything."""
-    for stage in list(room.stages):
-        if not prefix or covers(prefix, stage.name):
-            # Its file goes with the branch's: what somebody still writes to it is nobody's.
-            room.stages.drop(stage, keep=True)
-    await run_alone(lambda: room.branch.discard(prefix))
-    room.stages.changes += 1
-    room.places.forget()
 
 
 async def settle(room: MountedBranch) -> None:

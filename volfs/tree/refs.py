@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 from volfs.errors import AlreadyThere, BadInput, Damaged, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
-from volfs.model.names import check_ref_name, version_number
+from volfs.model.names import LATEST, check_ref_name, version_number
+from volfs.model.refs import RefKind
 from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.attrs import NEVER, SOON, Attr
 from volfs.tree.branch import BranchDir
@@ -25,7 +27,10 @@ from volfs.versions.dataset import Dataset
 
 
 class RefsDir(SmallDir):
-    """What the three have in common."""
+    """One of them. Nothing in it is ever cold."""
+
+    def listing_cold(self, cookie: int) -> bool:
+        return False
 
     def __init__(self, shared: Shared, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
         super().__init__(shared, ino, up, path)
@@ -51,15 +56,15 @@ class RefsDir(SmallDir):
 class VersionsDir(RefsDir):
     """``versions/``: every version, and ``latest``. Nothing here is made or removed by hand."""
 
-    slots = {"latest": 1}  # noqa: RUF012
+    slots: ClassVar[dict[str, int]] = {LATEST: 1}
 
     def names(self) -> Sequence[str]:
         numbers = sorted(self.opened.graph.versions)
-        return [*(["latest"] if numbers else []), *(f"v{number}" for number in numbers)]
+        return [*([LATEST] if numbers else []), *(f"v{number}" for number in numbers)]
 
     def find(self, name: str) -> Node | None:
         dataset = self.opened
-        if name == "latest":
+        if name == LATEST:
             try:
                 latest = dataset.info(dataset.resolve(name))
             except NotFound:
@@ -80,16 +85,13 @@ class VersionsDir(RefsDir):
         newest = max((info.time_ns for info in versions.values()), default=self.shared.started_ns)
         return self.directory_attr(self.shared.clock.mtime(self.path, len(versions), newest), SOON)
 
-    def listing_cold(self, cookie: int) -> bool:
-        return False
-
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         numbers = sorted(self.opened.graph.versions)
         if numbers and cookie < FIRST_COOKIE:
             with suppress(Damaged):  # it is an error to whoever asks for it, and not for the others
-                attr = attr_of(self.find("latest"))
+                attr = attr_of(self.find(LATEST))
                 if attr is not None:
-                    yield DirEntry(b"latest", attr, FIRST_COOKIE)
+                    yield DirEntry(LATEST.encode(), attr, FIRST_COOKIE)
         for number in numbers[bisect_right(numbers, max(0, cookie - FIRST_COOKIE)) :]:
             attr = attr_of(self.find(f"v{number}"))
             if attr is not None:
@@ -99,10 +101,41 @@ class VersionsDir(RefsDir):
         return NotAllowed("a version is made by a commit, and never changed")
 
 
-class BranchesDir(RefsDir):
-    """``branches/``: mkdir makes one, rmdir removes it."""
+class NamedRefsDir(RefsDir):
+    """The directory of a kind of refs, named and removed by hand."""
 
     lenient = True
+    kind: ClassVar[RefKind]
+    #: How one is made, for messages.
+    usage: ClassVar[str]
+
+    def names(self) -> Sequence[str]:
+        return sorted(self.opened.refs()[self.kind])
+
+    def content(self) -> Hashable:
+        """Changes whenever the directory does."""
+        return tuple(self.names())
+
+    def attr(self) -> Attr:
+        mtime = self.shared.clock.mtime(self.path, self.content(), self.shared.started_ns)
+        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
+
+    def check_there(self, name: str) -> None:
+        """Raise NotFound unless there is such a ref."""
+        if name not in self.opened.refs()[self.kind]:
+            raise NotFound(f"there is no {self.kind.word} {name!r}")
+
+    def refusal(self) -> VolfsError:
+        if not self.shared.writable:
+            return ReadOnly("this mount is read-only")
+        return NotAllowed(f"{self.kind.directory}/ holds {self.usage}")
+
+
+class BranchesDir(NamedRefsDir):
+    """``branches/``: mkdir makes one, rmdir removes it."""
+
+    kind = RefKind.BRANCH
+    usage = "branches only: mkdir makes one, rmdir removes it"
 
     def __init__(
         self,
@@ -116,9 +149,6 @@ class BranchesDir(RefsDir):
         super().__init__(shared, ino, up, path, open_dataset)
         self._branches = branches
 
-    def names(self) -> Sequence[str]:
-        return sorted(self.opened.refs().heads)
-
     def find(self, name: str) -> Node | None:
         heads = self.opened.refs().heads
         if name not in heads:
@@ -129,14 +159,6 @@ class BranchesDir(RefsDir):
         path = f"{self.path}/{name}"
         room = self._branches.get(self.opened, name)
         return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
-
-    def attr(self) -> Attr:
-        names = tuple(self.names())
-        mtime = self.shared.clock.mtime(self.path, names, self.shared.started_ns)
-        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
-
-    def listing_cold(self, cookie: int) -> bool:
-        return False
 
     async def mkdir(self, name: str, mode: int) -> Attr:
         """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ is never listed, and
@@ -160,8 +182,7 @@ class BranchesDir(RefsDir):
 
     async def rmdir(self, name: str) -> None:
         dataset = self.opened
-        if name not in dataset.refs().heads:
-            raise NotFound(f"there is no branch {name!r}")
+        self.check_there(name)
         self.check_writable()
         room = self._branches.get(dataset, name)
         await room.retire()
@@ -169,26 +190,21 @@ class BranchesDir(RefsDir):
         self._branches.discard(room)
 
     async def unlink(self, name: str) -> None:
-        if name not in self.opened.refs().heads:
-            raise NotFound(f"there is no branch {name!r}")
+        self.check_there(name)
         raise WrongKind(f"{name} is a directory: rmdir removes a branch", errno=errno.EISDIR)
 
     async def symlink(self, name: str, target: str) -> Node:
         raise NotAllowed("a branch cannot be a link: mkdir makes one, mkdir NAME@v3 at a version")
 
-    def refusal(self) -> VolfsError:
-        if not self.shared.writable:
-            return ReadOnly("this mount is read-only")
-        return NotAllowed("branches/ holds branches only: mkdir makes one, rmdir removes it")
 
-
-class TagsDir(RefsDir):
+class TagsDir(NamedRefsDir):
     """``tags/``: ln -s makes one, rm removes it, mv renames it or puts it over another."""
 
-    lenient = True
+    kind = RefKind.TAG
+    usage = "links to versions only: ln -s ../versions/v3 NAME makes one"
 
-    def names(self) -> Sequence[str]:
-        return sorted(self.opened.refs().tags)
+    def content(self) -> Hashable:
+        return tuple(sorted(self.opened.refs().tags.items()))
 
     def find(self, name: str) -> Node | None:
         dataset = self.opened
@@ -198,11 +214,6 @@ class TagsDir(RefsDir):
             return None
         ino = self.shared.inodes.directory(f"{self.path}/{name}")
         return Link(self.shared, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
-
-    def attr(self) -> Attr:
-        names = tuple(sorted(self.opened.refs().tags.items()))
-        mtime = self.shared.clock.mtime(self.path, names, self.shared.started_ns)
-        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
 
     async def symlink(self, name: str, target: str) -> Node:
         dataset = self.opened
@@ -219,8 +230,7 @@ class TagsDir(RefsDir):
         await self.changing(lambda: dataset.delete_tag(name))
 
     async def rmdir(self, name: str) -> None:
-        if name not in self.opened.refs().tags:
-            raise NotFound(f"there is no tag {name!r}")
+        self.check_there(name)
         raise WrongKind(f"{name} is a link: rm removes a tag")
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
@@ -246,11 +256,6 @@ class TagsDir(RefsDir):
 
         await self.changing(move)
 
-    def refusal(self) -> VolfsError:
-        if not self.shared.writable:
-            return ReadOnly("this mount is read-only")
-        return NotAllowed("tags/ holds links to versions only: ln -s ../versions/v3 NAME makes one")
-
 
 def _version_meant(dataset: Dataset, target: str) -> int:
     """The version that a link's target names: ``../versions/v3``, another ref's path, or a ref alone.
@@ -258,6 +263,7 @@ def _version_meant(dataset: Dataset, target: str) -> int:
     Relative and absolute paths count by their end: where the mount stands is nothing that a link here depends on.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
-    if not parts or (len(parts) > 1 and parts[-2] not in ("versions", "tags", "branches", "..")):
+    folders = {"versions", "..", *(kind.directory for kind in RefKind)}
+    if not parts or (len(parts) > 1 and parts[-2] not in folders):
         raise BadInput(f"{target!r} names no version: link to ../versions/v3")
     return dataset.resolve(parts[-1])

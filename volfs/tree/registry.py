@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 
+from volfs.model.refs import RefKind
 from volfs.tree.room import MountedBranch
 from volfs.tree.shared import Shared
 from volfs.versions.dataset import Dataset
@@ -33,7 +34,7 @@ class BranchRegistry:
         if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
             if found is not None:
                 found.close()
-            path = f"{self._shared.origin(dataset.name)}/branches/{branch}"
+            path = f"{self._shared.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
             found = MountedBranch(self._shared, dataset, branch, path, self._settle_leftovers)
             self._known[dataset.name, branch] = found
         return found

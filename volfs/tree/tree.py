@@ -21,6 +21,7 @@ from functools import partial
 import trio
 
 from volfs.errors import NotAllowed, NotFound, OutOfTime, VolfsError, WrongKind
+from volfs.model.refs import RefKind
 from volfs.tree.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
 from volfs.tree.attrs import Attr, SetAttr, missing
 from volfs.tree.handles import Handle
@@ -345,7 +346,7 @@ class Tree:
         """Note what is refused within the block for the users of a branch, if the directory is in one."""
         parts = directory.path.split("/", 3)
         room = None
-        if len(parts) > 2 and parts[1] == "branches":
+        if len(parts) > 2 and parts[1] == RefKind.BRANCH.directory:
             room = self._branches.find(parts[0].partition("@")[0], parts[2])
         return nullcontext() if room is None else room.telling(directory.path, os.fsdecode(name))
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from volfs import errors
 from volfs.errors import Busy, ReadOnly, VolfsError
+from volfs.model.refs import RefKind
 from volfs.versions.author import with_author
 from volfs.versions.lock import Holder
 from volfs.versions.status import ActionKind
@@ -40,7 +41,7 @@ def ask_mount(
     """
     if holder.mountpoint is None:
         raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
-    control = Path(holder.mountpoint, dataset, "branches", branch, ".volfs")
+    control = Path(holder.mountpoint, dataset, RefKind.BRANCH.directory, branch, ".volfs")
     written = text if author is None else with_author(text, author)
     try:
         fd = os.open(control / action, os.O_RDWR | os.O_CLOEXEC)
