@@ -1,4 +1,4 @@
-"""A level as a directory: what it is, its chunks, its volume files, and the way to its slices.
+"""A level as a directory: its description, its chunks, its volume files, and the directories that lead to its slices.
 
 Decided here: ``info.json``, the ``chunks`` link, and the directories of other axes (``t0003/c01/``) between level and
 planes. Volume files are in :mod:`volfs.tree.volumes`, those made by naming them in :mod:`volfs.tree.named`.
@@ -38,8 +38,8 @@ _STEP_COOKIE = 64
 
 
 class LevelContents:
-    """What is in the directory of a level, or in one of its axis directories. Shown by ``owner``, which is either, or
-    the directory of an image that is a single array."""
+    """The content of the directory of a level, or of one of its axis directories. ``owner`` is that directory, or the
+    directory of an image that is a single array."""
 
     slots: ClassVar[dict[str, int]] = {"info.json": 11, "chunks": 12, **VOLUME_SLOTS}
     #: Directories of files that are made by naming them, and where they stand in a listing.
@@ -58,7 +58,7 @@ class LevelContents:
         return [*self._fixed(geometry), *(self._step(geometry, i) for i in steps)]
 
     def _fixed(self, geometry: SliceGeometry | None) -> dict[str, int]:
-        """Names that are no steps on the way to slices, and their cookies."""
+        """Names that are not directories on the way to slices, and their cookies."""
         found = {name: FIRST_COOKIE + self.slots[name] for name in self._volumes.names()}
         if not self._others:
             found |= {name: FIRST_COOKIE + self.slots[name] for name in ("info.json", "chunks")}
@@ -124,7 +124,7 @@ class LevelContents:
         return [*self._volumes.names(), *(() if self._others else ("info.json",))]
 
     def _following(self, geometry: SliceGeometry | None, first: int) -> Iterator[int]:
-        """The numbers of the steps that are listed: where there may be very many, those with anything stored."""
+        """The numbers of the listed directories on the way to slices: of very many, those with anything stored."""
         at = len(self._others)
         if geometry is None or at >= len(geometry.others):
             return iter(range(first, self._count()))
@@ -172,52 +172,12 @@ class LevelContents:
         return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=places.lasting)
 
 
-class LevelDir(Dir):
-    """``s0/``; or, with ``plain``, the directory of an array that is an image by itself."""
-
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
-        super().__init__(shared, ino, up, path)
-        self.ref = ref
-        self.room = ref.room
-        self._plain = plain
-        self.absence = ref.places.timeout
-        self._contents = LevelContents(self, ref)
-
-    @property
-    def cold(self) -> bool:
-        return self.ref.places.cold
-
-    def load(self) -> None:
-        self.ref.places.load()
-
-    def find(self, name: str) -> Node | None:
-        if name == FORMATS and self._plain:
-            return formats_of(self, self.ref.places, self.ref.room, self.ref.image)
-        return self._contents.find(name)
-
-    def numbered(self, ordinal: int) -> Node | None:
-        return self._contents.numbered(ordinal)
-
-    def listing_cold(self, cookie: int) -> bool:
-        return self._contents.listing_cold()
-
-    def load_listing(self, cookie: int) -> None:
-        self._contents.load_listing()
-
-    def entries(self, cookie: int) -> Iterator[DirEntry]:
-        yield from self._contents.entries(cookie)
-        at = name_cookie(FORMATS)
-        if self._plain and cookie < at and (attr := attr_of(self.find(FORMATS))) is not None:
-            yield DirEntry(FORMATS.encode(), attr, at)
-
-    def attr(self) -> Attr:
-        return level_attr(self, self.ref)
-
-
 class AxisDir(Dir):
     """``t0003/`` and the like: one index along an axis besides those of the planes."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...]) -> None:
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(shared, ino, up, path)
         self.ref = ref
         self.room = ref.room
@@ -240,10 +200,33 @@ class AxisDir(Dir):
         return self._contents.entries(cookie)
 
     def attr(self) -> Attr:
-        return level_attr(self, self.ref)
+        """As old as the array: the names follow from its shape alone."""
+        places = self.ref.places
+        return self.directory_attr(self.ref.level().array.mtime_ns, places.timeout, writable=places.state.writable)
 
 
-def level_attr(node: Dir, ref: LevelRef) -> Attr:
-    """A directory of a level is as old as the array: its names follow from the shape alone."""
-    places = ref.places
-    return node.directory_attr(ref.level().array.mtime_ns, places.timeout, writable=places.state.writable)
+class LevelDir(AxisDir):
+    """``s0/``, where no axis has an index yet; or, with ``plain``, the directory of an array that is an image by
+    itself."""
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
+        super().__init__(shared, ino, up, path, ref)
+        self._plain = plain
+
+    @property
+    def cold(self) -> bool:
+        return self.ref.places.cold
+
+    def load(self) -> None:
+        self.ref.places.load()
+
+    def find(self, name: str) -> Node | None:
+        if name == FORMATS and self._plain:
+            return formats_of(self, self.ref.places, self.ref.room, self.ref.image)
+        return super().find(name)
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        yield from super().entries(cookie)
+        at = name_cookie(FORMATS)
+        if self._plain and cookie < at and (attr := attr_of(self.find(FORMATS))) is not None:
+            yield DirEntry(FORMATS.encode(), attr, at)
