@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from volfs.tree.room import MountedBranch
     from volfs.tree.shared import Shared
 
-#: How long a listing that was begun goes on with the names it began with.
+#: How long (s) the later pages of a listing show the names that its first page found.
 _LISTING_SECONDS = 5.0
 
 
@@ -80,7 +80,7 @@ class BranchKeyDir(Dir):
         return None
 
     def _computed(self, key: str) -> DerivedKey | None:
-        """A key that somebody is writing shows what they write; one that was just removed shows nothing."""
+        """The computed bytes of a key; None if it has none, is open for writing, or was just removed."""
         found = derived_key(self.room.places, key)
         if found is None or self.room.is_hidden(place_of(key)) or key in self.room.branch.working.open_for_writing():
             return None
@@ -104,7 +104,7 @@ class BranchKeyDir(Dir):
         listing = self._kept
         if listing is None or not cookie:
             return listing is None or listing.generation != self.room.generation()
-        # Who goes on listing while keys change gets the names that there were; each is looked at again.
+        # Later pages show the names that the first one found, each with its attributes as they are now.
         return time.monotonic() - listing.when > _LISTING_SECONDS
 
     @property
@@ -148,7 +148,7 @@ class BranchKeyDir(Dir):
             assert listing is not None
         begin = bisect_right(listing.cookies, cookie)
         if begin == len(listing) > self.shared.listings.limit:
-            self.shared.listings.drop(self.ino)  # it was kept only until somebody would have seen all of it
+            self.shared.listings.drop(self.ino)  # too large to be kept longer than one listing of it takes
         fresh = listing.generation == self.room.generation()
         for at in range(begin, len(listing)):
             name = listing.names[at]
@@ -159,7 +159,7 @@ class BranchKeyDir(Dir):
                 yield DirEntry(os.fsencode(name), attr, listing.cookies[at])
 
     def _listed(self, name: str, facts: Facts) -> Attr | None:
-        """What a listing tells of a name: None if it went."""
+        """The attributes of a name in a listing; None if it was removed meanwhile."""
         key, mode = self.key_of(name), facts[0]
         if mode and not stat.S_ISDIR(mode):
             return _file_attr(self.room, key, self.shared.inodes.name(self.ino, name), facts)
@@ -300,20 +300,22 @@ class BranchKeyDir(Dir):
             await self.room.look(lambda: self.room.branch.working.fsync_dir(self.key))
 
     def _hide_computed(self, key: str) -> None:
-        """What is removed of a level that follows s0 stays away for some seconds, as removed slices do: who removes a
-        whole image must get to its end, in whatever order."""
+        """Hide a removed key of a level that follows s0 for some seconds, as removed slices are: a program that removes
+        a whole image must come to its end, whatever its order."""
         if derived_level(self.room.places, key) is not None:
             self.room.hide(place_of(key))
 
     async def moved(self, *keys: str) -> None:
-        """Keys came into place, or went: what that means for open slices is told before anybody goes on."""
+        """Have the kernel forget what it keeps of these keys and of slices over them, before the request is
+        answered."""
         if any(key.endswith(NODE_JSON) for key in keys):
             self.room.places.forget()
         await self.room.kernel.invalidate(KeyChange(keys))
 
     async def _check_not_computed(self, key: str) -> None:
-        """A committed level that follows s0 is not written by hand: what s0 says would count, and the write would be
-        lost. While its array is new, a copy of a whole image may bring it along."""
+        """Raise NotAllowed for a chunk of a committed level that follows s0: the chunk computed from s0 would count,
+        and the write would be lost. While the array is new it may be written: a copy of a whole image brings it
+        along."""
         await self.room.enter()
         found = derived_level(self.room.places, key)
         if found is None:
@@ -326,7 +328,7 @@ class BranchKeyDir(Dir):
             raise NotAllowed(f"{key}: {level.name} is computed from s0: write s0")
 
     def _lost(self, ino: int, name: str) -> None:
-        """A file lost this name; who has it open keeps it, if it was the last."""
+        """Record that a file lost this name. If it was the last one, its open handles keep the file."""
         self.shared.inodes.removed(self.ino, name)
         if self.shared.inodes.where(ino) is None:
             for handle in self.shared.files.at(ino):
@@ -376,7 +378,7 @@ class BranchKeyFile(Node):
 
 
 class BranchKeyLink(BranchKeyFile):
-    """A side file of a branch that is a symbolic link. Who follows it is the client, never this process."""
+    """A side file of a branch that is a symbolic link. The client follows it, never this process."""
 
     async def open(self, flags: int) -> Handle:
         raise WrongKind(f"{self.key} is a symbolic link", errno=errno.ELOOP)
@@ -389,7 +391,7 @@ class BranchKeyLink(BranchKeyFile):
 
 
 def _file_attr(room: MountedBranch, key: str, ino: int, facts: Facts) -> Attr:
-    """The attributes of a key, as they are told now."""
+    """The attributes of a key, from the facts of its listing."""
     (mode, size, mtime, blocks), shared = facts, room.shared
     room.kernel.note_size(key, ino, size, mtime)
     return shared.file_attr(

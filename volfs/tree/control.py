@@ -162,7 +162,7 @@ class ControlHandle(Handle, ABC):
         self._room = room
         self._name = name
         self._asked: Order | None = None
-        #: What never became an order.
+        #: The last action that was refused before it began.
         self._refused: Action | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -217,7 +217,7 @@ class TextHandle(ControlHandle):
 
 
 class CommitHandle(ControlHandle):
-    """``.volfs/commit``, open: what is written through it is one message.
+    """``.volfs/commit``, open: everything written through it is one message.
 
     The write that begins it does the work and has its errors; the version appears, with all lines, when the file is
     closed, or synced, as NFS clients do when they close. A child of a shell that ends closes its descriptor too: so
@@ -230,7 +230,7 @@ class CommitHandle(ControlHandle):
         self._draft: Draft | None = None
         self._order: Order | None = None
         self._told: Exception | None = None
-        # Where the last write ended, for who opened the file.
+        # The position of the open file after the last write.
         self._position = 0
 
     async def write(self, offset: int, data: bytes) -> int:
@@ -240,8 +240,8 @@ class CommitHandle(ControlHandle):
 
     async def _obey(self, offset: int, data: bytes) -> None:
         if self._told is not None:
-            # Lines that follow what was refused come at its place, since nothing was written there; to begin once more
-            # is to say the same.
+            # After a refusal a client writes at the same position again: nothing was written there. The same text at
+            # position 0 begins the commit once more.
             if offset or self._append or self._draft is None or not self._draft.holds(data):
                 raise self._told
             self._draft = self._order = self._told = None
@@ -295,7 +295,7 @@ class CommitHandle(ControlHandle):
         await self._end()
 
     async def _end(self) -> None:
-        """The message is complete. Raises what kept the version from being made, once."""
+        """End the message. Raises the error that kept the version from being made, once."""
         if self._order is None or self._draft is None or self._told is not None:
             return
         self._draft.close()
@@ -391,7 +391,7 @@ def message_facts(path: Path) -> tuple[int, int]:
 
 
 def read_message(path: Path) -> bytes:
-    """Its bytes."""
+    """The bytes of the message; none if there is no file."""
     try:
         fd = open_regular(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The directory of a dataset: what it is, and the way to its versions, branches and tags.
+"""The directory of a dataset: its description, and the directories of its versions, branches and tags.
 
 Decided here: the fixed names in it and what its documents depend on. Not here: the directories of refs
 (:mod:`volfs.tree.refs`), nor what a snapshot shows.
@@ -39,11 +39,11 @@ class DatasetDir(SmallDir):
         return self._name
 
     def open_dataset(self) -> Dataset:
-        """The dataset itself. Raises what keeps it from being opened; NotFound if it was removed, or replaced."""
+        """The dataset itself. Raises the error of opening it; NotFound if it was removed, or replaced by another."""
         shared = self.shared
         if not shared.has_origin(self._name, self._opened):
             if shared.origin(self._name) != self.path:
-                raise NotFound(f"dataset {self._name!r} is not the one that was looked at: it was made anew")
+                raise NotFound(f"dataset {self._name!r} was removed and made anew: enter its directory again")
             self._opened = shared.store[self._name]
         assert self._opened is not None
         return self._opened

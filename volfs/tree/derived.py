@@ -1,4 +1,4 @@
-"""Keys of levels that follow s0: what ``zarr/`` of a branch shows of them.
+"""Keys of levels that follow s0, as ``zarr/`` of a branch shows them.
 
 Decided here: which keys show computed bytes instead of stored ones, so that chunk files agree with the voxels of
 slices. How they are computed is decided in :mod:`volfs.volume.pyramid`. Everything here may block.
@@ -53,7 +53,7 @@ def derived_level(places: ImageIndex, key: str) -> tuple[Level, str] | None:
 
 
 def derived_key(places: ImageIndex, key: str) -> DerivedKey | None:
-    """What a key shows that is computed now; None if it is as stored, or not there."""
+    """The computed bytes of a key; None if it is as stored, or not there."""
     found = derived_level(places, key)
     if found is None:
         return None

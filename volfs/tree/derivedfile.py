@@ -1,6 +1,6 @@
 """A key of a branch whose bytes are computed from s0, as a file.
 
-Decided here: that it cannot be written, and that who has it open goes on with the bytes as they were. Not here: which
+Decided here: that it cannot be written, and that an open file keeps the bytes that it was opened with. Not here: which
 keys are computed, and how (:mod:`volfs.tree.derived`).
 """
 

@@ -26,7 +26,7 @@ _PATIENCE = 30.0
 
 
 class Draft:
-    """A message, written through one open file. ``author`` is who makes the version unless the message says it."""
+    """A message, written through one open file. ``author`` is the version's, unless the message names another."""
 
     def __init__(self, author: str | None) -> None:
         #: Nothing but the rest of the message is waited for.
@@ -51,7 +51,7 @@ class Draft:
         end = offset + len(data)
         with self._mutex:
             if not self._taken and (offset > len(self._words) or end > LONGEST):
-                # Half a message is none: what was written before it is not committed either.
+                # Half a message is no message: the part before the gap is not committed either.
                 self._refused = BadInput(
                     f"write the message from its beginning on, at most {LONGEST >> 10} KiB; nothing was committed"
                 )
@@ -68,11 +68,11 @@ class Draft:
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing yet but what says how it will be written."""
+        """True if nothing was written yet, or only a byte order mark."""
         return bytes(self._words) in _MARKS
 
     def so_far(self) -> str:
-        """The message as far as it is there, without its author. Raises BadInput for what can be none."""
+        """The message as written until now, without its author. Raises BadInput if it can be no message."""
         text = split_author(decode_message(bytes(self._words), final=False))[0]
         check_message(text)
         return text

@@ -1,4 +1,4 @@
-"""Copies of what a mount shows, made without a mount: one file, or a directory with all that is in it.
+"""Copies of files and directories of the tree, made without a mount.
 
 Decided here: that a copy is written beside its place and appears there whole or not at all, and where in the tree each
 format is. The bytes are those of the tree, read through it as a kernel would; zeros are left as holes.
@@ -52,7 +52,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What was copied."""
+    """The numbers of an export."""
 
     files: int
     bytes: int
@@ -60,9 +60,9 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be at ``out``: a copy of ``path`` in the tree; with ``parts``, a directory with copies of several, by
-    their names in it; with ``planes``, copies of all directories of that name at ``path`` or below the directories of
-    further axes there, ``t0003/c01/``, each in directories like those."""
+    """An export to ``out``: a copy of ``path`` in the tree; with ``parts``, a directory with copies of several paths,
+    by their names in it; with ``planes``, copies of all directories of that name at ``path`` or below the directories
+    of further axes there, ``t0003/c01/``, each in directories like those."""
 
     out: Path
     path: str = ""
@@ -78,7 +78,7 @@ class Wanted:
 def wanted(
     snapshot: Snapshot, image_path: str, kind: str, out: Path, *, level: str = "s0", box: str = "", plane: str = "xy"
 ) -> list[Wanted]:
-    """What of the tree makes an image in a format. ``box`` is a name of a cutout of files, without an ending.
+    """The exports that make an image in a format. ``box`` is the name of a cutout, without an ending, for files.
 
     Raises NotFound, saying what there is.
     """
@@ -113,7 +113,7 @@ def wanted(
 
 
 def wanted_path(snapshot: Snapshot, path: str, out: Path) -> list[Wanted]:
-    """What a mount shows at a path of a version or branch: ``s0/xz/y00034.iso.png``."""
+    """The export of a path of a version or branch in the tree: ``s0/xz/y00034.iso.png``."""
     return [Wanted(out, f"{_top(snapshot)}/{path.strip('/')}")]
 
 
@@ -123,7 +123,7 @@ def _top(snapshot: Snapshot) -> str:
 
 
 def export(store: Store, jobs: Sequence[Wanted], report: Report, *, overwrite: bool = False) -> Copied:
-    """Make copies of what is in the tree. Blocks.
+    """Copy files and directories of the tree. Blocks.
 
     AlreadyThere if something is at the place of one, unless it may be overwritten; NotFound if the tree has no such
     path. Whatever happens, nothing half made is left.
@@ -151,7 +151,7 @@ async def _export(store: Store, jobs: Sequence[Wanted], report: Report, overwrit
 
 
 def _first(failure: BaseException) -> BaseException:
-    """What failed first: all that was under way with it is cancelled, and may fail with it."""
+    """The first failure: everything else under way was cancelled, and may have failed because of that."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
@@ -192,7 +192,7 @@ class _Export:
         return Copied(self._files, self._done)
 
     async def _parts(self, job: Wanted) -> dict[str, Attr]:
-        """What is copied, by its name in ``out``: "" for ``out`` itself."""
+        """The attributes of what is copied, by its name in ``out``: "" for ``out`` itself."""
         if job.planes:
             above = await self._look(job.path)
             return await self._planes(above.ino, job.planes) or {"": await self._look(f"{job.path}/{job.planes}")}
@@ -273,7 +273,8 @@ class _Export:
             self._limit.release_on_behalf_of(name)
 
     async def _copy_link(self, attr: Attr, out: Path) -> None:
-        """A symbolic link among side files is copied as one. Links that the tree makes lead to what is not copied."""
+        """Copy a symbolic link of the side files as a link. Links that the tree makes are left out: their targets
+        are."""
         os.symlink(await self._tree.readlink(attr.ino), out)
         os.utime(out, ns=(attr.mtime, attr.mtime), follow_symlinks=False)
         self._files += 1
@@ -297,7 +298,7 @@ class _Export:
         self._files += 1
 
     async def _pieces(self, fh: int, fd: int, size: int) -> None:
-        """Copy in order, some pieces at a time: reading goes on while others are written."""
+        """Copy in order, some pieces at a time: the next ones are read while others are written."""
         turns = iter(range(0, size, _PIECE))
 
         async def work() -> None:
@@ -316,7 +317,7 @@ class _Export:
 
 
 def _own(mode: int) -> int:
-    """Permission bits of a copy, before the user's umask: who may read it may write it, too."""
+    """The permission bits of a copy, before the user's umask: those for reading, with writing for the same users."""
     bits = stat.S_IMODE(mode)
     return bits | (bits & 0o444) >> 1
 

@@ -51,13 +51,13 @@ _LISTED = 512
 _NAMED = 1 << 60
 _LAST = 1 << 63
 _NO_JSON = object()
-#: What a chunk file may be expected to have, where its size is not known.
+#: The expected size (bytes) of a chunk file whose size is not known.
 _STAGED = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A piece of a listing: what comes after ``cookie``, as of ``generation``."""
+    """A piece of a listing: the entries after ``cookie`` in a state of the branch, ``generation``."""
 
     generation: Hashable
     cookie: int
@@ -92,7 +92,7 @@ class ViewDir(Dir):
             self._made = generation, made if isinstance(made, Folder) else None
 
     def remake(self) -> Folder | ViewFile | None:
-        """The folder as it is now: what is above may have changed, and be made of other arrays."""
+        """The folder as it is now: the one above it may have changed since, and be made of other arrays."""
         up = self.up
         if isinstance(up, ViewDir) and not self.places.lasting:
             if up.cold:
@@ -162,7 +162,7 @@ class ViewDir(Dir):
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         kept = self._kept
-        if kept is None or kept.cookie != cookie:  # somebody else lists it too
+        if kept is None or kept.cookie != cookie:  # two clients list it at once
             return self._rows(cookie)
         return iter(kept.rows)
 
@@ -262,7 +262,7 @@ class ViewWriter(Writer):
         return ViewTarget(self, name, self._folder.file_ino(name, found[1]), self.place(name))
 
     def becomes(self, name: str) -> ViewFile:
-        """The file of a name, or what would become of one that is not there. Raises NotFound. May do I/O."""
+        """The file of a name, or the one that a write of that name would make. Raises NotFound. May do I/O."""
         found, run = self._folder.maker(name), self._folder.folder.run
         made = found[0]() if found is not None else None
         if made is None and run is not None and (index := run.index(name)) is not None:
@@ -283,7 +283,7 @@ class ViewWriter(Writer):
         return f"{run.count}, like {run.name(0)}" if run is not None else "none"
 
     async def remove(self, name: str) -> None:
-        """Writers remove chunks that have come to hold nothing but fill value."""
+        """Make the voxels of a removed chunk fill value: writers remove chunks that hold nothing else."""
         if (target := self.target(name)) is not None:
             await self.room.fetch(target.clear)
             await self.room.kernel.invalidate(VoxelChange())
@@ -329,14 +329,14 @@ class ViewTarget:
         return 0 if found is None else found[0].newest(found[1])
 
     def _voxels(self) -> tuple[ShownArray, Box] | None:
-        """The array that a chunk file is recoded into, and where; None for metadata, and what is composed."""
+        """The array and the box in it that a chunk file is recoded into; None for metadata and composed files."""
         file = self.writer.becomes(self.name)
         if file.decode is None or file.box is None or not isinstance(file.source, ShownArray):
             return None
         return file.source, file.box
 
     def _same(self, file: ViewFile, data: bytearray) -> None:
-        """Metadata is computed: writing it anew is fine as long as it says the same."""
+        """Accept metadata that says the same as the computed one. Raises Incomplete or BadInput for any other."""
         if not is_replaceable(file):
             raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
         source, _ = self.shown()
@@ -345,7 +345,7 @@ class ViewTarget:
             return
         if said == _NO_JSON and len(data) < len(wanted):
             raise Incomplete(f"{self.name} is not complete yet")
-        raise BadInput(f"{self.name} follows from the stored image, and cannot be changed here")
+        raise BadInput(f"{self.name} is computed from the stored image and cannot be changed here: change zarr/")
 
     def clear(self) -> None:
         """Make the voxels fill value."""
@@ -374,7 +374,7 @@ class ViewTarget:
 
 
 def _json(data: bytes | bytearray) -> object:
-    """What a document says, however it is written."""
+    """The content of a JSON document, whatever its white space; ``_NO_JSON`` if it is none."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -382,7 +382,7 @@ def _json(data: bytes | bytearray) -> object:
 
 
 def _shape(name: str) -> str:
-    """What is left of a name when numbers do not count."""
+    """A name with every number replaced by 0: equal for names of one pattern."""
     return re.sub(r"[0-9]+", "0", name)
 
 

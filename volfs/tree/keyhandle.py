@@ -111,8 +111,8 @@ class KeyHandle(Handle):
                 self.room.closing -= 1
 
     def _close(self, *, wait: bool = True) -> bool:
-        """False if it may not ``wait`` for a thread that looks at its stamp: the thread may be waiting for the working
-        copy, which who calls this has to himself."""
+        """Close the file. Without ``wait``, return False instead of waiting for a thread that reads the stamp: that
+        thread may itself be waiting for the working copy, which the caller holds."""
         if not self._mutex.acquire(blocking=wait):
             return False
         try:
@@ -123,10 +123,11 @@ class KeyHandle(Handle):
             self._mutex.release()
         return True
 
-    # -- what it shows ----------------------------------------------------------------------------------------------
+    # -- its bytes ----------------------------------------------------------------------------------------------
 
     def stamp(self) -> Hashable:
-        """Goes over to what the key has now, if somebody else put it."""
+        """The file's identity, time and size, after a change to the key's present file if that was put by another
+        writer."""
         with self._mutex:
             if self._closed:
                 return None
@@ -151,15 +152,15 @@ class KeyHandle(Handle):
             return there is not None and self.shown == _stamp_of(os.fstat(fd)) == _stamp_of(there)
 
     def _own_keys(self) -> Collection[str] | None:
-        """What has changed when this file has: its key. Of a file with several names nobody knows the others."""
+        """The keys that a write through this file changes: its own; None (unknown) for a file with several names."""
         with self._used() as file:
             fd, key = file.fd, file.key
             return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
 
     def _shown_by_itself(self) -> None:
-        """The kernel's pages are those that were written through it, so it need not be told of them later.
+        """Note that the kernel's pages are right: they were written through this file.
 
-        Looked at is this very file: should another have come to the key meanwhile, that still shows.
+        The stamp is that of this very file: if another one was put under the key meanwhile, the stamps differ.
         """
         with self._used() as file:
             if file.fd is not None and self.shown is not None:
@@ -186,8 +187,8 @@ class KeyHandle(Handle):
 
     @contextmanager
     def _used(self) -> Iterator[WorkingFile]:
-        """The file it has now, which stays open within the block. On the tree's thread."""
-        # Counted first, looked at then: whoever replaces it after that sees that it is used.
+        """The present file, which stays open within the block. Call it on the tree's thread."""
+        # Counted first, read second: a thread that replaces the file after that sees that it is used.
         self._uses += 1
         try:
             yield self._file
@@ -195,8 +196,8 @@ class KeyHandle(Handle):
             self._uses -= 1
 
     def _let_go(self) -> None:
-        """Close what nothing uses any more. With the mutex held."""
-        # Requests that come now use the file that has come since. What those under way use waits for the next look.
+        """Close the files that no request uses any more. Call it with the mutex held."""
+        # New requests use the new file. Files that requests under way use are closed at a later call.
         if not self._uses:
             while self._retired:
                 self._retired.pop().close()

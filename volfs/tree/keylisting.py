@@ -1,7 +1,7 @@
-"""A listing of a directory of keys in a branch: what is kept of it from one page to the next.
+"""A listing of a directory of keys in a branch, as it is kept from one page to the next.
 
-Decided here: how much is told of each name, in how much memory. Not here: which names there are, how long a listing
-goes on, and what becomes of a name that went (:mod:`volfs.tree.branchkeys`).
+Decided here: which attributes of each name are kept, and in how much memory. Not here: which names there are, how long
+a listing is kept, and that removed names are left out (:mod:`volfs.tree.branchkeys`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from volfs.tree.attrs import Attr
 from volfs.tree.node import name_cookie
 from volfs.versions.union import Entry
 
-#: What a listing tells of a file: mode, size, mtime (ns) and blocks on disk (-1: none of its own). Of a directory only
-#: the mode counts.
+#: The attributes of a file in a listing: mode, size, mtime (ns) and blocks on disk (-1: none of its own). Of a
+#: directory only the mode counts.
 Facts = tuple[int, int, int, int]
 #: Of a name that is looked up again when it is listed.
 UNKNOWN: Facts = (0, 0, 0, 0)
@@ -28,8 +28,8 @@ UNKNOWN: Facts = (0, 0, 0, 0)
 class KeyListing:
     """The names of a directory as of a generation, in the order of their cookies.
 
-    A directory may have a million of them, so what is told of them lies in arrays, four numbers for each: in objects
-    of their own it takes ten times the memory. Computed keys, which are few, come with their attributes.
+    A directory may have a million of them, so their attributes lie in arrays, four numbers for each: in objects of
+    their own they take ten times the memory. Computed keys, which are few, come with their attributes.
     """
 
     generation: Hashable
@@ -50,7 +50,7 @@ class KeyListing:
         return len(self.names)
 
     def facts_at(self, at: int) -> Facts:
-        """What is told of the name at a place of the listing."""
+        """The attributes of the name at a position of the listing."""
         mode, size, mtime, blocks = self.facts[4 * at : 4 * at + 4]
         return mode, size, mtime, blocks
 

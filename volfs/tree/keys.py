@@ -147,7 +147,8 @@ class KeyDir(Dir):
         return self.find(listing[ordinal - 1][0]) if ordinal <= len(listing) else None
 
     def _listed(self, name: str) -> Node | None:
-        """``find``, quicker where the listing is in memory: whoever lists a directory then opens what is in it."""
+        """``find``, answered from the listing where that is in memory: clients list a directory and then open its
+        files."""
         listing = self._kept
         if listing is None:
             return self.find(name)
@@ -188,7 +189,7 @@ class KeyFile(Node):
 
     @property
     def _mode(self) -> int:
-        """Never more than was given to the file when it was written."""
+        """The permission bits with which the file was written, without those for writing."""
         return stat.S_IFREG | (self._info.mode & 0o555 or 0o444)
 
     async def open(self, flags: int) -> Handle:

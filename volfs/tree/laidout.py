@@ -58,7 +58,8 @@ class NoVoxels:
 
 @dataclass(frozen=True, slots=True)
 class LaidOut:
-    """Such a file at a moment. ``stamp`` names its bytes, equal stamps meaning equal bytes; it may look up chunks.
+    """The layout of a file at a moment, and where its voxels are. ``stamp`` names its bytes, equal stamps meaning equal
+    bytes; it may look up chunks.
 
     ``level``: it can be written in place, and that is where the voxels go. ``replaceable``: it can be written as a
     whole.
@@ -79,7 +80,7 @@ class LaidOut:
 
 
 class LaidOutFile(Node):
-    """One of them. ``make`` may do I/O; None: there is no such file."""
+    """A file that is a layout. ``make`` may do I/O, and returns None if there is no such file."""
 
     up: Dir
     name: str
@@ -174,7 +175,7 @@ def check_size(layout: Layout, size: int) -> None:
 
 
 class _Noting:
-    """A level that remembers which boxes were written."""
+    """A level that notes the boxes written to it."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
@@ -202,7 +203,7 @@ class _Noting:
 
 
 class LaidOutHandle(LayoutHandle):
-    """Such a file of a branch, open."""
+    """A laid-out file of a branch, open."""
 
     slow_stamp = True
 
@@ -243,7 +244,7 @@ class LaidOutHandle(LayoutHandle):
         async with self._telling():
             self._made.layout.check(noting, offset, data)
             self._tell()
-        # Who writes later must not be overtaken by what was gathered before.
+        # Bytes that were written earlier must become voxels earlier.
         others = (each for each in self.room.gathering if each is not self)
         for other in [each for each in others if each.may_cover(self.ino, noting.array, offset, len(data))]:
             await other.settle()
@@ -263,7 +264,7 @@ class LaidOutHandle(LayoutHandle):
         return len(data)
 
     def may_cover(self, ino: int, array: str, offset: int, length: int) -> bool:
-        """Whether voxels of what was gathered here may be those of so many bytes of another open file."""
+        """True if buffered bytes may be voxels of ``length`` bytes from ``offset`` on of another open file."""
         if self._noting is None or self._noting.array != array:
             return False
         return self.ino != ino or (offset < self._start + self.gathered and self._start < offset + length)
@@ -274,7 +275,7 @@ class LaidOutHandle(LayoutHandle):
         return len(self._gathered)
 
     async def settle(self) -> None:
-        """Have what was gathered seen by everybody. What fails is told to the writer, not to who looks."""
+        """Store the buffered bytes now. An error is kept for the writer's next call and is not raised here."""
         async with self._gathering:
             try:
                 await self._put()
@@ -282,13 +283,13 @@ class LaidOutHandle(LayoutHandle):
                 self._failure = error
 
     async def _put(self) -> None:
-        """Store what was gathered, with the lock held. It counts as gathered until it is stored: who looks waits."""
+        """Store the buffered bytes, with the lock held. They count as buffered until they are stored: readers wait."""
         data, start, noting = self._gathered, self._start, self._noting
         try:
             if not data or noting is None:
                 return
             layout = self._made.layout
-            # The bytes were acknowledged: that whoever looks gives up does not lose them.
+            # The bytes were acknowledged: a reader that gives up waiting must not lose them.
             with trio.CancelScope(shield=True):
                 await self.room.fetch(lambda: layout.write(noting, start, data))
         finally:
@@ -303,7 +304,7 @@ class LaidOutHandle(LayoutHandle):
             self._tell()
 
     def _tell(self) -> None:
-        """Raise what failed since the writer was last told."""
+        """Raise the error that was kept for the writer, if there is one."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -39,11 +39,11 @@ class NamedDir(Dir):
 
     @abstractmethod
     def made(self, name: str) -> Node | None:
-        """The file that a name means, None if it means none."""
+        """The file of a name; None if the name is not one that makes a file."""
 
     @abstractmethod
     def readme(self) -> str:
-        """What files are called."""
+        """The text of README.txt: the names that files can have."""
 
     def find(self, name: str) -> Node | None:
         if name != _README:
@@ -74,7 +74,7 @@ class NamedDir(Dir):
         return self.directory_attr(self.ref.level().array.mtime_ns, self.absence)
 
     def meta(self) -> LevelMeta:
-        """What is known of the level. Raises NotFound."""
+        """The level's metadata, as format modules need it. Raises NotFound."""
         meta = self.ref.places.meta(self.ref.image, self.ref.name)
         if meta is None:
             raise NotFound(f"{self.ref.name} has no planes")

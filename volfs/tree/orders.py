@@ -112,7 +112,7 @@ async def commit_draft(room: MountedBranch, draft: Draft, author: str | None) ->
 
 
 async def wording(room: MountedBranch, order: Order) -> None:
-    """Wait until nothing but the words of a commit is missing. Raises what stopped it."""
+    """Wait until a commit lacks nothing but its message. Raises the error that stopped it."""
     with trio.move_on_after(room.shared.options.action_seconds):
         async with trio.open_nursery() as nursery:
 
@@ -128,7 +128,7 @@ async def wording(room: MountedBranch, order: Order) -> None:
 
 
 async def outcome(room: MountedBranch, order: Order) -> None:
-    """Wait for an action as long as a request may take. Raises what stopped it.
+    """Wait for an action as long as a request may take. Raises the error that stopped it.
 
     Of a commit that lacks nothing but its words, the end: what is left to do is short, so whoever closes the file is
     told by that, however busy the machine is, that the version is there.
@@ -145,7 +145,7 @@ async def _begin(room: MountedBranch, order: Order, work: Work) -> Order:
     await room.settled()
     await room.enter()
     with trio.move_on_after(room.shared.options.action_seconds):
-        # An import takes its place, in a moment: nobody who commits meanwhile needs to know.
+        # An import takes its place in a moment: a commit meanwhile waits for it instead of failing.
         while room.order is not None and room.order.words[0] == "publish" and room.order.words != order.words:
             await room.order.done.wait()
     under_way = room.order
@@ -212,8 +212,8 @@ def decision(text: str) -> tuple[Side, tuple[str, ...]]:
 
 
 async def _closed(room: MountedBranch) -> None:
-    """Wait for what a program has closed: the kernel tells of the last close a moment after it has returned, and what
-    is open for writing stays behind. Not for long: a descriptor may have been closed that was not the last."""
+    """Wait for files that programs have closed: the kernel reports the last close a moment after it has returned, and
+    files open for writing stay behind. The wait is short: the closed descriptor may not have been the last."""
     began = trio.current_time()
     while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
         waited = trio.current_time() - began
@@ -225,7 +225,7 @@ async def _closed(room: MountedBranch) -> None:
 
 
 async def settle(room: MountedBranch) -> None:
-    """Let every slice that is complete be one: mapped files tell nobody when they are done.
+    """Decode every complete stage now: a program that writes through a mapping never says that it is done.
 
     What is not complete, or can never be one, stays as it is. Raises Held, naming it, for what was acknowledged and
     cannot be stored now: a commit without it would say that nothing is missing.

@@ -44,7 +44,7 @@ _ENDINGS = {
 _STRIDE = 8
 MAX_SLICES = ((1 << 27) - 1) // _STRIDE
 
-#: Layers of chunks whose times are found and remembered together.
+#: Layers of chunks whose times are looked up and remembered together.
 _LAYERS = 1 << 14
 
 
@@ -205,7 +205,7 @@ class PlaneDir(Dir):
     def ordinal(index: int, ending: str) -> int:
         return index * _STRIDE + _ENDINGS[ending] + 1
 
-    # -- what slices are --------------------------------------------------------------------------------------------
+    # -- slices --------------------------------------------------------------------------------------------
 
     def spec(self, index: int) -> PlaneSpec:
         return self.facts.geometry.spec(self.plane, index, self.others)
@@ -267,7 +267,7 @@ class PlaneDir(Dir):
             number = at // chunk
             stop = facts.count if number >= last else min(facts.count, (number + 1) * chunk)
             if at != first_at and not times.knows(min(number, last)):
-                return  # whoever goes on listing has them found first
+                return  # the next page of the listing loads them first
             rest = (mode, size, times[min(number, last)], 1, uid, gid, 0, 0, 0, GENERATION, timeout, timeout)
             for index in range(at, stop):
                 name = f"{prefix}{index:0{digits}}{ending}".encode()

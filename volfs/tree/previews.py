@@ -29,8 +29,8 @@ def preview(
     mtime: int,
     wrap: Callable[[VoxelSource], VoxelSource] | None = None,
 ) -> Document:
-    """The preview of a plane of a level, or of what ``wrap`` makes of the level. ``others`` are its indices along the
-    axes besides the planes'."""
+    """The preview of a plane of a level, or of ``wrap(level)`` where that is given. ``others`` are its indices along
+    the axes besides the planes'."""
     level, geometry = ref.geometry()
     assert geometry is not None
     places = ref.places
@@ -75,7 +75,7 @@ def window_of(ref: LevelRef, channel: int) -> Window:
 
 
 def _window_time(ref: LevelRef) -> int:
-    """When that changed last from which windows are taken."""
+    """The time (ns) of the last change to what windows are computed from: the image's metadata and coarsest level."""
     places = ref.places
     known = places.window_times.get(ref.image) if places.lasting else None
     if known is None:

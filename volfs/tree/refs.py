@@ -88,7 +88,7 @@ class VersionsDir(RefsDir):
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         numbers = sorted(self.opened.graph.versions)
         if numbers and cookie < FIRST_COOKIE:
-            with suppress(Damaged):  # it is an error to whoever asks for it, and not for the others
+            with suppress(Damaged):  # an error for those who ask for it, and for no listing
                 attr = attr_of(self.find(LATEST))
                 if attr is not None:
                     yield DirEntry(LATEST.encode(), attr, FIRST_COOKIE)

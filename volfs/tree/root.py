@@ -1,7 +1,7 @@
-"""The root of a mount and its ``.volfs``: which datasets there are, and how the daemon does.
+"""The root of a mount and its ``.volfs``: the list of datasets, and the state of the daemon.
 
 Decided here: the fixed names at the root. A dataset that cannot be opened is listed like any other and fails when it is
-entered: it harms no other. Not here: what the daemon tells of itself (:mod:`volfs.tree.statistics`).
+entered: it harms no other. Not here: the daemon's statistics (:mod:`volfs.tree.statistics`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RootDir(SmallDir):
 
 
 class DaemonDir(SmallDir):
-    """``MOUNT/.volfs``: what the daemon is and does."""
+    """``MOUNT/.volfs``: the daemon's version and statistics."""
 
     slots = {"stats.json": 1, "version": 2, "metrics": 3}  # noqa: RUF012
 

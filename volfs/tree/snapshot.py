@@ -1,4 +1,4 @@
-"""A snapshot as a directory: its keys, its images, and what is generated about it.
+"""A snapshot as a directory: its keys, its images, and the files generated about it.
 
 Decided here: the fixed names of a snapshot, which win over images of the same name (those are reachable under ``zarr/``
 only), and how groups of the hierarchy become directories. What a branch has besides is in :mod:`volfs.tree.branch`;

@@ -34,7 +34,7 @@ from volfs.views.plane import Incomplete
 class Writer(ABC):
     """How the files of a directory of a branch are written as a whole."""
 
-    #: What a file is called in messages.
+    #: The word for such a file in messages.
     word: ClassVar[str]
     #: Those of the directory's nodes that are such files.
     kind: ClassVar[type[LaidOutFile]]
@@ -138,7 +138,7 @@ class StagedDir(Dir):
                 if name in staged and (node := self.find(name)) is not None:
                     entry = entry._replace(attr=node.attr())
             yield entry
-        if ended:  # what comes before may be told in several pieces
+        if ended:  # not before: the directory may list its files in several pieces
             for at, name in extra:
                 yield from self._unlisted(at, name)
 
@@ -215,7 +215,7 @@ class StagedDir(Dir):
         if node is None:
             raise NotFound(f"{name} does not exist")
         if not isinstance(to, StagedDir) or to.room is not self.room or not isinstance(node, TemporaryFile):
-            # mv then copies, and removes the original: which is right for what is computed from voxels.
+            # mv then copies, and removes the original: which is right for files that are computed from voxels.
             raise NotAllowed(f"a {self.writer.word} can be copied, not moved", errno=errno.EXDEV)
         if flags & RENAME_EXCHANGE:
             raise BadInput(f"{self.writer.word}s cannot be exchanged")
@@ -255,7 +255,8 @@ class StagedDir(Dir):
         room.touch(to.ino)
 
     async def _become(self, stage: Stage, target: StageTarget) -> None:
-        """Make a temporary file the slice. Raises, and leaves it a temporary file, if it can never be one."""
+        """Make a temporary file the slice. If it can never be one, it stays a temporary file, and BadInput is
+        raised."""
         room = self.room
 
         stage.dirty = False
@@ -273,7 +274,7 @@ class StagedDir(Dir):
             stage.note(reason=f"refused as {target.place[1]}: {error}")
             raise
         before = stage.place
-        room.stages.move(stage, target.place)  # first: under this name another daemon finds it, and ends what is begun
+        room.stages.move(stage, target.place)  # first: under this name another daemon finds it, and completes it
         stage.note(target=target.digest(), storing_ns=room.tick())
         try:
             stage.stamp = await room.fetch(lambda: target.store(voxels))
@@ -287,7 +288,7 @@ class StagedDir(Dir):
             room.stages.drop(stage)
 
     def _orphan(self, ino: int, stage: Stage | None) -> None:
-        """A temporary file lost its name: whoever has it open keeps it."""
+        """Record that a temporary file lost its name: its open handles keep the file."""
         for handle in self.shared.files.at(ino):
             if isinstance(handle, StageHandle) and handle.stage is stage:
                 self.shared.inodes.orphans[ino] = handle

@@ -25,7 +25,7 @@ VOLUME_SLOTS = {f"volume{one.ending}": _FIRST_SLOT + one.number for one in FORMA
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """What there is of a level, while its metadata stays as it is."""
+    """The volume files of a level, valid while its metadata stays the same."""
 
     level: Level
     meta: LevelMeta | None
