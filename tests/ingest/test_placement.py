@@ -23,6 +23,7 @@ from tests.kits.imports import IMAGE, LABELS, OPTIONS, OTHER, SHAPE, meanwhile, 
 from tests.kits.mounts import volfs
 from tests.kits.stores import chunk
 from volfs import init_store, open_store
+from volfs.errors import NotFound
 from volfs.ingest.importer import import_source
 from volfs.ingest.source import ArraySource
 from volfs.storage.files import FileLock
@@ -149,6 +150,26 @@ def test_what_moved_where_it_goes_makes_it_a_version_on_a_branch_of_its_own(stor
     assert placed.info.parents == (1,)
     assert (voxels(dataset[placed.branch]) == LABELS[0]).all()
     assert (voxels(branch) == OTHER).all()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])
+@pytest.mark.parametrize("path", ["", "labels/one"])
+def test_a_dataset_removed_meanwhile_is_what_the_import_says_and_does_not_come_back(
+    store: Store, path: str, again: bool
+) -> None:
+    def change() -> None:
+        with open_store(store.path) as other:
+            other.remove_dataset("cells")
+            if again:
+                import_source(other, "cells", "", ArraySource(OTHER, "other"), OPTIONS)
+
+    what = "and another one has its name now, while" if again else "while"
+    with pytest.raises(NotFound, match=f"dataset 'cells' was removed, {what} v2 of it was being written: nothing was"):
+        meanwhile(store, path, LABELS[0], change)
+    assert store.layout.dataset("cells").root.exists() == again
+    if again:
+        assert (voxels(store["cells"]["main"]) == OTHER).all()
+        assert store["cells"].branches() == {"main": 1}
 
 
 def test_a_branch_removed_meanwhile_is_no_loss_either(store, dataset):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kits.stores import START, volume, write_version
 from volfs import init_store, open_store
-from volfs.errors import AlreadyThere, Conflict, NotFound
+from volfs.errors import AlreadyThere, Conflict, NotFound, NothingToCommit
 from volfs.model.refs import RefKind
+from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
 from volfs.versions.fsck import fsck
 from volfs.versions.recover import look_over, register
@@ -187,6 +188,49 @@ def test_a_dataset_that_the_other_machine_removed_can_be_made_again(machines: tu
         there.refresh()
         assert there["cells"].version(1).read("files/new") == b"new"
     assert one.datasets() == other.datasets() == ["cells"]
+
+
+WRITES: dict[str, Callable[[Dataset, Branch], object]] = {
+    "tag": lambda dataset, branch: dataset.create_tag("paper", 1),
+    "branch": lambda dataset, branch: dataset.create_branch("exp", 1),
+    "put": lambda dataset, branch: branch.put("files/late", b"late"),
+    "commit": lambda dataset, branch: branch.commit("late"),
+    "discard": lambda dataset, branch: branch.discard(),
+    "version": lambda dataset, branch: write_version(dataset, volume(SHAPE, 3), parent=1, coords=[(0, 0, 0)]),
+}
+
+
+@pytest.mark.parametrize("catalogs", ["apart", "one"])
+@pytest.mark.parametrize("versions", [0, 1])
+@pytest.mark.parametrize("write", WRITES)
+def test_who_knows_a_dataset_writes_nothing_into_another_that_has_its_name_now(
+    tmp_path: Path, write: str, versions: int, catalogs: str
+) -> None:
+    """With no version in either, not even a content id tells one from the other."""
+    root = tmp_path / "store"
+    with init_store(root) as one, open_store(root, catalog=tmp_path / "c" if catalogs == "apart" else None) as other:
+
+        def make(store: Store, seed: int) -> Dataset:
+            dataset = store.create_dataset("cells")
+            if versions:
+                write_version(dataset, volume(SHAPE, seed), time_ns=START)
+            return dataset
+
+        make(one, 1)
+        other.refresh()
+        dataset = other["cells"]
+        branch = dataset.branch("main")
+        one.remove_dataset("cells")
+        made = make(one, 2)
+        made.branch("main").put("files/mine", b"mine")
+        made.branch("main").close()
+        before = sorted(made.layout.root.rglob("*"))
+        with pytest.raises((NotFound, NothingToCommit) if write == "commit" and not versions else NotFound):
+            WRITES[write](dataset, branch)
+        assert sorted(made.layout.root.rglob("*")) == before
+        assert other["cells"].branch("main").read("files/mine") == b"mine"
+        assert other["cells"].branches() == {"main": versions} and other["cells"].tags() == {}
+        assert fsck(other).findings == fsck(one).findings == []
 
 
 def test_taking_the_lock_costs_no_listing_when_nothing_has_changed(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from volfs.catalog.sums import MEND, check_row, mismatch, row_sum
-from volfs.errors import StoreFormat
+from volfs.errors import NotFound, StoreFormat
 from volfs.model.graph import Fork, VersionGraph, VersionInfo
 from volfs.model.refs import NamedRefs, RefKind, Refs
 
@@ -146,7 +146,7 @@ def insert_version(cx: sqlite3.Connection, dataset: int, info: VersionInfo, fork
 
 
 def load_refs(cx: sqlite3.Connection, dataset: int) -> Refs:
-    """The mirrored refs."""
+    """The mirrored refs. NotFound if the dataset is not there, or not any more."""
     # One statement, so that the dataset's row and its refs are of one moment. A dataset without refs has one row.
     rows = cx.execute(
         "SELECT dataset.refs, ref.kind, ref.name, ref.version FROM dataset LEFT JOIN ref ON ref.dataset = dataset.id"
@@ -155,7 +155,9 @@ def load_refs(cx: sqlite3.Connection, dataset: int) -> Refs:
     ).fetchall()
     named: dict[RefKind, dict[str, int]] = {kind: {} for kind in RefKind}
     found = [row[1:] for row in rows if row[1] is not None]
-    if not rows or rows[0][0] != _refs_sum(dataset, found):
+    if not rows:
+        raise NotFound(f"there is no dataset with id {dataset}")
+    if rows[0][0] != _refs_sum(dataset, found):
         raise mismatch("the refs of a dataset do not match their checksum")
     for row, name, version in found:
         named[_KINDS[row]][name] = version

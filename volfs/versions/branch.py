@@ -423,5 +423,8 @@ class Branch(UnionSnapshot, WritableSnapshot):
 
     def _check_writable(self) -> None:
         self._check_store()
-        if not self.working.lock.held and not self.dataset.layout.head(self.ref).exists():
+        if self.working.lock.held:
+            return
+        self.dataset.check_itself()
+        if not self.dataset.layout.head(self.ref).exists():
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")

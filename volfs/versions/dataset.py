@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from volfs.catalog import Catalog, NodeShape
+from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
@@ -35,6 +35,7 @@ from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
 from volfs.versions.branch import Branch
+from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import OpenStore
 from volfs.versions.lock import elsewhere
 from volfs.versions.mirror import Stamp, catch_up
@@ -74,12 +75,13 @@ class StoreOfDatasets(OpenStore, Protocol):
 class Dataset:
     """One dataset of an open store. Made by :class:`~volfs.versions.store.Store`; thread-safe."""
 
-    def __init__(
-        self, store: StoreOfDatasets, name: str, ident: int, layout: DatasetLayout, default_branch: str
-    ) -> None:
+    def __init__(self, store: StoreOfDatasets, row: DatasetRow, layout: DatasetLayout, default_branch: str) -> None:
         self.store = store
-        self.name = name
-        self.id = ident
+        self.name = row.name
+        self.id = row.id
+        self._row = row
+        #: Whether :meth:`check_itself` has found it removed.
+        self.gone = False
         self.layout = layout
         self.catalog = store.catalog
         self.default_branch = default_branch
@@ -363,15 +365,31 @@ class Dataset:
         ref files. Busy if others keep it for ``patience`` seconds.
         """
         lock = FileLock(self.layout.lock)
-        if not self.layout.root.is_dir():
-            raise NotFound(f"dataset {self.name!r} was removed")
+        self.check_itself()
         with no_space("locking the dataset"):
             lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
         try:
+            self.check_itself()
             self._catch_up(Stamp.of(self.layout, lock.path.stat().st_mtime_ns), progress)
             yield
         finally:
             lock.release()
+
+    def check_itself(self) -> None:
+        """Raise NotFound if the dataset was removed, or if another has its name by now.
+
+        With a lock of the dataset or of a branch held, it stays what it is.
+        """
+        try:
+            file = DatasetFile.read(self.layout.dataset_json)
+        except Damaged:
+            return  # whoever needs what it says is told
+        except NotFound:
+            self.gone = True
+            raise NotFound(f"dataset {self.name!r} was removed") from None
+        if not file.is_of(self._row.created_ns, self._row.uuid):
+            self.gone = True
+            raise NotFound(f"dataset {self.name!r} was removed, and another one has its name now")
 
     def look_around(self) -> None:
         """Catch up with what others did if they did anything. Busy while somebody is at it."""
@@ -398,6 +416,7 @@ class Dataset:
 
         NotFound if there is no such branch, or no more.
         """
+        self.check_itself()
         head = self.named_by_file(branch)
         if head is None or head != self.refs().heads.get(branch):
             with self.locked():

@@ -52,6 +52,10 @@ class DatasetFile:
             raise Damaged(f"{path}: its default branch is not a branch's name")
         return cls(name, ident, created, branch)
 
+    def is_of(self, created_ns: int, ident: str) -> bool:
+        """Whether this is the document of the dataset that was made then and has that id; "": it had none yet."""
+        return self.created_ns == created_ns and ident in ("", self.id)
+
     def write(self, path: Path) -> None:
         """Make the document of a new dataset."""
         facts = {"name": self.name, "id": self.id, "created_ns": self.created_ns, "default_branch": self.default_branch}

@@ -139,7 +139,7 @@ def publish(
     check_expected(layout, branch, expected)
     partial, final = layout.partial(number), layout.version(number)
     if not (partial.root.is_dir() if lock is None else lock.in_place):
-        raise taken_away(number)
+        raise taken_away(dataset, number)
     intent = layout.publish_intent(number)
     write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
     try:
@@ -148,7 +148,7 @@ def publish(
             _keep(layout.head(branch), layout.previous_ref(number))
         replace_durably(partial.root, final.root)
         # Not before: from now on nobody takes it for a version whose writer is dead.
-        _check_files(final, number, files)
+        _check_files(dataset, final, number, files)
         crash_point("commit.renamed")
         write_ref(layout.head(branch), number, content_id)
         crash_point("commit.ref")
@@ -173,19 +173,24 @@ def publish(
     return info
 
 
-def _check_files(layout: VersionLayout, number: int, files: Mapping[str, int]) -> None:
+def _check_files(dataset: WritableHistory, layout: VersionLayout, number: int, files: Mapping[str, int]) -> None:
     """Raise Busy unless every file of a version is there, with its size."""
     for name, size in files.items():
         try:
             found = (layout.root / name).lstat().st_size
         except (FileNotFoundError, NotADirectoryError):
-            raise taken_away(number, name) from None
+            raise taken_away(dataset, number, name) from None
         if found != size:
-            raise taken_away(number, name, f"has {found} bytes instead of {size}")
+            raise taken_away(dataset, number, name, f"has {found} bytes instead of {size}")
 
 
-def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
-    """The error for a version that others took for a dead one while it was being written."""
+def taken_away(dataset: WritableHistory, number: int, name: str = "", how: str = "is gone") -> VolfsError:
+    """The error for a version of which something is not there any more: NotFound if the dataset is not; else others
+    took it for a dead one while it was being written."""
+    try:
+        dataset.check_itself()
+    except NotFound as error:
+        return NotFound(f"{error}, while v{number} of it was being written: nothing was committed")
     what = f"{version_dir_name(number)}/{name}" if name else f"the directory of v{number}"
     return Busy(
         f"{what} {how}: another machine has taken it away while it was written (does its filesystem share locks?"

@@ -213,9 +213,7 @@ def look_over(store: RecoverableStore) -> None:
 
 def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
     """In what a dataset of this name differs from the one that the catalog knows: it is another one."""
-    if row.created_ns != file.created_ns or (row.uuid and row.uuid != file.id):
-        return "knows another dataset of this name"
-    return None
+    return None if file.is_of(row.created_ns, row.uuid) else "knows another dataset of this name"
 
 
 def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:

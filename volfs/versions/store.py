@@ -283,23 +283,29 @@ class Store:
         return iter(self.datasets())
 
     def __getitem__(self, name: str) -> Dataset:
-        ident = self.catalog.datasets().get(name)
+        held = self._datasets.get(name)
+        if held is not None and held.gone:
+            with self._guard:
+                self._datasets.pop(name, None)
+            held.close()
+            self._look_around()
+        row = self.catalog.dataset_rows().get(name)
         with self._guard:
             dataset = self._datasets.get(name)
-            if ident is None or (dataset is not None and dataset.id != ident):
+            if row is None or (dataset is not None and dataset.id != row.id):
                 if dataset is not None:
                     del self._datasets[name]
                     dataset.close()
                 dataset = None
             if name in self.broken:
                 raise Damaged(self.broken[name])
-            if ident is None:
+            if row is None:
                 known = ", ".join(self.datasets())
                 raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
             if dataset is None:
                 layout = self.layout.dataset(name)
                 branch = DatasetFile.read(layout.dataset_json).default_branch
-                dataset = self._datasets[name] = Dataset(self, name, ident, layout, branch)
+                dataset = self._datasets[name] = Dataset(self, row, layout, branch)
             return dataset
 
     def create_dataset(self, name: str) -> Dataset:

@@ -39,6 +39,9 @@ class WritableHistory(History[Version], Protocol):
         The catalog then knows what other processes did. Busy if another process keeps the lock ``patience`` seconds.
         """
 
+    def check_itself(self) -> None:
+        """Raise NotFound if the dataset was removed, or if another has its name by now."""
+
     def refs(self) -> Refs:
         """Branches and tags, with the number of the version that each names; 0: a branch without a version."""
 

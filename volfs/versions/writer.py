@@ -237,7 +237,7 @@ class VersionWriter:
             with no_space("writing the version to disk"):
                 files = fsync_tree(self.layout.root)
         except FileNotFoundError as error:
-            raise taken_away(self.number, Path(error.filename or "").name) from error
+            raise taken_away(self.dataset, self.number, Path(error.filename or "").name) from error
         files.pop(self.layout.lock.name, None)
         self._check_payloads(manifest, files)
         crash_point("commit.synced")
@@ -358,7 +358,7 @@ class VersionWriter:
         if natural.name != AS_WRITTEN:
             try:
                 with no_space(f"writing {natural.name}"):
-                    natural.parent.mkdir(parents=True, exist_ok=True)
+                    self._make_folder(natural.parent)
                 if not natural.is_dir():
                     return natural, f"{base}/{key}"
             except (FileExistsError, NotADirectoryError):
@@ -368,8 +368,18 @@ class VersionWriter:
             rel = f"objects/{self._placed:08d}"
         aside = self.layout.root / rel
         with no_space(f"writing {aside.name}"):
-            aside.parent.mkdir(exist_ok=True)
+            self._make_folder(aside.parent)
         return aside, f"{base}/{rel}"
+
+    def _make_folder(self, folder: Path) -> None:
+        """A directory of the version, and never the version's own: one that was taken away does not come back."""
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if folder == self.layout.root or not self.layout.root.is_dir():
+                raise taken_away(self.dataset, self.number) from None
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
 
     def _complete(self, message: str, author: str, time_ns: int | None) -> tuple[StoredVersion, Manifest]:
         """Write all that is not written yet."""
@@ -456,7 +466,7 @@ class VersionWriter:
         for file, end in zip(used.tolist(), ends.tolist(), strict=True):
             name = manifest.strings[file]
             if name.startswith(mine) and files.get(name.removeprefix(mine), -1) < end:
-                raise taken_away(self.number, name.removeprefix(mine))
+                raise taken_away(self.dataset, self.number, name.removeprefix(mine))
 
     def _manifest(self) -> Manifest:
         builder = ManifestBuilder()
