@@ -57,10 +57,6 @@ class Array(ArrayNode):
     def __init__(self, snapshot, path, meta, mtime_ns):
         self.snapshot, self.path, self.meta, self.mtime_ns = snapshot, path, meta, mtime_ns
 
-    @property
-    def codec(self):
-        return ChunkCodec.of(self.meta)
-
     def _keys(self, chunks):
         return {c: node_key(self.path, self.meta.chunk_key(c)) for c in self.meta.grid.iter(chunks)}
 

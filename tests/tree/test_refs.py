@@ -476,7 +476,7 @@ def test_what_is_asked_while_an_import_takes_its_place_waits_for_that(seconds: i
     async def ask() -> None:
         publish, commit = Order("publish", "7 token"), Order("commit", "words")
         shared = SimpleNamespace(options=SimpleNamespace(action_seconds=5.0), start=lambda work: None)
-        branch = SimpleNamespace(action=None)
+        branch = SimpleNamespace(actions=SimpleNamespace(last=None))
         room = SimpleNamespace(name="main", order=publish, settled=at_once, enter=at_once, shared=shared, branch=branch)
 
         async def end() -> None:

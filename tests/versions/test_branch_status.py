@@ -152,11 +152,11 @@ def test_the_outcome_of_the_last_action_is_kept(branch: Branch) -> None:
     branch.put("zarr/bad/c/0", b"")
     with pytest.raises(Held):
         branch.commit("no")
-    action = branch.action
+    action = branch.actions.last
     assert action is not None and (action.state, action.error_kind) == ("failed", "Held")
     branch.delete("zarr/bad/c/0")
     branch.commit("yes")
-    action = branch.action
+    action = branch.actions.last
     assert action is not None and (action.state, action.version, action.message) == ("done", 1, "yes")
 
 

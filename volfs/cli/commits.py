@@ -146,7 +146,7 @@ def commit(
         if message is None:
             message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
         info = branch.commit(message, author, leave=leave)
-        left = branch.action.left if branch.action is not None else ()
+        left = branch.actions.last.left if branch.actions.last is not None else ()
     _say_version(info, as_json)
     for each in left:
         say(f"volfs: stays uncommitted: {each.path}: {each.reason}", err=True)

@@ -98,7 +98,14 @@ class ControlDir(SmallDir):
         writing = tuple(sorted(room.branch.working.open_for_writing()))
         holder = room.branch.holder() if not room.held else None
         head = room.branch.head
-        return room.branch.generation(), head and head.number, room.branch.action, room.stages.changes, writing, holder
+        return (
+            room.branch.generation(),
+            head and head.number,
+            room.branch.actions.last,
+            room.stages.changes,
+            writing,
+            holder,
+        )
 
     def _errors(self) -> Document:
         layout = self.room.branch.working.layout

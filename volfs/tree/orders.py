@@ -20,7 +20,7 @@ from volfs.tree.invalidation import VoxelChange
 from volfs.tree.order import Order
 from volfs.tree.room import MountedBranch
 from volfs.tree.stagehandle import Superseded, decode
-from volfs.versions.branch import EVERYTHING
+from volfs.versions.actions import EVERYTHING
 from volfs.versions.following import Side
 from volfs.versions.forward import key_of_line
 from volfs.versions.keys import covers
@@ -154,7 +154,7 @@ async def _begin(room: MountedBranch, order: Order, work: Work) -> Order:
             raise Busy(f"branch {room.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
         return under_way
     room.order = order
-    room.branch.action = order.action
+    room.branch.actions.last = order.action
     room.shared.start(lambda: _carry_out(room, order, work))
     return order
 
@@ -165,10 +165,10 @@ async def _carry_out(room: MountedBranch, order: Order, work: Work) -> None:
         await room.kernel.invalidate_soon(VoxelChange())
     except Exception as error:
         order.error = error
-        room.branch.action = order.action.failed(error)
+        room.branch.actions.last = order.action.failed(error)
         await room.refused(f".volfs/{order.words[0]}", error)
     finally:
-        order.action = room.branch.action or order.action
+        order.action = room.branch.actions.last or order.action
         room.order = None
         order.done.set()
 

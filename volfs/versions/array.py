@@ -20,7 +20,6 @@ from volfs.model.box import Box, Index
 from volfs.model.graph import At, VersionInfo
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
-from volfs.storage.codec import ChunkCodec
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.versions.history import History
 from volfs.versions.reshaping import Reshape
@@ -95,16 +94,9 @@ class VersionArray(ArrayNode):
         self.node = node
         self.block_shape = block_shape
         self.born_ns = born_ns
-        self._codec: ChunkCodec | None = None
         self._reshapes: tuple[Reshape, ...] | None = None
         self._grid = meta.grid
         self._whole = Box.whole(self._grid.grid_shape)
-
-    @property
-    def codec(self) -> ChunkCodec:
-        if self._codec is None:
-            self._codec = ChunkCodec.of(self.meta)
-        return self._codec
 
     def payloads(self, chunks: Box) -> dict[Index, StoredPayload]:
         inside = chunks.intersect(self._whole)

@@ -12,31 +12,23 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain
 
-from volfs.errors import BadInput, Busy, Damaged, NotFound, ReadOnly
+from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
-from volfs.model.names import check_message
-from volfs.versions.author import default_author
+from volfs.versions.actions import Actions
 from volfs.versions.base import Pin
 from volfs.versions.changeset import problems
-from volfs.versions.commit import Wording, commit, settle_own
+from volfs.versions.commit import Wording, settle_own
 from volfs.versions.following import Follower, Side
-from volfs.versions.forward import ask_mount, key_line
 from volfs.versions.interpret import Interpreter
-from volfs.versions.keys import is_key
 from volfs.versions.layers import Change
 from volfs.versions.lock import Holder
-from volfs.versions.placement import publish_prepared
 from volfs.versions.snapshot import Derive, WritableSnapshot
 from volfs.versions.status import (
-    Action,
     Behind,
-    Left,
     Status,
     count_changes,
-    forget_staged,
     left_behind,
     rejected_files,
     staged_files,
@@ -48,19 +40,8 @@ from volfs.versions.working_copy import WorkingCopy
 from volfs.versions.writable_history import WritableHistory
 
 Bytes = bytes | bytearray | memoryview
-EVERYTHING = ("", "all", ".", "/")
-"""What says, in the place of a key, that all uncommitted changes are meant to be discarded."""
 _HOLDER_SECONDS = 0.25
 """How long an answer about who else may write is believed."""
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What came of an action: the words that counted, the version that a commit made, and what it left."""
-
-    message: str
-    version: int | None = None
-    left: tuple[Left, ...] = ()
 
 
 class Branch(UnionSnapshot, WritableSnapshot):
@@ -80,7 +61,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         self.working = WorkingCopy(dataset.layout.working(name), self, store.reserve, dead_after=store.dead_after)
         super().__init__(dataset, name, self.working, self.working.pulse, Interpreter())
         self.follower = Follower(self)
-        self.action: Action | None = None
+        self.actions = Actions(self)
         self.open_writers: Counter[str] = Counter()
         self._mutex = threading.Lock()
         self._holder: tuple[float, Holder | None] = (0.0, None)
@@ -253,7 +234,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
                 left_behind=tuple(sorted(self.left_behind(union))),
                 staged=staged_files(self.working.layout),
                 rejected=rejected_files(self.working.layout),
-                action=self.action,
+                action=self.actions.last,
                 writer=None if holder is None else str(holder),
                 behind=self.follower.behind(),
             )
@@ -267,12 +248,12 @@ class Branch(UnionSnapshot, WritableSnapshot):
             return self.follower.follow()
 
     def publish(self, number: int, token: str) -> VersionInfo:
-        """Make a version that another process has prepared the head: its maker asks who holds the branch. Conflict if
-        it does not go together with what is uncommitted, or has moved."""
-        with self._acting(Action.begin("publish", f"{number} {token}")) as outcome, self.writing():
-            info = publish_prepared(self, number, token)
-            outcome.version = info.number
-        return info
+        """Make a version that its maker has prepared the head. If a mount of another process holds the branch, that
+        mount does it.
+
+        Conflict if the version and the uncommitted changes, or the head, changed the same. Busy if others write.
+        """
+        return self.actions.publish(number, token)
 
     def catch_up(self) -> None:
         """Once in a while: let the base follow a head that was moved without this process, if it may write now."""
@@ -302,21 +283,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         At and below the ``keys`` given, or everywhere. Returns what is still in the way. BadInput for a key where
         nothing is. If a mount of another process writes to the branch, that mount does it.
         """
-        self._check_store()
-        chosen = tuple(key.strip("/") for key in keys)
-        if "" in chosen:
-            raise BadInput("an empty key means nothing; to decide about all of them, name none")
-        holder = self.working.lock.holder()
-        if holder is not None and holder.mountpoint is not None:
-            order = "\n".join((side, *map(key_line, chosen)))
-            ask_mount(holder, self.dataset.name, self.ref, "update", order)
-            self.dataset.store.refresh()
-            return self.follower.behind()
-        with self._acting(Action.begin("update", "\n".join((side, *chosen)))), self.writing():
-            with self.working.exclusive():
-                self.look_again()
-                self.follower.decide(side, chosen)
-            return self.follower.behind()
+        return self.actions.update(side, keys)
 
     def is_clean(self) -> bool:
         """Whether nothing differs from the base."""
@@ -336,65 +303,15 @@ class Branch(UnionSnapshot, WritableSnapshot):
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
         mount of another process writes to the branch, that mount commits, in the name of who asks.
         """
-        self._check_store()
-        check_message(message)
-        holder = self.working.lock.holder()
-        if holder is not None and holder.mountpoint is not None:
-            left = tuple(leave)
-            if left:
-                raise Busy(f"{self.ref} is being written by {holder}: to leave keys behind, unmount it first")
-            described = ask_mount(holder, self.dataset.name, self.ref, "commit", message, author or default_author())
-            self.action = Action.told(described)
-            self.dataset.store.refresh()
-            number = described.get("version")
-            if not isinstance(number, int):
-                number = self._head_number()
-            elif number not in self.dataset.graph.versions:  # the mount has a catalog of its own
-                with self.dataset.locked():
-                    pass  # taking it catches up
-            return self.dataset.info(number)
-        with self._acting(Action.begin("commit", message)) as outcome, self.writing():
-            info = commit(self, message, author, leave=frozenset(leave), wording=wording)
-            outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
-        return info
-
-    def _left(self) -> tuple[Left, ...]:
-        """What is uncommitted after a commit, and nobody will say so unless the commit does."""
-        written = [Left(key, "it is still being written") for key in sorted(self.working.look(self.left_behind))]
-        return (*written, *(Left(each.path, each.reason) for each in staged_files(self.working.layout)))
+        return self.actions.commit(message, author, leave=leave, wording=wording)
 
     def discard(self, prefix: str = "") -> None:
-        """Go back to the base at and below ``prefix`` (a key, or one of :data:`EVERYTHING`), or drop what was written
-        over a slice and is none: ``s0/xy/z00011.png``, as ``status`` names it. BadInput if nothing is staged or was
-        rejected there.
-        """
-        self._check_store()
-        prefix = "" if prefix in EVERYTHING else prefix.rstrip("/")
-        holder = self.working.lock.holder()
-        if holder is not None and holder.mountpoint is not None:
-            ask_mount(holder, self.dataset.name, self.ref, "discard", key_line(prefix))
-            return
-        with self._acting(Action.begin("discard", prefix)), self.writing():
-            key = is_key(prefix)
-            if not prefix or key:
-                self.working.discard(prefix)
-            if not key and not forget_staged(self.working.layout, prefix) and prefix:
-                raise BadInput(
-                    f"{prefix!r}: nothing of this name is staged or was refused; write a key such as zarr/s0 or"
-                    " files/notes.txt, a slice as `volfs status` names it, or all"
-                )
+        """Go back to the base at and below ``prefix``: a key, or a word of :data:`~volfs.versions.actions.EVERYTHING`.
 
-    @contextmanager
-    def _acting(self, action: Action) -> Iterator[_Outcome]:
-        """Keep ``self.action`` true while something goes on. The block says what came of it."""
-        outcome = _Outcome(action.message)
-        self.action = action
-        try:
-            yield outcome
-        except Exception as error:
-            self.action = action.failed(error)
-            raise
-        self.action = action.done(outcome.version, outcome.message, outcome.left)
+        Or drop a staged file, by its path as ``status`` names it: ``s0/xy/z00011.png``. BadInput if none is staged or
+        was rejected there. If a mount of another process writes to the branch, that mount does it.
+        """
+        self.actions.discard(prefix)
 
     @contextmanager
     def retiring(self, force: bool = False) -> Iterator[None]:

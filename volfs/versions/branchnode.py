@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from volfs.errors import NotFound
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
-from volfs.storage.codec import ChunkCodec
 from volfs.storage.files import open_regular, pread_all
 from volfs.versions.chunkmap import ChunkMap, ChunkMaps, probe
 from volfs.versions.keys import json_key, node_key
@@ -115,15 +114,8 @@ class BranchArray(ArrayNode):
         self.mtime_ns = mtime_ns
         self._working = working
         self._maps = maps
-        self._codec: ChunkCodec | None = None
         self._times: dict[tuple[int, ...], tuple[Hashable, NDArray[np.int64]]] = {}
         self._whole = Box.whole(meta.grid.grid_shape)
-
-    @property
-    def codec(self) -> ChunkCodec:
-        if self._codec is None:
-            self._codec = ChunkCodec.of(self.meta)
-        return self._codec
 
     def payloads(self, chunks: Box) -> dict[Index, StoredPayload]:
         inside = chunks.intersect(self._whole)

@@ -32,6 +32,7 @@ from volfs.versions.changeset import Packer, held, problems
 from volfs.versions.following import refusal
 from volfs.versions.frozen import Additions, FrozenState
 from volfs.versions.keys import covers
+from volfs.versions.merge import named
 from volfs.versions.stored import read_version
 from volfs.versions.union import Union
 from volfs.versions.writable_history import WritableBranch, WritableHistory
@@ -121,8 +122,9 @@ def _nothing(
         return head
     shows = f"{branch.ref!r}: it shows {f'v{head.number}' if head else 'no version'}"
     if left:
-        open_ones = ", ".join(sorted(left)[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
-        raise NothingToCommit(f"nothing to commit on {shows}, and what is open for writing: close {open_ones}")
+        raise NothingToCommit(
+            f"nothing to commit on {shows}, besides files open for writing: close {named(sorted(left), _NAMED)}"
+        )
     raise NothingToCommit(f"nothing to commit on {shows}")
 
 

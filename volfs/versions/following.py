@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from volfs.errors import BadInput, Conflict, Damaged, NotFound, WrongKind
-from volfs.model.box import Index
+from volfs.errors import BadInput, Conflict
 from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta
-from volfs.model.name_lists import merge_documents
-from volfs.model.touch import Touched, collisions, covered
+from volfs.model.touch import Touched, covered
 from volfs.storage.crash import crash_point
 from volfs.versions.base import Base, Pin
-from volfs.versions.keys import NODE_JSON, covers, node_path
-from volfs.versions.movement import described_anew, moved, paths_in, touched_by, versions_between
-from volfs.versions.snapshot import KeyInfo, Snapshot
+from volfs.versions.keys import covers, node_path
+from volfs.versions.merge import CommittedSide, Merge, WorkingSide, merge, named
+from volfs.versions.movement import moved, versions_between
+from volfs.versions.snapshot import Snapshot
 from volfs.versions.status import Behind
 from volfs.versions.union import FOLDER_MODE, Union
 from volfs.versions.version import Version
@@ -33,44 +32,8 @@ from volfs.versions.writable_history import WritableBranch
 
 Side = Literal["ours", "theirs"]
 
-_NAMED = 20
-_FILE_MODE = 0o644
 _NOTED = 256
 """Up to this many chunks that moved are noted one by one, beyond it by their arrays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """How two sets of changes to one base go together: ``keys`` do not, ``merged`` are files with names of both."""
-
-    keys: frozenset[str]
-    merged: Mapping[str, bytes]
-
-
-def meet(
-    mine: Touched,
-    theirs: Touched,
-    base: Version | None,
-    *,
-    alike: Callable[[str], bool],
-    merge: Callable[[str], bytes | None],
-) -> Meeting:
-    """Which changes of mine do not go together with theirs, both made to ``base``.
-
-    ``alike`` says whether both have the same at a key; ``merge`` merges a ``zarr.json``, if that can be.
-    """
-    found = collisions(mine, theirs)
-    keys = {*found.arrays, *found.trees, *_directories(found, base)}
-    merged: dict[str, bytes] = {}
-    for key in (*found.keys, *_chunk_keys(found, base)):
-        if alike(key):
-            continue
-        data = merge(key) if key.endswith(f"/{NODE_JSON}") else None
-        if data is None:
-            keys.add(key)
-        else:
-            merged[key] = data
-    return Meeting(frozenset(keys), merged)
 
 
 class Follower:
@@ -91,7 +54,7 @@ class Follower:
         def see(union: Union) -> Behind | None:
             if head is None or _being_committed(union):
                 return None
-            return self._describe(union, head, self._meet(union, head, base).keys)
+            return self._describe(union, head, self._merge(union, head, base).conflicts)
 
         return self._branch.working.look(see)
 
@@ -109,11 +72,11 @@ class Follower:
         union = working.union()
         if _being_committed(union):
             return None
-        meeting = self._meet(union, head, base)
-        if meeting.keys:
-            return self._describe(union, head, meeting.keys)
+        found = self._merge(union, head, base)
+        if found.conflicts:
+            return self._describe(union, head, found.conflicts)
         newer = list(self._newer(union, head))
-        working.follow(head, meeting.merged, newer, dict(self._modes(union, head)))
+        working.follow(head, found.merged, newer, dict(self._modes(union, head)))
         self._moved = None
         return None
 
@@ -159,31 +122,16 @@ class Follower:
             known = self._moved = (one, other), moved(self._branch.dataset, one, other)
         return known[1]
 
-    def _meet(self, union: Union, head: VersionInfo, base: Base) -> Meeting:
+    def _merge(self, union: Union, head: VersionInfo, base: Base) -> Merge:
         number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
-        meeting = self._meet_over(union, self._movement(number, head.number), head)
+        merged = self._merge_over(union, self._movement(number, head.number), head)
         kept = self._still_kept(head, base)
-        return Meeting(frozenset(key for key in meeting.keys if not covered(key, kept)), meeting.merged)
+        return replace(merged, conflicts=frozenset(key for key in merged.conflicts if not covered(key, kept)))
 
-    def _meet_over(self, union: Union, movement: Touched, head: VersionInfo) -> Meeting:
-        lower = union.lower if isinstance(union.lower, Version) else None
-        other = self._branch.dataset.version(head.number)
-        mine = touched_by(union, self._branch.interpreter)
-        theirs = movement | Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), lower, other))
-
-        def alike(key: str) -> bool:
-            entry, there = union.entry(key), other.stat(key)
-            if entry is None or there is None:
-                return entry is None and there is None
-            return _kind(entry.info) == _kind(there) and bytes_in(union, key) == committed(other, key)
-
-        def merge(key: str) -> bytes | None:
-            ours, newer = bytes_in(union, key), committed(other, key)
-            if ours is None or newer is None:
-                return None
-            return merge_documents(None if lower is None else committed(lower, key), ours, newer)
-
-        return meet(mine, theirs, lower, alike=alike, merge=merge)
+    def _merge_over(self, union: Union, movement: Touched, head: VersionInfo) -> Merge:
+        base = union.lower if isinstance(union.lower, Version) else None
+        theirs = CommittedSide(base, self._branch.dataset.version(head.number), movement)
+        return merge(base, WorkingSide(union, self._branch.interpreter), theirs)
 
     def _still_kept(self, head: VersionInfo, base: Base) -> frozenset[str]:
         """What was decided to stay: of an older head, what has not moved again since."""
@@ -193,7 +141,7 @@ class Follower:
         if base.head.version not in graph or Pin.of(graph.info(base.head.version)) != base.head:
             return frozenset()
         movement = self._movement(base.head.version, head.number)
-        again = self._branch.working.look(lambda union: self._meet_over(union, movement, head)).keys
+        again = self._branch.working.look(lambda union: self._merge_over(union, movement, head)).conflicts
         return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
 
     def _is_theirs(self, key: str, head: VersionInfo) -> bool:
@@ -259,12 +207,6 @@ def refusal(branch: WritableBranch, behind: Behind) -> Conflict:
     )
 
 
-def named(keys: Sequence[str]) -> str:
-    """Keys for a message: the first of them, and how many more."""
-    more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
-    return ", ".join(keys[:_NAMED]) + more
-
-
 def _being_committed(union: Union) -> bool:
     """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
     return any(layer.frozen is not None for layer in union.layers)
@@ -273,44 +215,3 @@ def _being_committed(union: Union) -> bool:
 def _folder_mode(snapshot: Snapshot | None, folder: str) -> int:
     info = None if snapshot is None else snapshot.stat(folder)
     return (info.mode if info is not None and info.kind == "dir" else 0) or FOLDER_MODE
-
-
-def _kind(info: KeyInfo) -> tuple[str, int]:
-    """File or directory, and the permission bits, or that it is a link."""
-    return info.kind, info.mode or (FOLDER_MODE if info.kind == "dir" else _FILE_MODE)
-
-
-def bytes_in(union: Union, key: str) -> bytes | None:
-    """The bytes of a file in a union; None where there is none."""
-    entry = union.entry(key)
-    return None if entry is None or entry.kind == "dir" else union.read(key)
-
-
-def committed(version: Version, key: str) -> bytes | None:
-    """The bytes of a file in a version; None where there is none that can be read."""
-    try:
-        return version.read(key)
-    except (NotFound, WrongKind, Damaged):
-        return None
-
-
-def _chunk_keys(touched: Touched, base: Version | None) -> Iterator[str]:
-    for folder, rows in touched.chunks.items():
-        array = None if base is None else base.array(node_path(folder) or "")
-        if array is not None:
-            yield from (f"{folder}/{array.meta.chunk_key(row)}" for row in rows.tolist())
-        else:
-            yield folder
-
-
-def _directories(touched: Touched, base: Version | None) -> Iterator[str]:
-    """The directories of chunks that were removed."""
-    for folder, prefixes in touched.regions.items():
-        array = None if base is None else base.array(node_path(folder) or "")
-        for prefix in prefixes:
-            yield folder if array is None else f"{folder}/{_chunk_directory(array.meta, prefix)}"
-
-
-def _chunk_directory(meta: ArrayMeta, prefix: Index) -> str:
-    whole = meta.chunk_key((*prefix, *(0,) * (meta.ndim - len(prefix))))
-    return whole.rsplit("/", meta.ndim - len(prefix))[0]

@@ -1,7 +1,7 @@
-"""What moved between two versions, and what a working copy touches, in the terms of :mod:`volfs.model.touch`.
+"""The keys that moved between two versions, in the terms of :mod:`volfs.model.touch`.
 
-Decided here: how manifests and layers are read as touched keys. No voxel is read or decoded; the cost follows what
-changed, not what there is. Not here: what becomes of a collision (:mod:`volfs.versions.following`).
+Decided here: how manifests are read as touched keys. No voxel is read or decoded; the cost follows the changes, not the
+size of the dataset. Not here: uncommitted changes, and what merges (:mod:`volfs.versions.merge`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from volfs.model.metadata import ArrayMeta
 from volfs.model.touch import Rows, Touched
 from volfs.storage.manifest import Manifest, Op
 from volfs.versions.history import History
-from volfs.versions.interpret import Interpreter
 from volfs.versions.keys import node_key, node_path, node_path_of_json
 from volfs.versions.stored import read_manifest
-from volfs.versions.union import Union
 from volfs.versions.version import Version, chunk_prefix
 
 
@@ -59,7 +57,7 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
             continue  # whoever changes what is in a directory has nothing against its permission bits
         if op != Op.REMOVE_SUBTREE:
             keys.add(key)
-        elif (region := _region_of(parent, key)) is not None:
+        elif (region := region_of(parent, key)) is not None:
             regions[region[0]].add(region[1])
         else:
             trees.add(key)
@@ -69,41 +67,6 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
     return Touched(
         frozenset(keys), frozenset(trees), chunks=chunks, regions={f: frozenset(r) for f, r in regions.items()}
     )
-
-
-def touched_by(union: Union, interpreter: Interpreter) -> Touched:
-    """What the layers of a union put and remove on top of its version."""
-    lower = union.lower if isinstance(union.lower, Version) else None
-    keys, trees = set(), set()
-    chunks: defaultdict[str, list[Index]] = defaultdict(list)
-    regions: defaultdict[str, set[Index]] = defaultdict(set)
-    for change in union.changes():
-        found = None if lower is None else lower.array_above(change.key)
-        coords = None if found is None else found[0].meta.parse_chunk_key(found[1])
-        if found is not None and coords is not None:
-            chunks[node_key(found[0].path)].append(coords)
-        elif change.kind == "put":
-            keys.add(change.key)
-        elif (region := _region_of(lower, change.key)) is not None:
-            regions[region[0]].add(region[1])
-        elif lower is not None and (info := lower.stat(change.key)) is not None and info.kind == "dir":
-            trees.add(change.key)
-        else:
-            keys.add(change.key)
-    rows = {folder: np.array(sorted(set(found)), np.int64) for folder, found in chunks.items()}
-    touched = Touched(
-        frozenset(keys), frozenset(trees), chunks=rows, regions={f: frozenset(r) for f, r in regions.items()}
-    )
-    anew = set()
-    for path in paths_in(touched):
-        before = None if lower is None else lower.array(path)
-        parsed = interpreter.node(union, path)
-        after = parsed if isinstance(parsed, ArrayMeta) else None
-        if not reads_alike(None if before is None else before.meta, after) or (
-            before is not None and not union.shows_base(node_key(path))
-        ):
-            anew.add(node_key(path))
-    return touched | Touched(arrays=frozenset(anew))
 
 
 def paths_in(touched: Touched) -> set[str]:
@@ -135,7 +98,7 @@ def reads_alike(before: ArrayMeta | None, after: ArrayMeta | None) -> bool:
     return before.shape == after.shape and same_fill and before.same_storage(after)
 
 
-def _region_of(version: Version | None, key: str) -> tuple[str, Index] | None:
+def region_of(version: Version | None, key: str) -> tuple[str, Index] | None:
     """The array, by its directory, and the leading coordinates that a directory of chunks stands for."""
     found = None if version is None else version.array_above(key)
     if found is None:

@@ -22,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from volfs.errors import Busy, Conflict, NotFound, ReadOnly, VolfsError
+from volfs.errors import Conflict, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
-from volfs.model.name_lists import merge_documents
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
 from volfs.storage.files import fsync_tree, make_dirs, read_file, write_atomic, write_json
@@ -35,10 +34,18 @@ from volfs.storage.store_layout import DatasetLayout, VersionLayout, parse_parti
 from volfs.versions.array_writer import copy_in
 from volfs.versions.commit import settle_own
 from volfs.versions.content_id import content_id, tree_root
-from volfs.versions.following import Meeting, bytes_in, committed, meet, named
-from volfs.versions.forward import ask_mount
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
-from volfs.versions.movement import described_anew, moved, paths_in, reads_alike, recorded, touched_by
+from volfs.versions.merge import (
+    FILE_MODE,
+    CommittedSide,
+    Content,
+    Merge,
+    WorkingSide,
+    committed,
+    merge,
+    named,
+)
+from volfs.versions.movement import described_anew, moved, paths_in, reads_alike, recorded
 from volfs.versions.publish import delete_tree, publish, renumber
 from volfs.versions.stored import (
     AS_WRITTEN,
@@ -80,7 +87,7 @@ def place(writer: VersionWriter) -> Placed:
     dataset, deadline = writer.dataset, time.monotonic() + _PATIENCE
     while True:
         try:
-            info = _onto_branch(writer)
+            info = dataset.branch(writer.branch).publish(writer.number, writer.token)
             break
         except VolfsError as error:
             wait = not isinstance(error, Conflict) and error.errno in _AGAIN and time.monotonic() < deadline
@@ -97,29 +104,6 @@ def place(writer: VersionWriter) -> Placed:
         time.sleep(_PAUSE)
     writer.placed(info.number)
     return Placed(info, writer.branch)
-
-
-def _onto_branch(writer: VersionWriter) -> VersionInfo:
-    """By whoever holds the branch. Busy, but no Conflict, if others write in turns."""
-    dataset = writer.dataset
-    branch = dataset.branch(writer.branch)
-    holder = branch.working.lock.holder()
-    if holder is not None and holder.mountpoint is not None:
-        order = f"{writer.number} {writer.token}"
-        number = ask_mount(holder, dataset.name, branch.ref, "publish", order).get("version")
-        with dataset.locked():
-            pass  # taking it catches up with a mount that has a catalog of its own
-        if not isinstance(number, int):
-            raise Busy(f"{holder} has not said as which version it published v{writer.number}")
-        return dataset.info(number)
-    try:
-        branch.acquire()
-    except ReadOnly as error:
-        raise Busy(str(error)) from None  # they write in turns, or a mount has just come
-    try:
-        return publish_prepared(branch, writer.number, writer.token)
-    finally:
-        branch.release()
 
 
 def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
@@ -166,26 +150,6 @@ class Prepared:
     def parent(self) -> int:
         return next(iter(self.stored.info.parents), 0)
 
-    def touched(self, base: Version | None) -> Touched:
-        """What it touches of its parent."""
-        found = recorded(self.manifest, base)
-        anew = set()
-        for path, array in self.stored.arrays.items():
-            before = None if base is None else base.array(path)
-            if array.complete or not reads_alike(
-                None if before is None else before.meta, array_meta(self.layout, path)
-            ):
-                anew.add(node_key(path))
-        gone = described_anew((p for p in paths_in(Touched(trees=found.trees))), base, None)
-        return found | Touched(arrays=frozenset(anew) | gone)
-
-    def bytes_of(self, key: str) -> bytes | None:
-        """The bytes it puts at a whole key; None if it puts none."""
-        row = self.row(key)
-        if row is None or self.manifest.records["op"][row] != Op.PUT:
-            return None
-        return read_file(self.place_of(row))
-
     def row(self, key: str) -> int | None:
         """The record of a whole key, the last one there is."""
         names, records = self.manifest.strings, self.manifest.records
@@ -201,58 +165,57 @@ class Prepared:
         return self.layout.root / file.partition("/")[2]
 
 
-# -- comparing --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PreparedSide:
+    """The changes of a prepared version to ``base``, for :func:`~volfs.versions.merge.merge`."""
+
+    base: Version | None
+    prepared: Prepared
+
+    def touched(self, beside: Touched) -> Touched:
+        prepared, base = self.prepared, self.base
+        found = recorded(prepared.manifest, base)
+        anew = set()
+        for path, array in prepared.stored.arrays.items():
+            before = None if base is None else base.array(path)
+            if array.complete or not reads_alike(
+                None if before is None else before.meta, array_meta(prepared.layout, path)
+            ):
+                anew.add(node_key(path))
+        gone = described_anew(paths_in(Touched(trees=found.trees)), base, None)
+        return found | Touched(arrays=frozenset(anew) | gone)
+
+    def content(self, key: str) -> Content:
+        row = self.prepared.row(key)
+        record = None if row is None else self.prepared.manifest.records[row]
+        if row is None or record is None or record["op"] != Op.PUT:
+            # Equal to nothing: a manifest must not remove a key twice.
+            return Content("other", 0, None)
+        return Content("file", int(record["mode"]) or FILE_MODE, read_file(self.prepared.place_of(row)))
 
 
 def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
     """Raise Conflict if a version touches what is uncommitted."""
 
-    def see(union: Union) -> Meeting:
-        lower = union.lower if isinstance(union.lower, Version) else None
-        mine = touched_by(union, branch.interpreter)
-        return meet(
-            mine,
-            prepared.touched(lower),
-            lower,
-            alike=lambda key: bytes_in(union, key) is not None and bytes_in(union, key) == prepared.bytes_of(key),
-            merge=lambda key: _merged(_in(lower, key), bytes_in(union, key), prepared.bytes_of(key)),
-        )
+    def see(union: Union) -> Merge:
+        base = union.lower if isinstance(union.lower, Version) else None
+        return merge(base, WorkingSide(union, branch.interpreter), PreparedSide(base, prepared))
 
-    keys = sorted(branch.working.look(see).keys)
+    keys = sorted(branch.working.look(see).conflicts)
     if keys:
-        raise Conflict(f"branch {branch.ref!r} has uncommitted changes where it goes: {named(keys)}")
+        raise Conflict(f"branch {branch.ref!r} has uncommitted changes to what this version changes: {named(keys)}")
 
 
 def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
     """The version on top of a head that has moved since it was begun. Conflict if it touches what moved."""
     base = dataset.version(prepared.parent) if prepared.parent else None
     newer = dataset.version(head.number)
-    mine = prepared.touched(base)
-    movement = moved(dataset, prepared.parent, head.number)
-    movement |= Touched(arrays=described_anew(paths_in(mine) - paths_in(movement), base, newer))
-    meeting = meet(
-        mine,
-        movement,
-        base,
-        alike=lambda key: committed(newer, key) is not None and committed(newer, key) == prepared.bytes_of(key),
-        merge=lambda key: _merged(_in(base, key), prepared.bytes_of(key), committed(newer, key)),
-    )
-    if meeting.keys:
-        raise Conflict(
-            f"branch {branch!r} has moved to v{head.number}, which changed the same: {named(sorted(meeting.keys))}"
-        )
-    return _rewritten(dataset, prepared, newer, meeting.merged)
-
-
-def _in(version: Version | None, key: str) -> bytes | None:
-    return None if version is None else committed(version, key)
-
-
-def _merged(base: bytes | None, ours: bytes | None, theirs: bytes | None) -> bytes | None:
-    if ours is None or theirs is None:
-        return None
-    merged = merge_documents(base, ours, theirs)
-    return merged if merged is not None and len(merged) <= PIECE else None
+    theirs = CommittedSide(base, newer, moved(dataset, prepared.parent, head.number))
+    found = merge(base, PreparedSide(base, prepared), theirs)
+    keys = found.conflicts.union(key for key, data in found.merged.items() if len(data) > PIECE)
+    if keys:
+        raise Conflict(f"branch {branch!r} has moved to v{head.number}, which changed the same: {named(sorted(keys))}")
+    return _rewritten(dataset, prepared, newer, found.merged)
 
 
 # -- on top of another parent -----------------------------------------------------------------------------------------

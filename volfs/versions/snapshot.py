@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from volfs.errors import NotFound, Unsupported
 from volfs.model.box import Box
+from volfs.storage.codec import ChunkCodec
 from volfs.versions.history import History
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from volfs.model.box import Index
     from volfs.model.graph import VersionInfo
     from volfs.model.metadata import ArrayMeta
-    from volfs.storage.codec import ChunkCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,14 @@ class ArrayNode(ABC):
     meta: ArrayMeta
     mtime_ns: int
 
+    _codec: ChunkCodec | None = None
+
     @property
-    @abstractmethod
     def codec(self) -> ChunkCodec:
-        """How chunks decode. Raises Unsupported for a codec volfs does not know: such chunks are opaque bytes."""
+        """Decodes chunks. Raises Unsupported for a codec volfs does not know: such chunks are opaque bytes."""
+        if self._codec is None:
+            self._codec = ChunkCodec.of(self.meta)
+        return self._codec
 
     @property
     def readable(self) -> bool:

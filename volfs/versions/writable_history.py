@@ -107,12 +107,6 @@ class WritableBranch(Protocol):
     def left_behind(self, union: Union) -> frozenset[str]:
         """Keys and whole directories that a commit now leaves in the working copy: a writer has files open there."""
 
-    def acquire(self) -> None:
-        """Become the branch's only writer, until :meth:`release`. ReadOnly, naming the holder, if there is another."""
-
-    def release(self) -> None:
-        """Undo one :meth:`acquire`."""
-
     def writing(self) -> AbstractContextManager[None]:
         """Be the only writer for the length of a block; waits some seconds for another that is not a mount."""
 
@@ -121,3 +115,6 @@ class WritableBranch(Protocol):
 
     def catch_up(self) -> None:
         """Follow a head that another process moved, if this process may write now."""
+
+    def publish(self, number: int, token: str) -> VersionInfo:
+        """Make a prepared version the head, here or by the mount that holds the branch. Raises Conflict, Busy."""

@@ -1,0 +1,167 @@
+"""Commit, discard, update and publish: the actions that only the holder of a branch may carry out.
+
+Decided here: who does it, this process or the mount of another one that holds the branch, and the record that is kept
+of it (:class:`~volfs.versions.status.Action`). Not here: how a mount is asked (:mod:`volfs.versions.forward`), how a
+commit is made (:mod:`volfs.versions.commit`), how a prepared version becomes the head
+(:mod:`volfs.versions.placement`), and how the base follows the head (:mod:`volfs.versions.following`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from volfs.errors import BadInput, Busy, ReadOnly
+from volfs.model.graph import VersionInfo
+from volfs.model.names import check_message
+from volfs.versions.author import default_author
+from volfs.versions.commit import Wording, commit
+from volfs.versions.following import Follower, Side
+from volfs.versions.forward import ask_mount, key_line
+from volfs.versions.keys import is_key
+from volfs.versions.lock import Holder
+from volfs.versions.placement import publish_prepared
+from volfs.versions.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
+from volfs.versions.writable_history import WritableBranch
+
+EVERYTHING = ("", "all", ".", "/")
+"""Words that stand, in the place of a key, for all uncommitted changes."""
+
+
+class ActingBranch(WritableBranch, Protocol):
+    """A branch as its actions know it."""
+
+    @property
+    def follower(self) -> Follower:
+        """Moves the base to the head."""
+
+    def look_again(self) -> None:
+        """Read the head from the ref file again. Only with the lock."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """The result of an action: its words in the end, the version that a commit made, and what the commit left."""
+
+    message: str
+    version: int | None = None
+    left: tuple[Left, ...] = ()
+
+
+class Actions:
+    """The actions on one branch. ``last`` is the one that goes on, or the newest that is over."""
+
+    def __init__(self, branch: ActingBranch) -> None:
+        self._branch = branch
+        self.last: Action | None = None
+
+    def commit(
+        self, message: str, author: str | None = None, *, leave: Iterable[str] = (), wording: Wording | None = None
+    ) -> VersionInfo:
+        """See :meth:`volfs.versions.branch.Branch.commit`."""
+        branch, dataset = self._branch, self._branch.dataset
+        dataset.store.check_writable()
+        check_message(message)
+        mount, left = self._mount(), frozenset(leave)
+        if mount is None:
+            with self._acting("commit", message) as outcome, branch.writing():
+                info = commit(branch, message, author, leave=left, wording=wording)
+                outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
+            return info
+        if left:
+            raise Busy(f"{branch.ref} is being written by {mount}: to leave keys behind, unmount it first")
+        described = self._ask(mount, "commit", message, author or default_author())
+        self.last = Action.told(described)
+        dataset.store.refresh()
+        number = described.get("version")
+        if not isinstance(number, int):
+            number = branch.head.number if branch.head is not None else 0
+        return self._info(number)
+
+    def discard(self, prefix: str = "") -> None:
+        """See :meth:`volfs.versions.branch.Branch.discard`."""
+        branch = self._branch
+        branch.dataset.store.check_writable()
+        prefix = "" if prefix in EVERYTHING else prefix.rstrip("/")
+        mount = self._mount()
+        if mount is not None:
+            self._ask(mount, "discard", key_line(prefix))
+            return
+        with self._acting("discard", prefix), branch.writing():
+            key = is_key(prefix)
+            if not prefix or key:
+                branch.working.discard(prefix)
+            if not key and not forget_staged(branch.working.layout, prefix) and prefix:
+                raise BadInput(
+                    f"{prefix!r}: nothing of this name is staged or was refused; write a key such as zarr/s0 or"
+                    " files/notes.txt, a slice as `volfs status` names it, or all"
+                )
+
+    def update(self, side: Side, keys: Iterable[str] = ()) -> Behind | None:
+        """See :meth:`volfs.versions.branch.Branch.update`."""
+        branch = self._branch
+        branch.dataset.store.check_writable()
+        chosen = tuple(key.strip("/") for key in keys)
+        if "" in chosen:
+            raise BadInput("an empty key means nothing; to decide about all of them, name none")
+        mount = self._mount()
+        if mount is not None:
+            self._ask(mount, "update", "\n".join((side, *map(key_line, chosen))))
+            branch.dataset.store.refresh()
+        else:
+            with self._acting("update", "\n".join((side, *chosen))), branch.writing(), branch.working.exclusive():
+                branch.look_again()
+                branch.follower.decide(side, chosen)
+        return branch.follower.behind()
+
+    def publish(self, number: int, token: str) -> VersionInfo:
+        """See :meth:`volfs.versions.branch.Branch.publish`."""
+        mount, order = self._mount(), f"{number} {token}"
+        if mount is not None:
+            published = self._ask(mount, "publish", order).get("version")
+            if not isinstance(published, int):
+                raise Busy(f"{mount} has not said as which version it published v{number}")
+            return self._info(published)
+        try:
+            with self._acting("publish", order) as outcome, self._branch.writing():
+                info = publish_prepared(self._branch, number, token)
+                outcome.version = info.number
+        except ReadOnly as error:
+            raise Busy(str(error)) from None  # others write in turns, or a mount has just come
+        return info
+
+    def _mount(self) -> Holder | None:
+        """The mount of another process that holds the branch; None if this process may act."""
+        holder = self._branch.working.lock.holder()
+        return None if holder is None or holder.mountpoint is None else holder
+
+    def _ask(self, mount: Holder, kind: ActionKind, text: str, author: str | None = None) -> dict[str, Any]:
+        return ask_mount(mount, self._branch.dataset.name, self._branch.ref, kind, text, author)
+
+    def _info(self, number: int) -> VersionInfo:
+        """A version that a mount has made, which has a catalog of its own."""
+        dataset = self._branch.dataset
+        if number not in dataset.graph.versions:
+            with dataset.locked():
+                pass  # taking the lock catches up
+        return dataset.info(number)
+
+    def _left(self) -> tuple[Left, ...]:
+        """Everything that a commit has left uncommitted."""
+        working = self._branch.working
+        written = [Left(key, "it is still being written") for key in sorted(working.look(self._branch.left_behind))]
+        return (*written, *(Left(each.path, each.reason) for each in staged_files(working.layout)))
+
+    @contextmanager
+    def _acting(self, kind: ActionKind, message: str) -> Iterator[_Outcome]:
+        """Keep :attr:`last` true during an action. The block fills in the outcome."""
+        outcome = _Outcome(message)
+        self.last = action = Action.begin(kind, message)
+        try:
+            yield outcome
+        except Exception as error:
+            self.last = action.failed(error)
+            raise
+        self.last = action.done(outcome.version, outcome.message, outcome.left)
