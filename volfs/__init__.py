@@ -16,7 +16,8 @@ in this list:
 ``versions``  datasets, versions and branches: what is committed, and how
 ``volume``    images: voxels by boxes
 ``views``     what virtual files look like, byte for byte; knows ``model`` only
-``tree``      the directories and files of a mount; ``fuse`` the mount
+``tree``      the directories and files of a mount
+``fuse``      the mount; ``export`` copies of what it would show
 ``ingest``    files of other programs become versions; knows nothing of ``views``, ``tree`` and ``fuse``
 ``cli``       the command; ``testing`` the kit for tests
 """

@@ -20,7 +20,7 @@ import volfs
 from tests.kits.trees import CELLS, NUCLEI, make_store, run, serving
 from volfs.cli import main
 from volfs.errors import AlreadyThere, Damaged
-from volfs.tree.export import FILES, FOLDERS, Wanted, export, wanted
+from volfs.export import FILES, FOLDERS, Wanted, export, wanted
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from tests.kits.mounts import make_store, refused, volfs
-from volfs.cli.watching import _shown
-from volfs.fuse import watching
-from volfs.fuse.watching import Activity, Rounds, Silence, Watch, activity
+from volfs.cli.monitoring import _shown
+from volfs.fuse import mount_stats
+from volfs.fuse.mount_stats import Activity, Rounds, Silence, Watch, activity
 from volfs.storage.mount_table import mounts
 from volfs.testing.kit import daemon_pid, mounted
 from volfs.testing.waiting import PATIENCE, until
-from volfs.tree.meter import BOUNDS
+from volfs.tree.contract.meter import BOUNDS
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_a_mount_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_all_mounts_are_those_that_there_are_at_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "mounts", lambda: [one for one in mounts() if tmp_path in one.mountpoint.parents])
+    monkeypatch.setattr(mount_stats, "mounts", lambda: [one for one in mounts() if tmp_path in one.mountpoint.parents])
     place = tmp_path / "mnt"
     place.mkdir()
     volfs(tmp_path / "store", "init")

@@ -32,6 +32,7 @@ from tests.kits.view_volumes import shown as shown_in_memory
 from tests.kits.view_volumes import spec_of
 from volfs.cli import main
 from volfs.errors import BadInput
+from volfs.export import export, wanted, wanted_path
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.readers import nifti, open_source
 from volfs.ingest.source import ArraySource
@@ -39,7 +40,6 @@ from volfs.model.box import Box
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, axis
 from volfs.model.units import lengths, normal_unit
-from volfs.tree.export import export, wanted, wanted_path
 from volfs.versions.store import Store
 from volfs.views import volumes
 from volfs.volume.image import Image

@@ -19,11 +19,11 @@ import SimpleITK as sitk
 import volfs
 from tests.kits.import_sources import holds, itk_affine, reads_bad, volume
 from volfs.errors import BadInput, NotFound
+from volfs.export import export, wanted_path
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.model.box import Box
-from volfs.tree.export import export, wanted_path
 
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 

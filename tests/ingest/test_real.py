@@ -18,10 +18,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 import volfs
+from volfs.export import export, wanted_path
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.model.box import Box
-from volfs.tree.export import export, wanted_path
 from volfs.views import thumbnail
 from volfs.views.slices import SliceGeometry
 

@@ -15,9 +15,9 @@ from pydicom.pixels import apply_rescale
 import volfs
 from tests.kits import round_trips
 from tests.kits.round_trips import SAMPLES, brought, in_page, measure, table
+from volfs.export import export, wanted_path
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
-from volfs.tree.export import export, wanted_path
 from volfs.versions.store import Store
 
 Letters = dict[tuple[str, str], str]

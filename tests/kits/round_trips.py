@@ -34,9 +34,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 import volfs
 from tests.kits.paths import DOCS
+from volfs.export import export, wanted, wanted_path
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
-from volfs.tree.export import export, wanted, wanted_path
 
 PAGE = DOCS / "formats.md"
 BEGIN, END = "<!-- python -m tests.kits.round_trips -->", "<!-- to here -->"

@@ -30,9 +30,9 @@ from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.testing.waiting import PATIENCE
 from volfs.tree import SetAttr
-from volfs.tree.api import RENAME_EXCHANGE, RENAME_NOREPLACE
-from volfs.tree.places import Walk
-from volfs.tree.statistics import statistics
+from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.tree.images.image_index import Walk
+from volfs.tree.monitoring.statistics import statistics
 from volfs.versions.openfile import WorkingFile
 from volfs.versions.union import Union
 from volfs.versions.working_copy import WorkingCopy
@@ -208,7 +208,7 @@ def test_an_open_chunk_file_lets_go_of_what_it_was_before_it_was_put_anew(
 
             # A read that is under way goes on with the file that it began with.
             before, found = await client.read(CHUNK), []
-            monkeypatch.setattr("volfs.tree.keyhandle.read_resident", lambda *_: None)
+            monkeypatch.setattr("volfs.tree.files.key_handle.read_resident", lambda *_: None)
             monkeypatch.setattr(WorkingFile, "pread", slowly)
 
             async def look() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kits.trees import make_store, run, serving
-from volfs.tree.meter import BOUNDS, BUCKETS, Histogram, Meter, quantile
+from volfs.tree.contract.meter import BOUNDS, BUCKETS, Histogram, Meter, quantile
 
 
 @pytest.fixture(scope="module")

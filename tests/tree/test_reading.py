@@ -22,8 +22,8 @@ from tests.kits.trees import CELLS, CHUNKS, NUCLEI, Client, add, make_store, run
 from volfs.errors import NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.testing.volumes import KINDS, image
 from volfs.testing.waiting import until_async
-from volfs.tree.attrs import FOREVER
-from volfs.tree.statistics import statistics
+from volfs.tree.contract.attrs import FOREVER
+from volfs.tree.monitoring.statistics import statistics
 
 #: What the directory of a level has besides its slices and volume files.
 LEVEL = {"info.json", "chunks", "cutout", "oblique"}

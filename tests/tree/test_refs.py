@@ -31,8 +31,8 @@ from volfs.errors import (
     WrongKind,
 )
 from volfs.testing.waiting import PATIENCE, until_async
-from volfs.tree import orders
-from volfs.tree.order import Order
+from volfs.tree.branches import actions
+from volfs.tree.branches.order import Order
 from volfs.versions.author import author_of
 from volfs.versions.branch import Branch
 
@@ -410,7 +410,7 @@ def test_a_commit_is_made_in_the_name_of_the_user_who_opened_the_file(store: Pat
 def test_a_message_ends_after_a_while_and_lines_that_come_later_are_refused(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("volfs.tree.draft._PATIENCE", 0.3)
+    monkeypatch.setattr("volfs.tree.branches.draft._PATIENCE", 0.3)
 
     async def work() -> None:
         async with serving(store) as client:
@@ -487,9 +487,9 @@ def test_what_is_asked_while_an_import_takes_its_place_waits_for_that(seconds: i
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end)
             if seconds < 5:
-                assert await orders._begin(room, commit, lambda: None) is commit is room.order  # type: ignore[arg-type]
+                assert await actions._begin(room, commit, lambda: None) is commit is room.order  # type: ignore[arg-type]
             else:
                 with pytest.raises(Busy, match="a publish is going on"):
-                    await orders._begin(room, commit, lambda: None)  # type: ignore[arg-type]
+                    await actions._begin(room, commit, lambda: None)  # type: ignore[arg-type]
 
     trio.run(ask, clock=MockClock(autojump_threshold=0))

@@ -483,7 +483,7 @@ def test_what_another_mount_writes_is_seen_within_a_second_and_not_written_over(
 
 
 def test_an_idle_branch_is_let_go(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("volfs.tree.room._HOLD_SECONDS", 0.2)
+    monkeypatch.setattr("volfs.tree.branches.mounted_branch._HOLD_SECONDS", 0.2)
 
     async def work() -> None:
         async with serving(store, refresh_seconds=0.1) as client:

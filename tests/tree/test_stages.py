@@ -26,8 +26,8 @@ from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record
 from volfs.testing.waiting import until_async
-from volfs.tree.room import MountedBranch
-from volfs.tree.targets import SliceTarget
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.targets import SliceTarget
 from volfs.volume.image import image_at
 from volfs.volume.level import Level
 

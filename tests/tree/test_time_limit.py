@@ -26,7 +26,7 @@ from volfs.errors import OutOfTime
 from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until, until_async
-from volfs.tree.time_limit import only_looks
+from volfs.tree.contract.time_limit import only_looks
 from volfs.versions.openfile import WorkingFile
 
 _SLICE = "cells/versions/v1/s0/xy"

@@ -19,7 +19,7 @@ from tests.kits.trees import CELLS, CHUNKS, Client, add, make_store, run, servin
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.testing.volumes import image
 from volfs.testing.waiting import PATIENCE
-from volfs.tree.statistics import statistics
+from volfs.tree.monitoring.statistics import statistics
 from volfs.volume.level import Level
 
 V1, MAIN = "cells/versions/v1/s0", "cells/branches/main/s0"
@@ -333,7 +333,7 @@ def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pyt
 
 def test_many_writers_at_once_wait_for_no_one_for_ever(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = image(CELLS.shape, "uint8", 9).tobytes()
-    monkeypatch.setattr("volfs.tree.laidout.GATHERED_IN_ALL", 20_000)
+    monkeypatch.setattr("volfs.tree.files.layout_file.GATHERED_IN_ALL", 20_000)
     most = 0
 
     async def work() -> None:

@@ -4,7 +4,7 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``, ``log``; ``watching`` ``stats``, ``top``
+``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``
 
@@ -46,8 +46,8 @@ COMMANDS = {
     "config": "settings",
     "rm": "removal",
     "fsck": "stores",
-    "stats": "watching",
-    "top": "watching",
+    "stats": "monitoring",
+    "top": "monitoring",
     "doctor": "doctor",
     "demo": "demo",
 }

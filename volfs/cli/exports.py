@@ -1,4 +1,4 @@
-"""``export``: what it does is in :mod:`volfs.tree.export`."""
+"""``export``: what it does is in :mod:`volfs.export`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def export(
 
     OUT appears when it is complete, or not at all.
     """
-    from volfs.tree.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
-    from volfs.tree.export import export as copy
+    from volfs.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
+    from volfs.export import export as copy
 
     argument = parse_dataset_arg(source)
     if argument.key is not None:

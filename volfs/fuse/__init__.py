@@ -5,10 +5,10 @@
 ``logs`` ``dump``  what it writes: its log, and what it is doing when SIGUSR1 asks
 ``serving``      one mount from its coming to its going; ``tuning`` limits asked of kernel and process
 ``waiting``      waiting for the kernel's next request
-``adapter``      the FUSE protocol, thinly, over :class:`volfs.tree.api.TreeApi`
+``adapter``      the FUSE protocol, thinly, over :class:`volfs.tree.contract.api.TreeApi`
 ``notify``       telling the kernel to forget, from threads of its own
 ``mountpoints``  what is mounted where; ``processes`` which daemons run; ``checkup`` what the machine lacks
-``watching``     what mounts say of themselves, read by another process
+``mount_stats``  what mounts say of themselves, read by another process
 
 Nothing is imported here: the command reads mount tables without loading FUSE.
 """

@@ -1,7 +1,7 @@
 """The FUSE protocol on one side, the directory tree on the other, and nothing in between.
 
-Decided here: how a reply of :class:`volfs.tree.api.TreeApi` becomes a reply of pyfuse3, and how an exception becomes
-an errno. Not here: what any file or directory means (``volfs.tree``), when the kernel must forget something
+Decided here: how a reply of :class:`volfs.tree.contract.api.TreeApi` becomes a reply of pyfuse3, and how an exception
+becomes an errno. Not here: what any file or directory means (``volfs.tree``), when the kernel must forget something
 (``volfs.tree`` calls, :mod:`volfs.fuse.notify` does), how a mount comes and goes (:mod:`volfs.fuse.daemon`).
 
 Every handler is guarded. pyfuse3 ends the whole mount on any exception other than ``FUSEError``, and it does so too
@@ -37,10 +37,10 @@ from pyfuse3 import (
 
 from volfs.errors import Damaged, OutOfTime, StoreFormat, VolfsError
 from volfs.fuse.mountpoints import BROKEN
-from volfs.tree.api import OpenFile, TreeApi
-from volfs.tree.attrs import Attr, SetAttr
-from volfs.tree.handles import wants_writing
-from volfs.tree.time_limit import only_looks
+from volfs.tree.contract.api import OpenFile, TreeApi
+from volfs.tree.contract.attrs import Attr, SetAttr
+from volfs.tree.contract.time_limit import only_looks
+from volfs.tree.core.open_files import wants_writing
 
 log = logging.getLogger(__name__)
 

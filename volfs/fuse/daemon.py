@@ -27,8 +27,8 @@ from volfs.fuse.tuning import tune_process
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.compressors import load_libraries
 from volfs.tree import Tree
-from volfs.tree.api import TreeOptions
-from volfs.tree.time_limit import SECONDS
+from volfs.tree.contract.api import TreeOptions
+from volfs.tree.contract.time_limit import SECONDS
 from volfs.versions.store import Store
 from volfs.volume.context import store_context
 

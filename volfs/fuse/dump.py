@@ -1,7 +1,7 @@
 """What a daemon is doing at this moment, written to its log when SIGUSR1 asks.
 
 Decided here: what such a report says: the requests in flight, the stack of every thread, the stack of every trio task.
-Not here: counting requests (:mod:`volfs.tree.meter`), where the log goes (:mod:`volfs.fuse.logs`).
+Not here: counting requests (:mod:`volfs.tree.contract.meter`), where the log goes (:mod:`volfs.fuse.logs`).
 
 A thread of its own waits for the signal, so that a daemon whose main thread is stuck in a request answers too; the
 signal is blocked in all others, save those that libraries start when they are imported, from where it is passed on.
@@ -21,7 +21,7 @@ from collections import Counter
 
 import trio
 
-from volfs.tree.meter import Meter
+from volfs.tree.contract.meter import Meter
 
 log = logging.getLogger("volfs.fuse.dump")
 

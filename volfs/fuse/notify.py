@@ -1,7 +1,7 @@
 """Telling the kernel to forget: the blocking calls, each in a thread that nothing else waits for.
 
 Decided here: which thread makes which call. Not here: when something must be forgotten (``volfs.tree``, by the rule in
-:mod:`volfs.tree.api`).
+:mod:`volfs.tree.contract.api`).
 
 The kernel holds a notification back until requests it is still waiting for are answered: ``invalidate_inode`` waits
 for pages under way, ``invalidate_entry`` for the parent directory's lock. Called on the thread that answers requests,
@@ -33,7 +33,8 @@ _Job = Callable[[], None]
 
 
 class KernelNotifier:
-    """The :class:`volfs.tree.api.Notifier` of a mount. Make it before serving; ``close`` it before unmounting."""
+    """The :class:`volfs.tree.contract.api.Notifier` of a mount. Make it before serving; ``close`` it before
+    unmounting."""
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(_AWAITED_AT_ONCE)

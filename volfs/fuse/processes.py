@@ -34,7 +34,7 @@ class MountOptions:
     ``uid`` and ``gid`` own whatever has no owner of its own, ``umask`` takes bits from every mode.
     ``default_permissions``: the kernel holds everybody to owner and mode; None means wherever others are let in.
     ``dead_after`` is in seconds: see :func:`volfs.open_store`.
-    ``answer_within`` is in seconds: see :mod:`volfs.tree.time_limit`.
+    ``answer_within`` is in seconds: see :mod:`volfs.tree.contract.time_limit`.
     ``kernel`` are options that are the kernel's business, such as ``noexec``.
     """
 

@@ -30,7 +30,7 @@ from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.tuning import tune_kernel
 from volfs.fuse.waiting import stay_awake
 from volfs.storage.mount_table import mounted_at
-from volfs.tree.api import TreeApi
+from volfs.tree.contract.api import TreeApi
 
 log = logging.getLogger(__name__)
 

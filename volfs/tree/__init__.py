@@ -1,18 +1,19 @@
-"""The directory tree of a mounted store, without any mount.
+"""The directory tree of a mounted store, without any mount. Each part imports only those above it in this list.
 
-``api``     what an adapter calls, and what it must offer
-``tree``    :class:`Tree`: from requests to nodes
-``node``    what every inode can do; the node modules say what is where: ``root`` ``dataset`` ``refs`` ``snapshot``
-            ``levels`` ``planes`` ``keys`` for what is read, ``branch`` ``branchkeys`` ``edits`` ``control`` for what is
-            written
-``room``    a branch while it is mounted; ``stages`` ``stagehandle`` ``targets`` its half-written slices, ``leftovers``
-            those of an earlier daemon
-``orders``  what control files ask for; ``draft`` a message that is being written, ``openers`` who has it open
-``inodes`` ``handles`` ``reading`` ``generated`` ``rendering`` ``derived`` ``places``  what they share
+``contract``      what a front end sees: requests, attributes, notices
+``core``          what every inode and open file has; threads, caches, inode numbers
+``images``        the images of a snapshot
+``branches``      a mounted branch: its lock, half-written slices, actions, what the kernel must forget
+``files``         kinds of files: documents, byte layouts over voxels, keys, files written as a whole
+``monitoring``    what a mount says of itself
+``nodes``         what is where: a module for each kind of directory
+``leftovers``     half-written slices of an earlier daemon
+``housekeeping``  what a tree does by itself
+``tree``          :class:`Tree`: from a request to a node, and which requests wait for what
 """
 
-from volfs.tree.api import NoNotifier, Notifier, OpenFile, TreeApi, TreeOptions
-from volfs.tree.attrs import Attr, SetAttr
+from volfs.tree.contract.api import NoNotifier, Notifier, OpenFile, TreeApi, TreeOptions
+from volfs.tree.contract.attrs import Attr, SetAttr
 from volfs.tree.tree import Tree
 
 __all__ = ["Attr", "NoNotifier", "Notifier", "OpenFile", "SetAttr", "Tree", "TreeApi", "TreeOptions"]

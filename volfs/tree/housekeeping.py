@@ -17,12 +17,12 @@ import trio
 
 from volfs.errors import VolfsError
 from volfs.storage.stage_record import has_stages
-from volfs.tree.invalidation import VoxelChange
-from volfs.tree.registry import BranchRegistry
-from volfs.tree.room import MountedBranch
-from volfs.tree.shared import Shared
-from volfs.tree.stagehandle import decode
-from volfs.tree.stages import Stage
+from volfs.tree.branches.invalidation import VoxelChange
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.registry import BranchRegistry
+from volfs.tree.branches.stage_handle import decode
+from volfs.tree.branches.stages import Stage
+from volfs.tree.core.context import Shared
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ newer:
 * anything else that is not empty is dropped, and named in ``status.json`` with the reason;
 * temporary names stay for a while, as those of this daemon do: nothing is decoded unless they are renamed.
 
-Not here: how a stage of this daemon is decoded (:mod:`volfs.tree.stagehandle`).
+Not here: how a stage of this daemon is decoded (:mod:`volfs.tree.branches.stage_handle`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 from volfs.errors import BadInput, Damaged, NotFound, VolfsError
 from volfs.model.box import Box
-from volfs.tree.invalidation import VoxelChange
-from volfs.tree.node import Node
-from volfs.tree.staged import StagedDir
-from volfs.tree.stages import Stage, StageTarget
+from volfs.tree.branches.invalidation import VoxelChange
+from volfs.tree.branches.stages import Stage, StageTarget
+from volfs.tree.core.node import Node
+from volfs.tree.files.staged_dir import StagedDir
 
 if TYPE_CHECKING:
-    from volfs.tree.room import MountedBranch
+    from volfs.tree.branches.mounted_branch import MountedBranch
 
 log = logging.getLogger(__name__)
 

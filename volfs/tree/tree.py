@@ -3,7 +3,7 @@
 Decided here: from inode to node and back, which requests wait for what, and the order of the steps of opening a file.
 What is where is decided by the nodes (``root``, ``dataset``, ``refs``, ``snapshot``, ``levels``, ``planes``, ``keys``,
 ``branch…``, ``edits``, ``control``); how often things happen by themselves in :mod:`volfs.tree.housekeeping`; the
-contract with a protocol adapter is :mod:`volfs.tree.api`. No kernel and no mount are needed to use this.
+contract with a protocol adapter is :mod:`volfs.tree.contract.api`. No kernel and no mount are needed to use this.
 
 One trio thread runs all of this. Between two awaits nothing else happens, so looking is consistent as long as it does
 not await; nodes say when they must be loaded in a thread first.
@@ -22,24 +22,24 @@ import trio
 
 from volfs.errors import NotAllowed, NotFound, OutOfTime, VolfsError, WrongKind
 from volfs.model.refs import RefKind
-from volfs.tree.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
-from volfs.tree.attrs import Attr, SetAttr, missing
-from volfs.tree.handles import Handle
+from volfs.tree.branches.registry import BranchRegistry
+from volfs.tree.contract.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
+from volfs.tree.contract.attrs import Attr, SetAttr, missing
+from volfs.tree.contract.meter import Meter
+from volfs.tree.core.context import NodeCache, Shared
+from volfs.tree.core.inodes import Inodes
+from volfs.tree.core.node import Dir, Node
+from volfs.tree.core.open_files import Handle
 from volfs.tree.housekeeping import Housekeeping
-from volfs.tree.inodes import Inodes
 from volfs.tree.leftovers import Leftovers
-from volfs.tree.meter import Meter
-from volfs.tree.node import Dir, Node
-from volfs.tree.registry import BranchRegistry
-from volfs.tree.root import RootDir
-from volfs.tree.shared import NodeCache, Shared
+from volfs.tree.nodes.root import RootDir
 from volfs.versions.store import Store
 
 _NAME_MAX = 255
 
 
 class Tree:
-    """Implements :class:`volfs.tree.api.TreeApi`."""
+    """Implements :class:`volfs.tree.contract.api.TreeApi`."""
 
     def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
         self._nodes: NodeCache[Dir] = NodeCache()

@@ -2,7 +2,7 @@
 
 Decided here: what is kept, and in which form. Access belongs to the dataset as it is now, not to its history: taking a
 reader's right away must close the old versions too. Numbers are kept, as NFS and the kernel know users by number. Not
-here: who is held to it (the kernel, by what :mod:`volfs.tree.access` shows), nor reading and writing the file
+here: who is held to it (the kernel, by what :mod:`volfs.tree.core.ownership` shows), nor reading and writing the file
 (:class:`volfs.versions.dataset.Dataset`).
 """
 

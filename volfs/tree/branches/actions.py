@@ -1,0 +1,251 @@
+"""Commits, discards and the like that are asked for through control files.
+
+Decided here: that one action of a branch goes on at a time, that the same words while it goes on join it, how long a
+write waits for it, and what is waited for before a commit. Not here: the files (:mod:`volfs.tree.nodes.control`), what
+a commit is (:mod:`volfs.versions.commit`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from volfs.errors import BadInput, Busy, Held, NotFound, VolfsError
+from volfs.model.names import LATEST
+from volfs.model.refs import RefKind
+from volfs.tree.branches.draft import Draft
+from volfs.tree.branches.invalidation import VoxelChange
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.order import Order
+from volfs.tree.branches.stage_handle import Superseded, decode
+from volfs.versions.actions import EVERYTHING
+from volfs.versions.following import Side
+from volfs.versions.forward import key_of_line
+from volfs.versions.keys import covers
+
+#: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
+#: NFS servers leave them, which close idle files a second or two later. And how long a close waits for the end of a
+#: commit that has everything but its words.
+_CLOSING_SECONDS = 0.5
+_IDLE_SECONDS = 8.0
+_ENDING_SECONDS = 60.0
+
+Work = Callable[[], Awaitable[None]]
+
+
+async def discard(room: MountedBranch, text: str) -> Order:
+    """Begin to go back to the head version at and below a key, or with everything."""
+    prefix = "" if text in EVERYTHING else key_of_line(text)
+
+    async def work() -> None:
+        for stage in list(room.stages):
+            if not prefix or covers(prefix, stage.name):
+                # Its file is removed with the branch's: nobody reads what is still written to it.
+                room.stages.drop(stage, keep=True)
+        await run_alone(lambda: room.branch.discard(prefix))
+        room.stages.changes += 1
+        room.places.forget()
+
+    return await _begin(room, Order("discard", prefix), work)
+
+
+async def tag(room: MountedBranch, text: str) -> None:
+    """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
+    those of SMB. The same again is no error, as it is not for a commit."""
+    name, *at = text.split()[:3] or [""]
+    if not name or len(at) > 1:
+        raise BadInput("write the tag's name, and after it the version if it is not the one shown: paper v3")
+    dataset, shared = room.dataset, room.shared
+
+    def make() -> None:
+        number = dataset.resolve(at[0] if at else room.name)
+        if dataset.refs().tags.get(name) != number:
+            dataset.create_tag(name, number)
+
+    try:
+        await room.look(make)
+    finally:
+        shared.epoch += 1
+    tags = shared.inodes.directory(f"{shared.origin(dataset.name)}/{RefKind.TAG.directory}")
+    shared.notifier.queue_entry(tags, os.fsencode(name))
+
+
+async def commit(room: MountedBranch, message: str, author: str | None) -> Order:
+    """Begin a commit with a message that is complete."""
+    order = Order("commit", message)
+    return await _begin(room, order, lambda: _commit(room, order, author, None))
+
+
+async def update(room: MountedBranch, text: str) -> Order:
+    """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
+    side, keys = decision(text)
+
+    async def work() -> None:
+        await settle(room)
+        await run_alone(lambda: room.branch.update(side, keys))
+        room.places.forget()
+
+    return await _begin(room, Order("update", text), work)
+
+
+async def publish(room: MountedBranch, text: str) -> Order:
+    """Begin to give the version that an import has made its place, which only the holder of the branch may do, since
+    that moves its head."""
+    number, token = prepared(text)
+
+    async def work() -> None:
+        await settle(room)
+        await run_alone(lambda: room.branch.publish(number, token))
+        room.places.forget()
+        _show_head(room)
+
+    return await _begin(room, Order("publish", text), work)
+
+
+async def commit_draft(room: MountedBranch, draft: Draft, author: str | None) -> Order:
+    """Begin a commit whose message is still being written; or the one that goes on, if its words so far are the
+    same."""
+    order = Order("commit", draft.so_far(), draft)
+    return await _begin(room, order, lambda: _commit(room, order, author, draft))
+
+
+async def wording(room: MountedBranch, order: Order) -> None:
+    """Wait until a commit lacks nothing but its message. Raises the error that stopped it."""
+    with trio.move_on_after(room.shared.options.action_seconds):
+        async with trio.open_nursery() as nursery:
+
+            async def wait(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait, order.done)
+            if order.draft is not None:
+                nursery.start_soon(wait, order.draft.asked)
+    if order.error is not None:
+        raise order.error
+
+
+async def outcome(room: MountedBranch, order: Order) -> None:
+    """Wait for an action as long as a request may take. Raises the error that stopped it.
+
+    Of a commit that lacks nothing but its words, the end: what is left to do is short, so whoever closes the file is
+    told by that, however busy the machine is, that the version is there.
+    """
+    ready = order.draft is not None and order.draft.asked.is_set()
+    with trio.move_on_after(_ENDING_SECONDS if ready else room.shared.options.action_seconds):
+        await order.done.wait()
+        if order.error is not None:
+            raise order.error
+
+
+async def _begin(room: MountedBranch, order: Order, work: Work) -> Order:
+    """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
+    await room.settled()
+    await room.enter()
+    with trio.move_on_after(room.shared.options.action_seconds):
+        # An import takes its place in a moment: a commit meanwhile waits for it instead of failing.
+        while room.order is not None and room.order.words[0] == "publish" and room.order.words != order.words:
+            await room.order.done.wait()
+    under_way = room.order
+    if under_way is not None:
+        if under_way.words != order.words:
+            raise Busy(f"branch {room.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
+        return under_way
+    room.order = order
+    room.branch.actions.last = order.action
+    room.shared.start(lambda: _carry_out(room, order, work))
+    return order
+
+
+async def _carry_out(room: MountedBranch, order: Order, work: Work) -> None:
+    try:
+        await work()
+        await room.kernel.invalidate_soon(VoxelChange())
+    except Exception as error:
+        order.error = error
+        room.branch.actions.last = order.action.failed(error)
+        await room.refused(f".volfs/{order.words[0]}", error)
+    finally:
+        order.action = room.branch.actions.last or order.action
+        room.order = None
+        order.done.set()
+
+
+async def _commit(room: MountedBranch, order: Order, author: str | None, draft: Draft | None) -> None:
+    await _closed(room)
+    await settle(room)
+    before = _head(room)
+    message = order.words[1]
+    wording = draft.wording if draft is not None else None
+    await run_alone(lambda: room.branch.commit(message, author, wording=wording))
+    if _head(room) != before:
+        _show_head(room)
+    room.places.forget()
+
+
+def _show_head(room: MountedBranch) -> None:
+    """Have the kernel ask for the branch's new version."""
+    dataset = room.shared.origin(room.dataset.name)
+    versions = room.shared.inodes.directory(f"{dataset}/versions")
+    for name in (f"v{_head(room)}", LATEST):
+        room.shared.notifier.queue_entry(versions, name.encode())
+
+
+def prepared(text: str) -> tuple[int, str]:
+    """The number and the token of a version that another process has prepared. Raises BadInput."""
+    number, _, token = text.partition(" ")
+    if not number.isdecimal() or len(number) > 18 or not token:
+        raise BadInput("imports write here which version they have made; to make one yourself, write into commit")
+    return int(number), token
+
+
+def decision(text: str) -> tuple[Side, tuple[str, ...]]:
+    """``ours`` or ``theirs``, and after it the keys meant: one, or one on each line. Raises BadInput."""
+    first, *more = text.split("\n")
+    side, _, key = first.strip().partition(" ")
+    if side not in ("ours", "theirs"):
+        raise BadInput("write ours or theirs, and after it the key if not all are meant: theirs files/notes.txt")
+    keys = (key_of_line(each) for each in (key, *more) if each.strip())
+    return ("ours" if side == "ours" else "theirs"), tuple(keys)
+
+
+async def _closed(room: MountedBranch) -> None:
+    """Wait for files that programs have closed: the kernel reports the last close a moment after it has returned, and
+    files open for writing stay behind. The wait is short: the closed descriptor may not have been the last."""
+    began = trio.current_time()
+    while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
+        waited = trio.current_time() - began
+        if waited > _IDLE_SECONDS or (
+            waited > _CLOSING_SECONDS and not room.closing and not any(handle.synced for handle in left)
+        ):
+            return
+        await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
+
+
+async def settle(room: MountedBranch) -> None:
+    """Decode every complete stage now: a program that writes through a mapping never says that it is done.
+
+    What is not complete, or can never be one, stays as it is. Raises Held, naming it, for what was acknowledged and
+    cannot be stored now: a commit without it would say that nothing is missing.
+    """
+    for stage in list(room.stages):
+        try:
+            await decode(room, stage, late=True)
+        except (BadInput, Superseded):
+            pass  # its record says why, and the commit names it
+        except (VolfsError, OSError) as error:
+            raise Held(f"{stage.name} cannot be stored: {error}; mend that, or discard it") from error
+
+
+async def run_alone(work: Callable[[], object]) -> None:
+    """Run a long action on a thread of its own: it must not wait for readers, nor they for it."""
+    await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+
+
+def _head(room: MountedBranch) -> int:
+    try:
+        head = room.branch.head
+    except NotFound:
+        return 0
+    return head.number if head is not None else 0

@@ -1,0 +1,29 @@
+"""A level by name, of a version or of a mounted branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.images.image_index import ImageIndex
+from volfs.views.slices import SliceGeometry
+from volfs.volume.level import Level
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRef:
+    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone. ``room`` is the branch;
+    None in a version."""
+
+    places: ImageIndex
+    room: MountedBranch | None
+    image: str
+    name: str
+
+    def level(self) -> Level:
+        """Raises NotFound."""
+        return self.places.level(self.image, self.name)
+
+    def geometry(self) -> tuple[Level, SliceGeometry | None]:
+        """The level and how its slices lie. Raises NotFound."""
+        return self.places.geometry(self.image, self.name)

@@ -1,0 +1,44 @@
+"""The mounted branches of a tree: one object for a branch as long as it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+from volfs.model.refs import RefKind
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.core.context import Shared
+from volfs.versions.dataset import Dataset
+
+
+class BranchRegistry:
+    """Those that were asked for since the mount began.
+
+    ``settle_leftovers`` decides what an earlier daemon left half written in a branch.
+    """
+
+    def __init__(self, shared: Shared, settle_leftovers: Callable[[MountedBranch], Awaitable[None]]) -> None:
+        self._shared = shared
+        self._settle_leftovers = settle_leftovers
+        self._known: dict[tuple[str, str], MountedBranch] = {}
+
+    def __iter__(self) -> Iterator[MountedBranch]:
+        return iter(list(self._known.values()))
+
+    def find(self, dataset: str, branch: str) -> MountedBranch | None:
+        """The branch of a name, if anybody asked for it."""
+        return self._known.get((dataset, branch))
+
+    def get(self, dataset: Dataset, branch: str) -> MountedBranch:
+        """A branch, mounted now if it is not yet."""
+        found = self.find(dataset.name, branch)
+        if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
+            if found is not None:
+                found.close()
+            path = f"{self._shared.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
+            found = MountedBranch(self._shared, dataset, branch, path, self._settle_leftovers)
+            self._known[dataset.name, branch] = found
+        return found
+
+    def discard(self, room: MountedBranch) -> None:
+        """Forget a branch that was removed."""
+        self._known.pop((room.dataset.name, room.name), None)

@@ -1,0 +1,108 @@
+"""What a mount has been asked, how long the answers took, and what it is busy with.
+
+Decided here: what is counted of a request, and how finely its time is told. A protocol adapter counts, because it knows
+when a request comes and when its answer goes. Not here: how the numbers are shown
+(:mod:`volfs.tree.monitoring.statistics`), and what the cache holds (:mod:`volfs.volume.cache`).
+
+Counting costs about a microsecond per request: one entry of a dictionary that comes and goes, two clocks, one bucket.
+So times go into buckets at once. Their bounds are powers of two nanoseconds, which a number's bit length finds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+#: The first bucket takes all that took up to 2^12 ns (4 µs), the last but one up to 2^36 ns (69 s), the last the rest.
+_FIRST, _LAST = 12, 36
+BUCKETS = _LAST - _FIRST + 2
+#: Seconds that a request of each bucket took at most.
+BOUNDS: tuple[float, ...] = (*((1 << power) / 1e9 for power in range(_FIRST, _LAST + 1)), float("inf"))
+
+
+class Request(NamedTuple):
+    """A request without its answer. ``since`` is of ``time.monotonic``."""
+
+    operation: str
+    arguments: tuple[object, ...]
+    since: float
+
+
+class Histogram:
+    """How long requests of one kind took: how many in each bucket of :data:`BOUNDS`, and the sum."""
+
+    __slots__ = ("buckets", "nanoseconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * BUCKETS
+        self.nanoseconds = 0
+
+    def add(self, nanoseconds: int) -> None:
+        self.nanoseconds += nanoseconds
+        power = (nanoseconds - 1).bit_length()
+        self.buckets[0 if power < _FIRST else (power - _FIRST if power <= _LAST else BUCKETS - 1)] += 1
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
+
+def quantile(buckets: Sequence[float], share: float) -> float:
+    """The time in seconds that ``share`` of the requests did not exceed: the upper bound of the bucket in which that
+    one is; of the endless last one, the lower. 0 if there were none.
+    """
+    wanted, seen = sum(buckets) * share, 0.0
+    for bound, count in zip(BOUNDS[:-1], buckets, strict=False):
+        seen += count
+        if count and seen >= wanted:
+            return bound
+    return BOUNDS[-2] if sum(buckets) else 0.0
+
+
+class Meter:
+    """One per tree. Counted on the tree's thread; may be read from any other."""
+
+    def __init__(self) -> None:
+        #: By operation: those that have come.
+        self.requests: Counter[str] = Counter()
+        #: By operation: those that were answered.
+        self.times: dict[str, Histogram] = {}
+        #: By operation and errno: those that were answered with an error.
+        self.errors: Counter[tuple[str, int]] = Counter()
+        #: Those whose error was the machine's or the store's fault, not the caller's.
+        self.failed = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self._number = 0
+        self._in_flight: dict[int, tuple[str, tuple[object, ...], int]] = {}
+
+    def begin(self, operation: str, arguments: tuple[object, ...]) -> int:
+        """A request has come. Give the number to :meth:`end`."""
+        self.requests[operation] += 1
+        self._number = number = self._number + 1
+        self._in_flight[number] = operation, arguments, time.monotonic_ns()
+        return number
+
+    def end(self, number: int) -> None:
+        """Its answer goes."""
+        operation, _, since = self._in_flight.pop(number)
+        times = self.times.get(operation)
+        if times is None:
+            times = self.times[operation] = Histogram()
+        times.add(time.monotonic_ns() - since)
+
+    def in_flight(self) -> list[Request]:
+        """The requests that have no answer yet."""
+        waiting = self._in_flight.copy().values()
+        return [Request(operation, arguments, since / 1e9) for operation, arguments, since in waiting]
+
+    def errors_by_operation(self) -> dict[str, dict[str, int]]:
+        """How often each operation was answered with which error: ``{"open": {"EACCES": 2}}``."""
+        found: dict[str, dict[str, int]] = {}
+        for (operation, number), count in sorted(self.errors.copy().items()):
+            found.setdefault(operation, {})[errno.errorcode.get(number, os.strerror(number))] = count
+        return found

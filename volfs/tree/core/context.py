@@ -1,0 +1,319 @@
+"""What all nodes of one mounted tree share.
+
+Decided here: which threads work runs on (two kinds per dataset, so that reading much of one delays neither looking
+around in it nor anything in another), and when generated directories changed. Not here: what any node shows.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sized
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import trio
+
+from volfs.errors import NotFound, OutOfTime, VolfsError
+from volfs.tree.contract.api import Notifier, TreeOptions
+from volfs.tree.contract.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
+from volfs.tree.contract.meter import Meter
+from volfs.tree.contract.time_limit import only_looks
+from volfs.tree.core.inodes import Inodes
+from volfs.tree.core.open_files import FileTable
+from volfs.tree.core.ownership import AccessBook
+from volfs.tree.core.ports import WriteBuffer
+from volfs.tree.core.renderings import Renderings
+from volfs.versions.dataset import Dataset
+from volfs.versions.store import Store
+
+_T = TypeVar("_T")
+_S = TypeVar("_S", bound=Sized)
+
+_NAMES_THREADS = 4
+_PAYLOAD_BYTES = 16 << 20
+#: Of some 170 bytes in a version, 110 in a branch.
+_LISTED_NAMES = 100_000
+_NODES = 4096
+_SPOKEN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The threads of one dataset: for reading and decoding, and for looking around."""
+
+    data: trio.CapacityLimiter
+    names: trio.CapacityLimiter
+
+
+class NameClock:
+    """When the names in a generated directory last changed, which nothing else records."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Hashable, int]] = {}
+
+    def mtime(self, path: str, names: Hashable, at_first: int) -> int:
+        """Time (ns) when ``names`` was first seen in directory ``path``; it grows with every change."""
+        known = self._known.get(path)
+        if known is not None and known[0] == names:
+            return known[1]
+        mtime = at_first if known is None else max(time.time_ns(), known[1] + 1)
+        self._known[path] = names, mtime
+        return mtime
+
+
+class Bounded(Generic[_S]):
+    """Things of a length, by key; beyond a total length the least recently used go, but never the newest.
+    Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.length = 0
+        self._mutex = threading.Lock()
+        self._kept: OrderedDict[Hashable, _S] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> _S | None:
+        with self._mutex:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, thing: _S) -> None:
+        with self._mutex:
+            before = self._kept.pop(key, None)
+            self.length += len(thing) - (len(before) if before is not None else 0)
+            self._kept[key] = thing
+            while self.length > self.limit and len(self._kept) > 1:
+                self.length -= len(self._kept.popitem(last=False)[1])
+
+    def drop(self, key: Hashable) -> None:
+        with self._mutex:
+            before = self._kept.pop(key, None)
+            self.length -= len(before) if before is not None else 0
+
+
+class Numbered(Protocol):
+    """Something that has an inode."""
+
+    ino: int
+
+
+_N = TypeVar("_N", bound=Numbered)
+
+
+class NodeCache(Generic[_N]):
+    """Directories found lately, by inode. What holds them also holds what they have loaded."""
+
+    def __init__(self, limit: int = _NODES) -> None:
+        self.limit = limit
+        self._epoch = 0
+        self._kept: OrderedDict[int, _N] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, ino: int, epoch: int) -> _N | None:
+        """None as well for what was found before datasets, refs or directories moved."""
+        if epoch != self._epoch:
+            self._kept.clear()
+            self._epoch = epoch
+        found = self._kept.get(ino)
+        if found is not None:
+            self._kept.move_to_end(ino)
+        return found
+
+    def put(self, node: _N) -> None:
+        self._kept[node.ino] = node
+        self._kept.move_to_end(node.ino)
+        if len(self._kept) > self.limit:
+            self._kept.popitem(last=False)
+
+    def discard(self, ino: int) -> None:
+        self._kept.pop(ino, None)
+
+
+class _Pending(Generic[_T]):
+    """Something that is waited for by somebody who may give up."""
+
+    def __init__(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None) -> None:
+        self._work = work
+        self._drop = drop
+        self._given_up = False
+        self._made: list[_T] = []
+        self._error: Exception | None = None
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        only_looks.set(False)  # of this task: nobody else waits for it
+        try:
+            made = await self._work()
+            self._made.append(made)
+            if self._given_up and self._drop is not None:
+                self._drop(made)
+        except Exception as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def result(self, limit: float) -> _T:
+        """After the wait, which ended with the work or after ``limit`` seconds."""
+        if not self.ended.is_set():
+            self._given_up = True
+            raise OutOfTime(f"no answer within {limit:g} s: the client is told to ask again")
+        if self._error is not None:
+            raise self._error
+        if not self._made:
+            raise VolfsError("the mount is going")
+        return self._made[0]
+
+
+class Shared:
+    """One per tree."""
+
+    def __init__(
+        self,
+        store: Store,
+        options: TreeOptions,
+        notifier: Notifier,
+        inodes: Inodes,
+        nodes: NodeCache[Any],
+    ) -> None:
+        self.store = store
+        self.options = options
+        self.notifier = notifier
+        self.inodes = inodes
+        self.files = FileTable()
+        self.renderings = Renderings()
+        #: Small stored files, as they are, that clients read in several pieces.
+        self.payloads: Bounded[bytes | memoryview] = Bounded(_PAYLOAD_BYTES)
+        #: Listings of directories of keys, in versions and branches, by inode.
+        self.listings: Bounded[Any] = Bounded(_LISTED_NAMES)
+        self.nodes = nodes
+        self.clock = NameClock()
+        self.started_ns = time.time_ns()
+        self.meter = Meter()
+        self.access = AccessBook(store, options)
+        #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
+        self.epoch = 0
+        #: The open files of all branches with written bytes that are not voxels yet.
+        self.gathering: set[WriteBuffer] = set()
+        self._made: dict[tuple[int, str], tuple[str, float]] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._origins: dict[int, str] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def writable(self) -> bool:
+        return not (self.options.read_only or self.store.read_only)
+
+    def file_attr(
+        self,
+        ino: int,
+        size: int,
+        mtime: int,
+        *,
+        mode: int = READ_ONLY,
+        nlink: int = 1,
+        timeout: float = SOON,
+        attr_timeout: float | None = None,
+        block_size: int = BLOCK_SIZE,
+        stored_blocks: int | None = None,
+    ) -> Attr:
+        """The attributes of a file or symbolic link that belongs to the mounting user: ``size`` in bytes, ``mtime`` in
+        ns, ``mode`` with its type. Names and attributes are cached for ``timeout`` seconds, or attributes for
+        ``attr_timeout``."""
+        return Attr(
+            ino,
+            mode,
+            size,
+            mtime,
+            nlink,
+            self.options.uid,
+            self.options.gid,
+            entry_timeout=timeout,
+            attr_timeout=timeout if attr_timeout is None else attr_timeout,
+            block_size=block_size,
+            stored_blocks=stored_blocks,
+        )
+
+    # -- datasets ---------------------------------------------------------------------------------------------------
+
+    def origin(self, name: str) -> str:
+        """The first component of a dataset's paths: its name, and which dataset of that name it is."""
+        ident = self.store.catalog.datasets().get(name)
+        if ident is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        found = self._origins.get(ident)
+        if found is None:
+            found = self._origins[ident] = f"{name}@{self.store.catalog.dataset_rows()[name].created_ns}"
+        return found
+
+    def has_origin(self, name: str, dataset: Dataset | None) -> bool:
+        """Whether a dataset object is the dataset that now has that name."""
+        return dataset is not None and self.store.catalog.datasets().get(name) == dataset.id
+
+    # -- names that mean something for a moment ---------------------------------------------------------------------
+
+    def note_made(self, directory: int, spoken: str, name: str) -> None:
+        """Something was made in a directory by a name that says more than its own, such as ``exp@v3``."""
+        now = time.monotonic()
+        self._made = {key: told for key, told in self._made.items() if told[1] > now}
+        self._made[directory, spoken] = name, now + _SPOKEN_SECONDS
+
+    def just_made(self, directory: int, spoken: str) -> str | None:
+        """What was made by that name a moment ago."""
+        told = self._made.get((directory, spoken))
+        return told[0] if told is not None and time.monotonic() < told[1] else None
+
+    # -- threads ----------------------------------------------------------------------------------------------------
+
+    def lane(self, dataset: str) -> Lane:
+        lane = self._lanes.get(dataset)
+        if lane is None:
+            lane = self._lanes[dataset] = Lane(
+                trio.CapacityLimiter(self.options.threads), trio.CapacityLimiter(_NAMES_THREADS)
+            )
+        return lane
+
+    async def look(self, dataset: str, work: Callable[[], _T]) -> _T:
+        """Run something short that blocks, on a thread for looking around."""
+        return await trio.to_thread.run_sync(work, limiter=self.lane(dataset).names)
+
+    async def fetch(self, dataset: str, work: Callable[[], _T]) -> _T:
+        """Run something long that blocks, on a thread for reading and decoding."""
+        return await trio.to_thread.run_sync(work, limiter=self.lane(dataset).data)
+
+    @property
+    def limit(self) -> float:
+        """How long (s) the request that is being answered may wait."""
+        return self.options.answer_seconds if only_looks.get() else math.inf
+
+    async def in_time(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None = None) -> _T:
+        """Wait for something, within the request's limit. OutOfTime after that; the work goes on to its end in the
+        background, and has its thread and its locks until then. What it makes is then given to ``drop``."""
+        limit = self.limit
+        if self._nursery is None or limit == math.inf:
+            return await work()
+        pending = _Pending(work, drop)
+        self._nursery.start_soon(pending.run)
+        with trio.move_on_after(limit):
+            await pending.ended.wait()
+        return pending.result(limit)
+
+    # -- background -------------------------------------------------------------------------------------------------
+
+    def serve_in(self, nursery: trio.Nursery | None) -> None:
+        """Where background work runs from now on."""
+        self._nursery = nursery
+
+    def start(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Run something that must end even if the request that began it does not wait."""
+        if self._nursery is None:
+            raise VolfsError("the tree does not run: start Tree.run first")
+        self._nursery.start_soon(work)

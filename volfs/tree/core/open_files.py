@@ -1,0 +1,167 @@
+"""Open files: what every handle can do, and the table of those that are open.
+
+Decided here: file handle numbers, ``keep_cache`` (the pages of an inode are kept at open if nothing it shows has
+changed since it was last opened), and finding the open handles that a change concerns. Not here: what a handle reads or
+writes (the node modules), nor when the kernel is told (:mod:`volfs.tree.branches.mounted_branch`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Hashable, Iterator
+
+from volfs.errors import BadInput, ReadOnly
+from volfs.tree.contract.api import OpenFile
+from volfs.tree.contract.attrs import Attr
+from volfs.tree.core.ports import BranchState
+
+#: Inodes whose last stamp is remembered. One that is forgotten is merely read again.
+_STAMPS = 100_000
+
+
+def wants_writing(flags: int) -> bool:
+    """Whether open flags ask for anything but reading."""
+    return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
+
+
+class Handle:
+    """One open file."""
+
+    #: No page cache: for control files only.
+    direct_io = False
+    #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
+    room: BranchState | None = None
+    writable = False
+    #: The user who opened it, by number; None if nobody said.
+    caller: int | None = None
+    #: Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the last.
+    flushed = False
+    #: ``flushed``, by an fsync: so do NFS servers, which keep files open for a while, and programs that go on writing.
+    synced = False
+    #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
+    slow_stamp = False
+
+    def __init__(self, ino: int) -> None:
+        #: The inode it was opened through: a slice's own, or that of a temporary file that became the slice.
+        self.ino = ino
+        #: What was shown when the kernel was last told.
+        self.shown: Hashable = None
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        raise BadInput("this file is not open for reading")
+
+    async def write(self, offset: int, data: bytes) -> int:
+        raise ReadOnly("this file is not open for writing")
+
+    async def truncate(self, size: int) -> None:
+        raise ReadOnly("this file is not open for writing")
+
+    async def flush(self) -> None:
+        """At each close of a descriptor."""
+
+    async def fsync(self) -> None:
+        """Make what was written durable."""
+
+    async def release(self) -> None:
+        """At the last close. Errors have nobody to tell."""
+
+    def stamp(self) -> Hashable:
+        """Names the bytes that the file has now: equal stamps, equal bytes. Safe to call in a thread.
+
+        None: the bytes cannot change for the length of the mount.
+        """
+        return None
+
+    def quick_stamp(self) -> Hashable:
+        """Something cheap that is equal only if :meth:`stamp` is; None if there is nothing."""
+        return None
+
+    def concerned(self, keys: Collection[str]) -> bool:
+        """Whether what it shows may be other bytes once these keys have changed."""
+        return True
+
+    def as_shown(self) -> bool:
+        """Whether it surely shows what the kernel was last told of, found out at once."""
+        return False
+
+    def orphan_attr(self) -> Attr | None:
+        """The attributes of a file that has no name any more; None if it has one."""
+        return None
+
+
+class BytesHandle(Handle):
+    """A file whose bytes were fixed at open."""
+
+    def __init__(self, ino: int, data: bytes) -> None:
+        super().__init__(ino)
+        self._data = memoryview(data)
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        return self._data[offset : offset + size]
+
+
+class FileTable:
+    """The open files of the mount."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._open: dict[int, Handle] = {}
+        self._by_ino: defaultdict[int, set[Handle]] = defaultdict(set)
+        self._stamps: OrderedDict[int, tuple[Hashable, Hashable]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, handle: Handle, *, keep_cache: bool) -> OpenFile:
+        """Register an open file, and what the kernel is to be told of it."""
+        fh = self._next
+        self._next += 1
+        self._open[fh] = handle
+        self._by_ino[handle.ino].add(handle)
+        return OpenFile(fh, keep_cache=keep_cache and not handle.direct_io, direct_io=handle.direct_io)
+
+    def get(self, fh: int) -> Handle:
+        """Raises BadInput for one that is not open."""
+        handle = self._open.get(fh)
+        if handle is None:
+            raise BadInput(f"no open file {fh}")
+        return handle
+
+    def remove(self, fh: int) -> Handle | None:
+        """Take a file out of the table; None if it is out already."""
+        handle = self._open.pop(fh, None)
+        if handle is not None:
+            there = self._by_ino[handle.ino]
+            there.discard(handle)
+            if not there:
+                del self._by_ino[handle.ino]
+        return handle
+
+    def at(self, ino: int) -> tuple[Handle, ...]:
+        """The open files of an inode."""
+        return tuple(self._by_ino.get(ino, ()))
+
+    def of_room(self, room: BranchState) -> Iterator[Handle]:
+        """The open files that a change in a branch may concern."""
+        return (handle for handle in self._open.values() if handle.room is room)
+
+    def numbers(self) -> list[int]:
+        """All handles, to close them."""
+        return list(self._open)
+
+    def last_stamp(self, ino: int) -> tuple[Hashable, Hashable] | None:
+        """(quick stamp, stamp) of an inode when it was last opened."""
+        return self._stamps.get(ino)
+
+    def note_stamp(self, ino: int, quick: Hashable, stamp: Hashable) -> None:
+        self._stamps[ino] = quick, stamp
+        self._stamps.move_to_end(ino)
+        if len(self._stamps) > _STAMPS:
+            self._stamps.popitem(last=False)
+
+    @staticmethod
+    async def close_unregistered(handle: Handle) -> None:
+        """Finish with a handle that no client was given."""
+        await handle.flush()
+        await handle.release()

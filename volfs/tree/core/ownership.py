@@ -1,0 +1,104 @@
+"""Owner and mode of what a tree shows: of the dataset that it belongs to, and as the mount was told.
+
+Decided here: how a dataset's mode becomes the modes of everything in it, and how soon a change of it is seen. Nodes say
+what is a directory and what can be written; whose it is they leave to this. Not here: what is kept
+(:mod:`volfs.versions.access`), and the refusing itself: that is done by the kernel (``default_permissions``).
+
+The dataset's own directory is the door: its attributes are never kept longer than a second, so whoever may not enter
+any more is kept out at once, whatever the kernel remembers of the inside. For those who may enter anew, what a mount
+has restricted is remembered for moments only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from volfs.errors import VolfsError
+from volfs.storage.files import read_json
+from volfs.tree.contract.api import TreeOptions
+from volfs.tree.contract.attrs import Attr
+from volfs.versions.access import CLOSED, Access, access_in
+from volfs.versions.store import Store
+
+#: How long the kernel may remember owner and mode of something restricted.
+_RESTRICTED = 10.0
+_OPEN = Access()
+
+_Seen = tuple[int, int, int]
+
+
+class AccessBook:
+    """What each dataset says of its owner and mode. ``look_again`` may run in a thread."""
+
+    def __init__(self, store: Store, options: TreeOptions) -> None:
+        self._store = store
+        self._umask = options.umask
+        self._known: dict[str, tuple[_Seen | None, Access]] = {}
+
+    def shown(self, attr: Attr, dataset: str) -> Attr:
+        """The attributes of something in ``dataset`` ("": in none) as clients see them."""
+        if self.plain(dataset) or not attr.ino:
+            return attr
+        access = self.of(dataset)
+        mode = attr.mode
+        if not stat.S_ISLNK(mode):
+            bits = stat.S_IMODE(mode)
+            if access.mode is not None:
+                bits = _held(bits, access.mode, folder=stat.S_ISDIR(mode))
+            mode = stat.S_IFMT(mode) | bits & ~self._umask
+        return attr._replace(
+            mode=mode,
+            uid=attr.uid if access.owner is None else access.owner,
+            gid=attr.gid if access.group is None else access.group,
+            attr_timeout=min(attr.attr_timeout, _RESTRICTED),
+        )
+
+    def plain(self, dataset: str) -> bool:
+        """Whether everything in a dataset is shown as its node says."""
+        return not self._umask and self.of(dataset) is _OPEN
+
+    def of(self, dataset: str) -> Access:
+        """What a dataset says. What cannot be read is closed to all but its owner."""
+        if not dataset:
+            return _OPEN
+        known = self._known.get(dataset)
+        if known is None:
+            known = self._known[dataset] = self._read(dataset)
+        return known[1]
+
+    def look_again(self) -> None:
+        """See what other processes have changed."""
+        for dataset, (seen, _) in list(self._known.items()):
+            if self._seen(dataset) != seen:
+                self._known[dataset] = self._read(dataset)
+
+    def _read(self, dataset: str) -> tuple[_Seen | None, Access]:
+        seen = self._seen(dataset)  # before reading: a change in between is then seen the next time
+        try:
+            access = access_in(read_json(self._store.layout.dataset(dataset).dataset_json))
+            return seen, _OPEN if access == _OPEN else access
+        except (VolfsError, OSError):
+            return seen, CLOSED
+
+    def _seen(self, dataset: str) -> _Seen | None:
+        try:
+            status = os.stat(self._store.layout.dataset(dataset).dataset_json)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _held(bits: int, mode: int, *, folder: bool) -> int:
+    """The bits of something in a dataset of ``mode``: nobody gets more than its own kind allows its owner."""
+    allowed = mode if folder else mode & 0o666
+    if not folder and bits & 0o100:
+        allowed |= (mode & 0o444) >> 2  # a program may be run by whoever may read it
+    for others in (0o040, 0o004):
+        if not bits & others:
+            allowed &= ~(others | others >> 1 | others >> 2)  # a private side file stays private
+    if not bits & 0o200:
+        allowed &= ~0o222
+    if not bits & 0o400:
+        allowed &= ~0o444
+    return allowed

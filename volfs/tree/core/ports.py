@@ -1,0 +1,80 @@
+"""What the parts of a tree ask of those above them, each as a Protocol of its own.
+
+Decided here: nothing. A node or an open file that belongs to a branch knows it as :class:`BranchState`; a branch knows
+the open files whose bytes it must wait for as :class:`WriteBuffer`, and the index of its
+images knows it as :class:`SnapshotState`. Their implementations are :mod:`volfs.tree.branches.mounted_branch` and
+:mod:`volfs.tree.files.layout_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeVar
+
+from volfs.errors import VolfsError
+from volfs.tree.contract.attrs import Attr
+from volfs.versions.dataset import Dataset
+
+T = TypeVar("T")
+
+
+class WriteBuffer(Protocol):
+    """An open file with written bytes that are not voxels yet."""
+
+    ino: int
+
+    @property
+    def gathered(self) -> int:
+        """The number of those bytes."""
+
+    def may_cover(self, ino: int, array: str, offset: int, length: int) -> bool:
+        """True if their voxels may be among those of ``length`` bytes from ``offset`` on of the file with inode
+        ``ino``, whose voxels lie in the array at path ``array``."""
+
+    async def settle(self) -> None:
+        """Store the buffered bytes now. An error is kept for the writer's next call and is not raised here."""
+
+
+class BranchState(Protocol):
+    """A mounted branch, as its nodes and open files need it before they can answer."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def gathering(self) -> Collection[WriteBuffer]: ...
+
+    @property
+    def unsettled(self) -> bool:
+        """True if :meth:`settled` would wait for anything."""
+
+    async def settled(self) -> None:
+        """Wait until no name is half changed and no written bytes wait to become voxels."""
+
+    async def look(self, work: Callable[[], T]) -> T:
+        """Run something short that blocks, in a thread of the dataset."""
+
+
+class SnapshotState(Protocol):
+    """Whether a snapshot can be written: a mounted branch, or :class:`volfs.tree.images.image_index.Committed`."""
+
+    @property
+    def held(self) -> bool:
+        """True if this mount is the branch's writer now."""
+
+    @property
+    def writable(self) -> bool:
+        """True if changes through this mount are possible now."""
+
+    def refusal(self) -> VolfsError:
+        """The reason why something in it cannot be changed."""
+
+
+class Orphan(Protocol):
+    """An open file without a name."""
+
+    @property
+    def room(self) -> BranchState | None: ...
+
+    def orphan_attr(self) -> Attr | None:
+        """Its attributes; None if it has a name."""

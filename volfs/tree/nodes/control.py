@@ -1,0 +1,410 @@
+"""``.volfs`` of a branch: committing, discarding, tagging and updating by writing into a file.
+
+Decided here: that the action happens in the write, whose error every program reports; that a message may have several
+writes, and when it ends; that an action waits for about ten seconds and then goes on by itself. ``status.json`` tells
+how it goes and went, ``errors.txt`` what was refused. Not here: how it is carried out
+(:mod:`volfs.tree.branches.actions`).
+
+Control files are ``direct_io`` with size 0: what is written never lies in a page cache, and writes come as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from volfs.errors import BadInput, VolfsError
+from volfs.storage.files import fsync_file, no_space, open_regular
+from volfs.tree.branches import actions
+from volfs.tree.branches.draft import LONGEST, Draft, worded
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.order import Order
+from volfs.tree.contract.attrs import NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
+from volfs.tree.core.context import Shared
+from volfs.tree.core.node import Dir, Node, SmallDir
+from volfs.tree.core.open_files import Handle, wants_writing
+from volfs.tree.core.openers import is_open
+from volfs.tree.files.document import Document, Generated
+from volfs.versions import refusals
+from volfs.versions.author import author_of
+from volfs.versions.status import Action, ActionKind
+from volfs.views import documents
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control file whose action begins with the text that is written. ``ordinal``: kept once released, since it is
+    part of an inode. ``by_line``: each line is one action; otherwise all that is written at once is. ``begin`` returns
+    the action under way, None for one that is over."""
+
+    ordinal: int
+    begin: Callable[[MountedBranch, str], Awaitable[Order | None]]
+    by_line: bool = False
+
+
+#: To add one: an entry here, its function in :mod:`volfs.tree.branches.actions`.
+CONTROLS: dict[ActionKind, Control] = {
+    "discard": Control(3, actions.discard, by_line=True),
+    "tag": Control(4, actions.tag, by_line=True),
+    "update": Control(5, actions.update),
+    "publish": Control(6, actions.publish),
+}
+_ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
+
+
+class ControlDir(SmallDir):
+    """``branches/NAME/.volfs``."""
+
+    slots: ClassVar[dict[str, int]] = {
+        "status.json": 1,
+        "commit": 2,
+        **{name: control.ordinal for name, control in CONTROLS.items()},
+        "errors.txt": 8,
+        "message": 9,
+    }
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch) -> None:
+        super().__init__(shared, ino, up, path)
+        self.room: MountedBranch = room
+
+    def names(self) -> Sequence[str]:
+        return list(self.slots)
+
+    def find(self, name: str) -> Node | None:
+        if name == "status.json":
+            head = self.room.branch.head
+            mtime = head.time_ns if head is not None else self.shared.started_ns
+            document = Document(self._status, mtime, self._stamp, heavy=True)
+            return Generated(self.shared, self.slot_ino(name), self, document)
+        if name == "errors.txt":
+            return Generated(self.shared, self.slot_ino(name), self, self._errors())
+        if name == "message":
+            return MessageFile(self.shared, self.slot_ino(name), self)
+        action = next((each for each in _ACTIONS if each == name), None)
+        return None if action is None else ControlFile(self.shared, self.slot_ino(name), self, action)
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self.shared.started_ns, SOON, writable=self.room.writable)
+
+    def refusal(self) -> VolfsError:
+        return self.room.refusal()
+
+    def _stamp(self) -> Hashable:
+        room = self.room
+        writing = tuple(sorted(room.branch.working.open_for_writing()))
+        holder = room.branch.holder() if not room.held else None
+        head = room.branch.head
+        return (
+            room.branch.generation(),
+            head and head.number,
+            room.branch.actions.last,
+            room.stages.changes,
+            writing,
+            holder,
+        )
+
+    def _errors(self) -> Document:
+        layout = self.room.branch.working.layout
+        return Document(
+            lambda: refusals.read(layout), self.shared.started_ns, lambda: refusals.stamp(layout), heavy=True
+        )
+
+    def _status(self) -> bytes:
+        branch = self.room.branch
+        status = branch.status()
+        return documents.status_json(
+            branch=status.branch,
+            head=branch.dataset.info(status.head) if status.head else None,
+            changes=[documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in status.changes.items()],
+            held=dict(status.held),
+            left_behind=status.left_behind,
+            rejected=[each.to_json() for each in status.rejected],
+            staged=[each.to_json() for each in status.staged],
+            action=None if status.action is None else status.action.to_json(),
+            writer=status.writer,
+            behind=None if status.behind is None else status.behind.to_json(),
+        )
+
+
+class ControlFile(Node):
+    """``commit``, or one of :data:`CONTROLS`."""
+
+    up: ControlDir
+
+    def __init__(self, shared: Shared, ino: int, up: ControlDir, name: ActionKind) -> None:
+        super().__init__(shared, ino, up)
+        self._name = name
+
+    def attr(self) -> Attr:
+        mode = WRITABLE if self.up.room.writable else READ_ONLY
+        return self.shared.file_attr(self.ino, 0, self.shared.started_ns, mode=mode, attr_timeout=NEVER)
+
+    async def open(self, flags: int) -> Handle:
+        if wants_writing(flags):
+            await self.up.room.enter()
+        if self._name == "commit":
+            return CommitHandle(self.ino, self.up.room, append=bool(flags & os.O_APPEND))
+        return TextHandle(self.ino, self.up.room, self._name)
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        """``>`` truncates first: nothing to do."""
+
+
+class ControlHandle(Handle, ABC):
+    """An open control file: an action begins in the write that asks for it.
+
+    Read through the same open file, it tells what came of the last order, as JSON: of two who ask at once, each learns
+    what came of its own.
+    """
+
+    direct_io = True
+    writable = True
+
+    def __init__(self, ino: int, room: MountedBranch, name: ActionKind) -> None:
+        super().__init__(ino)
+        self._room = room
+        self._name = name
+        self._asked: Order | None = None
+        #: The last action that was refused before it began.
+        self._refused: Action | None = None
+
+    async def read(self, offset: int, size: int) -> bytes:
+        action = self._refused
+        if action is None and self._asked is not None:
+            action = self._asked.action
+        return b"" if action is None else documents.to_json(action.to_json())[offset : offset + size]
+
+    async def truncate(self, size: int) -> None:
+        """``>`` truncates first: nothing to do."""
+
+    async def write(self, offset: int, data: bytes) -> int:
+        self._refused = None
+        try:
+            await self._obey(offset, data)
+        except BadInput as error:
+            self._refused = self._failed(data, error)
+            await self._room.refused(f".volfs/{self._name}", error)
+            raise
+        except (VolfsError, OSError) as error:
+            self._refused = self._failed(data, error)
+            raise
+        return len(data)
+
+    def _failed(self, data: bytes, error: Exception) -> Action:
+        return Action.begin(self._name, os.fsdecode(data).strip()).failed(error)
+
+    @abstractmethod
+    async def _obey(self, offset: int, data: bytes) -> None:
+        """Act on the bytes of a write at ``offset``. Raises BadInput."""
+
+    async def _carry_out(self, begin: Awaitable[Order | None]) -> None:
+        self._asked = await begin
+        if self._asked is not None:
+            await actions.outcome(self._room, self._asked)
+
+
+class TextHandle(ControlHandle):
+    """One of :data:`CONTROLS`, open."""
+
+    async def _obey(self, offset: int, data: bytes) -> None:
+        control, text = CONTROLS[self._name], os.fsdecode(data).strip()
+        if not control.by_line:
+            if offset or len(data) > LONGEST:
+                raise BadInput(f"write the whole of it at once, at most {LONGEST >> 10} KiB")
+            await self._carry_out(control.begin(self._room, text))
+            return
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        # An empty line alone stands for everything; after others it means nothing.
+        for line in lines if lines or offset else [""]:
+            await self._carry_out(control.begin(self._room, line))
+
+
+class CommitHandle(ControlHandle):
+    """``.volfs/commit``, open: everything written through it is one message.
+
+    The write that begins it does the work and has its errors; the version appears, with all lines, when the file is
+    closed, or synced, as NFS clients do when they close. A child of a shell that ends closes its descriptor too: so
+    while another process of this machine has the file open, the message goes on.
+    """
+
+    def __init__(self, ino: int, room: MountedBranch, *, append: bool) -> None:
+        super().__init__(ino, room, "commit")
+        self._append = append
+        self._draft: Draft | None = None
+        self._order: Order | None = None
+        self._told: Exception | None = None
+        # The position of the open file after the last write.
+        self._position = 0
+
+    async def write(self, offset: int, data: bytes) -> int:
+        count = await super().write(offset, data)
+        self._position = offset + count
+        return count
+
+    async def _obey(self, offset: int, data: bytes) -> None:
+        if self._told is not None:
+            # After a refusal a client writes at the same position again: nothing was written there. The same text at
+            # position 0 begins the commit once more.
+            if offset or self._append or self._draft is None or not self._draft.holds(data):
+                raise self._told
+            self._draft = self._order = self._told = None
+        author = None if self.caller is None else author_of(self.caller)
+        draft = self._draft or Draft(author)
+        draft.place(len(draft) if self._append else offset, data)
+        self._draft = draft
+        if self._order is not None and self._order.error is not None:
+            raise self._order.error
+        if self._order is not None or draft.blank:
+            return
+        try:
+            if draft.so_far() == "-":
+                await self._take_message(author)
+                return
+            order = self._asked = await actions.commit_draft(self._room, draft, author)
+            await actions.wording(self._room, order)
+        except (VolfsError, OSError) as error:
+            self._told = error
+            raise
+        self._order = order
+        if order.draft is not None:
+            self._draft = order.draft
+
+    async def _take_message(self, author: str | None) -> None:
+        """``-``: the message is in ``.volfs/message``, which is empty afterwards. The same again is no error."""
+        room = self._room
+        path = room.branch.working.layout.message
+        data = await room.look(lambda: read_message(path))
+        if not data.strip() and room.message_taken == room.branch.generation():
+            return
+        message, author = worded(data, author)
+        await self._carry_out(actions.commit(room, message, author))
+        await room.look(lambda: path.unlink(missing_ok=True))
+        room.message_taken = room.branch.generation()
+
+    async def flush(self) -> None:
+        if self._order is not None and not self._order.done.is_set():
+            room = self._room
+            if await room.look(self._is_open):
+                return
+        await self._end()
+
+    def _is_open(self) -> bool:
+        return is_open(self._room.shared.options.mountpoint, self.ino, self._name, self._position)
+
+    async def fsync(self) -> None:
+        await self._end()
+
+    async def release(self) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        """End the message. Raises the error that kept the version from being made, once."""
+        if self._order is None or self._draft is None or self._told is not None:
+            return
+        self._draft.close()
+        try:
+            await actions.outcome(self._room, self._order)
+        except (VolfsError, OSError) as error:
+            self._told = error
+            raise
+
+
+class MessageFile(Node):
+    """``.volfs/message``: an ordinary small file, for messages that take more than one write. Always listed."""
+
+    up: ControlDir
+
+    @property
+    def _path(self) -> Path:
+        return self.up.room.branch.working.layout.message
+
+    def attr(self) -> Attr:
+        size, mtime = message_facts(self._path)
+        mode = WRITABLE if self.up.room.writable else READ_ONLY
+        mtime = max(mtime, self.shared.started_ns)
+        return self.shared.file_attr(self.ino, size, mtime, mode=mode, attr_timeout=NEVER)
+
+    async def open(self, flags: int) -> Handle:
+        writable = wants_writing(flags)
+        if writable:
+            await self.up.room.enter()
+        handle = MessageHandle(self.ino, self.up.room, self._path, writable=writable)
+        if flags & os.O_TRUNC:
+            await handle.truncate(0)
+        return handle
+
+    async def change(self, changes: SetAttr, handle: Handle | None) -> None:
+        if changes.size is not None:
+            await self.up.room.enter()
+            await MessageHandle(self.ino, self.up.room, self._path, writable=True).truncate(changes.size)
+
+
+class MessageHandle(Handle):
+    """An open ``.volfs/message``. Every write reaches the disk's file at once; a lost one is written again."""
+
+    def __init__(self, ino: int, room: MountedBranch, path: Path, *, writable: bool) -> None:
+        super().__init__(ino)
+        self._room = room
+        self._path = path
+        self.writable = writable
+
+    async def read(self, offset: int, size: int) -> bytes:
+        room = self._room
+        data: bytes = await room.shared.in_time(lambda: room.look(lambda: read_message(self._path)))
+        return data[offset : offset + size]
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if not self.writable:
+            return await super().write(offset, data)
+        await self._change(lambda fd: os.pwrite(fd, data, offset), offset + len(data))
+        return len(data)
+
+    async def truncate(self, size: int) -> None:
+        await self._change(lambda fd: os.ftruncate(fd, size), size)
+
+    async def _change(self, change: Callable[[int], object], size: int) -> None:
+        if size > LONGEST:
+            raise BadInput(f"a message has at most {LONGEST >> 10} KiB")
+
+        def work() -> None:
+            with no_space("writing the message"):
+                fd = open_regular(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+                try:
+                    change(fd)
+                finally:
+                    os.close(fd)
+
+        await self._room.look(work)
+
+    async def fsync(self) -> None:
+        with suppress(FileNotFoundError):
+            await self._room.look(lambda: fsync_file(self._path))
+
+    def stamp(self) -> Hashable:
+        return message_facts(self._path)
+
+
+def message_facts(path: Path) -> tuple[int, int]:
+    """Size and mtime (ns) of the message; 0 of one that is not there."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def read_message(path: Path) -> bytes:
+    """The bytes of the message; none if there is no file."""
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(fd, LONGEST, 0)
+    finally:
+        os.close(fd)

@@ -1,0 +1,128 @@
+"""The directory of a dataset: its description, and the directories of its versions, branches and tags.
+
+Decided here: the fixed names in it and what its documents depend on. Not here: the directories of refs
+(:mod:`volfs.tree.nodes.refs`), nor what a snapshot shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from volfs.errors import NotFound, VolfsError
+from volfs.model.graph import VersionInfo
+from volfs.model.refs import RefKind
+from volfs.tree.branches.registry import BranchRegistry
+from volfs.tree.contract.attrs import SOON, Attr
+from volfs.tree.core.context import Shared
+from volfs.tree.core.node import Dir, Node, SmallDir
+from volfs.tree.files.document import Document, Generated
+from volfs.tree.nodes.refs import BranchesDir, TagsDir, VersionsDir
+from volfs.versions.dataset import Dataset
+from volfs.versions.snapshot import Snapshot
+from volfs.views import documents
+from volfs.volume.image import images
+
+
+class DatasetDir(SmallDir):
+    """``DATASET/``."""
+
+    slots = {"dataset.json": 1, "log.txt": 2}  # noqa: RUF012
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, name: str, branches: BranchRegistry) -> None:
+        super().__init__(shared, ino, up, path)
+        self._name = name
+        self._branches = branches
+        self._opened: Dataset | None = None
+
+    @property
+    def dataset(self) -> str:
+        return self._name
+
+    def open_dataset(self) -> Dataset:
+        """The dataset itself. Raises the error of opening it; NotFound if it was removed, or replaced by another."""
+        shared = self.shared
+        if not shared.has_origin(self._name, self._opened):
+            if shared.origin(self._name) != self.path:
+                raise NotFound(f"dataset {self._name!r} was removed and made anew: enter its directory again")
+            self._opened = shared.store[self._name]
+        assert self._opened is not None
+        return self._opened
+
+    def names(self) -> Sequence[str]:
+        return [*self.slots, "versions", *(kind.directory for kind in RefKind)]
+
+    def find(self, name: str) -> Node | None:
+        shared = self.shared
+        path = f"{self.path}/{name}"
+        if name == "versions":
+            return VersionsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
+        if name == RefKind.BRANCH.directory:
+            return BranchesDir(shared, shared.inodes.directory(path), self, path, self.open_dataset, self._branches)
+        if name == RefKind.TAG.directory:
+            return TagsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
+        if name == "dataset.json":
+            return Generated(shared, self.slot_ino(name), self, self._document(self._dataset_json))
+        if name == "log.txt":
+            return Generated(shared, self.slot_ino(name), self, self._document(self._log))
+        return None
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self._time(), SOON)
+
+    def _time(self) -> int:
+        try:
+            latest = _latest(self.open_dataset())
+        except VolfsError:
+            return self.shared.started_ns
+        return latest.time_ns if latest is not None else self.shared.started_ns
+
+    def _document(self, render: object) -> Document:
+        assert callable(render)
+        return Document(render, self._time(), self._refs)
+
+    def _refs(self) -> Hashable:
+        dataset = self.open_dataset()
+        refs = dataset.refs().named.values()
+        return len(dataset.graph.versions), *(tuple(sorted(named.items())) for named in refs)
+
+    def _log(self) -> bytes:
+        dataset = self.open_dataset()
+        named: dict[int, list[str]] = {}
+        for names in dataset.refs().named.values():
+            for name, number in sorted(names.items()):
+                named.setdefault(number, []).append(name)
+        return documents.log_txt(dataset.versions(), named)
+
+    def _dataset_json(self) -> bytes:
+        dataset = self.open_dataset()
+        refs = dataset.refs()
+        head = refs.heads.get(dataset.default_branch, 0)
+        return documents.dataset_json(
+            dataset.name,
+            default_branch=dataset.default_branch,
+            branches=refs.heads,
+            tags=refs.tags,
+            latest=_latest(dataset),
+            images=image_facts(dataset.version(head)) if head else [],
+        )
+
+
+def image_facts(snapshot: Snapshot) -> list[documents.ImageFacts]:
+    """The images of a snapshot, for ``dataset.json``."""
+    return [
+        documents.ImageFacts(
+            path,
+            image.axes,
+            image.levels[0].dtype,
+            tuple(
+                documents.LevelFacts(level.name, level.shape, tuple(map(abs, level.scale))) for level in image.levels
+            ),
+            image.is_label,
+        )
+        for path, image in images(snapshot).items()
+    ]
+
+
+def _latest(dataset: Dataset) -> VersionInfo | None:
+    found = dataset.graph.versions
+    return found[max(found)] if found else None

@@ -1,0 +1,269 @@
+"""``versions/``, ``branches/`` and ``tags/``: refs as directories and links, made and removed by file operations.
+
+Decided here: which file operation means what for a ref, and with which error it is refused. Not here: what refs are
+(:mod:`volfs.versions.dataset`), nor what a snapshot shows (:mod:`volfs.tree.nodes.snapshot`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
+from typing import ClassVar
+
+from volfs.errors import AlreadyThere, BadInput, Damaged, NotAllowed, NotFound, ReadOnly, VolfsError, WrongKind
+from volfs.model.names import LATEST, check_ref_name, version_number
+from volfs.model.refs import RefKind
+from volfs.tree.branches.registry import BranchRegistry
+from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
+from volfs.tree.contract.attrs import NEVER, SOON, Attr
+from volfs.tree.core.context import Shared
+from volfs.tree.core.node import FIRST_COOKIE, Dir, Link, Node, SmallDir, attr_of
+from volfs.tree.nodes.branch import BranchDir
+from volfs.tree.nodes.snapshot import VersionDir
+from volfs.versions.dataset import Dataset
+
+
+class RefsDir(SmallDir):
+    """One of them. Nothing in it is ever cold."""
+
+    def listing_cold(self, cookie: int) -> bool:
+        return False
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
+        super().__init__(shared, ino, up, path)
+        self._open_dataset = open_dataset
+
+    @property
+    def opened(self) -> Dataset:
+        return self._open_dataset()
+
+    def check_writable(self) -> None:
+        if not self.shared.writable:
+            raise ReadOnly("this mount is read-only")
+
+    async def changing(self, work: Callable[[], None]) -> None:
+        """Change refs, in a thread; whatever was looked up before is looked up again."""
+        self.check_writable()
+        try:
+            await self.shared.look(self.dataset, work)
+        finally:
+            self.shared.epoch += 1
+
+
+class VersionsDir(RefsDir):
+    """``versions/``: every version, and ``latest``. Nothing here is made or removed by hand."""
+
+    slots: ClassVar[dict[str, int]] = {LATEST: 1}
+
+    def names(self) -> Sequence[str]:
+        numbers = sorted(self.opened.graph.versions)
+        return [*([LATEST] if numbers else []), *(f"v{number}" for number in numbers)]
+
+    def find(self, name: str) -> Node | None:
+        dataset = self.opened
+        if name == LATEST:
+            try:
+                latest = dataset.info(dataset.resolve(name))
+            except NotFound:
+                return None
+            return Link(self.shared, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
+        number = version_number(name)
+        if number is None:
+            return None
+        try:
+            version = dataset.version(number)
+        except NotFound:
+            return None
+        path = f"{self.path}/{name}"
+        return VersionDir(self.shared, self.shared.inodes.directory(path), self, path, version)
+
+    def attr(self) -> Attr:
+        versions = self.opened.graph.versions
+        newest = max((info.time_ns for info in versions.values()), default=self.shared.started_ns)
+        return self.directory_attr(self.shared.clock.mtime(self.path, len(versions), newest), SOON)
+
+    def entries(self, cookie: int) -> Iterator[DirEntry]:
+        numbers = sorted(self.opened.graph.versions)
+        if numbers and cookie < FIRST_COOKIE:
+            with suppress(Damaged):  # an error for those who ask for it, and for no listing
+                attr = attr_of(self.find(LATEST))
+                if attr is not None:
+                    yield DirEntry(LATEST.encode(), attr, FIRST_COOKIE)
+        for number in numbers[bisect_right(numbers, max(0, cookie - FIRST_COOKIE)) :]:
+            attr = attr_of(self.find(f"v{number}"))
+            if attr is not None:
+                yield DirEntry(b"v%d" % number, attr, FIRST_COOKIE + number)
+
+    def refusal(self) -> VolfsError:
+        return NotAllowed("a version is made by a commit, and never changed")
+
+
+class NamedRefsDir(RefsDir):
+    """The directory of a kind of refs, named and removed by hand."""
+
+    lenient = True
+    kind: ClassVar[RefKind]
+    #: How one is made, for messages.
+    usage: ClassVar[str]
+
+    def names(self) -> Sequence[str]:
+        return sorted(self.opened.refs()[self.kind])
+
+    def content(self) -> Hashable:
+        """Changes whenever the directory does."""
+        return tuple(self.names())
+
+    def attr(self) -> Attr:
+        mtime = self.shared.clock.mtime(self.path, self.content(), self.shared.started_ns)
+        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
+
+    def check_there(self, name: str) -> None:
+        """Raise NotFound unless there is such a ref."""
+        if name not in self.opened.refs()[self.kind]:
+            raise NotFound(f"there is no {self.kind.word} {name!r}")
+
+    def refusal(self) -> VolfsError:
+        if not self.shared.writable:
+            return ReadOnly("this mount is read-only")
+        return NotAllowed(f"{self.kind.directory}/ holds {self.usage}")
+
+
+class BranchesDir(NamedRefsDir):
+    """``branches/``: mkdir makes one, rmdir removes it."""
+
+    kind = RefKind.BRANCH
+    usage = "branches only: mkdir makes one, rmdir removes it"
+
+    def __init__(
+        self,
+        shared: Shared,
+        ino: int,
+        up: Dir,
+        path: str,
+        open_dataset: Callable[[], Dataset],
+        branches: BranchRegistry,
+    ) -> None:
+        super().__init__(shared, ino, up, path, open_dataset)
+        self._branches = branches
+
+    def find(self, name: str) -> Node | None:
+        heads = self.opened.refs().heads
+        if name not in heads:
+            name = self.shared.just_made(self.ino, name) or name
+            if name not in heads:
+                self.opened.check_ref(name)
+                return None
+        path = f"{self.path}/{name}"
+        room = self._branches.get(self.opened, name)
+        return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
+
+    async def mkdir(self, name: str, mode: int) -> Attr:
+        """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ is never listed, and
+        leads there for a few seconds only: servers of NFS and SMB look at what they have made, by the name they gave.
+        """
+        branch, at, ref = name.partition("@")
+        dataset = self.opened
+        if at and not ref:
+            raise BadInput(f"{name}: say at which version, as in {branch}@v3")
+        await self.changing(lambda: dataset.create_branch(branch, ref or None))
+        node = self.find(branch)
+        if node is None:
+            raise NotFound(f"branch {branch!r} was removed again")
+        attr = node.attr()
+        self.shared.notifier.queue_entry(self.ino, os.fsencode(branch))
+        if at:
+            self.shared.note_made(self.ino, name, branch)
+            attr = attr._replace(entry_timeout=NEVER, attr_timeout=NEVER)
+            self.shared.notifier.queue_entry(self.ino, os.fsencode(name))
+        return attr
+
+    async def rmdir(self, name: str) -> None:
+        dataset = self.opened
+        self.check_there(name)
+        self.check_writable()
+        room = self._branches.get(dataset, name)
+        await room.retire()
+        await self.changing(lambda: dataset.delete_branch(name))
+        self._branches.discard(room)
+
+    async def unlink(self, name: str) -> None:
+        self.check_there(name)
+        raise WrongKind(f"{name} is a directory: rmdir removes a branch", errno=errno.EISDIR)
+
+    async def symlink(self, name: str, target: str) -> Node:
+        raise NotAllowed("a branch cannot be a link: mkdir makes one, mkdir NAME@v3 at a version")
+
+
+class TagsDir(NamedRefsDir):
+    """``tags/``: ln -s makes one, rm removes it, mv renames it or puts it over another."""
+
+    kind = RefKind.TAG
+    usage = "links to versions only: ln -s ../versions/v3 NAME makes one"
+
+    def content(self) -> Hashable:
+        return tuple(sorted(self.opened.refs().tags.items()))
+
+    def find(self, name: str) -> Node | None:
+        dataset = self.opened
+        number = dataset.refs().tags.get(name)
+        if number is None:
+            dataset.check_ref(name)
+            return None
+        ino = self.shared.inodes.directory(f"{self.path}/{name}")
+        return Link(self.shared, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
+
+    async def symlink(self, name: str, target: str) -> Node:
+        dataset = self.opened
+        self.check_writable()
+        number = _version_meant(dataset, target)
+        await self.changing(lambda: dataset.create_tag(name, number))
+        node = self.find(name)
+        if node is None:
+            raise NotFound(f"tag {name!r} was removed again")
+        return node
+
+    async def unlink(self, name: str) -> None:
+        dataset = self.opened
+        await self.changing(lambda: dataset.delete_tag(name))
+
+    async def rmdir(self, name: str) -> None:
+        self.check_there(name)
+        raise WrongKind(f"{name} is a link: rm removes a tag")
+
+    async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
+        dataset = self.opened
+        if not isinstance(to, TagsDir) or to.ino != self.ino:
+            raise NotAllowed("a tag belongs to its dataset", errno=errno.EXDEV)
+        if flags & RENAME_EXCHANGE:
+            raise BadInput("tags cannot be exchanged")
+        number = dataset.refs().tags.get(name)
+        if number is None:
+            raise NotFound(f"there is no tag {name!r}")
+        check_ref_name(new_name)
+        if name == new_name:
+            return
+
+        def move() -> None:
+            if new_name in dataset.refs().tags:
+                if flags & RENAME_NOREPLACE:
+                    raise AlreadyThere(f"there is a tag {new_name!r} already")
+                dataset.delete_tag(new_name)
+            dataset.create_tag(new_name, number)
+            dataset.delete_tag(name)
+
+        await self.changing(move)
+
+
+def _version_meant(dataset: Dataset, target: str) -> int:
+    """The version that a link's target names: ``../versions/v3``, another ref's path, or a ref alone.
+
+    Relative and absolute paths count by their end: where the mount stands is nothing that a link here depends on.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    folders = {"versions", "..", *(kind.directory for kind in RefKind)}
+    if not parts or (len(parts) > 1 and parts[-2] not in folders):
+        raise BadInput(f"{target!r} names no version: link to ../versions/v3")
+    return dataset.resolve(parts[-1])

@@ -1,0 +1,206 @@
+"""A snapshot as a directory: its keys, its images, and the files generated about it.
+
+Decided here: the fixed names of a snapshot, which win over images of the same name (those are reachable under ``zarr/``
+only), and how groups of the hierarchy become directories. What a branch has besides is in
+:mod:`volfs.tree.nodes.branch`; what is in a level in :mod:`volfs.tree.nodes.level`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
+
+from volfs.errors import NotFound, VolfsError
+from volfs.tree.branches.level_ref import LevelRef
+from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.contract.attrs import FOREVER, Attr
+from volfs.tree.core.context import Shared
+from volfs.tree.core.node import Dir, Node, SmallDir
+from volfs.tree.files.document import Document, Generated
+from volfs.tree.images.array_views import shown_node
+from volfs.tree.images.image_index import ImageIndex
+from volfs.tree.nodes.formats import FORMATS, formats_of
+from volfs.tree.nodes.level import LevelContents, LevelDir
+from volfs.tree.nodes.version_keys import KeyDir
+from volfs.versions.version import Version
+from volfs.views import documents, thumbnail
+
+
+class GroupDir(SmallDir):
+    """A group of the hierarchy that is an image or leads to some: ``labels/``, ``labels/NAME/``."""
+
+    slots: ClassVar[dict[str, int]] = LevelContents.slots
+
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, group: str
+    ) -> None:
+        super().__init__(shared, ino, up, path)
+        self.places = places
+        self.room: MountedBranch | None = room
+        self.group = group
+        self.absence = places.timeout
+
+    @property
+    def cold(self) -> bool:
+        return self.places.cold
+
+    def load(self) -> None:
+        self.places.load()
+
+    def names(self) -> Sequence[str]:
+        image = self.places.image(self.group)
+        own: list[str] = []
+        if image is not None:
+            own = self._contents().names() if image.is_array else [level.name for level in image.levels]
+            own.append(FORMATS)
+        return [*own, *(name for name in self.places.below(self.group) if name not in own)]
+
+    def find(self, name: str) -> Node | None:
+        image = self.places.image(self.group)
+        path = f"{self.path}/{name}"
+        if name == FORMATS and image is not None:
+            return formats_of(self, self.places, self.room, self.group)
+        if image is not None and image.is_array:
+            return self._contents().find(name)
+        if image is not None and image.level(name) is not None:
+            return self._level(path, LevelRef(self.places, self.room, self.group, name))
+        if name not in self.places.below(self.group):
+            return None
+        child = f"{self.group}/{name}" if self.group else name
+        inner = self.places.image(child)
+        if inner is not None and inner.is_array:
+            return self._level(path, LevelRef(self.places, self.room, child, inner.levels[0].name), plain=True)
+        return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, self.room, child)
+
+    def attr(self) -> Attr:
+        image = self.places.image(self.group)
+        if image is None and not self.places.below(self.group):
+            raise NotFound(f"{self.group or '/'} holds no image")
+        return self.times_attr(max((level.array.mtime_ns for level in image.levels), default=0) if image else 0)
+
+    def times_attr(self, mtime: int) -> Attr:
+        """Attributes, with at least the time of the snapshot where nothing better is known."""
+        base = self.places.snapshot.base
+        mtime = mtime or (base.time_ns if base is not None else self.shared.started_ns)
+        if not self.places.lasting:
+            mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
+        return self.directory_attr(mtime, self.places.timeout, writable=self.places.state.writable)
+
+    def refusal(self) -> VolfsError:
+        return self.places.state.refusal()
+
+    def _level(self, path: str, ref: LevelRef, *, plain: bool = False) -> LevelDir:
+        return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref, plain=plain)
+
+    def _contents(self) -> LevelContents:
+        image = self.places.image(self.group)
+        assert image is not None
+        return LevelContents(self, LevelRef(self.places, self.room, self.group, image.levels[0].name))
+
+
+class SnapshotDir(GroupDir):
+    """The directory of a version or branch. A subclass adds names of its own to ``slots`` and ``fixed``."""
+
+    slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
+
+    def __init__(
+        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None = None
+    ) -> None:
+        super().__init__(shared, ino, up, path, places, room, "")
+
+    def fixed(self) -> Sequence[str]:
+        """The names that are the snapshot's own."""
+        return [
+            *(["thumbnail.png"] if self._pictured() else []),
+            "zarr",
+            "files",
+            *([FORMATS] if shown_node(self.places, "", "") is not None else []),
+        ]
+
+    def names(self) -> Sequence[str]:
+        fixed = self.fixed()
+        return [*fixed, *(name for name in super().names() if name not in self.reserved)]
+
+    #: Names that no image takes, whether they are there now or not.
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"version.json", "thumbnail.png", "zarr", "files", FORMATS, ".volfs", "README.txt"}
+    )
+
+    def find(self, name: str) -> Node | None:
+        if name not in self.reserved:
+            return super().find(name)
+        if name == "thumbnail.png" and self._pictured():
+            return Generated(self.shared, self.slot_ino(name), self, self._thumbnail())
+        if name in ("zarr", "files"):
+            return self.space(name)
+        if name == FORMATS and name in self.fixed():
+            return formats_of(self, self.places, self.room, self.group)
+        return None
+
+    def space(self, name: str) -> Node:
+        """``zarr/`` or ``files/``."""
+        path = f"{self.path}/{name}"
+        return KeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.places.snapshot, name)
+
+    def attr(self) -> Attr:
+        base = self.places.snapshot.base
+        return self.times_attr(base.time_ns if base is not None else 0)
+
+    def _pictured(self) -> bool:
+        return self._pictured_image() is not None
+
+    def _pictured_image(self) -> str | None:
+        """The image that the thumbnail shows: the first one, and rather no label image."""
+        images = [image for image in self.places.images() if self.places.geometry(image.path, image.levels[0].name)[1]]
+        if not images:
+            return None
+        return min(images, key=lambda image: (image.is_label, image.path.count("/"), image.path)).path
+
+    def _thumbnail(self) -> Document:
+        snapshot, places = self.places.snapshot, self.places
+
+        def render() -> bytes:
+            path = self._pictured_image()
+            image = places.image(path) if path is not None else None
+            if image is None:
+                raise NotFound("there is no image to show")
+            pairs = [(places.geometry(image.path, level.name)[1], level) for level in image.levels]
+            return thumbnail.render([(g, level) for g, level in pairs if g is not None], is_label=image.is_label)
+
+        def stamp() -> Hashable:
+            return snapshot.generation()
+
+        base = snapshot.base
+        mtime = base.time_ns if base is not None else self.shared.started_ns
+        pause = 0.0 if places.lasting else 1.0
+        return Document(render, mtime, stamp, lasting=places.lasting, pause=pause, heavy=True)
+
+
+class VersionDir(SnapshotDir):
+    """``versions/vN/``: everything in it may be cached for ever."""
+
+    absence = FOREVER
+
+    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, version: Version) -> None:
+        super().__init__(shared, ino, up, path, ImageIndex(version, path))
+        self._version = version
+
+    def fixed(self) -> Sequence[str]:
+        return ["version.json", *super().fixed()]
+
+    def find(self, name: str) -> Node | None:
+        if name != "version.json":
+            return super().find(name)
+        info = self._version.info
+        document = Document(self._version_json, info.time_ns, lasting=True)
+        return Generated(self.shared, self.slot_ino(name), self, document)
+
+    def _version_json(self) -> bytes:
+        version = self._version
+        changes = version.changes()
+        return documents.version_json(
+            version.info,
+            [documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in sorted(changes.nodes.items())],
+        )
+
+
+__all__ = ["GroupDir", "SnapshotDir", "VersionDir"]
