@@ -358,7 +358,7 @@ def test_a_chunk_of_precomputed_that_is_none_is_named(tmp_path: Path, name: str)
         open_source([path])
 
 
-@pytest.mark.parametrize("name", ["1/0/0", "0/0/1", "0/0/0/0"])
+@pytest.mark.parametrize("name", ["1/0/0", "0/0/1", "0/0/0/0", "0/0/00", "00/0/0"])
 def test_a_block_of_n5_that_is_none_is_named(tmp_path: Path, name: str) -> None:
     path = round_trips.n5(tmp_path)
     if name.startswith("0/0/0/"):
@@ -384,6 +384,11 @@ def test_imaris_files_are_read_without_their_padding(store: Store, tmp_path: Pat
     for part in ("1", "ResolutionLevel 1", "/DataSet/ResolutionLevel 1"):
         coarse = imported(store, f"{path}:{part}")
         np.testing.assert_array_equal(all_of(coarse)[1], voxels((4, 5, 6), "u2")[:, :2, :3])
+    with h5py.File(path, "r+") as file:  # extents that fall
+        about = file["DataSetInfo/Image"].attrs
+        about["ExtMin1"], about["ExtMax1"] = np.frombuffer(b"35", "S1"), np.frombuffer(b"20", "S1")
+    turned = imported(store, path)["s0"]
+    assert turned.scale == (1.0, 4.0, -3.0, 2.0) and turned.translation == (0.0, 30.0, 35.0, 10.0)
     with pytest.raises(BadInput, match="no resolution level 7"):
         open_source([f"{path}:7"])
     one = imported(store, f"{path}:/DataSet/ResolutionLevel 0/TimePoint 0/Channel 1/Data")

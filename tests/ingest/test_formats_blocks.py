@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import z5py
 from cloudvolume import CloudVolume
 
 import volfs
+from tests.kits import round_trips
 from tests.kits.import_sources import holds, reads_bad, volume
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
@@ -258,6 +261,73 @@ def test_bdv_of_channels_and_time_points_some_missing(tmp_path: Path, ending: st
         source = arrange(open_source([tmp_path / "v.n5"]))
         assert source.description.scale == (1,) * 5
         holds(source, data, "tczyx")
+
+
+def test_bdv_says_which_views_are_missing_and_which_registrations_it_keeps(tmp_path: Path) -> None:
+    data = volume((3, 7, 13, 10), "u2")
+    for t in range(3):
+        make_bdv(
+            tmp_path / "v.n5",
+            data[t],
+            setup_id=0,
+            timepoint=t,
+            affine=[4.0, 0.0, 0.0, 5.0, 0.0, 4.5, 0.0, 6.0, 0.0, 0.0, 40.0, 7.0 + (t > 1)],
+        )
+    shutil.rmtree(tmp_path / "v.n5/setup0/timepoint1")
+    found = open_source([tmp_path / "v.xml"]).description
+    assert found.remarks == ("one view is missing, that of setup 0 at time point 1: zero there",)
+    assert found.lost == ("registrations of views after the first time point, which differ",)
+    assert found.translation is None  # which would be that of the first alone
+    xml = tmp_path / "v.xml"
+    xml.write_text(xml.read_text().replace("40.0 8.0</affine>", "40.0 7.0</affine>"))
+    found = open_source([xml]).description
+    assert found.lost == () and found.translation == (0.0, 7.0, 6.0, 5.0)
+
+
+def test_a_bdv_project_that_promises_the_impossible_is_refused_at_once(tmp_path: Path) -> None:
+    make_bdv(tmp_path / "v.n5", volume((7, 13, 10), "u1"))
+    xml = tmp_path / "v.xml"
+    text = xml.read_text()
+    [setup] = re.findall(r"<ViewSetup>.*?</ViewSetup>", text, re.DOTALL)
+    names = ("tile", "angle", "illumination", "channel")
+    many = "".join(
+        re.sub(r"<id>\d+</id>", f"<id>{n}</id>", setup, count=1).replace(
+            "<attributes>", f"<attributes>{''.join(f'<{name}>{n}</{name}>' for name in names)}"
+        )
+        for n in range(3000)
+    )
+    assert many.count("<attributes>") == 3000
+    xml.write_text(text.replace(setup, many))  # 3000 to the fourth of all there could be
+    assert open_source([xml]).description.shape == (3000, 7, 13, 10)
+    for times in ("0-99999999999", ",".join(f"{n}-{n + 9_000_000}" for n in (0, 9_000_001))):
+        points = f'<Timepoints type="pattern"><integerpattern>{times}</integerpattern></Timepoints>'
+        xml.write_text(re.sub(r"<Timepoints.*?</Timepoints>", points, text, flags=re.DOTALL))
+        with pytest.raises(BadInput, match="which are too many"):
+            open_source([xml])
+    points = '<Timepoints type="range"><first>0</first><last>9999</last></Timepoints>'
+    xml.write_text(re.sub(r"<Timepoints.*?</Timepoints>", points, text.replace(setup, many), flags=re.DOTALL))
+    with pytest.raises(BadInput, match="3000 setups of 10000 time points, which are too many views"):
+        open_source([xml])
+
+
+@pytest.mark.parametrize("place", ["attributes.json", "0/0/0"])
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
+def test_what_is_no_block_and_no_attributes_is_neither_waited_for_nor_read(
+    tmp_path: Path, place: str, kind: str
+) -> None:
+    path = round_trips.n5(tmp_path)
+    [block] = [found for found in path.rglob("0") if found.is_file()]
+    victim = path / place if place == "attributes.json" else block
+    victim.unlink()
+    if kind == "pipe":
+        os.mkfifo(victim)
+    else:
+        with victim.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(BadInput, match=r"no plain file|is a pipe|the most that can be"):
+        source = open_source([path])
+        source.fingerprint()
+        source.read(Box.whole(source.description.shape))
 
 
 def test_bdv_of_channels_and_angles_has_an_axis_for_each(tmp_path: Path) -> None:

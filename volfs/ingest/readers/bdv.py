@@ -11,6 +11,7 @@ translation. Names of channels are its display settings.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ from volfs.model.facts import omero
 from volfs.model.ngff import axis
 
 _LARGEST_XML = 256 << 20
+_MOST_TIMES, _MOST_VIEWS = 10_000_000, 10_000_000
+_LISTED = 4096
+"""Views and time points that are listed among the facts."""
 _SETUP, _TIME = re.compile(r"setup(\d+)\Z"), re.compile(r"timepoint(\d+)\Z")
 _ATTRIBUTES = ("tile", "angle", "illumination", "channel")
 """What setups differ in, slowest first."""
@@ -60,6 +64,8 @@ class Setup:
     unit: str | None = None
     attributes: Mapping[str, int] = field(default_factory=dict)
     affine: tuple[float, ...] | None = None
+    moves: bool = False
+    """Whether it is registered in another way at a later time point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +168,11 @@ def _parse(path: Path) -> _Project:
 
 def _setups(root: ET.Element) -> dict[int, Setup]:
     affines: dict[int, tuple[float, ...]] = {}
+    moving: set[int] = set()
     for view in root.iterfind("ViewRegistrations/ViewRegistration"):
-        number = int(view.get("setup", ""))
-        if number not in affines:
-            affines[number] = _composed(view)
+        number, affine = int(view.get("setup", "")), _composed(view)
+        if affines.setdefault(number, affine) != affine:
+            moving.add(number)
     found: dict[int, Setup] = {}
     for entry in root.iterfind("SequenceDescription/ViewSetups/ViewSetup"):
         number = int(entry.findtext("id", "").strip())
@@ -178,6 +185,7 @@ def _setups(root: ET.Element) -> dict[int, Setup]:
             (entry.findtext("voxelSize/unit") or "").strip() or None,
             {a.tag: int(a.text or "") for a in attributes if _is_number(a.text)} if attributes is not None else {},
             affines.get(number),
+            number in moving,
         )
     return found
 
@@ -204,7 +212,7 @@ def _times(root: ET.Element) -> list[int]:
     kind = entry.get("type", "range")
     if kind == "range":
         first, last = (int(entry.findtext(end, "")) for end in ("first", "last"))
-        if not 0 <= last - first < 10_000_000:
+        if not 0 <= last - first < _MOST_TIMES:
             raise ValueError(f"its time points run from {first} to {last}")
         return list(range(first, last + 1))
     if kind == "list":
@@ -216,7 +224,10 @@ def _times(root: ET.Element) -> list[int]:
             if ends is None:
                 raise ValueError(f"its time points are {part!r}")
             last = int(ends[2] or ends[1])
-            found.update(range(int(ends[1]), min(last, int(ends[1]) + 10_000_000) + 1, max(1, int(ends[3] or 1))))
+            some = range(int(ends[1]), last + 1, max(1, int(ends[3] or 1)))
+            if last - int(ends[1]) >= _MOST_TIMES or len(found) + len(some) > _MOST_TIMES:
+                raise ValueError(f"its time points are {part!r}, which are too many")
+            found.update(some)
         return sorted(found)
     raise ValueError(f"its time points are of type {kind!r}")
 
@@ -257,6 +268,8 @@ def _open(
         times = project.times if project is not None else _N5Views(root).times(sorted(setups))
         if only_time is not None:
             times = [time for time in times if time == only_time]
+        if len(setups) * len(times) > _MOST_VIEWS:
+            raise BadInput(f"{given} has {len(setups)} setups of {len(times)} time points, which are too many views")
         missing = project.missing if project is not None else frozenset()
         views: dict[tuple[int, int], View] = {}
         for setup, time in itertools.product(sorted(setups), times):
@@ -342,9 +355,11 @@ class _Views(Source):
         facts: dict[str, Any] = {"format": "bdv", "setups": [_setup_facts(s, names) for s in setups]}
         absent = [(s.number, time) for time in times for s in setups if (s.number, time) not in views]
         if absent:
-            facts["missing_views"] = [{"setup": setup, "timepoint": time} for setup, time in absent]
-        if times != list(range(len(times))):
+            facts["missing_views"] = [{"setup": setup, "timepoint": time} for setup, time in absent[:_LISTED]]
+        if times != list(range(len(times))) and len(times) <= _LISTED:
             facts["timepoints"] = times
+        moving = any(setup.moves for setup in setups)
+        lost = (*_lost(xml), *(("registrations of views after the first time point, which differ",) if moving else ()))
         self.description = Description(
             _stem(given, root),
             (*self._outer, *first.shape),
@@ -353,8 +368,9 @@ class _Views(Source):
             (*(1.0,) * len(outer), *(size[::-1] if size else (1.0,) * 3)),
             (*(1,) * len(outer), *first.chunk),
             facts=facts,
-            translation=_shift(setups, size, len(outer)),
-            lost=_lost(xml),
+            translation=None if moving else _shift(setups, size, len(outer)),
+            lost=lost,
+            remarks=_remarks_on(absent),
             ome=_channel_names(setups, names, [name for name, _ in outer]),
         )
 
@@ -382,6 +398,15 @@ def _lost(xml: Path | None) -> tuple[str, ...]:
     known = ("BasePath", "SequenceDescription", "ViewRegistrations")
     others = [one.tag for one in ET.parse(xml).getroot() if one.tag not in known and len(one)]
     return (f"{', '.join(dict.fromkeys(others))} of {xml.name}",) if others else ()
+
+
+def _remarks_on(absent: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """What a user should know of views that are not there."""
+    if not absent:
+        return ()
+    setup, time = absent[0]
+    many = f"{len(absent)} views are missing, the first of them" if len(absent) > 1 else "one view is missing, that of"
+    return (f"{many} setup {setup} at time point {time}: zero there",)
 
 
 def _shift(setups: Sequence[Setup], size: tuple[float, ...] | None, lead: int) -> tuple[float, ...] | None:
@@ -416,10 +441,11 @@ def _layout(setups: Sequence[Setup]) -> tuple[list[tuple[str, int]], list[int]]:
         return [], [setups[0].number]
     differing = [a for a in _ATTRIBUTES if len({s.attributes.get(a) for s in setups}) > 1]
     values = [sorted({s.attributes[a] for s in setups if a in s.attributes}) for a in differing]
+    count = math.prod(map(len, values))
     by_values = {tuple(s.attributes.get(a) for a in differing): s.number for s in setups}
-    if len(differing) > 1 and len(by_values) == len(setups):
+    if len(differing) > 1 and len(by_values) == len(setups) == count:
         numbers = [by_values.get(key) for key in itertools.product(*values)]
-        if all(number is not None for number in numbers) and len(numbers) == len(setups):
+        if all(number is not None for number in numbers):
             axes = [("c" if a == "channel" else a, len(v)) for a, v in zip(differing, values, strict=True)]
             return axes, [number for number in numbers if number is not None]
     return [("c", len(setups))], [s.number for s in setups]

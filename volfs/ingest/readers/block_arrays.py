@@ -10,6 +10,8 @@ import bz2
 import itertools
 import lzma
 import math
+import os
+import stat
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -58,14 +60,26 @@ class Blocks(ABC):
         return out
 
 
-def read_file(path: Path) -> bytes | None:
-    """The bytes of a file, None if there is none."""
+def read_file(path: Path, most: int) -> bytes | None:
+    """The bytes of a plain file, None if there is none. BadInput if it has more than ``most``, before it is read."""
     try:
-        return path.read_bytes()
+        # A pipe in the place of a block would be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise unreadable(path, "it is no plain file")
+            if found.st_size > most:
+                raise unreadable(path, f"it has {found.st_size} bytes, {most} are the most that can be")
+            return file.read(most)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise unreadable(path, error.strerror) from error
+
+
+def most_packed(size: int) -> int:
+    """The most bytes that so many take in a file, whatever packs them: some make a little more of what is random."""
+    return size + size // 4 + (1 << 16)
 
 
 def decompress(path: Path, name: str, data: bytes, size: int) -> bytes:

@@ -80,8 +80,8 @@ class _Imaris(Source):
                 continue
             a, b = low.get(2 - at), high.get(2 - at)
             known = a is not None and b is not None and a != b
-            scale.append(abs(b - a) / size if a is not None and b is not None and known else 1.0)
-            shift.append(min(a, b) if a is not None and b is not None and known else 0.0)
+            scale.append((b - a) / size if a is not None and b is not None and known else 1.0)  # which may fall
+            shift.append(a if a is not None and known else 0.0)
             axes.append(axis(name, unit if known else None))
         info = [file["DataSetInfo"].get(f"Channel {channel}") for channel in channels]
         told = [{key: _text(one.attrs[key]) for key in one.attrs} if one is not None else {} for one in info]

@@ -22,7 +22,7 @@ import numpy as np
 
 from volfs.errors import BadInput
 from volfs.ingest.readers import ilastik
-from volfs.ingest.readers.block_arrays import DECODERS, Blocks, check_blocks, decompress, read_file
+from volfs.ingest.readers.block_arrays import DECODERS, Blocks, check_blocks, decompress, most_packed, read_file
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import (
     Description,
@@ -88,13 +88,13 @@ class N5Array(Blocks):
                 parts = [*above, name]
                 if not name.isdecimal():
                     continue
-                if len(parts) != len(grid) or any(int(p) >= n for p, n in zip(parts, grid, strict=False)):
+                if len(parts) != len(grid) or any(not _is_place(p, n) for p, n in zip(parts, grid, strict=False)):
                     shape = " x ".join(map(str, grid))
                     raise BadInput(f"{Path(root, name)} is no block of the dataset, which has {shape} of them")
 
     def block(self, coords: Index) -> np.ndarray | None:
         path = self.path.joinpath(*map(str, reversed(coords)))
-        data = read_file(path)
+        data = read_file(path, most_packed(math.prod(self._full) * self.dtype.itemsize))
         if data is None:
             return None
         box = self.box_of(coords)
@@ -116,15 +116,18 @@ class N5Array(Blocks):
         return voxels[tuple(slice(n) for n in box.shape)].astype(self.dtype)
 
 
+def _is_place(name: str, count: int) -> bool:
+    """Whether a name is a place along an axis as N5 writes it: ``7``, and not ``07``."""
+    return int(name) < count and name == str(int(name))
+
+
 def attributes_of(path: Path) -> dict[str, Any]:
     """The attributes of a group or dataset; none if it has no file of them."""
     file = path / "attributes.json"
-    raw = read_file(file)
+    raw = read_file(file, _LARGEST_ATTRIBUTES)
     if raw is None:
         return {}
     try:
-        if len(raw) > _LARGEST_ATTRIBUTES:
-            raise ValueError("it is far too large")
         found = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise unreadable(file, error) from error

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from volfs.errors import BadInput, VolfsError
-from volfs.ingest.readers.block_arrays import Blocks, check_blocks, decompress, gunzip, read_file
+from volfs.ingest.readers.block_arrays import Blocks, check_blocks, decompress, gunzip, most_packed, read_file
 from volfs.ingest.readers.compressed_segmentation import decode_segmentation
 from volfs.ingest.readers.neuroglancer_shards import Shards
 from volfs.ingest.readers.parts import Part, choose
@@ -233,7 +233,7 @@ class _Scale(Blocks):
         name = "_".join(f"{a + o}-{b + o}" for a, b, o in ranges)
         for ending, packing in _ENDINGS.items():
             path = self.path / (name + ending)
-            data = read_file(path)
+            data = read_file(path, most_packed(self._most(size)))
             if data is None:
                 continue
             if packing == "gzip":
