@@ -34,9 +34,24 @@ class Memory:
     log: Path
 
 
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
+    """A mount that tests share: each leaves it alive."""
+    with serving(tmp_path_factory.mktemp("memory")) as memory:
+        yield memory
+
+
 @pytest.fixture
-def memory(mountpoint: Path, tmp_path: Path) -> Iterator[Memory]:
-    log = tmp_path / "log"
+def own(tmp_path: Path) -> Iterator[Memory]:
+    """A mount for a test that ends it, or reads all of its log."""
+    with serving(tmp_path) as memory:
+        yield memory
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Memory]:
+    mountpoint, log = folder / "mnt", folder / "log"
+    mountpoint.mkdir()
     command = [sys.executable, "-m", "tests.kits.memory_tree", str(mountpoint), str(log)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -78,12 +93,12 @@ def test_every_error_of_the_tree_becomes_its_errno(memory: Memory, name: str, ex
     assert (memory.mount / "hello.txt").read_text() == "hello\n", "the mount lives on"
 
 
-def test_a_defect_is_an_io_error_and_a_traceback_in_the_log_and_the_mount_lives_on(memory: Memory) -> None:
+def test_a_defect_is_an_io_error_and_a_traceback_in_the_log_and_the_mount_lives_on(own: Memory) -> None:
     with pytest.raises(OSError, match="Input/output"):
-        (memory.mount / "wrong-type").read_bytes()
-    assert error_of(memory.mount / "raise-nothing-known") == errno.EIO
-    assert (memory.mount / "hello.txt").read_text() == "hello\n"
-    log = memory.log.read_text()
+        (own.mount / "wrong-type").read_bytes()
+    assert error_of(own.mount / "raise-nothing-known") == errno.EIO
+    assert (own.mount / "hello.txt").read_text() == "hello\n"
+    log = own.log.read_text()
     assert "ValueError: a defect" in log and "Traceback" in log
     assert unexpected(log, None) and not unexpected(log, "answered with EIO|^Traceback")
 
@@ -204,22 +219,22 @@ def test_many_slow_readers_delay_no_lookup(memory: Memory) -> None:
     assert waiting > 100, "a lookup waited for slow readers"
 
 
-def test_a_signal_unmounts_and_lets_a_read_under_way_finish(memory: Memory) -> None:
-    reader = subprocess.Popen(["cat", str(memory.mount / "slow")], stdout=subprocess.PIPE)
+def test_a_signal_unmounts_and_lets_a_read_under_way_finish(own: Memory) -> None:
+    reader = subprocess.Popen(["cat", str(own.mount / "slow")], stdout=subprocess.PIPE)
     time.sleep(0.5)
-    memory.process.send_signal(signal.SIGTERM)
+    own.process.send_signal(signal.SIGTERM)
     data, _ = reader.communicate(timeout=PATIENCE)
     assert data == b"x" * 4096 and reader.returncode == 0
-    assert memory.process.wait(PATIENCE) == 0
-    assert mounted_at(memory.mount) is None and os.listdir(memory.mount) == []
-    assert "tree closed" in memory.log.read_text()
+    assert own.process.wait(PATIENCE) == 0
+    assert mounted_at(own.mount) is None and os.listdir(own.mount) == []
+    assert "tree closed" in own.log.read_text()
 
 
-def test_a_signal_takes_the_mount_from_programs_that_stay(memory: Memory) -> None:
-    fd = os.open(memory.mount / "big", os.O_RDONLY)
-    memory.process.send_signal(signal.SIGINT)
-    assert memory.process.wait(PATIENCE) == 0
-    assert mounted_at(memory.mount) is None
+def test_a_signal_takes_the_mount_from_programs_that_stay(own: Memory) -> None:
+    fd = os.open(own.mount / "big", os.O_RDONLY)
+    own.process.send_signal(signal.SIGINT)
+    assert own.process.wait(PATIENCE) == 0
+    assert mounted_at(own.mount) is None
     with pytest.raises(OSError) as caught:
         os.pread(fd, 10, 1_500_000)
     assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
@@ -227,30 +242,30 @@ def test_a_signal_takes_the_mount_from_programs_that_stay(memory: Memory) -> Non
         os.close(fd)
 
 
-def test_a_killed_daemon_leaves_a_broken_mount_and_not_an_empty_directory(memory: Memory) -> None:
-    memory.process.kill()
-    memory.process.wait(PATIENCE)
-    assert is_broken(memory.mount)
+def test_a_killed_daemon_leaves_a_broken_mount_and_not_an_empty_directory(own: Memory) -> None:
+    own.process.kill()
+    own.process.wait(PATIENCE)
+    assert is_broken(own.mount)
     with pytest.raises(OSError) as caught:
-        os.listdir(memory.mount)
+        os.listdir(own.mount)
     assert caught.value.errno == errno.ENOTCONN
 
 
-def test_a_program_killed_while_it_waits_is_no_trouble(memory: Memory) -> None:
-    readers = [subprocess.Popen(["cat", str(memory.mount / "slow")], stdout=subprocess.DEVNULL) for _ in range(5)]
+def test_a_program_killed_while_it_waits_is_no_trouble(own: Memory) -> None:
+    readers = [subprocess.Popen(["cat", str(own.mount / "slow")], stdout=subprocess.DEVNULL) for _ in range(5)]
     time.sleep(0.5)
     for reader in readers:
         reader.kill()
         reader.wait(PATIENCE)
     time.sleep(3)  # until the daemon answers those who have gone
-    assert (memory.mount / "hello.txt").read_text() == "hello\n"
-    assert not unexpected(memory.log.read_text(), _FORGETTING)
+    assert (own.mount / "hello.txt").read_text() == "hello\n"
+    assert not unexpected(own.log.read_text(), _FORGETTING)
 
 
-def test_plain_umount_ends_the_daemon_in_peace(memory: Memory) -> None:
-    subprocess.run(["umount", str(memory.mount)], check=True)
-    assert memory.process.wait(PATIENCE) == 0
-    log = memory.log.read_text()
+def test_plain_umount_ends_the_daemon_in_peace(own: Memory) -> None:
+    subprocess.run(["umount", str(own.mount)], check=True)
+    assert own.process.wait(PATIENCE) == 0
+    log = own.log.read_text()
     assert "tree closed" in log and not unexpected(log, _FORGETTING)
 
 

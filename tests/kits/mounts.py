@@ -13,20 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 
 from tests.kits.paths import ROOT
+from volfs.cli import main
 from volfs.fuse.mountpoints import detach
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
 
 
 def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``volfs --store STORE …``; a failure that is not expected fails the test with what it said."""
-    chosen = ["--store", str(store)] if store is not None else []
-    command = [sys.executable, "-m", "volfs", *chosen, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
-    )
+    """Run ``volfs --store STORE …``; a failure that is not expected fails the test with what it said.
+
+    The command runs in this process, as starting another one takes longer than most commands: what it says, without a
+    terminal, and its status are the same. A mount has a process of its own: its daemon is no child of the tests.
+    """
+    command = [*(["--store", str(store)] if store is not None else []), *map(str, arguments)]
+    if "mount" in command:
+        done = subprocess.run(
+            [sys.executable, "-m", "volfs", *command],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    else:
+        said = CliRunner().invoke(main, command, prog_name="volfs", catch_exceptions=False)
+        done = subprocess.CompletedProcess(command, said.exit_code, said.stdout, said.stderr)
     if ok:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

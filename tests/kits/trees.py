@@ -126,7 +126,11 @@ class Client:
 
     async def ls(self, path: str, batch: int = 7) -> dict[str, Attr]:
         """A listing in pieces, each resumed by its cookie alone."""
-        ino, found, cookie = await self.ino(path), {}, 0
+        return await self.ls_ino(await self.ino(path), batch)
+
+    async def ls_ino(self, ino: int, batch: int = 7) -> dict[str, Attr]:
+        found: dict[str, Attr] = {}
+        cookie = 0
         while True:
             piece = []
             for entry in await self.tree.readdir(ino, cookie):
@@ -147,9 +151,10 @@ class Client:
     async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         return int((await self.call("open", await self.ino(path), flags)).fh)
 
-    async def read(self, path: str, piece: int = 100_000) -> bytes:
-        attr = await self.stat(path)
-        fh = await self.open(path)
+    async def read(self, path: str, piece: int = 100_000, attr: Attr | None = None) -> bytes:
+        """The whole file, which must be as long as its attributes say; what is known of it is not looked up again."""
+        attr = attr or await self.stat(path)
+        fh = int((await self.call("open", attr.ino, os.O_RDONLY)).fh)
         data = await self.read_fh(fh, attr.size, piece)
         assert not await self.tree.read(fh, attr.size, 100)
         await self.close(fh)
