@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,13 @@ from click.testing import CliRunner
 from tests.kits.paths import ROOT
 from volfs.cli import main
 from volfs.fuse.mountpoints import detach
+from volfs.model.box import Index
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
+
+
+#: What a mount says on a busy machine.
+_SLOW = re.compile(r"^volfs: still opening the store;.*\n", re.MULTILINE)
 
 
 def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -38,6 +44,7 @@ def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subpro
             check=False,
             stdin=subprocess.DEVNULL,
         )
+        done.stderr = _SLOW.sub("", done.stderr)
     else:
         said = CliRunner().invoke(main, command, prog_name="volfs", catch_exceptions=False)
         done = subprocess.CompletedProcess(command, said.exit_code, said.stdout, said.stderr)
@@ -63,13 +70,16 @@ CELLS = image((20, 40, 50), "uint8")
 NUCLEI = segmentation((20, 40, 50), "uint32")
 
 
-def make_store(root: Path) -> Path:
-    """A store with the dataset ``cells`` (an image, then a label image: two versions) and an empty branch ``exp``."""
+def make_store(root: Path, shape: Index | None = None) -> Path:
+    """A store with the dataset ``cells`` (an image, then a label image: two versions) and an empty branch ``exp``.
+
+    A tree has an entry for every plane of every axis: one that is walked as a whole is better of a smaller ``shape``.
+    """
     store = root / "store"
     volfs(store, "init")
-    np.save(root / "cells.npy", CELLS)
-    np.save(root / "nuclei.npy", NUCLEI)
-    chunks = ("--chunks", "16,16,16", "--levels", "2")
+    np.save(root / "cells.npy", CELLS if shape is None else image(shape, "uint8"))
+    np.save(root / "nuclei.npy", NUCLEI if shape is None else segmentation(shape, "uint32"))
+    chunks = ("--chunks", "16,16,16" if shape is None else ",".join(str(-(-n // 2)) for n in shape), "--levels", "2")
     volfs(store, "import", "cells", root / "cells.npy", *chunks, "--voxel-size", "40,4,4nm")
     volfs(store, "import", "cells/labels/nuclei", root / "nuclei.npy", "--labels", *chunks)
     volfs(store, "branch", "cells", "exp")

@@ -123,21 +123,21 @@ _ENDLESS = frozenset({"xy", "xz", "yz"})
 
 async def walk(client: Client, path: str) -> list[str]:
     """Every directory to its end, but for slices; below each, a few."""
-    seen, waiting = [], [path]
+    seen, waiting = [], [(path, await client.ino(path))]
     while waiting:
-        here = waiting.pop()
-        ino, cookie, names, folders = await client.ino(here), 0, 0, []
+        here, ino = waiting.pop()
+        cookie, names, folders = 0, 0, []
         while True:
             entries = list(await client.tree.readdir(ino, cookie)) if not _is_slices(here) else await first(client, ino)
             for name, attr, at in entries:
                 names += 1
                 cookie = at
                 if attr.is_dir:
-                    folders.append(os.fsdecode(name))
+                    folders.append((f"{here}/{os.fsdecode(name)}", attr.ino))
             if not entries or _is_slices(here):
                 break
         assert names <= LISTED_WHOLE + 100, here
-        waiting += [f"{here}/{name}" for name in folders[:1] + folders[-1:]]
+        waiting += folders[:1] + folders[-1:]
         seen.append(here)
     return seen
 

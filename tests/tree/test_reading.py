@@ -92,12 +92,18 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(store: Path) -> dict[str, int]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is walked as a whole: everything that a tree has, and few of each."""
+    return make_store(tmp_path_factory.mktemp("small") / "store", (5, 12, 14))
+
+
+@pytest.fixture(scope="module")
+def shown(small: Path) -> dict[str, int]:
     """The inodes of all that is shown of a version, of a branch and around them."""
     inodes: dict[str, int] = {}
 
     async def work() -> None:
-        async with serving(store) as client:
+        async with serving(small) as client:
             tops = ("README.txt", ".volfs", "cells/log.txt", "cells/dataset.json", "cells/tags")
             for top in (*tops, "cells/versions/v2", "cells/branches/main"):
                 inodes.update({path: attr.ino for path, attr in (await walk(client, top)).items()})
@@ -107,16 +113,16 @@ def shown(store: Path) -> dict[str, int]:
 
 
 def test_every_file_is_as_long_as_its_size_says_and_every_listing_agrees_with_lookup(
-    store: Path, shown: dict[str, int]
+    small: Path, shown: dict[str, int]
 ) -> None:
     async def work() -> None:
-        async with serving(store) as client:
+        async with serving(small) as client:
             for path, ino in shown.items():
                 attr = await client.tree.getattr(ino)
                 assert attr.nlink >= 1 and attr.generation == 1
                 assert attr.blocks == -(-attr.size // 512)
                 if attr.is_file and not path.endswith(("commit", "discard")) and not path.startswith(".volfs/"):
-                    await client.read(path, 777, attr)
+                    await client.read(path, 77, attr)
 
     run(work)
 
@@ -193,11 +199,11 @@ def test_a_version_may_be_cached_for_ever_and_what_can_change_only_shortly(store
     run(work)
 
 
-def test_any_inode_finds_itself_and_its_directory_after_a_restart(store: Path, shown: dict[str, int]) -> None:
+def test_any_inode_finds_itself_and_its_directory_after_a_restart(small: Path, shown: dict[str, int]) -> None:
     assert len(set(shown.values())) == len(shown)
 
     async def after() -> None:
-        async with serving(store) as client:
+        async with serving(small) as client:
             for path, ino in reversed(shown.items()):  # what is below comes first, when nothing above it is known
                 attr = await client.tree.lookup(ino, b".")
                 assert attr.ino == ino, path
