@@ -23,7 +23,6 @@ from volfs.model.box import Index
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
 
-
 #: What a mount says on a busy machine.
 _SLOW = re.compile(r"^volfs: still opening the store;.*\n", re.MULTILINE)
 
