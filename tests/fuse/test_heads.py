@@ -103,7 +103,7 @@ def test_a_branch_that_is_behind_is_decided_by_files_alone(root: Path, main: Pat
     until(lambda: status(main)["behind"])
     assert status(main)["behind"] == {"base": f"v{number - 1}", "versions": 1, "keys": ["files/notes", CHUNK]}
     assert (np.load(volume_file) == mine).all(), "reads go over the base"
-    assert f"v{number} has changed what is uncommitted here" in refused(root / "store", "commit", "cells", "-m", "mine")
+    assert f"v{number} and the uncommitted changes" in refused(root / "store", "commit", "cells", "-m", "mine")
     with pytest.raises(OSError, match="busy"):
         (main / ".volfs" / "commit").write_text("mine")
     with pytest.raises(OSError, match="Invalid argument"):
@@ -146,9 +146,7 @@ def test_a_branch_that_is_behind_is_decided_by_the_command_through_the_mount(roo
     undecided = volfs(root / "store", "update", "cells", "--theirs", "files/notes", "--json", ok=False)
     assert undecided.returncode == 1
     assert json.loads(undecided.stdout)["behind"]["keys"] == ["files/other"]
-    assert "files/none: nothing is to be decided there" in refused(
-        root / "store", "update", "cells", "--ours", "files/none"
-    )
+    assert "files/none is not in conflict" in refused(root / "store", "update", "cells", "--ours", "files/none")
     decided = volfs(root / "store", "update", "cells@main", "--ours", "files/other")
     assert decided.stdout == f"cells@main: on v{number}\n"
     assert (main / "files" / "notes").read_text() == "theirs"

@@ -87,6 +87,7 @@ class Shown(UnionSnapshot):
     """What a branch would show of a working copy."""
 
     base = None
+    writable = False
 
     def __init__(self, working: WorkingCopy) -> None:
         super().__init__(cast(Any, None), "main", working, working.pulse, Interpreter())

@@ -85,7 +85,7 @@ class Array(ArrayNode):
 
 class MemorySnapshot(Snapshot):
     def __init__(self, dataset, ref, keys, number):
-        self.dataset, self.ref, self.keys, self.writable = dataset, ref, dict(keys), ref[0] != "v"
+        self.dataset, self.ref, self.keys = dataset, ref, dict(keys)
         self.number = number
         self.changed = dict.fromkeys(keys, 1)
         self.reads: Counter = Counter()
@@ -94,6 +94,10 @@ class MemorySnapshot(Snapshot):
         self.puts: list = []
         self._generation = 0
         self._lock = threading.Lock()
+
+    @property
+    def writable(self):
+        return self.ref[0] != "v"
 
     @property
     def base(self):

@@ -1,7 +1,7 @@
 """Commit, discard, update and publish: the actions that only the holder of a branch may carry out.
 
-Decided here: who does it, this process or the mount of another one that holds the branch, and the record that is kept
-of it (:class:`~volfs.versions.status.Action`). Not here: how a mount is asked (:mod:`volfs.versions.forward`), how a
+Decided here: whether this process acts, or asks the mount that holds the branch, and the record that is kept of an
+action (:class:`~volfs.versions.status.Action`). Not here: how a mount is asked (:mod:`volfs.versions.forward`), how a
 commit is made (:mod:`volfs.versions.commit`), how a prepared version becomes the head
 (:mod:`volfs.versions.placement`), and how the base follows the head (:mod:`volfs.versions.following`).
 """
@@ -51,7 +51,7 @@ class _Outcome:
 
 
 class Actions:
-    """The actions on one branch. ``last`` is the one that goes on, or the newest that is over."""
+    """The actions on one branch. ``last`` is the one under way, or the newest that has ended."""
 
     def __init__(self, branch: ActingBranch) -> None:
         self._branch = branch
@@ -73,7 +73,7 @@ class Actions:
         if left:
             raise Busy(f"{branch.ref} is being written by {mount}: to leave keys behind, unmount it first")
         described = self._ask(mount, "commit", message, author or default_author())
-        self.last = Action.told(described)
+        self.last = Action.by_mount(described)
         dataset.store.refresh()
         number = described.get("version")
         if not isinstance(number, int):

@@ -1,11 +1,11 @@
-"""``working/B/base.json``: the version that a working copy lies over, and what was decided about a newer head.
+"""``working/B/base.json``: the version that a working copy lies over, and the decisions about a newer head.
 
 Decided here: the document, and how a reader learns cheaply that it changed. Not here: when it is written
 (:mod:`volfs.versions.working_copy`, :mod:`volfs.versions.commit`), and when it may follow the head
 (:mod:`volfs.versions.following`).
 
-No document means that the base is the head: a branch without changes shows its head, whoever moves that. The document
-comes before the first change, and goes when there is none any more.
+No document means that the base is the head: a branch without changes reads as its head, whoever moves that. It is
+written before the first change, and removed with the last.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What the document says. ``kept``: keys, whole arrays by their directory, that stay as the working copy has them
+    """The document. ``kept``: keys, whole arrays by their directory, that stay as the working copy has them
     over ``head``, which the branch had when that was decided."""
 
     on: Pin
@@ -61,7 +61,7 @@ class Base:
 
 
 class BaseFile:
-    """The document of one working copy. Thread-safe. ``owned`` says whether nobody but this object can change it."""
+    """The document of one working copy. Thread-safe. ``owned`` is true while only this object can change it."""
 
     def __init__(self, path: Path, owned: Callable[[], bool]) -> None:
         self._path = path
@@ -73,7 +73,7 @@ class BaseFile:
         self._turns = 0
 
     def read(self) -> Base | None:
-        """What the base is; None if it is the head. Raises Damaged."""
+        """The base; None if it is the head. Raises Damaged."""
         known = self._known
         if known is not None and self._owned():
             return known[1]
@@ -114,7 +114,7 @@ class BaseFile:
             self._known = None, base
 
     def _stamp(self) -> object:
-        """Changes with the document; None if that cannot be told yet."""
+        """Differs once the document has changed; None while that is uncertain."""
         try:
             found = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
 """A branch: its base version with the uncommitted changes of its working copy, as a snapshot that can be written.
 
-Decided here: what a branch offers, and that every read sees one consistent union of working copy and head. Not decided
-here: the union itself (:mod:`volfs.versions.working_copy`), what files mean as arrays (:mod:`volfs.versions.interpret`,
-:mod:`volfs.versions.branchnode`), and how a commit is made (:mod:`volfs.versions.commit`).
+Decided here: the operations of a branch, and the version that its working copy lies over. Not here: reading
+(:mod:`volfs.versions.union_snapshot`), the working copy (:mod:`volfs.versions.working_copy`), and who commits
+(:mod:`volfs.versions.actions`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from volfs.versions.writable_history import WritableHistory
 
 Bytes = bytes | bytearray | memoryview
 _HOLDER_SECONDS = 0.25
-"""How long an answer about who else may write is believed."""
+"""Seconds for which an answer about another writer is believed."""
 
 
 class Branch(UnionSnapshot, WritableSnapshot):
@@ -74,8 +74,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
     # -- the snapshot -------------------------------------------------------------------------------------------
 
     @property
-    def writable(self) -> bool:  # type: ignore[override]
-        """Whether changes are possible now: not while a mount of another process writes."""
+    def writable(self) -> bool:
         if self.dataset.store.read_only:
             return False
         if self.working.lock.held:
@@ -142,12 +141,12 @@ class Branch(UnionSnapshot, WritableSnapshot):
         return number
 
     def look_again(self) -> None:
-        """Go by the ref file: somebody may have moved the head in spite of the lock. Only with the lock."""
+        """Read the head from the ref file again: it may have been moved in spite of the lock. Only with the lock."""
         self.keep_up()
         self._known_head = None
 
     def keep_up(self) -> None:
-        """Catch up with others who moved the head while they had the lock. NotFound if they removed the branch."""
+        """Catch up with processes that moved the head under the lock. NotFound if one removed the branch."""
         self.dataset.keep_up(self.ref)
 
     def settle(self) -> None:
@@ -195,14 +194,14 @@ class Branch(UnionSnapshot, WritableSnapshot):
         self.working.remove_tree(key)
 
     def note_writer(self, key: str, by: int) -> None:
-        """Count somebody who is going to write under ``key`` (+1), or is done (-1), beside those with open files."""
+        """Count a writer that is going to write under ``key`` (+1) or is done (-1), besides open files."""
         with self._mutex:
             self.open_writers[key] += by
             if self.open_writers[key] <= 0:
                 del self.open_writers[key]
 
     def left_behind(self, union: Union | None = None) -> frozenset[str]:
-        """Keys and whole directories that a commit now leaves in the working copy: somebody is writing there."""
+        """Keys and whole directories that a commit now leaves in the working copy: they are being written."""
         with self._mutex:
             written = set(self.open_writers)
         written |= self.working.open_for_writing()
@@ -222,7 +221,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
     # -- the working copy as a whole ----------------------------------------------------------------------------
 
     def status(self, *, check: bool = True) -> Status:
-        """What is not committed yet. ``check`` judges every changed chunk, by decoding it the first time."""
+        """The uncommitted changes. ``check`` judges every changed chunk, by decoding it the first time."""
 
         def see(union: Union) -> Status:
             holder = self.working.lock.holder()
@@ -242,7 +241,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         return self.working.look(see)
 
     def follow(self) -> Behind | None:
-        """Have the base follow the head, as its file names it, or say what is in the way. Only with the lock."""
+        """Move the base to the head, as its ref file names it, or return the keys in conflict. Only with the lock."""
         with self.working.exclusive():
             self.look_again()
             return self.follower.follow()
@@ -270,18 +269,18 @@ class Branch(UnionSnapshot, WritableSnapshot):
                 self.follow()
             finally:
                 working.lock.release()
-        # What many changes keep from following is not compared all the time.
+        # A comparison of many changes is not repeated all the time.
         self._look_at = time.monotonic() + 10 * (time.monotonic() - began)
 
     def behind(self) -> Behind | None:
-        """How far the working copy's base is behind the head, and what keeps it; None if the base is the head."""
+        """How far the base is behind the head, and the keys that keep it there; None if the base is the head."""
         return self.follower.behind()
 
     def update(self, side: Side, keys: Iterable[str] = ()) -> Behind | None:
-        """Decide what keeps the base from following the head: ``ours`` stays over it, ``theirs`` drops our change.
+        """Decide the keys in conflict with the head: ``ours`` stay over it, ``theirs`` drops our change.
 
-        At and below the ``keys`` given, or everywhere. Returns what is still in the way. BadInput for a key where
-        nothing is. If a mount of another process writes to the branch, that mount does it.
+        At and below the ``keys`` given, or all. Returns the keys still in conflict. BadInput for a key without a
+        conflict. If a mount of another process writes to the branch, that mount does it.
         """
         return self.actions.update(side, keys)
 
@@ -301,7 +300,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         last word on message and author, once everything else is done (:mod:`volfs.versions.commit`).
 
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
-        mount of another process writes to the branch, that mount commits, in the name of who asks.
+        mount of another process writes to the branch, that mount commits, for the author given.
         """
         return self.actions.commit(message, author, leave=leave, wording=wording)
 

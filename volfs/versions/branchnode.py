@@ -1,6 +1,6 @@
 """An array in a branch: the chunks of the working copy over those of the base.
 
-Decided here: which bytes a chunk has, and when it last changed. Not here: where the working copy keeps its files
+Decided here: the bytes of a chunk, and when it last changed. Not here: where the working copy keeps its files
 (:mod:`volfs.versions.working_copy`), and how the base resolves chunks (:mod:`volfs.versions.version`).
 """
 
@@ -36,7 +36,7 @@ _nonces = count()
 
 
 class Looks(Protocol):
-    """Lets one look into a union that does not change under it: a working copy, or what is frozen of one."""
+    """Gives access to a union that does not change meanwhile: a working copy, or a frozen state of one."""
 
     def look(self, see: Callable[[Union], _T]) -> _T: ...
 
@@ -128,9 +128,9 @@ class BranchArray(ArrayNode):
         return [] if inside.empty else self._working.look(lambda union: self._indices(union, axis, inside))
 
     def changed(self) -> set[Index]:
-        """Chunks that the working copy puts or removes, told by their coordinates; inside the grid or not.
+        """Coordinates of the chunks that the working copy puts or removes, inside the grid or not.
 
-        Costs what was changed, unless whole directories of committed chunks were removed.
+        The cost follows the changes, unless whole directories of committed chunks were removed.
         """
         return self._working.look(self._changed)
 

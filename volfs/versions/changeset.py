@@ -1,9 +1,9 @@
-"""From the changes of a working copy to what a version says: what is a chunk, what was removed, what was made anew.
+"""From the changes of a working copy to the records of a version: chunks, removals, arrays that were made anew.
 
-Decided here: what may be committed, and as what. A chunk must decode under its array's metadata; metadata may not
+Decided here: which changes may be committed, and how. A chunk must decode under its array's metadata; metadata may not
 change how inherited chunks are read; removals of whole directories become one record; chunks outside a shrunk array go;
 bytes equal to the parent's are no change, unless a side file was given other permission bits or a time. Not decided
-here: what keys mean (:mod:`volfs.versions.interpret`), and the steps of a commit (:mod:`volfs.versions.commit`).
+here: the meaning of keys (:mod:`volfs.versions.interpret`), and the steps of a commit (:mod:`volfs.versions.commit`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NAMED = 20
 
 
 def problems(union: Union, interpreter: Interpreter, leave: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """(key, reason) of everything that cannot be committed, but for what is at or below ``leave``. Decodes chunks."""
+    """(key, reason) of every change that cannot be committed, except at and below ``leave``. Decodes chunks."""
     left = tuple(leave)
     meanings = _Meanings(union, interpreter)
     found: list[tuple[str, str]] = []
@@ -78,10 +78,10 @@ def problems(union: Union, interpreter: Interpreter, leave: Iterable[str] = ()) 
 
 
 def held(found: list[tuple[str, str]]) -> Held:
-    """The error that names what cannot be committed."""
+    """The error that names keys which cannot be committed."""
     named = "; ".join(f"{key}: {reason}" for key, reason in found[:_NAMED])
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return Held(f"not committed, mend or remove these or leave them behind: {named}{more}")
+    return Held(f"nothing was committed; repair these keys, remove them or leave them behind: {named}{more}")
 
 
 def _misread(union: Union, interpreter: Interpreter, path: str) -> str | None:
@@ -106,19 +106,19 @@ def _misread(union: Union, interpreter: Interpreter, path: str) -> str | None:
 
 
 def _names(lower: Version, folder: str) -> list[str]:
-    """Names in a directory that may be those of chunks: a directory ``c`` stands for what is in it."""
+    """Names in a directory that may be those of chunks: a directory ``c`` stands for its entries."""
     if lower.stat(folder) is None:
         return []
     return [f"{name}/0" if name == "c" and info.kind == "dir" else name for name, info in lower.list(folder)]
 
 
 def continues(before: ArrayMeta, after: object) -> bool:
-    """Whether chunks written under ``before`` read the same under what the node's metadata is now."""
+    """True if chunks written under ``before`` read the same under the node's metadata ``after``."""
     return isinstance(after, ArrayMeta) and after.ndim == before.ndim and after.same_storage(before)
 
 
 class _Meanings:
-    """What keys mean in a union that stands still: neighbours in one directory belong to the same array."""
+    """The meaning of keys in a fixed union: neighbours in one directory belong to the same array."""
 
     def __init__(self, union: Union, interpreter: Interpreter) -> None:
         self._union = union
@@ -146,7 +146,7 @@ class _Array:
 
 
 class Packer:
-    """Writes what a union changes on top of its base into a version."""
+    """Writes the changes of a union to its base into a version."""
 
     def __init__(self, union: Union, interpreter: Interpreter, writer: VersionWriter) -> None:
         self._union = union
@@ -159,7 +159,7 @@ class Packer:
         self._described: set[str] = set()
 
     def pack(self) -> None:
-        """Do it. What cannot be committed must have been refused before: see :func:`problems`."""
+        """Write all changes. Those that cannot be committed must have been refused before: see :func:`problems`."""
         for change in self._union.changes():
             if change.kind == "removed":
                 self._removed(change.key)
@@ -251,7 +251,7 @@ class Packer:
                 yield from before.payloads(Box(start, old))
 
     def _end_array(self, path: str) -> None:
-        """Make the array that the base has here be gone, keeping what else is in its directory."""
+        """Remove the base's array, and keep the other files in its directory."""
         before = self._before(path)
         if before is None:
             return
@@ -290,7 +290,7 @@ class Packer:
             self._writer.keep(key, sha256, mode=mode, mtime_ns=mtime_ns)
 
     def _readers(self, key: str, st: os.stat_result) -> int:
-        """Permission bits of the stored file: who could not get at a side file cannot do so in the store either."""
+        """Permission bits of the stored file: users who may not read a side file cannot read it in the store either."""
         if not key.startswith("files/") or stat.S_ISLNK(st.st_mode):
             return _ANYBODY
         bits, folder = stat.S_IMODE(st.st_mode), key.rpartition("/")[0]
@@ -332,7 +332,7 @@ class Packer:
 
 
 def _kept(key: str, st: os.stat_result) -> tuple[int, int]:
-    """The mode and the time that a version keeps of a file; zeros for what it keeps of no file, or of any."""
+    """The mode and the time of a file as a version records them; 0: not recorded."""
     if not key.startswith("files/"):
         return 0, 0
     if stat.S_ISLNK(st.st_mode):
@@ -342,8 +342,8 @@ def _kept(key: str, st: os.stat_result) -> tuple[int, int]:
 
 
 def _was_dated(key: str, st: os.stat_result) -> bool:
-    """Whether somebody gave a side file its time, as rsync and archivers do. That it was written again, with the same
-    bytes, is no reason for a version to say something new."""
+    """True if a side file was given its time, as rsync and archivers do. That the same bytes were written again is no
+    reason for a version to record a new time."""
     return key.startswith("files/") and abs(st.st_ctime_ns - st.st_mtime_ns) > _DATED_NS
 
 

@@ -1,7 +1,7 @@
 """Which chunks of which arrays a working copy changes, remembered between reads.
 
-Decided here: how the map of an array is built from the layers and kept true while keys change. Not here: what a branch
-makes of it (:mod:`volfs.versions.branchnode`).
+Decided here: how the map of an array is built from the layers and kept true while keys change. Not here: how a branch
+reads it (:mod:`volfs.versions.branchnode`).
 
 A map is right as of one count of the working copy's pulse. Changes that this process makes are replayed onto it, key by
 key; after changes by another process, or to whole directories, it is built again.
@@ -37,11 +37,11 @@ _V = TypeVar("_V")
 
 @dataclass(slots=True)
 class ChunkMap:
-    """What the layers say about the chunks of one array.
+    """The chunks of one array in the layers.
 
     ``puts``: chunks with bytes of their own, inside the grid or not. ``removed``: chunks taken away, with the time.
     ``regions``: (leading coordinates, time) of directories of chunks taken away; ``reverted``: the same of chunks whose
-    changes were discarded. ``hidden``: when all that the base has there was taken away; None where it shows.
+    changes were discarded. ``hidden``: when everything that the base has there was taken away; None if it was not.
     """
 
     puts: dict[Index, Change] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class ChunkMaps:
         self._maps: OrderedDict[str, _Kept] = OrderedDict()
 
     def get(self, union: Union, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
-        """What ``union`` says about the chunks of the array at ``path``, or only about those in a box of chunks.
+        """The chunks of the array at ``path`` in the layers of ``union``; with ``box``, only those in a box of chunks.
 
         Call it within a look, which is made again if the layers moved meanwhile.
         """
@@ -118,8 +118,8 @@ class ChunkMaps:
     def indices(
         self, union: Union, path: str, meta: ArrayMeta, axis: int, box: Box
     ) -> tuple[list[int], ChunkMap | None]:
-        """Indices along an axis at which a chunk of a box has bytes in the layers, ascending; and what the layers say
-        of that box, if they take anything away of what lies below them."""
+        """Indices along an axis at which a chunk of a box has bytes in the layers, ascending; and the map of that box,
+        if the layers take chunks of the base away."""
         with self._mutex:
             kept = self._current(union, path, meta) or self._build(union, path, meta)
             rows, chunks = kept.sorted_puts(), kept.chunks
@@ -178,7 +178,7 @@ def build(union: Union, folder: str, meta: ArrayMeta) -> ChunkMap:
     for layer in reversed(union.layers):
         if layer.look(folder)[1]:
             found = ChunkMap(reverted=found.reverted, hidden=layer.removal_time(folder) or 0)
-        # Files first: where one goes meanwhile, its whiteout was there before.
+        # Files first: where one is removed meanwhile, its whiteout was there before.
         puts = {}
         for change in layer.puts(folder):
             coords = meta.parse_chunk_key(change.key[len(folder) + 1 :])
@@ -232,7 +232,7 @@ def _probe_all(union: Union, folder: str, meta: ArrayMeta, box: Box) -> ChunkMap
 
 
 def probe(union: Union, key: str) -> Change | int | None:
-    """What the layers say about one chunk: the file, or when it was removed; None if nothing."""
+    """One key in the layers: its file, or the time (ns) of its removal; None if they have neither."""
     for layer in union.layers:
         found, ends = layer.look(key)
         if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):

@@ -2,17 +2,17 @@
 
 Decided here: the steps, their order, and how each is undone or finished after a crash:
 
-1. refuse, changing nothing, what cannot be committed (held keys);
+1. refuse keys that cannot be committed (held keys), changing nothing;
 2. reserve the number, and write the intent ``working/B/commit.json`` that names it;
-3. freeze: what is to be committed becomes a layer of its own under a fresh top, and writers go on;
-4. pack the frozen layer, with what others derive from it (``branch.derive``), into ``.N.partial``; sync;
+3. freeze: the changes become a layer of their own under a fresh top, and writers go on;
+4. pack the frozen layer, with the keys derived from it (``branch.derive``), into ``.N.partial``; sync;
 5. publish: rename, replace the ref, index (:mod:`volfs.versions.publish`);
 6. make the version the working copy's base, over which the frozen layer says nothing new;
 7. remove the frozen layer, whose content readers now find in the base, and the intent.
 
 Until the ref is replaced the commit has not happened: the frozen layer goes back into the working copy. Afterwards it
-has, and the layer goes. Not decided here: what a change means (:mod:`volfs.versions.changeset`), and how layers move
-(:mod:`volfs.versions.freezing`).
+has, and the layer is removed. Not decided here: the meaning of a change (:mod:`volfs.versions.changeset`), and moving
+layers (:mod:`volfs.versions.freezing`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NAMED = 5
 
 Wording = Callable[[], tuple[str, str | None]]
 """Gives the message and the author of a commit whose message was still being written when it began. It is asked once,
-after everything that can keep the commit from happening, and may wait; what it raises undoes the commit."""
+after everything that can keep the commit from happening, and may wait; an error that it raises undoes the commit."""
 
 
 def commit(
@@ -57,7 +57,7 @@ def commit(
 ) -> VersionInfo:
     """Make the branch's uncommitted changes a version. The caller holds the branch's lock.
 
-    ``leave``: keys or directories that stay uncommitted, besides those that somebody is writing. A repeat of the head's
+    ``leave``: keys or directories that stay uncommitted, besides those that are being written. A repeat of the head's
     message with nothing changed returns the head: commands that are sent twice do no harm. ``wording`` has the last
     word on message and author; until then ``message`` is how it begins. Raises Held, naming keys;
     NothingToCommit; Conflict if the branch moved meanwhile. In each case nothing is lost and nothing has changed.
@@ -98,7 +98,7 @@ def _commit(
             _pack(branch, made.union(), writer)
             if writer.empty:
                 writer.abort()
-                made.end(committed=True)  # all of it is what the base says already
+                made.end(committed=True)  # all of it is in the base already
                 return _nothing(branch, head, message, wording)
             if wording is not None:
                 with no_space("writing the version to disk"):
@@ -129,7 +129,7 @@ def _nothing(
 
 
 def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
-    """Write the version. What is derived from the frozen state counts as changed too, and has the last word."""
+    """Write the version. Keys derived from the frozen state count as changed too, and replace others."""
     bad = problems(union, branch.interpreter)
     if bad:  # a file that was fit when first looked at was written to before it was frozen
         raise held(bad)
@@ -173,7 +173,7 @@ class _Frozen:
 
 
 def settle_working(dataset: WritableHistory, branch: str) -> None:
-    """Finish or undo a commit whose process died. The caller holds the branch's lock; nobody has the branch open."""
+    """Finish or undo a commit whose process died. The caller holds the branch's lock; the branch is not open."""
     layout = dataset.layout.working(branch)
 
     def drop(number: int) -> None:
@@ -208,7 +208,7 @@ def _settle(
 ) -> None:
     layout = dataset.layout.working(branch)
     with dataset.locked():
-        pass  # taking it settles what was being published
+        pass  # taking it settles a publication that was cut short
     try:
         intent = read_json(layout.commit_intent)
     except VolfsError:

@@ -1,10 +1,9 @@
-"""A working copy whose branch has got a newer head: may its base follow, and if not, how is that decided.
+"""The base of a working copy follows the branch's head when that has moved.
 
-Decided here: changes that touch nothing that moved stay, and the base becomes the head by itself; lists of names merge
-as sets; what both sides have changed to the same is no collision; anything else keeps the base where it is, and the
-branch is *behind* until each key in the way is decided: ours stays over the new head, theirs drops the change.
-Nothing is decided chunk by chunk without being told. Not here: what collides (:mod:`volfs.model.touch`), what moved
-(:mod:`volfs.versions.movement`), and how the base moves on disk (:meth:`WorkingCopy.follow`).
+Decided here: changes without conflict stay, and the base becomes the head by itself; a conflict keeps the base where it
+is, and the branch is *behind* until each key is decided: ours stays over the new head, theirs drops the change. No
+chunk is decided without an order. Not here: which changes are in conflict (:mod:`volfs.versions.merge`), and how the
+base moves on disk (:meth:`WorkingCopy.follow`).
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ _NOTED = 256
 
 
 class Follower:
-    """Has the base of one branch follow its head. Whatever changes something needs the branch's lock, and is called
-    within :meth:`WorkingCopy.exclusive` or before the lock has been given to anybody."""
+    """Moves the base of one branch to its head. Methods that change something need the branch's lock, and are called
+    within :meth:`WorkingCopy.exclusive` or before the lock has been given to a caller."""
 
     def __init__(self, branch: WritableBranch) -> None:
         self._branch = branch
         self._moved: tuple[tuple[int, int], Touched] | None = None
 
     def behind(self) -> Behind | None:
-        """Whether the branch is behind, and what keeps it. Anybody may ask."""
+        """The keys that keep the branch behind; None if it is not. Needs no lock."""
         head = self._branch.head
         base = self._branch.working.base.read()
         if base is None or base.on == Pin.of(head):
@@ -59,7 +58,7 @@ class Follower:
         return self._branch.working.look(see)
 
     def follow(self) -> Behind | None:
-        """Have the base follow the head if nothing is in the way; else what is."""
+        """Move the base to the head, or return the keys in conflict."""
         branch, working = self._branch, self._branch.working
         base, head = working.base.read(), branch.head
         if base is None:
@@ -81,10 +80,10 @@ class Follower:
         return None
 
     def decide(self, side: Side, chosen: Sequence[str] = ()) -> None:
-        """Decide keys that are in the way, those at and below the ones chosen or all: ours stay, theirs are dropped.
+        """Decide the keys in conflict, all or those at and below the keys chosen: ours stay over the head, theirs drops
+        ours.
 
-        BadInput for one where nothing is in the way. Repeating what was decided already is fine, and so is the opposite
-        of what was decided, for keys that are named.
+        BadInput for a chosen key without a conflict. A decision may be repeated and, for chosen keys, reversed.
         """
         working = self._branch.working
         behind = self.follow()
@@ -97,7 +96,7 @@ class Follower:
             if any(covers(key, each) for each in (*behind.keys, *decided)):
                 continue
             if side == "ours" or not self._is_theirs(key, head):
-                raise BadInput(f"{key}: nothing is to be decided there; what is: {named(behind.keys)}")
+                raise BadInput(f"{key} is not in conflict; these keys are: {named(behind.keys)}")
         picked = [key for key in behind.keys if not chosen or covered(key, chosen)]
         if side == "theirs":
             again = [key for key in decided if covered(key, chosen)]
@@ -134,7 +133,7 @@ class Follower:
         return merge(base, WorkingSide(union, self._branch.interpreter), theirs)
 
     def _still_kept(self, head: VersionInfo, base: Base) -> frozenset[str]:
-        """What was decided to stay: of an older head, what has not moved again since."""
+        """The keys decided to stay; of a decision about an older head, those that have not moved again since."""
         if base.head is None or base.head == Pin.of(head):
             return base.kept
         graph = self._branch.dataset.graph
@@ -145,7 +144,7 @@ class Follower:
         return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
 
     def _is_theirs(self, key: str, head: VersionInfo) -> bool:
-        """Whether what is at and below a key has moved, and nothing of it is changed here: as ``theirs`` leaves it."""
+        """True if keys at or below ``key`` moved and none is changed here, as after a decision for ``theirs``."""
 
         def see(union: Union) -> bool:
             number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
@@ -161,7 +160,7 @@ class Follower:
         return Behind(base, head.number, count, tuple(sorted(keys)))
 
     def _newer(self, union: Union, head: VersionInfo) -> Iterator[str]:
-        """What reads differently over the new head, of what views are made from."""
+        """Keys and directories, of those that views are made from, that read differently over the new head."""
         number = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
         movement, other = self._movement(number, head.number), self._branch.dataset.version(head.number)
         yield from movement.arrays
@@ -187,7 +186,7 @@ class Follower:
                         yield folder, now
 
     def _is_array(self, key: str, head: VersionInfo) -> bool:
-        """Whether a key in the way is the directory of an array that is described anew."""
+        """True for a key in conflict that is the directory of an array that is described anew."""
         path = node_path(key)
         if path is None:
             return False
@@ -201,14 +200,14 @@ def refusal(branch: WritableBranch, behind: Behind) -> Conflict:
     where = f"{branch.dataset.name}@{branch.ref}"
     over = f"v{behind.base}" if behind.base else "no version"
     return Conflict(
-        f"branch {branch.ref!r} is behind: v{behind.head} has changed what is uncommitted here over {over}:"
+        f"branch {branch.ref!r} is behind: v{behind.head} and the uncommitted changes over {over} changed the same:"
         f" {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
         " theirs into .volfs/update; nothing was committed"
     )
 
 
 def _being_committed(union: Union) -> bool:
-    """Whether a commit is under way: the head may be what a layer of the working copy has just become."""
+    """True while a commit is under way: the head may be the version that a frozen layer has just become."""
     return any(layer.frozen is not None for layer in union.layers)
 
 

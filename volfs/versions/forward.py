@@ -1,11 +1,10 @@
-"""Asking the mount that holds a branch to do what only the holder may: commit, discard, update, publish.
+"""Asks the mount that holds a branch for an action of the holder: commit, discard, update, publish.
 
 Decided here: how another process uses a mount's control files, how a key is spelt in a line of one, and how long it
-waits. Not here: what the mount does on such a write (``tree/``), and the outcome's form
-(:class:`volfs.versions.status.Action`).
+waits. Not here: the mount's part (``tree/``), and the form of an outcome (:class:`volfs.versions.status.Action`).
 
-The action happens in the write itself. What came of it is read through the same open file, so that it is never what
-came of somebody else's; a commit that takes longer than the mount lets a write wait goes on meanwhile.
+The action happens in the write itself. Its outcome is read through the same open file, so that it is never the outcome
+of another process's action; a commit that takes longer than the mount lets a write wait goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ def ask_mount(
 ) -> dict[str, Any]:
     """Write ``text`` into the control file ``action`` of the branch in the holder's mount; wait for the outcome.
 
-    ``author`` is who asks for a commit. Returns the mount's description of the action when it is done. Raises what
-    stopped it. ReadOnly if that mount cannot be reached from here; VolfsError with the errno if it dies.
+    ``author`` of a commit is this process's user. Returns the mount's description of the action when it is done. Raises
+    the error that stopped it; ReadOnly if that mount cannot be reached from here; VolfsError with the errno if it dies.
     """
     if holder.mountpoint is None:
         raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
@@ -65,7 +64,7 @@ def ask_mount(
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write all of an order. Raises what it was refused for."""
+    """Write all of an order. Raises the error for which it was refused."""
     try:
         os.write(fd, data)
         os.fsync(fd)  # a message is complete
@@ -76,13 +75,13 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _outcome(fd: int) -> dict[str, Any]:
-    """What came, so far, of what was written through an open control file. Raises what stopped it."""
+    """The outcome, so far, of an order written through an open control file. Raises the error that stopped it."""
     try:
         described = json.loads(os.pread(fd, _LONGEST, 0))
     except ValueError:
         described = None
     if not isinstance(described, dict):
-        raise OSError(errno.EPROTO, "it does not tell the outcome")
+        raise OSError(errno.EPROTO, "it does not report the outcome")
     if described.get("state") == "failed":
         raise _error(described)
     return described

@@ -1,4 +1,4 @@
-"""Layers in motion: freezing the top of a working copy for a commit, and what becomes of the frozen layer.
+"""Moves of layers: the top of a working copy is frozen for a commit, and later dropped or merged back.
 
 Decided here: the renames by which layers come, merge and go, such that a reader in any process sees the same union
 after every single one, and so that a crash between any two leaves a union that reads right. Not here: when this happens
@@ -8,10 +8,10 @@ after every single one, and so that a crash between any two leaves a union that 
 Everything here works on directories alone, for recovery too. The caller holds the branch's lock; in a process with a
 :class:`~volfs.versions.working_copy.WorkingCopy`, go through its methods, which keep writers out meanwhile.
 
-    freeze      top → frozen-N under an empty top; what still has writers goes back up (rename keeps open files open)
+    freeze      top → frozen-N under an empty top; files that are being written move back up (and stay open)
     merge_back  frozen-N → top again, where the top says nothing newer: a commit that did not happen
-    drop        frozen-N goes: a commit that is the head now
-    forget      what the top says about a key goes: a discard
+    drop        frozen-N is removed: a commit that is the head now
+    forget      the top's part at and below a key is removed: a discard
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from volfs.versions.union import Union
 
 
 def prepare(layout: WorkingLayout) -> None:
-    """Make what a writer needs: the top and the scratch directory, emptied of what a dead writer left in it."""
+    """Make the top and the scratch directory, and empty the scratch directory of a dead writer's files."""
     scratch = scratch_dir(layout)
     try:
         left = os.listdir(scratch)
@@ -88,7 +88,7 @@ def freeze(layout: WorkingLayout, number: int, leave: Iterable[str] = ()) -> Non
 
 
 def rest_on(layout: WorkingLayout, base: BaseFile, head: VersionInfo | None) -> None:
-    """Make the head the base of what lies over it. Where nothing does, no document says so."""
+    """Make the head the base of the working copy. No document is written if nothing lies over it."""
     if is_pristine(Layer(str(layout.top.root))):
         base.remove()
     else:
@@ -101,7 +101,7 @@ def is_pristine(top: Layer) -> bool:
 
 
 def merge_back(layout: WorkingLayout, number: int) -> None:
-    """Undo :func:`freeze`: what the frozen layer says goes back into the top, save where the top says something newer.
+    """Undo :func:`freeze`: the frozen layer moves back into the top, except for keys that changed since.
 
     Nothing to do if there is no such layer. May be repeated after a crash.
     """
@@ -126,10 +126,10 @@ def merge_back(layout: WorkingLayout, number: int) -> None:
 
 
 def drop(layout: WorkingLayout, number: int, in_head: Callable[[str], bool] | None = None) -> None:
-    """Remove the frozen layer: the base holds all it said. Call once readers can see that version.
+    """Remove the frozen layer: the base holds all its content. Call once readers can see that version.
 
     Directories without files are no part of a version; those that ``in_head`` does not know move to the top, so that
-    whoever has made one finds it again. Nothing to do if there is no such layer. May be repeated after a crash.
+    their makers find them again. Nothing to do if there is no such layer. May be repeated after a crash.
     """
     frozen, top = Layer(str(layout.frozen(number).root)), Layer(str(layout.top.root))
     if not os.path.isdir(frozen.root):
@@ -145,7 +145,7 @@ def drop(layout: WorkingLayout, number: int, in_head: Callable[[str], bool] | No
 
 
 def forget(layout: WorkingLayout, top: Layer, key: str) -> None:
-    """Throw away all that the top says at and below ``key``."""
+    """Throw away the top's files and whiteouts at and below ``key``."""
     for path in (top.path(key), top.whiteout_path(key)):
         if key not in SPACES:
             _bury(layout, path)
@@ -185,7 +185,7 @@ def prepare_scratch(layout: WorkingLayout) -> None:
 
 
 def move(lower: Layer, upper: Layer, key: str, scratch: str) -> None:
-    """Move ``key`` and what is below it from a layer to the one right above, which has the last word.
+    """Move ``key`` and everything below it from a layer to the one right above, where newer keys stay.
 
     Files go before whiteouts: a whiteout left below hides nothing that a file above shows, the reverse would.
     """
@@ -200,8 +200,8 @@ def _move_put(lower: Layer, upper: Layer, key: str) -> None:
         return
     assert isinstance(mine, os.stat_result)
     folder = stat.S_ISDIR(mine.st_mode)
-    # A directory moves whole only where the upper layer says nothing about what is in it: a whiteout of the upper
-    # layer hides what is below that layer, and would not hide what moved in beside it.
+    # A directory moves whole only where the upper layer has no whiteouts in it: they hide the layers below, and would
+    # not hide names that moved in beside them.
     if theirs is None and not (folder and os.path.lexists(upper.whiteout_path(key))):
         _make_folders(lower, upper, key.rpartition("/")[0])
         os.rename(lower.path(key), upper.path(key))

@@ -1,7 +1,7 @@
-"""What a commit is made of, as a snapshot: the frozen layer of a working copy over the base.
+"""The state that a commit is made from, as a snapshot: the frozen layer of a working copy over the base.
 
-Decided here: that what is being committed reads like any other snapshot, so that those who add to a commit (the levels
-of an image follow s0) work on exactly the state that is committed, while writers go on in the branch. Not decided here:
+Decided here: that it reads like any other snapshot, so that computations that add to a commit (the levels of an image
+follow s0) work on exactly the state that is committed, while writers go on in the branch. Not decided here:
 the union (:mod:`volfs.versions.union`), arrays over it (:mod:`volfs.versions.branchnode`), and the commit
 (:mod:`volfs.versions.commit`).
 """
@@ -47,7 +47,7 @@ class FrozenState(UnionSnapshot):
 
 
 class Additions:
-    """A layer above what was frozen, for what is derived from it: on disk, so that memory does not follow its size."""
+    """A layer above the frozen one, for keys computed from it: on disk, so that memory does not follow its size."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

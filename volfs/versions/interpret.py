@@ -1,7 +1,7 @@
-"""What the keys of a working copy mean: whose chunk a file is, and whether it can be read as one.
+"""The meaning of keys in a working copy: the array whose chunk a file is, and if it can be read as one.
 
 Decided here: which files are *held*: kept and read back as written, but not fit to be committed or shown as voxels. Not
-here: the union that keys are looked up in (:mod:`volfs.versions.union`), and what a commit does about held keys.
+here: the union that keys are looked up in (:mod:`volfs.versions.union`), and how a commit refuses held keys.
 
 A file under ``zarr/`` is held if it is a chunk that does not decode or lies outside its array, metadata that breaks the
 specification, or looks like a chunk (its name is what a chunk's would be) with no array above it: some writers make
@@ -31,7 +31,7 @@ from volfs.versions.snapshot import ArrayNode, GroupNode
 from volfs.versions.union import Entry, Union
 
 Parsed = ArrayMeta | GroupMeta | BadMetadata | Unsupported
-"""What a ``zarr.json`` says; or why volfs does not go by it."""
+"""A ``zarr.json``, parsed; or the reason why volfs ignores it."""
 
 _NUMBER = re.compile(r"[0-9]+")
 _DOTTED = re.compile(r"(?:c\.)?[0-9]+(?:\.[0-9]+)*")
@@ -41,7 +41,7 @@ _VERDICTS_KEPT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a key is: ``path`` is the node it belongs to (None outside ``zarr/``, or where there is no node at all).
+    """The role of a key: ``path`` is the node it belongs to (None outside ``zarr/``, or where there is no node at all).
 
     An ``orphan`` looks like a chunk of an array that is not there; ``path`` is then where that array should be.
     """
@@ -79,7 +79,7 @@ class Interpreter:
         self._verdicts: OrderedDict[Hashable, str | None] = OrderedDict()
 
     def node(self, union: Union, path: str) -> Parsed | None:
-        """What the ``zarr.json`` of a node says; None if there is none."""
+        """The ``zarr.json`` of a node, parsed; None if there is none."""
         key = json_key(path)
         entry = union.entry(key)
         if entry is None or entry.kind == "dir":
@@ -105,7 +105,7 @@ class Interpreter:
         return parsed
 
     def meaning(self, union: Union, key: str) -> Meaning:
-        """What a file at ``key`` is, in the hierarchy that ``union`` shows."""
+        """The role of a file at ``key`` in the union's hierarchy."""
         if not key.startswith("zarr/"):
             return Meaning("file", None)
         folder, _, name = key.rpartition("/")

@@ -2,17 +2,17 @@
 
 Decided here: how a removal is written down, and what a layer hides. Not here: how layers lie over each other and over
 the base (:mod:`volfs.versions.union`), when layers are frozen and merged (:mod:`volfs.versions.freezing`), and
-what may be done by whom (:mod:`volfs.versions.working_copy`).
+the operations on keys (:mod:`volfs.versions.working_copy`).
 
 A layer is a directory with ``zarr/``, ``files/`` and ``removed/``. A key that was put is a file or directory under its
 own name. A *whiteout*, an empty file ``removed/KEY``, hides KEY and all that is below it in the layers underneath; its
-mtime is the time of the removal. A whiteout together with a directory KEY is an opaque directory: a new one that shows
-nothing of an older one of that name. Together with a file KEY it hides nothing that the file does not, and tells when
+mtime is the time of the removal. A whiteout together with a directory KEY is an opaque directory: a new one that hides
+an older one of that name. Together with a file KEY it hides nothing that the file does not, and its time is when
 the key last changed where the file's own times do not (it was renamed or its times were set back). Under a whiteout
 there are no others, so one ``lstat`` answers whether a layer hides a key: ENOTDIR, or a file, means that it does.
 
-Side files may be symbolic links. None is ever followed, neither those that clients made nor others: what lies behind a
-link is not in the layer (:meth:`Layer.stat`), and nothing but a regular file is opened.
+Side files may be symbolic links. None is ever followed, neither those that clients made nor others: files behind a
+link are not in the layer (:meth:`Layer.stat`), and nothing but a regular file is opened.
 
 The file ``discarded`` beside the three directories has a line for every discard of a part of the changes: key and time.
 """
@@ -121,7 +121,7 @@ class Layer:
         return f"{self.root}/removed/{key}"
 
     def stat(self, key: str) -> os.stat_result | Blocked | None:
-        """What this layer itself has at ``key``. A link above it blocks it, as any other file does."""
+        """The stat of this layer's own file or directory at ``key``. A link above it blocks it, like any file."""
         return self._lstat(key)
 
     def _lstat(self, path: str) -> os.stat_result | Blocked | None:
@@ -157,20 +157,20 @@ class Layer:
         self._folders = {""}
 
     def hides(self, key: str) -> bool:
-        """Whether this layer hides what the layers below have at ``key``."""
+        """True if this layer hides the layers below at ``key``."""
         found = self._lstat(f"removed/{key}")
         if isinstance(found, os.stat_result):
             return not stat.S_ISDIR(found.st_mode)
         return found is BLOCKED
 
     def look(self, key: str) -> tuple[os.stat_result | Blocked | None, bool]:
-        """What this layer has at ``key``, and whether nothing of the layers below shows there."""
+        """This layer's answer at ``key``, and True if it hides the layers below there."""
         found = self.stat(key)
         if isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode):
             return found, True  # a file hides what is below, whiteout or not
         ends = found is BLOCKED or self.hides(key)
         if ends and found is None:
-            # It may have come since, with a whiteout that tells its time: not a removal.
+            # It may have come since, with a whiteout for its time: not a removal.
             found = self.stat(key)
         return found, ends
 
@@ -247,7 +247,7 @@ class Layer:
         return found
 
     def forget_discards(self) -> None:
-        """All changes are gone: no part of them needs to be told from the rest."""
+        """Remove the record of discards: all changes are gone."""
         Path(self.root, _DISCARDED).unlink(missing_ok=True)
 
     def _make_room(self, path: str) -> bool:
@@ -384,7 +384,7 @@ def exchange_for_file(folder: str, scratch: str) -> None:
 
 
 def delete_tree(path: str) -> None:
-    """Remove a file or a directory with all below it. What is gone already is fine."""
+    """Remove a file or a directory with all below it. One that does not exist is fine."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

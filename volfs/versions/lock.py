@@ -1,7 +1,7 @@
-"""Who may write to a branch: one process at a time, for as long as it likes.
+"""The writer's lock of a branch: one process at a time has it, for as long as it likes.
 
-Decided here: how the lock is shared inside a process, how long another process waits for it, and what a caller is told
-about who holds it. Not here: the lock itself (:class:`volfs.storage.files.FileLock`, an flock, which the kernel frees
+Decided here: how the lock is shared inside a process, how long another process waits for it, and how a holder is
+described to others. Not here: the lock itself (:class:`volfs.storage.files.FileLock`, an flock, which the kernel frees
 when its holder dies).
 
 A mount takes the lock for as long as it may write. A Python program takes it for each change, or for longer with
@@ -29,7 +29,7 @@ PATIENCE = 10.0
 """Seconds that a change waits for another process that is not a mount."""
 
 _FRESH_SECONDS = 600.0
-"""How often a holder shows that it lives, to those who may not see its lock."""
+"""Seconds between two signs of life of a holder, for machines that may not see its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class BranchLock:
         return _described(self._file)
 
     def keep_fresh(self) -> None:
-        """While held: show, now and then, to those who may not see the lock that its holder lives."""
+        """While held: give a sign of life, now and then, to machines that may not see the lock."""
         now = time.monotonic()
         if self.held and now - self._touched > min(_FRESH_SECONDS, self._dead_after / 8):
             self._touched = now
@@ -145,8 +145,8 @@ class BranchLock:
         pause = 0.001
         if (other := elsewhere(self._layout, self._dead_after)) is not None:
             raise ReadOnly(
-                f"{self._branch} is being written by {other}, whose locks may not be seen here: write through it, or"
-                " stop it; if that machine is gone for good, say --dead-after 0"
+                f"{self._branch} is being written by {other}, whose locks are not visible here: write through it, or"
+                " stop it; if that machine is gone for good, give --dead-after 0"
             )
         while not self._try():
             holder = self.holder()
@@ -192,7 +192,7 @@ class BranchLock:
 def elsewhere(layout: WorkingLayout, dead_after: float) -> Holder | None:
     """The process of another machine that says it writes to a branch, and that may live though its lock seems free.
 
-    None where a lock that is free tells that its holder is gone, and for one that changed nothing for ``dead_after``
+    None where a free lock proves that its holder is gone, and for a process that changed nothing for ``dead_after``
     seconds.
     """
     file = FileLock(layout.lock)

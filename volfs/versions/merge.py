@@ -1,8 +1,8 @@
-"""Two sets of changes to one base: what merges, and what is in conflict. By key, and by chunk.
+"""Two sets of changes to one base, ours and theirs: keys and chunks that merge, and those in conflict.
 
-Decided here: how each side is read, that lists of names merge as sets, and that what both sides have changed to the
-same is no conflict. Nothing else is combined. Not here: which touched keys collide (:mod:`volfs.model.touch`), what
-moved between versions (:mod:`volfs.versions.movement`), and what becomes of a conflict
+Decided here: how each side is read, that lists of names merge as sets, and that equal changes are no conflict. Nothing
+else is combined. Not here: which touched keys collide (:mod:`volfs.model.touch`), the changes between versions
+(:mod:`volfs.versions.movement`), and the handling of a conflict
 (:mod:`volfs.versions.following`, :mod:`volfs.versions.placement`).
 """
 
@@ -134,7 +134,7 @@ class WorkingSide:
 
 @dataclass(frozen=True, slots=True)
 class CommittedSide:
-    """A version that came after ``base``, with what moved between the two."""
+    """A version that came after ``base``, with the changes between the two."""
 
     base: Version | None
     version: Version

@@ -1,7 +1,7 @@
 """The keys that moved between two versions, in the terms of :mod:`volfs.model.touch`.
 
 Decided here: how manifests are read as touched keys. No voxel is read or decoded; the cost follows the changes, not the
-size of the dataset. Not here: uncommitted changes, and what merges (:mod:`volfs.versions.merge`).
+size of the dataset. Not here: uncommitted changes, and merging (:mod:`volfs.versions.merge`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def versions_between(graph: VersionGraph, one: int, other: int) -> list[int]:
 
 
 def moved(dataset: History[Version], one: int, other: int) -> Touched:
-    """What two versions may differ in (0: the empty version), from the manifests of the versions between them."""
+    """The keys in which two versions may differ (0: the empty version), from the manifests between them."""
     found = Touched()
     for number in versions_between(dataset.graph, one, other):
         layout = dataset.layout.version(number)
@@ -45,7 +45,7 @@ def moved(dataset: History[Version], one: int, other: int) -> Touched:
 
 
 def recorded(manifest: Manifest, parent: Version | None) -> Touched:
-    """What the records of a manifest touch. Arrays that are described anew are not told apart."""
+    """The keys that the records of a manifest touch. Arrays that are described anew are not recognised."""
     records, strings = manifest.records, manifest.strings
     keys, trees = set(), set()
     chunks: dict[str, Rows] = {}
@@ -54,7 +54,7 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
         key = strings[records["name"][i]]
         op = int(records["op"][i])
         if op == Op.DIRECTORY:
-            continue  # whoever changes what is in a directory has nothing against its permission bits
+            continue  # other permission bits are not in conflict with changes in the directory
         if op != Op.REMOVE_SUBTREE:
             keys.add(key)
         elif (region := region_of(parent, key)) is not None:
@@ -70,7 +70,7 @@ def recorded(manifest: Manifest, parent: Version | None) -> Touched:
 
 
 def paths_in(touched: Touched) -> set[str]:
-    """Hierarchy paths of the nodes that may be arrays among what is touched."""
+    """Hierarchy paths of the touched nodes that may be arrays."""
     found = {node_path_of_json(key) for key in touched.keys}
     found |= {node_path(folder) for folder in (*touched.trees, *touched.folders)}
     return {path for path in found if path is not None}

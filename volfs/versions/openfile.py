@@ -1,9 +1,9 @@
 """Open files of a working copy.
 
-Decided here: what an open file reads while its key is copied up, renamed or removed, and that the mtime of a file grows
+Decided here: the bytes that an open file has while its key is copied up, renamed or removed, and that its mtime grows
 with every change. Not here: opening itself (:mod:`volfs.versions.working_copy`).
 
-As in any POSIX filesystem, all who have one file open see the same bytes. overlayfs gives up on this where a file is
+As in any POSIX filesystem, all descriptors of one file see the same bytes. overlayfs gives up on this where a file is
 copied up after a reader opened it; here such readers are moved over to the copy (:meth:`WorkingFile.attach`), because
 the kernel caches pages by inode and reads them through whichever handle is at hand.
 """
@@ -26,7 +26,7 @@ _STRIPES = tuple(threading.Lock() for _ in range(64))
 
 
 class FileOwner(Protocol):
-    """What an open file asks of its working copy, and tells it."""
+    """The working copy as its open files know it."""
 
     def stamp(self, fd: int, after: int) -> None:
         """Give a file that was just changed a time of its own, later than ``after``."""
@@ -80,7 +80,7 @@ class WorkingFile:
         return pread_all(fd, size, offset)
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write all of ``data`` at ``offset``. NoSpace if it does not fit; what fitted is then written."""
+        """Write all of ``data`` at ``offset``. NoSpace if it does not fit; a part is then written."""
         fd = self._writing()
         view = memoryview(data).cast("B")
         before = os.fstat(fd)
@@ -121,7 +121,7 @@ class WorkingFile:
         self._fd = fd
 
     def rebase(self, lower: tuple[Snapshot, KeyInfo]) -> None:
-        """Go on with what another version has: the working copy lies over that now."""
+        """Go on with another version's bytes: the working copy lies over it now."""
         if self._fd is None and self._lower is not None:
             self._lower = lower
 
@@ -158,8 +158,8 @@ class WorkingFile:
 
 
 class OpenFiles:
-    """The open files of a working copy by key. Thread-safe, and nobody who asks waits for the disk: the working copy's
-    mutex, held by whoever adds files or changes names, is not needed for looking and for taking files out."""
+    """The open files of a working copy by key. Thread-safe. Looking and taking files out never waits for
+    the disk: it does not need the working copy's mutex, which adding files and changing names does."""
 
     def __init__(self) -> None:
         self._by_key: defaultdict[str, set[WorkingFile]] = defaultdict(set)
@@ -184,7 +184,7 @@ class OpenFiles:
             return tuple(self._by_key.get(key, ()))
 
     def rebased(self, below: Callable[[str], tuple[Snapshot, KeyInfo] | None]) -> None:
-        """The working copy lies over another version: ``below`` says what that has at a key, where it shows."""
+        """The working copy lies over another version: ``below`` returns its file at a key; None where it is hidden."""
         with self._mutex:
             unchanged = {key: [f for f in files if f.fd is None] for key, files in self._by_key.items()}
         for key, files in unchanged.items():
@@ -201,7 +201,7 @@ class OpenFiles:
             return {key for key, files in self._by_key.items() if any(file.writable for file in files)}
 
     def removed(self, key: str) -> None:
-        """The name is gone: the files live on without one."""
+        """The name was removed: the open files live on without one."""
         with self._mutex:
             self._removed(key)
 
@@ -212,7 +212,7 @@ class OpenFiles:
                 self._removed(each)
 
     def renamed(self, source: str, target: str) -> None:
-        """``source``, a file or a whole directory, is now at ``target``, in place of what was there."""
+        """``source``, a file or a whole directory, is now at ``target``, in place of another."""
         with self._mutex:
             self._removed(target)
             for key in self._below(source):
@@ -222,7 +222,7 @@ class OpenFiles:
                     self._by_key[now].add(file)
 
     def exchanged(self, one: str, other: str) -> None:
-        """Two names, of files or whole directories, have exchanged what they name."""
+        """Two names, of files or whole directories, were exchanged."""
         with self._mutex:
             moved = []
             for source, target in ((one, other), (other, one)):

@@ -1,9 +1,9 @@
-"""How a version that took hours to make gets onto a branch that others went on with meanwhile.
+"""The place in history of a version that took hours to make, on a branch that moved meanwhile.
 
-Decided here: only who holds the branch's lock moves its head, so a mount that does is asked to; a version goes on top
-of a head that moved if it touches nothing that moved, and beside uncommitted changes if it touches none of them; else
-it becomes a version on a new branch. What was made is not thrown away, whoever dies. Not here: how a version is written
-(:mod:`volfs.versions.writer`), published (:mod:`volfs.versions.publish`), and what collides (:mod:`volfs.model.touch`).
+Decided here: a version is put on top of a head that moved if neither changed the same, and under uncommitted changes if
+those did not either; else it becomes a version on a new branch. A prepared version is not lost, whichever process dies.
+Not here: how a version is written (:mod:`volfs.versions.writer`) and published (:mod:`volfs.versions.publish`), who
+moves the head (:mod:`volfs.versions.actions`), and which changes are in conflict (:mod:`volfs.versions.merge`).
 
     maker   prepares ``.N.partial`` and holds the lock in it until the end
     holder  (the maker itself, or a mount that it asks through ``.volfs/publish``) compares, and publishes
@@ -62,15 +62,15 @@ from volfs.versions.writer import VersionWriter
 
 _SECOND = 10**9
 _PATIENCE = 3600.0
-"""Seconds to wait for others who write or publish in turns."""
+"""Seconds to wait for processes that write or publish in turns."""
 _PAUSE = 0.25
 _AGAIN = (errno.EBUSY, errno.ENOTCONN, errno.ECONNABORTED)
-"""Others are at it, or the mount that was asked has died."""
+"""Another process writes, or the mount that was asked has died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A version that has its place. ``why``: what kept it from the branch it was made for; None if nothing did."""
+    """A version that has its place. ``why``: the reason why it is not on the branch it was made for; None if it is."""
 
     info: VersionInfo
     branch: str
@@ -93,7 +93,7 @@ def place(writer: VersionWriter) -> Placed:
             wait = not isinstance(error, Conflict) and error.errno in _AGAIN and time.monotonic() < deadline
             why = "" if wait else str(error)
         found = _find(dataset, writer.token, writer.number)
-        if isinstance(found, VersionInfo):  # the mount that was asked did it, and could not say so
+        if isinstance(found, VersionInfo):  # the mount that was asked did it, and could not answer
             info = found
             with suppress(VolfsError):
                 dataset.branch(writer.branch).catch_up()
@@ -107,10 +107,10 @@ def place(writer: VersionWriter) -> Placed:
 
 
 def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
-    """Make the version that another has prepared, in ``.N.partial``, the branch's head. The caller holds the lock.
+    """Make a version prepared in ``.N.partial`` the branch's head. The caller holds the lock.
 
-    Conflict, and nothing has changed, if it does not go together with what is uncommitted, or with what moved since it
-    was begun. Uncommitted changes then lie over it.
+    Uncommitted changes then lie over it. Conflict, and nothing has changed, if they changed the same as the version, or
+    newer versions did.
     """
     dataset = branch.dataset
     with branch.turn:
@@ -139,7 +139,7 @@ class Prepared:
 
     @classmethod
     def read(cls, layout: DatasetLayout, number: int, token: str) -> Prepared:
-        """From ``.N.partial``. NotFound if it is not there, or another's."""
+        """Read ``.N.partial``. NotFound if there is none, or another writer's."""
         partial = layout.partial(number)
         stored = _own_words(partial)
         if stored is None or stored.writer != token:
@@ -195,7 +195,7 @@ class PreparedSide:
 
 
 def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
-    """Raise Conflict if a version touches what is uncommitted."""
+    """Raise Conflict if a version and the uncommitted changes changed the same."""
 
     def see(union: Union) -> Merge:
         base = union.lower if isinstance(union.lower, Version) else None
@@ -207,7 +207,7 @@ def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
 
 
 def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
-    """The version on top of a head that has moved since it was begun. Conflict if it touches what moved."""
+    """The version on top of a head that has moved since it was begun. Conflict if both changed the same."""
     base = dataset.version(prepared.parent) if prepared.parent else None
     newer = dataset.version(head.number)
     theirs = CommittedSide(base, newer, moved(dataset, prepared.parent, head.number))
@@ -224,7 +224,7 @@ def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branc
 def _rewritten(
     dataset: WritableHistory, prepared: Prepared, head: Version | None, merged: Mapping[str, bytes]
 ) -> Prepared:
-    """Have a prepared version say that it stands on ``head``: under a new number, with ``merged`` for some keys.
+    """Give a prepared version the parent ``head``: under a new number, with ``merged`` for some keys.
 
     May be cut short anywhere and repeated: ``version.json`` comes last.
     """
@@ -283,7 +283,7 @@ def _with(manifest: Manifest, prepared: Prepared, merged: Mapping[str, bytes]) -
     records, strings = manifest.records.copy(), list(manifest.strings)
     for key, data in merged.items():
         row = prepared.row(key)
-        assert row is not None, "what is merged is put"
+        assert row is not None, "a merged key is one that was put"
         name = f"objects/merged-{row}"
         place = prepared.layout.root / name
         place.parent.mkdir(exist_ok=True)
@@ -298,8 +298,8 @@ def _with(manifest: Manifest, prepared: Prepared, merged: Mapping[str, bytes]) -
 
 
 def _write_metadata(prepared: Prepared, head: Version | None) -> None:
-    """What the hierarchy in the version's directory says to other readers: whose chunks it goes on from, and the
-    metadata above what it holds."""
+    """Write the metadata of the hierarchy in the version's directory, for other readers: the version whose chunks it
+    inherits, and the groups above its own nodes."""
     for path, array in prepared.stored.arrays.items():
         folder = prepared.layout.root / node_key(path)
         raw = folder / AS_WRITTEN
@@ -341,7 +341,7 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
         write_json(prepared.layout.version_json, stored.to_json())
     with dataset.locked(patience=_PATIENCE):
         if expected is None:
-            delete_tree(layout.working(branch).root)  # what an earlier branch of that name left behind
+            delete_tree(layout.working(branch).root)  # an earlier branch of that name may have left one
             make_dirs(layout.heads)
         return publish(
             dataset,
@@ -356,7 +356,7 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
 
 
 def _aside(writer: VersionWriter, why: str) -> Placed:
-    """Make a prepared version the head of a new branch, on top of what it was made from."""
+    """Make a prepared version the head of a new branch, on top of the version it was made from."""
     dataset = writer.dataset
     prepared = Prepared.read(dataset.layout, writer.number, writer.token)
     if prepared.stored.info.number != prepared.number:  # a mount died while it moved it on top of a newer head
@@ -372,7 +372,7 @@ def _aside(writer: VersionWriter, why: str) -> Placed:
 
 
 def _find(dataset: WritableHistory, token: str, number: int) -> VersionInfo | int:
-    """A version that its maker gave out of its hands: what it has become, or the number under which it is prepared."""
+    """A prepared version that a mount was asked to publish: the published version, or the number it is prepared as."""
     with dataset.locked(patience=_PATIENCE):  # taking it settles what a mount that died left
         for name in sorted(os.listdir(dataset.layout.versions)):
             found = parse_partial_dir(name)

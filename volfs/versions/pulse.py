@@ -4,7 +4,7 @@ Decided here: how a reader learns, at the cost of one ``pread``, that something 
 and which time a change gets. Not here: the meaning of a changed key (:mod:`volfs.versions.chunkmap` asks for arrays).
 
 No two changes to a branch have the same time, and each is later than its base, whose own time may lie ahead of
-the clock on the wall. So the newest time among any set of chunks tells whether one of them has changed.
+the clock on the wall. So the newest time among any set of chunks differs once one of them has changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pulse:
     """Two numbers in the working copy's directory: the count of changes, and the latest time given. Thread-safe.
 
     Only a process that holds the branch's lock changes them; ``owned`` says whether this one does. Then it remembers
-    what it wrote, from the time it took the lock (:meth:`reread`). ``floor`` gives the time of the base.
+    both, from the time it took the lock (:meth:`reread`). ``floor`` gives the time of the base.
     """
 
     def __init__(self, layout: WorkingLayout, floor: Callable[[], int], owned: Callable[[], bool]) -> None:

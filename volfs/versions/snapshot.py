@@ -171,7 +171,11 @@ class Snapshot(ABC):
 
     dataset: History[Snapshot]
     ref: str
-    writable: bool
+
+    @property
+    @abstractmethod
+    def writable(self) -> bool:
+        """True if keys can be changed now."""
 
     @property
     @abstractmethod

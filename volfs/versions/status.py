@@ -1,7 +1,7 @@
-"""What is not committed yet on a branch, and what stands in the way of committing it.
+"""The uncommitted changes of a branch, and everything that stands in the way of committing them.
 
-Decided here: how changes are counted by node, and what is left behind while somebody writes. Not here: what is held and
-why (:mod:`volfs.versions.interpret`, :mod:`volfs.versions.changeset`), nor how this is shown (``views/documents``,
+Decided here: how changes are counted by node, and which are left behind while files are being written. Not here: which
+keys are held (:mod:`volfs.versions.interpret`, :mod:`volfs.versions.changeset`), nor the output (``views/documents``,
 ``cli``).
 """
 
@@ -82,7 +82,7 @@ def instant_text(time_ns: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Action:
     """A commit or another order, from its beginning to its outcome. Times in ns; ``error`` is one line; ``left`` is
-    what a commit left uncommitted."""
+    everything that a commit left uncommitted."""
 
     kind: ActionKind
     message: str
@@ -99,7 +99,7 @@ class Action:
         return cls(kind, message, "running", time.time_ns())
 
     @classmethod
-    def told(cls, described: Mapping[str, Any]) -> Action:
+    def by_mount(cls, described: Mapping[str, Any]) -> Action:
         """One that a mount has done for this process, as its ``status.json`` describes it. Times are this process's."""
         left = described.get("left")
         return cls.begin("commit", str(described.get("message"))).done(
@@ -154,9 +154,9 @@ class Status:
 
     ``changes`` are keyed by place: ``zarr/PATH`` for a node, ``files`` or a directory of it for side files. ``held``:
     keys with the reason. ``left_behind``: keys and whole directories that a commit now would leave in the working copy,
-    because somebody has a file there open for writing. ``staged``: what was written over slices and is none yet;
-    ``rejected``: what never was one, as a mount recorded it. ``writer``: who else may write to the branch now.
-    ``behind``: what keeps the changes from lying over the head.
+    because a file there is open for writing. ``staged``: files written over slices that do not decode yet;
+    ``rejected``: those that were dropped because they never did. ``writer``: the other process that may write to the
+    branch now. ``behind``: the keys that keep the changes from lying over the head.
     """
 
     branch: str
@@ -172,7 +172,7 @@ class Status:
 
     @property
     def clean(self) -> bool:
-        """Whether the branch shows its base and nothing else, and nothing waits to become voxels."""
+        """True if the branch reads as its base, and no staged file waits to become voxels."""
         return not self.changes and not self.staged
 
     def to_json(self) -> dict[str, Any]:
@@ -242,10 +242,10 @@ def _place_in(lower: Snapshot, key: str) -> str:
 
 
 def left_behind(union: Union, interpreter: Interpreter, written: Iterable[str]) -> frozenset[str]:
-    """What a commit leaves in the working copy while these keys are open for writing.
+    """Keys and directories that a commit leaves in the working copy while these keys are open for writing.
 
-    An array with a writer stays as a whole, with its metadata: a recording is committed when it is done. So does what
-    is going to be an array, by the names of its chunks or because its metadata is being written. Any other file stays
+    An array with a writer stays as a whole, with its metadata: a recording is committed when it is done. So does a
+    future array, by the names of its chunks or because its metadata is being written. Any other file stays
     behind alone.
     """
     found = set()
@@ -262,7 +262,7 @@ def left_behind(union: Union, interpreter: Interpreter, written: Iterable[str]) 
 
 
 def staged_files(layout: WorkingLayout) -> tuple[StagedFile, ...]:
-    """What lies staged, told by the stages themselves, whichever process has them open."""
+    """The staged files, from their own records, whichever process has them open."""
     found = []
     for folder, name, path in stage_files(layout.staged):
         try:
@@ -283,7 +283,7 @@ def staged_files(layout: WorkingLayout) -> tuple[StagedFile, ...]:
 
 
 def rejected_files(layout: WorkingLayout) -> tuple[Rejected, ...]:
-    """What mounts recorded in ``rejected.json``: ``{"rejected": [{"path": …, "reason": …, "time_ns": …}, …]}``."""
+    """The records of ``rejected.json``: ``{"rejected": [{"path": …, "reason": …, "time_ns": …}, …]}``."""
     try:
         listed = read_json(layout.rejected).get("rejected")
     except VolfsError:
@@ -296,7 +296,7 @@ def rejected_files(layout: WorkingLayout) -> tuple[Rejected, ...]:
 
 
 def forget_staged(layout: WorkingLayout, prefix: str) -> int:
-    """Drop what is staged at and below a path from the branch on ("" is all), and what was rejected there; how many.
+    """Drop the files staged at and below a path from the branch on ("" is all), and those rejected there; how many.
 
     The caller holds the branch's lock, and has none of them open.
     """

@@ -1,14 +1,14 @@
 """The union that a branch shows: its layers over its base, as overlayfs would give it.
 
-Decided here: what is at a key, and what a directory holds, given a fixed set of layers and a fixed head. Not here: how
+Decided here: the file at a key, and the names in a directory, given fixed layers over a fixed base. Not here: how
 a layer writes things down (:mod:`volfs.versions.layers`), changing anything, and noticing that the layers or the head
 have moved meanwhile (:mod:`volfs.versions.working_copy`: one look through a union is only right if they have not).
 
 The rules: the uppermost layer that has a key decides its kind. Directories merge downwards until a layer hides the key,
 or has a file there. The base comes last.
 
-Layers are looked into from the lowest to the uppermost: while layers are being merged what is in one moves up to the
-one above it, so whoever goes the other way could miss it in both.
+Layers are looked into from the lowest to the uppermost: while two layers are merged, files move from one to the one
+above it, and a reader that went down could miss them in both.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FOLDER_MODE = 0o755
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a union has at a key.
+    """A file or directory of a union.
 
     ``layer`` and ``st`` are those of the uppermost layer that has it; None if only the base does. ``below`` is
-    what shows of the base: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
+    the base's part: the file itself, or the lowest part of a merged directory. ``dirs`` are the layers
     that a directory is merged from. A symbolic link is a file.
     """
 
@@ -58,7 +58,7 @@ class Entry:
                 assert self.below is not None
                 return self.below
             return KeyInfo.of(self.st)
-        # The layer's own directory tells: it is made, or touched, when a name goes that only lies below.
+        # The layer's own directory has the time: it is made, or touched, when a name is removed that only lies below.
         if self.st is not None:
             return KeyInfo.of(self.st)
         assert self.below is not None
@@ -73,7 +73,7 @@ class Union:
     lower: Snapshot | None
 
     def entry(self, key: str) -> Entry | None:
-        """What is at ``key``."""
+        """The file or directory at ``key``; None if there is none."""
         first: os.stat_result | None = None
         dirs: list[Layer] = []
         below: KeyInfo | None = None
@@ -98,7 +98,7 @@ class Union:
         return Entry("dir", dirs[0] if dirs else None, first, below, tuple(dirs))
 
     def existing(self, key: str) -> Entry:
-        """What is at ``key``. NotFound if nothing is."""
+        """The file or directory at ``key``. Raises NotFound."""
         entry = self.entry(key)
         if entry is None:
             raise NotFound(f"{key} does not exist")
@@ -134,22 +134,22 @@ class Union:
                     yield piece
 
     def _looks(self, key: str) -> list[tuple[os.stat_result | Blocked | None, bool]]:
-        """What each layer has at ``key``, the uppermost first."""
+        """The answers of :meth:`Layer.look`, the uppermost layer's first."""
         return [layer.look(key) for layer in reversed(self.layers)][::-1]
 
     def beneath(self, layer: Layer) -> Union:
-        """The union below a layer, without what the layer hides of it."""
+        """The union of everything below a layer, its own whiteouts left out."""
         return Union(self.layers[self.layers.index(layer) + 1 :], self.lower)
 
     def shows_base(self, key: str) -> bool:
-        """Whether no layer stands between ``key`` and the base: what is there, or below, may show."""
+        """True if no layer hides the base at ``key``."""
         for found, ends in self._looks(key):
             if ends or (isinstance(found, os.stat_result) and not stat.S_ISDIR(found.st_mode)):
                 return False
         return self.lower is not None
 
     def names(self, key: str) -> dict[str, Layer | KeyInfo]:
-        """Names in directory ``key``, each with the uppermost layer that has it, or what the base has there.
+        """Names in directory ``key``, each with the uppermost layer that has it, or the base's facts.
 
         Raises NotFound, or WrongKind for a file.
         """
@@ -172,15 +172,15 @@ class Union:
         return found
 
     def _names(self, key: str) -> list[tuple[set[str], set[str], bool]]:
-        """Of each layer, the uppermost first: the names that it has in directory ``key``, those that it hides, and
-        whether nothing of the layers below shows there."""
+        """For each layer, the uppermost first: its own names in directory ``key``, the names that it hides, and True if
+        it hides all of the layers below there."""
         rows = []
         for layer in reversed(self.layers):
             there, ends = layer.look(key)
             names = set(layer.names(key))
             gone = set() if ends else layer.hidden_in(key)
             if not gone <= names:
-                # A file may have come since its name was looked for, with a whiteout that tells its time.
+                # A file may have come since its name was looked for, with a whiteout for its time.
                 names |= gone.intersection(layer.names(key))
             is_file = isinstance(there, os.stat_result) and not stat.S_ISDIR(there.st_mode)
             rows.append((names, gone, ends or is_file))
@@ -235,9 +235,9 @@ class Union:
                 yield folder, now
 
     def changes(self, prefix: str = "") -> Iterator[Change]:
-        """What differs from the base, as a commit would see it: keys put, and keys removed.
+        """The differences from the base, as a commit takes them: keys put, and keys removed.
 
-        A removal stands for all that the base has at and below its key and is only told if there is something.
+        A removal stands for all that the base has at and below its key, and is left out if that is nothing.
         Within a layer removals come before the files of the same place, so a removal and then puts below it mean a
         directory that was made anew. A file that is put over a file of the same key counts as put only.
         """

@@ -1,7 +1,7 @@
 """The working copy of a branch: a writable directory tree laid over a version.
 
 Decided here: every operation on keys, with POSIX semantics and errors, and in which order it touches the disk, so that
-a reader in any process, and whoever comes after a crash, sees the state before it or after it. Not here: the rules of
+a reader in any process, also after a crash, sees the state before it or after it. Not here: the rules of
 the union (:mod:`volfs.versions.union`), how layers look on disk (:mod:`volfs.versions.layers`), the meaning of keys
 as arrays (:mod:`volfs.versions.interpret`), and committing (:mod:`volfs.versions.commit`).
 
@@ -120,8 +120,8 @@ class WorkingCopy:
 
     @contextmanager
     def at_once(self, *, change: bool = True) -> Iterator[bool]:
-        """Whether a change within the block (else: opening a file for reading) waits for nobody: no other thread
-        changes anything while it lasts."""
+        """Yields True if a change within the block (else: opening a file for reading) need not wait: no other thread
+        changes anything in it."""
         free = self._mutex.acquire(blocking=False)
         try:
             yield free and (self.lock.held or not change)
@@ -137,7 +137,7 @@ class WorkingCopy:
             self.pulse.close()
 
     def open_for_writing(self, *, wait: bool = False) -> set[str]:
-        """Keys that somebody has open for writing. With ``wait``, those that are being opened count, once they are."""
+        """Keys of files that are open for writing. ``wait``: files that are being opened count, once they are."""
         with self._mutex if wait else nullcontext():
             return self._files.written()
 
@@ -286,8 +286,8 @@ class WorkingCopy:
     def rename(self, source: str, target: str, flags: int = 0) -> bool:
         """rename(2), or renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
 
-        Whether a name went: of two names of one file neither does. A file's inode and times stay. A directory that a
-        lower layer shows cannot move: EXDEV, as in overlayfs.
+        Returns False if nothing moved: both are names of one file. A file's inode and times stay. A directory that
+        comes from a lower layer, or from the base, cannot move: EXDEV, as in overlayfs.
         """
         check_key(source)
         check_key(target)
@@ -346,7 +346,7 @@ class WorkingCopy:
             self._steps.restructured(key, made=True)
 
     def rmdir(self, key: str) -> None:
-        """Remove a directory that shows nothing: WrongKind (ENOTEMPTY) otherwise."""
+        """Remove a directory. WrongKind (ENOTEMPTY) if it has entries."""
         check_key(key)
         self._reserve.freeing(lambda: self._rmdir(key))
 
@@ -361,9 +361,9 @@ class WorkingCopy:
             self._steps.restructured(key)
 
     def remove_tree(self, key: str) -> None:
-        """Remove a key and everything below it, in one step for whoever looks. A key that is not there is fine.
+        """Remove a key and everything below it; readers see one step. A key that does not exist is fine.
 
-        Of ``zarr`` and ``files`` themselves only the content goes, name by name.
+        ``zarr`` and ``files`` themselves stay: their entries are removed one by one.
         """
         self._reserve.freeing(lambda: self._remove_tree(key))
 
@@ -395,16 +395,16 @@ class WorkingCopy:
     # -- committing and discarding --------------------------------------------------------------------------------
 
     def freeze(self, number: int, leave: Iterable[str] | Callable[[Union], Iterable[str]] = ()) -> None:
-        """Put what there is aside as the layer that version ``number`` is made of; see :func:`freezing.freeze`.
+        """Set all changes aside as the layer from which version ``number`` is made; see :func:`freezing.freeze`.
 
-        ``leave``: keys that stay; as a function, it is asked while nobody can open a file.
+        ``leave``: keys that stay uncommitted; a function is called while no file can be opened.
         """
 
         def move() -> None:
             kept = frozenset(leave(self.union()) if callable(leave) else leave)
             freezing.freeze(self.layout, number, kept)
             for key in kept:
-                self._names.note_above(key)  # what stays has come into the fresh top by name
+                self._names.note_above(key)  # they are new names in the fresh top
 
         self._rearrange(move)
 
@@ -413,9 +413,9 @@ class WorkingCopy:
         self._reserve.freeing(lambda: self._rearrange(lambda: freezing.merge_back(self.layout, number)))
 
     def drop(self, number: int, head: VersionInfo | None) -> None:
-        """Forget the frozen layer of version ``number``: the head, which is the base from now on, says all it said.
+        """Forget the frozen layer of version ``number``: the head, which is the base from now on, has all its content.
 
-        The base comes first: the layer over the new base shows the same as over the old one.
+        The base is named first: the layer over the new base reads the same as over the old one.
         """
 
         def in_base(key: str) -> bool:
@@ -429,12 +429,12 @@ class WorkingCopy:
         self._rearrange(move, gone=True)
 
     def pristine(self) -> bool:
-        """Whether nothing lies over the base, and nothing was discarded: no time of a change counts."""
+        """True if nothing lies over the base and nothing was discarded: no time of a change counts."""
         layers = self.union().layers
         return all(freezing.is_pristine(layer) for layer in layers)
 
     def rest_on(self, head: VersionInfo | None) -> None:
-        """Make the branch's head the base: nothing that lies over it would collide. Within :meth:`exclusive`."""
+        """Make the branch's head the base; the changes must not be in conflict with it. Within :meth:`exclusive`."""
         freezing.rest_on(self.layout, self.base, head)
         self._reader.base_moved()
 
@@ -464,7 +464,7 @@ class WorkingCopy:
         self._steps.restructured("")
 
     def _below(self, key: str) -> tuple[Snapshot, KeyInfo] | None:
-        """What the base has at a key, where that shows."""
+        """The base's file at a key, unless a layer hides it."""
         union = self.union()
         entry = union.entry(key)
         if entry is None or entry.layer is not None or entry.below is None or union.lower is None:
@@ -472,16 +472,15 @@ class WorkingCopy:
         return union.lower, entry.below
 
     def keep(self, folder: str) -> None:
-        """Have the working copy itself hold all that is shown in a directory, whatever comes below it. Within
-        :meth:`exclusive`."""
+        """Copy all files of a directory up, so that they stay when the base moves. Within :meth:`exclusive`."""
         union = self.union()
         for key in list(union.keys(folder)):
             self._steps.copy_up(union, key, union.existing(key))
-        self._steps.hide_below(union, folder, tell=True)
+        self._steps.hide_below(union, folder, always=True)
         self._steps.restructured(folder)
 
     def frozen_layer(self, number: int) -> Layer:
-        """The layer that version ``number`` is being made of: ``layer.changes()`` is what to commit."""
+        """The layer from which version ``number`` is made: ``layer.changes()`` are the changes to commit."""
         return Layer(str(self.layout.frozen(number).root))
 
     def discard(self, prefix: str = "") -> None:
@@ -500,7 +499,7 @@ class WorkingCopy:
                 top.note_discard(prefix, self.pulse.tick())
                 freezing.uncover(self.layout, top, union.beneath(union.layers[0]), prefix)
                 freezing.forget(self.layout, top, prefix)
-            else:  # whatever they lay over: it need not be there
+            else:  # even if the version that they lay over is lost
                 for space in SPACES:
                     freezing.forget(self.layout, top, space)
                 top.forget_discards()
@@ -508,7 +507,7 @@ class WorkingCopy:
             self._steps.restructured(prefix)
             self._names.forget_gone()
 
-    # -- what open files ask ----------------------------------------------------------------------------------------
+    # -- asked by open files ----------------------------------------------------------------------------------------
 
     def stamp(self, fd: int, after: int) -> None:
         now = self.pulse.tick(after)
@@ -520,7 +519,7 @@ class WorkingCopy:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _taken(self) -> None:
-        """The lock has come from outside: whatever is remembered may be wrong."""
+        """The lock has come from outside: everything that is remembered may be wrong."""
         self._owner.keep_up()
         self.base.reread()
         self.pulse.reread()
@@ -577,7 +576,7 @@ class WorkingCopy:
         self._files.removed(target)
         self._steps.copy_up(union, source, moving, target=target)
         self._steps.keep_time(union.layers[0], target)
-        self._steps.hide_below(union, source, tell=is_timed(source))
+        self._steps.hide_below(union, source, always=is_timed(source))
         self._files.renamed(source, target)
         self._steps.names_changed(source)
         self._steps.names_changed(target)
@@ -593,7 +592,7 @@ class WorkingCopy:
                 self._steps.copy_up(union, key, entry)
         for key, coming in ((one, entries[other]), (other, entries[one])):
             if coming.kind == "dir":
-                self._steps.hide_below(union, key, tell=key.startswith("zarr/"))
+                self._steps.hide_below(union, key, always=key.startswith("zarr/"))
         exchange(top.path(one), top.path(other))
         self._files.exchanged(one, other)
         folders = any(entry.kind == "dir" for entry in entries.values())
@@ -612,12 +611,12 @@ class WorkingCopy:
         if there is not None and not union.is_empty(target):
             raise WrongKind(f"{target} is not empty", errno=errno.ENOTEMPTY)
         _check_movable(top, source, moving)
-        tell = target.startswith("zarr/")
-        if there is not None or tell:
-            self._steps.hide_below(union, target, tell=tell)
+        always = target.startswith("zarr/")
+        if there is not None or always:
+            self._steps.hide_below(union, target, always=always)
         os.rename(top.path(source), top.path(target))
         if source.startswith("zarr/"):
-            self._steps.hide_below(union, source, tell=True)
+            self._steps.hide_below(union, source, always=True)
         self._files.renamed(source, target)
         self._names.note_moved({source: target})
         self._steps.restructured(source)
@@ -638,9 +637,9 @@ class WorkingCopy:
 
 
 class _Reader:
-    """The union of a working copy, as any process reads it: with no lock. Thread-safe.
+    """Reads the union of a working copy without a lock. Thread-safe.
 
-    ``held`` tells if this process has the branch's lock: then the layers move only when it says so.
+    ``held`` is true while this process has the branch's lock: then only this process moves the layers.
     """
 
     def __init__(self, layout: WorkingLayout, owner: Owner, held: Callable[[], bool]) -> None:
@@ -668,7 +667,7 @@ class _Reader:
         raise Busy(f"the working copy of {self._owner.ref} changes faster than it can be read: try again")
 
     def union(self) -> Union:
-        """The union as it is now, for several looks by somebody who holds the lock."""
+        """The union as it is now."""
         return self._union()[0]
 
     def base_time(self) -> int:
@@ -678,7 +677,7 @@ class _Reader:
         return 0 if base is None else base.time_ns
 
     def in_motion(self) -> None:
-        """Layers are about to move: until :meth:`reload`, every look goes by what lies on disk."""
+        """Layers are about to move: until :meth:`reload`, every look lists them on disk."""
         self.layers = ()
         self._epoch += 1
 
@@ -699,7 +698,7 @@ class _Reader:
         return found.st_ino, found.st_ctime_ns  # an inode may be used again
 
     def _union(self) -> tuple[Union, _Stamp]:
-        """The union now, and what to compare later. Layers come first: see the order of a commit's last steps."""
+        """The union now, and a stamp that differs once it has moved. Layers come first: see how a commit ends."""
         if self._held() and self.layers:
             stamp: _Stamp = (self._epoch,)
             layers = self.layers
@@ -738,8 +737,8 @@ class _UnsyncedNames:
     def sync(self, folder: str) -> None:
         """Make all names of a directory durable that are in it now.
 
-        Nobody is kept from changing anything meanwhile. Who comes while a sync is under way, that began before the last
-        change, shares the next one with all others who do.
+        Other threads may go on changing names. Callers that find a sync under way which began before the last change
+        share the next one.
         """
         with self._mutex:
             under_way = self._syncing.get(folder)
@@ -795,7 +794,7 @@ class _UnsyncedNames:
         self._unsynced[folder] = self._changes
 
     def note_moved(self, moves: dict[str, str]) -> None:
-        """Directories moved: what is to be synced below them lies elsewhere now."""
+        """Directories moved: unsynced names below them lie elsewhere now."""
         moved = {}
         for source, target in moves.items():
             below = f"{source}/"
@@ -809,12 +808,12 @@ class _UnsyncedNames:
             self.note(key)
 
     def forget(self, folder: str) -> None:
-        """A directory goes, with all its names."""
+        """A directory is removed with all its names."""
         self._unsynced.pop(folder, None)
 
     def forget_gone(self) -> None:
-        """Layers went, or much of one: directories that no layer has any more have no names to be made durable. What
-        was in them is in the base, which is durable, or was removed, which is noted where they were."""
+        """Layers, or large parts of one, were removed: directories in no layer have no names to be made durable. Their
+        files are in the base, which is durable, or were removed, which is noted in the directory above."""
         layers = self._reader.union().layers
         self._unsynced = {
             folder: last
@@ -882,7 +881,7 @@ class _Steps:
     ) -> None:
         """Have the file in the top layer, at ``target`` (else ``key``), with the bytes and the mtime it has below.
 
-        What was never changed must not be lost to a loss of power: the copy is on disk before it has its name.
+        Loss of power must not lose bytes that were never changed: the copy is on disk before it has its name.
         """
         top = union.layers[0]
         if entry.layer is top:
@@ -930,9 +929,9 @@ class _Steps:
         self.names_changed(target)
 
     def remove_name(self, union: Union, key: str, entry: Entry) -> None:
-        """Take a name out of the union. The whiteout comes first: what is above it still shows until it goes, too."""
+        """Take a name out of the union. The whiteout comes first: the top's own file shows until it is removed."""
         top = union.layers[0]
-        self.hide_below(union, key, tell=is_timed(key) or (entry.kind == "dir" and key.startswith("zarr/")))
+        self.hide_below(union, key, always=is_timed(key) or (entry.kind == "dir" and key.startswith("zarr/")))
         if top.stat(key) is not None:
             if entry.kind == "file":
                 os.unlink(top.path(key))
@@ -942,14 +941,14 @@ class _Steps:
                 os.rename(top.path(key), grave)
                 delete_tree(grave)
 
-    def hide_below(self, union: Union, key: str, *, tell: bool) -> None:
-        """Hide what the layers below the top, and the head, have at ``key``.
+    def hide_below(self, union: Union, key: str, *, always: bool) -> None:
+        """Hide the files and directories that the lower layers and the base have at ``key``.
 
-        With ``tell`` the removal is written down even if they have nothing: chunks were there, or will be, whose own
-        times do not tell that the array has changed.
+        With ``always`` the removal is recorded even if they have none: chunks were there, or will be, whose own times
+        do not reveal that the array has changed.
         """
         top = union.layers[0]
-        if not tell and not top.hides(key) and union.beneath(top).entry(key) is None:
+        if not always and not top.hides(key) and union.beneath(top).entry(key) is None:
             return
         now = self._pulse.tick()
         top.hide(key, scratch_dir(self._layout), time_ns=now)
@@ -982,7 +981,7 @@ class _Steps:
         self._pulse.beat(key)
 
     def restructured(self, prefix: str, *, made: bool = False) -> None:
-        """A directory was made, or moved or removed with what is in it."""
+        """A directory was made, or moved or removed with everything in it."""
         if not made:
             self._rooted.clear()
             for layer in self._reader.layers:
@@ -1011,7 +1010,7 @@ def _same_file(one: Entry, other: Entry | None) -> bool:
 def harmless(mode: int, *, folder: bool = False) -> int:
     """The permission bits that a file or directory gets that was given ``mode``.
 
-    volfs itself must be able to read what is to be committed, and to change names in directories: the owner always can.
+    The owner can always read files and change names in directories: volfs itself must be able to commit them.
     """
     return (stat.S_IMODE(mode) & 0o777) | (0o700 if folder else 0o400)
 
@@ -1031,5 +1030,5 @@ def open_put(path: str, flags: int) -> int:
 
 
 def is_timed(key: str) -> bool:
-    """Whether views are made from what is at a key, so that the time of its last change counts."""
+    """True for keys from which views are made, so that the time of their last change counts."""
     return key.endswith(f"/{NODE_JSON}") or chunk_root(key) is not None
