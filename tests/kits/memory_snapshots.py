@@ -99,6 +99,9 @@ class MemorySnapshot(Snapshot):
     def writable(self):
         return self.ref[0] != "v"
 
+    def zarr_store(self):
+        raise NotImplementedError
+
     @property
     def base(self):
         return SimpleNamespace(number=self.number) if self.number else None
