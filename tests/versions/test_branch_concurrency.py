@@ -15,7 +15,9 @@ import numpy as np
 import volfs
 from tests.kits.branch_reader import CHUNKS, read_for_a_while
 from tests.kits.paths import ROOT
+from tests.kits.stores import array_at
 from volfs.errors import NothingToCommit
+from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json
 from volfs.testing.waiting import PATIENCE
 
@@ -85,3 +87,18 @@ def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
         assert version.info.number > 3
         for chunk, value in last.items():
             assert int.from_bytes(version.read(f"zarr/a/c/{chunk}")[:8], "little") == value
+
+
+def test_a_look_that_layers_overtook_leaves_no_map_of_chunks_behind(tmp_path: Path) -> None:
+    with volfs.init_store(tmp_path / "store") as store:
+        branch = store.create_dataset("cells").branch("main")
+        branch.put("zarr/a/zarr.json", array_zarr_json((CHUNKS * 2,), "u8", (2,), codecs=RAW))
+        branch.put("zarr/a/c/0", np.ones(2, "<u8").tobytes())
+        array, whole = array_at(branch, "a"), Box((0,), (CHUNKS,))
+        with branch.writing():
+            before = branch.working.union()
+            branch.working.freeze(1)
+            array._payloads(before, whole)  # by a thread that was slow: it will look again, and has been seen by nobody
+            assert list(array.payloads(whole)) == [(0,)]
+            branch.working.merge_back(1)
+        assert list(array.payloads(whole)) == [(0,)]

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Protocol, TypeVar
@@ -76,6 +76,8 @@ class _Kept:
     encoding: tuple[str, str]
     ndim: int
     count: int
+    #: Of the union that it was made from: a look that is to be made again, as the layers moved, may have come last.
+    stamp: Hashable
     chunks: ChunkMap
     #: The coordinates of ``chunks.puts``, a row each, ascending; made when they are asked for.
     rows: NDArray[np.int64] | None = None
@@ -137,13 +139,15 @@ class ChunkMaps:
         if (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
             del self._maps[path]  # of another array that was here
             return None
+        if kept.stamp != union.stamp:
+            return None
         return kept if kept.count == count or self._catch_up(union, kept, meta, count) else None
 
     def _build(self, union: Union, path: str, meta: ArrayMeta) -> _Kept:
         for _ in range(_ATTEMPTS):
             count = self._counter.read()
             folder = node_key(path)
-            built = _Kept(folder, meta.key_encoding, meta.ndim, count, build(union, folder, meta))
+            built = _Kept(folder, meta.key_encoding, meta.ndim, count, union.stamp, build(union, folder, meta))
             if self._counter.read() == count:
                 break
         self._maps[path] = built

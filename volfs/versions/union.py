@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal
@@ -67,10 +67,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """Layers, uppermost first, over a snapshot (None: nothing is committed yet)."""
+    """Layers, uppermost first, over a snapshot (None: nothing is committed yet).
+
+    ``stamp`` is equal for unions of the same layers only, if they may move; None for layers that never do.
+    """
 
     layers: tuple[Layer, ...]
     lower: Snapshot | None
+    stamp: Hashable = None
 
     def entry(self, key: str) -> Entry | None:
         """The file or directory at ``key``; None if there is none."""

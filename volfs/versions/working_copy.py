@@ -709,7 +709,8 @@ class _Reader:
             stamp = (*(layer.name for layer in layers), top)
         lower = self._owner.base_version()
         base = lower.base if lower is not None else None
-        return Union(layers, lower), (*stamp, None if base is None else base.number)
+        stamp = (*stamp, None if base is None else base.number)
+        return Union(layers, lower, stamp), stamp
 
 
 class _Sync:
