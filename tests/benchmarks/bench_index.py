@@ -5,8 +5,8 @@ each other's versions as time goes on, and every version is committed on one of 
 changes, half of them in five hot blocks, the others anywhere. Every version also changes two of 200 side files. All of
 it goes through :meth:`Catalog.index_version`.
 
-Chunks are looked up as reads look them up (:class:`volfs.versions.resolved.Resolved`: a version's index block is
-resolved whole and remembered), and one by one in SQLite, where :func:`work` counts the statements and the steps of
+Chunks are looked up as reads look them up (:class:`volfs.versions.committed.lookups.Resolved`: a version's index block
+is resolved whole and remembered), and one by one in SQLite, where :func:`work` counts the statements and the steps of
 SQLite's machine that the worst lookup takes, which do not depend on the computer.
 """
 
@@ -26,7 +26,7 @@ from volfs.catalog import Catalog, NodeShape
 from volfs.model.graph import At, VersionInfo
 from volfs.storage.manifest import RECORD, ManifestBuilder, Op
 from volfs.storage.payload import Payload
-from volfs.versions.resolved import Resolved
+from volfs.versions.committed.lookups import Resolved
 
 GRID = 256
 BLOCK = 8

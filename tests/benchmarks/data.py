@@ -24,9 +24,9 @@ from volfs.ingest.readers import open_source
 from volfs.ingest.tissue import tissue
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 
 CHUNK = (64, 64, 64)
 ZSTD = [

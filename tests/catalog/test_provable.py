@@ -31,7 +31,7 @@ from volfs.model.refs import RefKind
 from volfs.storage.files import read_json
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 from volfs.versions.ref_file import read_ref_file
 from volfs.versions.store import set_aside_damaged
 

@@ -12,7 +12,7 @@ from tests.kits.stores import new_store, volume, write_version
 from volfs.cli import main
 from volfs.fuse.logs import FORMAT, _Text
 from volfs.versions.author import split_author, with_author
-from volfs.versions.writer import VersionWriter
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.views.documents import log_txt, version_json
 
 MESSAGE = "evil \x1b[31m\x07 red\nv9  2020-01-01 forged line\r\noverwritten\rlie \u202e rtl \x9b1m"

@@ -19,7 +19,7 @@ from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import until
-from volfs.versions.writer import VersionWriter
+from volfs.versions.commit.version_writer import VersionWriter
 
 SHAPE = (16, 16, 16)
 OLD, NEW = volume(SHAPE, 0), volume(SHAPE, 1)

@@ -24,7 +24,7 @@ import pytest
 from tests.kits.mounts import make_store, volfs
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
-from volfs.versions.layers import rename_noreplace
+from volfs.versions.working.layer import rename_noreplace
 
 LONG_AGO = 1_234_567_890_123_456_789
 
@@ -333,7 +333,7 @@ def test_what_one_descriptor_writes_another_reads_when_the_buffer_is_full(files:
 
 
 def test_names_exchange_and_keep_their_inodes(files: Path) -> None:
-    from volfs.versions.layers import exchange
+    from volfs.versions.working.layer import exchange
 
     one, other = files / "one", files / "other"
     one.write_bytes(b"1")

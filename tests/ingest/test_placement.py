@@ -31,8 +31,8 @@ from volfs.storage.files import FileLock
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
 from volfs.versions.store import Store
 
 

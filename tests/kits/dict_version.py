@@ -7,10 +7,10 @@ from typing import Any, NoReturn, cast
 
 from volfs.errors import NotFound, WrongKind
 from volfs.model.graph import VersionInfo
-from volfs.versions.interpret import Interpreter
 from volfs.versions.snapshot import GroupNode, KeyInfo, Listing, Snapshot
-from volfs.versions.union_snapshot import UnionSnapshot
-from volfs.versions.working_copy import WorkingCopy
+from volfs.versions.working.interpreter import Interpreter
+from volfs.versions.working.union_snapshot import UnionSnapshot
+from volfs.versions.working.working_copy import WorkingCopy
 
 
 class DictVersion(Snapshot):

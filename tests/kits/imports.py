@@ -10,7 +10,7 @@ import zarr
 from tests.kits.stores import volume
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
-from volfs.versions.placement import Placed
+from volfs.versions.commit.placement import Placed
 from volfs.versions.store import Store
 
 SHAPE = (16, 16, 16)

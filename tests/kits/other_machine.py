@@ -19,7 +19,7 @@ from tests.kits.paths import ROOT
 from volfs.storage import claim, files
 from volfs.storage.mount_table import Locks
 from volfs.testing.waiting import PATIENCE
-from volfs.versions import lock
+from volfs.versions.working import branch_lock
 
 
 def become(name: str, locks: str = "", *, boot: bool = True) -> None:
@@ -33,7 +33,7 @@ def become(name: str, locks: str = "", *, boot: bool = True) -> None:
     if locks:
         Path(locks).mkdir(exist_ok=True)
         files.fcntl = SimpleNamespace(**vars(fcntl) | {"flock": _ApartLocks(Path(locks)).flock})  # type: ignore[attr-defined]
-        lock.locks_on = lambda _: Locks.APART  # type: ignore[attr-defined]
+        branch_lock.locks_on = lambda _: Locks.APART  # type: ignore[attr-defined]
 
 
 class _ApartLocks:

@@ -12,10 +12,10 @@ from volfs import init_store
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND

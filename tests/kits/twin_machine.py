@@ -10,12 +10,12 @@ from typing import Any
 import volfs
 from volfs.errors import VolfsError
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.placement import place
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
-from volfs.versions.placement import place
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 
 
 def files_of(snapshot: Snapshot) -> dict[str, str]:

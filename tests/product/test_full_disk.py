@@ -32,7 +32,7 @@ from volfs.storage.files import is_full
 from volfs.storage.reserve import Reserve
 from volfs.testing.kit import mounted
 from volfs.versions.branch import Branch
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 from volfs.versions.store import Store
 
 MiB = 1 << 20

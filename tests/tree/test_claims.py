@@ -20,9 +20,9 @@ import volfs
 from tests.kits.trees import Client, run, serving
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
-from volfs.versions.array import VersionArray
 from volfs.versions.branch import Branch
-from volfs.versions.branchnode import BranchArray
+from volfs.versions.committed.array import VersionArray
+from volfs.versions.working.branch_array import BranchArray
 from volfs.views.folder import LISTED_WHOLE
 
 HUGE = 2**24

@@ -33,9 +33,9 @@ from volfs.tree import SetAttr
 from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volfs.tree.images.image_index import Walk
 from volfs.tree.monitoring.statistics import statistics
-from volfs.versions.openfile import WorkingFile
-from volfs.versions.union import Union
-from volfs.versions.working_copy import WorkingCopy
+from volfs.versions.working.open_files import WorkingFile
+from volfs.versions.working.union import Union
+from volfs.versions.working.working_copy import WorkingCopy
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"

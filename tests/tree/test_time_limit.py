@@ -27,7 +27,7 @@ from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until, until_async
 from volfs.tree.contract.time_limit import only_looks
-from volfs.versions.openfile import WorkingFile
+from volfs.versions.working.open_files import WorkingFile
 
 _SLICE = "cells/versions/v1/s0/xy"
 

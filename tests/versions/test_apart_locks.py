@@ -18,12 +18,12 @@ from volfs.fuse.checkup import Finding, examine
 from volfs.storage import claim
 from volfs.storage.claim import Claim, Fate
 from volfs.storage.mount_table import Locks, Mounted, locks_on
-from volfs.versions import publish
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit import publish
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
 from volfs.versions.ref_file import write_ref
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 
 OPENS = "volfs.open_store(root, **options).close()"
 OPENS_AT_ONCE = "volfs.open_store(root, **options, dead_after=0).close()"
@@ -157,7 +157,7 @@ def test_a_dataset_that_another_machine_is_making_stays(tmp_path: Path, store: S
 
 def test_two_machines_that_reserve_a_version_at_once_get_two_numbers(tmp_path: Path, dataset: Dataset) -> None:
     code = (
-        "from volfs.versions.writer import VersionWriter\n"
+        "from volfs.versions.commit.version_writer import VersionWriter\n"
         "with volfs.open_store(root, **options) as store:\n"
         "    with VersionWriter(store['cells'], 'main', 1) as writer:\n"
         "        writer.put('files/b', b'b')\n"

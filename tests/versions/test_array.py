@@ -21,8 +21,8 @@ from tests.kits.stores import (
 )
 from volfs.errors import Damaged, NotFound, WrongKind
 from volfs.model.box import Box
-from volfs.versions.resolved import ByteLRU
-from volfs.versions.writer import VersionWriter
+from volfs.versions.commit.version_writer import VersionWriter
+from volfs.versions.committed.lookups import ByteLRU
 
 
 @pytest.fixture

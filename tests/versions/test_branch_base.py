@@ -28,10 +28,10 @@ from volfs.errors import BadInput, Conflict, Damaged
 from volfs.model.metadata import group_zarr_json
 from volfs.model.ngff import labels_attributes
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 
 SHAPE = (16, 16, 16)
 OLD, NEW, MINE = volume(SHAPE), volume(SHAPE, 1), volume(SHAPE, 2)

@@ -10,9 +10,9 @@ import pytest
 from tests.kits.stores import SECOND, START, array_at, chunk, new_store, tree_of, volume, write_version
 from volfs.model.metadata import group_zarr_json
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
-from volfs.versions.writer import VersionWriter
 
 SHAPE = (16, 16, 16)
 FILES = [f"files/{name}" for name in ("a", "b", "d/a", "d/b", "d/e/c", "new", "d/new", "d/e/new")]

@@ -23,8 +23,8 @@ from volfs.errors import BadInput, Busy, Held, NothingToCommit, ReadOnly, VolfsE
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
-from volfs.versions.forward import ask_mount, key_line, key_of_line
-from volfs.versions.lock import Holder
+from volfs.versions.remote_commit import ask_mount, key_line, key_of_line
+from volfs.versions.working.branch_lock import Holder
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from volfs.errors import Busy, Held, NothingToCommit
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.versions.branch import Branch
-from volfs.versions.interpret import chunk_root
-from volfs.versions.status import NodeChanges
+from volfs.versions.working.interpreter import chunk_root
+from volfs.versions.working.status import NodeChanges
 
 RAW = [{"name": "bytes", "configuration": {"endian": "little"}}]
 META = array_zarr_json((4, 4), "u2", (2, 2), codecs=RAW)
@@ -181,7 +181,7 @@ def test_a_chunk_found_before_it_was_replaced_is_not_read_as_the_new_one(branch:
 
 
 def test_tokens_of_chunks_that_stay_as_they_are_stay_too(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("volfs.versions.branchnode._RACY_NS", 0)
+    monkeypatch.setattr("volfs.versions.working.branch_array._RACY_NS", 0)
     array = array_at(branch, "a")
     whole = Box((0, 0), (2, 2))
     first = {c: p.token for c, p in array.payloads(whole).items()}

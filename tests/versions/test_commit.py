@@ -30,10 +30,10 @@ from volfs.errors import BadInput, Conflict, Held, NoSpace, NothingToCommit, Rea
 from volfs.model.metadata import group_zarr_json
 from volfs.storage.manifest import Op
 from volfs.testing.waiting import PATIENCE
-from volfs.versions import commit as protocol
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit import protocol as protocol
+from volfs.versions.committed.version_files import read_manifest
 from volfs.versions.store import init_store
-from volfs.versions.stored import read_manifest
 
 SHAPE, CHUNKS = (24, 16, 16), (8, 8, 8)
 
@@ -500,7 +500,7 @@ def test_a_branch_held_by_another_process_is_not_committed_to(tmp_path, dataset,
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    monkeypatch.setattr("volfs.versions.lock.PATIENCE", 0.2)
+    monkeypatch.setattr("volfs.versions.working.branch_lock.PATIENCE", 0.2)
     monkeypatch.setattr(type(branch.working.lock).hold, "__defaults__", (0.2,), raising=False)
     branch.put("files/a", b"a")
     with subprocess.Popen(

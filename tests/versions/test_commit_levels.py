@@ -25,7 +25,7 @@ from tests.kits.mounts import volfs as command
 from volfs.testing.kit import mounted
 from volfs.versions import store as stores
 from volfs.versions.branch import Branch
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 from volfs.versions.zarrstore import ZarrStore
 
 VOXELS = np.random.default_rng(3).integers(0, 255, (11, 20, 18), dtype="u1")

@@ -17,7 +17,7 @@ from tests.kits.stores import START, tree_of, volume, write_version
 from volfs import init_store, open_store
 from volfs.storage.files import FileLock
 from volfs.testing.waiting import PATIENCE
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 
 BEFORE_REF = ("commit.intent", "commit.frozen", "commit.packed", "commit.synced", "commit.renamed")
 AFTER_REF = ("commit.ref", "commit.indexed", "commit.cleaned")

@@ -20,8 +20,8 @@ from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import RECORD, Manifest
-from volfs.versions.fsck import Finding, Report, fsck
-from volfs.versions.writer import VersionWriter
+from volfs.versions.check.fsck import Finding, Report, fsck
+from volfs.versions.commit.version_writer import VersionWriter
 
 SHAPE = (16, 16, 16)
 

@@ -20,7 +20,7 @@ from tests.kits.stores import new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import Damaged, VolfsError
 from volfs.storage.files import check_ordinary, open_below, open_regular, read_file, read_json
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 from volfs.versions.snapshot import Snapshot
 
 SECRET = b"what is outside of the store"

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volfs.versions import content_id as ids
-from volfs.versions.packing import LARGEST, choose_shard, dense_shard
+from volfs.versions.commit.shard_shape import LARGEST, choose_shard, dense_shard
+from volfs.versions.committed import content_id as ids
 
 BLOCK = (4, 8, 8)
 CHUNK = 512 * 1024

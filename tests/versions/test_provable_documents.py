@@ -19,11 +19,11 @@ from volfs.errors import Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.box import Box
 from volfs.storage.files import read_json, write_json
 from volfs.storage.store_layout import StoreLayout
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.version_writer import VersionWriter
+from volfs.versions.committed.version_files import read_version
 from volfs.versions.dataset_file import DatasetFile
-from volfs.versions.fsck import fsck
 from volfs.versions.ref_file import read_ref_file
-from volfs.versions.stored import read_version
-from volfs.versions.writer import VersionWriter
 
 DOCUMENTS = {
     "volfs.json": "volfs.json",

@@ -21,7 +21,7 @@ from volfs.errors import ReadOnly
 from volfs.storage.files import FileLock
 from volfs.testing.waiting import PATIENCE
 from volfs.versions import onlooker
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 
 SHAPE = (16, 16, 16)
 COMMITS = (

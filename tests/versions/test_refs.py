@@ -12,7 +12,7 @@ from tests.kits.stores import START, new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import AlreadyThere, BadName, Damaged, NotFound, VolfsError
 from volfs.storage.files import read_json
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 from volfs.versions.ref_file import read_ref_file
 
 REFS = {"main": 3, "side": 2, "paper": 2, "old": 1}

@@ -22,11 +22,11 @@ from volfs import open_store
 from volfs.errors import AlreadyThere, NotAllowed, NotFound, NothingToCommit, VolfsError, WrongKind
 from volfs.storage.manifest import Op, Record
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
+from volfs.versions.committed.version_files import read_manifest
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
-from volfs.versions.stored import read_manifest
 
 LONG_AGO = 1_234_567_890_123_456_789
 
@@ -120,8 +120,8 @@ def test_content_ids_tell_modes_and_links_apart_and_not_times(store: Store) -> N
         return tree(branch)
 
     def tree(branch: Branch) -> str:
-        from volfs.versions.content_id import tree_root
-        from volfs.versions.stored import changes
+        from volfs.versions.committed.content_id import tree_root
+        from volfs.versions.committed.version_files import changes
 
         branch.commit("f")
         return tree_root(changes(read_manifest(branch.dataset.layout.version(1)), {})).hex()

@@ -327,7 +327,7 @@ def test_a_version_made_on_another_machine_is_indexed_by_opening(tmp_path, store
 
 
 def test_a_live_writer_is_left_alone_by_another_opening(tmp_path, dataset):
-    from volfs.versions.writer import VersionWriter
+    from volfs.versions.commit.version_writer import VersionWriter
 
     with VersionWriter(dataset, "main", 1) as writer:
         writer.put("files/a", b"a")
@@ -337,7 +337,7 @@ def test_a_live_writer_is_left_alone_by_another_opening(tmp_path, dataset):
 
 
 def test_two_writers_to_one_branch_one_wins_and_the_other_is_told(dataset):
-    from volfs.versions.writer import VersionWriter
+    from volfs.versions.commit.version_writer import VersionWriter
 
     with VersionWriter(dataset, "main", 1) as one, VersionWriter(dataset, "main", 1) as two:
         one.put("files/a", b"1")
@@ -399,7 +399,7 @@ def test_two_machines_cannot_both_extend_a_version(tmp_path, store, dataset):
 
 
 def test_what_was_thrown_away_is_deleted_by_the_next_opening_and_is_no_finding(tmp_path, store, dataset):
-    from volfs.versions.fsck import fsck
+    from volfs.versions.check.fsck import fsck
 
     for folder in (dataset.layout.versions, dataset.layout.workings, store.layout.datasets):
         (folder / ".old.1234.trash/deep").mkdir(parents=True)

@@ -15,9 +15,9 @@ from volfs import init_store, open_store
 from volfs.errors import AlreadyThere, Conflict, NotFound, NothingToCommit
 from volfs.model.refs import RefKind
 from volfs.versions.branch import Branch
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.recover import look_over, register
 from volfs.versions.dataset import Dataset
-from volfs.versions.fsck import fsck
-from volfs.versions.recover import look_over, register
 from volfs.versions.store import Store
 
 SHAPE = (16, 16, 16)

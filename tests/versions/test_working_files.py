@@ -15,8 +15,8 @@ from tests.kits.dict_version import DictVersion, Over, contents, listing, read, 
 from volfs.errors import AlreadyThere, BadInput, BadName, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import WorkingLayout
-from volfs.versions.layers import RENAME_EXCHANGE, RENAME_NOREPLACE
-from volfs.versions.working_copy import WorkingCopy
+from volfs.versions.working.layer import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.versions.working.working_copy import WorkingCopy
 
 HEAD = {"files/old": b"committed", "files/dir/one": b"1", "files/dir/two": b"2", "zarr/a/zarr.json": b"{}"}
 

@@ -14,9 +14,9 @@ from tests.kits.dict_version import DictVersion, Over, contents, listing, read, 
 from volfs.errors import AlreadyThere
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import WorkingLayout
-from volfs.versions import freezing, layers
-from volfs.versions.union import Union
-from volfs.versions.working_copy import WorkingCopy
+from volfs.versions.working import layer, layer_moves
+from volfs.versions.working.union import Union
+from volfs.versions.working.working_copy import WorkingCopy
 
 HEAD = {
     "files/gone": b"0",
@@ -203,10 +203,10 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
         if what == "drop":
             head = committed(working, 2, head)
         act: dict[str, Callable[[], None]] = {
-            "freeze": lambda: freezing.freeze(layout, 2),  # noqa: B023
-            "freeze and leave": lambda: freezing.freeze(layout, 2, ["zarr/rec", "files/dir", "files/new"]),  # noqa: B023
-            "merge back": lambda: freezing.merge_back(layout, 2),  # noqa: B023
-            "drop": lambda: freezing.drop(layout, 2, lambda key: head.stat(key) is not None),  # noqa: B023
+            "freeze": lambda: layer_moves.freeze(layout, 2),  # noqa: B023
+            "freeze and leave": lambda: layer_moves.freeze(layout, 2, ["zarr/rec", "files/dir", "files/new"]),  # noqa: B023
+            "merge back": lambda: layer_moves.merge_back(layout, 2),  # noqa: B023
+            "drop": lambda: layer_moves.drop(layout, 2, lambda key: head.stat(key) is not None),  # noqa: B023
         }
         alive = dying(step)
         died = False
@@ -220,9 +220,9 @@ def test_a_crash_at_any_step_leaves_a_union_that_reads_the_same(tmp_path: Path, 
         after = WorkingCopy(layout, Over(lambda: head), Reserve([]))  # noqa: B023
         assert _files(after) == _files_of(before), step
         if what == "drop":
-            freezing.drop(layout, 2, lambda key: head.stat(key) is not None)  # noqa: B023
+            layer_moves.drop(layout, 2, lambda key: head.stat(key) is not None)  # noqa: B023
         else:
-            freezing.merge_back(layout, 2)
+            layer_moves.merge_back(layout, 2)
         assert _files(after) == _files_of(before), step
         after.put("files/works", b"again")
         assert _files(after) == _files_of(before | {"files/works": b"again"})
@@ -243,7 +243,7 @@ def _files_of(found: dict[str, bytes | None]) -> dict[str, bytes]:
 def test_disks_that_cannot_exchange_names_do_in_two_steps(
     working: WorkingCopy, monkeypatch: pytest.MonkeyPatch, layout: WorkingLayout
 ) -> None:
-    monkeypatch.setattr(layers, "_libc_renameat2", None)
+    monkeypatch.setattr(layer, "_libc_renameat2", None)
     working.unlink("files/dir/one")
     working.unlink("files/dir/two")
     working.rmdir("files/dir")

@@ -17,7 +17,7 @@ from tests.kits.dict_version import DictVersion, Over, contents
 from volfs.errors import VolfsError
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import WorkingLayout
-from volfs.versions.working_copy import WorkingCopy
+from volfs.versions.working.working_copy import WorkingCopy
 
 NAMES = st.sampled_from(["a", "b", "0"])
 # Names of chunks among them: their removals and renames are written down in more detail.

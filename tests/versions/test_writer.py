@@ -41,8 +41,8 @@ from volfs.errors import (
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.versions.author import default_author
-from volfs.versions.fsck import fsck
-from volfs.versions.writer import VersionWriter
+from volfs.versions.check.fsck import fsck
+from volfs.versions.commit.version_writer import VersionWriter
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def test_a_failure_while_publishing_is_undone(dataset, monkeypatch, step):
     if step == "index":
         monkeypatch.setattr(dataset.store.catalog, "index_version", fail)
     else:
-        monkeypatch.setattr(f"volfs.versions.publish.{step}", fail)
+        monkeypatch.setattr(f"volfs.versions.commit.publish.{step}", fail)
     with pytest.raises(NoSpace):
         write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0)])
     assert sorted(p.name for p in dataset.layout.versions.iterdir()) == ["00000001"]

@@ -33,9 +33,9 @@ from volfs.errors import BadInput, Damaged, ReadOnly, VolfsError
 if TYPE_CHECKING:
     from volfs.model.graph import VersionInfo
     from volfs.versions.branch import Branch
-    from volfs.versions.following import Side
-    from volfs.versions.status import Behind, Status
+    from volfs.versions.commit.follower import Side
     from volfs.versions.store import Store
+    from volfs.versions.working.status import Behind, Status
 
 
 def branch_meant(store: Store, argument: DatasetArg) -> Branch:

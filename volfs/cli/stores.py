@@ -41,7 +41,7 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
     Exit status 1 if anything is. A catalog, or a table of inodes, that cannot be used for the store is set aside by
     --rebuild-catalog, whatever it is, and made anew.
     """
-    from volfs.versions.fsck import fsck as check
+    from volfs.versions.check.fsck import fsck as check
 
     if rebuild_catalog and frame.read_only:
         raise click.UsageError("--rebuild-catalog writes to the store: not with --read-only")

@@ -3,7 +3,7 @@
 Decided here: what metadata an imported image gets (OME-Zarr 0.5), where a label image belongs, what becomes of an
 image that was at the same path, and that a dataset made for an import goes away again when the import fails. Not here:
 the pass over the voxels (:mod:`volfs.ingest.volume_stream`) and how a version comes to exist
-(:mod:`volfs.versions.writer`).
+(:mod:`volfs.versions.commit.version_writer`).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from volfs.model.ngff import (
     parse_multiscale,
     pyramid,
 )
-from volfs.versions.array_writer import ArrayWriter
+from volfs.versions.commit.array_writer import ArrayWriter
+from volfs.versions.commit.placement import Placed, place
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
-from volfs.versions.placement import Placed, place
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
 from volfs.versions.store import Store
-from volfs.versions.writer import VersionWriter
 from volfs.volume.downsample import method_for
 from volfs.volume.workers import Workers
 

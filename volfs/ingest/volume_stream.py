@@ -35,7 +35,7 @@ from volfs.model.box import Box, Index
 from volfs.model.ngff import Method
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.files import no_space
-from volfs.versions.array_writer import ArrayWriter
+from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.volume.downsample import downsample
 from volfs.volume.workers import Workers
 

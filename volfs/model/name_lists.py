@@ -2,7 +2,7 @@
 
 Decided here: which lists of a ``zarr.json`` are sets of names (label images, the series of a collection, the wells and
 fields of a plate), and how two documents merge that differ from their base in nothing else. Not here: when documents
-need to be merged (:mod:`volfs.versions.merge`).
+need to be merged (:mod:`volfs.versions.commit.merge`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ tells that its holder is gone, but only where the store's filesystem shares lock
 mountpoint and NFS with local locks do not. So the lock file says who holds it too, and what is free is judged by that.
 
 Decided here: what a process says of itself, and what follows from it. Not here: what is locked, and what becomes of it
-(:mod:`volfs.versions.publish`, :mod:`volfs.versions.recover`), nor which filesystems share locks
+(:mod:`volfs.versions.commit.publish`, :mod:`volfs.versions.commit.recover`), nor which filesystems share locks
 (:mod:`volfs.storage.filesystem`).
 """
 

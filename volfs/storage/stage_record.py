@@ -25,8 +25,8 @@ _MAGIC = b"volfs stage\n"
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """``began_ns``: when, on the branch's clock (:mod:`volfs.versions.pulse`), the bytes began to be what they are: a
-    change of voxels with a later time is newer. ``over``: the number of the version that the working copy lay
+    """``began_ns``: when, on the branch's clock (:mod:`volfs.versions.working.clock`), the bytes began to be what they
+    are: a change of voxels with a later time is newer. ``over``: the number of the version that the working copy lay
     over then. ``target``: digest of what the file would become, a box of an array; "" for a temporary name.
 
     ``storing_ns``: when its voxels began to be stored, on the same clock; 0 while it is written. ``reason``: why it is

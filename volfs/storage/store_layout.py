@@ -114,7 +114,7 @@ class WorkingLayout:
 
     @property
     def base(self) -> Path:
-        """The version that uncommitted changes lie over: see :mod:`volfs.versions.base`."""
+        """The version that uncommitted changes lie over: see :mod:`volfs.versions.working.base_file`."""
         return self.root / "base.json"
 
     @property
@@ -216,7 +216,7 @@ class DatasetLayout:
         return VersionLayout(self.versions / f".{version_dir_name(number)}.partial")
 
     def publish_intent(self, number: int) -> Path:
-        """There while a complete version is being given its place: see :mod:`volfs.versions.publish`."""
+        """There while a complete version is being given its place: see :mod:`volfs.versions.commit.publish`."""
         return self.versions / f".{version_dir_name(number)}.publish.json"
 
     def previous_ref(self, number: int) -> Path:

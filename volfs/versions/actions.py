@@ -1,9 +1,10 @@
 """Commit, discard, update and publish: the actions that only the holder of a branch may carry out.
 
 Decided here: whether this process acts, or asks the mount that holds the branch, and the record that is kept of an
-action (:class:`~volfs.versions.status.Action`). Not here: how a mount is asked (:mod:`volfs.versions.forward`), how a
-commit is made (:mod:`volfs.versions.commit`), how a prepared version becomes the head
-(:mod:`volfs.versions.placement`), and how the base follows the head (:mod:`volfs.versions.following`).
+action (:class:`~volfs.versions.working.status.Action`). Not here: how a mount is asked
+(:mod:`volfs.versions.remote_commit`), how a commit is made (:mod:`volfs.versions.commit.protocol`), how a prepared
+version becomes the head (:mod:`volfs.versions.commit.placement`), and how the base follows the head
+(:mod:`volfs.versions.commit.follower`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from volfs.errors import BadInput, Busy, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_message
 from volfs.versions.author import default_author
-from volfs.versions.commit import Wording, commit
-from volfs.versions.following import Follower, Side
-from volfs.versions.forward import ask_mount, key_line
+from volfs.versions.commit.follower import Follower, Side
+from volfs.versions.commit.placement import publish_prepared
+from volfs.versions.commit.protocol import Wording, commit
+from volfs.versions.commit.writable_history import WritableBranch
 from volfs.versions.keys import is_key
-from volfs.versions.lock import Holder
-from volfs.versions.placement import publish_prepared
-from volfs.versions.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
-from volfs.versions.writable_history import WritableBranch
+from volfs.versions.remote_commit import ask_mount, key_line
+from volfs.versions.working.branch_lock import Holder
+from volfs.versions.working.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
 
 EVERYTHING = ("", "all", ".", "/")
 """Words that stand, in the place of a key, for all uncommitted changes."""

@@ -1,8 +1,8 @@
 """A branch: its base version with the uncommitted changes of its working copy, as a snapshot that can be written.
 
 Decided here: the operations of a branch, and the version that its working copy lies over. Not here: reading
-(:mod:`volfs.versions.union_snapshot`), the working copy (:mod:`volfs.versions.working_copy`), and who commits
-(:mod:`volfs.versions.actions`).
+(:mod:`volfs.versions.working.union_snapshot`), the working copy (:mod:`volfs.versions.working.working_copy`), and who
+commits (:mod:`volfs.versions.actions`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from itertools import chain
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.versions.actions import Actions
-from volfs.versions.base import Pin
-from volfs.versions.changeset import problems
-from volfs.versions.commit import Wording, settle_own
-from volfs.versions.following import Follower, Side
-from volfs.versions.interpret import Interpreter
-from volfs.versions.layers import Change
-from volfs.versions.lock import Holder
+from volfs.versions.commit.changeset import problems
+from volfs.versions.commit.follower import Follower, Side
+from volfs.versions.commit.protocol import Wording, settle_own
+from volfs.versions.commit.writable_history import WritableHistory
+from volfs.versions.committed.version import Version
 from volfs.versions.snapshot import Derive, WritableSnapshot
-from volfs.versions.status import (
+from volfs.versions.working.base_file import Pin
+from volfs.versions.working.branch_lock import Holder
+from volfs.versions.working.interpreter import Interpreter
+from volfs.versions.working.layer import Change
+from volfs.versions.working.status import (
     Behind,
     Status,
     count_changes,
@@ -33,11 +35,9 @@ from volfs.versions.status import (
     rejected_files,
     staged_files,
 )
-from volfs.versions.union import Union
-from volfs.versions.union_snapshot import UnionSnapshot
-from volfs.versions.version import Version
-from volfs.versions.working_copy import WorkingCopy
-from volfs.versions.writable_history import WritableHistory
+from volfs.versions.working.union import Union
+from volfs.versions.working.union_snapshot import UnionSnapshot
+from volfs.versions.working.working_copy import WorkingCopy
 
 Bytes = bytes | bytearray | memoryview
 _HOLDER_SECONDS = 0.25
@@ -297,7 +297,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         wording: Wording | None = None,
     ) -> VersionInfo:
         """Make the working copy a version. ``leave``: keys or directories that stay uncommitted; ``wording`` has the
-        last word on message and author, once everything else is done (:mod:`volfs.versions.commit`).
+        last word on message and author, once everything else is done (:mod:`volfs.versions.commit.protocol`).
 
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
         mount of another process writes to the branch, that mount commits, for the author given.

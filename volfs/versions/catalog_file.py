@@ -4,7 +4,7 @@ Decided here: what is mended without a word from anyone, and what is refused in 
 that is no catalog of this store, or one in which a damaged row was met, is set aside and made anew: nothing that it
 says is not in the store's own files. Anywhere else (``--catalog``) it may be somebody's, so it is only refused; and
 what other processes have open is never taken away under them. ``volfs fsck --rebuild-catalog`` sets aside whatever it
-is. Not here: whether a catalog says what the store holds (:mod:`volfs.versions.recover`), and what is in one
+is. Not here: whether a catalog says what the store holds (:mod:`volfs.versions.commit.recover`), and what is in one
 (:mod:`volfs.catalog`).
 """
 

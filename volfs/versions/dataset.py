@@ -1,9 +1,9 @@
 """A dataset: its versions, branches and tags, and how a ref becomes a snapshot.
 
 Decided here: the meaning of refs, and that a ref changes in its file and in the catalog's mirror of it in one go, under
-the dataset's lock. Not decided here: how a version is found on disk (:mod:`volfs.versions.version`), made
-(:mod:`volfs.versions.writer`) or given its place (:mod:`volfs.versions.publish`), and what a branch's working copy is
-(:mod:`volfs.versions.branch`).
+the dataset's lock. Not decided here: how a version is found on disk (:mod:`volfs.versions.committed.version`), made
+(:mod:`volfs.versions.commit.version_writer`) or given its place (:mod:`volfs.versions.commit.publish`), and what a
+branch's working copy is (:mod:`volfs.versions.branch`).
 """
 
 from __future__ import annotations
@@ -31,20 +31,26 @@ from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.storage.store_layout import DatasetLayout
-from volfs.versions import publish
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
 from volfs.versions.branch import Branch
+from volfs.versions.commit import publish
+from volfs.versions.commit.mirror import Stamp, catch_up
+from volfs.versions.commit.writable_history import Progress
+from volfs.versions.committed.lookups import Resolved
+from volfs.versions.committed.version import Version, parse
+from volfs.versions.committed.version_files import (
+    StoredVersion,
+    VersionChanges,
+    read_manifest,
+    read_version,
+    version_changes,
+)
 from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import OpenStore
-from volfs.versions.lock import elsewhere
-from volfs.versions.mirror import Stamp, catch_up
 from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
-from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Derive, Snapshot
-from volfs.versions.stored import StoredVersion, VersionChanges, read_manifest, read_version, version_changes
-from volfs.versions.version import Version, parse
-from volfs.versions.writable_history import Progress
+from volfs.versions.working.branch_lock import elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -361,8 +367,8 @@ class Dataset:
     def locked(self, patience: float | None = None, *, progress: Progress | None = None) -> Iterator[None]:
         """Hold the dataset's lock: for moments, while a number is reserved, a version published or a ref changed.
 
-        Whoever takes it first catches up with what others did (:mod:`volfs.versions.mirror`), and then decides by the
-        ref files. Busy if others keep it for ``patience`` seconds.
+        Whoever takes it first catches up with what others did (:mod:`volfs.versions.commit.mirror`), and then decides
+        by the ref files. Busy if others keep it for ``patience`` seconds.
         """
         lock = FileLock(self.layout.lock)
         self.check_itself()

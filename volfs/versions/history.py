@@ -2,7 +2,7 @@
 
 Decided here: which questions these are. They are answered by :class:`volfs.versions.dataset.Dataset` and
 :class:`volfs.versions.store.Store`, which stand above and are imported by nothing below them. Those who add versions
-ask more: :mod:`volfs.versions.writable_history`.
+ask more: :mod:`volfs.versions.commit.writable_history`.
 """
 
 from __future__ import annotations

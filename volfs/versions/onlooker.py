@@ -27,8 +27,8 @@ from volfs.storage.files import FileLock, make_dirs, read_json
 from volfs.storage.state import state_directory
 from volfs.storage.store_layout import StoreLayout
 from volfs.versions.catalog_file import open_catalog
-from volfs.versions.mirror import MirroredHistory, index_missing, missing
-from volfs.versions.recover import RecoverableStore, look_over, register
+from volfs.versions.commit.mirror import MirroredHistory, index_missing, missing
+from volfs.versions.commit.recover import RecoverableStore, look_over, register
 
 log = logging.getLogger(__name__)
 

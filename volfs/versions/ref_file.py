@@ -1,7 +1,8 @@
 """What the file of a branch or a tag says: the version that it names, by number and by content id.
 
 Decided here: the document, and that a ref which names something other than the version of its number is damaged. Not
-here: when a ref moves (:mod:`volfs.versions.publish`), and which refs a dataset has (:mod:`volfs.versions.dataset`).
+here: when a ref moves (:mod:`volfs.versions.commit.publish`), and which refs a dataset has
+(:mod:`volfs.versions.dataset`).
 
 A number alone would let one flipped bit show another version. A ref without content id was written by an older volfs or
 by a person, ``{"version": 12}``, and is taken at its word; that is also how a damaged one is mended by hand.

@@ -1,6 +1,6 @@
 """What a snapshot is: one state of a dataset, readable by key and by array.
 
-Decided here: the interface that versions (:mod:`volfs.versions.version`) and branches
+Decided here: the interface that versions (:mod:`volfs.versions.committed.version`) and branches
 (:mod:`volfs.versions.branch`) share, so that nobody above needs to know which of the two is being read. Not decided
 here: where bytes come from. Above, ``volume/`` reads arrays through :class:`ArrayNode` and ``tree/`` reads keys
 through :class:`Snapshot`.

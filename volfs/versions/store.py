@@ -1,8 +1,8 @@
 """A store: its datasets, and opening one safely.
 
 Decided here: what counts as a store, how datasets come and go, and when an opening recovers what a crash left. Not
-decided here: what recovery does (:mod:`volfs.versions.recover`), where things lie (:mod:`volfs.storage.store_layout`),
-and what a dataset is (:mod:`volfs.versions.dataset`).
+decided here: what recovery does (:mod:`volfs.versions.commit.recover`), where things lie
+(:mod:`volfs.storage.store_layout`), and what a dataset is (:mod:`volfs.versions.dataset`).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import FORMAT, StoreLayout
 from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
+from volfs.versions.commit.publish import delete_tree, empty_trash, is_untouched, published, throw_away
+from volfs.versions.commit.recover import recover, register
+from volfs.versions.committed.lookups import Resolved
+from volfs.versions.committed.version_files import read_version
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
 from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
-from volfs.versions.publish import delete_tree, empty_trash, is_untouched, published, throw_away
-from volfs.versions.recover import recover, register
 from volfs.versions.ref_file import write_ref
-from volfs.versions.resolved import Resolved
 from volfs.versions.snapshot import Derive, Snapshot
-from volfs.versions.stored import read_version
 
 _PATIENCE = 60.0
 

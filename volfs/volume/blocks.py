@@ -23,7 +23,7 @@ from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.sharding_codec import ShardReader
-from volfs.versions.branchnode import WorkingPayload
+from volfs.versions.working.branch_array import WorkingPayload
 from volfs.volume.cache import Block, Home
 from volfs.volume.maps import Entries, EntryMap, EntryMaps
 

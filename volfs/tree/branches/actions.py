@@ -2,7 +2,7 @@
 
 Decided here: that one action of a branch goes on at a time, that the same words while it goes on join it, how long a
 write waits for it, and what is waited for before a commit. Not here: the files (:mod:`volfs.tree.nodes.control`), what
-a commit is (:mod:`volfs.versions.commit`)."""
+a commit is (:mod:`volfs.versions.commit.protocol`)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stage_handle import Superseded, decode
 from volfs.versions.actions import EVERYTHING
-from volfs.versions.following import Side
-from volfs.versions.forward import key_of_line
+from volfs.versions.commit.follower import Side
 from volfs.versions.keys import covers
+from volfs.versions.remote_commit import key_of_line
 
 #: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
 #: NFS servers leave them, which close idle files a second or two later. And how long a close waits for the end of a

@@ -22,8 +22,8 @@ from volfs.tree.core.ports import BranchState
 from volfs.tree.images.computed_levels import derived_key
 from volfs.tree.images.image_index import ImageIndex
 from volfs.versions.branch import Branch
-from volfs.versions.interpret import chunk_root
 from volfs.versions.keys import node_key
+from volfs.versions.working.interpreter import chunk_root
 
 #: The remembered sizes of one array's chunks are cleared of old ones when there are so many.
 _SIZES_SWEPT = 20_000

@@ -25,9 +25,9 @@ from volfs.tree.branches.stages import SlicePath, Stages, StageTarget
 from volfs.tree.core.context import Shared
 from volfs.tree.core.ports import WriteBuffer
 from volfs.tree.images.image_index import ImageIndex
-from volfs.versions import refusals
 from volfs.versions.branch import Branch
 from volfs.versions.dataset import Dataset
+from volfs.versions.working import refusals
 
 _T = TypeVar("_T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from volfs.tree.branches.draft import Draft
-from volfs.versions.status import Action, ActionKind
+from volfs.versions.working.status import Action, ActionKind
 
 
 class Order:

@@ -21,7 +21,7 @@ from volfs.tree.contract.attrs import Attr
 from volfs.tree.core.layout_handle import read_resident
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.versions.keys import NODE_JSON
-from volfs.versions.openfile import WorkingFile
+from volfs.versions.working.open_files import WorkingFile
 
 if TYPE_CHECKING:
     from volfs.tree.branches.mounted_branch import MountedBranch

@@ -15,7 +15,7 @@ from itertools import chain
 
 from volfs.tree.contract.attrs import Attr
 from volfs.tree.core.node import name_cookie
-from volfs.versions.union import Entry
+from volfs.versions.working.union import Entry
 
 #: The attributes of a file in a listing: mode, size, mtime (ns) and blocks on disk (-1: none of its own). Of a
 #: directory only the mode counts.

@@ -2,7 +2,7 @@
 
 Decided here: inodes (allocated per name, following renames and links), what is refused, and what the kernel is told
 when a key is closed or moved. The semantics of the files themselves are those of
-:class:`volfs.versions.working_copy.WorkingCopy`. Keys of levels that follow s0 show computed bytes
+:class:`volfs.versions.working.working_copy.WorkingCopy`. Keys of levels that follow s0 show computed bytes
 (:mod:`volfs.tree.images.computed_levels`, :mod:`volfs.tree.files.computed_key`). What is kept of a listing is in
 :mod:`volfs.tree.files.key_listing`.
 """
@@ -30,7 +30,7 @@ from volfs.tree.files.key_handle import KeyHandle
 from volfs.tree.files.key_listing import UNKNOWN, Facts, KeyListing, facts_of
 from volfs.tree.images.computed_levels import DerivedKey, derived_key, derived_level, derived_names
 from volfs.versions.keys import NODE_JSON
-from volfs.versions.union import Entry
+from volfs.versions.working.union import Entry
 
 if TYPE_CHECKING:
     from volfs.tree.branches.mounted_branch import MountedBranch

@@ -30,9 +30,9 @@ from volfs.tree.core.node import Dir, Node, SmallDir
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.tree.core.openers import is_open
 from volfs.tree.files.document import Document, Generated
-from volfs.versions import refusals
 from volfs.versions.author import author_of
-from volfs.versions.status import Action, ActionKind
+from volfs.versions.working import refusals
+from volfs.versions.working.status import Action, ActionKind
 from volfs.views import documents
 
 

@@ -21,7 +21,7 @@ from volfs.tree.images.image_index import ImageIndex
 from volfs.tree.nodes.formats import FORMATS, formats_of
 from volfs.tree.nodes.level import LevelContents, LevelDir
 from volfs.tree.nodes.version_keys import KeyDir
-from volfs.versions.version import Version
+from volfs.versions.committed.version import Version
 from volfs.views import documents, thumbnail
 
 

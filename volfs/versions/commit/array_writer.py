@@ -1,0 +1,290 @@
+"""The chunks that one version changes in one array, packed into shards as they come.
+
+Decided here: when a shard file is opened, given its descriptor back and finished; and the records of the chunks. Not
+decided here: the shard shape (:mod:`volfs.versions.commit.shard_shape`), the file format (:mod:`volfs.storage.shards`),
+and what else a version holds (:mod:`volfs.versions.commit.version_writer`).
+
+Memory follows the chunks' records (about a hundred bytes each), not their voxels: a payload goes to its shard file at
+once. Everything is thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from volfs.errors import AlreadyThere, BadInput
+from volfs.model.box import Index
+from volfs.model.grid import split
+from volfs.model.metadata import ArrayMeta
+from volfs.storage.files import no_space, open_regular, opened, read_file, write_all
+from volfs.storage.manifest import NO_FILE, RECORD, ManifestBuilder, Op
+from volfs.storage.payload import PIECE, Payload, PayloadDigest, digest
+from volfs.storage.shards import ShardWriter
+from volfs.versions.keys import node_key
+
+_OPEN_SHARDS = 64
+"""Shard files of one array that hold a descriptor at once."""
+
+Buffer = bytes | bytearray | memoryview
+Records = np.ndarray[Any, np.dtype[Any]]
+
+
+class Locate(Protocol):
+    """Finds the file of a key in the partial version: its path, and its name below ``versions/``."""
+
+    def __call__(self, key: str) -> tuple[Path, str]: ...
+
+
+class ArrayWriter:
+    """Collects chunk puts and removals of one array. Made by :meth:`VersionWriter.array`.
+
+    ``shard_chunks``: chunks per shard along each axis; all ones means a file for each chunk, as the client has it.
+    """
+
+    def __init__(
+        self, path: str, meta: ArrayMeta, shard_chunks: Index, block_shape: Index, place: Locate, *, created: bool
+    ) -> None:
+        self.path = path
+        self.meta = meta
+        self.shard_chunks = shard_chunks
+        self.block_shape = block_shape
+        self.created = created
+        self._place = place
+        self._lock = Lock()
+        self._rows = _Rows(meta.ndim)
+        self._shards: dict[Index, _Shard] = {}
+        self._open: OrderedDict[Index, ShardWriter] = OrderedDict()
+        self._cells = prod(shard_chunks)
+        self._grid = meta.grid
+
+    @property
+    def sharded(self) -> bool:
+        """Whether chunks are packed together."""
+        return self._cells > 1
+
+    def __len__(self) -> int:
+        """Chunks put or removed so far."""
+        with self._lock:
+            return len(self._rows)
+
+    def holds(self, coords: Index) -> bool:
+        """Whether this version says something about a chunk already."""
+        where, cell = split(coords, self.shard_chunks)
+        with self._lock:
+            shard = self._shards.get(where)
+            return shard is not None and shard.rows[cell] != _Shard.FREE
+
+    def put(self, coords: Index, payload: Buffer | Path) -> None:
+        """Store a chunk: the bytes as they are, or those of a file (a client's own shards may be large).
+
+        AlreadyThere if the version says something about that chunk already.
+        """
+        where, cell = split(self._check(coords), self.shard_chunks)
+        shard = self._claim(where, cell, coords)
+        try:
+            if self.sharded:
+                data = read_file(payload) if isinstance(payload, Path) else payload
+                sums = digest(data)
+                offset, _ = self._writer(where, shard).append(cell, data)
+            else:
+                offset = 0
+                path = self._located(where, shard)
+                sums = copy_in(path, payload)
+        except BaseException:
+            self._unclaim(shard, cell)
+            raise
+        self._record(shard, cell, coords, sums.payload(shard.file, offset), sums.sha256)
+        self._settled(where, shard)
+
+    def remove(self, coords: Index) -> None:
+        """Record that a chunk is gone: it reads as fill. It may lie outside the array, which was shrunk."""
+        where, cell = split(coords, self.shard_chunks)
+        shard = self._claim(where, cell, coords)
+        self._record(shard, cell, coords, None, b"")
+        if self._grid.holds(coords):
+            self._settled(where, shard)
+
+    def skip(self, coords: Index) -> None:
+        """Say that a chunk will not come (it is all fill), so that its shard can be finished when the rest is there."""
+        where, cell = split(self._check(coords), self.shard_chunks)
+        shard = self._claim(where, cell, coords)
+        self._settled(where, shard)
+
+    def finish(self) -> None:
+        """Finish every shard. Nothing can be put afterwards."""
+        with self._lock:
+            left = [(where, shard) for where, shard in self._shards.items() if shard.writer is not None]
+        for where, shard in left:
+            self._finish(where, shard)
+
+    def abort(self) -> None:
+        """Close what is open; the partial version is removed as a whole by its writer."""
+        with self._lock:
+            writers = [shard.writer for shard in self._shards.values() if shard.writer is not None]
+            self._open.clear()
+        for writer in writers:
+            writer.abort()
+
+    def records(self, builder: ManifestBuilder) -> None:
+        """Add one record per chunk to a manifest, in C order of the chunks."""
+        with self._lock:
+            records, pieces = self._rows.take()
+        records["name"] = builder.string(self.path)
+        names = self._rows.files
+        numbers = np.array([builder.string(name) for name in names] or [0], "<u4")
+        held = records["file"] != NO_FILE
+        records["file"][held] = numbers[records["file"][held]]
+        order = np.lexsort(records["chunk"].T[::-1])
+        builder.extend(records[order], pieces)
+
+    def _check(self, coords: Index) -> Index:
+        if not self._grid.holds(coords):
+            raise BadInput(f"{self.path or 'the root array'}: {coords} is outside the chunk grid")
+        return coords
+
+    def _claim(self, where: Index, cell: int, coords: Index) -> _Shard:
+        with self._lock:
+            shard = self._shards.get(where)
+            if shard is None:
+                shard = self._shards[where] = self._new_shard(where)
+            if shard.rows[cell] != _Shard.FREE:
+                raise AlreadyThere(f"{self.path or 'the root array'}: chunk {coords} is in this version already")
+            shard.rows[cell] = _Shard.CLAIMED
+            return shard
+
+    def _unclaim(self, shard: _Shard, cell: int) -> None:
+        with self._lock:
+            shard.rows[cell] = _Shard.FREE
+
+    def _new_shard(self, where: Index) -> _Shard:
+        grid = self._grid.grid_shape
+        expected = prod(max(0, min(s, n - w * s)) for s, n, w in zip(self.shard_chunks, grid, where, strict=True))
+        return _Shard(self._cells, expected)
+
+    def _located(self, where: Index, shard: _Shard) -> Path:
+        if shard.path is None:
+            shard.path, shard.file = self._place(node_key(self.path, self.meta.chunk_key(where)))
+        return shard.path
+
+    def _writer(self, where: Index, shard: _Shard) -> ShardWriter:
+        idle: list[ShardWriter] = []
+        with self._lock:
+            if shard.writer is None:
+                shard.writer = ShardWriter(self._located(where, shard), self.shard_chunks)
+            self._open[where] = shard.writer
+            self._open.move_to_end(where)
+            while len(self._open) > _OPEN_SHARDS:
+                idle.append(self._open.popitem(last=False)[1])
+        for writer in idle:
+            writer.suspend()
+        return shard.writer
+
+    def _record(self, shard: _Shard, cell: int, coords: Index, payload: Payload | None, sha256: bytes) -> None:
+        with self._lock:
+            shard.rows[cell] = self._rows.add(coords, payload, sha256)
+
+    def _settled(self, where: Index, shard: _Shard) -> None:
+        """Count a chunk of the shard as dealt with, and finish the shard with the last one."""
+        with self._lock:
+            shard.expected -= 1
+            complete = shard.expected == 0 and shard.writer is not None
+        if complete:
+            self._finish(where, shard)
+
+    def _finish(self, where: Index, shard: _Shard) -> None:
+        with self._lock:
+            writer, shard.writer = shard.writer, None
+            self._open.pop(where, None)
+        if writer is not None:
+            writer.finish()
+
+
+class _Shard:
+    """One shard file: what is known of each cell, and how many cells are still to come."""
+
+    FREE, CLAIMED = -1, -2
+    __slots__ = ("expected", "file", "path", "rows", "writer")
+
+    def __init__(self, cells: int, expected: int) -> None:
+        self.path: Path | None = None
+        self.file = ""
+        self.rows = np.full(cells, _Shard.FREE, np.int64)
+        self.expected = expected
+        self.writer: ShardWriter | None = None
+
+
+class _Rows:
+    """Manifest records, growing. ``file`` counts into :attr:`files` until the manifest gives its own numbers."""
+
+    def __init__(self, ndim: int) -> None:
+        self._ndim = ndim
+        self._records: Records = np.zeros(64, RECORD)
+        self._count = 0
+        self._pieces: list[bytes] = []
+        self._piece_count = 0
+        self._files: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def files(self) -> list[str]:
+        return list(self._files)
+
+    def add(self, coords: Index, payload: Payload | None, sha256: bytes) -> int:
+        if self._count == len(self._records):
+            self._records = np.concatenate([self._records, np.zeros(len(self._records), RECORD)])
+        op, file, offset, length, crc, start, count = Op.REMOVE, NO_FILE, 0, 0, 0, 0, 0
+        if payload is not None:
+            op, offset, length, crc = Op.PUT, payload.offset, payload.length, payload.crc32c
+            file = self._files.setdefault(payload.file, len(self._files))
+            if payload.pieces is not None:
+                start, count = self._piece_count, len(payload.pieces) // 4
+                self._pieces.append(payload.pieces)
+                self._piece_count += count
+        chunk = coords + (0,) * (RECORD["chunk"].shape[0] - self._ndim)
+        sha = sha256 or bytes(32)
+        self._records[self._count] = (op, self._ndim, 0, chunk, file, offset, length, crc, start, count, sha, 0, 0, 0)
+        self._count += 1
+        return self._count - 1
+
+    def take(self) -> tuple[Records, Records]:
+        return self._records[: self._count].copy(), np.frombuffer(b"".join(self._pieces), "<u4")
+
+
+def copy_in(target: Path, source: Buffer | Path | BinaryIO, mode: int = 0o666) -> PayloadDigest:
+    """Write a new file, a megabyte at a time, and sum up exactly what was written. Removes it if that fails."""
+    sums = PayloadDigest()
+    with no_space(f"writing {target.name}"):
+        fd = open_regular(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            for piece in _pieces(source):
+                write_all(fd, piece)
+                sums.update(piece)
+        except BaseException:
+            with suppress(OSError):
+                target.unlink()
+            raise
+        finally:
+            os.close(fd)
+    return sums
+
+
+def _pieces(source: Buffer | Path | BinaryIO) -> Iterator[Buffer]:
+    if isinstance(source, Path):
+        with opened(source) as fd, open(fd, "rb", closefd=False) as reader:
+            yield from _pieces(reader)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield source
+    else:
+        while piece := source.read(PIECE):
+            yield piece

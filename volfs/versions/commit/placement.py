@@ -1,0 +1,406 @@
+"""The place in history of a version that took hours to make, on a branch that moved meanwhile.
+
+Decided here: a version is put on top of a head that moved if neither changed the same, and under uncommitted changes if
+those did not either; else it becomes a version on a new branch. A prepared version is not lost, whichever process dies.
+Not here: how a version is written (:mod:`volfs.versions.commit.version_writer`) and published
+(:mod:`volfs.versions.commit.publish`), who moves the head (:mod:`volfs.versions.actions`), and which changes are in
+conflict (:mod:`volfs.versions.commit.merge`).
+
+    maker   prepares ``.N.partial`` and holds the lock in it until the end
+    holder  (the maker itself, or a mount that it asks through ``.volfs/publish``) compares, and publishes
+    maker   if that could not be: publishes on a branch of its own
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from volfs.errors import Conflict, NotFound, VolfsError
+from volfs.model.graph import VersionInfo
+from volfs.model.touch import Touched
+from volfs.storage.crash import crash_point
+from volfs.storage.files import fsync_tree, make_dirs, read_file, write_atomic, write_json
+from volfs.storage.manifest import NO_FILE, Manifest, Op
+from volfs.storage.payload import PIECE
+from volfs.storage.shards import wrap_array_json
+from volfs.storage.store_layout import DatasetLayout, VersionLayout, parse_partial_dir, version_dir_name
+from volfs.versions.commit.array_writer import copy_in
+from volfs.versions.commit.merge import (
+    FILE_MODE,
+    CommittedSide,
+    Content,
+    Merge,
+    WorkingSide,
+    committed,
+    merge,
+    named,
+)
+from volfs.versions.commit.movement import described_anew, moved, paths_in, reads_alike, recorded
+from volfs.versions.commit.protocol import settle_own
+from volfs.versions.commit.publish import delete_tree, publish, renumber
+from volfs.versions.commit.version_writer import VersionWriter
+from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
+from volfs.versions.committed.content_id import content_id, tree_root
+from volfs.versions.committed.version import Version
+from volfs.versions.committed.version_files import (
+    AS_WRITTEN,
+    StoredVersion,
+    array_meta,
+    changes,
+    read_manifest,
+    read_version,
+)
+from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
+from volfs.versions.working.union import Union
+
+_SECOND = 10**9
+_PATIENCE = 3600.0
+"""Seconds to wait for processes that write or publish in turns."""
+_PAUSE = 0.25
+_AGAIN = (errno.EBUSY, errno.ENOTCONN, errno.ECONNABORTED)
+"""Another process writes, or the mount that was asked has died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A version that has its place. ``why``: the reason why it is not on the branch it was made for; None if it is."""
+
+    info: VersionInfo
+    branch: str
+    why: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The version's number."""
+        return self.info.number
+
+
+def place(writer: VersionWriter) -> Placed:
+    """Make a prepared version the head of the branch it was made for, or that of a new branch. By its maker."""
+    dataset, deadline = writer.dataset, time.monotonic() + _PATIENCE
+    while True:
+        try:
+            info = dataset.branch(writer.branch).publish(writer.number, writer.token)
+            break
+        except VolfsError as error:
+            wait = not isinstance(error, Conflict) and error.errno in _AGAIN and time.monotonic() < deadline
+            why = "" if wait else str(error)
+        found = _find(dataset, writer.token, writer.number)
+        if isinstance(found, VersionInfo):  # the mount that was asked did it, and could not answer
+            info = found
+            with suppress(VolfsError):
+                dataset.branch(writer.branch).catch_up()
+            break
+        writer.moved_to(found)
+        if why:
+            return _aside(writer, why)
+        time.sleep(_PAUSE)
+    writer.placed(info.number)
+    return Placed(info, writer.branch)
+
+
+def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
+    """Make a version prepared in ``.N.partial`` the branch's head. The caller holds the lock.
+
+    Uncommitted changes then lie over it. Conflict, and nothing has changed, if they changed the same as the version, or
+    newer versions did.
+    """
+    dataset = branch.dataset
+    with branch.turn:
+        settle_own(branch)
+        branch.follow()
+        head = branch.head
+        prepared = Prepared.read(dataset.layout, number, token)
+        _check_uncommitted(branch, prepared)
+        if prepared.parent != (head.number if head is not None else 0):
+            assert head is not None, "a branch loses no version"
+            prepared = _onto(dataset, prepared, head, branch.ref)
+        info = _publish(dataset, prepared, branch.ref, prepared.parent)
+        crash_point("placement.published")
+        branch.follow()
+        return info
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A complete version that does not exist yet."""
+
+    layout: VersionLayout
+    number: int
+    stored: StoredVersion
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, layout: DatasetLayout, number: int, token: str) -> Prepared:
+        """Read ``.N.partial``. NotFound if there is none, or another writer's."""
+        partial = layout.partial(number)
+        stored = _own_words(partial)
+        if stored is None or stored.writer != token:
+            raise NotFound(f"no version is prepared as v{number}")
+        return cls(partial, number, stored, read_manifest(partial))
+
+    @property
+    def parent(self) -> int:
+        return next(iter(self.stored.info.parents), 0)
+
+    def row(self, key: str) -> int | None:
+        """The record of a whole key, the last one there is."""
+        names, records = self.manifest.strings, self.manifest.records
+        if key not in names:
+            return None
+        rows = np.flatnonzero((records["ndim"] == 0) & (records["name"] == names.index(key)))
+        rows = rows[records["op"][rows] != Op.REMOVE_SUBTREE]
+        return int(rows[-1]) if len(rows) else None
+
+    def place_of(self, row: int) -> Path:
+        """The file that holds the payload of a record."""
+        file = self.manifest.strings[int(self.manifest.records["file"][row])]
+        return self.layout.root / file.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSide:
+    """The changes of a prepared version to ``base``, for :func:`~volfs.versions.commit.merge.merge`."""
+
+    base: Version | None
+    prepared: Prepared
+
+    def touched(self, beside: Touched) -> Touched:
+        prepared, base = self.prepared, self.base
+        found = recorded(prepared.manifest, base)
+        anew = set()
+        for path, array in prepared.stored.arrays.items():
+            before = None if base is None else base.array(path)
+            if array.complete or not reads_alike(
+                None if before is None else before.meta, array_meta(prepared.layout, path)
+            ):
+                anew.add(node_key(path))
+        gone = described_anew(paths_in(Touched(trees=found.trees)), base, None)
+        return found | Touched(arrays=frozenset(anew) | gone)
+
+    def content(self, key: str) -> Content:
+        row = self.prepared.row(key)
+        record = None if row is None else self.prepared.manifest.records[row]
+        if row is None or record is None or record["op"] != Op.PUT:
+            # Equal to nothing: a manifest must not remove a key twice.
+            return Content("other", 0, None)
+        return Content("file", int(record["mode"]) or FILE_MODE, read_file(self.prepared.place_of(row)))
+
+
+def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
+    """Raise Conflict if a version and the uncommitted changes changed the same."""
+
+    def see(union: Union) -> Merge:
+        base = union.lower if isinstance(union.lower, Version) else None
+        return merge(base, WorkingSide(union, branch.interpreter), PreparedSide(base, prepared))
+
+    keys = sorted(branch.working.look(see).conflicts)
+    if keys:
+        raise Conflict(f"branch {branch.ref!r} has uncommitted changes to what this version changes: {named(keys)}")
+
+
+def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
+    """The version on top of a head that has moved since it was begun. Conflict if both changed the same."""
+    base = dataset.version(prepared.parent) if prepared.parent else None
+    newer = dataset.version(head.number)
+    theirs = CommittedSide(base, newer, moved(dataset, prepared.parent, head.number))
+    found = merge(base, PreparedSide(base, prepared), theirs)
+    keys = found.conflicts.union(key for key, data in found.merged.items() if len(data) > PIECE)
+    if keys:
+        raise Conflict(f"branch {branch!r} has moved to v{head.number}, which changed the same: {named(sorted(keys))}")
+    return _rewritten(dataset, prepared, newer, found.merged)
+
+
+# -- on top of another parent -----------------------------------------------------------------------------------------
+
+
+def _rewritten(
+    dataset: WritableHistory, prepared: Prepared, head: Version | None, merged: Mapping[str, bytes]
+) -> Prepared:
+    """Give a prepared version the parent ``head``: under a new number, with ``merged`` for some keys.
+
+    May be cut short anywhere and repeated: ``version.json`` comes last.
+    """
+    layout = dataset.layout
+    with dataset.locked():
+        number = renumber(layout, prepared.number, dataset.next_number())
+    crash_point("placement.renumbered")
+    partial = layout.partial(number)
+    prepared = replace(prepared, layout=partial, number=number)
+    manifest = _with(_renamed(prepared.manifest, version_dir_name(number)), prepared, merged)
+    prepared = replace(prepared, manifest=manifest)
+    if merged:
+        fsync_tree(partial.root / "objects")
+    manifest.write(partial.manifest)
+    for key, data in merged.items():  # for other readers: what counts is what the manifest names
+        write_atomic(partial.root / key, data)
+    _write_metadata(prepared, head)
+    crash_point("placement.rewritten")
+    info = prepared.stored.info
+    when = info.time_ns if head is None else max(info.time_ns, head.info.time_ns + _SECOND)
+    metas = {path: array_meta(partial, path) for path, _ in manifest.chunks()}
+    identity = content_id(
+        parents=[] if head is None else [head.info.content_id],
+        author=info.author,
+        message=info.message,
+        time_ns=when,
+        root=tree_root(changes(manifest, metas)),
+    )
+    info = replace(
+        info, number=number, parents=() if head is None else (head.number,), time_ns=when, content_id=identity
+    )
+    stored = replace(prepared.stored, info=info)
+    write_json(partial.version_json, stored.to_json())
+    return replace(prepared, stored=stored)
+
+
+def _renamed(manifest: Manifest, folder: str) -> Manifest:
+    """The manifest of a version whose directory has got another name."""
+    records, strings = manifest.records.copy(), list(manifest.strings)
+    at = {text: number for number, text in enumerate(strings)}
+    used = np.unique(records["file"][records["file"] != NO_FILE])
+    table = np.arange(len(strings), dtype=np.uint32)
+    for old in used.tolist():
+        text = f"{folder}/{strings[old].partition('/')[2]}"
+        if text not in at:
+            at[text] = len(strings)
+            strings.append(text)
+        table[old] = at[text]
+    held = records["file"] != NO_FILE
+    records["file"][held] = table[records["file"][held]]
+    return Manifest(strings, records, manifest.pieces)
+
+
+def _with(manifest: Manifest, prepared: Prepared, merged: Mapping[str, bytes]) -> Manifest:
+    """The manifest with other bytes for some keys, in files of their own."""
+    records, strings = manifest.records.copy(), list(manifest.strings)
+    for key, data in merged.items():
+        row = prepared.row(key)
+        assert row is not None, "a merged key is one that was put"
+        name = f"objects/merged-{row}"
+        place = prepared.layout.root / name
+        place.parent.mkdir(exist_ok=True)
+        sums = copy_in(place, data)
+        payload = sums.payload(f"{version_dir_name(prepared.number)}/{name}")
+        record = records[row : row + 1]
+        record["file"], record["offset"], record["length"] = len(strings), payload.offset, payload.length
+        record["crc32c"], record["sha256"] = payload.crc32c, np.frombuffer(sums.sha256, "V32")
+        record["pieces_start"] = record["pieces_count"] = 0
+        strings.append(payload.file)
+    return Manifest(strings, records, manifest.pieces)
+
+
+def _write_metadata(prepared: Prepared, head: Version | None) -> None:
+    """Write the metadata of the hierarchy in the version's directory, for other readers: the version whose chunks it
+    inherits, and the groups above its own nodes."""
+    for path, array in prepared.stored.arrays.items():
+        folder = prepared.layout.root / node_key(path)
+        raw = folder / AS_WRITTEN
+        if not raw.exists():
+            continue
+        meta = array_meta(prepared.layout, path)
+        sharded = any(n > 1 for n in array.shard_chunks)
+        shard = tuple(s * c for s, c in zip(array.shard_chunks, meta.chunk_shape, strict=True)) if sharded else None
+        note = {
+            "version": prepared.number,
+            "complete": array.complete,
+            "inherits_from": None if head is None else head.number,
+        }
+        write_atomic(folder / NODE_JSON, wrap_array_json(read_file(raw), shard, note))
+    if head is None:
+        return
+    for folder_key in sorted(_above(prepared)):
+        key = f"{folder_key}/{NODE_JSON}"
+        if prepared.row(key) is None and (node_path(folder_key) or "") not in prepared.stored.arrays:
+            now, place = committed(head, key), prepared.layout.root / key
+            if now is not None and head.array(node_path(folder_key) or "") is None and place.parent.is_dir():
+                write_atomic(place, now)
+
+
+def _above(prepared: Prepared) -> set[str]:
+    manifest = prepared.manifest
+    keys = {manifest.strings[n] for n in manifest.records["name"][manifest.keys()].tolist()}
+    keys |= {json_key(path) for path in prepared.stored.arrays}
+    return {folder for key in keys if key.startswith("zarr/") for folder in parents(key)}
+
+
+# -- publishing -------------------------------------------------------------------------------------------------------
+
+
+def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected: int | None) -> VersionInfo:
+    stored, layout = prepared.stored, dataset.layout
+    if stored.branch != branch:
+        stored = replace(stored, branch=branch)
+        write_json(prepared.layout.version_json, stored.to_json())
+    with dataset.locked(patience=_PATIENCE):
+        if expected is None:
+            delete_tree(layout.working(branch).root)  # an earlier branch of that name may have left one
+            make_dirs(layout.heads)
+        return publish(
+            dataset,
+            prepared.number,
+            None,
+            branch=branch,
+            expected=expected,
+            content_id=stored.info.content_id,
+            files=_sizes(prepared.layout.root),
+            index=lambda: dataset.index(stored, prepared.manifest, heads={branch: prepared.number}),
+        )
+
+
+def _aside(writer: VersionWriter, why: str) -> Placed:
+    """Make a prepared version the head of a new branch, on top of the version it was made from."""
+    dataset = writer.dataset
+    prepared = Prepared.read(dataset.layout, writer.number, writer.token)
+    if prepared.stored.info.number != prepared.number:  # a mount died while it moved it on top of a newer head
+        prepared = _rewritten(dataset, prepared, dataset.version(prepared.parent) if prepared.parent else None, {})
+    name = stem = f"import-v{prepared.number}"
+    count = 1
+    while any(os.path.lexists(path) for path in dataset.layout.ref_paths(name).values()):
+        count += 1
+        name = f"{stem}-{count}"
+    info = _publish(dataset, prepared, name, None)
+    writer.placed(info.number)
+    return Placed(info, name, why)
+
+
+def _find(dataset: WritableHistory, token: str, number: int) -> VersionInfo | int:
+    """A prepared version that a mount was asked to publish: the published version, or the number it is prepared as."""
+    with dataset.locked(patience=_PATIENCE):  # taking it settles what a mount that died left
+        for name in sorted(os.listdir(dataset.layout.versions)):
+            found = parse_partial_dir(name)
+            if found is not None and found >= number:
+                stored = _own_words(dataset.layout.partial(found))
+                if stored is not None and stored.writer == token:
+                    return found
+        for found in sorted(n for n in dataset.graph.versions if n >= number):
+            if read_version(dataset.layout.version(found), found).writer == token:
+                return dataset.info(found)
+    raise NotFound(f"what was prepared as v{number} is gone")
+
+
+def _own_words(partial: VersionLayout) -> StoredVersion | None:
+    """``version.json`` of a partial version, under whatever number it was written."""
+    try:
+        return read_version(partial, None)
+    except (NotFound, VolfsError):
+        return None
+
+
+def _sizes(root: Path) -> dict[str, int]:
+    """The size of each file of a version, by its path in it."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            found[path.relative_to(root).as_posix()] = path.lstat().st_size
+    found.pop("lock", None)
+    return found

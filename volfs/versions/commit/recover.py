@@ -1,0 +1,250 @@
+"""What opening a store for writing puts right, and making the catalog anew from the store's own files.
+
+Decided here: which traces of dead processes are acted upon. Recovery touches exactly what an intent names (a version
+being published, a commit under way), a partial version whose writer no longer holds the lock in it, and names that say
+they are half made or thrown away. What a live process holds is left to it. Not decided here: how each is settled
+(:mod:`volfs.versions.commit.publish`, :mod:`volfs.versions.commit.protocol`).
+
+Storage is the truth: versions that lie in the store and that the catalog does not know are indexed, parents first. With
+a new catalog that is all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from volfs.catalog import Catalog, DatasetRow
+from volfs.errors import Busy, Damaged, NoSpace, NotFound, VolfsError
+from volfs.model.display import printable
+from volfs.model.names import is_dataset_name
+from volfs.storage.claim import is_abandoned, store_clock
+from volfs.storage.files import FileLock, unlink_durably
+from volfs.storage.store_layout import StoreLayout
+from volfs.versions.commit.mirror import MirroredHistory
+from volfs.versions.commit.protocol import settle_working
+from volfs.versions.commit.publish import (
+    TRASH,
+    empty_trash,
+    is_untouched,
+    remove_dead_partials,
+    throw_away,
+)
+from volfs.versions.commit.writable_history import Progress
+from volfs.versions.committed.version_files import read_version
+from volfs.versions.dataset_file import DatasetFile, give_id
+from volfs.versions.working.branch_lock import elsewhere
+
+log = logging.getLogger(__name__)
+
+
+class RecoverableDataset(MirroredHistory, Protocol):
+    """A dataset that may hold traces of dead processes."""
+
+    def seal_refs(self) -> None:
+        """Give refs that an older volfs or a person wrote a checksum and their versions' content ids."""
+
+
+class RecoverableStore(Protocol):
+    """A store that may hold traces of dead processes, with its catalog."""
+
+    #: Datasets that the catalog does not know as they are, and why.
+    broken: dict[str, str]
+
+    @property
+    def layout(self) -> StoreLayout: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def catalog_path(self) -> Path: ...
+
+    @property
+    def dead_after(self) -> float: ...
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets."""
+
+    def __getitem__(self, name: str) -> RecoverableDataset: ...
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly if the store was opened read-only."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the store's lock."""
+
+    def forget(self, name: str) -> None:
+        """Remove a dataset from the catalog, and close it. Its files stay."""
+
+    def forget_all(self) -> None:
+        """Remove everything from the catalog."""
+
+
+def recover(store: RecoverableStore) -> None:
+    """Bring the store and its catalog to rest after whatever happened before. For every opening; cheap if nothing did.
+
+    A dataset that cannot be recovered harms no other: it is logged, and fsck says what is wrong.
+    """
+    with store.locked():
+        _sweep(store)
+        register(store)
+    empty_trash(store.layout.datasets)
+    for name in store.datasets():
+        try:
+            recover_dataset(store[name])
+        except NoSpace:
+            raise
+        except Exception as error:  # whatever it is, it is this dataset's
+            _tell(name, "not recovered", error)
+
+
+def recover_dataset(dataset: RecoverableDataset) -> None:
+    """Settle what dead processes left in one dataset."""
+    with dataset.locked():
+        remove_dead_partials(dataset.layout, dead_after=dataset.store.dead_after)
+        give_id(dataset.layout.dataset_json)
+        dataset.seal_refs()
+    empty_trash(dataset.layout.versions)
+    if not dataset.layout.workings.is_dir():
+        return
+    empty_trash(dataset.layout.workings)
+    for folder in sorted(dataset.layout.workings.iterdir()):
+        layout = dataset.layout.working(folder.name)
+        if layout.commit_intent.exists() and elsewhere(layout, dataset.store.dead_after) is None:
+            lock = FileLock(layout.lock)
+            if lock.try_lock():
+                try:
+                    settle_working(dataset, folder.name)
+                finally:
+                    lock.release()
+
+
+def rebuild_catalog(store: RecoverableStore, progress: Progress | None = None) -> None:
+    """Make the catalog anew from the store's own files. Nothing committed is lost by it.
+
+    Other processes that have the store open keep the numbers they know; inodes stay what they were.
+    """
+    store.check_writable()
+    with store.locked():
+        store.forget_all()
+        register(store)
+    for name in store.datasets():
+        with store[name].locked(progress=progress):
+            pass
+
+
+def _sweep(store: RecoverableStore) -> None:
+    """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
+    version in them, and whose maker died before."""
+    now_ns = store_clock(store.layout.lock)
+    for folder in sorted(store.layout.datasets.iterdir()):
+        layout = store.layout.dataset(folder.name)
+        draft = folder.name.startswith(".")
+        if folder.name.endswith(TRASH) or not (draft or layout.unfinished.exists()):
+            continue
+        lock = FileLock(layout.lock if draft else layout.unfinished)
+        if not is_abandoned(lock, folder, now_ns, store.dead_after):
+            continue
+        if draft:
+            throw_away(folder)
+        else:
+            if is_untouched(layout):
+                throw_away(folder)
+            else:
+                unlink_durably(layout.unfinished)
+
+
+def register(store: RecoverableStore) -> None:
+    """Make the catalog know the datasets that are there, and forget those that are not, or that were removed and made
+    again. Call with the store's lock."""
+    known = store.catalog.dataset_rows()
+    there = datasets_there(store)
+    store.broken.clear()
+    for name in sorted(known.keys() - there):
+        store.forget(name)
+    for name in sorted(there):
+        row = known.get(name)
+        try:
+            file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+            if row is not None:
+                why = _is_another(row, file) or _is_elsewhere(store, row)
+                if why is None:
+                    continue
+                log.warning("dataset %s: the catalog %s: it is indexed anew", name, why)
+                store.forget(name)
+            store.catalog.add_dataset(name, file.created_ns, file.id)
+        except (NoSpace, Busy):
+            raise
+        except Exception as error:  # whatever it is, it is this dataset's
+            if row is None and not _is_dataset(store, name):
+                continue  # fsck says so
+            store.broken[name] = _tell(name, "not indexed", error)
+
+
+def look_over(store: RecoverableStore) -> None:
+    """For opening without writing: note which datasets the catalog does not know as they are in the store's own files.
+
+    Versions and refs that it does not know are found out by whoever asks for them (:meth:`Dataset.refs`).
+    """
+    known, there = store.catalog.dataset_rows(), datasets_there(store)
+    for name in sorted(known.keys() | there):
+        row = known.get(name)
+        if row is None and not _is_dataset(store, name):
+            continue
+        why: str | None = "does not know it" if row is None else None
+        if name not in there:
+            why = "knows it, but it is not there"
+        elif row is not None:
+            try:
+                file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+                why = _is_another(row, file) or _is_elsewhere(store, row)
+            except (NotFound, Damaged):
+                continue  # it says so itself
+        if why is not None:
+            mend = "open the store once for writing, which mends it, or give another catalog with --catalog"
+            store.broken[name] = (
+                f"dataset {name!r} is not what {store.catalog_path} is the index of, which {why}; {mend}"
+            )
+
+
+def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
+    """In what a dataset of this name differs from the one that the catalog knows: it is another one."""
+    return None if file.is_of(row.created_ns, row.uuid) else "knows another dataset of this name"
+
+
+def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
+    """In what the newest version that the catalog knows differs from the one on disk: it is of a copy of the store that
+    went another way, or newer than what is there. Its content id stands for all versions before it."""
+    # All from one look at the catalog: others may commit meanwhile, and the row is from before.
+    versions = store.catalog.graph(row.id).versions
+    if not versions:
+        return None
+    newest = versions[max(versions)]
+    try:
+        stored = read_version(store.layout.dataset(row.name).version(newest.number), newest.number)
+    except NotFound:
+        return f"knows v{newest.number}, which is not there"
+    except Damaged:
+        return None  # fsck says so
+    return None if stored.info.content_id == newest.content_id else f"knows another v{newest.number}"
+
+
+def _is_dataset(store: RecoverableStore, name: str) -> bool:
+    """Whether a directory among the datasets is one, if perhaps a damaged one."""
+    return os.path.lexists(store.layout.dataset(name).dataset_json)
+
+
+def datasets_there(store: RecoverableStore) -> set[str]:
+    """Names of the datasets that are in the store, whatever any catalog knows."""
+    return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
+
+
+def _tell(name: str, what: str, error: Exception) -> str:
+    defect = str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
+    said = printable(f"dataset {name}: {what}: {defect}")
+    log.error("%s", said)
+    return said

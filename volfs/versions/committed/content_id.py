@@ -1,0 +1,72 @@
+"""The content id of a version: what it says, independent of how it is stored.
+
+Decided here: the hash. Two versions have the same content id exactly when they have the same history, whatever the
+store, the dataset's name, the version numbers and the packing; altering any committed byte, name, time or message
+anywhere in the history changes it. Written by :mod:`volfs.versions.commit.version_writer`, proved by
+:mod:`volfs.versions.check.fsck`.
+
+The construction (SHA-256 throughout; the tree is that of RFC 6962, section 2.1, over leaves sorted by key):
+
+- a leaf is ``H(0x00 ‖ op ‖ key ‖ 0x00 ‖ digest ‖ mode)``: ``op`` is 1 for a put (a key taken from another version in a
+  merge is a put), 2 for a removal, 3 for the removal of a subtree, 5 for the permission bits of a directory; ``key`` is
+  the whole key in UTF-8 (surrogateescape); ``digest`` the SHA-256 of the bytes as the client wrote them, empty where
+  there are none; ``mode`` that of the manifest's record, two bytes little-endian, empty where it is 0. Times of side
+  files are not covered, as in git: the same content is the same version, whenever it was copied or checked out;
+- an inner node is ``H(0x01 ‖ left ‖ right)``, the left side holding the largest power of two of leaves below the
+  total; the tree of no leaves is ``H()``;
+- the content id is the hex of ``H(0x02 ‖ header)``, the header being JSON with sorted keys and no spaces: ``author``,
+  ``message``, ``parents`` (their content ids, in order), ``time_ns``, ``tree`` (hex of the root).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+PUT, REMOVE, REMOVE_SUBTREE, DIRECTORY = 1, 2, 3, 5
+
+_OP_BYTE = {op: bytes((0, op)) for op in (PUT, REMOVE, REMOVE_SUBTREE, DIRECTORY)}
+
+
+class Change(NamedTuple):
+    """One changed key: sorts by key, then by op. ``digest`` is empty where there are no bytes. ``mode``: see above."""
+
+    key: bytes
+    op: int
+    digest: bytes
+    mode: bytes = b""
+
+
+def key_bytes(key: str) -> bytes:
+    """A key as it is hashed: UTF-8, with undecodable bytes of side-file names restored."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def tree_root(changes: Iterable[Change]) -> bytes:
+    """The Merkle root over a version's changes, given in any order."""
+    sha256 = hashlib.sha256
+    level = [sha256(_OP_BYTE[op] + key + b"\0" + digest + mode).digest() for key, op, digest, mode in sorted(changes)]
+    if not level:
+        return sha256().digest()
+    # Pairing neighbours and carrying an odd last node up unchanged is RFC 6962's split at the largest power of two.
+    while len(level) > 1:
+        paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            paired.append(level[-1])
+        level = paired
+    return level[0]
+
+
+def content_id(*, parents: Sequence[str], author: str, message: str, time_ns: int, root: bytes) -> str:
+    """The id of a version, as 64 hex digits. ``parents`` are content ids, the first parent first."""
+    header = {
+        "author": author,
+        "message": message,
+        "parents": list(parents),
+        "time_ns": time_ns,
+        "tree": root.hex(),
+    }
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(b"\x02" + text.encode("ascii")).hexdigest()

@@ -1,0 +1,264 @@
+"""Reading a version's own directory: everything about it, without the catalog.
+
+Decided here: what ``version.json`` says, how it is checked against the manifest beside it, and how a manifest becomes
+the changes that the content id covers. Used by recovery, by rebuilding the catalog and by fsck; readers of data go
+through the catalog. Written by :mod:`volfs.versions.commit.version_writer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from volfs.errors import Damaged, VolfsError
+from volfs.model.box import Index
+from volfs.model.display import printable
+from volfs.model.graph import VersionInfo, is_time
+from volfs.model.metadata import ArrayMeta, parse_node
+from volfs.model.names import MAX_VERSION
+from volfs.storage.files import read_file, read_json
+from volfs.storage.manifest import Manifest, Op
+from volfs.storage.store_layout import VersionLayout
+from volfs.versions.committed.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
+from volfs.versions.keys import NODE_JSON, node_key
+
+AS_WRITTEN = "zarr.as-written.json"
+"""The client's own ``zarr.json``, beside the one that says how the chunks are packed."""
+
+MAX_CELLS = 1 << 16
+"""Chunks per index block, and so per shard: the index counts cells in 16 bits."""
+
+_CONTENT_ID = re.compile("[0-9a-f]{64}")
+_LEAF = {Op.PUT: PUT, Op.TAKE: PUT, Op.REMOVE: REMOVE, Op.REMOVE_SUBTREE: REMOVE_SUBTREE, Op.DIRECTORY: DIRECTORY}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """How one array is kept in one version. Shapes in chunks; ``complete``: this version created the array."""
+
+    block_shape: Index
+    shard_chunks: Index
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a version changed. ``bytes`` is that of its own payloads."""
+
+    put: int
+    removed: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChanges:
+    """Keys put and removed in one place, and the bytes put. Where a directory was removed, every key below it counts
+    that is not put again."""
+
+    put: int = 0
+    removed: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChanges:
+    """The changes of one version: totals, and keys by place.
+
+    ``nodes`` has arrays by ``zarr/PATH``; other metadata, objects and side files by their directory.
+    """
+
+    counts: Counts
+    nodes: Mapping[str, NodeChanges]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """``version.json``: ``info`` has no place in a lineage yet.
+
+    ``writer`` is a token of whoever made it: an intent of a commit names the version by number and token, because the
+    number alone may have gone to another writer after a crash. It is no part of the content id.
+    """
+
+    info: VersionInfo
+    branch: str
+    writer: str
+    counts: Counts
+    arrays: Mapping[str, StoredArray]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document. Times are for people; ``time_ns`` counts."""
+        info = self.info
+        when = datetime.fromtimestamp(info.time_ns // 10**9, UTC)
+        return {
+            "version": info.number,
+            "parents": list(info.parents),
+            "branch": self.branch,
+            "writer": self.writer,
+            "author": info.author,
+            "time": when.isoformat().replace("+00:00", "Z"),
+            "time_ns": info.time_ns,
+            "message": info.message,
+            "content_id": info.content_id,
+            "counts": {"put": self.counts.put, "removed": self.counts.removed, "bytes": self.counts.bytes},
+            "arrays": {
+                path: {
+                    "block_shape": list(array.block_shape),
+                    "shard_chunks": list(array.shard_chunks),
+                    "complete": array.complete,
+                }
+                for path, array in sorted(self.arrays.items())
+            },
+        }
+
+
+def read_version(layout: VersionLayout, number: int | None) -> StoredVersion:
+    """Read ``version.json`` of version ``number`` (None: whichever it says). Raises Damaged, or NotFound."""
+    doc = read_json(layout.version_json)
+    try:
+        info = VersionInfo(
+            number=_int(doc["version"]),
+            parents=_ints(doc["parents"]),
+            lineage=0,
+            position=0,
+            time_ns=_time(doc["time_ns"]),
+            author=_str(doc["author"]),
+            message=_str(doc["message"]),
+            content_id=_content_id(doc["content_id"]),
+        )
+        counts = Counts(*(_count(doc["counts"][name]) for name in ("put", "removed", "bytes")))
+        arrays = {path: _array(array) for path, array in doc["arrays"].items()}
+        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            f"{layout.version_json}: not what a version says about itself ({printable(str(error))})"
+        ) from None
+    if number is not None and info.number != number:
+        raise Damaged(f"{layout.version_json}: says it is v{info.number}, but lies where v{number} belongs")
+    if not 0 < info.number <= MAX_VERSION:
+        raise Damaged(f"{layout.version_json}: its number is none of a version")
+    if any(not 0 < parent < info.number for parent in info.parents):
+        raise Damaged(f"{layout.version_json}: a parent is not older than the version")
+    return stored
+
+
+def read_manifest(layout: VersionLayout) -> Manifest:
+    """Read the manifest. Raises Damaged, or NotFound if there is none."""
+    return Manifest.read(layout.manifest)
+
+
+def array_meta(layout: VersionLayout, path: str) -> ArrayMeta:
+    """What an array's client said about it as of this version, from the copy in the version's directory."""
+    folder = layout.root / node_key(path)
+    for name in (AS_WRITTEN, NODE_JSON):
+        try:
+            meta = parse_node(read_file(folder / name))
+        except FileNotFoundError:
+            continue
+        except (OSError, VolfsError) as error:
+            raise Damaged(f"{folder / name}: {error}") from None
+        if isinstance(meta, ArrayMeta):
+            return meta
+    raise Damaged(f"{folder}: no {NODE_JSON} of an array, though the manifest has chunks of one")
+
+
+def count(manifest: Manifest) -> Counts:
+    """How much a manifest changes."""
+    records = manifest.records
+    put = int(np.count_nonzero((records["op"] == Op.PUT) | (records["op"] == Op.TAKE)))
+    own = records["op"] == Op.PUT
+    removed = np.count_nonzero((records["op"] == Op.REMOVE) | (records["op"] == Op.REMOVE_SUBTREE))
+    return Counts(put, int(removed), int(records["length"][own].sum()))
+
+
+def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Change]:
+    """The changes a manifest records, as the content id covers them: whole keys, whatever the packing."""
+    records = manifest.records
+    for i in np.flatnonzero(records["ndim"] == 0).tolist():
+        op = Op(int(records["op"][i]))
+        digest = records["sha256"][i].tobytes() if _LEAF[op] == PUT else b""
+        mode = records["mode"][i]
+        key = key_bytes(manifest.strings[records["name"][i]])
+        yield Change(key, _LEAF[op], digest, mode.tobytes() if mode else b"")
+    for path, rows in manifest.chunks():
+        meta = metas[path]
+        codes = records["op"][rows].tolist()
+        coords = records["chunk"][rows][:, : meta.ndim].tolist()
+        digests = np.ascontiguousarray(records["sha256"][rows]).tobytes()
+        prefix = node_key(path) + "/"
+        for at, (code, chunk) in enumerate(zip(codes, coords, strict=True)):
+            leaf = _LEAF[code]
+            digest = digests[32 * at : 32 * at + 32] if leaf == PUT else b""
+            yield Change((prefix + meta.chunk_key(chunk)).encode(), leaf, digest)
+
+
+def _array(facts: Mapping[str, object]) -> StoredArray:
+    block_shape, shard_chunks = _ints(facts["block_shape"]), _ints(facts["shard_chunks"])
+    fits = len(block_shape) == len(shard_chunks) and all(n > 0 for n in (*block_shape, *shard_chunks))
+    if not fits or prod(block_shape) > MAX_CELLS or prod(shard_chunks) > MAX_CELLS:
+        raise TypeError(f"{block_shape} and {shard_chunks} are no shapes of blocks and shards")
+    return StoredArray(block_shape, shard_chunks, bool(facts["complete"]))
+
+
+def _time(value: object) -> int:
+    if not is_time(value):
+        raise TypeError(f"{str(value)[:40]} is no time")
+    return value
+
+
+def _count(value: object) -> int:
+    if not 0 <= _int(value) < 2**63:
+        raise TypeError("a count is out of bounds")
+    return _int(value)
+
+
+def _content_id(value: object) -> str:
+    if not _CONTENT_ID.fullmatch(_str(value)):
+        raise TypeError("its content id is none")
+    return _str(value)
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{str(value)[:40]!r} is not a number")
+    return value
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is not text")
+    return value
+
+
+def _ints(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{str(value)[:40]!r} is not a list")
+    return tuple(map(_int, value))
+
+
+def version_changes(layout: VersionLayout, number: int) -> VersionChanges:
+    """The changes of a version on top of its first parent, from its manifest. Raises NotFound, or Damaged."""
+    manifest = read_manifest(layout)
+    nodes: dict[str, NodeChanges] = {}
+
+    def add(where: str, put: int, removed: int, size: int) -> None:
+        before = nodes.get(where, NodeChanges())
+        nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size)
+
+    ops, lengths = manifest.records["op"], manifest.records["length"]
+    for path, rows in manifest.chunks():
+        puts = rows[(ops[rows] == Op.PUT) | (ops[rows] == Op.TAKE)]
+        size = int(lengths[puts].sum(dtype="u8"))
+        add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
+    for i in manifest.keys().tolist():
+        key = manifest.strings[manifest.records["name"][i]]
+        if ops[i] == Op.DIRECTORY:
+            continue
+        is_put = ops[i] in (Op.PUT, Op.TAKE)
+        add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
+    return VersionChanges(read_version(layout, number).counts, nodes)
