@@ -43,6 +43,7 @@ from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.versions.author import default_author
 from volfs.versions.check.fsck import fsck
 from volfs.versions.commit.version_writer import VersionWriter
+from volfs.versions.committed.version_files import read_manifest
 
 
 @pytest.fixture
@@ -134,9 +135,7 @@ def test_every_ancestors_metadata_lies_beside_a_change(dataset):
     assert json.loads((root / "a/b/zarr.json").read_text())["attributes"] == {"b": 1}
     assert not (root / "other").exists()
     np.testing.assert_array_equal(zarr.open_group(str(root), mode="r")["a/b/c"][...], voxels)
-    assert [r.name for r in __import__("volfs").versions.stored.read_manifest(dataset.layout.version(2))][:1] == [
-        "zarr/a/b/c/zarr.json"
-    ]
+    assert [r.name for r in read_manifest(dataset.layout.version(2))][:1] == ["zarr/a/b/c/zarr.json"]
 
 
 def test_payloads_are_stored_as_the_client_wrote_them(dataset):

@@ -1,4 +1,4 @@
-"""What changed when: all chunks of an array in one version, or only what came after an older one.
+"""Changes of chunks: of a whole array in one version, or only those after an older one.
 
 This is what file times are computed from: the time of a slice is that of the newest version that changed any chunk it
 crosses. Decided here: how all blocks of an array are walked. The whole array costs by its blocks, not by their

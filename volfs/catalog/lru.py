@@ -1,4 +1,4 @@
-"""A mapping that keeps what was used lately, and whatever is pinned."""
+"""A mapping of bounded size that drops the least recently used values, except pinned ones."""
 
 from __future__ import annotations
 

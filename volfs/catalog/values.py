@@ -1,4 +1,4 @@
-"""What the catalog answers with: small frozen values, and the arrays of a whole index block.
+"""Answers of the catalog: small frozen values, and the arrays of a whole index block.
 
 No SQL here. Payload addresses are :class:`volfs.storage.payload.Payload`; versions are numbers.
 """

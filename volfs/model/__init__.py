@@ -1,4 +1,4 @@
-"""What the other rooms talk about, as plain values: names, boxes, metadata, version graphs. No files, no store.
+"""Plain values that all rooms share: names, boxes, metadata, version graphs. No files, no store.
 
 ``names``     rules for names and messages; ``display`` shows text of strangers on a terminal
 ``refs``      how people write which dataset, version and path they mean

@@ -1,4 +1,5 @@
-"""What a source said of its image beyond voxels, axes and voxel sizes, as the attributes of the image's group keep it.
+"""Facts that a source states of its image beyond voxels, axes and voxel sizes, as the attributes of the image's group
+keep them.
 
 ``volfs.source`` are facts by the names that their format has for them. ``volfs.rescale`` takes stored numbers to real
 ones, whatever the source was. Readers fill both (:class:`volfs.ingest.source.Description`); every view asks here, and

@@ -1,4 +1,4 @@
-"""What a set of changes touches, and whether two sets collide. Pure: no versions, no files.
+"""The keys and chunks that changes touch, and whether two sets of changes collide. Pure: no versions, no files.
 
 Decided here: when two changes made on one base do not go together. Not here: how changes are read from manifests or
 from a working copy (:mod:`volfs.versions.commit.movement`), nor what becomes of a collision

@@ -1,4 +1,4 @@
-"""Whose something half made is, and whether that process can still be at work on it.
+"""The process at work on something half made, and whether it can still be alive.
 
 What a process is making in a store (a version, a dataset) lies beside a lock file that it holds. A lock that is free
 tells that its holder is gone, but only where the store's filesystem shares locks between machines: sshfs, rclone,

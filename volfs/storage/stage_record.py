@@ -1,4 +1,4 @@
-"""What a stage says about itself: a record in front of the bytes of a file that is being written over a slice or chunk.
+"""The record of a stage, in front of the bytes of a file that is being written over a slice or chunk.
 
 Decided here: how the record lies in the stage's own file, ``working/B/staged/DIRECTORY/NAME``, and how a record that is
 damaged, or of an older volfs, is told. One file, so there is never a stage without a record. Not here: when a stage is

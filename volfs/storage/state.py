@@ -1,5 +1,5 @@
-"""Where volfs keeps what belongs to a user and a machine rather than to a store: logs, and catalogs of stores that are
-only read."""
+"""The directory of files that belong to a user and a machine rather than to a store: logs, and catalogs of stores that
+are only read."""
 
 from __future__ import annotations
 

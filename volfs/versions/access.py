@@ -1,4 +1,4 @@
-"""Who owns a dataset and who may enter it: kept in ``dataset.json``, beside the versions and not in them.
+"""Owner, group and mode of a dataset: kept in ``dataset.json``, beside the versions and not in them.
 
 Decided here: what is kept, and in which form. Access belongs to the dataset as it is now, not to its history: taking a
 reader's right away must close the old versions too. Numbers are kept, as NFS and the kernel know users by number. Not
@@ -28,7 +28,7 @@ class Access:
     mode: int | None = None
 
     def facts(self) -> dict[str, Any]:
-        """As ``dataset.json`` has it: what is None is absent, the mode is text in octal."""
+        """The value kept in ``dataset.json``: members that are None are absent, the mode is text in octal."""
         mode = None if self.mode is None else f"{self.mode:04o}"
         facts = {"owner": self.owner, "group": self.group, "mode": mode}
         return {name: value for name, value in facts.items() if value is not None}
@@ -39,7 +39,7 @@ CLOSED = Access(mode=0o700)
 
 
 def access_in(document: Mapping[str, Any]) -> Access:
-    """What a ``dataset.json`` says. Raises Damaged."""
+    """The access that a ``dataset.json`` states. Raises Damaged."""
     facts = document.get(KEY, {})
     if not isinstance(facts, Mapping):
         raise Damaged(f"dataset.json: {KEY} is no object")

@@ -1,4 +1,4 @@
-"""Who makes a version: the user who runs a command, the user who asks a mount, or whom the message names.
+"""The author of a version: the user who runs a command, the user who asks a mount, or the one named in the message.
 
 Decided here: how an author is written where nobody says it, and the line by which a message says it. Not here: whom a
 mount believes (``tree/``).
@@ -16,7 +16,7 @@ AUTHOR_LINE = "Author: "
 
 
 def default_author() -> str:
-    """Who commits: ``$VOLFS_AUTHOR``, else user@host."""
+    """The author of commits: ``$VOLFS_AUTHOR``, else user@host."""
     named = os.environ.get("VOLFS_AUTHOR", "").strip()
     if named:
         return named

@@ -97,7 +97,7 @@ def _locked(place: Path) -> bool:
 
 
 def set_aside(place: Path) -> Path:
-    """Move what lies where the catalog should out of the way, with its log, whatever it is; where to."""
+    """Rename the file or directory at the catalog's path, with its log; returns the new path."""
     aside = place.with_name(f"{place.name}.damaged")
     number = 1
     while aside.is_dir():

@@ -120,9 +120,8 @@ def _by_own(layout: StoreLayout, ident: str, make: Make[_S], seed: Catalog | Non
 
 
 def check_catalog(root: Path) -> None:
-    """Raise Damaged or StoreFormat if the catalog in a store is no such thing, and whoever asks could mend that.
-
-    For those who would rather be told than read by another.
+    """Raise Damaged or StoreFormat if the catalog in a store cannot be used and the caller could mend it. For callers
+    that prefer the error to reading by another catalog.
     """
     layout = StoreLayout(root)
     if os.path.lexists(layout.catalog) and os.access(root, os.W_OK):
@@ -190,7 +189,8 @@ def knows(dataset: MirroredHistory) -> bool:
 
 
 def follow(dataset: MirroredHistory) -> None:
-    """Have a catalog of our own know what others did in a dataset. No lock: what somebody is publishing is left out."""
+    """Have a catalog of this process's own learn of the changes of others to a dataset. Takes no lock: versions that
+    are being published are left out."""
     index_missing(dataset)
     mirrored = dataset.catalog.refs(dataset.id)
     if dataset.filed_refs(mirrored) != mirrored:

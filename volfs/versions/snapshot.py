@@ -1,4 +1,4 @@
-"""What a snapshot is: one state of a dataset, readable by key and by array.
+"""A snapshot: one state of a dataset, readable by key and by array.
 
 Decided here: the interface that versions (:mod:`volfs.versions.committed.version`) and branches
 (:mod:`volfs.versions.branch`) share, so that nobody above needs to know which of the two is being read. Not decided
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What ``stat`` and ``list`` tell of a key. ``size`` is 0 for a directory.
+    """The stat of a key. ``size`` is 0 for a directory.
 
     ``mtime_ns`` is the time of the newest version that changed the key, or of the file in the working copy; a side file
-    keeps the time that it was given. ``version`` is the number of the version the bytes come from; 0 for what is not
-    committed yet. ``mode``: the permission bits that a side file, or a directory of side files, was given, or
-    ``S_IFLNK``; 0 for those of its kind. A symbolic link is a file whose bytes are its target.
+    keeps the time that it was given. ``version`` is the number of the version the bytes come from; 0 for uncommitted
+    ones. ``mode``: the permission bits that a side file, or a directory of side files, was given, or ``S_IFLNK``; 0 for
+    those of its kind. A symbolic link is a file whose bytes are its target.
     """
 
     kind: Literal["file", "dir"]
@@ -58,7 +58,7 @@ class KeyInfo:
 
     @classmethod
     def of(cls, found: os.stat_result) -> KeyInfo:
-        """What a file or directory of a working copy is."""
+        """The stat of a file or directory of a working copy."""
         bits = stat.S_IFLNK if stat.S_ISLNK(found.st_mode) else stat.S_IMODE(found.st_mode)
         if stat.S_ISDIR(found.st_mode):
             return cls("dir", 0, found.st_mtime_ns, mode=bits)
@@ -150,7 +150,7 @@ class ArrayNode(ABC):
         """
 
     def newest_along(self, axis: int, chunks: Box) -> NDArray[np.int64]:
-        """The same for the indices of a range of chunk coordinates along one axis, over that range alone."""
+        """:meth:`newest` for the indices of a range of chunk coordinates along one axis, over that range alone."""
         slabs = (slab_of(chunks, axis, i) for i in range(chunks.start[axis], chunks.stop[axis]))
         return np.array([self.newest_in(slab) for slab in slabs], np.int64)
 
@@ -188,7 +188,7 @@ class Snapshot(ABC):
 
     @abstractmethod
     def stat(self, key: str) -> KeyInfo | None:
-        """What is at ``key``, or None. ``""``, ``"zarr"`` and ``"files"`` are always directories."""
+        """The stat of ``key``, or None. ``""``, ``"zarr"`` and ``"files"`` are always directories."""
 
     @abstractmethod
     def list(self, key: str) -> Listing:

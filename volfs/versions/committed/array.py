@@ -154,7 +154,7 @@ class VersionArray(ArrayNode):
         return sorted(there)
 
     def any_below(self, prefix: Index) -> bool:
-        """Whether any chunk is stored whose coordinates begin so."""
+        """Whether any chunk is stored whose coordinates begin with ``prefix``."""
         box = self.below(prefix)
         for block in self._known_within(box):
             resolved = self._resolved(block)
@@ -165,7 +165,8 @@ class VersionArray(ArrayNode):
         return False
 
     def stored_below(self, prefix: Index) -> Iterator[tuple[Index, int, int]]:
-        """(coordinates, bytes, version that changed it) of every stored chunk whose coordinates begin so."""
+        """(coordinates, bytes, version that changed it) of every stored chunk whose coordinates begin with
+        ``prefix``."""
         box = self.below(prefix)
         for block in self._known_within(box):
             resolved = self._resolved(block)
@@ -205,7 +206,7 @@ class VersionArray(ArrayNode):
     def reshapes(self) -> tuple[Reshape, ...]:
         """The changes of metadata since the array's birth after which voxels or slabs read differently, newest first.
 
-        Found once: what the version stands on knows the earlier ones.
+        Found once: the parent's array knows the earlier ones.
         """
         if self._reshapes is None:
             found: list[Reshape] = []
@@ -222,7 +223,7 @@ class VersionArray(ArrayNode):
         return self._reshapes
 
     def _before(self) -> VersionArray | None:
-        """The same array as it was before its metadata last changed."""
+        """This array before its metadata last changed; None if it was made with the metadata it has."""
         version = self.snapshot.described_in(self.path)
         parents = version.info.parents
         before = version.dataset.version(parents[0]).array(self.path) if parents else None
@@ -257,7 +258,7 @@ class VersionArray(ArrayNode):
         return self._known.blocks(self.snapshot, self)
 
     def below(self, prefix: Index) -> Box:
-        """The chunks whose coordinates begin so."""
+        """The chunks whose coordinates begin with ``prefix``."""
         free = len(prefix)
         box = Box((*prefix, *self._whole.start[free:]), (*(i + 1 for i in prefix), *self._whole.stop[free:]))
         return box.intersect(self._whole)

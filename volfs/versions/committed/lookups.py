@@ -1,4 +1,4 @@
-"""What versions have looked up in the catalog, remembered: index blocks, and when the parts of arrays changed.
+"""Lookups in the catalog, remembered for all versions: index blocks, and the times at which parts of arrays changed.
 
 Decided here: how much is remembered, and that times of change go on from the nearest ancestor whose times are known,
 so that the next version costs what it changed. A version never changes, so nothing here can be out of date; the least
@@ -59,7 +59,7 @@ class CatalogedArray(Protocol):
 
 
 class ByteLRU(Generic[Kept]):
-    """A mapping that forgets the least recently used beyond so many bytes. Thread-safe.
+    """A mapping of at most ``limit`` bytes that forgets the least recently used. Thread-safe.
 
     Two threads that miss at once both make the value; it is the same one, and waiting would only couple them.
     """
@@ -77,7 +77,7 @@ class ByteLRU(Generic[Kept]):
         return self._bytes
 
     def get(self, key: Hashable) -> Kept | None:
-        """What is kept under ``key``."""
+        """The value kept under ``key``, or None."""
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -105,7 +105,7 @@ class ByteLRU(Generic[Kept]):
 
 
 class Resolved:
-    """What the versions of one store have looked up. Thread-safe."""
+    """The lookups of all versions of one store. Thread-safe."""
 
     def __init__(self) -> None:
         # In a tuple, because "no chunk of this block ever changed" is worth remembering too.
@@ -177,7 +177,7 @@ class Resolved:
         afresh: Callable[[], NDArray[np.int64]],
         onwards: Callable[[NDArray[np.int64], At], NDArray[np.int64]],
     ) -> NDArray[np.int64]:
-        """What is kept for this version, or made: going on from the nearest ancestor that has it, else afresh."""
+        """The value kept for this version, else one made from that of the nearest ancestor, else afresh."""
         at = version.at
         known = self._times.get((key, at.lineage, at.position))
         if known is not None:

@@ -1,4 +1,4 @@
-"""What a change of an array's metadata alone does to the times of its parts.
+"""Changes of an array's metadata alone, and the times of change that they give to its parts.
 
 Decided here: which chunks, and which slabs of chunks, read differently after an array was resized, or otherwise
 described anew while its chunks stayed. Used alike for committed metadata (:mod:`volfs.versions.committed.array`) and

@@ -90,7 +90,8 @@ class KeyPayload:
 
 @dataclass(frozen=True, slots=True)
 class ReinterpretedPayload:
-    """A committed chunk read under other metadata than it was written under: its voxels are others, so its token is."""
+    """A committed chunk read under other metadata than it was written under: its voxels differ, and so does its
+    token."""
 
     stored: StoredPayload
     token: Hashable

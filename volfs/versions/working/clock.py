@@ -91,7 +91,7 @@ class Pulse:
             return {self._log[i] for i in range(first, last)}
 
     def reread(self) -> None:
-        """Others may have written until now: go by the file again."""
+        """Read the file again: others may have written until now."""
         with self._mutex:
             self._drop()
 

@@ -215,7 +215,7 @@ class Layer:
     def hide(self, key: str, scratch: str, *, time_ns: int | None = None) -> None:
         """Make, or renew, the whiteout of ``key``, with a time (None: now). Takes effect atomically.
 
-        Smaller whiteouts below ``key`` become needless and go. A key under another whiteout needs none.
+        Smaller whiteouts below ``key`` are removed, as they become needless. A key under another whiteout needs none.
         """
         path = self.whiteout_path(key)
         if not self._make_room(path):
@@ -344,7 +344,7 @@ def scratch_name(layout: WorkingLayout) -> str:
 
 
 def rename_noreplace(source: str, target: str) -> None:
-    """rename(2) that fails with FileExistsError if the target exists, whatever it is."""
+    """rename(2) that fails with FileExistsError if the target exists, of any kind."""
     if _renameat2(source, target, RENAME_NOREPLACE):
         return
     # Without renameat2 (NFS, some FUSE disks) link is as atomic for files; a directory cannot fall on a file, and

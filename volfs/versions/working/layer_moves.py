@@ -74,7 +74,7 @@ def freeze(layout: WorkingLayout, number: int, leave: Iterable[str] = ()) -> Non
     """Make the top the frozen layer of version ``number``, under a fresh top.
 
     ``leave``: keys, files or whole directories, that stay uncommitted: they move into the fresh top with the whiteouts
-    on and below them. Open file descriptors go on as if nothing had happened.
+    on and below them. Open file descriptors stay valid.
     """
     frozen, top = Layer(str(layout.frozen(number).root)), Layer(str(layout.top.root))
     if os.path.lexists(frozen.root):

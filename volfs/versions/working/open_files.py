@@ -126,7 +126,7 @@ class WorkingFile:
             self._lower = lower
 
     def close(self) -> None:
-        """Let go. A second time is fine."""
+        """Close the file. A second time is fine."""
         fd, self._fd = self._fd, None
         self._lower = None
         for each in (*self._retired, *(() if fd is None else (fd,))):
@@ -179,7 +179,7 @@ class OpenFiles:
                     del self._by_key[key]
 
     def at(self, key: str) -> tuple[WorkingFile, ...]:
-        """Those open at a key."""
+        """The files that are open at a key."""
         with self._mutex:
             return tuple(self._by_key.get(key, ()))
 

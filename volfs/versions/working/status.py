@@ -72,7 +72,7 @@ class Rejected:
 
 
 def instant_text(time_ns: int) -> str:
-    """``2026-03-01T09:30:00.000123Z``, for people and programs. Whatever a file said, there is a text."""
+    """``2026-03-01T09:30:00.000123Z``, for people and programs; "unknown" for a time outside the calendar."""
     try:
         return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):

@@ -78,9 +78,9 @@ class Owner(Protocol):
 
 
 class WorkingCopy:
-    """All that can be done to the keys of a branch. Thread-safe.
+    """Operations on the keys of a branch. Thread-safe.
 
-    Removing and discarding go on when the disk is full: ``reserve`` is given up for them. ``dead_after``: see
+    Removing and discarding work on a full disk: ``reserve`` is given up for them. ``dead_after``: see
     :class:`~volfs.versions.working.branch_lock.BranchLock`.
     """
 
@@ -100,7 +100,7 @@ class WorkingCopy:
         self._steps = _Steps(layout, self.pulse, self._reader, self._files, self._names)
 
     def look(self, see: Callable[[Union], _T]) -> _T:
-        """Whatever ``see`` finds in a union that did not change under it."""
+        """The result of ``see`` on a union that did not change meanwhile."""
         return self._reader.look(see)
 
     def union(self) -> Union:
@@ -130,7 +130,7 @@ class WorkingCopy:
                 self._mutex.release()
 
     def close(self) -> None:
-        """Let go of everything: the lock too, however often it was taken."""
+        """Close all files and release the lock, however often it was taken."""
         with self._mutex:
             while self.lock.held:
                 self.lock.release()
@@ -651,7 +651,7 @@ class _Reader:
         self._epoch = 0
 
     def look(self, see: Callable[[Union], _T]) -> _T:
-        """What ``see`` finds in a union that did not change under it."""
+        """The result of ``see`` on a union that did not change meanwhile."""
         for _ in range(_ATTEMPTS):
             union, stamp = self._union()
             try:
@@ -916,8 +916,8 @@ class _Steps:
         self.names_changed(target or key)
 
     def _copy_link_up(self, union: Union, key: str, entry: Entry, temporary: str, target: str) -> None:
-        """The same for a symbolic link, which has neither permission bits nor a descriptor to be synced by: it comes
-        with the names of its directory."""
+        """Copy up a symbolic link, which has neither permission bits nor a descriptor to be synced by: it becomes
+        durable with the names of its directory."""
         os.symlink(os.fsdecode(b"".join(union.pieces(key, entry))), temporary)
         try:
             os.utime(temporary, ns=(entry.info.mtime_ns, entry.info.mtime_ns), follow_symlinks=False)
@@ -1017,7 +1017,7 @@ def harmless(mode: int, *, folder: bool = False) -> int:
 
 
 def open_put(path: str, flags: int) -> int:
-    """Open a file of the top layer for a client that the kernel has let through, whatever its permission bits say to
+    """Open a file of the top layer for a client that the kernel has admitted, even if the permission bits keep out
     volfs itself."""
     try:
         return open_regular(path, flags)
