@@ -30,8 +30,7 @@ from volfs.ingest.source import ArraySource
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import take_away
 from volfs.testing.waiting import PATIENCE, until
-
-VOLFS = [sys.executable, "-m", "volfs"]
+from volfs.versions.fsck import fsck
 
 
 class Program:
@@ -61,8 +60,7 @@ class Program:
             self.stop()
             module = [sys.executable, "-m", "tests.kits.kill_writers"]
             command = [*module, self.name, str(self.branch), str(self.log), str(self.noted()[1])]
-            top = ROOT
-            self.process = subprocess.Popen(command, cwd=top, start_new_session=True, stderr=subprocess.DEVNULL)
+            self.process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
         else:
             self.signal(signal.SIGCONT)
 
@@ -99,16 +97,15 @@ def test_what_close_acknowledged_survives_kills_at_random_instants(tmp_path: Pat
             daemon.send_signal(signal.SIGKILL)
             for each in programs:
                 each.signal(signal.SIGSTOP)
-            taken = subprocess.run([*VOLFS, "umount", str(place)], check=False, capture_output=True, timeout=PATIENCE)
-            assert taken.returncode == 0, taken.stderr
+            unmount(place)
             daemon.wait(PATIENCE)
     finally:
         for each in programs:
             each.stop()
         abort(place)
     assert all(each.noted()[0] for each in programs), {each.name: each.noted() for each in programs}
-    checked = [*VOLFS, "--store", str(store), "fsck"]
-    assert subprocess.run(checked, capture_output=True, check=False, timeout=PATIENCE).returncode == 0
+    with volfs.open_store(store) as opened:
+        assert fsck(opened).findings == []
 
 
 def abort(place: Path) -> None:

@@ -81,7 +81,7 @@ def answered(found: Touched) -> tuple[set[str], set[str]]:
     return set(found.arrays), {name for name, _ in spelt(single)}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=settings.default.max_examples * 4)
 @given(touched(), touched())
 def test_collisions_are_those_of_keys_spelt_out(mine: Touched, theirs: Touched) -> None:
     assert answered(collisions(mine, theirs)) == by_hand(mine, theirs)
