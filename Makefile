@@ -29,10 +29,10 @@ types:  ## mypy, strict
 	@$(PY) -m mypy
 
 suite:  ## the test suite
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: judges  ## the same properties, far longer, and real data from the net: hours, not minutes
-	@$(PY) -m pytest -q -n 2 --dist loadfile --soak
+	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --soak
 
 suites:  ## file-system suites that package registries carry, in a mounted branch: some minutes
 	@sh .ci/setup suites

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.kits.times import TimeByFile
+from tests.kits.times import SLOW, TimeByFile
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
 
 # The suite tries the same examples each time, so that it turns red by what was changed; the soak looks for new ones.
 settings.register_profile(
@@ -27,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(TimeByFile())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {file: rank for rank, file in enumerate(SLOW)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(tests).as_posix(), len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def soak(pytestconfig: pytest.Config) -> bool:
     """Whether there is time to search long."""
@@ -40,6 +52,24 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     patch.delenv("VOLFS_STORE", raising=False)
     patch.delenv("VOLFS_CRASH_AT", raising=False)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nobody_waits_for_the_disk() -> Iterator[None]:
+    """What a process has written, others see at once, and after a kill: only a power failure tells what fsync is for.
+
+    Files of mounts, which have no disk of their own, are still synced: their daemon is asked.
+    """
+    fsync = os.fsync
+
+    def sync(file: int | HasFileno) -> None:
+        if os.major(os.stat(file if isinstance(file, int) else file.fileno()).st_dev) == 0:
+            fsync(file)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", sync)
     yield
     patch.undo()
 

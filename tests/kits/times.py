@@ -1,4 +1,4 @@
-"""Time by file, at the end of a run: a plugin of pytest, which works with xdist too.
+"""Time by file: a plugin of pytest, which works with xdist too, that prints it, and which files come first.
 
 Processor time is that of the test's process and of all processes that it has waited for (mounts, commands, judges). It
 says what a test costs on a machine that others use at the same time, where the seconds that passed do not.
@@ -11,7 +11,30 @@ from collections import Counter
 
 import pytest
 
+#: So many files have a line of their own.
 _LINES = 20
+
+#: Files that take longest come first: at the end no process has a long one left while the others have none.
+SLOW = (
+    "sharing/test_restarts.py",
+    "sharing/test_writing.py",
+    "sharing/test_reading.py",
+    "fuse/test_kills.py",
+    "product/test_full_disk.py",
+    "versions/test_twin.py",
+    "judges/test_neuroglancer.py",
+    "judges/test_imagej.py",
+    "examples/test_machine.py",
+    "versions/test_crash.py",
+    "fuse/test_daemon.py",
+    "fuse/test_options.py",
+    "fuse/test_files.py",
+    "fuse/test_watching.py",
+    "ingest/test_placement.py",
+    "versions/test_branch_base_model.py",
+    "versions/test_read_only.py",
+    "benchmarks/test_counts.py",
+)
 
 
 class TimeByFile:
