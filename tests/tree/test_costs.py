@@ -65,7 +65,7 @@ class Counts:
     @asynccontextmanager
     async def serving(self, store: Path, **options: object):  # type: ignore[no-untyped-def]
         async with serving(store, **options) as self.client:
-            self.context = store_context(self.client.tree._shared.store)
+            self.context = store_context(self.client.tree._context.store)
             yield self.client
 
     @property
@@ -328,7 +328,7 @@ def test_a_commit_of_one_chunk_costs_the_same_in_an_array_of_any_size(tmp_path: 
 def test_the_statistics_count_the_statements_that_sqlite_ran(store: Path, counts: Counts) -> None:
     async def work() -> None:
         async with counts.serving(store) as client:
-            catalog = client.tree._shared.store.catalog
+            catalog = client.tree._context.store.catalog
             await client.ls(VERSION)
             before = catalog.statements
             done = await counts.of(lambda: client.read(f"{VERSION}/zarr/s0/zarr.json"))

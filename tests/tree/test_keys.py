@@ -245,7 +245,7 @@ def test_a_key_is_closed_while_a_thread_looks_at_what_it_has_now(store: Path, mo
     async def work() -> None:
         async with serving(store) as client:
             fh = await client.open(CHUNK)
-            handle = client.tree._shared.files.get(fh)
+            handle = client.tree._context.files.get(fh)
             monkeypatch.setattr(WorkingCopy, "open", open_slowly)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.write, f"{XY}/z00001.png", png(PLANE))
@@ -263,20 +263,20 @@ def test_an_array_that_comes_while_somebody_looks_for_arrays_is_found(store: Pat
             raw = array_zarr_json((8, 8, 8), np.dtype("u1"), (4, 4, 4))
             await client.mkdir(f"{MAIN}/zarr/one")
             await client.write(f"{MAIN}/zarr/one/zarr.json", raw)
-            (room,) = client.tree._branches
-            assert room.held, "so nothing but what it is told of makes it look again"
-            places = room.places
-            look_around = places._look_around
+            (mounted,) = client.tree._branches
+            assert mounted.held, "so nothing but what it is told of makes it look again"
+            images = mounted.images
+            look_around = images._look_around
 
             def passed_already() -> Walk:
                 walk = look_around()
-                room.branch.put("zarr/two/zarr.json", raw)
-                places.forget()
-                places._look_around = look_around  # type: ignore[method-assign]
+                mounted.branch.put("zarr/two/zarr.json", raw)
+                images.forget()
+                images._look_around = look_around  # type: ignore[method-assign]
                 return walk
 
-            places._look_around = passed_already  # type: ignore[method-assign]
-            places.forget()
+            images._look_around = passed_already  # type: ignore[method-assign]
+            images.forget()
             await client.exists(f"{MAIN}/one")
             assert await client.exists(f"{MAIN}/two")
             assert {"one", "two"} <= set(await client.ls(MAIN))
@@ -485,7 +485,7 @@ def test_listings_of_all_branches_have_one_bound_and_are_counted(store: Path) ->
                 await client.mkdir(folder)
                 for index in range(30):
                     await client.write(f"{folder}/n{index}", b"")
-            shared, put = client.tree._shared, client.tree._shared.listings.put
+            context, put = client.tree._context, client.tree._context.listings.put
             puts = 0
 
             def counted(*args: Any) -> None:
@@ -493,14 +493,14 @@ def test_listings_of_all_branches_have_one_bound_and_are_counted(store: Path) ->
                 puts += 1
                 put(*args)
 
-            shared.listings.put = counted  # type: ignore[method-assign]
+            context.listings.put = counted  # type: ignore[method-assign]
             # One that is longer than the bound is there for as long as somebody reads it.
             for limit, expected in ((20, 0), (50, 30), (70, 60)):
-                shared.listings.limit, puts = limit, 0
+                context.listings.limit, puts = limit, 0
                 for folder in folders:
                     assert len(await client.ls(folder)) == 30
                 assert puts <= 2
-                assert statistics(shared, 0)["memory"]["parts"]["listings"]["items"] == expected
+                assert statistics(context, 0)["memory"]["parts"]["listings"]["items"] == expected
 
     run(work)
 

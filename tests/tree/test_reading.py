@@ -520,7 +520,7 @@ def test_an_open_file_keeps_no_more_than_what_is_still_to_be_read(tmp_path: Path
             end, files = len(expected[0]) - beginning, [await client.open(path) for path in paths]
 
             def said() -> int:
-                parts = statistics(client.tree._shared, 0)["memory"]["parts"]
+                parts = statistics(client.tree._context, 0)["memory"]["parts"]
                 return int(parts["open_files"]["bytes"])
 
             opened = said()

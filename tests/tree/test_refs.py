@@ -58,7 +58,7 @@ def test_mkdir_makes_a_branch_and_rmdir_removes_it(store: Path) -> None:
             # Servers of NFS and SMB look at what they made by the name they gave; for a while.
             assert await client.ino("cells/branches/old@v1") == at.ino == await client.ino("cells/branches/old")
             assert not await client.exists("cells/branches/exp@v1")
-            client.tree._shared.note_made(parent, "old@v1", "gone")
+            client.tree._context.note_made(parent, "old@v1", "gone")
             assert not await client.exists("cells/branches/old@v1")
             assert set(await client.ls("cells/branches")) == {"main", "exp", "old"}
             assert "labels" not in await client.ls("cells/branches/old")
@@ -475,21 +475,23 @@ def test_what_is_asked_while_an_import_takes_its_place_waits_for_that(seconds: i
 
     async def ask() -> None:
         publish, commit = Order("publish", "7 token"), Order("commit", "words")
-        shared = SimpleNamespace(options=SimpleNamespace(action_seconds=5.0), start=lambda work: None)
+        context = SimpleNamespace(options=SimpleNamespace(action_seconds=5.0), start=lambda work: None)
         branch = SimpleNamespace(actions=SimpleNamespace(last=None))
-        room = SimpleNamespace(name="main", order=publish, settled=at_once, enter=at_once, shared=shared, branch=branch)
+        mounted = SimpleNamespace(
+            name="main", order=publish, settled=at_once, enter=at_once, context=context, branch=branch
+        )
 
         async def end() -> None:
             await trio.sleep(seconds)
-            room.order = None
+            mounted.order = None
             publish.done.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end)
             if seconds < 5:
-                assert await actions._begin(room, commit, lambda: None) is commit is room.order  # type: ignore[arg-type]
+                assert await actions._begin(mounted, commit, lambda: None) is commit is mounted.order  # type: ignore[arg-type]
             else:
                 with pytest.raises(Busy, match="a publish is going on"):
-                    await actions._begin(room, commit, lambda: None)  # type: ignore[arg-type]
+                    await actions._begin(mounted, commit, lambda: None)  # type: ignore[arg-type]
 
     trio.run(ask, clock=MockClock(autojump_threshold=0))

@@ -488,11 +488,11 @@ def test_an_idle_branch_is_let_go(store: Path, monkeypatch: pytest.MonkeyPatch) 
     async def work() -> None:
         async with serving(store, refresh_seconds=0.1) as client:
             await client.write(f"{XY}/z00003.png", png(PLANE))
-            shared = client.tree._shared
-            room = client.tree._branches.get(shared.store["cells"], "main")
+            context = client.tree._context
+            mounted = client.tree._branches.get(context.store["cells"], "main")
 
             async def let_go() -> bool:
-                return not room.held
+                return not mounted.held
 
             await until_async(let_go)
             code = f"import volfs; volfs.open_store({str(store)!r})['cells'].branch('main').put('files/n', b'1')"

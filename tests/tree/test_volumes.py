@@ -247,7 +247,7 @@ def test_a_reader_who_gives_up_loses_nothing_that_was_written(store: Path) -> No
         async with serving(store, threads=1) as client:
             fh = await client.open(f"{MAIN}/volume.npy", os.O_RDWR)
             await client.call("write", fh, HEADER, new.tobytes())
-            threads = client.tree._shared.lane("cells").data
+            threads = client.tree._context.lane("cells").data
             threads.acquire_on_behalf_of_nowait(work)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.stat, f"{MAIN}/xy/z00007.npy")
@@ -280,7 +280,7 @@ def test_of_two_open_files_the_later_write_counts_whichever_closes_first(store: 
 def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = image(CELLS.shape, "uint8", 9).tobytes()
     write = Level.write
-    for module in ("laidout", "statistics"):
+    for module in ("files.layout_file", "monitoring.statistics"):
         monkeypatch.setattr(f"volfs.tree.{module}.GATHERED_IN_ALL", 40_000)
     written: list[int] = []
 
@@ -305,7 +305,7 @@ def test_all_that_is_gathered_stays_within_a_bound(store: Path, monkeypatch: pyt
                 done[which] += size
 
             def held() -> tuple[int, int, int]:
-                part = statistics(client.tree._shared, 0)["memory"]["parts"]["gathered"]
+                part = statistics(client.tree._context, 0)["memory"]["parts"]["gathered"]
                 return part["items"], part["bytes"], part["max_bytes"]
 
             monkeypatch.setattr(Level, "write", noting)
@@ -348,7 +348,7 @@ def test_many_writers_at_once_wait_for_no_one_for_ever(store: Path, monkeypatch:
                 fh = await client.open(path, os.O_RDWR)
                 for at in range(0, len(new), 4_000):
                     await client.call("write", fh, at, new[at : at + 4_000])
-                    most = max(most, sum(each.gathered for each in client.tree._shared.gathering))
+                    most = max(most, sum(each.gathered for each in client.tree._context.buffers))
                 await client.close(fh)
 
             async with trio.open_nursery() as nursery:

@@ -1,8 +1,8 @@
 """The FUSE protocol on one side, the directory tree on the other, and nothing in between.
 
 Decided here: how a reply of :class:`volfs.tree.contract.api.TreeApi` becomes a reply of pyfuse3, and how an exception
-becomes an errno. Not here: what any file or directory means (``volfs.tree``), when the kernel must forget something
-(``volfs.tree`` calls, :mod:`volfs.fuse.notify` does), how a mount comes and goes (:mod:`volfs.fuse.daemon`).
+becomes an errno. Not here: the contents of files and directories (``volfs.tree``), when the kernel's cache is
+invalidated (``volfs.tree``, through :mod:`volfs.fuse.notify`), the life of a mount (:mod:`volfs.fuse.daemon`).
 
 Every handler is guarded. pyfuse3 ends the whole mount on any exception other than ``FUSEError``, and it does so too
 for a reply of the wrong type, which it looks at outside the handler: so replies are given their exact types *inside*
@@ -62,7 +62,7 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
 def answer(operation: str, error: BaseException) -> FUSEError:
-    """The errno that a client is told for ``error``, after writing to the log what an operator should know."""
+    """The errno that answers ``error``, which is logged first if an operator should know of it."""
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -89,9 +89,9 @@ def _gravity(error: VolfsError) -> int:
 
 
 def guarded(handler: _Handler) -> _Handler:
-    """Let no exception but ``FUSEError`` out of a handler, have every request counted, and say whether it only looks.
+    """Let no exception but ``FUSEError`` out of a handler, count its requests, and set whether they only look.
 
-    The task that answers it answers others later: what is said of one is said of each.
+    That is set for each request, since the task that answers it answers others later.
     """
     operation = handler.__name__
     looks = operation in _LOOKS
@@ -115,7 +115,7 @@ def guarded(handler: _Handler) -> _Handler:
 
 
 def entry(attr: Attr) -> EntryAttributes:
-    """``attr`` as the kernel wants it."""
+    """``attr`` in the kernel's form."""
     out = EntryAttributes()
     out.st_ino = attr.ino
     out.generation = attr.generation
@@ -138,7 +138,7 @@ def entry(attr: Attr) -> EntryAttributes:
 
 
 def file_info(file: OpenFile) -> FileInfo:
-    """``keep_cache`` is always said: the kernel's default would keep stale pages."""
+    """An open file in the kernel's form. ``keep_cache`` is always set: the default would keep stale pages."""
     return FileInfo(
         fh=file.fh,
         direct_io=file.direct_io,

@@ -1,7 +1,7 @@
-"""What a machine needs to mount a store, looked at piece by piece, and how to mend what is missing.
+"""Checks whether a machine can mount a store, with advice where something is missing.
 
-Decided here: what is checked, what counts as wrong, and the words that mend it. Not here: how that is shown
-(``volfs.cli.doctor``). Every check answers, whatever is broken: a check that fails is a finding.
+Decided here: the checks, their verdicts, and the advice. Not here: how they are printed (``volfs.cli.doctor``). Every
+check answers, whatever is broken: a check that fails is a finding.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ _LATELY_NS = 15 * 60 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. ``bad`` stops volfs from working, ``note`` limits or slows it. ``mend`` says what to do."""
+    """The result of one check. ``bad`` stops volfs from working, ``note`` limits or slows it. ``mend`` is the
+    advice."""
 
     name: str
     state: Literal["ok", "note", "bad"]
@@ -69,7 +70,7 @@ class Finding:
 
 
 def examine(store: Path | None = None, catalog: Path | None = None) -> Iterator[Finding]:
-    """Everything, in the order in which one would mend it."""
+    """The results of all checks, in the order in which one would repair."""
     checks: list[Callable[[], Iterator[Finding] | Finding]] = [
         _python,
         _packages,
@@ -294,9 +295,9 @@ def _locks(store: Path) -> Finding:
 
 
 def _foreign_locks(store: StoreLayout) -> Iterator[tuple[Claim, bool]]:
-    """Locks that a process of another machine says it holds, and whether that is so as far as this machine sees.
+    """Locks that a process of another machine claims, and whether they are seen to be held from this machine.
 
-    Those of which the process has shown no sign of life for some time may be left over.
+    A claim that was not renewed for some time may be left over.
     """
     lately = time.time_ns()
     for folder in sorted(store.datasets.glob("[!.]*")):

@@ -1,8 +1,8 @@
 """The process behind a mount: ``python -m volfs.fuse.daemon [OPTIONS] -- STORE MOUNTPOINT``.
 
-Decided here: what the process is (its options, log, limits, exit status) and how it tells whoever started it that the
-mount answers, or why not. Not here: the mount itself (:mod:`volfs.fuse.serving`), what it shows (``volfs.tree``), who
-starts and stops a daemon (:mod:`volfs.fuse.mounting`).
+Decided here: the options, log, limits and exit status of the process, and how it reports that the mount answers, or why
+not. Not here: the mount itself (:mod:`volfs.fuse.serving`), its contents (``volfs.tree``), starting and stopping a
+daemon (:mod:`volfs.fuse.mounting`).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _failed(error: BaseException, readiness: Readiness) -> int:
-    """Say in one line what went wrong if anybody still waits for it; a defect goes into the log with its traceback."""
+    """Report a failure in one line to a process that waits for the mount; a defect is logged with its traceback."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if readiness.said:

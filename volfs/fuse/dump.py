@@ -1,7 +1,7 @@
-"""What a daemon is doing at this moment, written to its log when SIGUSR1 asks.
+"""A report of a daemon's work at this moment, written to its log at SIGUSR1.
 
-Decided here: what such a report says: the requests in flight, the stack of every thread, the stack of every trio task.
-Not here: counting requests (:mod:`volfs.tree.contract.meter`), where the log goes (:mod:`volfs.fuse.logs`).
+Decided here: the parts of the report: requests in flight, the stack of every thread, the stack of every trio task.
+Not here: counting requests (:mod:`volfs.tree.contract.meter`), the log (:mod:`volfs.fuse.logs`).
 
 A thread of its own waits for the signal, so that a daemon whose main thread is stuck in a request answers too; the
 signal is blocked in all others, save those that libraries start when they are imported, from where it is passed on.
@@ -29,20 +29,21 @@ _THREAD = "volfs-dump"
 
 
 def block_signal() -> None:
-    """Let SIGUSR1 wait until somebody does. Call it in the first thread, before there are others."""
+    """Block SIGUSR1 in all threads but the one that waits for it. Call it in the first thread, before there are
+    others."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     signal.signal(signal.SIGUSR1, _pass_on)
 
 
 def _pass_on(*_: object) -> None:
-    """It reached a thread that somebody else started, and the interpreter handed it to the first one."""
+    """Pass on a signal that reached a thread of a library, and which the interpreter handed to the first thread."""
     for thread in threading.enumerate():
         if thread.name == _THREAD and thread.ident is not None:
             signal.pthread_kill(thread.ident, signal.SIGUSR1)
 
 
 def heed_signal(meter: Meter) -> None:
-    """Write a report at every SIGUSR1 from now on. Call it in the trio run whose tasks are to be told of."""
+    """Write a report at every SIGUSR1 from now on. Call it in the trio run whose tasks are to be reported."""
     root = trio.lowlevel.current_root_task()
     threading.Thread(target=_wait, args=(meter, root), name=_THREAD, daemon=True).start()
 
@@ -70,7 +71,7 @@ def _in_flight(meter: Meter) -> str:
 
 
 def _arguments(arguments: tuple[object, ...]) -> str:
-    """Inodes, handles, offsets and names; of what is written, how much; of who asks, the process."""
+    """The arguments of a request as text: bytes to be written by their number, the caller by its process."""
     shown: list[str] = []
     for one in arguments:
         pid = getattr(one, "pid", None)
@@ -106,6 +107,6 @@ def _tasks(root: trio.lowlevel.Task) -> str:
 
 
 def _counted(stacks: Counter[str], what: str) -> str:
-    """Equal stacks once: a pool has many that wait alike."""
+    """The stacks, equal ones once with their number: a pool has many that wait alike."""
     parts = [f"{f'{count} x ' if count > 1 else ''}{stack}" for stack, count in stacks.most_common()]
     return "\n".join([f"{stacks.total()} {what}:", *parts])

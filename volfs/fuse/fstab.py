@@ -1,7 +1,7 @@
 """Mount options as ``/etc/fstab``, ``mount -o`` and ``volfs mount -o`` give them: a line of words and commas.
 
-Decided here: what each word means, and what becomes of words that are for somebody else. Not here: what a mount does
-with its options (:mod:`volfs.fuse.processes`), the programs that mount(8) calls (:mod:`volfs.cli.helpers`).
+Decided here: the meaning of each word, and which words are for the kernel or for mount(8). Not here: the effect of an
+option (:mod:`volfs.fuse.processes`), the programs that mount(8) calls (:mod:`volfs.cli.helpers`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FLAGS: dict[str, tuple[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a line of options says. ``unknown`` are words that nobody we know of understands."""
+    """A line of options, read. ``unknown`` are words that neither volfs, nor mount(8), nor the kernel knows."""
 
     options: MountOptions
     foreground: bool = False
@@ -85,7 +85,7 @@ def parse_options(text: str, options: MountOptions | None = None) -> Parsed:
 
 
 def _words(text: str) -> list[str]:
-    """At commas, but not at those after a backslash: names of files may have them."""
+    """Split a line at commas, but not at those after a backslash: names of files may have them."""
     words = re.findall(r"(?:\\.|[^,\\])+", text)
     return [re.sub(r"\\(.)", r"\1", word).strip() for word in words if word.strip()]
 

@@ -1,7 +1,7 @@
-"""The daemon's log: where it goes, what a line looks like, and that nothing said anywhere is lost.
+"""The daemon's log.
 
 Decided here: levels, format, rotation, and that uncaught exceptions, Python warnings and fatal signals end up in the
-same file as everything else. Not here: what is worth a line (each room logs for itself).
+same file as everything else. Not here: the messages (each room logs its own).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def start_logging(where: str, *, level: str = "info", style: str = "text") -> No
 
 
 class _Text(logging.Formatter):
-    """A message is one line, whatever names of files and texts of others are in it; a traceback follows as it is."""
+    """Formats a message in one line, whatever names of files are in it; a traceback follows as it is."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -89,14 +89,14 @@ def _nobody_waits(record: logging.LogRecord) -> bool:
 
 
 def reopen_log() -> None:
-    """Go on in a new file, after somebody else has moved the old one away."""
+    """Go on in a new file, after another program has moved the old one away."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _FollowedByStderr):
             handler.close()  # it opens again at the next line
 
 
 class _FollowedByStderr(logging.handlers.RotatingFileHandler):
-    """A rotating log that takes stderr along, so that what C libraries and the interpreter say stays in the log."""
+    """A rotating log that takes stderr along, so that messages of C libraries and the interpreter stay in it."""
 
     def _open(self):  # type: ignore[no-untyped-def]  # the type is private to typeshed
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)

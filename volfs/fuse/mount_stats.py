@@ -1,7 +1,7 @@
-"""Watching mounts from another process: what a mount says of itself, and what it did between two looks.
+"""Statistics of mounts, read by another process, and rates from two readings.
 
-Decided here: how a mount is asked so that one that hangs holds nobody up, and how its counters become rates. Not here:
-what a mount says (:mod:`volfs.tree.monitoring.statistics`), and how that is shown (:mod:`volfs.cli.monitoring`).
+Decided here: how a mount is read so that one that hangs holds nothing up, and how its counters become rates. Not here:
+the facts (:mod:`volfs.tree.monitoring.statistics`), and how they are printed (:mod:`volfs.cli.monitoring`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMES = [bound_text(bound) for bound in BOUNDS]
 
 
 def watched(mountpoints: tuple[Path, ...]) -> list[Path]:
-    """The mounts meant: those given, or all volfs mounts of this machine. NotFound if one is none."""
+    """The given mounts, or all volfs mounts of this machine. Raises NotFound if one is none."""
     for place in mountpoints:
         mounted = mounted_at(place)
         if mounted is None or not mounted.is_volfs:
@@ -47,7 +47,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a mount did in so many ``seconds``, and how it stands at their end. Shares are from 0 to 1, or None where
+    """The work of a mount in so many ``seconds``, and its state at their end. Shares are from 0 to 1, or None where
     nothing happened that could have a share."""
 
     mountpoint: str
@@ -79,7 +79,7 @@ class Silence:
 
 
 class Watch:
-    """One mount that is looked at again and again."""
+    """One mount that is read again and again."""
 
     def __init__(self, mountpoint: Path, patience: float = PATIENCE_SECONDS) -> None:
         self.mountpoint = mountpoint
@@ -89,7 +89,7 @@ class Watch:
         self._before: tuple[float, Facts] | None = None
 
     def facts(self) -> Facts:
-        """What the mount says now. Raises OSError or ValueError, TimeoutError if it says nothing in time."""
+        """The facts of the mount now. Raises OSError or ValueError; TimeoutError if it does not answer in time."""
         if self._asking is None:
             self._answer = None
             # A thread, because nothing else can leave a read that hangs. One at most, however often it is asked.
@@ -105,7 +105,7 @@ class Watch:
         return self._answer
 
     def look(self) -> Activity | Silence:
-        """What the mount did since the last look; at the first, since it began."""
+        """The work of the mount since the last reading; at the first, since it began."""
         before, self._before = self._before, None
         try:
             facts, at = self.facts(), time.monotonic()
@@ -128,7 +128,7 @@ class Watch:
 
 
 def activity(now: Facts, before: Facts | None = None, seconds: float = 0.0) -> Activity:
-    """What happened between two looks, ``seconds`` apart; without an earlier one, since the mount began."""
+    """The work between two readings, ``seconds`` apart; without an earlier one, since the mount began."""
     if before is None:
         seconds = time.time() - now["started"]
     seconds = max(seconds, 1e-3)
@@ -185,7 +185,7 @@ def _share(good: float, other: float) -> float | None:
 
 
 class Rounds:
-    """Looks at mounts every so many seconds, without end. If none is named, at all that there are at the time."""
+    """Reads mounts every so many seconds, without end; without names, all that there are at the time."""
 
     def __init__(
         self, mountpoints: tuple[Path, ...], seconds: float, wait: Callable[[float], object] = time.sleep

@@ -1,8 +1,8 @@
 """Starting and stopping the daemon behind a mount, from another process.
 
 Decided here: when ``volfs mount`` returns (the mount answers), when ``volfs umount`` returns (the daemon has ended and
-its store is closed), and what either says when it cannot. Not here: what the daemon does
-(:mod:`volfs.fuse.daemon`), what is wrong with a mountpoint (:mod:`volfs.fuse.mountpoints`).
+its store is closed), and the errors of both. Not here: the daemon (:mod:`volfs.fuse.daemon`), and checks of a
+mountpoint (:mod:`volfs.fuse.mountpoints`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def mount(
 
     ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash),
     ``on_mended`` with a sentence if a dead mount had to be taken away first.
-    Raises what went wrong, here or in the daemon, or Busy when ``patience`` ends; nothing is left mounted then.
+    Raises the error, of this process or of the daemon, or Busy when ``patience`` (s) ends; nothing is left mounted
+    then.
     """
     options = options or MountOptions()
     place = prepare(store, mountpoint, options, on_mended)
@@ -87,7 +88,7 @@ def mount(
 def mount_in_foreground(
     store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
 ) -> None:
-    """Become the daemon: replaces this process. Logs to stderr unless told otherwise."""
+    """Become the daemon: replaces this process. Logs to stderr unless the options name a log."""
     place = prepare(store, mountpoint, options, on_mended)
     if options.log is None:
         options = replace(options, log="-")
@@ -96,14 +97,15 @@ def mount_in_foreground(
 
 
 def _environment() -> dict[str, str]:
-    """That of a daemon, which does no linear algebra: numpy's library for it would start a thread for each core."""
+    """The environment of a daemon, which does no linear algebra: numpy's library for it would start a thread for each
+    core."""
     return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
 
 
 def prepare(
     store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
 ) -> Path:
-    """The canonical mountpoint, once everything that can be known beforehand says that mounting will work."""
+    """The canonical mountpoint. Raises an error if it can be known beforehand that mounting will fail."""
     check_machine(allow_other=options.allow_other)
     said = mend(mountpoint)
     if said and on_mended is not None:
@@ -112,10 +114,10 @@ def prepare(
 
 
 def mend(mountpoint: Path) -> str:
-    """Take away what a daemon that died has left mounted at ``mountpoint``. Says what was done; "" for nothing.
+    """Unmount what a daemon that died has left at ``mountpoint``. Returns a sentence about it; "" if nothing was done.
 
-    Only what is certainly dead: a mount of volfs, to which the kernel says that its connection has ended, and for which
-    no daemon runs. Whoever still has files open there keeps getting errors.
+    Only a mount that is certainly dead: a mount of volfs, to which the kernel says that its connection has ended, and
+    for which no daemon runs. Whoever still has files open there keeps getting errors.
     """
     place = canonical(mountpoint)
     said = ""
@@ -148,7 +150,7 @@ def _end_killed(place: Path) -> None:
 def wait_for(store: Path, mountpoint: Path, patience: float) -> float:
     """Wait until a store and a directory are there, as they are once the disks they lie on are mounted.
 
-    A dead mount is there, too. Returns what is left of ``patience``. Raises NotFound, saying what is missing, when that
+    A dead mount is there, too. Returns the rest of ``patience`` (s). Raises NotFound, naming what is missing, when that
     ends.
     """
     end = time.monotonic() + patience
@@ -171,7 +173,8 @@ def _make_log_directory(log: Path) -> None:
 
 
 def _read_answer(message: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
-    """The daemon writes one line when it is ready, or when it fails; none when it is killed or cannot even start."""
+    """Read the one line that the daemon writes when it is ready, or when it fails; none if it was killed or did not
+    start."""
     if not message:
         status = process.wait()
         raise VolfsError(f"the volfs daemon ended before it was ready (status {status}): {_last_line(log)} (see {log})")
@@ -236,7 +239,8 @@ def unmount(
 
 
 def _trouble(place: Path, daemon: Daemon | None, silence: float) -> str:
-    """Why what is mounted at ``place`` will not answer again, "" if it does, or has lost its connection already."""
+    """The reason why the mount at ``place`` will not answer again; "" if it does, or has lost its connection
+    already."""
     if health(place) != "hanging":
         return ""
     if daemon is not None and daemon.killed:
@@ -247,7 +251,8 @@ def _trouble(place: Path, daemon: Daemon | None, silence: float) -> str:
 
 
 def _end_by_force(daemon: Daemon, end_connection: Callable[[], None] | None) -> None:
-    """Ask, then tell: programs with open files keep a lazily unmounted filesystem, and its daemon, alive.
+    """End the daemon by SIGTERM, then by force: programs with open files keep a lazily unmounted filesystem, and its
+    daemon, alive.
 
     A daemon that hangs in the kernel over a request of its own is not ended by SIGKILL, only by ending its connection.
     """

@@ -1,8 +1,7 @@
-"""What is mounted where on this machine, whether a volfs mount may go somewhere, and how it is taken away.
+"""The mounts of this machine, checks of a new mountpoint, and unmounting.
 
-Decided here: what counts as a good mountpoint, the words that tell what is wrong with one, and which system call or
-program mounts and unmounts. Not here: the daemon behind a mount (:mod:`volfs.fuse.daemon`), starting and stopping it
-(:mod:`volfs.fuse.mounting`).
+Decided here: which directory is a good mountpoint, the errors for others, and which system call or program unmounts.
+Not here: the daemon behind a mount (:mod:`volfs.fuse.daemon`), starting and stopping it (:mod:`volfs.fuse.mounting`).
 
 Nothing here touches a mounted filesystem without need: asking a broken or hanging mount for anything blocks or fails,
 so the kernel's own table of mounts is read instead.
@@ -33,7 +32,8 @@ _UMOUNT_NOFOLLOW = 8
 
 
 def health(place: Path, patience: float = PATIENCE_SECONDS) -> Literal["alive", "broken", "hanging"]:
-    """How what is mounted at ``place`` answers: broken has lost its daemon, hanging does not answer in ``patience``."""
+    """The state of the mount at ``place``: broken if it has lost its daemon, hanging if it does not answer within
+    ``patience`` (s)."""
     found: list[Literal["alive", "broken"]] = []
 
     def ask() -> None:
@@ -52,12 +52,12 @@ def health(place: Path, patience: float = PATIENCE_SECONDS) -> Literal["alive", 
 
 
 def is_broken(place: Path) -> bool:
-    """Whether what is mounted at ``place`` has lost its daemon."""
+    """True if the mount at ``place`` has lost its daemon."""
     return health(place) == "broken"
 
 
 def check_mountpoint(path: Path, store: Path) -> Path:
-    """The canonical path of ``path``, once it is sure that ``store`` can be mounted there. Says how to mend it else."""
+    """The canonical path of ``path``. Raises an error with advice if ``store`` cannot be mounted there."""
     place = canonical(path)
     already = mounted_at(place)
     if already is not None and already.is_volfs:
@@ -87,9 +87,9 @@ def check_mountpoint(path: Path, store: Path) -> Path:
 
 
 def dead_mount(place: Path) -> Mounted | None:
-    """What is mounted at ``place`` if it is a volfs mount that no daemon answers for any more.
+    """The mount at ``place``, if it is one of volfs and no daemon answers for it any more.
 
-    The kernel says so with ENOTCONN, for good: a connection that ended never comes back.
+    The kernel answers ENOTCONN then, for good: a connection that ended never comes back.
     """
     mounted = mounted_at(place)
     return mounted if mounted is not None and mounted.is_volfs and is_broken(place) else None
@@ -104,7 +104,7 @@ def _unusable(place: Path, error: OSError) -> VolfsError:
 
 
 def check_machine(*, allow_other: bool) -> None:
-    """Refuse, saying what to install or change, where FUSE cannot work at all."""
+    """Raise an error with advice where FUSE cannot work at all."""
     device = Path("/dev/fuse")
     if not device.exists():
         raise NotFound(
@@ -121,7 +121,7 @@ def check_machine(*, allow_other: bool) -> None:
 
 
 def user_allow_other() -> bool:
-    """Whether ``/etc/fuse.conf`` lets users show their mounts to others."""
+    """True if ``/etc/fuse.conf`` lets users open their mounts to others."""
     try:
         lines = Path("/etc/fuse.conf").read_text().splitlines()
     except OSError:
@@ -133,7 +133,7 @@ def detach(place: Path, *, lazy: bool = False, tries: int = 8) -> None:
     """Unmount ``place``. ``lazy`` takes the name away now and the filesystem once nobody uses it.
 
     A program that has just ended keeps it busy for a moment, so several ``tries`` are made, over about two seconds.
-    Raises Busy, naming who is in the way.
+    Raises Busy, naming the programs that use it.
     """
     for attempt in range(tries):
         problem = _umount_as_root(place, lazy) if os.geteuid() == 0 else _umount_as_user(place, lazy)

@@ -1,6 +1,6 @@
-"""Telling the kernel to forget: the blocking calls, each in a thread that nothing else waits for.
+"""Invalidation of the kernel's cache: blocking calls, each in a thread that nothing else waits for.
 
-Decided here: which thread makes which call. Not here: when something must be forgotten (``volfs.tree``, by the rule in
+Decided here: which thread makes which call. Not here: when an inode is invalidated (``volfs.tree``, by the rule in
 :mod:`volfs.tree.contract.api`).
 
 The kernel holds a notification back until requests it is still waiting for are answered: ``invalidate_inode`` waits
@@ -57,7 +57,7 @@ class KernelNotifier:
         )
 
     def queue_inode(self, ino: int) -> None:
-        """The same some time soon."""
+        """Drop pages and attributes of ``ino`` some time soon."""
         self._queues[hash(ino) % len(self._queues)].put(lambda: _forget_inode(ino))
 
     def queue_entry(self, parent: int, name: bytes) -> None:

@@ -1,7 +1,7 @@
 """The daemons that run on this machine, found by their command lines.
 
-Decided here: what a daemon's command line looks like, where it logs by default, and how others wait for its end. Not
-here: what the daemon does (:mod:`volfs.fuse.daemon`), when it is started and stopped (:mod:`volfs.fuse.mounting`).
+Decided here: a daemon's command line, its default log, and how others wait for its end. Not here: the daemon
+(:mod:`volfs.fuse.daemon`), and when it is started and stopped (:mod:`volfs.fuse.mounting`).
 
 The process table is asked rather than files of our own: it is right after a crash, for other users' daemons, and
 whatever the environment says. A pidfd names a process for good, so waiting for one cannot end up waiting for another
@@ -55,11 +55,11 @@ class MountOptions:
 
     @property
     def held_to_modes(self) -> bool:
-        """Whether the kernel looks at owner and mode before it lets anybody do anything."""
+        """True if the kernel checks owner and mode at every access."""
         return self.allow_other if self.default_permissions is None else self.default_permissions
 
     def arguments(self) -> list[str]:
-        """As the daemon's command line says it."""
+        """The options as arguments of the daemon's command line."""
         flags = {
             "read-only": self.read_only,
             "allow-other": self.allow_other,
@@ -84,13 +84,14 @@ class MountOptions:
 
 
 def command_line(store: Path, mountpoint: Path, options: MountOptions, *more: str) -> list[str]:
-    """What runs a daemon. ``-P`` keeps modules in the working directory from standing in for Python's own."""
+    """The command that runs a daemon. ``-P`` keeps modules in the working directory from standing in for Python's
+    own."""
     start = [sys.executable, "-P", "-m", MODULE, *options.arguments(), *more]
     return [*start, "--", os.path.abspath(store), str(mountpoint)]
 
 
 def default_log(mountpoint: Path) -> Path:
-    """Where the daemon of ``mountpoint`` logs unless told otherwise: one file per mountpoint."""
+    """The log of the daemon of ``mountpoint`` if its options name none: one file per mountpoint."""
     told_apart = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
     return state_directory() / f"{mountpoint.name or 'root'}-{told_apart}.log"
 
@@ -112,12 +113,12 @@ class Daemon:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, after waiting for that for at most so long."""
+        """Wait at most so many seconds for its end. True if it has ended."""
         return readable(self.pidfd, seconds)
 
     @property
     def killed(self) -> bool:
-        """Whether it answers nobody any more: SIGKILL has reached it, and it ends as soon as the kernel lets it."""
+        """True if it answers no request any more: SIGKILL has reached it, and it ends as soon as the kernel lets it."""
         for thread in _threads(self.pid):
             status = _facts(thread)
             if status.get("State", "Z")[0] in "ZX" or int(status.get("SigPnd", "0"), 16) & _SIGKILL_BIT:
@@ -126,7 +127,7 @@ class Daemon:
 
 
 def readable(fd: int, seconds: float) -> bool:
-    """Whether ``fd`` has something to say within so many seconds. ``select`` refuses descriptors above 1023."""
+    """True if ``fd`` can be read within so many seconds. ``select`` refuses descriptors above 1023."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if seconds == math.inf else max(seconds, 0) * 1000))

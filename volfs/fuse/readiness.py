@@ -1,6 +1,6 @@
-"""Telling whoever waits that the mount answers, why it does not, or that it is about to go.
+"""Notices to the process that waits for a mount: that it answers, why it does not, that it is about to end.
 
-Decided here: the ways of saying so: a pipe to the process that started the daemon, stderr in the foreground, and the
+Decided here: the ways of giving them: a pipe to the process that started the daemon, stderr in the foreground, and the
 datagrams of sd_notify(3) to a service manager. Not here: when the mount is ready (:mod:`volfs.fuse.serving`).
 """
 
@@ -13,7 +13,7 @@ import socket
 
 
 class Readiness:
-    """Says once that the mount answers, or why not: to ``pipe`` or to stderr as it is now, and to a service manager."""
+    """Gives each notice once: to ``pipe`` or to stderr as it is now, and to a service manager."""
 
     def __init__(self, pipe: int | None) -> None:
         self._pipe = pipe
@@ -22,16 +22,16 @@ class Readiness:
         self.said = False
 
     def ready(self, mountpoint: str) -> None:
-        """The mount has answered."""
+        """Report that the mount has answered."""
         self._say({"pid": os.getpid()})
         self._notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {mountpoint}")
 
     def stopping(self) -> None:
-        """No new work, please."""
+        """Report that the mount takes no new work."""
         self._notify("STOPPING=1", "STATUS=unmounting")
 
     def failed(self, message: str, errno: int | None) -> None:
-        """It will not be ready."""
+        """Report that the mount will not be ready, and why."""
         if self._pipe is None:
             os.write(self._terminal, f"volfs: {message}\n".encode(errors="replace"))
         self._say({"error": message, "errno": errno})
@@ -45,7 +45,8 @@ class Readiness:
         self.said = True
 
     def _notify(self, *lines: str) -> None:
-        """See sd_notify(3). An address that begins with @ is of Linux's abstract names."""
+        """Send a datagram to the service manager, as sd_notify(3). An address that begins with @ is of Linux's abstract
+        names."""
         if not self._manager.startswith(("/", "@")):
             return
         address = self._manager.replace("@", "\0", 1) if self._manager.startswith("@") else self._manager

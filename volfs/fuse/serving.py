@@ -1,8 +1,8 @@
-"""One mount from its coming to its going, whatever tree it shows.
+"""One mount from start to end, of any tree.
 
-Decided here: the order of things. Coming: the tree starts, the kernel mounts, and only when the mount has answered a
-request of our own is it ready. Going: when unmounted, or told by a signal, what is under way is served first, then the
-tree finishes. Not here: what is served (``volfs.tree``), the process around it (:mod:`volfs.fuse.daemon`).
+Decided here: the order of steps. At the start, the tree starts, the kernel mounts, and the mount is ready when it has
+answered a request of our own. At the end, by an unmount or a signal, requests under way are answered first, then the
+tree finishes. Not here: the contents (``volfs.tree``), the process around it (:mod:`volfs.fuse.daemon`).
 
 If serving fails, the mount is left broken on purpose: programs then get ENOTCONN. An empty directory in its place
 would make a mirror job delete its copy.
@@ -55,7 +55,7 @@ def mount_options(
     default_permissions: bool = False,
     more: Iterable[str] = (),
 ) -> set[str]:
-    """What libfuse is told. ``default_permissions``: the kernel holds everybody to owner and mode."""
+    """The mount options for libfuse. ``default_permissions``: the kernel checks owner and mode."""
     name = store.replace("\\", "\\\\").replace(",", "\\,")
     options = {_Option(f"fsname={name}"), "subtype=volfs"}
     if read_only:
@@ -89,7 +89,7 @@ def _mounted(adapter: Adapter, mountpoint: Path, options: set[str], notifier: Ke
 
 @contextlib.contextmanager
 def _stderr_to(fd: int) -> Iterator[None]:
-    """libfuse and fusermount3 say only on stderr what is wrong."""
+    """Collect stderr in the block: libfuse and fusermount3 report errors only there."""
     before = os.dup(2)
     os.dup2(fd, 2)
     try:
@@ -132,7 +132,7 @@ class _Serving:
             self._scope.deadline = trio.current_time() + _GRACE_SECONDS
 
     async def _announce(self) -> None:
-        """Ask the mount for something, as its first client, and tell that it answered."""
+        """Ask the mount for something, as its first client, and report that it answered."""
         await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
         # Not before: at the end of FUSE's own negotiation the kernel takes what is set here back to its default.
         await trio.to_thread.run_sync(tune_kernel, self._mountpoint)
@@ -176,7 +176,7 @@ class _Serving:
 
 
 def _has_terminal() -> bool:
-    """Whether a terminal's end would be told to this process: not below a service manager."""
+    """True if the end of a terminal would reach this process as a signal: not below a service manager."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -195,11 +195,11 @@ async def serve(
     read_only: bool = False,
     foreground: bool = False,
 ) -> None:
-    """Mount ``tree`` and answer until it is unmounted, or until a signal says so.
+    """Mount ``tree`` and answer requests until it is unmounted, or until a signal asks to end.
 
     ``on_ready`` is called once, when the mount has answered; ``on_leaving`` when a signal has asked to end it. In the
     foreground of a terminal SIGHUP means that the terminal is gone; anywhere else it asks for a new log. SIGUSR1
-    writes to the log what is going on.
+    writes a report to the log.
     """
     stay_awake()
     heed_signal(tree.meter)

@@ -1,4 +1,4 @@
-"""What the kernel and the process are asked for beyond what FUSE negotiates.
+"""Settings of the kernel and the process beyond those that FUSE negotiates.
 
 Decided here: limits and sizes. All of it is optional: without the right to change one, things work, slower.
 """
@@ -74,8 +74,8 @@ def tune_kernel(mountpoint: Path) -> None:
 
 @contextlib.contextmanager
 def ending_connection(device: str) -> Iterator[Callable[[], None]]:
-    """What ends the FUSE connection of a mount (``major:minor``) from outside: whoever waits for its daemon gets an
-    error at once. Only root may, and where the kernel's controls are mounted, who mounted it.
+    """A function that ends the FUSE connection of a mount (``major:minor``) from outside: programs that wait for its
+    daemon get an error at once. Only root may, and where the kernel's controls are mounted, who mounted it.
 
     To be taken while the mount is there, and called at any time: the kernel gives the number of a mount that went to
     the next one, of whatever program, and what is held here is the connection's own file.

@@ -1,7 +1,7 @@
 """Waiting for the kernel's next request: for a moment awake, then asleep.
 
-Decided here: how long the thread that answers requests looks for the next one before it sleeps. Not here: how requests
-are taken and answered (pyfuse3), and what they mean (``volfs.tree``).
+Decided here: how long the thread that answers requests looks for the next one before it sleeps. Not here: taking
+requests (pyfuse3), and answering them (``volfs.tree``).
 
 A program that walks, stats or opens files asks again as soon as it has its answer, 10 to 20 µs later. To fall asleep
 and be woken for that costs more than most answers do: two turns of trio's loop, four system calls, two switches of the
@@ -82,7 +82,7 @@ class Waiting:
         self._slept = perf_counter()
 
     def _look(self, fd: int, now: float) -> bool:
-        """Whether there is a request, or there was one soon."""
+        """True if there is a request, or one came soon."""
         poll = self._polls.get(fd)
         if poll is None:
             poll = self._polls[fd] = select.poll()

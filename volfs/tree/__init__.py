@@ -5,10 +5,10 @@
 ``images``        the images of a snapshot
 ``branches``      a mounted branch: its lock, half-written slices, actions, what the kernel must forget
 ``files``         kinds of files: documents, byte layouts over voxels, keys, files written as a whole
-``monitoring``    what a mount says of itself
+``monitoring``    the statistics of a mount
 ``nodes``         what is where: a module for each kind of directory
 ``leftovers``     half-written slices of an earlier daemon
-``housekeeping``  what a tree does by itself
+``housekeeping``  work that no request asks for: watching other processes, dropping, writing inodes
 ``tree``          :class:`Tree`: from a request to a node, and which requests wait for what
 """
 

@@ -1,8 +1,8 @@
-"""What the tree does by itself, besides answering: watching, dropping, letting go, writing inodes.
+"""Work of a tree that no request asks for.
 
-Decided here: how often, and in which order at the end. Other processes' commits are seen within a second; a staged file
-that never decoded is dropped some time after its last close, and recorded; a branch nobody writes to any more is let go
-for others; new inode numbers reach the disk every second.
+Decided here: how often it is done, and the order of the last steps of a mount. Other processes' commits are seen within
+a second; a staged file that never decoded is dropped some time after its last close, and recorded; a branch nobody
+writes to any more is let go for others; new inode numbers reach the disk every second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.branches.stage_handle import decode
 from volfs.tree.branches.stages import Stage
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,20 @@ _RESERVE_SECONDS = 60.0
 
 
 class Housekeeping:
-    """The work of one tree."""
+    """The background work of one tree."""
 
-    def __init__(self, shared: Shared, branches: BranchRegistry) -> None:
-        self._shared = shared
+    def __init__(self, context: TreeContext, branches: BranchRegistry) -> None:
+        self._context = context
         self._branches = branches
         self._closing = trio.Event()
         self._closed = False
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Until :meth:`close`."""
+        """Work until :meth:`close`."""
         async with trio.open_nursery() as nursery:
-            self._shared.serve_in(nursery)
+            self._context.serve_in(nursery)
             task_status.started()
-            nursery.start_soon(self._every, self._shared.options.refresh_seconds, self._look_around)
+            nursery.start_soon(self._every, self._context.options.refresh_seconds, self._look_around)
             nursery.start_soon(self._every, _INODE_SECONDS, self._write_inodes)
             nursery.start_soon(self._every, _RESERVE_SECONDS, self._keep_reserve)
             nursery.start_soon(self._settle_leftovers)
@@ -52,19 +52,19 @@ class Housekeeping:
             # Commits under way go on to their end: the nursery waits for them.
 
     async def close(self) -> None:
-        """Interpret what is staged, give branches back, write inodes."""
+        """Decode what is staged, give branches back, write inodes."""
         if self._closed:
             return
         self._closed = True
-        for room in self._branches:
-            if room.order is not None:
-                await room.order.done.wait()
-            for stage in list(room.stages):
+        for mounted in self._branches:
+            if mounted.order is not None:
+                await mounted.order.done.wait()
+            for stage in list(mounted.stages):
                 with suppress(VolfsError, OSError):
-                    await decode(room, stage, late=True)
-            room.close()
+                    await decode(mounted, stage, late=True)
+            mounted.close()
         self._closing.set()
-        await trio.to_thread.run_sync(self._shared.inodes.close)
+        await trio.to_thread.run_sync(self._context.inodes.close)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         said = ""
@@ -83,13 +83,13 @@ class Housekeeping:
                 log.exception("while looking after the mount")
 
     async def _settle_leftovers(self) -> None:
-        """Decide, in every branch, what an earlier daemon left half written: nobody may ever look into it."""
-        shared = self._shared
-        if not shared.writable:
+        """Settle the stages that an earlier daemon left, in every branch: nobody may ever look into it."""
+        context = self._context
+        if not context.writable:
             return
         for name, branch in await trio.to_thread.run_sync(self._left_behind):
             try:
-                await self._branches.get(shared.store[name], branch).enter()
+                await self._branches.get(context.store[name], branch).enter()
             except (VolfsError, OSError) as error:
                 log.debug("branch %s of %s: %s", branch, name, error)  # asked again when it is looked into
 
@@ -97,8 +97,8 @@ class Housekeeping:
         """(dataset, branch) of the branches with stages. Blocks; looks at names only, of datasets that are never used
         too."""
         found = []
-        for name in self._shared.store.datasets():
-            layout = self._shared.store.layout.dataset(name)
+        for name in self._context.store.datasets():
+            layout = self._context.store.layout.dataset(name)
             with suppress(OSError):
                 branches = os.listdir(layout.workings)
                 found += [(name, branch) for branch in branches if has_stages(layout.working(branch).staged)]
@@ -106,46 +106,46 @@ class Housekeeping:
 
     async def _write_inodes(self) -> None:
         if not self._closed:
-            await trio.to_thread.run_sync(self._shared.inodes.flush)
+            await trio.to_thread.run_sync(self._context.inodes.flush)
 
     async def _keep_reserve(self) -> None:
-        if self._shared.writable:
-            await trio.to_thread.run_sync(self._shared.store.reserve.keep)
+        if self._context.writable:
+            await trio.to_thread.run_sync(self._context.store.reserve.keep)
 
     async def _look_around(self) -> None:
-        shared = self._shared
-        if await trio.to_thread.run_sync(shared.store.refresh):
-            shared.epoch += 1
-        await trio.to_thread.run_sync(shared.access.look_again)
-        for room in self._branches:
+        context = self._context
+        if await trio.to_thread.run_sync(context.store.refresh):
+            context.epoch += 1
+        await trio.to_thread.run_sync(context.access.look_again)
+        for mounted in self._branches:
             try:
-                await self._look_after(room)
+                await self._look_after(mounted)
             except VolfsError as error:
-                log.debug("branch %s: %s", room.name, error)
-                if room.name not in room.dataset.refs().heads:
-                    self._branches.discard(room)
-                    room.close()
+                log.debug("branch %s: %s", mounted.name, error)
+                if mounted.name not in mounted.dataset.refs().heads:
+                    self._branches.discard(mounted)
+                    mounted.close()
 
-    async def _look_after(self, room: MountedBranch) -> None:
-        room.tidy()
-        await room.watch()
-        if not room.held and room.writable and await room.look(room.stages.left_behind):
-            await room.enter()  # an earlier mount left slices half written
-        for stage in list(room.stages):
-            if not stage.handles and time.monotonic() - stage.idle_since > self._shared.options.stage_seconds:
-                await self._drop(room, stage)
-        if room.idle:
-            room.leave()
+    async def _look_after(self, mounted: MountedBranch) -> None:
+        mounted.tidy()
+        await mounted.watch()
+        if not mounted.held and mounted.writable and await mounted.look(mounted.stages.left_behind):
+            await mounted.enter()  # an earlier mount left slices half written
+        for stage in list(mounted.stages):
+            if not stage.handles and time.monotonic() - stage.idle_since > self._context.options.stage_seconds:
+                await self._drop(mounted, stage)
+        if mounted.idle:
+            mounted.leave()
 
-    async def _drop(self, room: MountedBranch, stage: Stage) -> None:
-        """Give a staged file its last chance, then forget it, and say so."""
+    async def _drop(self, mounted: MountedBranch, stage: Stage) -> None:
+        """Try a staged file a last time, then drop it and record that."""
         ino = stage.target.ino if stage.target is not None else None
         with suppress(VolfsError, OSError):  # its record says why
-            await decode(room, stage, late=True)
+            await decode(mounted, stage, late=True)
         if stage.removed or stage.handles:
             return
         if not stage.decoded and stage.size:
-            log.warning("branch %s: %s was dropped: %s", room.name, stage.name, stage.reason)
-            await room.look(lambda: room.reject(stage.place, stage.reason))
-        room.stages.drop(stage)
-        await room.kernel.invalidate(VoxelChange(inodes=room.names_of(ino) if ino is not None else ()))
+            log.warning("branch %s: %s was dropped: %s", mounted.name, stage.name, stage.reason)
+            await mounted.look(lambda: mounted.reject(stage.place, stage.reason))
+        mounted.stages.drop(stage)
+        await mounted.kernel.invalidate(VoxelChange(inodes=mounted.names_of(ino) if ino is not None else ()))

@@ -1,8 +1,7 @@
-"""Stages that an earlier daemon left: decided once, before anybody writes to their branch again.
+"""Stages that an earlier daemon left: each is stored or dropped before anybody writes to its branch again.
 
-Decided here: what becomes of each. A daemon that was killed, or unmounted, may have left files half written over slices
-or chunks. No close of theirs succeeded, so nothing was acknowledged, and what was written to the same voxels since is
-newer:
+A daemon that was killed, or unmounted, may have left files half written over slices
+or chunks. No close of theirs succeeded, so nothing was acknowledged, and later writes to the same voxels are newer:
 
 * its voxels were being stored: the rest of them is stored, but where chunks have changed since;
 * it is whole, and nothing that it crosses has changed since it was begun: it becomes voxels;
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What is to become of a stage that is written over ``target``: the parts of its box to be stored."""
+    """A stage that is written over ``target``, and the parts of its box that are to be stored."""
 
     stage: Stage
     target: StageTarget
@@ -44,48 +43,48 @@ class _Verdict:
 
 
 class Leftovers:
-    """``at`` finds the node at a path."""
+    """The stages of one tree. ``at`` finds the node at a path."""
 
     def __init__(self, at: Callable[[str], Awaitable[Node | None]]) -> None:
         self._at = at
 
-    async def settle(self, room: MountedBranch) -> None:
-        """Decide all that were left in a branch whose lock was just taken.
+    async def settle(self, mounted: MountedBranch) -> None:
+        """Store or drop the stages in a branch whose lock was just taken.
 
         All are judged before any is stored: planes that were being written at once may cross the same chunks. They are
         stored in the order in which they were begun.
         """
-        left: list[tuple[Stage, str | None]] = await room.look(lambda: room.stages.load(room.limit))
+        left: list[tuple[Stage, str | None]] = await mounted.look(lambda: mounted.stages.load(mounted.limit))
         verdicts = []
         for stage, damage in left:
-            async with _dropped_if_hopeless(room, stage):
-                if (verdict := await self._judge(room, stage, damage)) is not None:
+            async with _dropped_if_hopeless(mounted, stage):
+                if (verdict := await self._judge(mounted, stage, damage)) is not None:
                     verdicts.append(verdict)
         for verdict in sorted(verdicts, key=lambda each: each.stage.record.began_ns):
-            async with _dropped_if_hopeless(room, verdict.stage):
-                await room.fetch(partial(_store, room, verdict))
-                room.stages.drop(verdict.stage)
+            async with _dropped_if_hopeless(mounted, verdict.stage):
+                await mounted.fetch(partial(_store, mounted, verdict))
+                mounted.stages.drop(verdict.stage)
         if left:
-            room.stages.changes += 1
-            await room.kernel.invalidate_soon(VoxelChange())
+            mounted.stages.changes += 1
+            await mounted.kernel.invalidate_soon(VoxelChange())
 
-    async def _judge(self, room: MountedBranch, stage: Stage, damage: str | None) -> _Verdict | None:
-        """What is to be stored of it; None for what stays or goes without."""
+    async def _judge(self, mounted: MountedBranch, stage: Stage, damage: str | None) -> _Verdict | None:
+        """The parts of a stage that are to be stored; None for one that stays, or was dropped."""
         if damage is not None:
             raise Damaged(damage)
-        target = await self._target(room, stage)
+        target = await self._target(mounted, stage)
         if target is None:
             stage.note(reason="the mount ended while it was being written")
             return None
         stage.target = target
         if not stage.size:
-            room.stages.drop(stage)
+            mounted.stages.drop(stage)
             return None
-        return _Verdict(stage, target, await room.fetch(lambda: _unchanged(room, stage, target)))
+        return _Verdict(stage, target, await mounted.fetch(lambda: _unchanged(mounted, stage, target)))
 
-    async def _target(self, room: MountedBranch, stage: Stage) -> StageTarget | None:
-        """What it was written over; None for a temporary name. NotFound if that is gone."""
-        folder = await self._at(f"{room.places.path}/{stage.place[0]}")
+    async def _target(self, mounted: MountedBranch, stage: Stage) -> StageTarget | None:
+        """The file that it was written over; None for a temporary name. Raises NotFound if that is gone."""
+        folder = await self._at(f"{mounted.images.path}/{stage.place[0]}")
         if not isinstance(folder, StagedDir):
             raise NotFound(f"there is no {stage.place[0]} any more")
         if folder.cold:
@@ -96,36 +95,36 @@ class Leftovers:
         return target
 
 
-def _unchanged(room: MountedBranch, stage: Stage, target: StageTarget) -> list[Box] | None:
+def _unchanged(mounted: MountedBranch, stage: Stage, target: StageTarget) -> list[Box] | None:
     """The parts of a stage that are to be stored, None for all. BadInput if it comes too late."""
     record = stage.record
     if record.target not in ("", target.digest()):
         raise BadInput("the image has changed since it was begun: it is not the same slice any more")
     if record.storing_ns:
         return target.unchanged(record.storing_ns)
-    if target.newest() > record.began_ns or not _follows(room, record.over):
+    if target.newest() > record.began_ns or not _follows(mounted, record.over):
         raise BadInput("the mount ended before it was closed, and its voxels have changed since it was begun")
     return None
 
 
-def _store(room: MountedBranch, verdict: _Verdict) -> None:
+def _store(mounted: MountedBranch, verdict: _Verdict) -> None:
     stage, target = verdict.stage, verdict.target
     voxels = target.parse(stage.whole())
     if verdict.parts is None:
-        stage.note(storing_ns=room.tick())
+        stage.note(storing_ns=mounted.tick())
     target.store(voxels, verdict.parts)
 
 
-def _follows(room: MountedBranch, over: int) -> bool:
-    """Whether what the branch shows comes after version ``over``, so that times tell what is newer."""
-    base = room.branch.base
+def _follows(mounted: MountedBranch, over: int) -> bool:
+    """True if the branch is at or after version ``over``, so that times can be compared."""
+    base = mounted.branch.base
     number = base.number if base is not None else 0
-    return over in (0, number) or (number > 0 and room.dataset.graph.is_ancestor(over, number))
+    return over in (0, number) or (number > 0 and mounted.dataset.graph.is_ancestor(over, number))
 
 
 @asynccontextmanager
-async def _dropped_if_hopeless(room: MountedBranch, stage: Stage) -> AsyncIterator[None]:
-    """Drop a stage, and say so, if something is raised that will not be better at the next attempt."""
+async def _dropped_if_hopeless(mounted: MountedBranch, stage: Stage) -> AsyncIterator[None]:
+    """Drop a stage, and record that, after an error that another attempt would raise again."""
     try:
         yield
     except (BadInput, NotFound, Damaged) as error:
@@ -134,14 +133,14 @@ async def _dropped_if_hopeless(room: MountedBranch, stage: Stage) -> AsyncIterat
             if not reason.startswith("the mount ended"):
                 reason = f"the mount ended while it was being written: {reason}"
             try:
-                await room.look(lambda: room.reject(stage.place, reason))
-            except (VolfsError, OSError) as full:  # what cannot be told of stays, and is told of by its record
-                log.warning("branch %s: %s stays: %s; %s", room.name, stage.name, reason, full)
+                await mounted.look(lambda: mounted.reject(stage.place, reason))
+            except (VolfsError, OSError) as full:  # it stays, since only its record names it
+                log.warning("branch %s: %s stays: %s; %s", mounted.name, stage.name, reason, full)
                 stage.note(reason=reason, refused=True)
                 return
-            log.warning("branch %s: %s was dropped: %s", room.name, stage.name, reason)
-        room.stages.drop(stage)
+            log.warning("branch %s: %s was dropped: %s", mounted.name, stage.name, reason)
+        mounted.stages.drop(stage)
     except (VolfsError, OSError) as error:  # a full disk: it stays, to be tried again or written anew
-        log.warning("branch %s: %s was left half written, and stays: %s", room.name, stage.name, error)
-        stage.note(reason=str(error), began_ns=room.tick(), storing_ns=0)
+        log.warning("branch %s: %s was left half written, and stays: %s", mounted.name, stage.name, error)
+        stage.note(reason=str(error), began_ns=mounted.tick(), storing_ns=0)
         stage.failed = True

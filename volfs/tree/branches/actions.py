@@ -1,8 +1,8 @@
-"""Commits, discards and the like that are asked for through control files.
+"""Actions of a branch that control files ask for: commits, discards and others.
 
-Decided here: that one action of a branch goes on at a time, that the same words while it goes on join it, how long a
-write waits for it, and what is waited for before a commit. Not here: the files (:mod:`volfs.tree.nodes.control`), what
-a commit is (:mod:`volfs.versions.commit.protocol`)."""
+Decided here: that one action of a branch runs at a time, that a request in the same words joins it, how long a write
+waits for it, and which open files a commit waits for. Not here: the files (:mod:`volfs.tree.nodes.control`), the commit
+itself (:mod:`volfs.versions.commit.protocol`)."""
 
 from __future__ import annotations
 
@@ -34,85 +34,85 @@ _ENDING_SECONDS = 60.0
 Work = Callable[[], Awaitable[None]]
 
 
-async def discard(room: MountedBranch, text: str) -> Order:
+async def discard(mounted: MountedBranch, text: str) -> Order:
     """Begin to go back to the head version at and below a key, or with everything."""
     prefix = "" if text in EVERYTHING else key_of_line(text)
 
     async def work() -> None:
-        for stage in list(room.stages):
+        for stage in list(mounted.stages):
             if not prefix or covers(prefix, stage.name):
                 # Its file is removed with the branch's: nobody reads what is still written to it.
-                room.stages.drop(stage, keep=True)
-        await run_alone(lambda: room.branch.discard(prefix))
-        room.stages.changes += 1
-        room.places.forget()
+                mounted.stages.drop(stage, keep=True)
+        await run_alone(lambda: mounted.branch.discard(prefix))
+        mounted.stages.changes += 1
+        mounted.images.forget()
 
-    return await _begin(room, Order("discard", prefix), work)
+    return await _begin(mounted, Order("discard", prefix), work)
 
 
-async def tag(room: MountedBranch, text: str) -> None:
+async def tag(mounted: MountedBranch, text: str) -> None:
     """``paper`` tags the version that the branch shows, ``paper v3`` another: for clients that cannot make links, as
     those of SMB. The same again is no error, as it is not for a commit."""
     name, *at = text.split()[:3] or [""]
     if not name or len(at) > 1:
-        raise BadInput("write the tag's name, and after it the version if it is not the one shown: paper v3")
-    dataset, shared = room.dataset, room.shared
+        raise BadInput("write the tag's name, and after it a version unless the branch's own is meant: paper v3")
+    dataset, context = mounted.dataset, mounted.context
 
     def make() -> None:
-        number = dataset.resolve(at[0] if at else room.name)
+        number = dataset.resolve(at[0] if at else mounted.name)
         if dataset.refs().tags.get(name) != number:
             dataset.create_tag(name, number)
 
     try:
-        await room.look(make)
+        await mounted.look(make)
     finally:
-        shared.epoch += 1
-    tags = shared.inodes.directory(f"{shared.origin(dataset.name)}/{RefKind.TAG.directory}")
-    shared.notifier.queue_entry(tags, os.fsencode(name))
+        context.epoch += 1
+    tags = context.inodes.directory(f"{context.origin(dataset.name)}/{RefKind.TAG.directory}")
+    context.notifier.queue_entry(tags, os.fsencode(name))
 
 
-async def commit(room: MountedBranch, message: str, author: str | None) -> Order:
+async def commit(mounted: MountedBranch, message: str, author: str | None) -> Order:
     """Begin a commit with a message that is complete."""
     order = Order("commit", message)
-    return await _begin(room, order, lambda: _commit(room, order, author, None))
+    return await _begin(mounted, order, lambda: _commit(mounted, order, author, None))
 
 
-async def update(room: MountedBranch, text: str) -> Order:
+async def update(mounted: MountedBranch, text: str) -> Order:
     """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
     side, keys = decision(text)
 
     async def work() -> None:
-        await settle(room)
-        await run_alone(lambda: room.branch.update(side, keys))
-        room.places.forget()
+        await settle(mounted)
+        await run_alone(lambda: mounted.branch.update(side, keys))
+        mounted.images.forget()
 
-    return await _begin(room, Order("update", text), work)
+    return await _begin(mounted, Order("update", text), work)
 
 
-async def publish(room: MountedBranch, text: str) -> Order:
+async def publish(mounted: MountedBranch, text: str) -> Order:
     """Begin to give the version that an import has made its place, which only the holder of the branch may do, since
     that moves its head."""
     number, token = prepared(text)
 
     async def work() -> None:
-        await settle(room)
-        await run_alone(lambda: room.branch.publish(number, token))
-        room.places.forget()
-        _show_head(room)
+        await settle(mounted)
+        await run_alone(lambda: mounted.branch.publish(number, token))
+        mounted.images.forget()
+        _show_head(mounted)
 
-    return await _begin(room, Order("publish", text), work)
+    return await _begin(mounted, Order("publish", text), work)
 
 
-async def commit_draft(room: MountedBranch, draft: Draft, author: str | None) -> Order:
+async def commit_draft(mounted: MountedBranch, draft: Draft, author: str | None) -> Order:
     """Begin a commit whose message is still being written; or the one that goes on, if its words so far are the
     same."""
     order = Order("commit", draft.so_far(), draft)
-    return await _begin(room, order, lambda: _commit(room, order, author, draft))
+    return await _begin(mounted, order, lambda: _commit(mounted, order, author, draft))
 
 
-async def wording(room: MountedBranch, order: Order) -> None:
+async def wording(mounted: MountedBranch, order: Order) -> None:
     """Wait until a commit lacks nothing but its message. Raises the error that stopped it."""
-    with trio.move_on_after(room.shared.options.action_seconds):
+    with trio.move_on_after(mounted.context.options.action_seconds):
         async with trio.open_nursery() as nursery:
 
             async def wait(event: trio.Event) -> None:
@@ -126,70 +126,70 @@ async def wording(room: MountedBranch, order: Order) -> None:
         raise order.error
 
 
-async def outcome(room: MountedBranch, order: Order) -> None:
+async def outcome(mounted: MountedBranch, order: Order) -> None:
     """Wait for an action as long as a request may take. Raises the error that stopped it.
 
-    Of a commit that lacks nothing but its words, the end: what is left to do is short, so whoever closes the file is
-    told by that, however busy the machine is, that the version is there.
+    A commit that lacks nothing but its words is waited for to its end: little is left to do, so the version is there
+    when the close returns, however busy the machine is.
     """
     ready = order.draft is not None and order.draft.asked.is_set()
-    with trio.move_on_after(_ENDING_SECONDS if ready else room.shared.options.action_seconds):
+    with trio.move_on_after(_ENDING_SECONDS if ready else mounted.context.options.action_seconds):
         await order.done.wait()
         if order.error is not None:
             raise order.error
 
 
-async def _begin(room: MountedBranch, order: Order, work: Work) -> Order:
-    """Start an action, or join the one that goes on: an NFS client that heard nothing sends its write again."""
-    await room.settled()
-    await room.enter()
-    with trio.move_on_after(room.shared.options.action_seconds):
+async def _begin(mounted: MountedBranch, order: Order, work: Work) -> Order:
+    """Start an action, or join the one under way: an NFS client that got no answer sends its write again."""
+    await mounted.settled()
+    await mounted.enter()
+    with trio.move_on_after(mounted.context.options.action_seconds):
         # An import takes its place in a moment: a commit meanwhile waits for it instead of failing.
-        while room.order is not None and room.order.words[0] == "publish" and room.order.words != order.words:
-            await room.order.done.wait()
-    under_way = room.order
+        while mounted.order is not None and mounted.order.words[0] == "publish" and mounted.order.words != order.words:
+            await mounted.order.done.wait()
+    under_way = mounted.order
     if under_way is not None:
         if under_way.words != order.words:
-            raise Busy(f"branch {room.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
+            raise Busy(f"branch {mounted.name!r}: a {under_way.words[0]} is going on, see .volfs/status.json")
         return under_way
-    room.order = order
-    room.branch.actions.last = order.action
-    room.shared.start(lambda: _carry_out(room, order, work))
+    mounted.order = order
+    mounted.branch.actions.last = order.action
+    mounted.context.start(lambda: _carry_out(mounted, order, work))
     return order
 
 
-async def _carry_out(room: MountedBranch, order: Order, work: Work) -> None:
+async def _carry_out(mounted: MountedBranch, order: Order, work: Work) -> None:
     try:
         await work()
-        await room.kernel.invalidate_soon(VoxelChange())
+        await mounted.kernel.invalidate_soon(VoxelChange())
     except Exception as error:
         order.error = error
-        room.branch.actions.last = order.action.failed(error)
-        await room.refused(f".volfs/{order.words[0]}", error)
+        mounted.branch.actions.last = order.action.failed(error)
+        await mounted.note_refusal(f".volfs/{order.words[0]}", error)
     finally:
-        order.action = room.branch.actions.last or order.action
-        room.order = None
+        order.action = mounted.branch.actions.last or order.action
+        mounted.order = None
         order.done.set()
 
 
-async def _commit(room: MountedBranch, order: Order, author: str | None, draft: Draft | None) -> None:
-    await _closed(room)
-    await settle(room)
-    before = _head(room)
+async def _commit(mounted: MountedBranch, order: Order, author: str | None, draft: Draft | None) -> None:
+    await _closed(mounted)
+    await settle(mounted)
+    before = _head(mounted)
     message = order.words[1]
     wording = draft.wording if draft is not None else None
-    await run_alone(lambda: room.branch.commit(message, author, wording=wording))
-    if _head(room) != before:
-        _show_head(room)
-    room.places.forget()
+    await run_alone(lambda: mounted.branch.commit(message, author, wording=wording))
+    if _head(mounted) != before:
+        _show_head(mounted)
+    mounted.images.forget()
 
 
-def _show_head(room: MountedBranch) -> None:
+def _show_head(mounted: MountedBranch) -> None:
     """Have the kernel ask for the branch's new version."""
-    dataset = room.shared.origin(room.dataset.name)
-    versions = room.shared.inodes.directory(f"{dataset}/versions")
-    for name in (f"v{_head(room)}", LATEST):
-        room.shared.notifier.queue_entry(versions, name.encode())
+    dataset = mounted.context.origin(mounted.dataset.name)
+    versions = mounted.context.inodes.directory(f"{dataset}/versions")
+    for name in (f"v{_head(mounted)}", LATEST):
+        mounted.context.notifier.queue_entry(versions, name.encode())
 
 
 def prepared(text: str) -> tuple[int, str]:
@@ -210,28 +210,30 @@ def decision(text: str) -> tuple[Side, tuple[str, ...]]:
     return ("ours" if side == "ours" else "theirs"), tuple(keys)
 
 
-async def _closed(room: MountedBranch) -> None:
+async def _closed(mounted: MountedBranch) -> None:
     """Wait for files that programs have closed: the kernel reports the last close a moment after it has returned, and
     files open for writing stay behind. The wait is short: the closed descriptor may not have been the last."""
     began = trio.current_time()
-    while room.closing or (left := [handle for handle in room.shared.files.of_room(room) if handle.flushed]):
+    while mounted.closing or (
+        left := [handle for handle in mounted.context.files.of_branch(mounted) if handle.flushed]
+    ):
         waited = trio.current_time() - began
         if waited > _IDLE_SECONDS or (
-            waited > _CLOSING_SECONDS and not room.closing and not any(handle.synced for handle in left)
+            waited > _CLOSING_SECONDS and not mounted.closing and not any(handle.synced for handle in left)
         ):
             return
         await trio.sleep(0.002 if waited < _CLOSING_SECONDS else 0.02)
 
 
-async def settle(room: MountedBranch) -> None:
+async def settle(mounted: MountedBranch) -> None:
     """Decode every complete stage now: a program that writes through a mapping never says that it is done.
 
-    What is not complete, or can never be one, stays as it is. Raises Held, naming it, for what was acknowledged and
-    cannot be stored now: a commit without it would say that nothing is missing.
+    Stages that are incomplete, or can never be decoded, stay as they are. Raises Held, naming the stage, if one whose
+    bytes were acknowledged cannot be stored now: a commit would be incomplete without it.
     """
-    for stage in list(room.stages):
+    for stage in list(mounted.stages):
         try:
-            await decode(room, stage, late=True)
+            await decode(mounted, stage, late=True)
         except (BadInput, Superseded):
             pass  # its record says why, and the commit names it
         except (VolfsError, OSError) as error:
@@ -243,9 +245,9 @@ async def run_alone(work: Callable[[], object]) -> None:
     await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
 
 
-def _head(room: MountedBranch) -> int:
+def _head(mounted: MountedBranch) -> int:
     try:
-        head = room.branch.head
+        head = mounted.branch.head
     except NotFound:
         return 0
     return head.number if head is not None else 0

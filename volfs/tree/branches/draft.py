@@ -1,9 +1,9 @@
 """The message of a commit while it is being written into ``.volfs/commit``.
 
-Decided here: what belongs to one message. A shell's builtins write line by line, and a version never changes once it is
-there; so a commit whose message has begun does everything else first, answers the write that began it, and waits for
-the rest of the message: until the file is closed or synced, or nothing more comes for a while. Not here: which close is
-the last (:mod:`volfs.tree.nodes.control`), and the commit (:mod:`volfs.tree.branches.actions`).
+Decided here: which writes belong to one message. A shell's builtins write line by line, and a version never changes
+once it is there; so a commit whose message has begun does everything else first, answers the write that began it, and
+waits for the rest of the message: until the file is closed or synced, or nothing more comes for a while. Not here:
+which close is the last (:mod:`volfs.tree.nodes.control`), and the commit (:mod:`volfs.tree.branches.actions`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Draft:
         return len(self._words)
 
     def holds(self, data: bytes) -> bool:
-        """Whether these bytes are all that was written."""
+        """True if these bytes are all that was written."""
         return self._words == data
 
     def place(self, offset: int, data: bytes) -> None:
-        """Put bytes where they belong. The same bytes again are fine at any time, as an NFS client may send them."""
+        """Write bytes at an offset. The same bytes again are accepted at any time, as an NFS client may send them."""
         end = offset + len(data)
         with self._mutex:
             if not self._taken and (offset > len(self._words) or end > LONGEST):
@@ -78,7 +78,7 @@ class Draft:
         return text
 
     def close(self) -> None:
-        """The message is complete."""
+        """Record that the message is complete."""
         self._closed.set()
 
     def wording(self) -> tuple[str, str | None]:
@@ -95,17 +95,17 @@ class Draft:
 
 
 def worded(data: bytes, author: str | None) -> tuple[str, str | None]:
-    """The message in what was written, and its author: whom its last line names, else ``author``. Raises BadInput."""
+    """The message in some bytes, and its author: the one that its last line names, else ``author``. Raises BadInput."""
     message, named = split_author(decode_message(data))
     check_message(message)
     return message, named or author
 
 
 def decode_message(data: bytes, *, final: bool = True) -> str:
-    """What somebody wrote: UTF-8, or what a byte order mark says, as editors and shells of Windows set it; lines may
-    end as theirs do.
+    """The text in some bytes: UTF-8, or the encoding of a byte order mark, as editors and shells of Windows set it;
+    lines may end as theirs do.
 
-    ``final``: no more bytes follow. Raises BadInput: what cannot be read now cannot be read in the history either.
+    ``final``: no more bytes follow. Raises BadInput for bytes that are no text: the history could not show them.
     """
     mark, encoding = next(((m, name) for m, name in _MARKS.items() if data.startswith(m)), (b"", "utf-8"))
     try:

@@ -1,4 +1,4 @@
-"""What the kernel keeps of a branch's files, and must forget when the branch changes.
+"""Invalidation of the kernel's cache when a branch changes.
 
 Decided here: which inodes are stale after a change, by the rule that was found by deadlocking real mounts: *flush,
 fsync and rename await an invalidation, write and setattr never do* (they queue it), and only inodes with open files are
@@ -16,10 +16,10 @@ import trio
 
 from volfs.errors import VolfsError
 from volfs.tree.contract.attrs import SOON
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.open_files import Handle
 from volfs.tree.core.ports import BranchState
-from volfs.tree.images.computed_levels import derived_key
+from volfs.tree.images.computed_levels import computed_key
 from volfs.tree.images.image_index import ImageIndex
 from volfs.versions.branch import Branch
 from volfs.versions.keys import node_key
@@ -31,7 +31,7 @@ _SIZES_SWEPT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """Keys were written through their own files. ``keys``: no others have changed; None if any may have.
+    """Keys were written through their own files: ``keys``, and no others; None if any may have changed.
 
     ``through`` is the inode through which the change came: the kernel's pages of it are right.
     """
@@ -44,7 +44,8 @@ class KeyChange:
 class VoxelChange:
     """Voxels were written, so that chunks changed which nobody wrote through their own files.
 
-    ``through`` is the inode through which the change came; ``inodes`` are others that are stale whatever they show.
+    ``through`` is the inode through which the change came; ``inodes`` are others that are stale whatever their stamps
+    say.
     """
 
     through: int | None = None
@@ -67,8 +68,8 @@ class _Size:
 class Invalidation:
     """The kernel's cache of one branch. Used on the tree's thread."""
 
-    def __init__(self, shared: Shared, state: BranchState, branch: Branch, images: ImageIndex) -> None:
-        self._shared = shared
+    def __init__(self, context: TreeContext, state: BranchState, branch: Branch, images: ImageIndex) -> None:
+        self._context = context
         self._state = state
         self._branch = branch
         self._images = images
@@ -76,7 +77,7 @@ class Invalidation:
         self._sizes: dict[str, dict[str, _Size]] = {}
 
     def note_size(self, key: str, ino: int, size: int, mtime: int) -> None:
-        """The kernel is given size and mtime (ns) of a chunk: it believes them for a second without asking."""
+        """Remember size (bytes) and mtime (ns) of a chunk, which the kernel is given and caches for a second."""
         array = chunk_root(key)
         if array is None:
             return
@@ -87,14 +88,14 @@ class Invalidation:
         sizes[key] = _Size(ino, now, size, mtime)
 
     def tidy(self) -> None:
-        """Drop sizes that the kernel does not believe any more. Called once in a while."""
+        """Drop sizes that the kernel does not cache any more. Called once in a while."""
         now = time.monotonic()
         self._sizes = {array: fresh for array, sizes in self._sizes.items() if (fresh := _recent(sizes, now))}
 
     async def invalidate(self, change: Change) -> None:
         """Have the kernel forget what a change made stale, and wait until it has."""
         stale = await self._stale(change)
-        notifier = self._shared.notifier
+        notifier = self._context.notifier
         if len(stale) == 1:
             await notifier.invalidate_inode(stale.pop())
         elif stale:
@@ -105,7 +106,7 @@ class Invalidation:
     async def invalidate_soon(self, change: Change) -> None:
         """Queue what a change made stale for the kernel to forget."""
         for ino in await self._stale(change):
-            self._shared.notifier.queue_inode(ino)
+            self._context.notifier.queue_inode(ino)
 
     async def _stale(self, change: Change) -> set[int]:
         """Inodes of which the kernel has old bytes or an old size."""
@@ -116,19 +117,19 @@ class Invalidation:
         keys = change.keys if isinstance(change, KeyChange) else None
         handles = [
             handle
-            for handle in self._shared.files.of_room(self._state)
+            for handle in self._context.files.of_branch(self._state)
             if handle.ino != change.through and (keys is None or handle.concerned(keys)) and not handle.as_shown()
         ]
         if handles:
             for handle, stamp in await self._state.look(lambda: [(each, _stamp(each)) for each in handles]):
-                if stamp != handle.shown:
-                    handle.shown = stamp
+                if stamp != handle.known_stamp:
+                    handle.known_stamp = stamp
                     stale.add(handle.ino)
         return stale
 
     async def _missized(self, *, voxels: bool) -> set[int]:
-        """Inodes of chunks whose size the kernel has believed for less than a second, and is wrong about: a chunk's
-        size changes with its voxels, and a reader who believes the old one gets half a chunk."""
+        """Inodes of chunks of which the kernel still caches a wrong size: a chunk's size changes with its voxels, and a
+        reader who trusts the old one gets half a chunk."""
         if not self._sizes:
             return set()
         images = self._images
@@ -147,7 +148,7 @@ class Invalidation:
             found = set()
             for key, one in recent.items():
                 info = self._branch.stat(key)
-                if info is None or (info.size, info.mtime_ns) != (one.size, one.mtime) or derived_key(images, key):
+                if info is None or (info.size, info.mtime_ns) != (one.size, one.mtime) or computed_key(images, key):
                     found.add(one.ino)
             return found
 
@@ -155,7 +156,7 @@ class Invalidation:
 
 
 def _recent(sizes: dict[str, _Size], now: float) -> dict[str, _Size]:
-    """Those that the kernel still believes."""
+    """The sizes that the kernel still caches."""
     return {key: one for key, one in sizes.items() if one.when >= now - SOON}
 
 

@@ -12,18 +12,19 @@ from volfs.volume.level import Level
 
 @dataclass(frozen=True, slots=True)
 class LevelRef:
-    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone. ``room`` is the branch;
-    None in a version."""
+    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone.
 
-    places: ImageIndex
-    room: MountedBranch | None
+    ``mounted`` is the branch; None in a version."""
+
+    images: ImageIndex
+    mounted: MountedBranch | None
     image: str
     name: str
 
     def level(self) -> Level:
         """Raises NotFound."""
-        return self.places.level(self.image, self.name)
+        return self.images.level(self.image, self.name)
 
     def geometry(self) -> tuple[Level, SliceGeometry | None]:
         """The level and how its slices lie. Raises NotFound."""
-        return self.places.geometry(self.image, self.name)
+        return self.images.geometry(self.image, self.name)

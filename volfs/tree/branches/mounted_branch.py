@@ -1,7 +1,7 @@
 """A branch while it is mounted: its writer's lock, its staged files, its removed slices.
 
 Decided here: when this process becomes the branch's writer and when it lets go; that changes of names take turns; how
-long a removed slice stays hidden. Not here: what a change is (:mod:`volfs.tree.nodes.branch_slices`,
+long a removed slice stays hidden. Not here: the changes themselves (:mod:`volfs.tree.nodes.branch_slices`,
 :mod:`volfs.tree.nodes.branch_keys`), and what the kernel must forget after one
 (:mod:`volfs.tree.branches.invalidation`)."""
 
@@ -22,7 +22,7 @@ from volfs.storage.stage_record import StageRecord
 from volfs.tree.branches.invalidation import Invalidation, VoxelChange
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stages import SlicePath, Stages, StageTarget
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.ports import WriteBuffer
 from volfs.tree.images.image_index import ImageIndex
 from volfs.versions.branch import Branch
@@ -36,7 +36,7 @@ _HOLD_SECONDS = 10.0
 _REJECTED_KEPT = 100
 #: A refusal in the same words within so many seconds is noted once.
 _SAID_AGAIN = 2.0
-#: What these say, names and all, everybody knows: they answer what was asked, and are no refusals.
+#: Errors that any filesystem answers with in everyday use, and that need no explanation.
 _PLAIN = frozenset(
     {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS, errno.ELOOP}
     | {errno.ENAMETOOLONG, errno.ESTALE, errno.ETIMEDOUT}
@@ -50,24 +50,24 @@ _SLOW_SPELL = 1.0
 
 
 class MountedBranch:
-    """One branch of one dataset. Used on the tree's thread, but for what says that it blocks."""
+    """One branch of one dataset. Used on the tree's thread, except for methods that block."""
 
     def __init__(
         self,
-        shared: Shared,
+        context: TreeContext,
         dataset: Dataset,
         name: str,
         path: str,
         settle_leftovers: Callable[[MountedBranch], Awaitable[None]],
     ) -> None:
-        self.shared = shared
+        self.context = context
         self.dataset = dataset
         self.name = name
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
-        self.places = ImageIndex(self.branch, path, self)
-        self.kernel = Invalidation(shared, self, self.branch, self.places)
+        self.images = ImageIndex(self.branch, path, self)
+        self.kernel = Invalidation(context, self, self.branch, self.images)
         self.stages = Stages(self.branch.working.layout.staged)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
         self.hidden: dict[SlicePath, float] = {}
@@ -82,7 +82,7 @@ class MountedBranch:
         self._slow_until = 0.0
         self._seen: object = None
         #: Open files with bytes that were written and are not voxels yet.
-        self.gathering: set[WriteBuffer] = set()
+        self.buffers: set[WriteBuffer] = set()
         #: Files that are being closed.
         self.closing = 0
         #: The commit or discard that is going on.
@@ -93,15 +93,15 @@ class MountedBranch:
         self._refused: tuple[str, str, float] | None = None
 
     def generation(self) -> Hashable:
-        """The branch's, which no other branch of this name has, before or after."""
+        """The generation of the branch's contents, which no other branch of this name has, before or after."""
         return self._itself, self.branch.generation()
 
     # -- who may write ----------------------------------------------------------------------------------------------
 
     @property
     def writable(self) -> bool:
-        """Whether changes through this mount are possible now."""
-        if not self.shared.writable:
+        """True if changes through this mount are possible now."""
+        if not self.context.writable:
             return False
         try:
             return self._held or self.branch.writable
@@ -110,12 +110,12 @@ class MountedBranch:
 
     @property
     def held(self) -> bool:
-        """Whether this mount is the branch's writer now."""
+        """True if this mount is the branch's writer now."""
         return self._held
 
     def refusal(self) -> VolfsError:
-        """Why something of this branch that is generated, or not to be changed now, cannot be changed."""
-        if not self.shared.writable:
+        """The error for an attempt to change something of this branch that is generated, or cannot be changed now."""
+        if not self.context.writable:
             return ReadOnly("this mount is read-only")
         holder = None if self._held else self.branch.holder()
         if holder is not None:
@@ -123,16 +123,16 @@ class MountedBranch:
         return NotAllowed("this is generated: it cannot be changed")
 
     async def enter(self) -> None:
-        """Become the branch's writer, before anything is changed. ReadOnly, naming the holder, if another is."""
+        """Become the branch's writer, before anything is changed. Raises ReadOnly, naming the holder, if another is."""
         self._last_use = time.monotonic()
         if self._held:
             return
-        if not self.shared.writable:
+        if not self.context.writable:
             raise ReadOnly("this mount is read-only")
         async with self._entering:
             if self._held:
                 return
-            mountpoint = self.shared.options.mountpoint
+            mountpoint = self.context.options.mountpoint
             await self.look(lambda: self.branch.acquire(mountpoint))
             try:
                 # Before anybody changes anything: what is written from now on meets no stage of another daemon.
@@ -143,37 +143,37 @@ class MountedBranch:
             self._held = True
 
     def leave(self) -> None:
-        """Let others write. What is staged must be settled before."""
+        """Give the writer's lock back. Stages must be settled before."""
         if self._held:
             self._held = False
             self.branch.release()
 
     @property
     def idle(self) -> bool:
-        """Whether the lock is held for nobody."""
+        """True if the lock is held and nobody needs it."""
         return (
             self._held
             and time.monotonic() - self._last_use > _HOLD_SECONDS
             and not any(True for _ in self.stages)
             and not self._entering.locked()
             and self.order is None
-            and not any(handle.writable for handle in self.shared.files.of_room(self))
+            and not any(handle.writable for handle in self.context.files.of_branch(self))
         )
 
     async def retire(self) -> None:
-        """Make ready for the branch to be removed. Busy if something is staged."""
+        """Close the branch before it is removed. Raises Busy if something is staged."""
         if any(not stage.decoded and stage.size for stage in self.stages):
             raise Busy(f"branch {self.name!r} has slices that are being written")
         self.close()
 
     def close(self) -> None:
-        """Give everything back. What is staged stays for the next mount."""
+        """Close all stages and give the lock back. Staged files stay for the next mount."""
         self.stages.close()
         self.leave()
 
     def limit(self, folder: str) -> int:
-        """The size of a slice in a directory, for stages that an earlier mount left."""
-        for image in self.places.images():
+        """The size (bytes) of a slice in a directory, for stages that an earlier mount left."""
+        for image in self.images.images():
             for level in image.levels:
                 if f"/{folder}/".find(f"/{level.name}/") >= 0:
                     return int(level.dtype.itemsize * max(level.shape[-2:]) ** 2 * 4)
@@ -183,7 +183,8 @@ class MountedBranch:
 
     @asynccontextmanager
     async def renaming(self) -> AsyncIterator[None]:
-        """Change names: one at a time, so that nobody sees a name on disk whose inode has not followed yet."""
+        """Change names in the block: one change at a time, so that nobody sees a name on disk whose inode has not
+        followed yet."""
         await self.enter()
         async with self._names:
             yield
@@ -191,44 +192,45 @@ class MountedBranch:
 
     @property
     def unsettled(self) -> bool:
-        """Whether :meth:`settled` waits for anything."""
-        return bool(self.gathering) or self._names.locked()
+        """True if :meth:`settled` would wait for anything."""
+        return bool(self.buffers) or self._names.locked()
 
     async def settled(self) -> None:
-        """Wait until no name is half changed, and nothing that was written waits to become voxels."""
-        for handle in list(self.gathering):
+        """Wait until no name is half changed and no written bytes wait to become voxels."""
+        for handle in list(self.buffers):
             await handle.settle()
         if self._names.locked():
             async with self._names:
                 pass
 
     def buffer(self, file: WriteBuffer) -> None:
-        """An open file has written bytes that are not voxels yet."""
-        self.gathering.add(file)
-        self.shared.gathering.add(file)
+        """Record that an open file has written bytes that are not voxels yet."""
+        self.buffers.add(file)
+        self.context.buffers.add(file)
 
     def stored(self, file: WriteBuffer) -> None:
-        """An open file has none any more."""
-        self.gathering.discard(file)
-        self.shared.gathering.discard(file)
+        """Record that all bytes of an open file are stored."""
+        self.buffers.discard(file)
+        self.context.buffers.discard(file)
 
     def touch(self, directory: int) -> None:
-        """The names in a directory changed."""
+        """Record that names in a directory changed."""
         self._dir_times[directory] = max(time.time_ns(), self._dir_times.pop(directory, 0) + 1)
         if len(self._dir_times) > _DIRECTORIES_KEPT:
             del self._dir_times[next(iter(self._dir_times))]
 
     def dated(self, directory: int) -> None:
-        """Somebody set a directory's time, as archivers do when its names are complete: that counts from now on."""
+        """Record that a directory's mtime was set, as archivers do when its names are complete: it counts from now
+        on."""
         self._dir_times.pop(directory, None)
 
     def touched(self, directory: int) -> int:
-        """When :meth:`touch` was last told of a directory; 0 for never."""
+        """The time (ns) of the last :meth:`touch` of a directory; 0 for never."""
         return self._dir_times.get(directory, 0)
 
     def hide(self, place: SlicePath) -> None:
-        """A slice was removed: its voxels stay, its name is gone for some seconds."""
-        self.hidden[place] = time.monotonic() + self.shared.options.hide_seconds
+        """Hide the name of a removed slice for some seconds: its voxels stay."""
+        self.hidden[place] = time.monotonic() + self.context.options.hide_seconds
 
     def is_hidden(self, place: SlicePath) -> bool:
         until = self.hidden.get(place)
@@ -242,10 +244,10 @@ class MountedBranch:
     # -- threads ----------------------------------------------------------------------------------------------------
 
     async def look(self, work: Callable[[], _T]) -> _T:
-        return await self.shared.look(self.dataset.name, work)
+        return await self.context.look(self.dataset.name, work)
 
     async def fetch(self, work: Callable[[], _T]) -> _T:
-        return await self.shared.fetch(self.dataset.name, work)
+        return await self.context.fetch(self.dataset.name, work)
 
     async def soon(
         self,
@@ -255,9 +257,11 @@ class MountedBranch:
         change: bool = True,
         drop: Callable[[_T], object] | None = None,
     ) -> _T:
-        """Make a change (else: open a file for reading) that takes microseconds while the disk is not busy: at once,
-        since a thread costs several times that. In a thread if another thread is changing something, or if the disk has
-        lately made one wait. ``drop`` is given the file that was opened when nobody waited any more.
+        """Make a change, or open a file for reading if not ``change``, that takes microseconds while the disk is idle.
+
+        It is made at once, since a thread costs several times that; in a thread if another thread is changing
+        something, or if the disk has lately made one wait. ``drop`` is given a file that was opened after nobody waited
+        for it any more.
         """
         began = time.monotonic()
         if began >= self._slow_until:
@@ -275,13 +279,13 @@ class MountedBranch:
                 async with self._opening:
                     return await self.look(work)
 
-            return await self.shared.in_time(look, drop)
+            return await self.context.in_time(look, drop)
         return await (self.fetch(work) if fetch else self.look(work))
 
     # -- once in a while --------------------------------------------------------------------------------------------
 
     def tidy(self) -> None:
-        """Drop what is past."""
+        """Drop hidden names and cached sizes whose time is over."""
         now = time.monotonic()
         self.hidden = {place: until for place, until in self.hidden.items() if until > now}
         self.kernel.tidy()
@@ -289,7 +293,7 @@ class MountedBranch:
     async def watch(self) -> None:
         """See what other processes did to the branch, and have the kernel forget what they changed."""
         try:
-            if self.shared.writable and self.order is None:
+            if self.context.writable and self.order is None:
                 await self.look(self.branch.catch_up)
             now = self.branch.generation()
         except NotFound:
@@ -300,7 +304,7 @@ class MountedBranch:
 
     def names_of(self, ino: int) -> set[int]:
         """An inode and all that have become aliases of it."""
-        return {ino, *(alias for alias, actual in self.shared.inodes.aliases.items() if actual == ino)}
+        return {ino, *(alias for alias, actual in self.context.inodes.aliases.items() if actual == ino)}
 
     # -- slices that are written ----------------------------------------------------------------------------------
 
@@ -309,7 +313,7 @@ class MountedBranch:
         return self.branch.working.pulse.tick()
 
     def record(self, target: StageTarget | None) -> StageRecord:
-        """What a stage says that begins now; a target of None is that of a temporary name."""
+        """The record of a stage that begins now; ``target`` is None for a temporary name."""
         base = self.branch.base
         over = base.number if base is not None else 0
         return StageRecord(self.tick(), over, target.digest() if target is not None else "")
@@ -329,17 +333,17 @@ class MountedBranch:
         self.branch.working.pulse.beat("files")
 
     @asynccontextmanager
-    async def telling(self, directory: str, name: str) -> AsyncIterator[None]:
-        """Note what is refused within the block, of a name in a directory of this branch."""
+    async def noting_refusals(self, directory: str, name: str) -> AsyncIterator[None]:
+        """Note for ``errors.txt`` an error in the block, of a name in a directory of this branch."""
         try:
             yield
         except (VolfsError, OSError) as error:
             if error.errno not in _PLAIN:
-                await self.refused(f"{directory}/{name}".removeprefix(f"{self.path}/"), error)
+                await self.note_refusal(f"{directory}/{name}".removeprefix(f"{self.path}/"), error)
             raise
 
-    async def refused(self, path: str, error: Exception) -> None:
-        """Note for ``errors.txt`` what a writer was refused: many programs show no more than an errno."""
+    async def note_refusal(self, path: str, error: Exception) -> None:
+        """Note an error for ``errors.txt``: many programs show no more than its errno."""
         reason = str(error) if isinstance(error, VolfsError) else (getattr(error, "strerror", None) or str(error))
         last, self._refused = self._refused, (path, reason, time.monotonic())
         if last is not None and last[:2] == (path, reason) and time.monotonic() - last[2] < _SAID_AGAIN:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from volfs.model.refs import RefKind
 from volfs.tree.branches.mounted_branch import MountedBranch
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.versions.dataset import Dataset
 
 
@@ -16,8 +16,8 @@ class BranchRegistry:
     ``settle_leftovers`` decides what an earlier daemon left half written in a branch.
     """
 
-    def __init__(self, shared: Shared, settle_leftovers: Callable[[MountedBranch], Awaitable[None]]) -> None:
-        self._shared = shared
+    def __init__(self, context: TreeContext, settle_leftovers: Callable[[MountedBranch], Awaitable[None]]) -> None:
+        self._context = context
         self._settle_leftovers = settle_leftovers
         self._known: dict[tuple[str, str], MountedBranch] = {}
 
@@ -34,11 +34,11 @@ class BranchRegistry:
         if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
             if found is not None:
                 found.close()
-            path = f"{self._shared.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
-            found = MountedBranch(self._shared, dataset, branch, path, self._settle_leftovers)
+            path = f"{self._context.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
+            found = MountedBranch(self._context, dataset, branch, path, self._settle_leftovers)
             self._known[dataset.name, branch] = found
         return found
 
-    def discard(self, room: MountedBranch) -> None:
+    def discard(self, mounted: MountedBranch) -> None:
         """Forget a branch that was removed."""
-        self._known.pop((room.dataset.name, room.name), None)
+        self._known.pop((mounted.dataset.name, mounted.name), None)

@@ -8,8 +8,8 @@ Decided here too: whose voxels stay. A writer's flush, fsync or close puts all t
 slice's bytes, those that it did not touch are as they are by then, whoever changed them. An attempt that no writer
 waits for (before a commit, after a full disk, by housekeeping) is *late*, and changes nothing where any voxel is newer.
 
-Locks: a stage's bytes change, and are decoded, under its own lock. The kernel is told after the lock is released, since
-to forget an inode it may first write the pages that a program has mapped.
+Locks: a stage's bytes change, and are decoded, under its own lock. The kernel's pages are invalidated after the lock is
+released, since to forget an inode it may first write the pages that a program has mapped.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class StageHandle(Handle):
     slow_stamp = True
 
     def __init__(
-        self, room: MountedBranch, ino: int, target: StageTarget | None, stage: Stage | None, *, writable: bool
+        self, mounted: MountedBranch, ino: int, target: StageTarget | None, stage: Stage | None, *, writable: bool
     ) -> None:
         super().__init__(ino)
-        self.room: MountedBranch = room
+        self.mounted: MountedBranch = mounted
         self.writable = writable
         self.stage: Stage | None = None
         self._target = target
@@ -65,13 +65,13 @@ class StageHandle(Handle):
             return await self._slice_handle().read(offset, size)
         data = read_resident(stage.fd, size, stage.start + offset)
         if data is None:
-            data = await self.room.shared.in_time(partial(self._fetch, stage, offset, size))
+            data = await self.mounted.context.in_time(partial(self._fetch, stage, offset, size))
         return data
 
     async def _fetch(self, stage: Stage, offset: int, size: int) -> bytes:
         stage.handles += 1  # it must not be closed under the thread
         try:
-            return bytes(await self.room.look(lambda: stage.read(offset, size)))
+            return bytes(await self.mounted.look(lambda: stage.read(offset, size)))
         finally:
             self._let_go(stage)
 
@@ -81,17 +81,17 @@ class StageHandle(Handle):
         if own is not None and (own.removed or not own.decoded):
             return own
         target = self.target
-        return self.room.stages.visible(target.place) if target is not None else own
+        return self.mounted.stages.visible(target.place) if target is not None else own
 
     def _slice_handle(self) -> LayoutHandle:
         target = self.target
         assert target is not None
-        source, layout = target.shown()
+        source, layout = target.rendered()
         if self._slice is None or self._slice[0] != source:
-            room = self.room
-            self._slice = source, LayoutHandle(room.shared, self.ino, room.dataset.name, source, layout, source)
+            mounted = self.mounted
+            self._slice = source, LayoutHandle(mounted.context, self.ino, mounted.dataset.name, source, layout, source)
         handle = self._slice[1]
-        generation = self.room.branch.generation()
+        generation = self.mounted.branch.generation()
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation
@@ -106,21 +106,21 @@ class StageHandle(Handle):
             await self._revive(stage)
             stage.failed = False
             stage.dirty = True
-            return int(await self.room.fetch(lambda: stage.write(offset, data)))
+            return int(await self.mounted.fetch(lambda: stage.write(offset, data)))
 
     async def truncate(self, size: int) -> None:
         stage = self._stage_to_write()
         async with stage.lock:
             if stage.decoded and size:
                 target = stage.target
-                if target is not None and target.shown()[1].size == size:
+                if target is not None and target.rendered()[1].size == size:
                     return  # as it is
                 await self._revive(stage)
-            await self.room.look(lambda: stage.truncate(size))
+            await self.mounted.look(lambda: stage.truncate(size))
             if size:
                 stage.filled = None  # cut or extended: a file of its own
             else:
-                stage.begin(self.room.record(stage.target))
+                stage.begin(self.mounted.record(stage.target))
             stage.dirty = True
             self._show(stage)
 
@@ -131,10 +131,10 @@ class StageHandle(Handle):
             return self.stage
         target = self._target
         assert target is not None
-        stages = self.room.stages
+        stages = self.mounted.stages
         stage = stages.get(target.place)
         if stage is None:
-            stage = stages.open(target.place, target.shown()[1].size, self.room.record(target))
+            stage = stages.open(target.place, target.rendered()[1].size, self.mounted.record(target))
             stage.target = target
             stage.decoded = True  # until it has the slice's bytes, the slice shows
         self._attach(stage)
@@ -148,35 +148,35 @@ class StageHandle(Handle):
         assert target is not None
 
         def refill() -> None:
-            record, now = self.room.record(target), target.stamp()  # what changes from here on is newer
+            record, now = self.mounted.record(target), target.stamp()  # what changes from here on is newer
             if stage.stamp is None or now != stage.stamp:
                 stage.fill(target.pieces())
             stage.begin(record, now)
 
-        await self.room.fetch(refill)
+        await self.mounted.fetch(refill)
         self._show(stage)
 
     def _show(self, stage: Stage) -> None:
         if stage.decoded:
             stage.decoded = False
-            self.room.stages.changes += 1
+            self.mounted.stages.changes += 1
 
     # -- done writing -----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         if self.stage is not None and self.writable:
-            await decode(self.room, self.stage)
+            await decode(self.mounted, self.stage)
 
     async def fsync(self) -> None:
         stage = self.stage
         if stage is None or not self.writable:
             return
-        await decode(self.room, stage)
+        await decode(self.mounted, stage)
         target = stage.target
         if stage.decoded and target is not None:
-            await self.room.look(target.sync)
+            await self.mounted.look(target.sync)
         else:
-            await self.room.look(stage.sync)
+            await self.mounted.look(stage.sync)
 
     async def release(self) -> None:
         stage = self.stage
@@ -185,7 +185,7 @@ class StageHandle(Handle):
         self._released = True
         try:
             if self.writable:
-                await decode(self.room, stage)
+                await decode(self.mounted, stage)
         finally:
             self._let_go(stage)
 
@@ -198,7 +198,7 @@ class StageHandle(Handle):
         if stage.handles == 0:
             stage.idle_since = time.monotonic()
             if stage.decoded or stage.removed:
-                self.room.stages.drop(stage)
+                self.mounted.stages.drop(stage)
 
     # -- what it shows ----------------------------------------------------------------------------------------------
 
@@ -211,20 +211,20 @@ class StageHandle(Handle):
         return "staged", id(stage), stage.mtime_ns, stage.size
 
     def quick_stamp(self) -> Hashable:
-        return None if self._showing() is not None else (self.room.branch.generation(), self.room.stages.changes)
+        return None if self._showing() is not None else (self.mounted.branch.generation(), self.mounted.stages.changes)
 
     def orphan_attr(self) -> Attr | None:
         stage = self.stage
         if stage is None or not stage.removed:
             return None
-        return self.room.shared.file_attr(self.ino, stage.size, stage.mtime_ns, mode=WRITABLE, nlink=0)
+        return self.mounted.context.file_attr(self.ino, stage.size, stage.mtime_ns, mode=WRITABLE, nlink=0)
 
 
 class Superseded(VolfsError):
     """A late attempt would have put voxels over newer ones."""
 
 
-async def decode(room: MountedBranch, stage: Stage, *, late: bool = False) -> None:
+async def decode(mounted: MountedBranch, stage: Stage, *, late: bool = False) -> None:
     """Try to make a changed stage the slice it stands for, and have the kernel forget what showed before.
 
     ``late``: no writer waits for it. An incomplete or empty one is no error. Raises BadInput for one that never can be
@@ -242,7 +242,7 @@ async def decode(room: MountedBranch, stage: Stage, *, late: bool = False) -> No
             if not stage.size:
                 stage.note(reason="it is empty", refused=False)
                 return
-            stage.stamp = await room.fetch(lambda: _store(room, stage, target, late=late or stage.failed))
+            stage.stamp = await mounted.fetch(lambda: _store(mounted, stage, target, late=late or stage.failed))
         except Incomplete as error:
             stage.note(reason=str(error), refused=False)
             return
@@ -250,37 +250,37 @@ async def decode(room: MountedBranch, stage: Stage, *, late: bool = False) -> No
             if target.keeps_refused:
                 stage.note(reason=str(error), refused=True)
             else:
-                room.stages.drop(stage)
+                mounted.stages.drop(stage)
             if not late:
-                await room.refused(stage.name, error)
+                await mounted.note_refusal(stage.name, error)
             raise
         except (VolfsError, OSError) as error:
             stage.dirty = True
             if isinstance(error, Superseded):
                 stage.note(reason=str(error), refused=True)
             else:  # some of its voxels may be stored: what changes from here on is newer
-                stage.note(reason=str(error), refused=False, began_ns=room.tick(), storing_ns=0)
+                stage.note(reason=str(error), refused=False, began_ns=mounted.tick(), storing_ns=0)
                 stage.failed = True
             if not late:
-                await room.refused(stage.name, error)
+                await mounted.note_refusal(stage.name, error)
             raise
         finally:
-            room.stages.changes += 1
+            mounted.stages.changes += 1
         stage.decoded = True
         if stage.handles:
             stage.note(reason="")
     if not stage.handles:
-        room.stages.drop(stage)
-    await room.kernel.invalidate(VoxelChange(inodes=room.names_of(target.ino)))
+        mounted.stages.drop(stage)
+    await mounted.kernel.invalidate(VoxelChange(inodes=mounted.names_of(target.ino)))
 
 
-def _store(room: MountedBranch, stage: Stage, target: StageTarget, *, late: bool) -> Hashable:
+def _store(mounted: MountedBranch, stage: Stage, target: StageTarget, *, late: bool) -> Hashable:
     """Store the voxels of a stage, and return the slice's stamp then. Blocks."""
     if late and target.newest() > stage.record.began_ns:
         raise Superseded("its voxels have changed since it was begun: write it again")
-    if stage.filled is not None and stage.filled != target.stamp() and stage.size == target.shown()[1].size:
+    if stage.filled is not None and stage.filled != target.stamp() and stage.size == target.rendered()[1].size:
         stage.overlay(target.pieces())
         stage.filled = None
     voxels = target.parse(stage.whole())
-    stage.note(storing_ns=room.tick())
+    stage.note(storing_ns=mounted.tick())
     return target.store(voxels)

@@ -75,13 +75,13 @@ class StageTarget(Protocol):
 
     @property
     def keeps_refused(self) -> bool:
-        """Whether a file that can never be this one goes on showing to who might mend it."""
+        """True if a refused file stays visible under its name so that its writer can repair it."""
 
     def digest(self) -> str:
-        """Names what is written: the array and the box in it, as far as a change of either makes it another."""
+        """A digest of the array and the box that are written: it differs if either has become another."""
 
     def parse(self, data: bytearray) -> Voxels | None:
-        """What a whole file says; None for one that has no voxels and says what it should.
+        """The voxels of a whole file; None for a valid file of a kind that has none.
 
         Raises Incomplete, or BadInput for what this file can never be.
         """
@@ -89,20 +89,20 @@ class StageTarget(Protocol):
     def store(self, voxels: Voxels | None, parts: Sequence[Box] | None = None) -> Hashable:
         """Make the voxels of a file its own, or of some parts of its box; returns its stamp then.
 
-        Raises what keeps them from being stored.
+        Raises the error that keeps them from being stored.
         """
 
     def unchanged(self, since_ns: int) -> list[Box]:
         """The parts of its box in those chunks that have not changed since a time (ns, of the branch's clock)."""
 
     def newest(self) -> int:
-        """When, on that clock, a voxel of the file changed last, as told by the chunks that it crosses."""
+        """The time (ns, of that clock) of the last change of any chunk that the file crosses."""
 
     def stamp(self) -> Hashable:
-        """What names the voxels of the file."""
+        """A value that stands for the voxels of the file: equal stamps, equal voxels."""
 
-    def shown(self) -> tuple[QuickSource, Layout]:
-        """The file as it is shown when nobody writes it."""
+    def rendered(self) -> tuple[QuickSource, Layout]:
+        """Source and layout of the file as it is when nobody writes it."""
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes of that file."""
@@ -130,11 +130,11 @@ class Stage:
         self.handles = 0
         #: Bytes changed since it was last tried.
         self.dirty = False
-        #: It has become the slice: the slice shows, and this waits in case its writer goes on.
+        #: It has become the slice, which is visible instead of it; it is kept in case its writer goes on.
         self.decoded = False
         #: The name is gone: nobody finds it any more.
         self.removed = False
-        #: What the disk said when its voxels were to be stored: the writer was told, and later attempts are late.
+        #: The disk failed when its voxels were stored, which the writer has learned: later attempts are late.
         self.failed = False
         #: When the last handle closed, on the monotonic clock.
         self.idle_since = time.monotonic()
@@ -169,17 +169,17 @@ class Stage:
 
     @property
     def reason(self) -> str:
-        """Why it is no slice yet."""
+        """The reason why it is no slice yet."""
         return self.record.reason
 
     def note(self, **changes: Any) -> None:
-        """Change what the record says. Blocks no longer than a write of 4 KiB into the page cache."""
+        """Change fields of the record. Blocks no longer than a write of 4 KiB into the page cache."""
         self.record = replace(self.record, **changes)
         if self.start:
             os.pwrite(self.fd, self.record.pack(), 0)
 
     def begin(self, record: StageRecord, filled: Hashable = None) -> None:
-        """From now on its bytes are another attempt: none yet, or those of the slice with the stamp ``filled``."""
+        """Begin another attempt, whose bytes are none yet, or those of the slice with the stamp ``filled``."""
         self.filled = filled
         self.spans = Spans()
         self.failed = False
@@ -188,7 +188,7 @@ class Stage:
         self.note(**{name: getattr(record, name) for name in record.__slots__})
 
     def write(self, offset: int, data: bytes) -> int:
-        """Blocks."""
+        """Write bytes at an offset. Blocks."""
         if offset + len(data) > self.limit:
             raise OSError(errno.EFBIG, f"{self.place[1]} is far larger than the slice")
         before = os.fstat(self.fd)
@@ -205,7 +205,7 @@ class Stage:
         return done
 
     def truncate(self, size: int) -> None:
-        """Blocks."""
+        """Set the size (bytes). Blocks."""
         if size > self.limit:
             raise OSError(errno.EFBIG, f"{self.place[1]} is far larger than the slice")
         before = os.fstat(self.fd)
@@ -214,7 +214,7 @@ class Stage:
         _raise_mtime(self.fd, before)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Blocks."""
+        """Bytes from an offset on. Blocks."""
         at = self.start + offset
         data = os.pread(self.fd, size, at)
         while 0 < len(data) < size and (more := os.pread(self.fd, size - len(data), at + len(data))):
@@ -232,7 +232,7 @@ class Stage:
         return data
 
     def fill(self, pieces: Iterator[bytes]) -> None:
-        """Take other bytes instead. Blocks."""
+        """Replace all bytes. Blocks."""
         with no_space("staging a slice"):
             os.ftruncate(self.fd, self.start)
             os.lseek(self.fd, self.start, os.SEEK_SET)
@@ -240,7 +240,7 @@ class Stage:
                 write_all(self.fd, piece)
 
     def overlay(self, pieces: Iterator[bytes]) -> None:
-        """Take other bytes of the same size, but for those that its writer put there. Blocks."""
+        """Replace all bytes, by as many, but those that its writer wrote. Blocks."""
         own = [(start, self.read(start, stop - start)) for start, stop in self.spans]
         self.fill(pieces)
         for start, data in own:
@@ -263,7 +263,8 @@ class Stage:
 
 
 def _raise_mtime(fd: int, before: os.stat_result) -> None:
-    """Later than before, even by a clock that ticks coarsely: it is how a kernel knows that its pages are old."""
+    """Set an mtime later than before, even if the clock has not ticked: the kernel sees by it that its pages are
+    old."""
     os.utime(fd, ns=(before.st_atime_ns, max(time.time_ns(), before.st_mtime_ns + 1)))
 
 
@@ -272,7 +273,7 @@ class Stages:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        #: Counts up whenever a stage comes, goes, or is shown or hidden.
+        #: Counts up whenever a stage comes, goes, or changes its visibility.
         self.changes = 0
         self._by_folder: defaultdict[str, dict[str, Stage]] = defaultdict(dict)
 
@@ -283,18 +284,18 @@ class Stages:
         return self._by_folder[place[0]].get(place[1]) if place[0] in self._by_folder else None
 
     def visible(self, place: SlicePath) -> Stage | None:
-        """The stage that shows at a place, instead of a slice or of nothing."""
+        """The stage that is visible under a name, instead of a slice or of nothing."""
         stage = self.get(place)
         return None if stage is None or stage.decoded else stage
 
     def names(self, folder: str) -> list[str]:
-        """Names of the stages that show in a directory."""
+        """Names of the visible stages in a directory."""
         if folder not in self._by_folder:
             return []
         return [name for name, stage in self._by_folder[folder].items() if not stage.decoded]
 
     def open(self, place: SlicePath, limit: int, record: StageRecord) -> Stage:
-        """A new, empty stage. Raises what the disk raises."""
+        """Make an empty stage. Raises the errors of the disk."""
         folder = os.path.join(self.root, place[0])
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, place[1])
@@ -309,7 +310,7 @@ class Stages:
         return self._add(Stage(place, path, fd, limit, record))
 
     def load(self, limit: Callable[[str], int]) -> list[tuple[Stage, str | None]]:
-        """Take over what an earlier mount left: each stage, and what is wrong with its record if that is damaged.
+        """Take over the stages of an earlier mount, each with the damage of its record, if any.
 
         ``limit`` gives the size of a slice in a directory. Blocks.
         """
@@ -329,11 +330,11 @@ class Stages:
         return loaded
 
     def left_behind(self) -> bool:
-        """Whether an earlier mount left any. Blocks."""
+        """True if an earlier mount left stages. Blocks."""
         return has_stages(self.root)
 
     def move(self, stage: Stage, place: SlicePath) -> None:
-        """Give a stage another name, in place of what has that one."""
+        """Give a stage another name; a stage that has it is dropped."""
         there = self.get(place)
         if there is not None and there is not stage:
             self.drop(there)
@@ -346,7 +347,7 @@ class Stages:
         self._add(stage)
 
     def drop(self, stage: Stage, *, keep: bool = False) -> None:
-        """Forget a stage. Who has it open goes on with it, and nobody else sees it. ``keep`` leaves its file."""
+        """Forget a stage. Programs that have it open go on with it; no one else sees it. ``keep`` leaves its file."""
         if not stage.removed:
             stage.removed = True
             self._by_folder[stage.place[0]].pop(stage.place[1], None)
@@ -362,7 +363,7 @@ class Stages:
             stage.close()
 
     def close(self) -> None:
-        """Close all files; what is staged stays."""
+        """Close all files; they stay on the disk."""
         for stage in self:
             stage.close()
         self._by_folder.clear()

@@ -1,6 +1,6 @@
 """From a whole file to its voxels and back.
 
-Decided here: what has to happen with a whole file for a slice to be it. Not here: when
+Decided here: how the bytes of a whole file become the voxels of a slice. Not here: when
 (:mod:`volfs.tree.branches.stage_handle`, :mod:`volfs.tree.files.staged_dir`).
 """
 
@@ -28,7 +28,7 @@ _PIECE = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class SliceTarget:
-    """A slice."""
+    """A slice, as a file to be written over."""
 
     branch: Branch
     ref: LevelRef
@@ -75,7 +75,7 @@ class SliceTarget:
         level, plane = self.now()
         return level.stamp(plane.box)
 
-    def shown(self) -> tuple[QuickShifted, Layout]:
+    def rendered(self) -> tuple[QuickShifted, Layout]:
         level, plane = self.now()
         geometry = self.ref.geometry()[1]
         layout = geometry.layout(self.plane, self.ending) if geometry is not None else None
@@ -84,7 +84,7 @@ class SliceTarget:
         return QuickShifted(level, plane.box.start), layout
 
     def pieces(self) -> Iterator[bytes]:
-        return pieces_of(*self.shown())
+        return pieces_of(*self.rendered())
 
     def sync(self) -> None:
         level, plane = self.now()
@@ -99,7 +99,7 @@ def pieces_of(source: VoxelSource, layout: Layout) -> Iterator[bytes]:
 
 
 def digest_of(level: Level, box: Box) -> str:
-    """Names a box of an array, whatever the array's extent is."""
+    """A digest of a box of an array, whatever the array's extent is."""
     said = repr((level.array.path, level.dtype.str, box.start, box.stop))
     return hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 

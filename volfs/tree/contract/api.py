@@ -1,4 +1,4 @@
-"""What the directory tree offers to a protocol adapter, and what it asks of one.
+"""The requests that a protocol adapter makes of a directory tree, and the notices that the tree makes of it.
 
 Decided here: the shape of the boundary between ``volfs.tree`` and ``volfs.fuse`` (or a WebDAV or NFS front end: nothing
 below names FUSE). Not here: what the tree contains (the node modules), nor anything about a wire protocol.
@@ -54,13 +54,13 @@ class OpenFile:
 
 
 class Notifier(Protocol):
-    """Tells the kernel to forget what it caches. Implementations run the blocking calls in threads of their own."""
+    """Has the kernel drop what it caches. Implementations run the blocking calls in threads of their own."""
 
     async def invalidate_inode(self, ino: int) -> None:
         """Drop pages and attributes of ``ino``; returns when it is done. Never raises for an unknown inode."""
 
     def queue_inode(self, ino: int) -> None:
-        """The same some time soon, without waiting; returns at once."""
+        """Drop pages and attributes of ``ino`` some time soon; returns at once."""
 
     def queue_entry(self, parent: int, name: bytes) -> None:
         """Drop the dentry ``name`` of ``parent`` some time soon; returns at once. Order among entries is kept."""
@@ -109,7 +109,7 @@ class TreeApi(Protocol):
 
     @property
     def meter(self) -> Meter:
-        """Told by the adapter of every request, from its coming to its answer."""
+        """The counts and times of requests, which the adapter begins and ends there."""
 
     # -- life ---------------------------------------------------------------------------------------------------
     # Tree(store, options, notifier): no I/O. Then, in the daemon:
@@ -177,20 +177,20 @@ class TreeApi(Protocol):
     async def write(self, fh: int, offset: int, data: bytes) -> int: ...
 
     async def flush(self, fh: int) -> None:
-        """At every close(2) of a descriptor. Its error is the closer's error."""
+        """Called at every close(2) of a descriptor. An error that is raised is the error of that close."""
 
     async def fsync(self, fh: int, datasync: bool) -> None: ...
 
     async def fsyncdir(self, ino: int, datasync: bool) -> None: ...
 
     async def release(self, fh: int) -> None:
-        """The last close. NFS servers send no flush, so whatever flush does and was not done is done here."""
+        """Called after the last close. NFS servers send no flush, so the work of a missing flush is done here."""
 
     async def setattr(self, ino: int, changes: SetAttr, fh: int | None = None) -> Attr: ...
 
     # -- the rest -----------------------------------------------------------------------------------------------
     async def statfs(self) -> os.statvfs_result:
-        """Of the disk that holds the store."""
+        """Sizes of the filesystem that holds the store."""
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         """OSError(ENODATA): mv falls back to copying quietly only so. There are no extended attributes otherwise."""

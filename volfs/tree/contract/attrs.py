@@ -84,7 +84,7 @@ def missing(timeout: float) -> Attr:
 
 @dataclass(frozen=True, slots=True)
 class SetAttr:
-    """What a setattr asks to change; None means "leave as it is"."""
+    """The changes of one setattr; None leaves an attribute as it is."""
 
     size: int | None = None
     mode: int | None = None

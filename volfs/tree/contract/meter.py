@@ -1,8 +1,8 @@
-"""What a mount has been asked, how long the answers took, and what it is busy with.
+"""The requests of a mount: their counts, the time until their answers, and those that are under way.
 
-Decided here: what is counted of a request, and how finely its time is told. A protocol adapter counts, because it knows
-when a request comes and when its answer goes. Not here: how the numbers are shown
-(:mod:`volfs.tree.monitoring.statistics`), and what the cache holds (:mod:`volfs.volume.cache`).
+Decided here: which numbers are kept of a request, and the resolution of its time. A protocol adapter counts, because it
+knows when a request arrives and when it is answered. Not here: the files with these numbers
+(:mod:`volfs.tree.monitoring.statistics`), and the contents of the cache (:mod:`volfs.volume.cache`).
 
 Counting costs about a microsecond per request: one entry of a dictionary that comes and goes, two clocks, one bucket.
 So times go into buckets at once. Their bounds are powers of two nanoseconds, which a number's bit length finds.
@@ -25,7 +25,7 @@ BOUNDS: tuple[float, ...] = (*((1 << power) / 1e9 for power in range(_FIRST, _LA
 
 
 class Request(NamedTuple):
-    """A request without its answer. ``since`` is of ``time.monotonic``."""
+    """A request that is not answered yet. ``since`` is of ``time.monotonic``."""
 
     operation: str
     arguments: tuple[object, ...]
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 class Histogram:
-    """How long requests of one kind took: how many in each bucket of :data:`BOUNDS`, and the sum."""
+    """Durations of one kind of request: the number in each bucket of :data:`BOUNDS`, and the sum (ns)."""
 
     __slots__ = ("buckets", "nanoseconds")
 
@@ -81,14 +81,14 @@ class Meter:
         self._in_flight: dict[int, tuple[str, tuple[object, ...], int]] = {}
 
     def begin(self, operation: str, arguments: tuple[object, ...]) -> int:
-        """A request has come. Give the number to :meth:`end`."""
+        """Record that a request arrived. Returns the number that :meth:`end` takes."""
         self.requests[operation] += 1
         self._number = number = self._number + 1
         self._in_flight[number] = operation, arguments, time.monotonic_ns()
         return number
 
     def end(self, number: int) -> None:
-        """Its answer goes."""
+        """Record that the request was answered."""
         operation, _, since = self._in_flight.pop(number)
         times = self.times.get(operation)
         if times is None:
@@ -96,12 +96,12 @@ class Meter:
         times.add(time.monotonic_ns() - since)
 
     def in_flight(self) -> list[Request]:
-        """The requests that have no answer yet."""
+        """The requests that are not answered yet."""
         waiting = self._in_flight.copy().values()
         return [Request(operation, arguments, since / 1e9) for operation, arguments, since in waiting]
 
     def errors_by_operation(self) -> dict[str, dict[str, int]]:
-        """How often each operation was answered with which error: ``{"open": {"EACCES": 2}}``."""
+        """The number of errors by operation and name of the error: ``{"open": {"EACCES": 2}}``."""
         found: dict[str, dict[str, int]] = {}
         for (operation, number), count in sorted(self.errors.copy().items()):
             found.setdefault(operation, {})[errno.errorcode.get(number, os.strerror(number))] = count

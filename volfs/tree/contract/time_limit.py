@@ -5,15 +5,15 @@ with the daemon, so each of these must end: one that waits for a disk that does 
 waits for that disk, or for a million chunks. Requests that change something end when that is done: their answer says
 whether it was.
 
-A protocol adapter says what a request is. :meth:`volfs.tree.core.context.Shared.in_time` keeps to the limit wherever
-one waits; what is answered without waiting never comes by there, and costs nothing more."""
+A protocol adapter says of each request whether it only looks. :meth:`volfs.tree.core.context.TreeContext.in_time` keeps
+to the limit wherever one waits; an answer that needs no waiting costs nothing more."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 
 SECONDS = 30.0
-"""After so long a client is told to ask again (ETIMEDOUT)."""
+"""Seconds after which a request that only looks is answered with ETIMEDOUT."""
 
 only_looks: ContextVar[bool] = ContextVar("only_looks", default=False)
 """Whether the request that is being answered changes nothing, so that it may be given up."""

@@ -3,9 +3,9 @@
 ``node``           an inode: a directory, a file, a link
 ``context``        what all nodes of a tree share: threads, caches, options
 ``inodes``         from a path to a number and back
-``ownership``      owner and mode of what is shown
+``ownership``      owner and mode of every inode, as its dataset says
 ``renderings``     rendered documents, kept within a bound
 ``open_files``     open files, and the table of them; ``openers`` which processes of the machine have one open
 ``layout_handle``  an open file that is read through its byte layout, or as it is stored
-``ports``          a branch, a snapshot, a file with unstored bytes, as what is below them needs to know them
+``ports``          Protocols by which these know what is above: a branch, a snapshot, a file with unstored bytes
 """

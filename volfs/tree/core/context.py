@@ -1,7 +1,7 @@
-"""What all nodes of one mounted tree share.
+"""The threads, caches, tables and options that all nodes of one mounted tree share.
 
 Decided here: which threads work runs on (two kinds per dataset, so that reading much of one delays neither looking
-around in it nor anything in another), and when generated directories changed. Not here: what any node shows.
+around in it nor anything in another), and when generated directories changed. Not here: the contents of any node.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from volfs.tree.contract.meter import Meter
 from volfs.tree.contract.time_limit import only_looks
 from volfs.tree.core.inodes import Inodes
 from volfs.tree.core.open_files import FileTable
-from volfs.tree.core.ownership import AccessBook
+from volfs.tree.core.ownership import Ownership
 from volfs.tree.core.ports import WriteBuffer
 from volfs.tree.core.renderings import Renderings
 from volfs.versions.dataset import Dataset
@@ -42,7 +42,7 @@ _SPOKEN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The threads of one dataset: for reading and decoding, and for looking around."""
+    """The threads of one dataset: ``data`` for reading and decoding, ``names`` for looking around."""
 
     data: trio.CapacityLimiter
     names: trio.CapacityLimiter
@@ -108,7 +108,7 @@ _N = TypeVar("_N", bound=Numbered)
 
 
 class NodeCache(Generic[_N]):
-    """Directories found lately, by inode. What holds them also holds what they have loaded."""
+    """Directories found lately, by inode, with all that they have loaded."""
 
     def __init__(self, limit: int = _NODES) -> None:
         self.limit = limit
@@ -119,7 +119,7 @@ class NodeCache(Generic[_N]):
         return len(self._kept)
 
     def get(self, ino: int, epoch: int) -> _N | None:
-        """None as well for what was found before datasets, refs or directories moved."""
+        """A directory; None if there is none, or if datasets, refs or directories have moved since it was found."""
         if epoch != self._epoch:
             self._kept.clear()
             self._epoch = epoch
@@ -139,7 +139,7 @@ class NodeCache(Generic[_N]):
 
 
 class _Pending(Generic[_T]):
-    """Something that is waited for by somebody who may give up."""
+    """Work whose result somebody waits for, who may give up."""
 
     def __init__(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None) -> None:
         self._work = work
@@ -162,19 +162,19 @@ class _Pending(Generic[_T]):
             self.ended.set()
 
     def result(self, limit: float) -> _T:
-        """After the wait, which ended with the work or after ``limit`` seconds."""
+        """The result of the work. Raises OutOfTime, naming ``limit`` (s), if it has not ended."""
         if not self.ended.is_set():
             self._given_up = True
-            raise OutOfTime(f"no answer within {limit:g} s: the client is told to ask again")
+            raise OutOfTime(f"no answer within {limit:g} s: the client gets ETIMEDOUT and may ask again")
         if self._error is not None:
             raise self._error
         if not self._made:
-            raise VolfsError("the mount is going")
+            raise VolfsError("the mount is ending")
         return self._made[0]
 
 
-class Shared:
-    """One per tree."""
+class TreeContext:
+    """One of these for each tree."""
 
     def __init__(
         self,
@@ -198,11 +198,11 @@ class Shared:
         self.clock = NameClock()
         self.started_ns = time.time_ns()
         self.meter = Meter()
-        self.access = AccessBook(store, options)
+        self.access = Ownership(store, options)
         #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
         self.epoch = 0
         #: The open files of all branches with written bytes that are not voxels yet.
-        self.gathering: set[WriteBuffer] = set()
+        self.buffers: set[WriteBuffer] = set()
         self._made: dict[tuple[int, str], tuple[str, float]] = {}
         self._lanes: dict[str, Lane] = {}
         self._origins: dict[int, str] = {}
@@ -255,21 +255,21 @@ class Shared:
         return found
 
     def has_origin(self, name: str, dataset: Dataset | None) -> bool:
-        """Whether a dataset object is the dataset that now has that name."""
+        """True if a dataset object is the dataset that now has that name."""
         return dataset is not None and self.store.catalog.datasets().get(name) == dataset.id
 
     # -- names that mean something for a moment ---------------------------------------------------------------------
 
     def note_made(self, directory: int, spoken: str, name: str) -> None:
-        """Something was made in a directory by a name that says more than its own, such as ``exp@v3``."""
+        """Remember for a moment that ``name`` was made in a directory by a longer name, such as ``exp@v3``."""
         now = time.monotonic()
-        self._made = {key: told for key, told in self._made.items() if told[1] > now}
+        self._made = {key: made for key, made in self._made.items() if made[1] > now}
         self._made[directory, spoken] = name, now + _SPOKEN_SECONDS
 
     def just_made(self, directory: int, spoken: str) -> str | None:
-        """What was made by that name a moment ago."""
-        told = self._made.get((directory, spoken))
-        return told[0] if told is not None and time.monotonic() < told[1] else None
+        """The name of the entry that was made by a longer name a moment ago, if any."""
+        made = self._made.get((directory, spoken))
+        return made[0] if made is not None and time.monotonic() < made[1] else None
 
     # -- threads ----------------------------------------------------------------------------------------------------
 
@@ -291,12 +291,12 @@ class Shared:
 
     @property
     def limit(self) -> float:
-        """How long (s) the request that is being answered may wait."""
+        """Seconds for which the request that is being answered may wait."""
         return self.options.answer_seconds if only_looks.get() else math.inf
 
     async def in_time(self, work: Callable[[], Awaitable[_T]], drop: Callable[[_T], object] | None = None) -> _T:
-        """Wait for something, within the request's limit. OutOfTime after that; the work goes on to its end in the
-        background, and has its thread and its locks until then. What it makes is then given to ``drop``."""
+        """Wait for some work, within the request's limit. Raises OutOfTime after that; the work then goes on to its end
+        in the background, with its thread and its locks, and its result is given to ``drop``."""
         limit = self.limit
         if self._nursery is None or limit == math.inf:
             return await work()
@@ -309,7 +309,7 @@ class Shared:
     # -- background -------------------------------------------------------------------------------------------------
 
     def serve_in(self, nursery: trio.Nursery | None) -> None:
-        """Where background work runs from now on."""
+        """Set the nursery in which background work runs from now on."""
         self._nursery = nursery
 
     def start(self, work: Callable[[], Awaitable[object]]) -> None:

@@ -41,8 +41,8 @@ class Inodes:
 
     @classmethod
     def of(cls, store: Store) -> Inodes:
-        """Those of a store. Where nothing can be written they live as long as the mount: the derived ones, which are
-        all that a store at rest has, are the same again the next time."""
+        """The inodes of a store. Where nothing can be written they live as long as the mount: the derived ones, which
+        are all that a store at rest has, are the same again the next time."""
         try:
             return cls(store.reserve.freeing(lambda: InodeTable.open(inode_place(store))), store.reserve)
         except (VolfsError, OSError):
@@ -53,12 +53,12 @@ class Inodes:
 
     @property
     def statements(self) -> int:
-        """How many statements were run on the table."""
+        """The number of SQL statements run on the table."""
         return self._table.statements
 
     @property
     def remembered(self) -> int:
-        """How many numbers and names are in memory."""
+        """The number of inodes and names in memory."""
         return len(self._table) + len(self.aliases) + len(self.orphans)
 
     # -- derived ----------------------------------------------------------------------------------------------------
@@ -97,34 +97,34 @@ class Inodes:
         return None if found is None else (found[0], os.fsdecode(found[1]))
 
     def links(self, ino: int) -> int:
-        """How many names an allocated inode has."""
+        """The number of names of an allocated inode."""
         return self._table.links(ino)
 
     def moved(self, ino: int, old: tuple[int, str], new: tuple[int, str]) -> None:
-        """One of the names of a file is now another; whatever had that one has lost it. Pairs of (parent, name)."""
+        """Record that a file was renamed, over whatever had the new name. Pairs of (parent, name)."""
         self._table.rename(ino, new[0], os.fsencode(new[1]), old=(old[0], os.fsencode(old[1])))
 
     def exchanged(self, one: tuple[int, str], other: tuple[int, str]) -> None:
-        """Two names, which both have inodes, have exchanged their files. Pairs of (parent, name)."""
+        """Record that two names exchanged their files. Pairs of (parent, name)."""
         first, second = ((parent, os.fsencode(name)) for parent, name in (one, other))
         self._table.exchange(self._table.allocate(*first), self._table.allocate(*second), (first, second))
 
     def linked(self, ino: int, parent: int, name: str) -> None:
-        """The file has one more name."""
+        """Record that a file has one more name."""
         self._table.link(ino, parent, os.fsencode(name))
 
     def removed(self, parent: int, name: str) -> None:
-        """The name is gone; an inode without any other is gone with it."""
+        """Record that a name was removed; an inode without any other name is gone with it."""
         self._table.unlink(parent, os.fsencode(name))
 
     # -- the file they are kept in ----------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what is new. Blocks: call it in a thread, every second or so."""
+        """Write new inodes to the table. Blocks: call it in a thread, every second or so."""
         self._table.flush()
 
     def close(self) -> None:
-        """Write what is new, and close."""
+        """Write new inodes, and close the table."""
         self._reserve.freeing(self._table.flush)
         self._table.close()
         if self._scratch is not None:
@@ -133,11 +133,11 @@ class Inodes:
     # -- what lives until forgotten ---------------------------------------------------------------------------------
 
     def actual(self, ino: int) -> int:
-        """The inode that one stands for now."""
+        """The inode itself, or the one of which it has become an alias."""
         return self.aliases.get(ino, ino)
 
     def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
-        """The kernel has dropped these."""
+        """Drop aliases and orphans that the kernel has forgotten. Pairs of (inode, number of lookups)."""
         for ino, _ in inodes:
             self.aliases.pop(ino, None)
             self.orphans.pop(ino, None)

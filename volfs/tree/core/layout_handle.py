@@ -1,7 +1,7 @@
-"""Reading: from memory at once, else in a thread.
+"""Open files that are read through a byte layout, or as they are stored: from memory at once, else in a thread.
 
-Decided here: when a read is answered on the tree's own thread (what it needs is decoded, or in the page cache of the
-disk), and what is kept of small stored files. Not here: what bytes a slice has (:mod:`volfs.views.layout`), and the
+Decided here: when a read is answered on the tree's own thread (its voxels are decoded, or its bytes in the page cache
+of the disk), and which small stored files are kept. Not here: the bytes of a slice (:mod:`volfs.views.layout`), and the
 cache of decoded blocks (:mod:`volfs.volume.cache`).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import trio
 
 from volfs.model.box import Box, Index
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.open_files import Handle
 from volfs.versions.snapshot import Snapshot
 from volfs.views.layout import Layout, Memo, Shifted, VoxelSource
@@ -39,18 +39,18 @@ _CHECKED_INLINE = 512 << 10
 
 
 class NotCached(Exception):
-    """What a read needs is not in memory."""
+    """Voxels or payloads that a read needs are not in memory."""
 
 
 class QuickSource(VoxelSource, Protocol):
-    """A source that can tell, without any I/O, which voxels are in memory: a level."""
+    """A source that gives voxels without any I/O if they are in memory: a level."""
 
     def read_cached(self, box: Box, out: np.ndarray | None = None) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class QuickShifted(Shifted):
-    """The same of such a source."""
+    """Such a source, shifted."""
 
     source: QuickSource
 
@@ -92,7 +92,7 @@ class LayoutHandle(Handle):
 
     def __init__(
         self,
-        shared: Shared,
+        context: TreeContext,
         ino: int,
         dataset: str,
         source: VoxelSource,
@@ -100,7 +100,7 @@ class LayoutHandle(Handle):
         quick: QuickSource | None = None,
     ) -> None:
         super().__init__(ino)
-        self._shared = shared
+        self._context = context
         self._dataset = dataset
         self._source = source
         self._cached = CachedVoxels(quick) if quick is not None else None
@@ -117,12 +117,12 @@ class LayoutHandle(Handle):
 
     @property
     def kept(self) -> int:
-        """Bytes that are kept for the next read."""
+        """The number of bytes that are kept for the next read."""
         rest = self._rest
         return len(rest[1]) if rest is not None else 0
 
     def changed(self) -> None:
-        """The voxels may be others now: forget what is known of them."""
+        """The voxels may be others now: drop checksums and kept bytes."""
         self._memo = {}
         self._keep(None)
 
@@ -177,8 +177,8 @@ class LayoutHandle(Handle):
 
     async def _fetch(self, work: Callable[[], None]) -> None:
         """Read many chunks, or wait for the disk, within the limit of the request."""
-        shared, limit = self._shared, self._shared.limit
-        await shared.in_time(lambda: shared.fetch(self._dataset, partial(within, limit, work)))
+        context, limit = self._context, self._context.limit
+        await context.in_time(lambda: context.fetch(self._dataset, partial(within, limit, work)))
 
 
 #: Those that keep the end of their file, in all mounts of the process. Weak, since not all are told of their close: an
@@ -186,18 +186,18 @@ class LayoutHandle(Handle):
 _keeping: WeakKeyDictionary[LayoutHandle, None] = WeakKeyDictionary()
 
 
-def kept_bytes(shared: Shared) -> int:
-    """What the open files of a mount keep for their next reads. Safe in a thread."""
+def kept_bytes(context: TreeContext) -> int:
+    """The number of bytes that the open files of a mount keep for their next reads. Safe in a thread."""
     handles = [handle for ref in _keeping.keyrefs() if (handle := ref()) is not None]
-    return sum(handle.kept for handle in handles if handle._shared is shared)
+    return sum(handle.kept for handle in handles if handle._context is context)
 
 
 class StoredFileHandle(Handle):
     """A key of a version, as it is stored."""
 
-    def __init__(self, shared: Shared, ino: int, dataset: str, snapshot: Snapshot, key: str, size: int) -> None:
+    def __init__(self, context: TreeContext, ino: int, dataset: str, snapshot: Snapshot, key: str, size: int) -> None:
         super().__init__(ino)
-        self._shared = shared
+        self._context = context
         self._dataset = dataset
         self._snapshot = snapshot
         self._key = key
@@ -211,17 +211,17 @@ class StoredFileHandle(Handle):
         if self._size > WHOLE:
             return await self._fetch(lambda: snapshot.read(key, offset, size))
         name = (snapshot.generation(), key)
-        data = self._shared.payloads.get(name)
+        data = self._context.payloads.get(name)
         if data is None and self._size <= _CHECKED_INLINE:
             data = snapshot.read_resident(key)
         if data is None:
             data = await self._fetch(lambda: snapshot.read(key))
         if size < self._size:
-            self._shared.payloads.put(name, data)
+            self._context.payloads.put(name, data)
         return memoryview(data)[offset : offset + size]
 
     async def _fetch(self, work: Callable[[], bytes | memoryview]) -> bytes | memoryview:
-        return await self._shared.in_time(lambda: self._shared.fetch(self._dataset, work))
+        return await self._context.in_time(lambda: self._context.fetch(self._dataset, work))
 
 
 def read_resident(fd: int, size: int, offset: int) -> bytes | None:

@@ -1,12 +1,12 @@
-"""What every inode of the tree can do, whatever it shows.
+"""Nodes: one for an inode of the tree, whatever kind of directory or file it is.
 
 Decided here: the division of labour between nodes and :class:`volfs.tree.tree.Tree`. A node says what it is; it is made
 when asked for, costs little, and holds nothing that cannot be made again. Not here: which inode is which node
 (:mod:`volfs.tree.core.inodes`), and what any directory holds (the node modules).
 
 Looking is synchronous: ``find``, ``entries``, ``attr``. It touches memory, and at most an indexed look-up or an lstat,
-so the tree does it on its one thread. What takes longer is said by ``cold``: then the tree calls ``load`` in a worker
-thread first. Changing is asynchronous, because it takes locks and tells the kernel.
+so the tree does it on its one thread. A node that needs longer is ``cold``: then the tree calls ``load`` in a worker
+thread first. Changing is asynchronous, because it takes locks and invalidates what the kernel has cached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar
 from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import NEVER, SOON, Attr, SetAttr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.open_files import Handle
 from volfs.tree.core.ports import BranchState
 
@@ -43,41 +43,41 @@ class Node(ABC):
     """One inode. ``up`` is the directory it was found in; None only for the root."""
 
     #: The branch whose names, if they are half changed, must settle before this is looked at.
-    room: BranchState | None = None
+    mounted: BranchState | None = None
     #: What it is called in ``up``, if it knows.
     name: str | None = None
 
-    def __init__(self, shared: Shared, ino: int, up: Dir | None) -> None:
-        self.shared = shared
+    def __init__(self, context: TreeContext, ino: int, up: Dir | None) -> None:
+        self.context = context
         self.ino = ino
         self.up = up
 
     @property
     def dataset(self) -> str:
-        """Whose threads its work is done on: "" for what belongs to no dataset."""
+        """The name of the dataset on whose threads its work is done; "" if it belongs to none."""
         return self.up.dataset if self.up is not None else ""
 
     @property
     def cold(self) -> bool:
-        """Whether ``load`` must run, in a thread, before the node can be asked anything else."""
+        """True if ``load`` must run, in a thread, before the node can be asked anything else."""
         return False
 
     @property
     def heavy(self) -> bool:
-        """Whether ``load`` reads voxels, so that it belongs on the threads for that."""
+        """True if ``load`` reads voxels, and so belongs on the threads for that."""
         return False
 
     def load(self) -> None:  # noqa: B027  (optional: most nodes have no slow part)
-        """Do the slow part of knowing what is here."""
+        """Read all that the answers of a cold node need. Blocks."""
 
     async def prepare(self) -> None:
-        """``load``, on the right thread."""
-        run = self.shared.fetch if self.heavy else self.shared.look
-        await self.shared.in_time(lambda: run(self.dataset, self.load))
+        """Run ``load`` in the thread that it belongs to."""
+        run = self.context.fetch if self.heavy else self.context.look
+        await self.context.in_time(lambda: run(self.dataset, self.load))
 
     @abstractmethod
     def attr(self) -> Attr:
-        """Raises NotFound if it is gone."""
+        """The attributes now. Raises NotFound if it is gone."""
 
     async def open(self, flags: int) -> Handle:
         """Open a file."""
@@ -89,32 +89,32 @@ class Node(ABC):
 
     @property
     def lenient(self) -> bool:
-        """Whether setting times and modes here is taken without a word and without effect, where files come and go as
-        wholes: archivers always set them."""
+        """True if setting times and modes succeeds without effect: archivers always set them, and here files come and
+        go as wholes."""
         return self.up is not None and self.up.lenient
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        """setattr. Sizes of what is generated cannot change."""
-        if changes.size is not None or not (self.lenient and self.shared.writable):
+        """Apply a setattr. Sizes of generated files cannot change."""
+        if changes.size is not None or not (self.lenient and self.context.writable):
             raise self.refusal()
 
     def refusal(self) -> VolfsError:
-        """Why this cannot be changed: taken from the directory it is in."""
+        """The error for an attempt to change this: that of the directory it is in."""
         return self.up.refusal() if self.up is not None else NotAllowed("this is generated: it cannot be changed")
 
 
 class Link(Node):
     """A symbolic link."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, target: str, mtime: int, timeout: float) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, target: str, mtime: int, timeout: float) -> None:
+        super().__init__(context, ino, up)
         self._target = os.fsencode(target)
         self._mtime = mtime
         self._timeout = timeout
 
     def attr(self) -> Attr:
         mode = stat.S_IFLNK | 0o777
-        return self.shared.file_attr(self.ino, len(self._target), self._mtime, mode=mode, timeout=self._timeout)
+        return self.context.file_attr(self.ino, len(self._target), self._mtime, mode=mode, timeout=self._timeout)
 
     async def open(self, flags: int) -> Handle:
         raise WrongKind("this is a symbolic link", errno=errno.ELOOP)
@@ -129,8 +129,8 @@ class Dir(Node):
     #: How long the kernel may remember that a name does not exist.
     absence: float = SOON
 
-    def __init__(self, shared: Shared, ino: int, up: Dir | None, path: str) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: Dir | None, path: str) -> None:
+        super().__init__(context, ino, up)
         self.path = path
 
     @abstractmethod
@@ -147,26 +147,26 @@ class Dir(Node):
         return node if node is not None and node.ino == ino else None
 
     def listing_cold(self, cookie: int) -> bool:
-        """Whether ``load_listing(cookie)`` must run, in a thread, before ``entries(cookie)``."""
+        """True if ``load_listing(cookie)`` must run, in a thread, before ``entries(cookie)``."""
         return False
 
     def load_listing(self, cookie: int) -> None:
-        """Do the slow part of listing what comes after a cookie."""
+        """Read the names after a cookie. Blocks."""
 
     @abstractmethod
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        """The entries after a cookie, or the next of them: some, if there are any. What vanishes meanwhile is left
+        """Entries after a cookie: all of them, or at least one if there is any. Those that vanish meanwhile are left
         out."""
 
     def directory_attr(self, mtime: int, timeout: float, *, writable: bool = False) -> Attr:
-        shared = self.shared
+        context = self.context
         return Attr(
             self.ino,
-            stat.S_IFDIR | (0o755 if writable and not shared.options.read_only else 0o555),
+            stat.S_IFDIR | (0o755 if writable and not context.options.read_only else 0o555),
             0,
             mtime,
-            uid=shared.options.uid,
-            gid=shared.options.gid,
+            uid=context.options.uid,
+            gid=context.options.gid,
             entry_timeout=timeout,
             attr_timeout=timeout,
         )
@@ -177,9 +177,9 @@ class Dir(Node):
         raise self.refusal()
 
     async def make(self, name: str, mode: int) -> Node:
-        """mknod of a regular file."""
+        """Make a regular file without opening it (mknod)."""
         node, handle = await self.create(name, mode, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        await self.shared.files.close_unregistered(handle)
+        await self.context.files.close_unregistered(handle)
         return node
 
     async def mkdir(self, name: str, mode: int) -> Attr:
@@ -201,7 +201,7 @@ class Dir(Node):
         raise self.refusal()
 
     async def sync(self) -> None:
-        """fsync of the directory: what is generated is as durable as what it is generated from."""
+        """Make names durable (fsync of the directory): generated ones need nothing."""
 
     async def _refuse_removal(self, name: str, *, folder: bool) -> None:
         """rm -r expects ENOENT, EISDIR and ENOTDIR before any EPERM."""
@@ -235,7 +235,7 @@ class SmallDir(Dir):
         return None
 
     def slot_ino(self, name: str) -> int:
-        return self.shared.inodes.file(self.ino, self.slots[name])
+        return self.context.inodes.file(self.ino, self.slots[name])
 
     def cookie_of(self, name: str) -> int:
         slot = self.slots.get(name)
@@ -259,7 +259,7 @@ class SmallDir(Dir):
 
 
 def attr_of(node: Node | None) -> Attr | None:
-    """The attributes for a listing: None for what is not there, and a plain answer for what cannot be read now."""
+    """The attributes of a node for a listing; None if it is not there."""
     if node is None:
         return None
     try:

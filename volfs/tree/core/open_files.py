@@ -1,8 +1,8 @@
-"""Open files: what every handle can do, and the table of those that are open.
+"""Open files, and the table of them.
 
 Decided here: file handle numbers, ``keep_cache`` (the pages of an inode are kept at open if nothing it shows has
-changed since it was last opened), and finding the open handles that a change concerns. Not here: what a handle reads or
-writes (the node modules), nor when the kernel is told (:mod:`volfs.tree.branches.mounted_branch`).
+changed since it was last opened), and finding the open handles that a change concerns. Not here: the bytes of a file
+(the node modules), nor when the kernel drops its pages (:mod:`volfs.tree.branches.invalidation`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STAMPS = 100_000
 
 
 def wants_writing(flags: int) -> bool:
-    """Whether open flags ask for anything but reading."""
+    """True if open flags ask for anything but reading."""
     return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
 
 
@@ -31,7 +31,7 @@ class Handle:
     #: No page cache: for control files only.
     direct_io = False
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
-    room: BranchState | None = None
+    mounted: BranchState | None = None
     writable = False
     #: The user who opened it, by number; None if nobody said.
     caller: int | None = None
@@ -45,8 +45,8 @@ class Handle:
     def __init__(self, ino: int) -> None:
         #: The inode it was opened through: a slice's own, or that of a temporary file that became the slice.
         self.ino = ino
-        #: What was shown when the kernel was last told.
-        self.shown: Hashable = None
+        #: The stamp of the bytes that the kernel may have cached.
+        self.known_stamp: Hashable = None
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         raise BadInput("this file is not open for reading")
@@ -58,31 +58,31 @@ class Handle:
         raise ReadOnly("this file is not open for writing")
 
     async def flush(self) -> None:
-        """At each close of a descriptor."""
+        """Called at each close of a descriptor."""
 
     async def fsync(self) -> None:
         """Make what was written durable."""
 
     async def release(self) -> None:
-        """At the last close. Errors have nobody to tell."""
+        """Called after the last close. Its errors reach no program."""
 
     def stamp(self) -> Hashable:
-        """Names the bytes that the file has now: equal stamps, equal bytes. Safe to call in a thread.
+        """A value that stands for the bytes that the file has now: equal stamps, equal bytes. Safe to call in a thread.
 
         None: the bytes cannot change for the length of the mount.
         """
         return None
 
     def quick_stamp(self) -> Hashable:
-        """Something cheap that is equal only if :meth:`stamp` is; None if there is nothing."""
+        """A cheap value that is equal only if :meth:`stamp` is; None if there is none."""
         return None
 
     def concerned(self, keys: Collection[str]) -> bool:
-        """Whether what it shows may be other bytes once these keys have changed."""
+        """True if its bytes may be others once these keys have changed."""
         return True
 
     def as_shown(self) -> bool:
-        """Whether it surely shows what the kernel was last told of, found out at once."""
+        """True if its bytes are surely those of :attr:`known_stamp`. Does not block."""
         return False
 
     def orphan_attr(self) -> Attr | None:
@@ -114,7 +114,7 @@ class FileTable:
         return len(self._open)
 
     def add(self, handle: Handle, *, keep_cache: bool) -> OpenFile:
-        """Register an open file, and what the kernel is to be told of it."""
+        """Register an open file. Returns its number and flags, for the kernel."""
         fh = self._next
         self._next += 1
         self._open[fh] = handle
@@ -142,9 +142,9 @@ class FileTable:
         """The open files of an inode."""
         return tuple(self._by_ino.get(ino, ()))
 
-    def of_room(self, room: BranchState) -> Iterator[Handle]:
+    def of_branch(self, mounted: BranchState) -> Iterator[Handle]:
         """The open files that a change in a branch may concern."""
-        return (handle for handle in self._open.values() if handle.room is room)
+        return (handle for handle in self._open.values() if handle.mounted is mounted)
 
     def numbers(self) -> list[int]:
         """All handles, to close them."""
@@ -162,6 +162,6 @@ class FileTable:
 
     @staticmethod
     async def close_unregistered(handle: Handle) -> None:
-        """Finish with a handle that no client was given."""
+        """Flush and release a handle that no client was given."""
         await handle.flush()
         await handle.release()

@@ -1,12 +1,12 @@
-"""Owner and mode of what a tree shows: of the dataset that it belongs to, and as the mount was told.
+"""Owner and mode of every inode, by its dataset's settings and the options of the mount.
 
 Decided here: how a dataset's mode becomes the modes of everything in it, and how soon a change of it is seen. Nodes say
-what is a directory and what can be written; whose it is they leave to this. Not here: what is kept
-(:mod:`volfs.versions.access`), and the refusing itself: that is done by the kernel (``default_permissions``).
+only which of them are directories and can be written. Not here: the stored settings (:mod:`volfs.versions.access`), and
+the refusing itself: that is done by the kernel (``default_permissions``).
 
 The dataset's own directory is the door: its attributes are never kept longer than a second, so whoever may not enter
-any more is kept out at once, whatever the kernel remembers of the inside. For those who may enter anew, what a mount
-has restricted is remembered for moments only.
+any more is kept out at once, whatever the kernel remembers of the inside. For those who may enter anew, restricted
+attributes are remembered for moments only.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _OPEN = Access()
 _Seen = tuple[int, int, int]
 
 
-class AccessBook:
-    """What each dataset says of its owner and mode. ``look_again`` may run in a thread."""
+class Ownership:
+    """Owner and mode of each dataset. ``look_again`` may run in a thread."""
 
     def __init__(self, store: Store, options: TreeOptions) -> None:
         self._store = store
         self._umask = options.umask
         self._known: dict[str, tuple[_Seen | None, Access]] = {}
 
-    def shown(self, attr: Attr, dataset: str) -> Attr:
-        """The attributes of something in ``dataset`` ("": in none) as clients see them."""
+    def owned(self, attr: Attr, dataset: str) -> Attr:
+        """Attributes of an inode in ``dataset`` ("": in none), with the owner and mode that clients see."""
         if self.plain(dataset) or not attr.ino:
             return attr
         access = self.of(dataset)
@@ -55,11 +55,11 @@ class AccessBook:
         )
 
     def plain(self, dataset: str) -> bool:
-        """Whether everything in a dataset is shown as its node says."""
+        """True if nodes of a dataset keep the owner and mode that they say themselves."""
         return not self._umask and self.of(dataset) is _OPEN
 
     def of(self, dataset: str) -> Access:
-        """What a dataset says. What cannot be read is closed to all but its owner."""
+        """The settings of a dataset. One whose settings cannot be read is closed to all but its owner."""
         if not dataset:
             return _OPEN
         known = self._known.get(dataset)
@@ -68,7 +68,7 @@ class AccessBook:
         return known[1]
 
     def look_again(self) -> None:
-        """See what other processes have changed."""
+        """Read the settings again that other processes have changed."""
         for dataset, (seen, _) in list(self._known.items()):
             if self._seen(dataset) != seen:
                 self._known[dataset] = self._read(dataset)
@@ -90,7 +90,8 @@ class AccessBook:
 
 
 def _held(bits: int, mode: int, *, folder: bool) -> int:
-    """The bits of something in a dataset of ``mode``: nobody gets more than its own kind allows its owner."""
+    """The permissions of an inode with ``bits`` in a dataset of ``mode``: nobody gets more than ``bits`` allow the
+    owner."""
     allowed = mode if folder else mode & 0o666
     if not folder and bits & 0o100:
         allowed |= (mode & 0o444) >> 2  # a program may be run by whoever may read it

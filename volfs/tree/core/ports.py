@@ -1,9 +1,8 @@
-"""What the parts of a tree ask of those above them, each as a Protocol of its own.
+"""Protocols by which the parts of a tree know those above them.
 
-Decided here: nothing. A node or an open file that belongs to a branch knows it as :class:`BranchState`; a branch knows
-the open files whose bytes it must wait for as :class:`WriteBuffer`, and the index of its
-images knows it as :class:`SnapshotState`. Their implementations are :mod:`volfs.tree.branches.mounted_branch` and
-:mod:`volfs.tree.files.layout_file`.
+A node or an open file in a branch knows it as :class:`BranchState`; the index of its images knows it as
+:class:`SnapshotState`; a branch knows the open files whose bytes it must wait for as :class:`WriteBuffer`. Their
+implementations are :mod:`volfs.tree.branches.mounted_branch` and :mod:`volfs.tree.files.layout_file`.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class BranchState(Protocol):
     def dataset(self) -> Dataset: ...
 
     @property
-    def gathering(self) -> Collection[WriteBuffer]: ...
+    def buffers(self) -> Collection[WriteBuffer]: ...
 
     @property
     def unsettled(self) -> bool:
@@ -56,7 +55,7 @@ class BranchState(Protocol):
 
 
 class SnapshotState(Protocol):
-    """Whether a snapshot can be written: a mounted branch, or :class:`volfs.tree.images.image_index.Committed`."""
+    """A snapshot, as far as writing goes: a mounted branch, or :class:`volfs.tree.images.image_index.Committed`."""
 
     @property
     def held(self) -> bool:
@@ -67,14 +66,14 @@ class SnapshotState(Protocol):
         """True if changes through this mount are possible now."""
 
     def refusal(self) -> VolfsError:
-        """The reason why something in it cannot be changed."""
+        """The error for an attempt to change something in it."""
 
 
 class Orphan(Protocol):
     """An open file without a name."""
 
     @property
-    def room(self) -> BranchState | None: ...
+    def mounted(self) -> BranchState | None: ...
 
     def orphan_attr(self) -> Attr | None:
         """Its attributes; None if it has a name."""

@@ -1,5 +1,4 @@
-"""Renderings of generated files, kept while they are good. When one is good is decided in
-:mod:`volfs.tree.files.document`; here, only how much is kept."""
+"""Rendered documents, kept within a bound. When one is out of date is decided in :mod:`volfs.tree.files.document`."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ _KEPT_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """The bytes of a document in one state, or why there are none. ``made`` is on the monotonic clock."""
+    """The bytes of a document in one state, or the error that kept them from being made. ``made`` is on the monotonic
+    clock."""
 
     stamp: Hashable
     data: bytes
@@ -25,7 +25,8 @@ class Rendering:
 
 
 class Renderings:
-    """What was rendered last, by inode; within a bound, the least recently used first to go. Thread-safe."""
+    """The newest rendering of each document, by inode; beyond ``limit`` bytes, the least recently used are dropped.
+    Thread-safe."""
 
     def __init__(self, limit: int = _KEPT_BYTES) -> None:
         self.limit = limit

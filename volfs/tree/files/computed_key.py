@@ -13,19 +13,19 @@ from volfs.errors import NotAllowed, NotFound
 from volfs.tree.contract.attrs import NEVER, Attr
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.core.open_files import BytesHandle, Handle, wants_writing
-from volfs.tree.images.computed_levels import DerivedKey
+from volfs.tree.images.computed_levels import ComputedKey
 
 if TYPE_CHECKING:
     from volfs.tree.branches.mounted_branch import MountedBranch
-    from volfs.tree.core.context import Shared
+    from volfs.tree.core.context import TreeContext
 
 
-class DerivedFile(Node):
+class ComputedKeyFile(Node):
     """A key whose bytes are computed from s0."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, computed: DerivedKey, room: MountedBranch) -> None:
-        super().__init__(shared, ino, up)
-        self.room: MountedBranch = room
+    def __init__(self, context: TreeContext, ino: int, up: Dir, computed: ComputedKey, mounted: MountedBranch) -> None:
+        super().__init__(context, ino, up)
+        self.mounted: MountedBranch = mounted
         self._computed = computed
         self._data: bytes | None = None
         self._mtime = 0
@@ -53,11 +53,11 @@ class DerivedFile(Node):
         if self._data is None:
             raise NotFound("this chunk holds nothing but the fill value")
         # The size follows the voxels of another level.
-        return self.shared.file_attr(self.ino, len(self._data), self._mtime, attr_timeout=NEVER)
+        return self.context.file_attr(self.ino, len(self._data), self._mtime, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
-            await self.room.enter()
+            await self.mounted.enter()
             raise NotAllowed("this level is computed from s0: write s0")
         if self.cold:
             await self.prepare()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from volfs.errors import NotFound, VolfsError
 from volfs.tree.contract.attrs import FOREVER, NEVER, SOON, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.core.open_files import BytesHandle, Handle, wants_writing
 from volfs.tree.core.renderings import Rendering
@@ -35,11 +35,11 @@ class Document:
     heavy: bool = False
 
 
-class Generated(Node):
+class DocumentFile(Node):
     """A read-only file with generated content."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, document: Document) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, document: Document) -> None:
+        super().__init__(context, ino, up)
         self._document = document
 
     @property
@@ -48,10 +48,10 @@ class Generated(Node):
 
     @property
     def cold(self) -> bool:
-        return not self._good(self.shared.renderings.get(self.ino))
+        return not self._good(self.context.renderings.get(self.ino))
 
     def load(self) -> None:
-        document, before = self._document, self.shared.renderings.get(self.ino)
+        document, before = self._document, self.context.renderings.get(self.ino)
         stamp = document.stamp()
         error: VolfsError | None = None
         try:
@@ -66,28 +66,28 @@ class Generated(Node):
             mtime = before.mtime
         else:
             mtime = max(time.time_ns(), before.mtime + 1)
-        self.shared.renderings.put(self.ino, Rendering(stamp, data, mtime, time.monotonic(), error))
+        self.context.renderings.put(self.ino, Rendering(stamp, data, mtime, time.monotonic(), error))
 
     def attr(self) -> Attr:
         """Of the newest rendering; while somebody has the file open, of the one that is being read."""
-        rendering = self.shared.renderings.get(self.ino)
+        rendering = self.context.renderings.get(self.ino)
         if rendering is None:  # pushed out between two requests
             self.load()
-            rendering = self.shared.renderings.get(self.ino)
+            rendering = self.context.renderings.get(self.ino)
             assert rendering is not None
         timeout = FOREVER if self._document.lasting and rendering.error is None else SOON
         # The size changes with the content, so it must be asked for each time.
         attr_timeout = timeout if self._document.lasting else NEVER
-        return self.shared.file_attr(
+        return self.context.file_attr(
             self.ino, len(rendering.data), rendering.mtime, timeout=timeout, attr_timeout=attr_timeout
         )
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
             raise self.refusal()
-        if not self._good(self.shared.renderings.get(self.ino), opening=True):
+        if not self._good(self.context.renderings.get(self.ino), opening=True):
             await self.prepare()
-        rendering = self.shared.renderings.get(self.ino)
+        rendering = self.context.renderings.get(self.ino)
         assert rendering is not None
         if rendering.error is not None:
             raise rendering.error
@@ -99,7 +99,7 @@ class Generated(Node):
         document = self._document
         if document.lasting and rendering.error is None:
             return True
-        if not opening and (time.monotonic() - rendering.made < document.pause or self.shared.files.at(self.ino)):
+        if not opening and (time.monotonic() - rendering.made < document.pause or self.context.files.at(self.ino)):
             return True
         return rendering.error is None and rendering.stamp == document.stamp()
 

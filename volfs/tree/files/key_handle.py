@@ -34,9 +34,9 @@ _INLINE_BYTES = 1 << 20
 class KeyHandle(Handle):
     """One open file under ``zarr/`` or ``files/``."""
 
-    def __init__(self, room: MountedBranch, ino: int, file: WorkingFile, flags: int) -> None:
+    def __init__(self, mounted: MountedBranch, ino: int, file: WorkingFile, flags: int) -> None:
         super().__init__(ino)
-        self.room: MountedBranch = room
+        self.mounted: MountedBranch = mounted
         self.writable = wants_writing(flags)
         #: Its last name is gone, so it shows nothing but itself any more.
         self.unlinked = False
@@ -61,24 +61,24 @@ class KeyHandle(Handle):
                 data = read_resident(file.fd, size, offset)
                 if data is not None:
                     return data
-        return await self.room.shared.in_time(partial(self._fetch, offset, size))
+        return await self.mounted.context.in_time(partial(self._fetch, offset, size))
 
     async def _fetch(self, offset: int, size: int) -> bytes:
         with self._used() as file:
-            return bytes(await self.room.fetch(lambda: file.pread(size, offset)))
+            return bytes(await self.mounted.fetch(lambda: file.pread(size, offset)))
 
     async def write(self, offset: int, data: bytes) -> int:
         self._changed, self.flushed, self.synced = True, False, False
         with self._used() as file:
             if len(data) > _INLINE_BYTES:
-                return int(await self.room.fetch(lambda: file.pwrite(data, offset)))
-            return await self.room.soon(lambda: file.pwrite(data, offset), fetch=True)
+                return int(await self.mounted.fetch(lambda: file.pwrite(data, offset)))
+            return await self.mounted.soon(lambda: file.pwrite(data, offset), fetch=True)
 
     async def truncate(self, size: int) -> None:
         self._changed, self.flushed, self.synced = True, False, False
         with self._used() as file:
-            await self.room.look(lambda: file.truncate(size))
-        await self.room.kernel.invalidate_soon(KeyChange(through=self.ino))
+            await self.mounted.look(lambda: file.truncate(size))
+        await self.mounted.kernel.invalidate_soon(KeyChange(through=self.ino))
 
     async def flush(self) -> None:
         self.flushed = self.writable
@@ -88,27 +88,27 @@ class KeyHandle(Handle):
         if self._file.key is None:
             return
         if self._file.key.endswith(NODE_JSON):
-            self.room.places.forget()
-        await self.room.kernel.invalidate(KeyChange(self._own_keys(), through=self.ino))
+            self.mounted.images.forget()
+        await self.mounted.kernel.invalidate(KeyChange(self._own_keys(), through=self.ino))
         self._shown_by_itself()
 
     async def fsync(self) -> None:
         with self._used() as file:
             await self.flush()
-            await self.room.look(file.fsync)
+            await self.mounted.look(file.fsync)
         self.synced = self.flushed
 
     async def release(self) -> None:
-        self.room.closing += 1
+        self.mounted.closing += 1
         try:
             await self.flush()
         finally:
             try:
                 # The bytes of a file without a name go with its last handle, which may take a while.
-                if self.unlinked or not await self.room.soon(lambda: self._close(wait=False)):
-                    await self.room.look(self._close)
+                if self.unlinked or not await self.mounted.soon(lambda: self._close(wait=False)):
+                    await self.mounted.look(self._close)
             finally:
-                self.room.closing -= 1
+                self.mounted.closing -= 1
 
     def _close(self, *, wait: bool = True) -> bool:
         """Close the file. Without ``wait``, return False instead of waiting for a thread that reads the stamp: that
@@ -148,8 +148,8 @@ class KeyHandle(Handle):
             fd, key = file.fd, file.key
             if fd is None or key is None or self.unlinked:
                 return False
-            there = self.room.branch.working.disk_stat(key)
-            return there is not None and self.shown == _stamp_of(os.fstat(fd)) == _stamp_of(there)
+            there = self.mounted.branch.working.disk_stat(key)
+            return there is not None and self.known_stamp == _stamp_of(os.fstat(fd)) == _stamp_of(there)
 
     def _own_keys(self) -> Collection[str] | None:
         """The keys that a write through this file changes: its own; None (unknown) for a file with several names."""
@@ -163,17 +163,17 @@ class KeyHandle(Handle):
         The stamp is that of this very file: if another one was put under the key meanwhile, the stamps differ.
         """
         with self._used() as file:
-            if file.fd is not None and self.shown is not None:
+            if file.fd is not None and self.known_stamp is not None:
                 found = os.fstat(file.fd)
                 if found.st_nlink == 1:
-                    self.shown = _stamp_of(found)
+                    self.known_stamp = _stamp_of(found)
 
     def _follow(self) -> None:
         key = self._file.key or self._key
         if key is None:
             return
         self._key = key
-        working = self.room.branch.working
+        working = self.mounted.branch.working
         there, fd = working.disk_stat(key), self._file.fd
         mine = os.fstat(fd).st_ino if fd is not None else None
         if there is not None and there.st_ino == mine:
@@ -208,7 +208,7 @@ class KeyHandle(Handle):
         with self._used() as file:
             info = file.stat()
         mode = stat.S_IFREG | (info.mode or 0o644)
-        return self.room.shared.file_attr(self.ino, info.size, info.mtime_ns, mode=mode, nlink=0)
+        return self.mounted.context.file_attr(self.ino, info.size, info.mtime_ns, mode=mode, nlink=0)
 
 
 def _stamp_of(found: os.stat_result) -> Hashable:

@@ -28,7 +28,7 @@ from volfs.tree.branches.invalidation import VoxelChange
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.targets import sync_voxels
 from volfs.tree.contract.attrs import FOREVER, NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import LayoutHandle, QuickSource
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.core.open_files import Handle, wants_writing
@@ -57,7 +57,7 @@ class NoVoxels:
 
 
 @dataclass(frozen=True, slots=True)
-class LaidOut:
+class Contents:
     """The layout of a file at a moment, and where its voxels are. ``stamp`` names its bytes, equal stamps meaning equal
     bytes; it may look up chunks.
 
@@ -79,7 +79,7 @@ class LaidOut:
         return any(isinstance(extent, Payload) for extent in self.layout.extents)
 
 
-class LaidOutFile(Node):
+class LayoutFile(Node):
     """A file that is a layout. ``make`` may do I/O, and returns None if there is no such file."""
 
     up: Dir
@@ -87,18 +87,18 @@ class LaidOutFile(Node):
 
     def __init__(
         self,
-        shared: Shared,
+        context: TreeContext,
         ino: int,
         up: Dir,
         name: str,
         branch: MountedBranch | None,
-        make: Callable[[], LaidOut | None],
+        make: Callable[[], Contents | None],
     ) -> None:
-        super().__init__(shared, ino, up)
+        super().__init__(context, ino, up)
         self.name = name
         self._branch = branch
         self._make = make
-        self._made: LaidOut | None = None
+        self._made: Contents | None = None
         self._loaded = False
 
     @property
@@ -115,7 +115,7 @@ class LaidOutFile(Node):
         return self._made is not None
 
     @property
-    def made(self) -> LaidOut:
+    def made(self) -> Contents:
         """Raises NotFound."""
         if not self._loaded:
             self.load()
@@ -127,7 +127,7 @@ class LaidOutFile(Node):
         made, branch = self.made, self._branch
         timeout = FOREVER if branch is None else SOON
         writable = branch is not None and branch.writable and (made.replaceable or self._editable)
-        return self.shared.file_attr(
+        return self.context.file_attr(
             self.ino,
             made.layout.size,
             made.mtime,
@@ -147,8 +147,10 @@ class LaidOutFile(Node):
             await self._enter()
         made, branch = self.made, self._branch
         if branch is None:
-            return LayoutHandle(self.shared, self.ino, self.dataset, made.source, made.layout, made.quick)
-        return LaidOutHandle(branch, self.ino, made, lambda: branch.telling(self.up.path, self.name), writable=writable)
+            return LayoutHandle(self.context, self.ino, self.dataset, made.source, made.layout, made.quick)
+        return BranchLayoutHandle(
+            branch, self.ino, made, lambda: branch.noting_refusals(self.up.path, self.name), writable=writable
+        )
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         if changes.size is None:
@@ -202,25 +204,25 @@ class _Noting:
         self.boxes.append(box)
 
 
-class LaidOutHandle(LayoutHandle):
+class BranchLayoutHandle(LayoutHandle):
     """A laid-out file of a branch, open."""
 
     slow_stamp = True
 
     def __init__(
         self,
-        room: MountedBranch,
+        mounted: MountedBranch,
         ino: int,
-        made: LaidOut,
-        telling: Callable[[], AbstractAsyncContextManager[None]],
+        made: Contents,
+        noting_refusals: Callable[[], AbstractAsyncContextManager[None]],
         *,
         writable: bool,
     ) -> None:
-        super().__init__(room.shared, ino, room.dataset.name, made.source, made.layout, made.quick)
-        self.room: MountedBranch = room
+        super().__init__(mounted.context, ino, mounted.dataset.name, made.source, made.layout, made.quick)
+        self.mounted: MountedBranch = mounted
         self.writable = writable
         self._made = made
-        self._telling = telling
+        self._noting_refusals = noting_refusals
         self._noting = _Noting(made.level) if made.level is not None else None
         # Written bytes are gathered, in order: a chunk is recoded once for many writes, and not once for each.
         self._gathering = trio.Lock()
@@ -230,7 +232,7 @@ class LaidOutHandle(LayoutHandle):
         self._generation: Hashable = None
 
     async def read(self, offset: int, size: int) -> memoryview:
-        generation = self.room.branch.generation()
+        generation = self.mounted.branch.generation()
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation
@@ -241,11 +243,11 @@ class LaidOutHandle(LayoutHandle):
         noting = self._noting
         if not self.writable or noting is None:
             return await super().write(offset, data)
-        async with self._telling():
+        async with self._noting_refusals():
             self._made.layout.check(noting, offset, data)
             self._tell()
         # Bytes that were written earlier must become voxels earlier.
-        others = (each for each in self.room.gathering if each is not self)
+        others = (each for each in self.mounted.buffers if each is not self)
         for other in [each for each in others if each.may_cover(self.ino, noting.array, offset, len(data))]:
             await other.settle()
         async with self._gathering:
@@ -254,11 +256,11 @@ class LaidOutHandle(LayoutHandle):
             if not self._gathered:
                 self._start = offset
             self._gathered += data
-            self.room.buffer(self)
+            self.mounted.buffer(self)
             if len(self._gathered) >= _GATHERED:
                 await self._put()
         # With no lock held: the files of two writers may each be the one that the other waits for.
-        files = self._shared.gathering
+        files = self._context.buffers
         while files and sum(each.gathered for each in files) > GATHERED_IN_ALL:
             await max(files, key=lambda each: each.gathered).settle()
         return len(data)
@@ -291,14 +293,14 @@ class LaidOutHandle(LayoutHandle):
             layout = self._made.layout
             # The bytes were acknowledged: a reader that gives up waiting must not lose them.
             with trio.CancelScope(shield=True):
-                await self.room.fetch(lambda: layout.write(noting, start, data))
+                await self.mounted.fetch(lambda: layout.write(noting, start, data))
         finally:
             self._gathered = bytearray()
-            self.room.stored(self)
-        await self.room.kernel.invalidate_soon(VoxelChange(through=self.ino))
+            self.mounted.stored(self)
+        await self.mounted.kernel.invalidate_soon(VoxelChange(through=self.ino))
 
     async def _finish(self) -> None:
-        async with self._telling():
+        async with self._noting_refusals():
             async with self._gathering:
                 await self._put()
             self._tell()
@@ -312,7 +314,7 @@ class LaidOutHandle(LayoutHandle):
     async def truncate(self, size: int) -> None:
         if not self.writable:
             await super().truncate(size)
-        async with self._telling():
+        async with self._noting_refusals():
             check_size(self._made.layout, size)
 
     async def fsync(self) -> None:
@@ -322,7 +324,7 @@ class LaidOutHandle(LayoutHandle):
             return
         boxes, noting.boxes = noting.boxes, []
         try:
-            await self.room.look(lambda: sync_voxels(self.room.branch, level, boxes))
+            await self.mounted.look(lambda: sync_voxels(self.mounted.branch, level, boxes))
         except (VolfsError, OSError):
             noting.boxes = boxes + noting.boxes
             raise
@@ -331,7 +333,7 @@ class LaidOutHandle(LayoutHandle):
         if self.writable:
             await self._finish()
             if self._noting is not None and self._noting.boxes:
-                await self.room.kernel.invalidate(VoxelChange(through=self.ino))
+                await self.mounted.kernel.invalidate(VoxelChange(through=self.ino))
 
     async def release(self) -> None:
         if self.writable:
@@ -341,4 +343,4 @@ class LaidOutHandle(LayoutHandle):
         return self._made.stamp()
 
     def quick_stamp(self) -> Hashable:
-        return self.room.branch.generation()
+        return self.mounted.branch.generation()

@@ -23,10 +23,10 @@ from volfs.tree.branches.stage_handle import StageHandle
 from volfs.tree.branches.stages import SlicePath, Stage, StageTarget
 from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.contract.attrs import READ_ONLY, SOON, WRITABLE, Attr, SetAttr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, name_cookie
 from volfs.tree.core.open_files import Handle, wants_writing
-from volfs.tree.files.layout_file import LaidOutFile
+from volfs.tree.files.layout_file import LayoutFile
 from volfs.views.plane import Incomplete
 
 
@@ -36,7 +36,7 @@ class Writer(ABC):
     #: The word for such a file in messages.
     word: ClassVar[str]
     #: Those of the directory's nodes that are such files.
-    kind: ClassVar[type[LaidOutFile]]
+    kind: ClassVar[type[LayoutFile]]
 
     @property
     @abstractmethod
@@ -73,66 +73,66 @@ class Writer(ABC):
 
 
 class StagedDir(Dir):
-    """A directory of a branch whose files can be written as a whole. ``shown`` has them as they are when nobody writes
-    them."""
+    """A directory of a branch whose files can be written as a whole. ``rendered`` is the directory of the same files
+    as they are when nobody writes them."""
 
-    def __init__(self, shown: Dir, writer: Writer, room: MountedBranch) -> None:
-        super().__init__(shown.shared, shown.ino, shown.up, shown.path)
-        self.room: MountedBranch = room
+    def __init__(self, rendered: Dir, writer: Writer, mounted: MountedBranch) -> None:
+        super().__init__(rendered.context, rendered.ino, rendered.up, rendered.path)
+        self.mounted: MountedBranch = mounted
         self.writer = writer
-        self._shown = shown
+        self._rendered = rendered
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     @property
     def cold(self) -> bool:
-        return self._shown.cold
+        return self._rendered.cold
 
     def load(self) -> None:
-        self._shown.load()
+        self._rendered.load()
 
     def attr(self) -> Attr:
-        mtime = max(self._shown.attr().mtime, self.room.touched(self.ino))
+        mtime = max(self._rendered.attr().mtime, self.mounted.touched(self.ino))
         return self.directory_attr(mtime, SOON, writable=self.writer.writable)
 
     def file_attr(self, ino: int, size: int, mtime: int) -> Attr:
         """The attributes of a file that is being written."""
-        return self.shared.file_attr(ino, size, mtime, mode=WRITABLE if self.writer.writable else READ_ONLY)
+        return self.context.file_attr(ino, size, mtime, mode=WRITABLE if self.writer.writable else READ_ONLY)
 
     def find(self, name: str) -> Node | None:
         place = self.writer.place(name)
-        if self.room.is_hidden(place):
+        if self.mounted.is_hidden(place):
             return None
-        found = self._file(self._shown.find(name))
-        if found is None and self.room.stages.visible(place) is not None:
-            return TemporaryFile(self.shared, self.shared.inodes.name(self.ino, name), self, name)
+        found = self._file(self._rendered.find(name))
+        if found is None and self.mounted.stages.visible(place) is not None:
+            return TemporaryFile(self.context, self.context.inodes.name(self.ino, name), self, name)
         return found
 
     def numbered(self, ordinal: int) -> Node | None:
-        return self._file(self._shown.numbered(ordinal))
+        return self._file(self._rendered.numbered(ordinal))
 
-    def _file(self, shown: Node | None) -> Node | None:
-        return StagedFile(self, shown) if isinstance(shown, self.writer.kind) else shown
+    def _file(self, rendered: Node | None) -> Node | None:
+        return StagedFile(self, rendered) if isinstance(rendered, self.writer.kind) else rendered
 
     def listing_cold(self, cookie: int) -> bool:
-        return self._shown.listing_cold(cookie)
+        return self._rendered.listing_cold(cookie)
 
     def load_listing(self, cookie: int) -> None:
-        self._shown.load_listing(cookie)
+        self._rendered.load_listing(cookie)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        room, folder = self.room, self.writer.place("")[0]
-        staged = set(room.stages.names(folder))
-        changed = staged or any(place[0] == folder for place in room.hidden)
+        mounted, folder = self.mounted, self.writer.place("")[0]
+        staged = set(mounted.stages.names(folder))
+        changed = staged or any(place[0] == folder for place in mounted.hidden)
         extra = sorted((at, name) for name in staged if (at := name_cookie(name)) > cookie)
         ended = True
-        for entry in self._shown.entries(cookie):
+        for entry in self._rendered.entries(cookie):
             ended = False
             while extra and extra[0][0] < entry.cookie:
                 yield from self._unlisted(*extra.pop(0))
             if changed:
                 name = os.fsdecode(entry.name)
-                if room.is_hidden((folder, name)):
+                if mounted.is_hidden((folder, name)):
                     continue
                 if name in staged and (node := self.find(name)) is not None:
                     entry = entry._replace(attr=node.attr())
@@ -153,24 +153,24 @@ class StagedDir(Dir):
 
     async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
         await self.writer.enter()
-        writer, room, place = self.writer, self.room, self.writer.place(name)
+        writer, mounted, place = self.writer, self.mounted, self.writer.place(name)
         if len(os.fsencode(name)) > 255:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         target = writer.target(name)
         if target is None and writer.is_like(name):
             raise BadInput(f"{name} is no {writer.word} of this image: it has {writer.files()}")
-        hidden = room.hidden.pop(place, None) is not None
-        there = room.stages.visible(place)
-        found = self._file(self._shown.find(name)) if target is not None else None
+        hidden = mounted.hidden.pop(place, None) is not None
+        there = mounted.stages.visible(place)
+        found = self._file(self._rendered.find(name)) if target is not None else None
         if found is not None and found.cold:
             await found.prepare()
         absent = not isinstance(found, StagedFile) or not found.exists
         if flags & os.O_EXCL and not hidden and (there is not None or not absent):
             raise AlreadyThere(f"{name} exists")
         if target is None:
-            stage = there or room.stages.open(place, writer.size(), room.record(None))
-            node: Node = TemporaryFile(self.shared, self.shared.inodes.name(self.ino, name), self, name)
-            handle = StageHandle(room, node.ino, None, stage, writable=wants_writing(flags))
+            stage = there or mounted.stages.open(place, writer.size(), mounted.record(None))
+            node: Node = TemporaryFile(self.context, self.context.inodes.name(self.ino, name), self, name)
+            handle = StageHandle(mounted, node.ino, None, stage, writable=wants_writing(flags))
             if flags & os.O_TRUNC and there is not None:
                 await handle.truncate(0)
         else:
@@ -178,7 +178,7 @@ class StagedDir(Dir):
             node, handle = found, found.handle(writable=wants_writing(flags))
             if hidden or (absent and there is None) or flags & os.O_TRUNC:
                 await handle.truncate(0)
-        room.touch(self.ino)
+        mounted.touch(self.ino)
         return node, handle
 
     async def unlink(self, name: str) -> None:
@@ -186,16 +186,16 @@ class StagedDir(Dir):
         if node is None:
             raise NotFound(f"{name} does not exist")
         await self.writer.enter()
-        room = self.room
-        stage = room.stages.get(self.writer.place(name))
+        mounted = self.mounted
+        stage = mounted.stages.get(self.writer.place(name))
         if stage is not None:
-            room.stages.drop(stage)
+            mounted.stages.drop(stage)
         if isinstance(node, TemporaryFile):
             self._orphan(node.ino, stage)
-            self.shared.inodes.removed(self.ino, name)
+            self.context.inodes.removed(self.ino, name)
         else:
             await self.writer.remove(name)
-        room.touch(self.ino)
+        mounted.touch(self.ino)
 
     async def mkdir(self, name: str, mode: int) -> Attr:
         await self.writer.enter()
@@ -213,7 +213,7 @@ class StagedDir(Dir):
         node = self.find(name)
         if node is None:
             raise NotFound(f"{name} does not exist")
-        if not isinstance(to, StagedDir) or to.room is not self.room or not isinstance(node, TemporaryFile):
+        if not isinstance(to, StagedDir) or to.mounted is not self.mounted or not isinstance(node, TemporaryFile):
             # mv then copies, and removes the original: which is right for files that are computed from voxels.
             raise NotAllowed(f"a {self.writer.word} can be copied, not moved", errno=errno.EXDEV)
         if flags & RENAME_EXCHANGE:
@@ -221,8 +221,8 @@ class StagedDir(Dir):
         await to.writer.enter()
         if flags & RENAME_NOREPLACE and to.find(new_name) is not None:
             raise AlreadyThere(f"{new_name} exists")
-        room = self.room
-        stage = room.stages.visible(self.writer.place(name))
+        mounted = self.mounted
+        stage = mounted.stages.visible(self.writer.place(name))
         if stage is None:
             raise NotFound(f"{name} does not exist")
         target = to.writer.target(new_name)
@@ -231,103 +231,103 @@ class StagedDir(Dir):
             return
         async with stage.lock:
             await self._become(stage, target)
-            self.shared.inodes.removed(self.ino, name)
-            self.shared.inodes.aliases[node.ino] = target.ino
-            room.hidden.pop(to.writer.place(new_name), None)
-        room.touch(self.ino)
-        room.touch(to.ino)
-        await room.kernel.invalidate(VoxelChange(inodes={node.ino, *room.names_of(target.ino)}))
-        self.shared.notifier.queue_entry(to.ino, os.fsencode(new_name))
+            self.context.inodes.removed(self.ino, name)
+            self.context.inodes.aliases[node.ino] = target.ino
+            mounted.hidden.pop(to.writer.place(new_name), None)
+        mounted.touch(self.ino)
+        mounted.touch(to.ino)
+        await mounted.kernel.invalidate(VoxelChange(inodes={node.ino, *mounted.names_of(target.ino)}))
+        self.context.notifier.queue_entry(to.ino, os.fsencode(new_name))
 
     async def _rename_temporary(self, stage: Stage, name: str, to: StagedDir, new_name: str) -> None:
         if to.writer.is_like(new_name):
             raise BadInput(f"{new_name} is no {self.writer.word} of this image")
-        room = self.room
-        there = room.stages.visible(to.writer.place(new_name))
+        mounted = self.mounted
+        there = mounted.stages.visible(to.writer.place(new_name))
         if there is not None and there is not stage:
-            ino = self.shared.inodes.name(to.ino, new_name)
-            room.stages.drop(there)
+            ino = self.context.inodes.name(to.ino, new_name)
+            mounted.stages.drop(there)
             self._orphan(ino, there)
-        room.stages.move(stage, to.writer.place(new_name))
-        self.shared.inodes.moved(self.shared.inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
-        room.touch(self.ino)
-        room.touch(to.ino)
+        mounted.stages.move(stage, to.writer.place(new_name))
+        self.context.inodes.moved(self.context.inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
+        mounted.touch(self.ino)
+        mounted.touch(to.ino)
 
     async def _become(self, stage: Stage, target: StageTarget) -> None:
         """Make a temporary file the slice. If it can never be one, it stays a temporary file, and BadInput is
         raised."""
-        room = self.room
+        mounted = self.mounted
 
         stage.dirty = False
         try:
-            voxels = await room.fetch(lambda: target.parse(stage.whole()))
+            voxels = await mounted.fetch(lambda: target.parse(stage.whole()))
         except Incomplete as error:
             if stage.size and not stage.handles:
                 raise
             # Still being written: it shows as it is until it is whole.
-            stage.begin(replace(room.record(target), reason=str(error)))
-            room.stages.move(stage, target.place)
+            stage.begin(replace(mounted.record(target), reason=str(error)))
+            mounted.stages.move(stage, target.place)
             stage.target = target
             return
         except BadInput as error:
             stage.note(reason=f"refused as {target.place[1]}: {error}")
             raise
         before = stage.place
-        room.stages.move(stage, target.place)  # first: under this name another daemon finds it, and completes it
-        stage.note(target=target.digest(), storing_ns=room.tick())
+        mounted.stages.move(stage, target.place)  # first: under this name another daemon finds it, and completes it
+        stage.note(target=target.digest(), storing_ns=mounted.tick())
         try:
-            stage.stamp = await room.fetch(lambda: target.store(voxels))
+            stage.stamp = await mounted.fetch(lambda: target.store(voxels))
         except BaseException:
-            room.stages.move(stage, before)
+            mounted.stages.move(stage, before)
             raise
         stage.target = target
         stage.decoded = True
         stage.note(reason="")
         if not stage.handles:
-            room.stages.drop(stage)
+            mounted.stages.drop(stage)
 
     def _orphan(self, ino: int, stage: Stage | None) -> None:
         """Record that a temporary file lost its name: its open handles keep the file."""
-        for handle in self.shared.files.at(ino):
+        for handle in self.context.files.at(ino):
             if isinstance(handle, StageHandle) and handle.stage is stage:
-                self.shared.inodes.orphans[ino] = handle
+                self.context.inodes.orphans[ino] = handle
 
 
 class StagedFile(Node):
-    """A file that can be written as a whole. ``shown`` is the file as it is when nobody writes it."""
+    """A file that can be written as a whole. ``rendered`` is the file as it is when nobody writes it."""
 
     up: StagedDir
 
-    def __init__(self, up: StagedDir, shown: LaidOutFile) -> None:
-        super().__init__(up.shared, shown.ino, up)
-        self.name = shown.name
-        self._shown = shown
-        self._place = up.writer.place(shown.name)
+    def __init__(self, up: StagedDir, rendered: LayoutFile) -> None:
+        super().__init__(up.context, rendered.ino, up)
+        self.name = rendered.name
+        self._rendered = rendered
+        self._place = up.writer.place(rendered.name)
 
     @property
     def cold(self) -> bool:
-        return self._shown.cold
+        return self._rendered.cold
 
     def load(self) -> None:
-        self._shown.load()
+        self._rendered.load()
 
     @property
     def exists(self) -> bool:
         """Whether it is there when nobody writes it."""
-        return self._shown.exists
+        return self._rendered.exists
 
     def attr(self) -> Attr:
-        stage = self.up.room.stages.visible(self._place)
+        stage = self.up.mounted.stages.visible(self._place)
         if stage is None:
-            return self._shown.attr()
-        mtime = max(stage.mtime_ns, self._shown.attr().mtime + 1) if self.exists else stage.mtime_ns
+            return self._rendered.attr()
+        mtime = max(stage.mtime_ns, self._rendered.attr().mtime + 1) if self.exists else stage.mtime_ns
         return self.up.file_attr(self.ino, stage.size, mtime)
 
     async def open(self, flags: int) -> Handle:
         writable = wants_writing(flags)
         if writable:
             await self.up.writer.enter()
-            if self.exists and not self._shown.made.replaceable:
+            if self.exists and not self._rendered.made.replaceable:
                 raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
         handle = self.handle(writable=writable)
         if flags & os.O_TRUNC:
@@ -347,7 +347,7 @@ class StagedFile(Node):
     def handle(self, *, writable: bool) -> StageHandle:
         target = self.up.writer.target(self._place[1])
         assert target is not None
-        return StageHandle(self.up.room, self.ino, target, None, writable=writable)
+        return StageHandle(self.up.mounted, self.ino, target, None, writable=writable)
 
 
 class TemporaryFile(Node):
@@ -356,13 +356,13 @@ class TemporaryFile(Node):
     up: StagedDir
     name: str
 
-    def __init__(self, shared: Shared, ino: int, up: StagedDir, name: str) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: StagedDir, name: str) -> None:
+        super().__init__(context, ino, up)
         self.name = name
 
     @property
     def _stage(self) -> Stage:
-        stage = self.up.room.stages.visible(self.up.writer.place(self.name))
+        stage = self.up.mounted.stages.visible(self.up.writer.place(self.name))
         if stage is None:
             raise NotFound(f"{self.name} does not exist")
         return stage
@@ -375,7 +375,7 @@ class TemporaryFile(Node):
         writable = wants_writing(flags)
         if writable:
             await self.up.writer.enter()
-        handle = StageHandle(self.up.room, self.ino, None, self._stage, writable=writable)
+        handle = StageHandle(self.up.mounted, self.ino, None, self._stage, writable=writable)
         if flags & os.O_TRUNC:
             await handle.truncate(0)
         return handle
@@ -386,4 +386,4 @@ class TemporaryFile(Node):
             stage, size = self._stage, changes.size
             async with stage.lock:
                 stage.dirty = True
-                await self.up.room.look(lambda: stage.truncate(size))
+                await self.up.mounted.look(lambda: stage.truncate(size))

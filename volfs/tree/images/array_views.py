@@ -42,7 +42,7 @@ class ShownArray:
 
     @property
     def level(self) -> Level:
-        """Raises Unsupported."""
+        """The level. Raises Unsupported if its codecs are not known."""
         if self._level is None:
             raise Unsupported(f"{self._node.path or 'the root array'} has codecs that are not known")
         return self._level
@@ -149,8 +149,8 @@ def _read(found: Encoded | None, at: Index, size: int, offset: int, length: int)
 class ShownNode:
     """A node of the hierarchy: see :class:`volfs.views.folder.NodeView`."""
 
-    def __init__(self, places: ImageIndex, node: ArrayNode | GroupNode, name: str) -> None:
-        self._places = places
+    def __init__(self, images: ImageIndex, node: ArrayNode | GroupNode, name: str) -> None:
+        self._images = images
         self._node = node
         self._name = name
 
@@ -160,7 +160,7 @@ class ShownNode:
 
     @property
     def array(self) -> ShownArray | None:
-        return shown_array(self._places, self._node) if isinstance(self._node, ArrayNode) else None
+        return shown_array(self._images, self._node) if isinstance(self._node, ArrayNode) else None
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -171,41 +171,41 @@ class ShownNode:
         return self._node.mtime_ns
 
     def children(self) -> Sequence[str]:
-        return self._places.snapshot.children(self._node.path) if isinstance(self._node, GroupNode) else ()
+        return self._images.snapshot.children(self._node.path) if isinstance(self._node, GroupNode) else ()
 
     def child(self, name: str) -> ShownNode | None:
         if not isinstance(self._node, GroupNode):
             return None
-        return shown_node(self._places, f"{self._node.path}/{name}" if self._node.path else name, name)
+        return shown_node(self._images, f"{self._node.path}/{name}" if self._node.path else name, name)
 
 
-def shown_node(places: ImageIndex, path: str, name: str) -> ShownNode | None:
+def shown_node(images: ImageIndex, path: str, name: str) -> ShownNode | None:
     """The node at a hierarchy path; None if there is none that can be read."""
     try:
-        node = places.snapshot.node(path)
+        node = images.snapshot.node(path)
     except VolfsError:
         return None
-    return None if node is None else ShownNode(places, node, name)
+    return None if node is None else ShownNode(images, node, name)
 
 
-def shown_array(places: ImageIndex, node: ArrayNode) -> ShownArray:
+def shown_array(images: ImageIndex, node: ArrayNode) -> ShownArray:
     """An array of a snapshot, through the level that it is."""
-    level = places.level_of(node.path)
+    level = images.level_of(node.path)
     if level is None and node.readable:
         level = array_level(node)
     return ShownArray(level.array if level is not None else node, level)
 
 
-def shown_image(places: ImageIndex, image: Image, name: str) -> ImageView | None:
+def shown_image(images: ImageIndex, image: Image, name: str) -> ImageView | None:
     """An image; None if it has no planes, and so no format could show it."""
-    geometry = places.geometry(image.path, image.levels[0].name)[1]
+    geometry = images.geometry(image.path, image.levels[0].name)[1]
     if geometry is None:
         return None
     levels = tuple(
         LevelView(level.name, ShownArray(level.array, level), level.scale, level.translation) for level in image.levels
     )
-    node = places.snapshot.node(image.path)
-    info = places.snapshot.stat(json_key(image.path))
+    node = images.snapshot.node(image.path)
+    info = images.snapshot.stat(json_key(image.path))
     times = [level.array.mtime_ns for level in image.levels]
     return ImageView(
         name,

@@ -16,14 +16,14 @@ from volfs.volume.pyramid import derived_metadata, derived_payload
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedKey:
+class ComputedKey:
     """A key with computed bytes. ``coords`` is None for the level's metadata."""
 
     level: Level
     coords: Index | None
 
     def bytes(self) -> bytes | None:
-        """None: the key must not be there."""
+        """The computed bytes; None if the key must not be there."""
         if self.coords is None:
             return derived_metadata(self.level)
         try:
@@ -40,33 +40,33 @@ class DerivedKey:
         return level.newest(Box(start, stop))
 
 
-def derived_level(places: ImageIndex, key: str) -> tuple[Level, str] | None:
+def computed_level(images: ImageIndex, key: str) -> tuple[Level, str] | None:
     """The level that follows s0 in whose array a key lies, and the key relative to it."""
-    if not places.following():
+    if not images.following():
         return None
     for folder in (key, *parents(key)):
         path = node_path(folder)
-        level = places.follower(path) if path is not None else None
+        level = images.follower(path) if path is not None else None
         if level is not None:
             return level, key[len(folder) + 1 :]
     return None
 
 
-def derived_key(places: ImageIndex, key: str) -> DerivedKey | None:
-    """The computed bytes of a key; None if it is as stored, or not there."""
-    found = derived_level(places, key)
+def computed_key(images: ImageIndex, key: str) -> ComputedKey | None:
+    """The key, if its bytes are computed now; None if they are as stored, or it is not there."""
+    found = computed_level(images, key)
     if found is None:
         return None
     level, rel = found
     if rel == NODE_JSON:
-        return DerivedKey(level, None) if level.shape != level.array.meta.shape else None
+        return ComputedKey(level, None) if level.shape != level.array.meta.shape else None
     coords = level.array.meta.parse_chunk_key(rel)
-    return DerivedKey(level, coords) if coords is not None and coords in level.derived_keys() else None
+    return ComputedKey(level, coords) if coords is not None and coords in level.derived_keys() else None
 
 
-def derived_names(places: ImageIndex, folder: str) -> dict[str, bool]:
+def computed_names(images: ImageIndex, folder: str) -> dict[str, bool]:
     """Names in a directory that come from computed chunks; whether each is a directory."""
-    found = derived_level(places, folder)
+    found = computed_level(images, folder)
     if found is None:
         return {}
     level, _ = found

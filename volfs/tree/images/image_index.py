@@ -1,8 +1,8 @@
 """Where the images of a snapshot appear: the hierarchy of ``zarr/`` as directories of levels.
 
-Decided here: which groups lead to an image, and what is remembered of a snapshot between requests. A node that cannot
-be read is left out and takes nothing else with it. Not here: what an image is (:mod:`volfs.volume.image`), and what
-the directories are called (:mod:`volfs.tree.nodes.snapshot`, :mod:`volfs.tree.nodes.level`).
+Decided here: which groups lead to an image, and how long that is remembered. A node that cannot be read is left out and
+takes nothing else with it. Not here: what makes an image (:mod:`volfs.volume.image`), and the names of directories
+(:mod:`volfs.tree.nodes.snapshot`, :mod:`volfs.tree.nodes.level`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WALK_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What a walk through the hierarchy found: paths of images, and below each group the names that lead to one."""
+    """The result of a walk through the hierarchy: paths of images, and below each group the names that lead to one."""
 
     generation: Hashable
     when: float
@@ -65,7 +65,7 @@ class ImageIndex:
     def __init__(self, snapshot: Snapshot, path: str, state: SnapshotState | None = None) -> None:
         self.snapshot = snapshot
         self.path = path
-        #: Whether nothing here ever changes.
+        #: True if nothing here ever changes.
         self.lasting = state is None
         self.state: SnapshotState = state or Committed(snapshot.ref)
         #: How long (s) clients may keep names and attributes.
@@ -101,7 +101,8 @@ class ImageIndex:
                     self._walk = replace(walk, when=-math.inf, held=False)
 
     def forget(self) -> None:
-        """Metadata changed: look again at once. A walk that is under way may have passed it already."""
+        """Record that metadata changed: the next question walks again, also if a walk under way has passed it
+        already."""
         self._asked = object()
         self._walk = None
 
@@ -156,7 +157,7 @@ class ImageIndex:
         return known
 
     def meta(self, path: str, name: str) -> LevelMeta | None:
-        """What formats are told of a level; None where it has no planes. Raises NotFound."""
+        """The level's metadata, as format modules need it; None where it has no planes. Raises NotFound."""
         level, geometry = self.geometry(path, name)
         image = self.image(path)
         if geometry is None or image is None:
@@ -207,7 +208,7 @@ class ImageIndex:
         return Walk(generation, when, held, frozenset(images), below, levels, frozenset(following))
 
     def _visit(self, path: str, images: set[str], below: dict[str, tuple[str, ...]]) -> bool:
-        """Note what is at and below a path; whether that is, or leads to, an image."""
+        """Collect the images at and below a path. True if there is one."""
         try:
             node = self.snapshot.node(path)
         except VolfsError:

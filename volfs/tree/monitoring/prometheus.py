@@ -15,7 +15,7 @@ from volfs.tree.monitoring.statistics import bound_text
 Labels = Mapping[str, object]
 _Sample = tuple[str, Labels, float]
 
-#: Metrics of one sample each: name, kind, what it says, and where the fact is.
+#: Metrics of one sample each: name, kind, help text, and the path of the fact.
 _PLAIN = (
     ("start_time_seconds", "gauge", "When the mount began, in seconds since 1970.", ("started",)),
     ("cpu_seconds_total", "counter", "Processor time that the daemon has used.", ("cpu_seconds",)),
@@ -97,8 +97,8 @@ def _labelled(name: str, kind: str, text: str, label: str, values: Mapping[str, 
 def _metric(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> list[str]:
     lines = [f"# HELP volfs_{name} {text}", f"# TYPE volfs_{name} {kind}"]
     for suffix, labels, value in samples:
-        shown = ",".join(f'{key}="{_escaped(str(one))}"' for key, one in labels.items())
-        lines.append(f"volfs_{name}{suffix}{f'{{{shown}}}' if shown else ''} {value + 0}")
+        pairs = ",".join(f'{key}="{_escaped(str(one))}"' for key, one in labels.items())
+        lines.append(f"volfs_{name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value + 0}")
     return lines
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.contract.attrs import Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.nodes.branch_keys import BranchKeyDir
 from volfs.tree.nodes.control import ControlDir
@@ -21,9 +21,9 @@ class BranchDir(SnapshotDir):
 
     lenient = True
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch) -> None:
-        super().__init__(shared, ino, up, path, room.places, room)
-        self.room: MountedBranch = room
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch) -> None:
+        super().__init__(context, ino, up, path, mounted.images, mounted)
+        self.mounted: MountedBranch = mounted
 
     def fixed(self) -> Sequence[str]:
         return [".volfs", *super().fixed()]
@@ -32,16 +32,16 @@ class BranchDir(SnapshotDir):
         if name != ".volfs":
             return super().find(name)
         path = f"{self.path}/{name}"
-        return ControlDir(self.shared, self.shared.inodes.directory(path), self, path, self.room)
+        return ControlDir(self.context, self.context.inodes.directory(path), self, path, self.mounted)
 
     def space(self, name: str) -> Node:
         path = f"{self.path}/{name}"
-        return BranchKeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.room, name)
+        return BranchKeyDir(self.context, self.context.inodes.directory(path), self, path, self.mounted, name)
 
     def attr(self) -> Attr:
-        base = self.room.branch.base
+        base = self.mounted.branch.base
         return self.directory_attr(
-            self.shared.clock.mtime(self.path, None, base.time_ns if base is not None else self.shared.started_ns),
+            self.context.clock.mtime(self.path, None, base.time_ns if base is not None else self.context.started_ns),
             1.0,
-            writable=self.room.writable,
+            writable=self.mounted.writable,
         )

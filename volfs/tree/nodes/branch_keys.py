@@ -25,16 +25,16 @@ from volfs.tree.contract.api import RENAME_EXCHANGE, DirEntry
 from volfs.tree.contract.attrs import FILE_BLOCK_SIZE, SOON, Attr, SetAttr
 from volfs.tree.core.node import Dir, Node, attr_of
 from volfs.tree.core.open_files import Handle, wants_writing
-from volfs.tree.files.computed_key import DerivedFile
+from volfs.tree.files.computed_key import ComputedKeyFile
 from volfs.tree.files.key_handle import KeyHandle
 from volfs.tree.files.key_listing import UNKNOWN, Facts, KeyListing, facts_of
-from volfs.tree.images.computed_levels import DerivedKey, derived_key, derived_level, derived_names
+from volfs.tree.images.computed_levels import ComputedKey, computed_key, computed_level, computed_names
 from volfs.versions.keys import NODE_JSON
 from volfs.versions.working.union import Entry
 
 if TYPE_CHECKING:
     from volfs.tree.branches.mounted_branch import MountedBranch
-    from volfs.tree.core.context import Shared
+    from volfs.tree.core.context import TreeContext
 
 #: How long (s) the later pages of a listing show the names that its first page found.
 _LISTING_SECONDS = 5.0
@@ -43,22 +43,22 @@ _LISTING_SECONDS = 5.0
 class BranchKeyDir(Dir):
     """A directory of keys in a branch."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch, key: str) -> None:
-        super().__init__(shared, ino, up, path)
-        self.room: MountedBranch = room
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch, key: str) -> None:
+        super().__init__(context, ino, up, path)
+        self.mounted: MountedBranch = mounted
         self.key = key
 
     def _entry(self, key: str) -> Entry | None:
-        return self.room.branch.working.look(lambda union: union.entry(key))
+        return self.mounted.branch.working.look(lambda union: union.entry(key))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     @property
     def cold(self) -> bool:
-        return self.room.places.cold  # for knowing which keys are computed
+        return self.mounted.images.cold  # for knowing which keys are computed
 
     def load(self) -> None:
-        self.room.places.load()
+        self.mounted.images.load()
 
     def key_of(self, name: str) -> str:
         return f"{self.key}/{name}"
@@ -71,7 +71,7 @@ class BranchKeyDir(Dir):
             return None
         computed = self._computed(key)
         if computed is not None:
-            return DerivedFile(self.shared, self.shared.inodes.name(self.ino, name), self, computed, self.room)
+            return ComputedKeyFile(self.context, self.context.inodes.name(self.ino, name), self, computed, self.mounted)
         entry = self._entry(key)
         if entry is not None:
             return self._node(name, key, entry)
@@ -79,43 +79,47 @@ class BranchKeyDir(Dir):
             return self._folder(name, key)
         return None
 
-    def _computed(self, key: str) -> DerivedKey | None:
+    def _computed(self, key: str) -> ComputedKey | None:
         """The computed bytes of a key; None if it has none, is open for writing, or was just removed."""
-        found = derived_key(self.room.places, key)
-        if found is None or self.room.is_hidden(place_of(key)) or key in self.room.branch.working.open_for_writing():
+        found = computed_key(self.mounted.images, key)
+        if (
+            found is None
+            or self.mounted.is_hidden(place_of(key))
+            or key in self.mounted.branch.working.open_for_writing()
+        ):
             return None
         return found
 
     def _derived_names(self) -> dict[str, bool]:
-        found = derived_names(self.room.places, self.key)
-        return {name: deeper for name, deeper in found.items() if not self.room.is_hidden((self.key, name))}
+        found = computed_names(self.mounted.images, self.key)
+        return {name: deeper for name, deeper in found.items() if not self.mounted.is_hidden((self.key, name))}
 
     def _node(self, name: str, key: str, entry: Entry) -> Node:
         if entry.kind == "dir":
             return self._folder(name, key)
         kind = BranchKeyLink if entry.is_link else BranchKeyFile
-        return kind(self.shared, self.shared.inodes.name(self.ino, name), self, key, entry)
+        return kind(self.context, self.context.inodes.name(self.ino, name), self, key, entry)
 
     def _folder(self, name: str, key: str) -> BranchKeyDir:
-        ino = self.shared.inodes.name(self.ino, name)
-        return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", self.room, key)
+        ino = self.context.inodes.name(self.ino, name)
+        return BranchKeyDir(self.context, ino, self, f"{self.path}/{name}", self.mounted, key)
 
     def listing_cold(self, cookie: int) -> bool:
         listing = self._kept
         if listing is None or not cookie:
-            return listing is None or listing.generation != self.room.generation()
+            return listing is None or listing.generation != self.mounted.generation()
         # Later pages show the names that the first one found, each with its attributes as they are now.
         return time.monotonic() - listing.when > _LISTING_SECONDS
 
     @property
     def _kept(self) -> KeyListing | None:
-        found = self.shared.listings.get(self.ino)
+        found = self.context.listings.get(self.ino)
         assert found is None or isinstance(found, KeyListing)
         return found
 
     def load_listing(self, cookie: int) -> None:
-        working = self.room.branch.working
-        generation = self.room.generation()
+        working = self.mounted.branch.working
+        generation = self.mounted.generation()
         listing = self._kept
         if listing is not None and listing.generation == generation:
             return
@@ -129,8 +133,8 @@ class BranchKeyDir(Dir):
                 found.setdefault(name, UNKNOWN)
             elif (derived := self._computed(key)) is not None:
                 found.pop(name, None)
-                ino = self.shared.inodes.name(self.ino, name)
-                node = DerivedFile(self.shared, ino, self, derived, self.room)
+                ino = self.context.inodes.name(self.ino, name)
+                node = ComputedKeyFile(self.context, ino, self, derived, self.mounted)
                 try:
                     node.load()
                 except VolfsError:
@@ -138,7 +142,7 @@ class BranchKeyDir(Dir):
                 else:
                     if node.exists:
                         computed[name] = node.attr()
-        self.shared.listings.put(self.ino, KeyListing.of(generation, found, computed))
+        self.context.listings.put(self.ino, KeyListing.of(generation, found, computed))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         listing = self._kept
@@ -147,9 +151,9 @@ class BranchKeyDir(Dir):
             listing = self._kept
             assert listing is not None
         begin = bisect_right(listing.cookies, cookie)
-        if begin == len(listing) > self.shared.listings.limit:
-            self.shared.listings.drop(self.ino)  # too large to be kept longer than one listing of it takes
-        fresh = listing.generation == self.room.generation()
+        if begin == len(listing) > self.context.listings.limit:
+            self.context.listings.drop(self.ino)  # too large to be kept longer than one listing of it takes
+        fresh = listing.generation == self.mounted.generation()
         for at in range(begin, len(listing)):
             name = listing.names[at]
             attr = listing.computed.get(name)
@@ -162,9 +166,9 @@ class BranchKeyDir(Dir):
         """The attributes of a name in a listing; None if it was removed meanwhile."""
         key, mode = self.key_of(name), facts[0]
         if mode and not stat.S_ISDIR(mode):
-            return _file_attr(self.room, key, self.shared.inodes.name(self.ino, name), facts)
+            return _file_attr(self.mounted, key, self.context.inodes.name(self.ino, name), facts)
         node = self._folder(name, key) if mode else self.find(name)
-        return None if isinstance(node, DerivedFile) else attr_of(node)
+        return None if isinstance(node, ComputedKeyFile) else attr_of(node)
 
     def attr(self) -> Attr:
         entry = self._entry(self.key)
@@ -173,80 +177,80 @@ class BranchKeyDir(Dir):
             raise NotFound(f"{self.key} does not exist")
         if entry is not None and entry.kind != "dir":
             raise NotFound(f"{self.key} is no directory any more")
-        mtime = max(mtime, self.room.touched(self.ino))
+        mtime = max(mtime, self.mounted.touched(self.ino))
         if not mtime:
-            base = self.room.branch.base
-            mtime = base.time_ns if base else self.shared.started_ns
-        attr = self.directory_attr(mtime, SOON, writable=self.room.writable)
+            base = self.mounted.branch.base
+            mtime = base.time_ns if base else self.context.started_ns
+        attr = self.directory_attr(mtime, SOON, writable=self.mounted.writable)
         if entry is not None and (bits := entry.info.mode):
-            attr = attr._replace(mode=stat.S_IFDIR | (bits if self.room.writable else bits & ~0o222))
+            attr = attr._replace(mode=stat.S_IFDIR | (bits if self.mounted.writable else bits & ~0o222))
         return attr
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         if changes.size is not None:
             raise WrongKind(f"{self.key} is a directory", errno=errno.EISDIR)
-        await set_times_and_mode(self.room, self.key, changes)
+        await set_times_and_mode(self.mounted, self.key, changes)
         if changes.mtime_ns is not None:
-            self.room.dated(self.ino)
+            self.mounted.dated(self.ino)
 
     # -- changing names ---------------------------------------------------------------------------------------------
 
     async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
-        key, room = self.key_of(name), self.room
+        key, mounted = self.key_of(name), self.mounted
         check_key(key)
         await self._check_not_computed(key)
-        async with room.renaming():
+        async with mounted.renaming():
             there = self._entry(key)
-            change = room.soon if there is None or flags & os.O_TRUNC or _on_top(there) else room.look
-            file = await change(lambda: room.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
+            change = mounted.soon if there is None or flags & os.O_TRUNC or _on_top(there) else mounted.look
+            file = await change(lambda: mounted.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
             if there is None:
-                room.touch(self.ino)
-            ino = self.shared.inodes.name(self.ino, name)
+                mounted.touch(self.ino)
+            ino = self.context.inodes.name(self.ino, name)
         entry: Entry | None
         if wants_writing(flags) and file.fd is not None:
-            entry = Entry("file", room.branch.working.union().layers[0], os.fstat(file.fd), None)
+            entry = Entry("file", mounted.branch.working.union().layers[0], os.fstat(file.fd), None)
         else:
             entry = self._entry(key)
         if entry is None or entry.kind != "file":
             file.close()
             raise NotFound(f"{key} was removed again")
-        node = BranchKeyFile(self.shared, ino, self, key, entry)
-        return node, KeyHandle(room, ino, file, flags)
+        node = BranchKeyFile(self.context, ino, self, key, entry)
+        return node, KeyHandle(mounted, ino, file, flags)
 
     async def mkdir(self, name: str, mode: int) -> Attr:
-        key, room = self.key_of(name), self.room
-        async with room.renaming():
-            await room.look(lambda: room.branch.working.mkdir(key, stat.S_IMODE(mode)))
-            room.touch(self.ino)
-        ino = self.shared.inodes.name(self.ino, name)
-        return BranchKeyDir(self.shared, ino, self, f"{self.path}/{name}", room, key).attr()
+        key, mounted = self.key_of(name), self.mounted
+        async with mounted.renaming():
+            await mounted.look(lambda: mounted.branch.working.mkdir(key, stat.S_IMODE(mode)))
+            mounted.touch(self.ino)
+        ino = self.context.inodes.name(self.ino, name)
+        return BranchKeyDir(self.context, ino, self, f"{self.path}/{name}", mounted, key).attr()
 
     async def rmdir(self, name: str) -> None:
-        key, room = self.key_of(name), self.room
-        async with room.renaming():
+        key, mounted = self.key_of(name), self.mounted
+        async with mounted.renaming():
             if self._entry(key) is not None or not isinstance(self.find(name), BranchKeyDir):
-                await room.look(lambda: room.branch.working.rmdir(key))
+                await mounted.look(lambda: mounted.branch.working.rmdir(key))
             self._hide_computed(key)
-            self.shared.nodes.discard(self.shared.inodes.name(self.ino, name))
-            self.shared.inodes.removed(self.ino, name)
-            room.touch(self.ino)
+            self.context.nodes.discard(self.context.inodes.name(self.ino, name))
+            self.context.inodes.removed(self.ino, name)
+            mounted.touch(self.ino)
 
     async def unlink(self, name: str) -> None:
-        key, room = self.key_of(name), self.room
-        ino = self.shared.inodes.name(self.ino, name)
-        async with room.renaming():
-            if self._entry(key) is not None or not isinstance(self.find(name), DerivedFile):
-                await room.look(lambda: room.branch.working.unlink(key))
+        key, mounted = self.key_of(name), self.mounted
+        ino = self.context.inodes.name(self.ino, name)
+        async with mounted.renaming():
+            if self._entry(key) is not None or not isinstance(self.find(name), ComputedKeyFile):
+                await mounted.look(lambda: mounted.branch.working.unlink(key))
             self._hide_computed(key)
             self._lost(ino, name)
-            room.touch(self.ino)
+            mounted.touch(self.ino)
         await self.moved(key)
 
     async def symlink(self, name: str, target: str) -> Node:
-        key, room = self.key_of(name), self.room
-        async with room.renaming():
-            await room.look(lambda: room.branch.working.symlink(key, target))
-            room.touch(self.ino)
+        key, mounted = self.key_of(name), self.mounted
+        async with mounted.renaming():
+            await mounted.look(lambda: mounted.branch.working.symlink(key, target))
+            mounted.touch(self.ino)
         await self.moved(key)
         entry = self._entry(key)
         if entry is None:
@@ -254,127 +258,127 @@ class BranchKeyDir(Dir):
         return self._node(name, key, entry)
 
     async def link(self, node: Node, name: str) -> Node:
-        room, target = self.room, self.key_of(name)
-        if not isinstance(node, BranchKeyFile) or node.room is not room:
+        mounted, target = self.mounted, self.key_of(name)
+        if not isinstance(node, BranchKeyFile) or node.mounted is not mounted:
             raise NotAllowed("only keys of the same branch can share bytes", errno=errno.EXDEV)
         source = node.key
-        async with room.renaming():
-            await room.look(lambda: room.branch.working.link(source, target))
-            self.shared.inodes.linked(node.ino, self.ino, name)
-            room.touch(self.ino)
+        async with mounted.renaming():
+            await mounted.look(lambda: mounted.branch.working.link(source, target))
+            self.context.inodes.linked(node.ino, self.ino, name)
+            mounted.touch(self.ino)
         await self.moved(target)
         entry = self._entry(target)
         if entry is None:
             raise NotFound(f"{target} was removed again")
         kind = BranchKeyLink if entry.is_link else BranchKeyFile
-        return kind(self.shared, node.ino, self, target, entry)
+        return kind(self.context, node.ino, self, target, entry)
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
-        room = self.room
-        if not isinstance(to, BranchKeyDir) or to.room is not room:
+        mounted = self.mounted
+        if not isinstance(to, BranchKeyDir) or to.mounted is not mounted:
             raise NotAllowed("keys move within their branch", errno=errno.EXDEV)
         source, target = self.key_of(name), to.key_of(new_name)
         await self._check_not_computed(source)
         await self._check_not_computed(target)
-        inodes = self.shared.inodes
-        async with room.renaming():
+        inodes = self.context.inodes
+        async with mounted.renaming():
             before, moving = self._entry(target), self._entry(source)
-            change = room.soon if moving is not None and moving.kind == "file" and _on_top(moving) else room.look
-            renamed = await change(lambda: room.branch.working.rename(source, target, flags))
+            change = mounted.soon if moving is not None and moving.kind == "file" and _on_top(moving) else mounted.look
+            renamed = await change(lambda: mounted.branch.working.rename(source, target, flags))
             if renamed and flags & RENAME_EXCHANGE:
                 inodes.exchanged((self.ino, name), (to.ino, new_name))
             elif renamed:
                 if before is not None:
                     to._lost(inodes.name(to.ino, new_name), new_name)
                 inodes.moved(inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
-            room.touch(self.ino)
-            room.touch(to.ino)
+            mounted.touch(self.ino)
+            mounted.touch(to.ino)
             exchanged = before is not None and flags & RENAME_EXCHANGE and before.kind == "dir"
             if exchanged or (moving is not None and moving.kind == "dir"):
-                self.shared.epoch += 1  # directories below have other keys now
-                room.places.forget()
+                self.context.epoch += 1  # directories below have other keys now
+                mounted.images.forget()
         await self.moved(source, target)
 
     async def sync(self) -> None:
-        if self.room.held:
-            await self.room.look(lambda: self.room.branch.working.fsync_dir(self.key))
+        if self.mounted.held:
+            await self.mounted.look(lambda: self.mounted.branch.working.fsync_dir(self.key))
 
     def _hide_computed(self, key: str) -> None:
         """Hide a removed key of a level that follows s0 for some seconds, as removed slices are: a program that removes
         a whole image must come to its end, whatever its order."""
-        if derived_level(self.room.places, key) is not None:
-            self.room.hide(place_of(key))
+        if computed_level(self.mounted.images, key) is not None:
+            self.mounted.hide(place_of(key))
 
     async def moved(self, *keys: str) -> None:
         """Have the kernel forget what it keeps of these keys and of slices over them, before the request is
         answered."""
         if any(key.endswith(NODE_JSON) for key in keys):
-            self.room.places.forget()
-        await self.room.kernel.invalidate(KeyChange(keys))
+            self.mounted.images.forget()
+        await self.mounted.kernel.invalidate(KeyChange(keys))
 
     async def _check_not_computed(self, key: str) -> None:
         """Raise NotAllowed for a chunk of a committed level that follows s0: the chunk computed from s0 would count,
         and the write would be lost. While the array is new it may be written: a copy of a whole image brings it
         along."""
-        await self.room.enter()
-        found = derived_level(self.room.places, key)
+        await self.mounted.enter()
+        found = computed_level(self.mounted.images, key)
         if found is None:
             return
         level, rel = found
         if level.array.meta.parse_chunk_key(rel) is None:
             return
-        metadata = self.room.branch.stat(f"{key[: len(key) - len(rel)]}{NODE_JSON}")
+        metadata = self.mounted.branch.stat(f"{key[: len(key) - len(rel)]}{NODE_JSON}")
         if metadata is not None and metadata.version:
             raise NotAllowed(f"{key}: {level.name} is computed from s0: write s0")
 
     def _lost(self, ino: int, name: str) -> None:
         """Record that a file lost this name. If it was the last one, its open handles keep the file."""
-        self.shared.inodes.removed(self.ino, name)
-        if self.shared.inodes.where(ino) is None:
-            for handle in self.shared.files.at(ino):
+        self.context.inodes.removed(self.ino, name)
+        if self.context.inodes.where(ino) is None:
+            for handle in self.context.files.at(ino):
                 if isinstance(handle, KeyHandle):
                     handle.unlinked = True
-                    self.shared.inodes.orphans[ino] = handle
+                    self.context.inodes.orphans[ino] = handle
 
 
 class BranchKeyFile(Node):
     """A key of a branch."""
 
-    def __init__(self, shared: Shared, ino: int, up: BranchKeyDir, key: str, entry: Entry) -> None:
-        super().__init__(shared, ino, up)
-        self.room: MountedBranch = up.room
+    def __init__(self, context: TreeContext, ino: int, up: BranchKeyDir, key: str, entry: Entry) -> None:
+        super().__init__(context, ino, up)
+        self.mounted: MountedBranch = up.mounted
         self.key = key
         self._entry = entry
 
     def attr(self) -> Attr:
-        return _file_attr(self.room, self.key, self.ino, facts_of(self._entry))
+        return _file_attr(self.mounted, self.key, self.ino, facts_of(self._entry))
 
     async def open(self, flags: int) -> Handle:
         if flags & os.O_DIRECTORY:
             raise WrongKind(f"{self.key} is a file", errno=errno.ENOTDIR)
-        room, key = self.room, self.key
+        mounted, key = self.mounted, self.key
         flags &= ~(os.O_CREAT | os.O_EXCL)
         if wants_writing(flags):
             assert isinstance(self.up, BranchKeyDir)
             await self.up._check_not_computed(key)
-            change = room.soon if flags & os.O_TRUNC or _on_top(self._entry) else room.look
-            file = await change(lambda: room.branch.working.open(key, flags))
+            change = mounted.soon if flags & os.O_TRUNC or _on_top(self._entry) else mounted.look
+            file = await change(lambda: mounted.branch.working.open(key, flags))
         else:
-            file = await room.soon(
-                lambda: room.branch.working.open(key, flags), change=False, drop=lambda late: late.close()
+            file = await mounted.soon(
+                lambda: mounted.branch.working.open(key, flags), change=False, drop=lambda late: late.close()
             )
-        return KeyHandle(room, self.ino, file, flags)
+        return KeyHandle(mounted, self.ino, file, flags)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
-        room, key, size = self.room, self.key, changes.size
+        mounted, key, size = self.mounted, self.key, changes.size
         if size is not None:
             assert isinstance(self.up, BranchKeyDir)
             await self.up._check_not_computed(key)
-            await room.look(lambda: room.branch.working.truncate(key, size))
+            await mounted.look(lambda: mounted.branch.working.truncate(key, size))
             if key.endswith(NODE_JSON):
-                room.places.forget()
-            await room.kernel.invalidate_soon(KeyChange(through=self.ino))
-        await set_times_and_mode(room, key, changes)
+                mounted.images.forget()
+            await mounted.kernel.invalidate_soon(KeyChange(through=self.ino))
+        await set_times_and_mode(mounted, key, changes)
 
 
 class BranchKeyLink(BranchKeyFile):
@@ -384,22 +388,22 @@ class BranchKeyLink(BranchKeyFile):
         raise WrongKind(f"{self.key} is a symbolic link", errno=errno.ELOOP)
 
     async def readlink(self) -> bytes:
-        room, working, key = self.room, self.room.branch.working, self.key
+        mounted, working, key = self.mounted, self.mounted.branch.working, self.key
         if self._entry.st is not None:
-            return os.fsencode(await room.soon(lambda: working.readlink(key), change=False))
-        return os.fsencode(await self.shared.in_time(lambda: room.look(lambda: working.readlink(key))))
+            return os.fsencode(await mounted.soon(lambda: working.readlink(key), change=False))
+        return os.fsencode(await self.context.in_time(lambda: mounted.look(lambda: working.readlink(key))))
 
 
-def _file_attr(room: MountedBranch, key: str, ino: int, facts: Facts) -> Attr:
+def _file_attr(mounted: MountedBranch, key: str, ino: int, facts: Facts) -> Attr:
     """The attributes of a key, from the facts of its listing."""
-    (mode, size, mtime, blocks), shared = facts, room.shared
-    room.kernel.note_size(key, ino, size, mtime)
-    return shared.file_attr(
+    (mode, size, mtime, blocks), context = facts, mounted.context
+    mounted.kernel.note_size(key, ino, size, mtime)
+    return context.file_attr(
         ino,
         size,
         mtime,
-        mode=mode if room.writable or stat.S_ISLNK(mode) else mode & ~0o222,
-        nlink=max(1, shared.inodes.links(ino)),
+        mode=mode if mounted.writable or stat.S_ISLNK(mode) else mode & ~0o222,
+        nlink=max(1, context.inodes.links(ino)),
         block_size=FILE_BLOCK_SIZE,
         stored_blocks=None if blocks < 0 else blocks,
     )
@@ -416,21 +420,21 @@ def place_of(key: str) -> SlicePath:
     return folder, name
 
 
-async def set_times_and_mode(room: MountedBranch, key: str, changes: SetAttr) -> None:
+async def set_times_and_mode(mounted: MountedBranch, key: str, changes: SetAttr) -> None:
     """utimens and chmod of a key. Owners are the mounting user's, whatever an archiver says."""
-    working = room.branch.working
+    working = mounted.branch.working
     if changes.atime_ns is None and changes.mtime_ns is None and changes.mode is None:
         return
     if key in ("zarr", "files"):
         return
-    await room.enter()
-    info = room.branch.stat(key)
+    await mounted.enter()
+    info = mounted.branch.stat(key)
     if info is None:
         raise NotFound(f"{key} does not exist")
     if changes.mode is not None:
         mode = stat.S_IMODE(changes.mode)
-        await room.look(lambda: working.chmod(key, mode))
+        await mounted.look(lambda: working.chmod(key, mode))
     if changes.mtime_ns is not None or changes.atime_ns is not None:
         mtime = changes.mtime_ns if changes.mtime_ns is not None else info.mtime_ns
         atime = changes.atime_ns if changes.atime_ns is not None else mtime
-        await room.look(lambda: working.utimens(key, atime, mtime))
+        await mounted.look(lambda: working.utimens(key, atime, mtime))

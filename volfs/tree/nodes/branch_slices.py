@@ -26,32 +26,32 @@ class SliceWriter(Writer):
     word = "slice"
     kind = SliceFile
 
-    def __init__(self, planes: PlaneDir, room: MountedBranch) -> None:
+    def __init__(self, planes: PlaneDir, mounted: MountedBranch) -> None:
         self._planes = planes
-        self._room = room
+        self._mounted = mounted
 
     @property
     def writable(self) -> bool:
         return self._planes.writable
 
     async def enter(self) -> None:
-        await self._room.enter()
+        await self._mounted.enter()
         ref = self._planes.ref
         if ref.level().derived:
             raise NotAllowed(f"{ref.name} is computed from s0: write s0")
 
     def place(self, name: str) -> SlicePath:
         planes = self._planes
-        return planes.ref.places.relative(planes.path), name
+        return planes.ref.images.relative(planes.path), name
 
     def target(self, name: str) -> StageTarget | None:
         planes = self._planes
         parsed = planes.facts.geometry.parse(planes.plane, name)
         if parsed is None or parsed[1] not in slices.ENDINGS or planes.size(parsed[1]) is None:
             return None
-        ino = planes.shared.inodes.file(planes.ino, planes.ordinal(*parsed))
+        ino = planes.context.inodes.file(planes.ino, planes.ordinal(*parsed))
         return SliceTarget(
-            self._room.branch, planes.ref, planes.plane, planes.others, parsed[0], parsed[1], ino, self.place(name)
+            self._mounted.branch, planes.ref, planes.plane, planes.others, parsed[0], parsed[1], ino, self.place(name)
         )
 
     def is_like(self, name: str) -> bool:
@@ -65,4 +65,4 @@ class SliceWriter(Writer):
         return f"{facts.count}, of {facts.ending[1:]}"
 
     async def remove(self, name: str) -> None:
-        self._room.hide(self.place(name))
+        self._mounted.hide(self.place(name))

@@ -25,11 +25,11 @@ from volfs.tree.branches.draft import LONGEST, Draft, worded
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.contract.attrs import NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.tree.core.openers import is_open
-from volfs.tree.files.document import Document, Generated
+from volfs.tree.files.document import Document, DocumentFile
 from volfs.versions.author import author_of
 from volfs.versions.working import refusals
 from volfs.versions.working.status import Action, ActionKind
@@ -68,54 +68,54 @@ class ControlDir(SmallDir):
         "message": 9,
     }
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, room: MountedBranch) -> None:
-        super().__init__(shared, ino, up, path)
-        self.room: MountedBranch = room
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch) -> None:
+        super().__init__(context, ino, up, path)
+        self.mounted: MountedBranch = mounted
 
     def names(self) -> Sequence[str]:
         return list(self.slots)
 
     def find(self, name: str) -> Node | None:
         if name == "status.json":
-            head = self.room.branch.head
-            mtime = head.time_ns if head is not None else self.shared.started_ns
+            head = self.mounted.branch.head
+            mtime = head.time_ns if head is not None else self.context.started_ns
             document = Document(self._status, mtime, self._stamp, heavy=True)
-            return Generated(self.shared, self.slot_ino(name), self, document)
+            return DocumentFile(self.context, self.slot_ino(name), self, document)
         if name == "errors.txt":
-            return Generated(self.shared, self.slot_ino(name), self, self._errors())
+            return DocumentFile(self.context, self.slot_ino(name), self, self._errors())
         if name == "message":
-            return MessageFile(self.shared, self.slot_ino(name), self)
+            return MessageFile(self.context, self.slot_ino(name), self)
         action = next((each for each in _ACTIONS if each == name), None)
-        return None if action is None else ControlFile(self.shared, self.slot_ino(name), self, action)
+        return None if action is None else ControlFile(self.context, self.slot_ino(name), self, action)
 
     def attr(self) -> Attr:
-        return self.directory_attr(self.shared.started_ns, SOON, writable=self.room.writable)
+        return self.directory_attr(self.context.started_ns, SOON, writable=self.mounted.writable)
 
     def refusal(self) -> VolfsError:
-        return self.room.refusal()
+        return self.mounted.refusal()
 
     def _stamp(self) -> Hashable:
-        room = self.room
-        writing = tuple(sorted(room.branch.working.open_for_writing()))
-        holder = room.branch.holder() if not room.held else None
-        head = room.branch.head
+        mounted = self.mounted
+        writing = tuple(sorted(mounted.branch.working.open_for_writing()))
+        holder = mounted.branch.holder() if not mounted.held else None
+        head = mounted.branch.head
         return (
-            room.branch.generation(),
+            mounted.branch.generation(),
             head and head.number,
-            room.branch.actions.last,
-            room.stages.changes,
+            mounted.branch.actions.last,
+            mounted.stages.changes,
             writing,
             holder,
         )
 
     def _errors(self) -> Document:
-        layout = self.room.branch.working.layout
+        layout = self.mounted.branch.working.layout
         return Document(
-            lambda: refusals.read(layout), self.shared.started_ns, lambda: refusals.stamp(layout), heavy=True
+            lambda: refusals.read(layout), self.context.started_ns, lambda: refusals.stamp(layout), heavy=True
         )
 
     def _status(self) -> bytes:
-        branch = self.room.branch
+        branch = self.mounted.branch
         status = branch.status()
         return documents.status_json(
             branch=status.branch,
@@ -136,20 +136,20 @@ class ControlFile(Node):
 
     up: ControlDir
 
-    def __init__(self, shared: Shared, ino: int, up: ControlDir, name: ActionKind) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: ControlDir, name: ActionKind) -> None:
+        super().__init__(context, ino, up)
         self._name = name
 
     def attr(self) -> Attr:
-        mode = WRITABLE if self.up.room.writable else READ_ONLY
-        return self.shared.file_attr(self.ino, 0, self.shared.started_ns, mode=mode, attr_timeout=NEVER)
+        mode = WRITABLE if self.up.mounted.writable else READ_ONLY
+        return self.context.file_attr(self.ino, 0, self.context.started_ns, mode=mode, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
-            await self.up.room.enter()
+            await self.up.mounted.enter()
         if self._name == "commit":
-            return CommitHandle(self.ino, self.up.room, append=bool(flags & os.O_APPEND))
-        return TextHandle(self.ino, self.up.room, self._name)
+            return CommitHandle(self.ino, self.up.mounted, append=bool(flags & os.O_APPEND))
+        return TextHandle(self.ino, self.up.mounted, self._name)
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         """``>`` truncates first: nothing to do."""
@@ -165,9 +165,9 @@ class ControlHandle(Handle, ABC):
     direct_io = True
     writable = True
 
-    def __init__(self, ino: int, room: MountedBranch, name: ActionKind) -> None:
+    def __init__(self, ino: int, mounted: MountedBranch, name: ActionKind) -> None:
         super().__init__(ino)
-        self._room = room
+        self._mounted = mounted
         self._name = name
         self._asked: Order | None = None
         #: The last action that was refused before it began.
@@ -188,7 +188,7 @@ class ControlHandle(Handle, ABC):
             await self._obey(offset, data)
         except BadInput as error:
             self._refused = self._failed(data, error)
-            await self._room.refused(f".volfs/{self._name}", error)
+            await self._mounted.note_refusal(f".volfs/{self._name}", error)
             raise
         except (VolfsError, OSError) as error:
             self._refused = self._failed(data, error)
@@ -205,7 +205,7 @@ class ControlHandle(Handle, ABC):
     async def _carry_out(self, begin: Awaitable[Order | None]) -> None:
         self._asked = await begin
         if self._asked is not None:
-            await actions.outcome(self._room, self._asked)
+            await actions.outcome(self._mounted, self._asked)
 
 
 class TextHandle(ControlHandle):
@@ -216,12 +216,12 @@ class TextHandle(ControlHandle):
         if not control.by_line:
             if offset or len(data) > LONGEST:
                 raise BadInput(f"write the whole of it at once, at most {LONGEST >> 10} KiB")
-            await self._carry_out(control.begin(self._room, text))
+            await self._carry_out(control.begin(self._mounted, text))
             return
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         # An empty line alone stands for everything; after others it means nothing.
         for line in lines if lines or offset else [""]:
-            await self._carry_out(control.begin(self._room, line))
+            await self._carry_out(control.begin(self._mounted, line))
 
 
 class CommitHandle(ControlHandle):
@@ -232,8 +232,8 @@ class CommitHandle(ControlHandle):
     while another process of this machine has the file open, the message goes on.
     """
 
-    def __init__(self, ino: int, room: MountedBranch, *, append: bool) -> None:
-        super().__init__(ino, room, "commit")
+    def __init__(self, ino: int, mounted: MountedBranch, *, append: bool) -> None:
+        super().__init__(ino, mounted, "commit")
         self._append = append
         self._draft: Draft | None = None
         self._order: Order | None = None
@@ -265,8 +265,8 @@ class CommitHandle(ControlHandle):
             if draft.so_far() == "-":
                 await self._take_message(author)
                 return
-            order = self._asked = await actions.commit_draft(self._room, draft, author)
-            await actions.wording(self._room, order)
+            order = self._asked = await actions.commit_draft(self._mounted, draft, author)
+            await actions.wording(self._mounted, order)
         except (VolfsError, OSError) as error:
             self._told = error
             raise
@@ -276,25 +276,25 @@ class CommitHandle(ControlHandle):
 
     async def _take_message(self, author: str | None) -> None:
         """``-``: the message is in ``.volfs/message``, which is empty afterwards. The same again is no error."""
-        room = self._room
-        path = room.branch.working.layout.message
-        data = await room.look(lambda: read_message(path))
-        if not data.strip() and room.message_taken == room.branch.generation():
+        mounted = self._mounted
+        path = mounted.branch.working.layout.message
+        data = await mounted.look(lambda: read_message(path))
+        if not data.strip() and mounted.message_taken == mounted.branch.generation():
             return
         message, author = worded(data, author)
-        await self._carry_out(actions.commit(room, message, author))
-        await room.look(lambda: path.unlink(missing_ok=True))
-        room.message_taken = room.branch.generation()
+        await self._carry_out(actions.commit(mounted, message, author))
+        await mounted.look(lambda: path.unlink(missing_ok=True))
+        mounted.message_taken = mounted.branch.generation()
 
     async def flush(self) -> None:
         if self._order is not None and not self._order.done.is_set():
-            room = self._room
-            if await room.look(self._is_open):
+            mounted = self._mounted
+            if await mounted.look(self._is_open):
                 return
         await self._end()
 
     def _is_open(self) -> bool:
-        return is_open(self._room.shared.options.mountpoint, self.ino, self._name, self._position)
+        return is_open(self._mounted.context.options.mountpoint, self.ino, self._name, self._position)
 
     async def fsync(self) -> None:
         await self._end()
@@ -308,7 +308,7 @@ class CommitHandle(ControlHandle):
             return
         self._draft.close()
         try:
-            await actions.outcome(self._room, self._order)
+            await actions.outcome(self._mounted, self._order)
         except (VolfsError, OSError) as error:
             self._told = error
             raise
@@ -321,41 +321,41 @@ class MessageFile(Node):
 
     @property
     def _path(self) -> Path:
-        return self.up.room.branch.working.layout.message
+        return self.up.mounted.branch.working.layout.message
 
     def attr(self) -> Attr:
         size, mtime = message_facts(self._path)
-        mode = WRITABLE if self.up.room.writable else READ_ONLY
-        mtime = max(mtime, self.shared.started_ns)
-        return self.shared.file_attr(self.ino, size, mtime, mode=mode, attr_timeout=NEVER)
+        mode = WRITABLE if self.up.mounted.writable else READ_ONLY
+        mtime = max(mtime, self.context.started_ns)
+        return self.context.file_attr(self.ino, size, mtime, mode=mode, attr_timeout=NEVER)
 
     async def open(self, flags: int) -> Handle:
         writable = wants_writing(flags)
         if writable:
-            await self.up.room.enter()
-        handle = MessageHandle(self.ino, self.up.room, self._path, writable=writable)
+            await self.up.mounted.enter()
+        handle = MessageHandle(self.ino, self.up.mounted, self._path, writable=writable)
         if flags & os.O_TRUNC:
             await handle.truncate(0)
         return handle
 
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         if changes.size is not None:
-            await self.up.room.enter()
-            await MessageHandle(self.ino, self.up.room, self._path, writable=True).truncate(changes.size)
+            await self.up.mounted.enter()
+            await MessageHandle(self.ino, self.up.mounted, self._path, writable=True).truncate(changes.size)
 
 
 class MessageHandle(Handle):
     """An open ``.volfs/message``. Every write reaches the disk's file at once; a lost one is written again."""
 
-    def __init__(self, ino: int, room: MountedBranch, path: Path, *, writable: bool) -> None:
+    def __init__(self, ino: int, mounted: MountedBranch, path: Path, *, writable: bool) -> None:
         super().__init__(ino)
-        self._room = room
+        self._mounted = mounted
         self._path = path
         self.writable = writable
 
     async def read(self, offset: int, size: int) -> bytes:
-        room = self._room
-        data: bytes = await room.shared.in_time(lambda: room.look(lambda: read_message(self._path)))
+        mounted = self._mounted
+        data: bytes = await mounted.context.in_time(lambda: mounted.look(lambda: read_message(self._path)))
         return data[offset : offset + size]
 
     async def write(self, offset: int, data: bytes) -> int:
@@ -379,11 +379,11 @@ class MessageHandle(Handle):
                 finally:
                     os.close(fd)
 
-        await self._room.look(work)
+        await self._mounted.look(work)
 
     async def fsync(self) -> None:
         with suppress(FileNotFoundError):
-            await self._room.look(lambda: fsync_file(self._path))
+            await self._mounted.look(lambda: fsync_file(self._path))
 
     def stamp(self) -> Hashable:
         return message_facts(self._path)

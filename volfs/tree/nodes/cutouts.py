@@ -16,10 +16,10 @@ from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node, attr_of
-from volfs.tree.files.document import Document, Generated
-from volfs.tree.files.layout_file import LaidOut, LaidOutFile
+from volfs.tree.files.document import Document, DocumentFile
+from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.tree.nodes.previews import preview, resampled_file
 from volfs.views import cutout, oblique_planes
 from volfs.views.volumes.volume_spec import LevelMeta
@@ -31,11 +31,11 @@ _README = "README.txt"
 class NamedDir(Dir):
     """A directory of such files."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef) -> None:
-        super().__init__(shared, ino, up, path)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, ref: LevelRef) -> None:
+        super().__init__(context, ino, up, path)
         self.ref = ref
-        self.room: MountedBranch | None = ref.room
-        self.absence = ref.places.timeout
+        self.mounted: MountedBranch | None = ref.mounted
+        self.absence = ref.images.timeout
 
     @abstractmethod
     def made(self, name: str) -> Node | None:
@@ -50,9 +50,9 @@ class NamedDir(Dir):
             return self.made(name)
         level = self.ref.level()
         document = Document(
-            lambda: self.readme().encode(), level.array.mtime_ns, lambda: id(level), lasting=self.ref.places.lasting
+            lambda: self.readme().encode(), level.array.mtime_ns, lambda: id(level), lasting=self.ref.images.lasting
         )
-        return Generated(self.shared, self.shared.inodes.file(self.ino, 1), self, document)
+        return DocumentFile(self.context, self.context.inodes.file(self.ino, 1), self, document)
 
     def numbered(self, ordinal: int) -> Node | None:
         return self.find(_README) if ordinal == 1 else None
@@ -75,7 +75,7 @@ class NamedDir(Dir):
 
     def meta(self) -> LevelMeta:
         """The level's metadata, as format modules need it. Raises NotFound."""
-        meta = self.ref.places.meta(self.ref.image, self.ref.name)
+        meta = self.ref.images.meta(self.ref.image, self.ref.name)
         if meta is None:
             raise NotFound(f"{self.ref.name} has no planes")
         return meta
@@ -89,16 +89,16 @@ class CutoutDir(NamedDir):
         cut = cutout.open_name(meta, name)
         if cut is None:
             return None
-        ino, level, box, layout = self.shared.inodes.name(self.ino, name), self.ref.level(), cut.box, cut.layout
+        ino, level, box, layout = self.context.inodes.name(self.ino, name), self.ref.level(), cut.box, cut.layout
         if cut.preview is not None:
-            return Generated(self.shared, ino, self, preview(self.ref, cut.preview, cut.others, level.newest(box)))
+            return DocumentFile(self.context, ino, self, preview(self.ref, cut.preview, cut.others, level.newest(box)))
         assert layout is not None
 
-        def make() -> LaidOut:
+        def make() -> Contents:
             # Channel names and the like are in the header of some formats: they are part of the metadata's identity.
-            return LaidOut(layout, level, level.newest(box), lambda: (level.stamp(box), id(meta)), level, level)
+            return Contents(layout, level, level.newest(box), lambda: (level.stamp(box), id(meta)), level, level)
 
-        return LaidOutFile(self.shared, ino, self, name, self.room, make)
+        return LayoutFile(self.context, ino, self, name, self.mounted, make)
 
     def readme(self) -> str:
         return cutout.readme(self.meta())
@@ -111,7 +111,7 @@ class ObliqueDir(NamedDir):
         found = oblique_planes.open_name(self.meta(), name)
         if found is None:
             return None
-        return resampled_file(self.shared, self.shared.inodes.name(self.ino, name), self, name, self.ref, found)
+        return resampled_file(self.context, self.context.inodes.name(self.ino, name), self, name, self.ref, found)
 
     def readme(self) -> str:
         return oblique_planes.readme(self.meta())

@@ -13,9 +13,9 @@ from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.attrs import SOON, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
-from volfs.tree.files.document import Document, Generated
+from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.nodes.refs import BranchesDir, TagsDir, VersionsDir
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import Snapshot
@@ -28,8 +28,8 @@ class DatasetDir(SmallDir):
 
     slots = {"dataset.json": 1, "log.txt": 2}  # noqa: RUF012
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, name: str, branches: BranchRegistry) -> None:
-        super().__init__(shared, ino, up, path)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, name: str, branches: BranchRegistry) -> None:
+        super().__init__(context, ino, up, path)
         self._name = name
         self._branches = branches
         self._opened: Dataset | None = None
@@ -40,11 +40,11 @@ class DatasetDir(SmallDir):
 
     def open_dataset(self) -> Dataset:
         """The dataset itself. Raises the error of opening it; NotFound if it was removed, or replaced by another."""
-        shared = self.shared
-        if not shared.has_origin(self._name, self._opened):
-            if shared.origin(self._name) != self.path:
+        context = self.context
+        if not context.has_origin(self._name, self._opened):
+            if context.origin(self._name) != self.path:
                 raise NotFound(f"dataset {self._name!r} was removed and made anew: enter its directory again")
-            self._opened = shared.store[self._name]
+            self._opened = context.store[self._name]
         assert self._opened is not None
         return self._opened
 
@@ -52,18 +52,18 @@ class DatasetDir(SmallDir):
         return [*self.slots, "versions", *(kind.directory for kind in RefKind)]
 
     def find(self, name: str) -> Node | None:
-        shared = self.shared
+        context = self.context
         path = f"{self.path}/{name}"
         if name == "versions":
-            return VersionsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
+            return VersionsDir(context, context.inodes.directory(path), self, path, self.open_dataset)
         if name == RefKind.BRANCH.directory:
-            return BranchesDir(shared, shared.inodes.directory(path), self, path, self.open_dataset, self._branches)
+            return BranchesDir(context, context.inodes.directory(path), self, path, self.open_dataset, self._branches)
         if name == RefKind.TAG.directory:
-            return TagsDir(shared, shared.inodes.directory(path), self, path, self.open_dataset)
+            return TagsDir(context, context.inodes.directory(path), self, path, self.open_dataset)
         if name == "dataset.json":
-            return Generated(shared, self.slot_ino(name), self, self._document(self._dataset_json))
+            return DocumentFile(context, self.slot_ino(name), self, self._document(self._dataset_json))
         if name == "log.txt":
-            return Generated(shared, self.slot_ino(name), self, self._document(self._log))
+            return DocumentFile(context, self.slot_ino(name), self, self._document(self._log))
         return None
 
     def attr(self) -> Attr:
@@ -73,8 +73,8 @@ class DatasetDir(SmallDir):
         try:
             latest = _latest(self.open_dataset())
         except VolfsError:
-            return self.shared.started_ns
-        return latest.time_ns if latest is not None else self.shared.started_ns
+            return self.context.started_ns
+        return latest.time_ns if latest is not None else self.context.started_ns
 
     def _document(self, render: object) -> Document:
         assert callable(render)

@@ -28,10 +28,10 @@ from volfs.tree.branches.stages import SlicePath, Voxels
 from volfs.tree.branches.targets import digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import QuickSource
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
-from volfs.tree.files.layout_file import LaidOut, LaidOutFile, NoVoxels
+from volfs.tree.files.layout_file import Contents, LayoutFile, NoVoxels
 from volfs.tree.files.staged_dir import StagedDir, Writer
 from volfs.tree.images.array_views import ShownArray, shown_image, shown_node
 from volfs.tree.images.image_index import ImageIndex
@@ -69,12 +69,19 @@ class ViewDir(Dir):
     """A directory of a format."""
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, make: Maker
+        self,
+        context: TreeContext,
+        ino: int,
+        up: Dir,
+        path: str,
+        images: ImageIndex,
+        mounted: MountedBranch | None,
+        make: Maker,
     ) -> None:
-        super().__init__(shared, ino, up, path)
-        self.places = places
-        self.room: MountedBranch | None = room
-        self.absence = places.timeout
+        super().__init__(context, ino, up, path)
+        self.images = images
+        self.mounted: MountedBranch | None = mounted
+        self.absence = images.timeout
         self._make = make
         self._made: tuple[Hashable, Folder | None] | None = None
         self._kept: _Listed | None = None
@@ -83,11 +90,11 @@ class ViewDir(Dir):
 
     @property
     def cold(self) -> bool:
-        return self.places.cold or self._made is None or self._made[0] != self.places.snapshot.generation()
+        return self.images.cold or self._made is None or self._made[0] != self.images.snapshot.generation()
 
     def load(self) -> None:
-        self.places.load()
-        generation = self.places.snapshot.generation()
+        self.images.load()
+        generation = self.images.snapshot.generation()
         if self._made is None or self._made[0] != generation:
             made = self.remake()
             self._made = generation, made if isinstance(made, Folder) else None
@@ -95,7 +102,7 @@ class ViewDir(Dir):
     def remake(self) -> Folder | ViewFile | None:
         """The folder as it is now: the one above it may have changed since, and be made of other arrays."""
         up = self.up
-        if isinstance(up, ViewDir) and not self.places.lasting:
+        if isinstance(up, ViewDir) and not self.images.lasting:
             if up.cold:
                 up.load()
             make = up.maker(self.path.rpartition("/")[2])
@@ -132,16 +139,16 @@ class ViewDir(Dir):
         return None if found is None else self._node(name, *found)
 
     def _node(self, name: str, make: Maker, ordinal: int | None) -> Node:
-        shared = self.shared
+        context = self.context
         if ordinal is None:
             path = f"{self.path}/{name}"
-            room = self.room
-            folder = ViewDir(shared, shared.inodes.directory(path), self, path, self.places, room, make)
-            return folder if room is None else StagedDir(folder, ViewWriter(folder, room), room)
-        return LaidOutFile(shared, self.file_ino(name, ordinal), self, name, self.room, lambda: laid_out(make()))
+            mounted = self.mounted
+            folder = ViewDir(context, context.inodes.directory(path), self, path, self.images, mounted, make)
+            return folder if mounted is None else StagedDir(folder, ViewWriter(folder, mounted), mounted)
+        return LayoutFile(context, self.file_ino(name, ordinal), self, name, self.mounted, lambda: contents_of(make()))
 
     def file_ino(self, name: str, ordinal: int) -> int:
-        inodes = self.shared.inodes
+        inodes = self.context.inodes
         return inodes.file(self.ino, ordinal) if ordinal else inodes.name(self.ino, name)
 
     def numbered(self, ordinal: int) -> Node | None:
@@ -155,10 +162,10 @@ class ViewDir(Dir):
 
     def listing_cold(self, cookie: int) -> bool:
         kept = self._kept
-        return kept is None or kept.cookie != cookie or kept.generation != self.places.snapshot.generation()
+        return kept is None or kept.cookie != cookie or kept.generation != self.images.snapshot.generation()
 
     def load_listing(self, cookie: int) -> None:
-        generation = self.places.snapshot.generation()
+        generation = self.images.snapshot.generation()
         self._kept = _Listed(generation, cookie, list(self._rows(cookie)))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
@@ -202,8 +209,8 @@ class ViewDir(Dir):
     # -- itself -----------------------------------------------------------------------------------------------------
 
     def attr(self) -> Attr:
-        base = self.places.snapshot.base
-        mtime = self.folder.mtime or (base.time_ns if base is not None else self.shared.started_ns)
+        base = self.images.snapshot.base
+        mtime = self.folder.mtime or (base.time_ns if base is not None else self.context.started_ns)
         return self.directory_attr(mtime, self.absence)
 
 
@@ -211,7 +218,7 @@ def _cookie(entry: Fixed) -> int:
     return FIRST_COOKIE + entry.ordinal if entry.ordinal else name_cookie(entry.name)
 
 
-def laid_out(found: Folder | ViewFile | None) -> LaidOut | None:
+def contents_of(found: Folder | ViewFile | None) -> Contents | None:
     """A file of a format, for the tree."""
     if not isinstance(found, ViewFile):
         return None
@@ -219,12 +226,12 @@ def laid_out(found: Folder | ViewFile | None) -> LaidOut | None:
     replaceable = is_replaceable(found)
     if source is None:
         whole = partial(layout.read, NoVoxels(), 0, layout.size)
-        return LaidOut(layout, NoVoxels(), found.mtime, whole, replaceable=replaceable)
+        return Contents(layout, NoVoxels(), found.mtime, whole, replaceable=replaceable)
     assert isinstance(source, ShownArray)
     if box is None:
-        return LaidOut(layout, source, found.mtime, lambda: (found.mtime, layout.size), source)
+        return Contents(layout, source, found.mtime, lambda: (found.mtime, layout.size), source)
     stamp = partial(_stamp, source, box, layout.size)
-    return LaidOut(layout, source, source.newest(box), stamp, source, replaceable=replaceable)
+    return Contents(layout, source, source.newest(box), stamp, source, replaceable=replaceable)
 
 
 def _stamp(source: ShownArray, box: Box, size: int) -> Hashable:
@@ -240,21 +247,21 @@ class ViewWriter(Writer):
     """The files of a format in a branch, to be written: chunk files are recoded into the stored array."""
 
     word = "file"
-    kind = LaidOutFile
+    kind = LayoutFile
 
-    def __init__(self, folder: ViewDir, room: MountedBranch) -> None:
+    def __init__(self, folder: ViewDir, mounted: MountedBranch) -> None:
         self._folder = folder
-        self.room = room
+        self.mounted = mounted
 
     @property
     def writable(self) -> bool:
-        return self.room.writable
+        return self.mounted.writable
 
     async def enter(self) -> None:
-        await self.room.enter()
+        await self.mounted.enter()
 
     def place(self, name: str) -> SlicePath:
-        return self._folder.places.relative(self._folder.path), name
+        return self._folder.images.relative(self._folder.path), name
 
     def target(self, name: str) -> ViewTarget | None:
         found = self._folder.maker(name)
@@ -286,9 +293,9 @@ class ViewWriter(Writer):
     async def remove(self, name: str) -> None:
         """Make the voxels of a removed chunk fill value: writers remove chunks that hold nothing else."""
         if (target := self.target(name)) is not None:
-            await self.room.fetch(target.clear)
-            await self.room.kernel.invalidate(VoxelChange())
-        self.room.hide(self.place(name))
+            await self.mounted.fetch(target.clear)
+            await self.mounted.kernel.invalidate(VoxelChange())
+        self.mounted.hide(self.place(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +347,7 @@ class ViewTarget:
         """Accept metadata that says the same as the computed one. Raises Incomplete or BadInput for any other."""
         if not is_replaceable(file):
             raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
-        source, _ = self.shown()
+        source, _ = self.rendered()
         wanted = file.layout.read(source, 0, file.layout.size)
         if data == wanted or (said := _json(data)) == _json(wanted) != _NO_JSON:
             return
@@ -357,21 +364,21 @@ class ViewTarget:
         source.write(box, np.full(box.shape, source.meta.fill_value, source.dtype))
 
     def stamp(self) -> Hashable:
-        made = laid_out(self.writer.becomes(self.name))
+        made = contents_of(self.writer.becomes(self.name))
         assert made is not None
         return made.stamp()
 
-    def shown(self) -> tuple[QuickSource, Layout]:
+    def rendered(self) -> tuple[QuickSource, Layout]:
         file = self.writer.becomes(self.name)
         return file.source if isinstance(file.source, ShownArray) else NoVoxels(), file.layout
 
     def pieces(self) -> Iterator[bytes]:
-        return pieces_of(*self.shown())
+        return pieces_of(*self.rendered())
 
     def sync(self) -> None:
         file = self.writer.becomes(self.name)
         if isinstance(file.source, ShownArray) and file.box is not None:
-            sync_voxels(self.writer.room.branch, file.source.level, [file.box])
+            sync_voxels(self.writer.mounted.branch, file.source.level, [file.box])
 
 
 def _json(data: bytes | bytearray) -> object:
@@ -392,25 +399,25 @@ class FormatsDir(ViewDir):
 
     def __init__(
         self,
-        shared: Shared,
+        context: TreeContext,
         ino: int,
         up: Dir,
         path: str,
-        places: ImageIndex,
-        room: MountedBranch | None,
+        images: ImageIndex,
+        mounted: MountedBranch | None,
         group: str,
         name: str,
     ) -> None:
-        super().__init__(shared, ino, up, path, places, room, self.everything)
+        super().__init__(context, ino, up, path, images, mounted, self.everything)
         self._group = group
         self._name = name
 
     def everything(self) -> Folder:
         """All that there is of this image and hierarchy."""
-        places, group, name = self.places, self._group, self._name
-        node = shown_node(places, group, name)
-        found = places.image(group)
-        image = shown_image(places, found, name) if found is not None else None
+        images, group, name = self.images, self._group, self._name
+        node = shown_node(images, group, name)
+        found = images.image(group)
+        image = shown_image(images, found, name) if found is not None else None
         entries: list[Fixed] = []
         if node is not None:
             entries += hierarchy_formats(node, name)
@@ -425,10 +432,10 @@ class FormatsDir(ViewDir):
     def find(self, name: str) -> Node | None:
         if name != self._link:
             return super().find(name)
-        up = self.places.relative(self.path).count("/") + 1
+        up = self.images.relative(self.path).count("/") + 1
         target = "/".join(part for part in ("../" * up + "zarr", self._group) if part)
-        ino = self.shared.inodes.directory(f"{self.path}/{name}")
-        return Link(self.shared, ino, self, target, self.attr().mtime, self.absence)
+        ino = self.context.inodes.directory(f"{self.path}/{name}")
+        return Link(self.context, ino, self, target, self.attr().mtime, self.absence)
 
     def _rows(self, cookie: int) -> Iterator[DirEntry]:
         at = name_cookie(self._link)
@@ -438,8 +445,8 @@ class FormatsDir(ViewDir):
         return iter(sorted(rows, key=attrgetter("cookie")))
 
 
-def formats_of(up: Dir, places: ImageIndex, room: MountedBranch | None, group: str) -> FormatsDir:
+def formats_of(up: Dir, images: ImageIndex, mounted: MountedBranch | None, group: str) -> FormatsDir:
     """``formats/`` in the directory of an image, or of a snapshot."""
     path = f"{up.path}/{FORMATS}"
     name = group.rpartition("/")[2] or up.dataset
-    return FormatsDir(up.shared, up.shared.inodes.directory(path), up, path, places, room, group, name)
+    return FormatsDir(up.context, up.context.inodes.directory(path), up, path, images, mounted, group, name)

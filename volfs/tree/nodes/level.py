@@ -16,16 +16,16 @@ from volfs.model.facts import source_of
 from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Link, Node, attr_of, name_cookie
-from volfs.tree.files.document import Document, Generated
+from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.files.staged_dir import StagedDir
 from volfs.tree.images.array_views import ShownArray
 from volfs.tree.nodes.branch_slices import SliceWriter
 from volfs.tree.nodes.cutouts import CUTOUT, OBLIQUE, CutoutDir, ObliqueDir
 from volfs.tree.nodes.formats import FORMATS, formats_of
 from volfs.tree.nodes.slices import MAX_SLICES, PlaneDir
-from volfs.tree.nodes.volume_files import VOLUME_SLOTS, Volumes
+from volfs.tree.nodes.volume_files import VOLUME_SLOTS, VolumeFiles
 from volfs.views import documents
 from volfs.views.folder import LISTED_WHOLE, listed
 from volfs.views.folders.spatial import stored_positions
@@ -48,7 +48,7 @@ class LevelContents:
         self._owner = owner
         self._ref = ref
         self._others = others
-        self._volumes = Volumes(owner, ref, others)
+        self._volumes = VolumeFiles(owner, ref, others)
 
     def names(self) -> list[str]:
         """All names, or the first of very many. For directories that are small; others use :meth:`entries`."""
@@ -66,33 +66,33 @@ class LevelContents:
         return dict(sorted(found.items(), key=itemgetter(1)))
 
     def find(self, name: str) -> Node | None:
-        owner, shared, ref = self._owner, self._owner.shared, self._ref
+        owner, context, ref = self._owner, self._owner.context, self._ref
         level, geometry = ref.geometry()
         if name in VOLUME_SLOTS:
             return self._volumes.find(name)
         if name in self.slots and not self._others:
-            ino = shared.inodes.file(owner.ino, self.slots[name])
+            ino = context.inodes.file(owner.ino, self.slots[name])
             if name == "chunks":
-                above = "../" * len([part for part in ref.places.relative(owner.path).split("/") if part])
+                above = "../" * len([part for part in ref.images.relative(owner.path).split("/") if part])
                 target = "/".join(part for part in ("zarr", level.array.path) if part)
-                return Link(shared, ino, owner, above + target, level.array.mtime_ns, ref.places.timeout)
-            return Generated(shared, ino, owner, self._info(level))
+                return Link(context, ino, owner, above + target, level.array.mtime_ns, ref.images.timeout)
+            return DocumentFile(context, ino, owner, self._info(level))
         if geometry is None:
             return None
         path = f"{owner.path}/{name}"
         if name in self.made and name in self._fixed(geometry):
             named = CutoutDir if name == CUTOUT else ObliqueDir
-            return named(shared, shared.inodes.directory(path), owner, path, ref)
+            return named(context, context.inodes.directory(path), owner, path, ref)
         at = len(self._others)
         if at < len(geometry.others):
             index = geometry.others[at].parse(name)
             if index is None:
                 return None
-            return AxisDir(shared, shared.inodes.directory(path), owner, path, ref, (*self._others, index))
+            return AxisDir(context, context.inodes.directory(path), owner, path, ref, (*self._others, index))
         if name not in self._planes(geometry):
             return None
-        planes = PlaneDir(shared, shared.inodes.directory(path), owner, path, ref, name, self._others)
-        return planes if ref.room is None else StagedDir(planes, SliceWriter(planes, ref.room), ref.room)
+        planes = PlaneDir(context, context.inodes.directory(path), owner, path, ref, name, self._others)
+        return planes if ref.mounted is None else StagedDir(planes, SliceWriter(planes, ref.mounted), ref.mounted)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         _, geometry = self._ref.geometry()
@@ -148,10 +148,10 @@ class LevelContents:
         return [plane for plane in geometry.planes if geometry.count(plane) <= MAX_SLICES]
 
     def _info(self, level: Level) -> Document:
-        places = self._ref.places
+        images = self._ref.images
 
         def about() -> LevelMeta | None:
-            return places.meta(self._ref.image, self._ref.name)
+            return images.meta(self._ref.image, self._ref.name)
 
         def render() -> bytes:
             meta, known = level.array.meta, about()
@@ -168,19 +168,19 @@ class LevelContents:
                 source=source_of(known.attributes) if known is not None else None,
             )
 
-        return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=places.lasting)
+        return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=images.lasting)
 
 
 class AxisDir(Dir):
     """``t0003/`` and the like: one index along an axis besides those of the planes."""
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...] = ()
+        self, context: TreeContext, ino: int, up: Dir, path: str, ref: LevelRef, others: tuple[int, ...] = ()
     ) -> None:
-        super().__init__(shared, ino, up, path)
+        super().__init__(context, ino, up, path)
         self.ref = ref
-        self.room = ref.room
-        self.absence = ref.places.timeout
+        self.mounted = ref.mounted
+        self.absence = ref.images.timeout
         self._contents = LevelContents(self, ref, others)
 
     def find(self, name: str) -> Node | None:
@@ -200,28 +200,30 @@ class AxisDir(Dir):
 
     def attr(self) -> Attr:
         """As old as the array: the names follow from its shape alone."""
-        places = self.ref.places
-        return self.directory_attr(self.ref.level().array.mtime_ns, places.timeout, writable=places.state.writable)
+        images = self.ref.images
+        return self.directory_attr(self.ref.level().array.mtime_ns, images.timeout, writable=images.state.writable)
 
 
 class LevelDir(AxisDir):
     """``s0/``, where no axis has an index yet; or, with ``plain``, the directory of an array that is an image by
     itself."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False) -> None:
-        super().__init__(shared, ino, up, path, ref)
+    def __init__(
+        self, context: TreeContext, ino: int, up: Dir, path: str, ref: LevelRef, *, plain: bool = False
+    ) -> None:
+        super().__init__(context, ino, up, path, ref)
         self._plain = plain
 
     @property
     def cold(self) -> bool:
-        return self.ref.places.cold
+        return self.ref.images.cold
 
     def load(self) -> None:
-        self.ref.places.load()
+        self.ref.images.load()
 
     def find(self, name: str) -> Node | None:
         if name == FORMATS and self._plain:
-            return formats_of(self, self.ref.places, self.ref.room, self.ref.image)
+            return formats_of(self, self.ref.images, self.ref.mounted, self.ref.image)
         return super().find(name)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:

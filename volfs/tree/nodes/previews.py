@@ -11,10 +11,10 @@ from collections.abc import Callable
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.tree.branches.level_ref import LevelRef
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node
-from volfs.tree.files.document import Document, Generated
-from volfs.tree.files.layout_file import LaidOut, LaidOutFile
+from volfs.tree.files.document import Document, DocumentFile
+from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.views import jpeg
 from volfs.views.colour import Window
 from volfs.views.interpolation import Resampled
@@ -33,8 +33,8 @@ def preview(
     the axes besides the planes'."""
     level, geometry = ref.geometry()
     assert geometry is not None
-    places = ref.places
-    image = places.image(ref.image)
+    images = ref.images
+    image = images.image(ref.image)
     is_label = image is not None and image.is_label
 
     def render() -> bytes:
@@ -44,47 +44,47 @@ def preview(
 
     if not is_label:  # the window is part of the picture
         mtime = max(mtime, _window_time(ref))
-    return Document(render, mtime, places.snapshot.generation, lasting=places.lasting, pause=1.0, heavy=True)
+    return Document(render, mtime, images.snapshot.generation, lasting=images.lasting, pause=1.0, heavy=True)
 
 
-def resampled_file(shared: Shared, ino: int, up: Dir, name: str, ref: LevelRef, made: Resampled) -> Node:
+def resampled_file(context: TreeContext, ino: int, up: Dir, name: str, ref: LevelRef, made: Resampled) -> Node:
     """The file of a picture that is computed between voxels."""
     level, box, layout = ref.level(), made.box, made.layout
     if layout is None:
-        return Generated(shared, ino, up, preview(ref, made.plane, made.others, level.newest(box), made.wrap))
+        return DocumentFile(context, ino, up, preview(ref, made.plane, made.others, level.newest(box), made.wrap))
 
-    def make() -> LaidOut:
+    def make() -> Contents:
         # Where its pixels lie follows from the name and the level's metadata, whose identity is the level's.
-        return LaidOut(layout, made.wrap(level), level.newest(box), lambda: (level.stamp(box), id(level)))
+        return Contents(layout, made.wrap(level), level.newest(box), lambda: (level.stamp(box), id(level)))
 
-    return LaidOutFile(shared, ino, up, name, ref.room, make)
+    return LayoutFile(context, ino, up, name, ref.mounted, make)
 
 
 def window_of(ref: LevelRef, channel: int) -> Window:
     """The intensities at which a channel is shown black and white; in a version they are looked for once. Blocking."""
-    places = ref.places
-    found = places.windows.get((ref.image, channel)) if places.lasting else None
+    images = ref.images
+    found = images.windows.get((ref.image, channel)) if images.lasting else None
     if found is None:
         coarsest = _coarsest(ref)
         level, geometry = coarsest.geometry()
-        meta = places.meta(coarsest.image, coarsest.name)
+        meta = images.meta(coarsest.image, coarsest.name)
         if geometry is None or meta is None:
             raise NotFound(f"{coarsest.name} has no planes")
-        found = places.windows[ref.image, channel] = jpeg.window(geometry, level, channel, meta.attributes)
+        found = images.windows[ref.image, channel] = jpeg.window(geometry, level, channel, meta.attributes)
     return found
 
 
 def _window_time(ref: LevelRef) -> int:
     """The time (ns) of the last change to what windows are computed from: the image's metadata and coarsest level."""
-    places = ref.places
-    known = places.window_times.get(ref.image) if places.lasting else None
+    images = ref.images
+    known = images.window_times.get(ref.image) if images.lasting else None
     if known is None:
-        node, level = places.snapshot.node(ref.image), _coarsest(ref).level()
+        node, level = images.snapshot.node(ref.image), _coarsest(ref).level()
         described = node.mtime_ns if node is not None else 0
-        known = places.window_times[ref.image] = max(described, level.newest(Box.whole(level.shape)))
+        known = images.window_times[ref.image] = max(described, level.newest(Box.whole(level.shape)))
     return known
 
 
 def _coarsest(ref: LevelRef) -> LevelRef:
-    image = ref.places.image(ref.image)
-    return LevelRef(ref.places, ref.room, ref.image, image.levels[-1].name) if image is not None else ref
+    image = ref.images.image(ref.image)
+    return LevelRef(ref.images, ref.mounted, ref.image, image.levels[-1].name) if image is not None else ref

@@ -19,7 +19,7 @@ from volfs.model.refs import RefKind
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE, DirEntry
 from volfs.tree.contract.attrs import NEVER, SOON, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Link, Node, SmallDir, attr_of
 from volfs.tree.nodes.branch import BranchDir
 from volfs.tree.nodes.snapshot import VersionDir
@@ -32,8 +32,8 @@ class RefsDir(SmallDir):
     def listing_cold(self, cookie: int) -> bool:
         return False
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
-        super().__init__(shared, ino, up, path)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
+        super().__init__(context, ino, up, path)
         self._open_dataset = open_dataset
 
     @property
@@ -41,16 +41,16 @@ class RefsDir(SmallDir):
         return self._open_dataset()
 
     def check_writable(self) -> None:
-        if not self.shared.writable:
+        if not self.context.writable:
             raise ReadOnly("this mount is read-only")
 
     async def changing(self, work: Callable[[], None]) -> None:
         """Change refs, in a thread; whatever was looked up before is looked up again."""
         self.check_writable()
         try:
-            await self.shared.look(self.dataset, work)
+            await self.context.look(self.dataset, work)
         finally:
-            self.shared.epoch += 1
+            self.context.epoch += 1
 
 
 class VersionsDir(RefsDir):
@@ -69,7 +69,7 @@ class VersionsDir(RefsDir):
                 latest = dataset.info(dataset.resolve(name))
             except NotFound:
                 return None
-            return Link(self.shared, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
+            return Link(self.context, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
         number = version_number(name)
         if number is None:
             return None
@@ -78,12 +78,12 @@ class VersionsDir(RefsDir):
         except NotFound:
             return None
         path = f"{self.path}/{name}"
-        return VersionDir(self.shared, self.shared.inodes.directory(path), self, path, version)
+        return VersionDir(self.context, self.context.inodes.directory(path), self, path, version)
 
     def attr(self) -> Attr:
         versions = self.opened.graph.versions
-        newest = max((info.time_ns for info in versions.values()), default=self.shared.started_ns)
-        return self.directory_attr(self.shared.clock.mtime(self.path, len(versions), newest), SOON)
+        newest = max((info.time_ns for info in versions.values()), default=self.context.started_ns)
+        return self.directory_attr(self.context.clock.mtime(self.path, len(versions), newest), SOON)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         numbers = sorted(self.opened.graph.versions)
@@ -117,8 +117,8 @@ class NamedRefsDir(RefsDir):
         return tuple(self.names())
 
     def attr(self) -> Attr:
-        mtime = self.shared.clock.mtime(self.path, self.content(), self.shared.started_ns)
-        return self.directory_attr(mtime, SOON, writable=self.shared.writable)
+        mtime = self.context.clock.mtime(self.path, self.content(), self.context.started_ns)
+        return self.directory_attr(mtime, SOON, writable=self.context.writable)
 
     def check_there(self, name: str) -> None:
         """Raise NotFound unless there is such a ref."""
@@ -126,7 +126,7 @@ class NamedRefsDir(RefsDir):
             raise NotFound(f"there is no {self.kind.word} {name!r}")
 
     def refusal(self) -> VolfsError:
-        if not self.shared.writable:
+        if not self.context.writable:
             return ReadOnly("this mount is read-only")
         return NotAllowed(f"{self.kind.directory}/ holds {self.usage}")
 
@@ -139,26 +139,26 @@ class BranchesDir(NamedRefsDir):
 
     def __init__(
         self,
-        shared: Shared,
+        context: TreeContext,
         ino: int,
         up: Dir,
         path: str,
         open_dataset: Callable[[], Dataset],
         branches: BranchRegistry,
     ) -> None:
-        super().__init__(shared, ino, up, path, open_dataset)
+        super().__init__(context, ino, up, path, open_dataset)
         self._branches = branches
 
     def find(self, name: str) -> Node | None:
         heads = self.opened.refs().heads
         if name not in heads:
-            name = self.shared.just_made(self.ino, name) or name
+            name = self.context.just_made(self.ino, name) or name
             if name not in heads:
                 self.opened.check_ref(name)
                 return None
         path = f"{self.path}/{name}"
-        room = self._branches.get(self.opened, name)
-        return BranchDir(self.shared, self.shared.inodes.directory(path), self, path, room)
+        mounted = self._branches.get(self.opened, name)
+        return BranchDir(self.context, self.context.inodes.directory(path), self, path, mounted)
 
     async def mkdir(self, name: str, mode: int) -> Attr:
         """``exp``, at the default branch's head; ``exp@v3``, which makes ``exp``. The name with @ is never listed, and
@@ -173,21 +173,21 @@ class BranchesDir(NamedRefsDir):
         if node is None:
             raise NotFound(f"branch {branch!r} was removed again")
         attr = node.attr()
-        self.shared.notifier.queue_entry(self.ino, os.fsencode(branch))
+        self.context.notifier.queue_entry(self.ino, os.fsencode(branch))
         if at:
-            self.shared.note_made(self.ino, name, branch)
+            self.context.note_made(self.ino, name, branch)
             attr = attr._replace(entry_timeout=NEVER, attr_timeout=NEVER)
-            self.shared.notifier.queue_entry(self.ino, os.fsencode(name))
+            self.context.notifier.queue_entry(self.ino, os.fsencode(name))
         return attr
 
     async def rmdir(self, name: str) -> None:
         dataset = self.opened
         self.check_there(name)
         self.check_writable()
-        room = self._branches.get(dataset, name)
-        await room.retire()
+        mounted = self._branches.get(dataset, name)
+        await mounted.retire()
         await self.changing(lambda: dataset.delete_branch(name))
-        self._branches.discard(room)
+        self._branches.discard(mounted)
 
     async def unlink(self, name: str) -> None:
         self.check_there(name)
@@ -212,8 +212,8 @@ class TagsDir(NamedRefsDir):
         if number is None:
             dataset.check_ref(name)
             return None
-        ino = self.shared.inodes.directory(f"{self.path}/{name}")
-        return Link(self.shared, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
+        ino = self.context.inodes.directory(f"{self.path}/{name}")
+        return Link(self.context, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
 
     async def symlink(self, name: str, target: str) -> Node:
         dataset = self.opened

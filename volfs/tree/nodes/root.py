@@ -13,9 +13,9 @@ from volfs import __version__
 from volfs.errors import Damaged
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.attrs import SOON, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Node, SmallDir
-from volfs.tree.files.document import Document, Generated
+from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.monitoring.prometheus import exposition
 from volfs.tree.monitoring.statistics import statistics
 from volfs.tree.nodes.dataset import DatasetDir
@@ -30,43 +30,43 @@ _STEP = 4096
 class RootDir(SmallDir):
     """``README.txt``, ``.volfs`` and the datasets."""
 
-    def __init__(self, shared: Shared, ino: int, branches: BranchRegistry) -> None:
-        super().__init__(shared, ino, None, "")
+    def __init__(self, context: TreeContext, ino: int, branches: BranchRegistry) -> None:
+        super().__init__(context, ino, None, "")
         self._branches = branches
 
     def names(self) -> Sequence[str]:
-        return ["README.txt", ".volfs", *self.shared.store.datasets()]
+        return ["README.txt", ".volfs", *self.context.store.datasets()]
 
     def find(self, name: str) -> Node | None:
-        shared = self.shared
+        context = self.context
         if name == "README.txt":
             # The root is inode 1, which has no ordinals: its one file is numbered as a directory would be.
-            return Generated(shared, shared.inodes.directory(name), self, self._readme())
+            return DocumentFile(context, context.inodes.directory(name), self, self._readme())
         if name == ".volfs":
-            return DaemonDir(shared, shared.inodes.directory(name), self, name)
-        if name in shared.store.broken:
-            raise Damaged(shared.store.broken[name])
-        if name not in shared.store.catalog.datasets():
+            return DaemonDir(context, context.inodes.directory(name), self, name)
+        if name in context.store.broken:
+            raise Damaged(context.store.broken[name])
+        if name not in context.store.catalog.datasets():
             return None
-        path = shared.origin(name)
-        return DatasetDir(shared, shared.inodes.directory(path), self, path, name, self._branches)
+        path = context.origin(name)
+        return DatasetDir(context, context.inodes.directory(path), self, path, name, self._branches)
 
     def attr(self) -> Attr:
-        shared = self.shared
-        return self.directory_attr(shared.clock.mtime("", tuple(shared.store.datasets()), shared.started_ns), SOON)
+        context = self.context
+        return self.directory_attr(context.clock.mtime("", tuple(context.store.datasets()), context.started_ns), SOON)
 
     def _readme(self) -> Document:
-        shared = self.shared
+        context = self.context
 
         def stamp() -> Hashable:
-            return tuple(shared.store.datasets()), shared.writable
+            return tuple(context.store.datasets()), context.writable
 
         def render() -> bytes:
             return documents.readme_txt(
-                store=str(shared.store.path), datasets=shared.store.datasets(), writable=shared.writable
+                store=str(context.store.path), datasets=context.store.datasets(), writable=context.writable
             )
 
-        return Document(render, shared.started_ns, stamp)
+        return Document(render, context.started_ns, stamp)
 
 
 class DaemonDir(SmallDir):
@@ -80,22 +80,22 @@ class DaemonDir(SmallDir):
     def find(self, name: str) -> Node | None:
         if name not in self.slots:
             return None
-        started = self.shared.started_ns
+        started = self.context.started_ns
         if name == "version":
             document = Document(lambda: f"volfs {__version__}\n".encode(), started)
         else:
             render = self._stats if name == "stats.json" else self._metrics
             document = Document(render, started, time.monotonic, pause=_LOOK_SECONDS)
-        return Generated(self.shared, self.slot_ino(name), self, document)
+        return DocumentFile(self.context, self.slot_ino(name), self, document)
 
     def attr(self) -> Attr:
-        return self.directory_attr(self.shared.started_ns, SOON)
+        return self.directory_attr(self.context.started_ns, SOON)
 
     def _stats(self) -> bytes:
-        return _filled(documents.to_json(statistics(self.shared, self.slot_ino("stats.json"))), b" ")
+        return _filled(documents.to_json(statistics(self.context, self.slot_ino("stats.json"))), b" ")
 
     def _metrics(self) -> bytes:
-        return _filled(exposition(statistics(self.shared, self.slot_ino("metrics"))), b"\n")
+        return _filled(exposition(statistics(self.context, self.slot_ino("metrics"))), b"\n")
 
 
 def _filled(text: bytes, filler: bytes) -> bytes:

@@ -16,11 +16,11 @@ from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import GENERATION, READ_ONLY, WRITABLE, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import QuickShifted
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node
-from volfs.tree.files.document import Generated
-from volfs.tree.files.layout_file import LaidOut, LaidOutFile
+from volfs.tree.files.document import DocumentFile
+from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.tree.nodes.previews import preview, resampled_file
 from volfs.views import iso_slices, jpeg
 from volfs.views.plane import PlaneSpec
@@ -106,22 +106,22 @@ class PlaneDir(Dir):
     """``xy/``, ``xz/`` or ``yz/`` of a version."""
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
+        self, context: TreeContext, ino: int, up: Dir, path: str, ref: LevelRef, plane: str, others: tuple[int, ...]
     ) -> None:
-        super().__init__(shared, ino, up, path)
+        super().__init__(context, ino, up, path)
         self.ref = ref
         self.plane = plane
         self.others = others
-        self.absence = ref.places.timeout
+        self.absence = ref.images.timeout
         self._facts: PlaneFacts | None = None
 
     @property
     def cold(self) -> bool:
-        facts, places = self._facts, self.ref.places
-        return facts is None or (not places.lasting and facts.generation != places.snapshot.generation())
+        facts, images = self._facts, self.ref.images
+        return facts is None or (not images.lasting and facts.generation != images.snapshot.generation())
 
     def load(self) -> None:
-        generation = self.ref.places.snapshot.generation()
+        generation = self.ref.images.snapshot.generation()
         level, geometry = self.ref.geometry()
         if geometry is None or self.plane not in geometry.planes:
             raise NotFound(f"{self.ref.name} has no {self.plane} slices")
@@ -186,11 +186,11 @@ class PlaneDir(Dir):
             return self._square(name, index, ending)
         if ending not in _ENDINGS or self.size(ending) is None:
             return None
-        ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
+        ino = self.context.inodes.file(self.ino, self.ordinal(index, ending))
         if ending == jpeg.ENDING:
             document = preview(self.ref, self.spec(index), self.others, self.facts.time(index))
-            return Generated(self.shared, ino, self, document)
-        return SliceFile(self.shared, ino, self, name, index, ending)
+            return DocumentFile(self.context, ino, self, document)
+        return SliceFile(self.context, ino, self, name, index, ending)
 
     def _square(self, name: str, index: int, ending: str) -> Node | None:
         """The slice with square pixels, if its own are not."""
@@ -198,8 +198,8 @@ class PlaneDir(Dir):
         made = iso_slices.open_ending(
             facts.geometry, self.plane, index, self.others, ending, is_label=facts.level.is_label
         )
-        ino = self.shared.inodes.file(self.ino, self.ordinal(index, ending))
-        return None if made is None else resampled_file(self.shared, ino, self, name, self.ref, made)
+        ino = self.context.inodes.file(self.ino, self.ordinal(index, ending))
+        return None if made is None else resampled_file(self.context, ino, self, name, self.ref, made)
 
     @staticmethod
     def ordinal(index: int, ending: str) -> int:
@@ -210,7 +210,7 @@ class PlaneDir(Dir):
     def spec(self, index: int) -> PlaneSpec:
         return self.facts.geometry.spec(self.plane, index, self.others)
 
-    def laid_out(self, index: int, ending: str) -> LaidOut:
+    def contents_of(self, index: int, ending: str) -> Contents:
         """The bytes of a slice: the layout that all of them have, over its own voxels."""
         facts = self.facts
         layout = facts.geometry.layout(self.plane, ending)
@@ -218,7 +218,7 @@ class PlaneDir(Dir):
             raise NotFound(f"these slices have no {ending}")
         level, box = facts.level, self.spec(index).box
         source = QuickShifted(level, box.start)
-        return LaidOut(layout, source, facts.time(index), lambda: level.stamp(box), source, replaceable=True)
+        return Contents(layout, source, facts.time(index), lambda: level.stamp(box), source, replaceable=True)
 
     def size(self, ending: str) -> int | None:
         """The size of every slice with an ending: it follows from what all of them have in common. None if there is
@@ -230,12 +230,12 @@ class PlaneDir(Dir):
 
     def slice_attr(self, ino: int, index: int, ending: str) -> Attr:
         size, mtime = self.size(ending) or 0, self.facts.time(index)
-        return self.shared.file_attr(ino, size, mtime, mode=self.file_mode, timeout=self.ref.places.timeout)
+        return self.context.file_attr(ino, size, mtime, mode=self.file_mode, timeout=self.ref.images.timeout)
 
     @property
     def writable(self) -> bool:
         """Whether slices can be written now."""
-        return self.ref.places.state.writable and not self.facts.level.derived
+        return self.ref.images.state.writable and not self.facts.level.derived
 
     @property
     def file_mode(self) -> int:
@@ -255,9 +255,9 @@ class PlaneDir(Dir):
         facts.time(min(max(0, cookie - FIRST_COOKIE + 1), facts.count - 1))
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        facts, options = self.facts, self.shared.options
+        facts, options = self.facts, self.context.options
         size = self.size(facts.ending) or 0
-        mode, timeout = self.file_mode, self.ref.places.timeout
+        mode, timeout = self.file_mode, self.ref.images.timeout
         prefix, digits, ending = THROUGH[self.plane], facts.digits, facts.ending
         first = self.ino + self.ordinal(0, ending)
         uid, gid, chunk, times, last = options.uid, options.gid, facts.chunk, facts.times, len(facts.times) - 1
@@ -275,13 +275,13 @@ class PlaneDir(Dir):
             at = stop
 
 
-class SliceFile(LaidOutFile):
+class SliceFile(LayoutFile):
     """One slice: ``z00012.png``. Its directory knows its size and time; its layout is needed to read it."""
 
     up: PlaneDir
 
-    def __init__(self, shared: Shared, ino: int, up: PlaneDir, name: str, index: int, ending: str) -> None:
-        super().__init__(shared, ino, up, name, up.ref.room, partial(up.laid_out, index, ending))
+    def __init__(self, context: TreeContext, ino: int, up: PlaneDir, name: str, index: int, ending: str) -> None:
+        super().__init__(context, ino, up, name, up.ref.mounted, partial(up.contents_of, index, ending))
         self._index = index
         self._ending = ending
 

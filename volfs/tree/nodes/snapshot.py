@@ -13,9 +13,9 @@ from volfs.errors import NotFound, VolfsError
 from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.contract.attrs import FOREVER, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
-from volfs.tree.files.document import Document, Generated
+from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.images.array_views import shown_node
 from volfs.tree.images.image_index import ImageIndex
 from volfs.tree.nodes.formats import FORMATS, formats_of
@@ -31,70 +31,77 @@ class GroupDir(SmallDir):
     slots: ClassVar[dict[str, int]] = LevelContents.slots
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None, group: str
+        self,
+        context: TreeContext,
+        ino: int,
+        up: Dir,
+        path: str,
+        images: ImageIndex,
+        mounted: MountedBranch | None,
+        group: str,
     ) -> None:
-        super().__init__(shared, ino, up, path)
-        self.places = places
-        self.room: MountedBranch | None = room
+        super().__init__(context, ino, up, path)
+        self.images = images
+        self.mounted: MountedBranch | None = mounted
         self.group = group
-        self.absence = places.timeout
+        self.absence = images.timeout
 
     @property
     def cold(self) -> bool:
-        return self.places.cold
+        return self.images.cold
 
     def load(self) -> None:
-        self.places.load()
+        self.images.load()
 
     def names(self) -> Sequence[str]:
-        image = self.places.image(self.group)
+        image = self.images.image(self.group)
         own: list[str] = []
         if image is not None:
             own = self._contents().names() if image.is_array else [level.name for level in image.levels]
             own.append(FORMATS)
-        return [*own, *(name for name in self.places.below(self.group) if name not in own)]
+        return [*own, *(name for name in self.images.below(self.group) if name not in own)]
 
     def find(self, name: str) -> Node | None:
-        image = self.places.image(self.group)
+        image = self.images.image(self.group)
         path = f"{self.path}/{name}"
         if name == FORMATS and image is not None:
-            return formats_of(self, self.places, self.room, self.group)
+            return formats_of(self, self.images, self.mounted, self.group)
         if image is not None and image.is_array:
             return self._contents().find(name)
         if image is not None and image.level(name) is not None:
-            return self._level(path, LevelRef(self.places, self.room, self.group, name))
-        if name not in self.places.below(self.group):
+            return self._level(path, LevelRef(self.images, self.mounted, self.group, name))
+        if name not in self.images.below(self.group):
             return None
         child = f"{self.group}/{name}" if self.group else name
-        inner = self.places.image(child)
+        inner = self.images.image(child)
         if inner is not None and inner.is_array:
-            return self._level(path, LevelRef(self.places, self.room, child, inner.levels[0].name), plain=True)
-        return GroupDir(self.shared, self.shared.inodes.directory(path), self, path, self.places, self.room, child)
+            return self._level(path, LevelRef(self.images, self.mounted, child, inner.levels[0].name), plain=True)
+        return GroupDir(self.context, self.context.inodes.directory(path), self, path, self.images, self.mounted, child)
 
     def attr(self) -> Attr:
-        image = self.places.image(self.group)
-        if image is None and not self.places.below(self.group):
+        image = self.images.image(self.group)
+        if image is None and not self.images.below(self.group):
             raise NotFound(f"{self.group or '/'} holds no image")
         return self.times_attr(max((level.array.mtime_ns for level in image.levels), default=0) if image else 0)
 
     def times_attr(self, mtime: int) -> Attr:
         """Attributes, with at least the time of the snapshot where nothing better is known."""
-        base = self.places.snapshot.base
-        mtime = mtime or (base.time_ns if base is not None else self.shared.started_ns)
-        if not self.places.lasting:
-            mtime = self.shared.clock.mtime(self.path, tuple(self.names()), mtime)
-        return self.directory_attr(mtime, self.places.timeout, writable=self.places.state.writable)
+        base = self.images.snapshot.base
+        mtime = mtime or (base.time_ns if base is not None else self.context.started_ns)
+        if not self.images.lasting:
+            mtime = self.context.clock.mtime(self.path, tuple(self.names()), mtime)
+        return self.directory_attr(mtime, self.images.timeout, writable=self.images.state.writable)
 
     def refusal(self) -> VolfsError:
-        return self.places.state.refusal()
+        return self.images.state.refusal()
 
     def _level(self, path: str, ref: LevelRef, *, plain: bool = False) -> LevelDir:
-        return LevelDir(self.shared, self.shared.inodes.directory(path), self, path, ref, plain=plain)
+        return LevelDir(self.context, self.context.inodes.directory(path), self, path, ref, plain=plain)
 
     def _contents(self) -> LevelContents:
-        image = self.places.image(self.group)
+        image = self.images.image(self.group)
         assert image is not None
-        return LevelContents(self, LevelRef(self.places, self.room, self.group, image.levels[0].name))
+        return LevelContents(self, LevelRef(self.images, self.mounted, self.group, image.levels[0].name))
 
 
 class SnapshotDir(GroupDir):
@@ -103,9 +110,15 @@ class SnapshotDir(GroupDir):
     slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, places: ImageIndex, room: MountedBranch | None = None
+        self,
+        context: TreeContext,
+        ino: int,
+        up: Dir,
+        path: str,
+        images: ImageIndex,
+        mounted: MountedBranch | None = None,
     ) -> None:
-        super().__init__(shared, ino, up, path, places, room, "")
+        super().__init__(context, ino, up, path, images, mounted, "")
 
     def fixed(self) -> Sequence[str]:
         """The names that are the snapshot's own."""
@@ -113,7 +126,7 @@ class SnapshotDir(GroupDir):
             *(["thumbnail.png"] if self._pictured() else []),
             "zarr",
             "files",
-            *([FORMATS] if shown_node(self.places, "", "") is not None else []),
+            *([FORMATS] if shown_node(self.images, "", "") is not None else []),
         ]
 
     def names(self) -> Sequence[str]:
@@ -129,20 +142,20 @@ class SnapshotDir(GroupDir):
         if name not in self.reserved:
             return super().find(name)
         if name == "thumbnail.png" and self._pictured():
-            return Generated(self.shared, self.slot_ino(name), self, self._thumbnail())
+            return DocumentFile(self.context, self.slot_ino(name), self, self._thumbnail())
         if name in ("zarr", "files"):
             return self.space(name)
         if name == FORMATS and name in self.fixed():
-            return formats_of(self, self.places, self.room, self.group)
+            return formats_of(self, self.images, self.mounted, self.group)
         return None
 
     def space(self, name: str) -> Node:
         """``zarr/`` or ``files/``."""
         path = f"{self.path}/{name}"
-        return KeyDir(self.shared, self.shared.inodes.directory(path), self, path, self.places.snapshot, name)
+        return KeyDir(self.context, self.context.inodes.directory(path), self, path, self.images.snapshot, name)
 
     def attr(self) -> Attr:
-        base = self.places.snapshot.base
+        base = self.images.snapshot.base
         return self.times_attr(base.time_ns if base is not None else 0)
 
     def _pictured(self) -> bool:
@@ -150,29 +163,29 @@ class SnapshotDir(GroupDir):
 
     def _pictured_image(self) -> str | None:
         """The image that the thumbnail shows: the first one, and rather no label image."""
-        images = [image for image in self.places.images() if self.places.geometry(image.path, image.levels[0].name)[1]]
+        images = [image for image in self.images.images() if self.images.geometry(image.path, image.levels[0].name)[1]]
         if not images:
             return None
         return min(images, key=lambda image: (image.is_label, image.path.count("/"), image.path)).path
 
     def _thumbnail(self) -> Document:
-        snapshot, places = self.places.snapshot, self.places
+        snapshot, images = self.images.snapshot, self.images
 
         def render() -> bytes:
             path = self._pictured_image()
-            image = places.image(path) if path is not None else None
+            image = images.image(path) if path is not None else None
             if image is None:
                 raise NotFound("there is no image to show")
-            pairs = [(places.geometry(image.path, level.name)[1], level) for level in image.levels]
+            pairs = [(images.geometry(image.path, level.name)[1], level) for level in image.levels]
             return thumbnail.render([(g, level) for g, level in pairs if g is not None], is_label=image.is_label)
 
         def stamp() -> Hashable:
             return snapshot.generation()
 
         base = snapshot.base
-        mtime = base.time_ns if base is not None else self.shared.started_ns
-        pause = 0.0 if places.lasting else 1.0
-        return Document(render, mtime, stamp, lasting=places.lasting, pause=pause, heavy=True)
+        mtime = base.time_ns if base is not None else self.context.started_ns
+        pause = 0.0 if images.lasting else 1.0
+        return Document(render, mtime, stamp, lasting=images.lasting, pause=pause, heavy=True)
 
 
 class VersionDir(SnapshotDir):
@@ -180,8 +193,8 @@ class VersionDir(SnapshotDir):
 
     absence = FOREVER
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, path: str, version: Version) -> None:
-        super().__init__(shared, ino, up, path, ImageIndex(version, path))
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, version: Version) -> None:
+        super().__init__(context, ino, up, path, ImageIndex(version, path))
         self._version = version
 
     def fixed(self) -> Sequence[str]:
@@ -192,7 +205,7 @@ class VersionDir(SnapshotDir):
             return super().find(name)
         info = self._version.info
         document = Document(self._version_json, info.time_ns, lasting=True)
-        return Generated(self.shared, self.slot_ino(name), self, document)
+        return DocumentFile(self.context, self.slot_ino(name), self, document)
 
     def _version_json(self) -> bytes:
         version = self._version

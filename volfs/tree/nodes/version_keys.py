@@ -19,7 +19,7 @@ from volfs.errors import BadName, NotFound, VolfsError, WrongKind
 from volfs.model.names import check_key
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import FOREVER, Attr
-from volfs.tree.core.context import Shared
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import StoredFileHandle
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.core.open_files import Handle, wants_writing
@@ -39,9 +39,16 @@ class KeyDir(Dir):
     absence = FOREVER
 
     def __init__(
-        self, shared: Shared, ino: int, up: Dir, path: str, snapshot: Snapshot, key: str, info: KeyInfo | None = None
+        self,
+        context: TreeContext,
+        ino: int,
+        up: Dir,
+        path: str,
+        snapshot: Snapshot,
+        key: str,
+        info: KeyInfo | None = None,
     ) -> None:
-        super().__init__(shared, ino, up, path)
+        super().__init__(context, ino, up, path)
         self.snapshot = snapshot
         self.key = key
         self._info = info
@@ -53,11 +60,11 @@ class KeyDir(Dir):
 
     def load(self) -> None:
         if self._kept is None:
-            self.shared.listings.put(self.ino, self.snapshot.list(self.key))
+            self.context.listings.put(self.ino, self.snapshot.list(self.key))
 
     @property
     def _kept(self) -> Sequence[tuple[str, KeyInfo]] | None:
-        return self.shared.listings.get(self.ino)
+        return self.context.listings.get(self.ino)
 
     def listing_cold(self, cookie: int) -> bool:
         return self._kept is None
@@ -70,7 +77,7 @@ class KeyDir(Dir):
         kept = self._kept
         if kept is None:
             kept = self.snapshot.list(self.key)
-            self.shared.listings.put(self.ino, kept)
+            self.context.listings.put(self.ino, kept)
         return kept
 
     @property
@@ -100,15 +107,15 @@ class KeyDir(Dir):
         return None if info is None else self._node(name, key, info)
 
     def _node(self, name: str, key: str, info: KeyInfo) -> Node | None:
-        shared = self.shared
+        context = self.context
         if info.kind == "dir":
             path = f"{self.path}/{name}"
-            return KeyDir(shared, shared.inodes.directory(path), self, path, self.snapshot, key, info)
+            return KeyDir(context, context.inodes.directory(path), self, path, self.snapshot, key, info)
         ordinal = self._ordinal(name)
         if ordinal is None:
             return None
         kind = KeyLink if info.is_link else KeyFile
-        return kind(shared, shared.inodes.file(self.ino, ordinal), self, self.snapshot, key, info)
+        return kind(context, context.inodes.file(self.ino, ordinal), self, self.snapshot, key, info)
 
     def _ordinal(self, name: str) -> int | None:
         if name.isascii() and name.isdecimal() and (name == "0" or name[0] != "0") and len(name) < 9:
@@ -177,15 +184,15 @@ class KeyDir(Dir):
 class KeyFile(Node):
     """A key of a version."""
 
-    def __init__(self, shared: Shared, ino: int, up: Dir, snapshot: Snapshot, key: str, info: KeyInfo) -> None:
-        super().__init__(shared, ino, up)
+    def __init__(self, context: TreeContext, ino: int, up: Dir, snapshot: Snapshot, key: str, info: KeyInfo) -> None:
+        super().__init__(context, ino, up)
         self._snapshot = snapshot
         self._key = key
         self._info = info
 
     def attr(self) -> Attr:
         info = self._info
-        return self.shared.file_attr(self.ino, info.size, info.mtime_ns, mode=self._mode, timeout=FOREVER)
+        return self.context.file_attr(self.ino, info.size, info.mtime_ns, mode=self._mode, timeout=FOREVER)
 
     @property
     def _mode(self) -> int:
@@ -197,7 +204,7 @@ class KeyFile(Node):
             raise WrongKind(f"{self._key} is a file", errno=errno.ENOTDIR)
         if wants_writing(flags):
             raise self.refusal()
-        return StoredFileHandle(self.shared, self.ino, self.dataset, self._snapshot, self._key, self._info.size)
+        return StoredFileHandle(self.context, self.ino, self.dataset, self._snapshot, self._key, self._info.size)
 
 
 class KeyLink(KeyFile):
@@ -211,5 +218,5 @@ class KeyLink(KeyFile):
         raise WrongKind(f"{self._key} is a symbolic link", errno=errno.ELOOP)
 
     async def readlink(self) -> bytes:
-        shared, snapshot = self.shared, self._snapshot
-        return bytes(await shared.in_time(lambda: shared.fetch(self.dataset, lambda: snapshot.read(self._key))))
+        context, snapshot = self.context, self._snapshot
+        return bytes(await context.in_time(lambda: context.fetch(self.dataset, lambda: snapshot.read(self._key))))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from volfs.model.box import Box
 from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.core.node import Dir, Node
-from volfs.tree.files.layout_file import LaidOut, LaidOutFile
+from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.views.layout import Layout
 from volfs.views.volume import VolumeSpec
 from volfs.views.volumes import FORMATS, listed
@@ -34,7 +34,7 @@ class _Shelf:
     layouts: dict[str, Layout] = field(default_factory=dict)
 
 
-class Volumes:
+class VolumeFiles:
     """The volume files of one directory, ``owner``. ``others`` are the indices of the axes on the way to it."""
 
     def __init__(self, owner: Dir, ref: LevelRef, others: tuple[int, ...]) -> None:
@@ -51,25 +51,25 @@ class Volumes:
         shelf, owner = self._shelf(), self._owner
         if name not in shelf.names:
             return None
-        ino = owner.shared.inodes.file(owner.ino, VOLUME_SLOTS[name])
-        return LaidOutFile(owner.shared, ino, owner, name, self._ref.room, lambda: self._made(shelf, name))
+        ino = owner.context.inodes.file(owner.ino, VOLUME_SLOTS[name])
+        return LayoutFile(owner.context, ino, owner, name, self._ref.mounted, lambda: self._made(shelf, name))
 
     def _shelf(self) -> _Shelf:
         level, known = self._ref.level(), self._known
-        meta = self._ref.places.meta(self._ref.image, self._ref.name)
+        meta = self._ref.images.meta(self._ref.image, self._ref.name)
         if known is None or known.level is not level or known.meta is not meta:
             spec = whole(meta, self._others) if meta is not None else None
             names = tuple(f"volume{one.ending}" for one in listed(spec)) if spec is not None else ()
             known = self._known = _Shelf(level, meta, spec, names)
         return known
 
-    def _made(self, shelf: _Shelf, name: str) -> LaidOut:
+    def _made(self, shelf: _Shelf, name: str) -> Contents:
         level, spec = shelf.level, shelf.spec
         assert spec is not None
         layout = shelf.layouts.get(name)
         if layout is None:
             layout = shelf.layouts[name] = FORMATS[name.removeprefix("volume")].layout(spec)
-        return LaidOut(layout, level, self._time(level, spec.box), lambda: (level.stamp(spec.box), spec), level, level)
+        return Contents(layout, level, self._time(level, spec.box), lambda: (level.stamp(spec.box), spec), level, level)
 
     def _time(self, level: Level, box: Box) -> int:
         """When any voxel changed last."""
