@@ -20,6 +20,7 @@ from tests.kits.paths import ROOT
 from volfs.fuse.adapter import answer
 from volfs.fuse.mountpoints import detach, is_broken
 from volfs.storage.mount_table import mounted_at
+from volfs.testing.file_handles import handle_of, open_by_handle
 from volfs.testing.kit import unexpected
 from volfs.testing.waiting import PATIENCE
 
@@ -184,8 +185,6 @@ def test_an_error_at_close_reaches_the_closer(memory: Memory) -> None:
 
 def test_dot_lookups_find_an_inode_after_the_kernel_has_dropped_it(memory: Memory) -> None:
     """As an NFS server does, through open_by_handle_at(2)."""
-    from tests.kits.handles import handle_of, open_by_handle
-
     handle = handle_of(memory.mount / "hello.txt")
     folder = os.open(memory.mount, os.O_RDONLY)
     try:

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.handles import handle_of, open_by_handle
 from tests.kits.mounts import CELLS, files_below, make_store, volfs
+from volfs.testing.file_handles import handle_of, open_by_handle
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 

@@ -13,6 +13,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Handle(ctypes.Structure):
+    """``struct file_handle``: what names a file for as long as its filesystem knows it."""
+
     _fields_ = (
         ("handle_bytes", ctypes.c_uint),
         ("handle_type", ctypes.c_int),
@@ -21,6 +23,7 @@ class Handle(ctypes.Structure):
 
 
 def handle_of(path: Path) -> Handle:
+    """The handle of a file; OSError where its filesystem gives none."""
     handle = Handle(handle_bytes=_MAX_HANDLE)
     mount_id = ctypes.c_int()
     if _libc.name_to_handle_at(_AT_FDCWD, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount_id), 0) != 0:
@@ -29,6 +32,7 @@ def handle_of(path: Path) -> Handle:
 
 
 def open_by_handle(mount_fd: int, handle: Handle, flags: int = os.O_RDONLY) -> int:
+    """Open what a handle names, on the filesystem of which ``mount_fd`` is any open file; needs root."""
     fd: int = _libc.open_by_handle_at(mount_fd, ctypes.byref(handle), flags)
     if fd < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
