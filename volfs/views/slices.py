@@ -194,23 +194,31 @@ class SliceGeometry:
 
     def spec(self, plane: str, index: int, others: Sequence[int] = ()) -> PlaneSpec:
         """The plane behind a name; ``others`` are the indices along ``self.others``, in that order."""
-        start, stop = [0] * len(self.shape), list(self.shape)
-        fixed = {other.axis: at for other, at in zip(self.others, others, strict=True)}
-        through = self.through(plane)
-        if through is not None:
-            fixed[through] = index
-        for axis, at in fixed.items():
-            start[axis], stop[axis] = at, at + 1
-        return self.part(plane, Box(tuple(start), tuple(stop)))
+        start, stop = self.start(plane, index, others), list(self.shape)
+        for axis in (*(other.axis for other in self.others), self.through(plane)):
+            if axis is not None:
+                stop[axis] = start[axis] + 1
+        return self.part(plane, Box(start, tuple(stop)))
+
+    def start(self, plane: str, index: int, others: Sequence[int] = ()) -> Index:
+        """Where the box of that plane begins."""
+        start = [0] * len(self.shape)
+        for other, at in zip(self.others, others, strict=True):
+            start[other.axis] = at
+        if (through := self.through(plane)) is not None:
+            start[through] = index
+        return tuple(start)
 
     def layout(self, plane: str, ending: str) -> Layout | None:
         """The layout of the first slice of ``plane``, at 0 along all axes that are not the plane's own; None if the
         format cannot hold the slices. That of every other slice is the same, over voxels that are counted from the
         start of its box (:class:`volfs.views.layout.Shifted`). Made once."""
         key = plane, ending
-        if key not in self._layouts:
-            self._layouts[key] = layout(ending, self.spec(plane, 0, (0,) * len(self.others)))
-        return self._layouts[key]
+        try:
+            return self._layouts[key]
+        except KeyError:
+            made = self._layouts[key] = layout(ending, self.spec(plane, 0, (0,) * len(self.others)))
+            return made
 
     def part(self, plane: str, box: Box) -> PlaneSpec:
         """A piece of a plane: a box of length one along all axes but the plane's own and the samples."""

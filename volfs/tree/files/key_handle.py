@@ -123,7 +123,7 @@ class KeyHandle(Handle):
             self._mutex.release()
         return True
 
-    # -- its bytes ----------------------------------------------------------------------------------------------
+    # -- its bytes ----------------------------------------------------------------------------------------------------
 
     def stamp(self) -> Hashable:
         """The file's identity, time and size, after a change to the key's present file if that was put by another

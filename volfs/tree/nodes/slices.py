@@ -168,7 +168,7 @@ class PlaneDir(Dir):
             assert self._facts is not None
         return self._facts
 
-    # -- names ------------------------------------------------------------------------------------------------------
+    # -- names --------------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> Node | None:
         parsed = self.facts.geometry.parse(self.plane, name)
@@ -205,7 +205,7 @@ class PlaneDir(Dir):
     def ordinal(index: int, ending: str) -> int:
         return index * _STRIDE + _ENDINGS[ending] + 1
 
-    # -- slices --------------------------------------------------------------------------------------------
+    # -- slices -------------------------------------------------------------------------------------------------------
 
     def spec(self, index: int) -> PlaneSpec:
         return self.facts.geometry.spec(self.plane, index, self.others)
@@ -216,9 +216,13 @@ class PlaneDir(Dir):
         layout = facts.geometry.layout(self.plane, ending)
         if layout is None:
             raise NotFound(f"these slices have no {ending}")
-        level, box = facts.level, self.spec(index).box
-        source = QuickShifted(level, box.start)
-        return Contents(layout, source, facts.time(index), lambda: level.stamp(box), source, replaceable=True)
+        level = facts.level
+        source = QuickShifted(level, facts.geometry.start(self.plane, index, self.others))
+        stamp = partial(self._stamp, index)
+        return Contents(layout, source, facts.time(index), stamp, source, replaceable=True)
+
+    def _stamp(self, index: int) -> Hashable:
+        return self.facts.level.stamp(self.spec(index).box)
 
     def size(self, ending: str) -> int | None:
         """The size of every slice with an ending: it follows from what all of them have in common. None if there is
@@ -241,7 +245,7 @@ class PlaneDir(Dir):
     def file_mode(self) -> int:
         return WRITABLE if self.writable else READ_ONLY
 
-    # -- the directory ----------------------------------------------------------------------------------------------
+    # -- the directory ------------------------------------------------------------------------------------------------
 
     def attr(self) -> Attr:
         return self.directory_attr(self.ref.level().array.mtime_ns, self.absence)
