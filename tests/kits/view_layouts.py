@@ -16,7 +16,7 @@ from volfs.views.layout import (
     placed,
 )
 from volfs.views.slices import SliceGeometry
-from volfs.views.volumes.spec import LevelMeta
+from volfs.views.volumes.volume_spec import LevelMeta
 
 
 class Volume:

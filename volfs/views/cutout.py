@@ -44,7 +44,7 @@ _LONGEST = 255
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What the stem of a name means: a box, and the axes that were named by one number."""
+    """The meaning of a name without its ending: a box, and the axes that were named by one number."""
 
     box: Box
     dropped: frozenset[int]
@@ -102,7 +102,7 @@ def parse(geometry: SliceGeometry, name: str) -> tuple[Cut, str] | None:
 
 
 def readme(level: LevelMeta) -> str:
-    """What ``cutout/`` shows when it is listed."""
+    """The text of ``cutout/README.txt``: the names that files can have."""
     geometry = level.geometry
     space = (geometry.z, geometry.y, geometry.x)
     volume, plane, sizes = [], [], []
@@ -130,7 +130,7 @@ Planes (one of z, y, x of length one): {" ".join((*slices.ENDINGS, jpeg.ENDING))
 
 
 def _hidden(cut: Cut, axis: int, shape: Index) -> bool:
-    """Whether a volume leaves an axis out: it was named by a number, or there is but one and nobody named it."""
+    """True if a volume leaves an axis out: it was named by a number, or has length one and was not named."""
     return cut.box.shape[axis] == 1 and (axis in cut.dropped or shape[axis] == 1)
 
 

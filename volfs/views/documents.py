@@ -43,7 +43,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class ChangeFacts:
-    """What a version, or a working copy, changed at one node (``zarr/s0``) or below one directory (``files``)."""
+    """The changes of a version, or a working copy, at one node (``zarr/s0``) or below one directory (``files``)."""
 
     path: str
     put: int
@@ -123,7 +123,7 @@ def _image(image: ImageFacts) -> dict[str, Any]:
 
 
 def version_json(info: VersionInfo, changes: Sequence[ChangeFacts]) -> bytes:
-    """Id, parents, author, date, message, and what the version changed."""
+    """Id, parents, author, date, message, and the changes of the version."""
     return to_json({**_version(info), "changes": _changes(changes)})
 
 
@@ -157,8 +157,8 @@ def info_json(
     rescale: Rescale | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """What one level is: shape, dtype, axes, voxel size, chunk shape, codecs; what takes its voxels to real values, and
-    what its image's source said."""
+    """The description of a level: shape, dtype, axes, voxel size, chunk shape, codecs; the factors that take its voxels
+    to real values, and the facts from its image's source."""
     value: dict[str, Any] = {
         "shape": shape,
         "dtype": dtype.name,

@@ -57,7 +57,7 @@ class ArrayView(PayloadSource, Protocol):
 
     def stored_along(self, axis: int, blocks: Box) -> Sequence[int]:
         """Indices along an axis at which a block of a range is stored, ascending; of blocks as ``present`` has them.
-        What it costs follows what is stored there, however large the range."""
+        The cost follows the number of stored cells, however large the range."""
 
     def keys_along(self, axis: int, keys: Box) -> Sequence[int]:
         """The same of keys."""
@@ -127,7 +127,7 @@ class NodeView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ViewFile:
-    """A file. ``source`` is what its layout reads; None where it is literal bytes, or zeros, alone.
+    """A file. ``source`` has the voxels of its layout; None where that is literal bytes, or zeros, alone.
 
     ``box`` are the voxels of ``source`` that it depends on, whose times and stamps are its own; ``mtime`` is its time
     where there is no box. ``decode`` turns the whole bytes of a written file into the voxels of ``box`` (in the axis
@@ -182,7 +182,7 @@ class Run(ABC):
         """The entry; None if there is none of this number (a chunk that is not stored)."""
 
     def blank(self, index: int) -> ViewFile | None:
-        """What could be written where there is none: its box and how it is decoded count, its layout does not."""
+        """The file that a write would make where there is none: its box and its decoder count, its layout does not."""
         return None
 
     def following(self, start: int) -> Iterator[int]:
@@ -246,7 +246,7 @@ class Numbers(Run):
 
 Stored = Callable[[int, Box], Iterable[int]]
 """Given an axis of a grid and a range of its cells: the indices along the axis at which something of the range is
-stored, ascending. What it costs follows what is stored."""
+stored, ascending. The cost follows the number of stored cells."""
 
 LISTED_WHOLE = 1 << 16
 """Of up to so many folders of indices along an axis, those are listed too in which nothing is stored."""
@@ -274,7 +274,7 @@ def _walk(grid: Index, at: Index, low: Index, number: int, stored: Stored) -> It
     axis, begin = len(at), low[0]
     step = 1
     while begin < grid[axis]:
-        # A little more each time: whoever lists what is dense stops soon, and what is sparse is soon crossed.
+        # A little more each time: a listing of dense cells ends soon, and sparse ranges are crossed soon.
         end = min(begin + step, grid[axis])
         span = Box((*at, begin, *(0,) * (len(grid) - axis - 1)), (*(i + 1 for i in at), end, *grid[axis + 1 :]))
         for index in stored(axis, span):

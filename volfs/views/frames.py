@@ -14,7 +14,7 @@ from isal import isal_zlib  # the same sums as zlib's, several times faster: eve
 from volfs.views.layout import Extent, Memo, VoxelSource
 
 _STEP = 4 << 20
-"""Bytes read at a time when a checksum has to read what it covers."""
+"""Bytes read at a time to compute a checksum."""
 
 _DEFLATE_BLOCK = 65535
 
@@ -44,7 +44,7 @@ class Rows(Extent):
             elif at == 0:
                 out[done] = 0
                 done += 1
-            else:  # rows may be long: touch only what was asked for
+            else:  # rows may be long: touch only the bytes asked for
                 length = min(period - at, len(out) - done)
                 self.inner.fill(source, row * self.row + at - 1, out[done : done + length], memo)
                 done += length
@@ -70,7 +70,7 @@ class _Running:
             memo[self._name] = (offset + len(data), self._step(data[covered - offset :], value))
 
     def value(self, source: VoxelSource, memo: Memo) -> bytes:
-        """The checksum of the whole inner extent, big-endian; reads what has not been seen yet."""
+        """The checksum of the whole inner extent, big-endian; reads the bytes that it does not cover yet."""
         covered, value = self._progress(memo)
         while covered < self._inner.size:
             piece = np.empty(min(_STEP, self._inner.size - covered), np.uint8).data

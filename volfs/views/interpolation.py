@@ -119,8 +119,8 @@ def exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Values ``share`` of the way from ``low`` to ``high``, and nothing of what has no share: not-a-number next to a
-    voxel does not spoil it."""
+    """Values ``share`` of the way from ``low`` to ``high``, and nothing of values without a share: not-a-number next to
+    a voxel does not spoil it."""
     with np.errstate(all="ignore"):
         mixed = low * (1 - share) + high * share
         if mixed.dtype.kind == "f":  # rounding must not leave the range, of whole numbers even less

@@ -18,7 +18,7 @@ from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
 
 MARK = ".iso"
-"""What stands before the ending of such a file."""
+"""The mark before the ending of such a file."""
 
 _SQUARE = 1e-3
 _MOST = 1_000_000
@@ -44,7 +44,7 @@ def open_ending(
 
 
 def stretched(plane: PlaneSpec) -> tuple[int, int] | None:
-    """Rows and columns with square pixels; None if they are square, or nobody knows."""
+    """Rows and columns with square pixels; None if they are square already, or their size is unknown."""
     if plane.pixel is None:
         return None
     down, across = plane.pixel

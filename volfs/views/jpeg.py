@@ -1,4 +1,4 @@
-"""JPEG previews of slices: what the eye needs, from any dtype. Rendered whole, so the size is known only then.
+"""JPEG previews of slices: 8-bit pictures of any dtype. Rendered whole, so the size is known only then.
 
 A preview is windowed to 8 bits, or pseudo-coloured for label images. It cannot be written back: it is not exact.
 """
@@ -67,7 +67,7 @@ def _sample(coarsest: SliceGeometry, channel: int, share: float) -> Box:
 
 
 def render(source: VoxelSource, plane: PlaneSpec, shown: Window, *, is_label: bool = False) -> bytes:
-    """The slice as a JPEG file. Raises what reading the voxels raises."""
+    """The slice as a JPEG file. Raises the errors of reading voxels."""
     picture = plane.picture(source.read(plane.box))
     return encode(to_eight_bits(picture, shown, is_label=is_label and not plane.has_samples))
 

@@ -342,7 +342,7 @@ class Padded(Extent):
             beyond = np.ones(chunk.shape, bool)
             beyond[voxels.relative_to(chunk.start).slices()] = False
             if new[beyond].tobytes() != np.full(int(beyond.sum()), self.value, new.dtype).tobytes():
-                raise BadInput("what lies beyond the edge of the volume is fill value, and cannot be changed")
+                raise BadInput("bytes beyond the edge of the volume are fill value and cannot be changed")
 
     def store(self, source: VoxelSource, offset: int, data: memoryview) -> None:
         now = np.frombuffer(self._completed(source, offset, data), self.inner.dtype)

@@ -19,7 +19,7 @@ _MAX_HEADER = 10_000
 
 
 def header(shape: Index, dtype: np.dtype[Any]) -> bytes:
-    """The header of a C-order array: 64-byte aligned, so that what follows can be mapped."""
+    """The header of a C-order array: 64-byte aligned, so that the voxels after it can be mapped."""
     little = dtype.newbyteorder("<")
     text = f"{{'descr': {npy_format.dtype_to_descr(little)!r}, 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
     padding = -(len(_MAGIC) + 4 + len(text) + 1) % 64

@@ -123,7 +123,7 @@ def open_name(level: LevelMeta, name: str) -> Resampled | None:
 
 
 def readme(level: LevelMeta) -> str:
-    """What ``oblique/`` shows when it is listed."""
+    """The text of ``oblique/README.txt``: the names that files can have."""
     geometry = level.geometry
     if geometry.z is None:
         return "Only volumes have planes at an angle.\n"
@@ -264,7 +264,7 @@ class _Oblique(Picture):
             positions = self._grid.positions(axis, rows, columns)
             inside &= (positions >= -0.5) & (positions < size - 0.5)
             place = between(positions, size, nearest=self._nearest)
-            # What lies outside may need voxels beyond the box: any will do.
+            # Pixels outside may need voxels beyond the box: any value will do.
             last = voxels.shape[axis] - 1
             low, high = (np.clip(at - first, 0, last) for at in (place.low, place.high))
             places.append((low, high, place.share, place.on_centres))

@@ -1,4 +1,4 @@
-"""What one slice shows: a plane of an nD level, and which way up.
+"""The content of one slice: a plane of an nD level, and which way up.
 
 The first letter of a plane's name runs across, the second runs down (``xz``: x across, z down). Which file name and
 directory stand for which plane is decided in :mod:`volfs.views.slices`.
@@ -59,7 +59,7 @@ class PlaneSpec:
         return ordered.transpose(np.argsort(self.order))
 
     def describe(self) -> str:
-        """For error messages: what a file of this slice has to hold."""
+        """The picture that a file of this slice has to hold, in words for error messages."""
         return describe(self.shape, self.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Every n-th voxel of a box, as an extent: what a coarse picture shows where an image has no level as coarse.
+"""Every n-th voxel of a box, as an extent, for coarse pictures of an image that has no level as coarse.
 
 Not here: interpolation between voxels (:mod:`volfs.views.interpolation`), which formats want, and how far apart voxels
 are.

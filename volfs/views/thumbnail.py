@@ -24,7 +24,7 @@ _MOST = 2048
 
 
 def render(levels: Sequence[tuple[SliceGeometry, VoxelSource]], *, is_label: bool = False) -> bytes:
-    """The picture of an image with these levels, finest first, as a PNG file. Raises what reading voxels raises."""
+    """The picture of an image with these levels, finest first, as a PNG file. Raises the errors of reading voxels."""
     from PIL import Image  # not every mount shows thumbnails, and it takes long
 
     geometry, source = next(

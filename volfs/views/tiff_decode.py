@@ -26,7 +26,7 @@ from volfs.errors import BadInput
 from volfs.model.box import Index
 from volfs.views.plane import Incomplete, PlaneSpec, describe
 
-# Damage is told in our errors: without a handler Python prints what tifffile logs besides.
+# Damage is reported by our errors: without a handler Python also prints the messages that tifffile logs.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _CODES = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -68,7 +68,7 @@ def decode(data: bytes | bytearray | memoryview, plane: PlaneSpec) -> np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What the first page directory of a file says."""
+    """The facts in the first page directory of a file."""
 
     rows: int
     columns: int
@@ -118,7 +118,7 @@ class _Page:
             raise BadInput("the TIFF is damaged: its strips or tiles are empty")
         if rows and columns:
             expected = -(-rows // height) * -(-columns // width) * (samples if planar else 1)
-            if len(offsets) != expected:  # tifffile would give zeros for what is missing
+            if len(offsets) != expected:  # tifffile would give zeros for the missing part
                 raise BadInput(f"the TIFF is damaged: it has {len(offsets)} of {expected} strips or tiles")
         per_row = (width * (1 if planar else samples) * depth + 7) // 8
         return cls(
@@ -155,7 +155,7 @@ class _Page:
                 raise BadInput(
                     f"a TIFF compressed with {name} needs the package imagecodecs: pip install 'volfs[import]'"
                 )
-            if name == "Deflate":  # tifffile's own fallback does not bound what comes out
+            if name == "Deflate":  # tifffile's own fallback does not bound its output
                 for segment in self.segments:
                     _check_inflated_size(segment, self.segment_bytes)
 

@@ -111,7 +111,7 @@ class Head:
 
     @property
     def size(self) -> int:
-        """Its length as far as it goes, which is where the first directory goes when all are made."""
+        """The length so far: the position of the first directory, once all values are there."""
         return self._start + len(self._values)
 
     @property

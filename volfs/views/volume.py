@@ -1,4 +1,4 @@
-"""What one volume file shows: a box of an nD level, its axes, and where they lie in space.
+"""The content of one volume file: a box of an nD level, its axes, and where they lie in space.
 
 ``volume.nii`` of a level, ``t0003/volume.nrrd``, and ``cutout/z0-64.tif`` are all a :class:`VolumeSpec` and a format.
 Which formats there are, and which name stands for which, is decided in :mod:`volfs.views.volumes`.

@@ -260,7 +260,7 @@ class BranchKeyDir(Dir):
     async def link(self, node: Node, name: str) -> Node:
         mounted, target = self.mounted, self.key_of(name)
         if not isinstance(node, BranchKeyFile) or node.mounted is not mounted:
-            raise NotAllowed("only keys of the same branch can share bytes", errno=errno.EXDEV)
+            raise NotAllowed("only keys of the same branch can be hard links of each other", errno=errno.EXDEV)
         source = node.key
         async with mounted.renaming():
             await mounted.look(lambda: mounted.branch.working.link(source, target))

@@ -23,7 +23,7 @@ from volfs.views.folders import n5
 from volfs.views.folders.spatial import Space, other_axes, stored_positions, volume_of
 
 ATTRIBUTES = ("illumination", "channel", "tile", "angle")
-"""What setups can differ in. BigStitcher expects each setup to have them all."""
+"""The attributes in which setups can differ. BigStitcher expects each setup to have them all."""
 
 _MEANINGS = {
     "channel": ("c", "channel", "ch", "wavelength", "lambda"),
@@ -32,7 +32,7 @@ _MEANINGS = {
     "tile": ("tile", "fov", "field", "position", "p", "m", "mosaic"),
 }
 _FREE = ("tile", "illumination", "angle")
-"""What an axis of another name becomes: the first that no other axis is."""
+"""Attributes for axes of other names: the first that no other axis has."""
 
 _MOST_VIEWS = 100_000
 """An XML says something of each view: above this it would no longer be a small file."""
@@ -165,7 +165,7 @@ def _attributes(image: ImageView) -> list[dict[str, tuple[int, str]]]:
 
 
 def _name(image: ImageView, group: Sequence[int], at: dict[int, int], value: int) -> str:
-    """What an attribute's value is called: a channel by its name, if it has one."""
+    """The name of an attribute's value: a channel's own, if it has one."""
     if len(group) > 1:
         return " ".join(f"{image.axes[axis].name}{at[axis]}" for axis in group)
     labels = omero.labels(image.attributes) if group and image.axes[group[0]].type == "channel" else ()

@@ -55,7 +55,7 @@ def folder(image: ImageView) -> Folder | None:
     shrunk = tuple(_Shrunk.of(level, levels[0]) for level in levels)
 
     def others(indices: Index) -> Folder:
-        """What is at a time point and channel, or the directories of those."""
+        """The content of a time point and channel, or the directories of those."""
         if len(indices) < len(geometry.others):
             axis = geometry.others[len(indices)]
             fixed = {other.axis: at for other, at in zip(geometry.others, indices, strict=False)}
@@ -121,7 +121,7 @@ class _Positions(Run):
 
     def _stored(self, axis: int, cells: Box) -> Iterable[int]:
         if axis == 1:
-            return range(cells.start[1], cells.stop[1])  # whose picture is there has its tiles, too
+            return range(cells.start[1], cells.stop[1])  # the tiles of every picture that is there
         geometry, array = self._pyramid.geometry, self._pyramid.levels[0].level.array
         through = geometry.through(self._pyramid.plane)
         if through is None:
@@ -268,7 +268,7 @@ class _Pyramid:
         ElementTree.SubElement(image, "Size", Width=str(columns), Height=str(rows))
         if any(picture is None for picture in self.pictures):
             rectangles = ElementTree.SubElement(image, "DisplayRects")
-            # Those that are not there are named too, with nothing to see: what is not named, OpenSeadragon asks for.
+            # Absent levels are named too, as empty: OpenSeadragon requests every level that is not named.
             for absent, levels in groupby(enumerate(self.pictures), lambda level: level[1] is None):
                 numbers = [str(number) for number, _ in levels]
                 shown = ElementTree.SubElement(rectangles, "DisplayRect", MinLevel=numbers[0], MaxLevel=numbers[-1])

@@ -47,7 +47,7 @@ from volfs.views.layout import Layout, Literal, Payload, Voxels
 from volfs.views.plane import Incomplete
 
 VERSION = "2.0.0"
-"""Of the format. Readers refuse what is newer than themselves in its first number."""
+"""The version of the format. Readers refuse one whose first number is newer than theirs."""
 
 _LARGEST_BLOCK = 2**31 - 1
 """Voxels of a block: Java's arrays, of which the format was made, hold no more."""
@@ -55,7 +55,7 @@ _SHORT = {1e-12: "pm", 1e-9: "nm", 1e-6: "µm", 1e-3: "mm", 1e-2: "cm", 1.0: "m"
 
 
 def data_type(dtype: np.dtype[Any]) -> str | None:
-    """What N5 calls a type of voxels, None if it has no such. Bool is 0 and 1."""
+    """The name of a data type in N5; None if it has no such type. Bool is 0 and 1."""
     if dtype.kind == "b":
         return "uint8"
     known = (dtype.kind in "ui" and dtype.itemsize <= 8) or (dtype.kind == "f" and dtype.itemsize in (4, 8))

@@ -56,7 +56,7 @@ _NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,18})-(0|-?[1-9][0-9]{0,18})\Z")
 
 
 def data_type(dtype: np.dtype[Any]) -> str | None:
-    """What precomputed calls a type of voxels, None if it has no such. Bool is 0 and 1."""
+    """The name of a data type in precomputed; None if it has no such type. Bool is 0 and 1."""
     name = "uint8" if dtype.kind == "b" else dtype.name
     return name if name in _TYPES else None
 

@@ -206,7 +206,7 @@ class _Chunks:
         return ViewFile(layout, self.array, self._box(at), decode=partial(self._decode, self._box(at)))
 
     def _decode(self, box: Box, data: memoryview) -> np.ndarray:
-        """The voxels of a chunk from the whole bytes of its file. What lies beyond the edge does not count."""
+        """The voxels of a chunk from the whole bytes of its file. Voxels beyond the edge are ignored."""
         shape, stored = self.array.block_shape, self.encoding.dtype
         compressor = self.encoding.compressor
         raw = decompress(None if compressor is None else compressor["id"], data, math.prod(shape) * stored.itemsize)

@@ -161,7 +161,7 @@ def _h5py() -> Any:
 
 @lru_cache(maxsize=_FRAMES)
 def _frame(facts: _Facts) -> tuple[bytes, bytes]:
-    """What stands before the voxels, and what after them."""
+    """The bytes before the voxels, and those after them."""
     h5py, made = _h5py(), _Written()
     dtype = np.dtype(facts.dtype)
     size = math.prod(facts.shape) * dtype.itemsize

@@ -40,7 +40,7 @@ _OWN = frozenset(
     "DistanceUnits ElementSpacing ElementSize ElementMin ElementMax DimSize HeaderSize HeaderSizePerSlice "
     f"ElementNumberOfChannels ElementType ElementDataFile {_SLOPE} {_OFFSET}".split()
 )
-"""Fields that say what this file is, and not what the image's source said."""
+"""Fields that describe this file and are not taken from the image's source."""
 
 
 def _holds(spec: VolumeSpec) -> bool:

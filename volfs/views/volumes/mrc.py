@@ -70,7 +70,7 @@ def _cell(spec: VolumeSpec) -> Grid:
 
 
 def _told(spec: VolumeSpec) -> Mapping[str, Any]:
-    """What the map said that the image came from, if it was one."""
+    """Facts from the map that the image came from; none if it came from another file."""
     return spec.facts if spec.facts.get("format") == "mrc" else {}
 
 
@@ -84,7 +84,7 @@ def _grid(spec: VolumeSpec) -> tuple[int, int, int]:
 
 
 def _place(spec: VolumeSpec, cell: Grid) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """NSTART and ORIGIN. What a map said in steps is said in steps, as long as they are its own."""
+    """NSTART and ORIGIN. A position that a map gave in steps is given in steps, as long as they are its own."""
     facts = _told(spec)
     told = numbers_of(facts, "nstart", 3) or (0.0, 0.0, 0.0)
     origin = (*cell.origin, 0.0)[:3]

@@ -48,7 +48,7 @@ _COLOUR_CODES = {3: 128, 4: 2304}
 _MILLIMETRES, _SECONDS = 2, 8
 _OF_TIME = 0x38
 _TIME_UNITS = {"sec": 8, "msec": 16, "usec": 24, "hz": 32, "ppm": 40, "rads": 48}
-"""What a file said of its fourth dimension, where that is no time of ours: it has none, or it is of frequencies."""
+"""Facts about the fourth dimension of a source, where it is no time axis here: it is absent, or of frequencies."""
 _LABEL_INTENTS = (1002, 1003)
 """A label image, and one of names of the brain's parts."""
 _SCANNER, _ALIGNED = 1, 2
@@ -68,7 +68,7 @@ _NO_EXTENSIONS = bytes(4)
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a header says of space and time, with three dimensions of space in any case."""
+    """The part of a header about space and time, always with three dimensions of space."""
 
     affine: np.ndarray
     zooms: tuple[float, ...]
@@ -184,7 +184,7 @@ def _forms(spec: VolumeSpec, place: _Place) -> tuple[np.ndarray, tuple[int, int]
     if codes is None:
         return place.affine, (_SCANNER, _SCANNER)
     if spec.affine is None or codes == (0, 0):
-        # The file had no orientation. A place other than its own needs one, which is nobody's scanner's.
+        # The file had no orientation. A part of the volume needs one to say where it lies, and that is no scanner's.
         return place.affine, (0, _ALIGNED if place.affine[:, 3].any() or (directions(spec) < 0).any() else 0)
     own, told = matrix_of(spec.facts, "qform"), matrix_of(spec.facts, "affine")
     if min(codes) > 0 and own is not None and told is not None and own[:3, :3].any() and told[:3, :3].any():
@@ -194,7 +194,7 @@ def _forms(spec: VolumeSpec, place: _Place) -> tuple[np.ndarray, tuple[int, int]
 
 
 def _pixdim(spec: VolumeSpec, place: _Place, turned: np.ndarray) -> tuple[float, ...]:
-    """Voxel sizes: those of qform, where it has its own, or what the file said beside its sform."""
+    """Voxel sizes: those of qform, where it has its own, or those of the source beside its sform."""
     told = numbers_of(spec.facts, "pixdim", 3) or (numbers_of(spec.facts, "pixdim", 4) or ())[:3]
     codes, affine = _codes(spec), matrix_of(spec.facts, "affine")
     if turned is not place.affine:
@@ -208,7 +208,7 @@ def _pixdim(spec: VolumeSpec, place: _Place, turned: np.ndarray) -> tuple[float,
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the file that the image came from said in its header, as far as it holds for this one."""
+    """The header fields of the file that the image came from that hold for this one, too."""
 
     text: bytes
     file: bytes = b""
@@ -257,7 +257,7 @@ def _whole(facts: Mapping[str, Any], name: str, most: int) -> int:
 
 
 def _extensions(spec: VolumeSpec) -> bytes:
-    """What follows the header: those of the file that the image came from, where this is all of it."""
+    """The extensions after the header: those of the file that the image came from, where this is the whole of it."""
     found = spec.facts.get("extensions") if spec.facts.get("format") == "nifti" and spec.complete else None
     made = b""
     for one in found if isinstance(found, Sequence) and not isinstance(found, str) else ():

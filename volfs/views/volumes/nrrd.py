@@ -64,10 +64,10 @@ _KINDS = dict.fromkeys(
     **{"2D-masked-matrix": 5, "3D-symmetric-matrix": 6, "3D-masked-symmetric-matrix": 7, "3D-matrix": 9},
     **{"3D-masked-matrix": 10},
 }
-"""What an axis can be, and the size that such an axis has; 0 for any."""
+"""The kinds of axes, each with the size that such an axis has; 0 for any."""
 
 _SAMPLES_ARE = {"sample units": "sampleunits", "old min": "oldmin", "old max": "oldmax"}
-"""What is said of all samples, and the fact it comes from."""
+"""Fields about all samples, each with the fact that it comes from."""
 
 
 def _holds(spec: VolumeSpec) -> bool:
@@ -132,7 +132,7 @@ def _line(text: str) -> str:
 
 
 def _each(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What the source said of each axis, by its name."""
+    """The source's own fields about each axis, by the axis's name."""
     found = told.get(name)
     return found if isinstance(found, Mapping) else {}
 
@@ -216,7 +216,7 @@ class _World:
 
 
 def _time_of(space: str) -> str:
-    """What makes a space one of four dimensions."""
+    """The ending that adds time to the name of a space."""
     return "T" if len(space) == 3 else "-time"
 
 

@@ -17,7 +17,7 @@ MILLIMETRE = 1e-3
 SECOND = 1.0
 
 _DIGITS = 15
-"""Significant digits of a number brought into another unit: what a double has for certain."""
+"""Significant digits of a number brought into another unit: those that a double always keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def joined(values: np.ndarray | tuple[float, ...], separator: str = " ") -> str:
 
 
 def plain(text: str) -> str:
-    """Text for headers that are ASCII: what it has of printable ASCII on one line."""
+    """Text for ASCII headers: its printable ASCII characters, on one line."""
     return "".join(letter for letter in text if " " <= letter <= "~").strip()
 
 

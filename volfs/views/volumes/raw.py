@@ -1,4 +1,4 @@
-"""``.raw``: nothing but voxels; ``.raw.json``: what they are. Every volume has both.
+"""``.raw``: nothing but voxels; ``.raw.json``: their shape, data type and axes. Every volume has both.
 
 Little-endian, in C order of the axes that the description lists, slowest first; bool is one byte, 0 or 1. Voxel size
 and origin (the centre of the first voxel) are in the units of the axes, null where none is known.

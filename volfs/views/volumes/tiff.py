@@ -45,7 +45,7 @@ _MOST_SAMPLES = 1000
 _MOST_BYTES = 1 << 62
 _JAVA_INT = (1 << 31) - 1
 
-_EXACT = ".15g"  # what a double has for certain, after a change of unit
+_EXACT = ".15g"  # the digits that a double always keeps after a change of unit
 
 _IMAGEJ_OPENS = ("u1", "i1", "u2", "i2", "u4", "i4", "f4")
 """By kind and size. 32-bit integers become floats there."""
@@ -99,7 +99,7 @@ class _Stack:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """What a sample is in the file."""
+        """The data type of a sample in the file."""
         return np.dtype(np.uint8) if self.spec.dtype.kind == "b" else self.spec.dtype
 
     @property
@@ -138,7 +138,7 @@ class _Stack:
         return Picture(down.size, across.size, self.spec.samples, self.dtype, resolution)
 
     def head_description(self) -> bytes:
-        """OME-XML or, for dtypes that OME has not, what tifffile writes."""
+        """OME-XML; for dtypes that OME lacks, the description that tifffile writes."""
         if ome.pixel_type(self.spec.dtype) is not None:
             return ome.text(self.spec, self.time, self.channel)
         letters = {id(self.time): "T", id(self.z): "Z", id(self.channel): "C"}
@@ -166,7 +166,7 @@ class _Stack:
         return "\n".join([*lines, "loop=false", ""]).encode()
 
     def imagej_tags(self) -> list[Tag]:
-        """What ImageJ's Info, slice labels and properties were in the file that the image came from."""
+        """ImageJ's Info, slice labels and properties, as they were in the file that the image came from."""
         facts = self.spec.facts
         if facts.get("format") != "imagej":
             return []

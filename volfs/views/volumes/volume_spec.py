@@ -1,4 +1,4 @@
-"""From what is known of a level to the :class:`VolumeSpec` of a volume file: of the whole level, of one time point or
+"""From the metadata of a level to the :class:`VolumeSpec` of a volume file: of the whole level, of one time point or
 channel, or of a box.
 
 Decided here: which axes a file shows and in which order, where its first voxel lies, its orientation, and the names of
@@ -42,7 +42,7 @@ _WORLDS = {"nrrd": "lps", "metaimage": "lps", "dicom": "lps"}
 
 @dataclass(frozen=True, slots=True)
 class LevelMeta:
-    """What is known of a level before any voxel is read.
+    """The metadata of a level, as format modules need it.
 
     ``geometry`` has its shape and dtype and says which axes are z, y, x and samples; ``axes``, ``scale`` and
     ``translation`` (voxel size and centre of voxel 0) are as in OME-NGFF, in the order of the array.
@@ -139,7 +139,7 @@ def _in_finest(level: LevelMeta, box: Box) -> tuple[Triple, Triple]:
 
 
 def _kind(axis: Axis) -> str | None:
-    """What an axis besides z, y, x is. It is not of space to the formats, whatever the image says."""
+    """The kind of an axis besides z, y, x: never space, to formats, even if the image calls it so."""
     return None if axis.type == "space" else axis.type
 
 
@@ -199,7 +199,7 @@ def _source_affine(attributes: Mapping[str, Any], *, flat: bool) -> np.ndarray |
     source = source_of(attributes)
     rows = source.get("affine")
     if source.get("format") == "nifti" and not (source.get("qform_code", 1) or source.get("sform_code", 1)):
-        return None  # what nibabel makes up where a file says nothing
+        return None  # the value that nibabel makes up where a file has none
     try:
         matrix = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
