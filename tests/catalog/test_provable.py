@@ -32,7 +32,7 @@ from volfs.storage.files import read_json
 from volfs.storage.manifest import ManifestBuilder
 from volfs.storage.payload import Payload
 from volfs.versions.check.fsck import fsck
-from volfs.versions.ref_file import read_ref_file
+from volfs.versions.ref_file import read_ref
 from volfs.versions.store import set_aside_damaged
 
 # -- flipped bits -------------------------------------------------------------------------------------------------
@@ -395,10 +395,10 @@ def test_a_dataset_of_an_older_volfs_gets_an_id_and_its_refs_checksums_at_the_ne
     path.write_text(json.dumps(document))
     ref.write_text('{"version": 2}')
     open_store(root, read_only=True).close()
-    assert not read_ref_file(ref).sealed
+    assert not read_ref(ref).sealed
     with open_store(root) as store:
         assert read_json(path)["id"]
-        assert read_ref_file(ref).content_id == store["cells"].info(2).content_id
+        assert read_ref(ref).content_id == store["cells"].info(2).content_id
     ident = read_json(path)["id"]
     with open_store(root) as store:
         assert read_json(path)["id"] == ident

@@ -56,7 +56,7 @@ def branch(dataset: Dataset) -> Branch:
 
 def stored_voxels(dataset: Dataset, number: int, path: str) -> np.ndarray:
     """As another program reads them from the version's own directory."""
-    return np.asarray(zarr.open_array(dataset.layout.version(number).zarr, path=path, mode="r"))
+    return np.asarray(zarr.open_array(dataset.layout.version(number).root / "zarr", path=path, mode="r"))
 
 
 def names(snapshot: object, key: str = "zarr/labels/zarr.json") -> list[str]:
@@ -136,7 +136,10 @@ def test_two_imports_of_label_images_at_once_are_both_in_the_list(store, dataset
     placed = meanwhile(store, "labels/two", LABELS[1], change)
     assert placed.branch == "main"
     assert names(branch) == ["one", "two"]
-    assert zarr.open_group(dataset.layout.version(placed.number).zarr / "labels", mode="r").attrs["ome"] is not None
+    assert (
+        zarr.open_group(dataset.layout.version(placed.number).root / "zarr" / "labels", mode="r").attrs["ome"]
+        is not None
+    )
     for name, labels in zip(("one", "two"), LABELS, strict=True):
         assert (voxels(branch, f"labels/{name}/s0") == labels).all()
 

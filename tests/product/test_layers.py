@@ -29,7 +29,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "ingest": [{"source"}, {"readers"}],
     "tree": [{"contract"}, {"core"}, {"images"}, {"branches"}, {"files"}, {"monitoring"}, {"nodes"}],
     "versions": [
-        {"keys", "author", "access", "dataset_file", "ref_file", "history", "snapshot", "zarrstore"},
+        {"keys", "author", "access", "dataset_file", "ledger", "ref_file", "history", "snapshot", "zarrstore"},
         {"committed"},
         {"working"},
         {"commit"},
@@ -217,6 +217,51 @@ def test_the_docstring_of_a_package_names_every_module_in_it(package: Path) -> N
         return
     assert not missing
     assert first <= there, "named, and not there"
+
+
+#: Who excludes other processes, or gives something its place by renaming it; nothing else may, because what is
+#: committed is reached through the two ports alone.
+LOCAL = {
+    "storage/files.py": "how a file of any kind is written and locked",
+    "storage/directory_backend.py": "the directory as a backend",
+    "storage/trash.py": "directories are thrown away: working copies, and by the directory's ledger",
+    "storage/reserve.py": "space kept for a full disk: a file beside the catalog",
+    "versions/commit/publish.py": "the directory as a ledger",
+    "versions/store.py": "datasets are made and removed as directories, with their working copies",
+    "versions/commit/recover.py": "datasets half made, and working copies whose process died",
+    "versions/dataset.py": "a branch that is in use: the lock of its working copy",
+    "versions/working/branch_lock.py": "the lock of a working copy",
+    "versions/working/working_copy.py": "the working copy",
+    "versions/working/layer.py": "the working copy",
+    "versions/working/layer_moves.py": "the working copy",
+    "versions/check/fsck.py": "working copies whose process died",
+    "versions/catalog_file.py": "the catalog is a local file",
+    "versions/onlooker.py": "a catalog of one's own is a local file",
+    "tree/branches/stages.py": "stages lie in the working copy",
+    "export.py": "what is exported lies outside of a store",
+    "cli/demo.py": "a store is made under another name, and shown when it is whole",
+    "fuse/checkup.py": "a filesystem is asked for what it can do",
+}
+
+
+def test_only_local_files_are_locked_or_renamed() -> None:
+    found = {module.relative_to(PACKAGE).as_posix() for module in modules() if locks_or_renames(parsed(module))}
+    assert found == set(LOCAL)
+
+
+def locks_or_renames(tree: ast.AST) -> bool:
+    """Whether a module takes locks between processes or renames files: by the system's means or those of storage."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and any(alias.name == "fcntl" for alias in node.names):
+            return True
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            method = name.rpartition(".")[2]
+            if name in ("os.rename", "os.replace", "os.renames", "shutil.move", "replace_durably", "FileLock"):
+                return True
+            if method in ("rename", "replace") and "." in name and len(node.args) == 1 and not node.keywords:
+                return True  # of a path: strings are replaced by two
+    return False
 
 
 def test_every_room_is_known_here() -> None:

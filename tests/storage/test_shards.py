@@ -23,7 +23,7 @@ from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, array_zarr_json, group_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
-from volfs.storage.directory_backend import DirectoryBackend
+from volfs.storage.directory_backend import DirectoryBackend, FileWriter
 from volfs.storage.payload import PayloadReader, digest
 from volfs.storage.shards import (
     MISSING,
@@ -56,7 +56,7 @@ def pack(
         if block not in writers:
             path = folder / meta.chunk_key(block)
             path.parent.mkdir(parents=True, exist_ok=True)
-            writers[block] = ShardWriter(path, per_shard)
+            writers[block] = ShardWriter(FileWriter(path, 0o666), per_shard)
         padded = np.full(chunks, meta.fill_value)
         box = meta.grid.chunk_box(coords)
         padded[tuple(slice(0, n) for n in box.shape)] = array[box.slices()]
@@ -137,7 +137,7 @@ def test_only_arrays_are_wrapped() -> None:
 
 
 def test_payloads_are_where_append_said_and_in_the_index(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path / "s", (2, 3)) as writer:
+    with ShardWriter(FileWriter(tmp_path / "s", 0o666), (2, 3)) as writer:
         places = {cell: writer.append(cell, bytes([cell]) * (cell + 1)) for cell in (4, 0, 5)}
         assert writer.count == 3
         size = writer.finish()
@@ -156,7 +156,7 @@ def test_payloads_are_where_append_said_and_in_the_index(tmp_path: Path) -> None
 
 
 def test_many_threads_fill_one_shard(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "s", (16, 16))
+    writer = ShardWriter(FileWriter(tmp_path / "s", 0o666), (16, 16))
 
     def work(first: int) -> None:
         for cell in range(first, 256, 8):
@@ -175,7 +175,7 @@ def test_many_threads_fill_one_shard(tmp_path: Path) -> None:
 
 
 def test_a_chunk_is_put_once_and_inside_its_shard(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path / "s", (2, 2)) as writer:
+    with ShardWriter(FileWriter(tmp_path / "s", 0o666), (2, 2)) as writer:
         writer.append(1, b"x")
         with pytest.raises(AlreadyThere):
             writer.append(1, b"y")
@@ -185,7 +185,7 @@ def test_a_chunk_is_put_once_and_inside_its_shard(tmp_path: Path) -> None:
 
 
 def test_a_shard_given_up_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "s", (2,)) as writer:
+    with pytest.raises(RuntimeError), ShardWriter(FileWriter(tmp_path / "s", 0o666), (2,)) as writer:
         writer.append(0, b"x")
         raise RuntimeError
     assert not (tmp_path / "s").exists()
@@ -193,7 +193,7 @@ def test_a_shard_given_up_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = ShardWriter(tmp_path / "s", (2,))
+    writer = ShardWriter(FileWriter(tmp_path / "s", 0o666), (2,))
 
     def full(fd: int, data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -22,6 +22,7 @@ from volfs.versions.check.fsck import fsck
 from volfs.versions.commit import publish
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
+from volfs.versions.ledger import RefRecord
 from volfs.versions.ref_file import write_ref
 from volfs.versions.store import Store
 
@@ -100,9 +101,9 @@ def test_what_a_machine_was_publishing_is_not_undone_by_another(
 ) -> None:
     looks = []
 
-    def late(path: Path, version: int, content_id: str | None) -> None:
+    def late(path: Path, record: RefRecord) -> None:
         looks.append(elsewhere(OPENS, dataset.store.path, locks=tmp_path / "locks"))
-        write_ref(path, version, content_id)
+        write_ref(path, record)
         looks.append(elsewhere(OPENS, dataset.store.path, locks=tmp_path / "locks"))
 
     monkeypatch.setattr(publish, "write_ref", late)
@@ -140,7 +141,7 @@ def test_a_ref_moves_only_when_every_file_of_the_version_is_there_with_its_size(
 def test_a_file_that_went_before_it_was_synced_stops_the_version(dataset: Dataset) -> None:
     with VersionWriter(dataset, "main", 1) as writer:
         writer.put("files/a", b"a")
-        (writer.layout.root / "files/a").unlink()
+        (dataset.layout.partial(2).root / "files/a").unlink()
         with pytest.raises(Busy, match="files/a"):
             writer.publish("not whole")
     assert dataset.branches() == {"main": 1}
@@ -164,8 +165,8 @@ def test_two_machines_that_reserve_a_version_at_once_get_two_numbers(tmp_path: P
         "        print(writer.number)\n"
     )
     with VersionWriter(dataset, "main", 1) as writer:
-        lock = publish._make_partial(dataset.layout, writer.number)
-        assert lock is None
+        assert isinstance(dataset.ledger, publish.DirectoryLedger)
+        assert dataset.ledger._make_partial(writer.number) is None
         assert elsewhere(code, dataset.store.path, locks=tmp_path / "locks") == f"{writer.number + 1}\n"
 
 
@@ -256,7 +257,7 @@ def test_which_filesystems_share_locks(mount: Mounted | None, locks: Locks) -> N
 
 def test_a_store_that_this_process_left_is_mended_at_once(store: Store, dataset: Dataset) -> None:
     writer = VersionWriter(dataset, "main", 1)
-    writer._alive.release()
+    dataset.ledger._alive.pop(writer.draft.token).release()
     with open_store(store.path):
         assert not dataset.layout.partial(2).root.exists()
 

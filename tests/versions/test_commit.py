@@ -31,8 +31,8 @@ from volfs.model.metadata import group_zarr_json
 from volfs.storage.manifest import Op
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
-from volfs.versions.commit import protocol as protocol
-from volfs.versions.committed.version_files import read_manifest
+from volfs.versions.commit import protocol
+from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.store import init_store
 
 SHAPE, CHUNKS = (24, 16, 16), (8, 8, 8)
@@ -72,7 +72,7 @@ def set_json(branch, path="s0", **fields):
 
 
 def records(dataset, number):
-    manifest = read_manifest(dataset.layout.version(number))
+    manifest = read_manifest(VersionFiles.of(dataset.objects, number))
     return [(record.op, record.name, record.chunk) for record in manifest]
 
 
@@ -161,7 +161,7 @@ def test_a_re_created_array_inherits_nothing_even_of_another_kind(dataset, branc
     expected = np.zeros((10, 10), "f4")
     expected[:4, :4] = new[:4, :4]
     np.testing.assert_array_equal(voxels_of(dataset.version(2)), expected)
-    stored = zarr.open_group(str(dataset.layout.version(2).zarr), mode="r")["s0"]
+    stored = zarr.open_group(str(dataset.layout.version(2).root / "zarr"), mode="r")["s0"]
     np.testing.assert_array_equal(stored[...], expected)
     np.testing.assert_array_equal(voxels_of(dataset.version(1)), volume(SHAPE))
 
@@ -252,7 +252,7 @@ def test_zarr_python_writes_and_the_version_agrees(dataset, branch):
     ):
         np.testing.assert_array_equal(opened["s0"][...], expected)
         np.testing.assert_array_equal(opened["labels/cells"][...], labels)
-    stored = zarr.open_group(str(dataset.layout.version(2).zarr), mode="r")
+    stored = zarr.open_group(str(dataset.layout.version(2).root / "zarr"), mode="r")
     np.testing.assert_array_equal(stored["labels/cells"][...], labels)
 
 

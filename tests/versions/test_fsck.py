@@ -85,10 +85,10 @@ def catalog(root) -> Iterator[sqlite3.Connection]:
 def manifest(root, number) -> Iterator[list[np.ndarray]]:
     """Change the records of a version's manifest in place."""
     path = cells(root) / f"versions/{number:08d}/manifest.npy.zst"
-    old = Manifest.read(path)
+    old = Manifest.from_bytes(path.read_bytes())
     box = [old.records.copy()]
     yield box
-    Manifest(old.strings, box[0].astype(RECORD), old.pieces).write(path)
+    path.write_bytes(Manifest(old.strings, box[0].astype(RECORD), old.pieces).to_bytes())
 
 
 def edit_json(path, **fields):

@@ -17,13 +17,13 @@ from tests.kits.stores import START, array_at, new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.box import Box
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import read_json, write_json
-from volfs.storage.store_layout import StoreLayout
 from volfs.versions.check.fsck import fsck
 from volfs.versions.commit.version_writer import VersionWriter
-from volfs.versions.committed.version_files import read_version
+from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset_file import DatasetFile
-from volfs.versions.ref_file import read_ref_file
+from volfs.versions.ref_file import read_ref
 
 DOCUMENTS = {
     "volfs.json": "volfs.json",
@@ -81,13 +81,13 @@ def flips(raw: bytes) -> Iterator[bytes]:
 
 
 def test_every_flip_in_every_document_is_found_or_changes_nothing(root):
-    layout = StoreLayout(root).dataset("cells")
+    backend = DirectoryBackend(root / "datasets/cells", root / "lock")
     readers = {
         "volfs.json": lambda path: read_json(path),
-        "dataset": DatasetFile.read,
-        "head": read_ref_file,
-        "tag": read_ref_file,
-        "version": lambda path: read_version(layout.version(2), 2),
+        "dataset": lambda path: DatasetFile.read(backend, "cells"),
+        "head": read_ref,
+        "tag": read_ref,
+        "version": lambda path: read_version(VersionFiles.of(backend.below("versions"), 2)),
     }
     for kind, name in DOCUMENTS.items():
         path = root / name

@@ -11,9 +11,10 @@ import pytest
 from tests.kits.stores import START, new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import AlreadyThere, BadName, Damaged, NotFound, VolfsError
+from volfs.model.refs import RefKind
 from volfs.storage.files import read_json
 from volfs.versions.check.fsck import fsck
-from volfs.versions.ref_file import read_ref_file
+from volfs.versions.ref_file import read_ref
 
 REFS = {"main": 3, "side": 2, "paper": 2, "old": 1}
 
@@ -54,7 +55,7 @@ def test_a_ref_names_its_version_by_number_and_content_id(root):
     with open_store(root) as store:
         dataset = store["cells"]
         for name, number in REFS.items():
-            ref = read_ref_file(path_of(root, name))
+            ref = read_ref(path_of(root, name))
             assert (ref.version, ref.content_id) == (number, dataset.info(number).content_id)
         dataset.store.create_dataset("empty")
     assert read_json(root / "datasets/empty/refs/heads/main.json") == {"version": 0}
@@ -71,7 +72,7 @@ def test_a_flipped_bit_in_a_ref_is_damaged_and_never_another_version(root):
                 damaged[at] ^= 1 << bit
                 path.write_bytes(damaged)
                 try:
-                    assert dataset.read_ref(path) == 2
+                    assert dataset.read_ref(RefKind.TAG, "paper") == 2
                 except Damaged as error:
                     assert "tags/paper.json" in str(error)
                     assert "paper" not in dataset.ref_files().tags

@@ -23,7 +23,7 @@ from volfs.errors import AlreadyThere, NotAllowed, NotFound, NothingToCommit, Vo
 from volfs.storage.manifest import Op, Record
 from volfs.versions.branch import Branch
 from volfs.versions.check.fsck import fsck
-from volfs.versions.committed.version_files import read_manifest
+from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
@@ -63,7 +63,7 @@ def mode(snapshot: Snapshot, key: str) -> int:
 
 
 def records(dataset: Dataset, number: int) -> list[Record]:
-    return list(read_manifest(dataset.layout.version(number)))
+    return list(read_manifest(VersionFiles.of(dataset.objects, number)))
 
 
 # -- permission bits ----------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_content_ids_tell_modes_and_links_apart_and_not_times(store: Store) -> N
         from volfs.versions.committed.version_files import changes
 
         branch.commit("f")
-        return tree_root(changes(read_manifest(branch.dataset.layout.version(1)), {})).hex()
+        return tree_root(changes(read_manifest(VersionFiles.of(branch.dataset.objects, 1)), {})).hex()
 
     link = store.create_dataset("link").branch("main")
     link.working.symlink("files/f", "same")

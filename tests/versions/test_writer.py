@@ -43,7 +43,7 @@ from volfs.model.metadata import array_zarr_json, group_zarr_json
 from volfs.versions.author import default_author
 from volfs.versions.check.fsck import fsck
 from volfs.versions.commit.version_writer import VersionWriter
-from volfs.versions.committed.version_files import read_manifest
+from volfs.versions.committed.version_files import VersionFiles, read_manifest
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def dataset(store):
 
 
 def zarr_at(dataset, number, path="s0"):
-    return zarr.open_group(str(dataset.layout.version(number).zarr), mode="r")[path]
+    return zarr.open_group(str(dataset.layout.version(number).root / "zarr"), mode="r")[path]
 
 
 # -- what lies there ----------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_the_version_that_creates_an_array_is_complete_to_zarr_python(dataset, s
 
 def test_chunks_come_in_few_dense_shards(dataset):
     write_version(dataset, volume((64, 64, 64)), chunks=(8, 8, 8))
-    files = [p for p in (dataset.layout.version(1).zarr / "s0/c").rglob("*") if p.is_file()]
+    files = [p for p in (dataset.layout.version(1).root / "zarr" / "s0/c").rglob("*") if p.is_file()]
     assert len(files) == 1
     assert zarr_at(dataset, 1).shards == (64, 64, 64)
 
@@ -96,7 +96,7 @@ def test_a_scattered_change_becomes_single_chunk_files_that_say_they_are_a_delta
     write_version(dataset, after, chunks=(4, 4, 4), parent=1, coords=coords)
     meta = array_at(dataset.version(2)).meta
     for at in coords:
-        path = dataset.layout.version(2).zarr / "s0" / meta.chunk_key(at)
+        path = dataset.layout.version(2).root / "zarr" / "s0" / meta.chunk_key(at)
         assert path.read_bytes() == chunk(meta, after, at)
     delta = zarr_at(dataset, 2)
     assert delta.attrs["volfs_stored"]["complete"] is False
@@ -116,7 +116,7 @@ def test_the_clients_own_metadata_is_kept_to_the_byte(dataset):
         + array_json(volume((16, 16, 16)), (8, 8, 8))[len(b'{\n  "zarr_format": 3,\n  "node_type": "array",') :]
     )
     write_version(dataset, volume((16, 16, 16)), raw=odd)
-    folder = dataset.layout.version(1).zarr / "s0"
+    folder = dataset.layout.version(1).root / "zarr" / "s0"
     assert dataset.version(1).read("zarr/s0/zarr.json") == odd
     assert (folder / "zarr.as-written.json").read_bytes() == odd
     assert json.loads((folder / "zarr.json").read_text())["codecs"][0]["name"] == "sharding_indexed"
@@ -131,11 +131,11 @@ def test_every_ancestors_metadata_lies_beside_a_change(dataset):
         writer.publish("groups")
     voxels = volume((16, 16, 16))
     write_version(dataset, voxels, parent=1, path="a/b/c", created=True)
-    root = dataset.layout.version(2).zarr
+    root = dataset.layout.version(2).root / "zarr"
     assert json.loads((root / "a/b/zarr.json").read_text())["attributes"] == {"b": 1}
     assert not (root / "other").exists()
     np.testing.assert_array_equal(zarr.open_group(str(root), mode="r")["a/b/c"][...], voxels)
-    assert [r.name for r in read_manifest(dataset.layout.version(2))][:1] == ["zarr/a/b/c/zarr.json"]
+    assert [r.name for r in read_manifest(VersionFiles.of(dataset.objects, 2))][:1] == ["zarr/a/b/c/zarr.json"]
 
 
 def test_payloads_are_stored_as_the_client_wrote_them(dataset):
@@ -165,7 +165,7 @@ def test_an_array_sharded_by_its_client_stays_object_by_object(dataset, tmp_path
         for at in every_chunk(meta_of(raw)):
             array.put(at, tmp_path / "theirs" / "c" / "/".join(map(str, at)))
         writer.publish("theirs")
-    mine = dataset.layout.version(1).zarr / "s0"
+    mine = dataset.layout.version(1).root / "zarr" / "s0"
     for path in (tmp_path / "theirs").rglob("*"):
         if path.is_file():
             assert (mine / path.relative_to(tmp_path / "theirs")).read_bytes() == path.read_bytes()
@@ -184,7 +184,7 @@ def test_an_array_with_codecs_nobody_knows_is_kept_chunk_by_chunk(dataset):
     node = array_at(dataset.version(1))
     assert not node.readable
     assert node.payloads(Box((0, 0), (2, 2)))[1, 1].read() == b"opaque 1 1"
-    assert (dataset.layout.version(1).zarr / "s0/c/1/0").read_bytes() == b"opaque 1 0"
+    assert (dataset.layout.version(1).root / "zarr" / "s0/c/1/0").read_bytes() == b"opaque 1 0"
 
 
 @pytest.mark.parametrize("encoding", [("default", "."), ("v2", "."), ("v2", "/")])
@@ -339,7 +339,7 @@ def test_shards_are_finished_as_they_fill_or_are_said_to_be_done(dataset):
             elif at[2] == 1:
                 array.skip(at)
         assert array._open == {}
-        assert [name.name for name in (writer.layout.zarr / "s0/c/0/0").iterdir()] == ["0"]
+        assert [*dataset.objects.list(f"{writer.files.folder}/zarr")] == [f"{writer.files.folder}/zarr/s0/c/0/0/0"]
         writer.publish("one")
     assert len(array_at(dataset.version(1)).payloads(Box((0, 0, 0), (4, 4, 3)))) == 16
 

@@ -352,7 +352,7 @@ class _Job:
         arrays = [self._array(writer, index) for index in range(len(self._plan.levels))]
         workers = Workers()
         try:
-            memory = Memory(self._options.memory, writer.layout.root.parent)
+            memory = Memory(self._options.memory, writer.dataset.store.path)
             stream = VolumeStream(self._source, self._plan, arrays, self._image.method, memory, workers, meter)
             stream.run()
         finally:

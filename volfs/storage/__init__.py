@@ -3,6 +3,7 @@
 ``store_layout``  where everything lies: paths only
 ``mount_table``   which filesystem that is; ``state`` the directories of a user and machine outside the store
 ``files``         files that survive a loss of power, and locks; ``crash`` points at which a test ends the process
+``trash``         removing whole directories
 ``document``      small JSON documents with a checksum; ``claim`` which process is at work on something half made,
                   ``stage_record`` the record in front of a file that is being written over a slice
 ``compressors``   bytes to bytes; ``chain`` a chain of codecs, ``sharding_codec`` Zarr's "sharding_indexed" among them,

@@ -14,13 +14,14 @@ directory of another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NewType, Protocol, Self
+from typing import Any, NewType, Protocol, Self
 
-from volfs.errors import BadInput
+from volfs.errors import BadInput, Damaged
+from volfs.storage.document import LIMIT, dump_document, load_document
 
 Buffer = bytes | bytearray | memoryview
 
@@ -104,6 +105,9 @@ class Backend(Protocol):
     def below(self, prefix: str) -> Self:
         """The same objects seen from the directory ``prefix``: keys are relative to it."""
 
+    def where(self, key: str) -> str:
+        """How a message names an object: so that a person finds it."""
+
     def forget(self, prefix: str = "") -> None:
         """Close and forget the objects below ``prefix``, which were removed or replaced."""
 
@@ -116,7 +120,8 @@ class Batch(Protocol):
 
     def open(self, name: str, readers: int = 0o666) -> ObjectWriter:
         """Write an object, in place of one of that name. ``readers``: permission bits, where objects have some, if they
-        are less than is usual there. WrongKind if the name is a directory of another one's, or the reverse."""
+        are less than is usual there. WrongKind if the name is a directory of another one's, or the reverse; NotFound if
+        others have removed the batch."""
 
     def sync(self) -> Mapping[str, int]:
         """Make everything durable. The size of each object, by its name below the prefix. NotFound if others have
@@ -151,6 +156,36 @@ class ObjectWriter(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close, or abort if the block raised."""
+
+
+def read_object(backend: Backend, key: str) -> bytes:
+    """A whole object. Raises NotFound, Damaged."""
+    return tagged_object(backend, key)[0]
+
+
+def tagged_object(backend: Backend, key: str) -> tuple[bytes, Tag]:
+    """A whole object and its tag. Raises NotFound, Damaged."""
+    found = backend.get(key)
+    assert found is not None, "no tag of it is known"
+    return found
+
+
+def read_document(backend: Backend, key: str) -> dict[str, Any]:
+    """The value of a document (:mod:`volfs.storage.document`). Raises NotFound, or Damaged."""
+    found = backend.stat(key)
+    if found is not None and found.size > LIMIT:
+        raise Damaged(f"{backend.where(key)} has {found.size} bytes: that is no document of a store")
+    return load_document(read_object(backend, key), backend.where(key))[0]
+
+
+def change_document(backend: Backend, key: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Replace a document by the one that ``change`` makes of it, also if others change it at the same time; None leaves
+    it as it is. Raises NotFound, or Damaged."""
+    while True:
+        raw, tag = tagged_object(backend, key)
+        made = change(load_document(raw, backend.where(key))[0])
+        if made is None or backend.replace(key, dump_document(made), tag):
+            return
 
 
 def check_object_key(key: str) -> str:

@@ -21,7 +21,7 @@ from types import TracebackType
 import numpy as np
 
 from volfs.errors import Damaged, NotFound, WrongKind
-from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, Span, Tag, check_object_key
+from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, Span, Tag, check_object_key, tagged_object
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
@@ -121,12 +121,10 @@ class DirectoryBackend:
     def replace(self, key: str, document: bytes, tag: Tag) -> bool:
         with FileLock(self._lock):
             try:
-                found = self.get(key)
+                # By the bytes too: a file soon takes the number of one that was removed.
+                if tagged_object(self, key)[1] != tag:
+                    return False
             except NotFound:
-                return False
-            assert found is not None, "nothing is known of it"
-            # By the bytes too: a file soon takes the number of one that was removed.
-            if found[1] != tag:
                 return False
             self.put(key, document)
         return True
@@ -149,10 +147,15 @@ class DirectoryBackend:
                 fsync_dir(lasting)
 
     def batch(self, prefix: str) -> DirectoryBatch:
-        return DirectoryBatch(self._path(prefix))
+        root = self._path(prefix)
+        make_dirs(root)
+        return DirectoryBatch(root)
 
     def below(self, prefix: str) -> DirectoryBackend:
         return DirectoryBackend(self._path(prefix), self._lock, max_files=self._max_files)
+
+    def where(self, key: str) -> str:
+        return f"{self.root}/{key}"
 
     def forget(self, prefix: str = "") -> None:
         self._files.forget(prefix)
@@ -170,8 +173,20 @@ class DirectoryBatch:
     def open(self, name: str, readers: int = 0o666) -> FileWriter:
         path = self._root / check_object_key(name)
         with _kinds(name), no_space(f"writing {path.name}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             return FileWriter(path, readers)
+
+    def _make_folder(self, folder: Path) -> None:
+        """A directory of the batch, and never the batch's own: one that was taken away does not come back."""
+        if folder == self._root:
+            if not folder.is_dir():
+                raise NotFound(f"{folder} does not exist")
+            return
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
 
     def sync(self) -> Mapping[str, int]:
         try:

@@ -22,16 +22,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zstandard
 
-from volfs.errors import BadInput, Damaged, NotFound
+from volfs.errors import BadInput, Damaged
 from volfs.model.box import Index
 from volfs.model.metadata import MAX_NDIM
-from volfs.storage.files import read_file, write_atomic
 from volfs.storage.payload import PIECE, Payload
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -166,21 +164,6 @@ class Manifest:
             raise Damaged(f"{where}: the last name is cut off")
         _check(strings, records, pieces, where)
         return cls(strings, records, pieces)
-
-    def write(self, path: Path) -> None:
-        """Write the file durably."""
-        write_atomic(path, self.to_bytes())
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read the file. NotFound if there is none."""
-        try:
-            raw = read_file(path)
-        except FileNotFoundError:
-            raise NotFound(f"{path} does not exist") from None
-        except OSError as error:
-            raise Damaged(f"{path}: {error.strerror}") from None
-        return cls.from_bytes(raw, str(path))
 
 
 class ManifestBuilder:

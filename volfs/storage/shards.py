@@ -8,12 +8,9 @@ into a shard (:mod:`volfs.versions`); shards that clients wrote themselves (:mod
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from math import prod
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,8 +20,8 @@ from crc32c import crc32c
 from volfs.errors import AlreadyThere, BadInput, BadMetadata, Damaged
 from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, Json, parse_node
+from volfs.storage.backend import Buffer, ObjectWriter
 from volfs.storage.chain import ReadRange
-from volfs.storage.files import no_space, open_new, open_regular, write_all
 
 MISSING = 2**64 - 1
 """Offset and length of a chunk that the shard does not hold."""
@@ -41,85 +38,62 @@ ShardIndex = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class ShardWriter:
-    """Writes one shard file. Chunks may be appended in any order and from many threads.
+    """Writes one shard. Chunks may be appended in any order and from many threads.
 
-    The file appears at ``path`` at once, so ``path`` must lie where nobody looks yet (a partial version). Leaving the
-    context with an error, or :meth:`abort`, removes it.
+    Leaving the context with an error, or :meth:`abort`, takes the object back.
     """
 
-    def __init__(self, path: Path, chunks_per_shard: Sequence[int]) -> None:
-        self.path = path
+    def __init__(self, out: ObjectWriter, chunks_per_shard: Sequence[int]) -> None:
+        self._out = out
         self._index: ShardIndex = np.full((prod(chunks_per_shard), 2), MISSING, np.uint64)
         self._lock = threading.Lock()
-        self._at = 0
         self._finished = False
-        with no_space(f"writing {path.name}"):
-            self._fd: int | None = open_new(path)
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self._at
+        return self._out.size
 
     @property
     def count(self) -> int:
         """Chunks held so far."""
         return int((self._index[:, 1] != MISSING).sum())
 
-    def append(self, cell: int, payload: bytes | bytearray | memoryview) -> tuple[int, int]:
-        """Write one chunk's payload; its (offset, length) in the file. ``cell`` is its ordinal in C order."""
-        with self._lock, no_space(f"writing {self.path.name}"):
-            fd = self._open()
+    def append(self, cell: int, payload: Buffer) -> tuple[int, int]:
+        """Write one chunk's payload; its (offset, length) in the shard. ``cell`` is its ordinal in C order."""
+        with self._lock:
+            assert not self._finished, "the shard is finished"
             if not 0 <= cell < len(self._index):
-                raise BadInput(f"{self.path.name}: chunk {cell} of a shard of {len(self._index)}")
+                raise BadInput(f"chunk {cell} of a shard of {len(self._index)}")
             if self._index[cell, 1] != MISSING:
-                raise AlreadyThere(f"{self.path.name}: chunk {cell} is in the shard already")
-            offset = self._at
-            write_all(fd, payload)
-            self._at += len(payload)
+                raise AlreadyThere(f"chunk {cell} is in the shard already")
+            offset = self._out.size
+            self._out.write(payload)
             self._index[cell] = offset, len(payload)
             return offset, len(payload)
 
     def finish(self) -> int:
-        """Write the index and sync the file (its name is the caller's to sync); the file's size."""
-        with self._lock, no_space(f"writing {self.path.name}"):
-            fd = self._open()
-            raw = encode_shard_index(self._index)
-            write_all(fd, raw)
-            self._at += len(raw)
-            os.fsync(fd)
-            os.close(fd)
-            self._fd = None
+        """Write the index; the shard's size."""
+        with self._lock:
+            assert not self._finished, "the shard is finished"
+            self._out.write(encode_shard_index(self._index))
+            self._out.flush()
+            self._out.close()
             self._finished = True
-            return self._at
+            return self._out.size
 
     def suspend(self) -> None:
         """Give the file descriptor back; the next append opens the file again. An import writes thousands at once."""
         with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-
-    def _open(self) -> int:
-        if self._finished:
-            raise AssertionError(f"{self.path} is finished")
-        if self._fd is None:
-            self._fd = open_regular(self.path, os.O_WRONLY)
-        # Also after a write that stopped half-way for lack of space: the next one goes over what it left.
-        os.lseek(self._fd, self._at, os.SEEK_SET)
-        return self._fd
+            if not self._finished:
+                self._out.suspend()
 
     def abort(self) -> None:
-        """Remove the file, unless it is finished."""
+        """Take the object back, unless it is finished."""
         with self._lock:
-            if self._finished:
-                return
-            self._finished = True
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-            with suppress(OSError):
-                self.path.unlink()
+            if not self._finished:
+                self._finished = True
+                self._out.abort()
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -33,6 +33,10 @@ from volfs.model.refs import RefKind
 FORMAT = 1
 """The format that this code writes. A store with a larger number is refused."""
 
+DATASETS, VERSIONS = "datasets", "versions"
+DATASET_JSON, VERSION_JSON, MANIFEST = "dataset.json", "version.json", "manifest.npy.zst"
+"""Names in a store, a dataset, and a version."""
+
 PREVIOUS_REF = ".publish.ref"
 """Ending of the name under which the ref before a version is kept while that is published."""
 
@@ -45,6 +49,11 @@ _FROZEN_DIR = re.compile(r"frozen-([0-9]{8,})")
 def version_dir_name(number: int) -> str:
     """ "00000012" for 12."""
     return f"{number:08d}"
+
+
+def partial_dir_name(number: int) -> str:
+    """ ".00000012.partial" for 12."""
+    return f".{version_dir_name(number)}.partial"
 
 
 def parse_version_dir(name: str) -> int | None:
@@ -146,22 +155,6 @@ class VersionLayout:
     root: Path
 
     @property
-    def version_json(self) -> Path:
-        return self.root / "version.json"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.npy.zst"
-
-    @property
-    def zarr(self) -> Path:
-        return self.root / "zarr"
-
-    @property
-    def files(self) -> Path:
-        return self.root / "files"
-
-    @property
     def lock(self) -> Path:
         """Only in a partial version."""
         return self.root / "lock"
@@ -175,7 +168,7 @@ class DatasetLayout:
 
     @property
     def dataset_json(self) -> Path:
-        return self.root / "dataset.json"
+        return self.root / DATASET_JSON
 
     @property
     def lock(self) -> Path:
@@ -207,13 +200,13 @@ class DatasetLayout:
 
     @property
     def versions(self) -> Path:
-        return self.root / "versions"
+        return self.root / VERSIONS
 
     def version(self, number: int) -> VersionLayout:
         return VersionLayout(self.versions / version_dir_name(number))
 
     def partial(self, number: int) -> VersionLayout:
-        return VersionLayout(self.versions / f".{version_dir_name(number)}.partial")
+        return VersionLayout(self.versions / partial_dir_name(number))
 
     def publish_intent(self, number: int) -> Path:
         """There while a complete version is being given its place: see :mod:`volfs.versions.commit.publish`."""
@@ -258,7 +251,7 @@ class StoreLayout:
 
     @property
     def datasets(self) -> Path:
-        return self.root / "datasets"
+        return self.root / DATASETS
 
     def dataset(self, name: str) -> DatasetLayout:
         return DatasetLayout(self.datasets / name)

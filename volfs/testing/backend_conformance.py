@@ -10,23 +10,18 @@ pytest collects the class and runs each method against a new, empty backend.
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
 from volfs.errors import BadInput, Damaged, NotFound, WrongKind
-from volfs.storage.backend import Backend, Bounded, From, Last, Span, Tag
+from volfs.storage.backend import Backend, Bounded, From, Last, Span, change_document, read_document, tagged_object
+from volfs.storage.document import dump_document
 
 NAMES = ("a", "a-b/x", "a.b", "b/c/d", "b/c.d", "b/ce", "été/x", "z")
 """Keys of which a directory's own order, or that of code points of some encodings, is another than that of bytes."""
-
-
-def got(backend: Backend, key: str) -> tuple[bytes, Tag]:
-    """An object that must be there."""
-    found = backend.get(key)
-    assert found is not None
-    return found
 
 
 class BackendConformance:
@@ -41,7 +36,7 @@ class BackendConformance:
     def test_what_was_put_is_got_whole(self, backend: Backend) -> None:
         for data in (b"", b"bytes", bytes(range(256)) * 5000):
             backend.put("versions/00000001/x", data)
-            assert got(backend, "versions/00000001/x")[0] == data
+            assert tagged_object(backend, "versions/00000001/x")[0] == data
 
     def test_what_is_not_there_is_not_found(self, backend: Backend) -> None:
         backend.put("a/b", b"x")
@@ -56,7 +51,7 @@ class BackendConformance:
         data = bytes(range(256)) * 10000
         (tmp_path / "source").write_bytes(data)
         backend.put("a/b", tmp_path / "source")
-        assert got(backend, "a/b")[0] == data
+        assert tagged_object(backend, "a/b")[0] == data
         assert (tmp_path / "source").read_bytes() == data
 
     @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/./b", "a/..", "nul\0"])
@@ -75,7 +70,7 @@ class BackendConformance:
     def test_names_need_not_be_text(self, backend: Backend) -> None:
         backend.put("files/\udcff\udc80", b"1")
         assert list(backend.list("files")) == ["files/\udcff\udc80"]
-        assert got(backend, "files/\udcff\udc80")[0] == b"1"
+        assert tagged_object(backend, "files/\udcff\udc80")[0] == b"1"
 
     def test_no_key_is_a_directory_of_another_one(self, backend: Backend) -> None:
         backend.put("a/b", b"1")
@@ -167,16 +162,31 @@ class BackendConformance:
         backend.put("a/d", b"2")
         below = backend.below("a")
         assert list(below.list()) == ["b/c", "d"]
-        assert got(below, "b/c")[0] == b"1"
+        assert tagged_object(below, "b/c")[0] == b"1"
         below.below("b").put("e", b"3")
         assert list(backend.list("a", after="a/b/c")) == ["a/b/e", "a/d"]
         assert list(below.list(after="b/e")) == ["d"]
 
     # -- documents ----------------------------------------------------------------------------------------------
 
+    def test_a_document_is_changed_by_what_it_says(self, backend: Backend) -> None:
+        backend.put("doc", dump_document({"count": 0}))
+
+        def count(_: int) -> None:
+            change_document(backend, "doc", lambda found: {"count": found["count"] + 1})
+
+        _at_once(count)
+        change_document(backend, "doc", lambda found: None)
+        assert read_document(backend, "doc") == {"count": 8}
+        with pytest.raises(NotFound):
+            read_document(backend, "nothing")
+        backend.put("doc", b"no document")
+        with pytest.raises(Damaged, match=re.escape(backend.where("doc"))):
+            read_document(backend, "doc")
+
     def test_get_tells_that_nothing_has_changed(self, backend: Backend) -> None:
         backend.put("doc", b"1")
-        _, tag = got(backend, "doc")
+        _, tag = tagged_object(backend, "doc")
         assert backend.get("doc", tag) is None
         backend.put("doc", b"2")
         changed = backend.get("doc", tag)
@@ -185,14 +195,14 @@ class BackendConformance:
     def test_create_makes_what_is_not_there(self, backend: Backend) -> None:
         assert backend.create("doc", b"1")
         assert not backend.create("doc", b"2")
-        assert got(backend, "doc")[0] == b"1"
+        assert tagged_object(backend, "doc")[0] == b"1"
 
     def test_replace_goes_by_the_tag(self, backend: Backend) -> None:
         backend.put("doc", b"1")
-        _, first = got(backend, "doc")
+        _, first = tagged_object(backend, "doc")
         assert backend.replace("doc", b"2", first)
         assert not backend.replace("doc", b"3", first)
-        data, second = got(backend, "doc")
+        data, second = tagged_object(backend, "doc")
         assert data == b"2"
         backend.remove(["doc"])
         assert not backend.replace("doc", b"4", second)
@@ -207,19 +217,7 @@ class BackendConformance:
 
         _at_once(create)
         assert len(made) == 1
-        assert got(backend, "doc")[0] == str(made[0]).encode()
-
-    def test_no_replacement_is_lost(self, backend: Backend) -> None:
-        backend.put("doc", b"0")
-
-        def count(_: int) -> None:
-            while True:
-                data, tag = got(backend, "doc")
-                if backend.replace("doc", str(int(data) + 1).encode(), tag):
-                    return
-
-        _at_once(count)
-        assert got(backend, "doc")[0] == b"8"
+        assert tagged_object(backend, "doc")[0] == str(made[0]).encode()
 
     def test_who_reads_meanwhile_sees_one_or_the_other(self, backend: Backend) -> None:
         backend.put("doc", b"a" * 5000)
@@ -228,7 +226,7 @@ class BackendConformance:
 
         def read() -> None:
             while not stop.is_set():
-                seen.add(got(backend, "doc")[0])
+                seen.add(tagged_object(backend, "doc")[0])
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -249,10 +247,11 @@ class BackendConformance:
             out.flush()
             out.write(memoryview(b"three"))
             assert out.size == 11
+        assert out.size == 11
         with batch.open("version.json", 0o600) as out:
             pass
         assert batch.sync() == {"version.json": 0, "zarr/c/0": 11}
-        assert got(backend, "versions/00000001/zarr/c/0")[0] == b"onetwothree"
+        assert tagged_object(backend, "versions/00000001/zarr/c/0")[0] == b"onetwothree"
         assert list(backend.list()) == ["versions/00000001/version.json", "versions/00000001/zarr/c/0"]
 
     def test_what_is_aborted_in_a_batch_never_was(self, backend: Backend) -> None:
@@ -298,7 +297,7 @@ class BackendConformance:
 
         _at_once(write)
         assert batch.sync() == {f"c/{i}/0": 2000 for i in range(8)}
-        assert all(got(backend, f"v/c/{i}/0")[0] == bytes([i]) * 2000 for i in range(8))
+        assert all(tagged_object(backend, f"v/c/{i}/0")[0] == bytes([i]) * 2000 for i in range(8))
 
 
 def _at_once(action: object) -> None:

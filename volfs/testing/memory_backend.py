@@ -120,6 +120,9 @@ class MemoryBackend:
         seen._objects, seen._prefix = self._objects, self._full(prefix) + "/"
         return seen
 
+    def where(self, key: str) -> str:
+        return f"memory/{self._prefix}{key}"
+
     def forget(self, prefix: str = "") -> None:
         """Nothing is held besides the objects."""
 
@@ -162,14 +165,12 @@ class MemoryWriter:
         self._backend = backend
         self._name = name
         self._data: bytearray | None = bytearray()
-
-    @property
-    def size(self) -> int:
-        return len(self._data or b"")
+        self.size = 0
 
     def write(self, data: Buffer) -> None:
         assert self._data is not None, f"{self._name} is complete"
         self._data += memoryview(data).cast("B")
+        self.size = len(self._data)
 
     def flush(self) -> None:
         """Everything is where it will be."""

@@ -6,6 +6,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
                   default
 ``access``        owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
                   file of a branch or tag
+``ledger``        the port for a dataset's refs and numbers: which versions exist, what a branch or tag names
 ``history``       the dataset as its versions and branches know it
 ``snapshot``      one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
 ``committed``     versions: how a key or a chunk is found in one

@@ -16,6 +16,7 @@ from itertools import chain
 
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
+from volfs.model.refs import RefKind
 from volfs.versions.actions import Actions
 from volfs.versions.commit.changeset import problems
 from volfs.versions.commit.follower import Follower, Side
@@ -342,5 +343,5 @@ class Branch(UnionSnapshot, WritableSnapshot):
         if self.working.lock.held:
             return
         self.dataset.check_itself()
-        if not self.dataset.layout.head(self.ref).exists():
+        if not self.dataset.ledger.has_ref(RefKind.BRANCH, self.ref):
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")

@@ -15,8 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
@@ -26,29 +25,31 @@ from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
 from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
-from volfs.storage.directory_backend import DirectoryBackend
-from volfs.storage.files import FileLock, make_dirs, no_space, read_json, unlink_durably, write_json
+from volfs.storage.backend import Backend, change_document, read_document
+from volfs.storage.files import FileLock
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
-from volfs.storage.store_layout import DatasetLayout
+from volfs.storage.store_layout import DATASET_JSON, VERSIONS, DatasetLayout
+from volfs.storage.trash import delete_tree
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
 from volfs.versions.branch import Branch
-from volfs.versions.commit import publish
-from volfs.versions.commit.mirror import Stamp, catch_up
+from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
 from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version import Version, parse
 from volfs.versions.committed.version_files import (
     StoredVersion,
     VersionChanges,
+    VersionFiles,
     read_manifest,
     read_version,
     version_changes,
 )
 from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import OpenStore
-from volfs.versions.ref_file import how_to_mend, read_ref_file, write_ref
+from volfs.versions.ledger import Ledger, RefRecord, Stamp
+from volfs.versions.ref_file import how_to_mend
 from volfs.versions.snapshot import Derive, Snapshot
 from volfs.versions.working.branch_lock import elsewhere
 
@@ -81,7 +82,15 @@ class StoreOfDatasets(OpenStore, Protocol):
 class Dataset:
     """One dataset of an open store. Made by :class:`~volfs.versions.store.Store`; thread-safe."""
 
-    def __init__(self, store: StoreOfDatasets, row: DatasetRow, layout: DatasetLayout, default_branch: str) -> None:
+    def __init__(
+        self,
+        store: StoreOfDatasets,
+        row: DatasetRow,
+        layout: DatasetLayout,
+        backend: Backend,
+        ledger: Ledger,
+        default_branch: str,
+    ) -> None:
         self.store = store
         self.name = row.name
         self.id = row.id
@@ -91,19 +100,20 @@ class Dataset:
         self.layout = layout
         self.catalog = store.catalog
         self.default_branch = default_branch
-        self.reader = PayloadReader(DirectoryBackend(layout.versions, layout.lock))
+        self.backend = backend
+        self.ledger = ledger
+        self.objects = backend.below(VERSIONS)
+        self.reader = PayloadReader(self.objects)
         self._guard = threading.RLock()
         self._versions: OrderedDict[int, Version] = OrderedDict()
         self._branches: dict[str, Branch] = {}
         self._times: dict[int, int] = {}
         self._metadata: OrderedDict[tuple[str, int], ArrayMeta | GroupMeta | None] = OrderedDict()
         self._told: set[str] = set()
-        #: Directories of versions that are in the catalog for certain.
-        self.indexed_names: set[str] = set()
         #: Versions that lie in the store and are not in the catalog, and why.
         self.unindexed: dict[int, str] = {}
-        self._caught: tuple[tuple[int, int], ...] | None = None
-        self._filed: tuple[tuple[tuple[int, int], ...] | None, Refs, Refs] | None = None
+        self._caught: Stamp | None = None
+        self._filed: tuple[Stamp | None, Refs, Refs] | None = None
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -138,7 +148,7 @@ class Dataset:
         it can."""
         if not self.store.read_only:
             return self.unindexed.keys()
-        return set(publish.published(self.layout)) - self.graph.versions.keys()
+        return set(self.ledger.versions()) - self.graph.versions.keys()
 
     def time_of(self, number: int) -> int:
         """The time (ns) of a version. Raises NotFound."""
@@ -179,7 +189,7 @@ class Dataset:
     def changes(self, number: int) -> VersionChanges:
         """The changes of a version on top of its first parent, from its manifest."""
         self.info(number)
-        return version_changes(self.layout.version(number), number)
+        return version_changes(VersionFiles.of(self.objects, number))
 
     # -- refs ---------------------------------------------------------------------------------------------------
 
@@ -191,11 +201,11 @@ class Dataset:
         mirrored = self.catalog.refs(self.id)
         if not self.store.read_only:
             return mirrored
-        stamp = Stamp.of(self.layout, time.time_ns())
+        stamp = self.ledger.stamp()
         held = self._filed
-        if held is None or held[0] != stamp.folders or held[1] is not mirrored:
-            refs = self.filed_refs(mirrored)
-            held = self._filed = stamp.folders if stamp.settled else None, mirrored, refs
+        if held is None or held[0] != stamp or held[1] is not mirrored:
+            settled = stamp.settled(time.time_ns())
+            held = self._filed = stamp if settled else None, mirrored, self.filed_refs(mirrored)
         return held[2]
 
     def filed_refs(self, mirrored: Refs) -> Refs:
@@ -289,16 +299,18 @@ class Dataset:
     @property
     def access(self) -> Access:
         """Owner, group and mode, as they are now. Raises Damaged."""
-        return access_in(read_json(self.layout.dataset_json))
+        return access_in(read_document(self.backend, DATASET_JSON))
 
     def set_access(self, access: Access) -> None:
         """Change owner, group and mode. Mounts see it within a second or so."""
         self.store.check_writable()
-        with self.locked():
-            document = read_json(self.layout.dataset_json)
+        facts = access.facts()
+
+        def with_access(document: dict[str, Any]) -> dict[str, Any]:
             document.pop(ACCESS_KEY, None)
-            facts = access.facts()
-            write_json(self.layout.dataset_json, {**document, **({ACCESS_KEY: facts} if facts else {})})
+            return {**document, **({ACCESS_KEY: facts} if facts else {})}
+
+        change_document(self.backend, DATASET_JSON, with_access)
 
     def __getitem__(self, ref: str | int) -> Snapshot:
         return self.snapshot(ref)
@@ -311,9 +323,8 @@ class Dataset:
             number = self.named_by_file(self.default_branch) or 0 if at is None else self._resolve_now(at)
             self._check_free(name)
             # What an earlier branch of that name left behind is not this branch's.
-            publish.delete_tree(self.layout.working(name).root)
-            make_dirs(self.layout.heads)
-            write_ref(self.layout.head(name), number, self._content_id(number))
+            delete_tree(self.layout.working(name).root)
+            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), None)
             self.mirror_refs()
 
     def create_tag(self, name: str, at: str | int) -> None:
@@ -323,8 +334,7 @@ class Dataset:
         with self.locked():
             number = self._resolve_now(at)
             self._check_free(name)
-            make_dirs(self.layout.refs(RefKind.TAG))
-            write_ref(self.layout.ref(RefKind.TAG, name), number, self._content_id(number))
+            self.ledger.set_ref(RefKind.TAG, name, self._record(number), None)
             self.mirror_refs()
 
     def delete_branch(self, name: str, force: bool = False) -> None:
@@ -334,9 +344,9 @@ class Dataset:
         if name == self.default_branch:
             raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
         with branch.retiring(force), self.locked():
-            unlink_durably(self.layout.head(name))
+            self.ledger.drop_ref(RefKind.BRANCH, name)
             # After the ref: a crash in between must not leave the branch without what was uncommitted.
-            self.store.reserve.freeing(lambda: publish.delete_tree(self.layout.working(name).root))
+            self.store.reserve.freeing(lambda: delete_tree(self.layout.working(name).root))
             self.store.reserve.freeing(self.mirror_refs)
             with self._guard:
                 self._branches.pop(name, None)
@@ -345,15 +355,13 @@ class Dataset:
         """Remove a tag; the version stays."""
         self.store.check_writable()
         with self.locked():
-            path = self.layout.ref(RefKind.TAG, name)
-            if not _possible(name) or not path.is_file():
+            if not self.ledger.drop_ref(RefKind.TAG, name):
                 raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
-            unlink_durably(path)
             self.store.reserve.freeing(self.mirror_refs)
 
     def _check_free(self, name: str) -> None:
-        for kind, path in self.layout.ref_paths(name).items():
-            if os.path.lexists(path):
+        for kind in RefKind:
+            if self.ledger.has_ref(kind, name):
                 self.check_ref(name)
                 raise AlreadyThere(f"dataset {self.name!r} has a {kind.word} {name!r} already")
 
@@ -370,16 +378,11 @@ class Dataset:
         Whoever takes it first catches up with what others did (:mod:`volfs.versions.commit.mirror`), and then decides
         by the ref files. Busy if others keep it for ``patience`` seconds.
         """
-        lock = FileLock(self.layout.lock)
         self.check_itself()
-        with no_space("locking the dataset"):
-            lock.lock({"pid": os.getpid()}, timeout=_LOCK_PATIENCE if patience is None else patience)
-        try:
+        with self.ledger.locked(_LOCK_PATIENCE if patience is None else patience) as now_ns:
             self.check_itself()
-            self._catch_up(Stamp.of(self.layout, lock.path.stat().st_mtime_ns), progress)
+            self._catch_up(self.ledger.stamp(), now_ns, progress)
             yield
-        finally:
-            lock.release()
 
     def check_itself(self) -> None:
         """Raise NotFound if the dataset was removed, or if another has its name by now.
@@ -387,7 +390,7 @@ class Dataset:
         With a lock of the dataset or of a branch held, it stays what it is.
         """
         try:
-            file = DatasetFile.read(self.layout.dataset_json)
+            file = DatasetFile.read(self.backend, self.name)
         except Damaged:
             return  # whoever needs what it says is told
         except NotFound:
@@ -399,13 +402,14 @@ class Dataset:
 
     def look_around(self) -> None:
         """Catch up with what others did if they did anything. Busy while somebody is at it."""
-        stamp = Stamp.of(self.layout, time.time_ns() - _CLOCKS_APART_NS)
-        if self._caught == stamp.folders:
+        stamp = self.ledger.stamp()
+        if self._caught == stamp:
             return
         if self.store.read_only:
             self._caught = None
+            now_ns = time.time_ns() - _CLOCKS_APART_NS
             self.store.follow(self)
-            self._caught = stamp.folders if stamp.settled else None
+            self._caught = stamp if stamp.settled(now_ns) else None
             return
         with self.locked(patience=0):
             pass
@@ -413,7 +417,7 @@ class Dataset:
     def named_by_file(self, branch: str) -> int | None:
         """The version that a branch's own file names, 0 for none; None if there is no such branch. Raises Damaged."""
         try:
-            return self.read_ref(self.layout.head(branch))
+            return self.read_ref(RefKind.BRANCH, branch)
         except NotFound:
             return None
 
@@ -430,8 +434,9 @@ class Dataset:
             if head is None:
                 raise NotFound(f"branch {branch!r} of dataset {self.name!r} was removed")
 
-    def _catch_up(self, stamp: Stamp, progress: Progress | None) -> None:
-        if stamp.settled and stamp.folders == self._caught:
+    def _catch_up(self, stamp: Stamp, now_ns: int, progress: Progress | None) -> None:
+        settled = stamp.settled(now_ns)
+        if settled and stamp == self._caught:
             return
         self._caught = None
         try:
@@ -439,11 +444,11 @@ class Dataset:
         except VolfsError as error:  # what is decided under the lock goes by the files
             self.tell_once(f"the catalog cannot be told of what others did: {error}")
         else:
-            self._caught = stamp.folders if stamp.settled else None
+            self._caught = stamp if settled else None
 
     def _came(self, branch: str) -> bool:
         """Whether a branch that the catalog does not know was made by others."""
-        if self.store.read_only or not _possible(branch) or not self.layout.head(branch).exists():
+        if self.store.read_only or not self.ledger.has_ref(RefKind.BRANCH, branch):
             return False
         with self.locked():
             return branch in self.refs().heads
@@ -464,8 +469,8 @@ class Dataset:
 
     def index_stored(self, number: int) -> VersionInfo:
         """Make the catalog know a version that lies on disk, and where its branch stands. Idempotent."""
-        layout = self.layout.version(number)
-        info = self.index(read_version(layout, number), read_manifest(layout))
+        files = VersionFiles.of(self.objects, number)
+        info = self.index(read_version(files), read_manifest(files))
         self.mirror_refs()
         return info
 
@@ -476,55 +481,59 @@ class Dataset:
         """
         found: dict[RefKind, dict[str, int]] = {kind: {} for kind in RefKind}
         for kind, refs in found.items():
-            folder = self.layout.refs(kind)
-            for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
+            for name in self.ledger.names(kind):
                 try:
-                    refs[path.stem] = self.read_ref(path)
+                    refs[name] = self.read_ref(kind, name)
                 except NotFound:
                     continue  # removed meanwhile
                 except Damaged as error:
                     self.tell_once(str(error))
         return Refs(found)
 
-    def read_ref(self, path: Path) -> int:
-        """The version that a ref file names, proved by its content id. Raises NotFound, or Damaged."""
-        if not is_ref_name(path.stem):
-            raise Damaged(f"{printable(str(path))} has a name that no ref can have: rename or remove it")
-        ref = read_ref_file(path)
-        kind = next(kind for kind in RefKind if kind.folder == path.parent.name)
+    def read_ref(self, kind: RefKind, name: str) -> int:
+        """The version that a ref names, proved by its content id. Raises NotFound, or Damaged."""
+        where = self.ledger.where(kind, name)
+        if not is_ref_name(name) and self.ledger.has_ref(kind, name):
+            raise Damaged(f"{printable(where)} has a name that no ref can have: rename or remove it")
+        ref = self.ledger.ref(kind, name)
         if not ref.version and not kind.may_be_empty:
-            raise Damaged(f"{path} names no version; {how_to_mend(path)}")
-        if not ref.version and not ref.sealed and self._newest_on(path.stem):
-            raise Damaged(f"{path} names no version, but there are some of that branch; {how_to_mend(path)}")
+            raise Damaged(f"{where} names no version; {how_to_mend(where)}")
+        if not ref.version and not ref.sealed and self._newest_on(name):
+            raise Damaged(f"{where} names no version, but there are some of that branch; {how_to_mend(where)}")
         if ref.version:
             try:
-                ref.check(path, self._content_id(ref.version))
+                there = self._content_id(ref.version)
             except NotFound:
-                raise Damaged(f"{path} names v{ref.version}, which is not there; {how_to_mend(path)}") from None
+                raise Damaged(f"{where} names v{ref.version}, which is not there; {how_to_mend(where)}") from None
+            if ref.content_id not in (None, there):
+                raise Damaged(
+                    f"{where} names v{ref.version} by the content id {str(ref.content_id)[:12]}…, but v{ref.version} is"
+                    f" {there[:12]}…; {how_to_mend(where)}"
+                )
         return ref.version
 
     def check_ref(self, name: str) -> None:
         """Raise Damaged if there is a branch or a tag of this name whose file cannot be read: the catalog does not know
         such a one."""
-        for path in self.layout.ref_paths(name).values() if is_ref_name(name) else ():
+        for kind in RefKind if is_ref_name(name) else ():
             with suppress(NotFound):
-                self.read_ref(path)
+                self.read_ref(kind, name)
 
     def seal_refs(self) -> None:
         """Give refs that an older volfs or a person wrote a checksum and their versions' content ids. Call with the
         dataset's lock held."""
         for kind in RefKind:
-            for path in sorted(self.layout.refs(kind).glob("[!.]*.json")):
+            for name in self.ledger.names(kind):
                 with suppress(NotFound, Damaged):
-                    if not read_ref_file(path).sealed:
-                        number = self.read_ref(path)
-                        write_ref(path, number, self._content_id(number))
+                    if not self.ledger.ref(kind, name).sealed:
+                        number = self.read_ref(kind, name)
+                        self.ledger.set_ref(kind, name, self._record(number), number)
 
     def _newest_on(self, branch: str) -> int:
         """The newest version that was made on a branch, by what versions say of themselves; 0 if there is none."""
-        for number in reversed(publish.published(self.layout)):
+        for number in reversed(self.ledger.versions()):
             with suppress(VolfsError):
-                if read_version(self.layout.version(number), number).branch == branch:
+                if read_version(VersionFiles.of(self.objects, number)).branch == branch:
                     return number
         return 0
 
@@ -533,7 +542,10 @@ class Dataset:
         if number == 0:
             return ""
         known = self.graph.versions.get(number)
-        return (known or read_version(self.layout.version(number), number).info).content_id
+        return (known or read_version(VersionFiles.of(self.objects, number)).info).content_id
+
+    def _record(self, number: int) -> RefRecord:
+        return RefRecord(number, self._content_id(number) or None)
 
     def tell_once(self, defect: str) -> None:
         """Log, once, what keeps the catalog from knowing all of the dataset."""
@@ -559,11 +571,6 @@ class Dataset:
         for branch in branches:
             branch.close()
         self.reader.close()
-
-
-def _possible(name: str) -> bool:
-    """Whether a name, by whatever rules it was given, can be that of a ref's file."""
-    return "/" not in name and "\0" not in name
 
 
 def check_unused(dataset: Dataset) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from volfs.errors import Damaged
 from volfs.model.graph import is_time
 from volfs.model.names import is_ref_name
-from volfs.storage.files import read_json, write_json
+from volfs.storage.backend import Backend, change_document, read_document
+from volfs.storage.document import dump_document
+from volfs.storage.store_layout import DATASET_JSON
 
 DEFAULT_BRANCH = "main"
 
@@ -33,14 +34,15 @@ class DatasetFile:
     default_branch: str
 
     @classmethod
-    def read(cls, path: Path) -> DatasetFile:
-        """Raises NotFound, or Damaged. A member that an older volfs did not write has its default."""
-        return cls.parse(read_json(path), path)
+    def read(cls, dataset: Backend, name: str) -> DatasetFile:
+        """That of the dataset called ``name``. Raises NotFound, or Damaged. A member that an older volfs did not write
+        has its default."""
+        return cls.parse(read_document(dataset, DATASET_JSON), name, dataset.where(DATASET_JSON))
 
     @classmethod
-    def parse(cls, document: dict[str, Any], path: Path) -> DatasetFile:
+    def parse(cls, document: dict[str, Any], called: str, path: str) -> DatasetFile:
         """See :meth:`read`."""
-        name, ident = document.get("name", path.parent.name), document.get("id", "")
+        name, ident = document.get("name", called), document.get("id", "")
         created, branch = document.get("created_ns", 0), document.get("default_branch", DEFAULT_BRANCH)
         if not isinstance(name, str):
             raise Damaged(f"{path}: its name is no text")
@@ -56,10 +58,10 @@ class DatasetFile:
         """Whether this is the document of the dataset that was made then and has that id; "": it had none yet."""
         return self.created_ns == created_ns and ident in ("", self.id)
 
-    def write(self, path: Path) -> None:
+    def write(self, dataset: Backend) -> None:
         """Make the document of a new dataset."""
         facts = {"name": self.name, "id": self.id, "created_ns": self.created_ns, "default_branch": self.default_branch}
-        write_json(path, facts)
+        dataset.put(DATASET_JSON, dump_document(facts))
 
 
 def new_id() -> str:
@@ -67,8 +69,11 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def give_id(path: Path) -> None:
-    """Give the dataset whose document this is an id, if it has none. Call with the dataset's lock held."""
-    document = read_json(path)
-    if not DatasetFile.parse(document, path).id:
-        write_json(path, {**document, "id": new_id()})
+def give_id(dataset: Backend, name: str) -> None:
+    """Give the dataset called ``name`` an id, if it has none."""
+
+    def with_id(document: dict[str, Any]) -> dict[str, Any] | None:
+        made = DatasetFile.parse(document, name, dataset.where(DATASET_JSON))
+        return None if made.id else {**document, "id": new_id()}
+
+    change_document(dataset, DATASET_JSON, with_id)

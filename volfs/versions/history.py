@@ -14,9 +14,11 @@ from typing import Any, Protocol, TypeVar
 from volfs.catalog import Catalog
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
+from volfs.storage.backend import Backend
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import DatasetLayout
+from volfs.versions.ledger import Ledger
 
 V_co = TypeVar("V_co", covariant=True)
 
@@ -72,6 +74,18 @@ class History(Protocol[V_co]):
     @property
     def catalog(self) -> Catalog:
         """The index in which keys and chunks are looked up."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where the dataset is kept."""
+
+    @property
+    def objects(self) -> Backend:
+        """The dataset's ``versions/``: all that is committed."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Refs and numbers as they are, whatever the catalog knows."""
 
     @property
     def reader(self) -> PayloadReader:

@@ -11,35 +11,17 @@ by a person, ``{"version": 12}``, and is taken at its word; that is also how a d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from volfs.errors import Damaged
 from volfs.model.names import MAX_VERSION
 from volfs.storage.files import read_document, write_json
+from volfs.versions.ledger import RefRecord
 
 _CONTENT_ID = re.compile("[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class RefFile:
-    """``version`` is 0 for a branch that has none yet; ``content_id`` is None where the file does not tell. ``sealed``:
-    it is the whole document that volfs writes, with a checksum."""
-
-    version: int
-    content_id: str | None = None
-    sealed: bool = True
-
-    def check(self, path: Path, content_id: str) -> None:
-        """Damaged if the version of this number has another content id than the ref at ``path`` says."""
-        if self.content_id is not None and self.content_id != content_id:
-            raise Damaged(
-                f"{path} names v{self.version} by the content id {self.content_id[:12]}…, but v{self.version} is"
-                f" {content_id[:12]}…; {how_to_mend(path)}"
-            )
-
-
-def read_ref_file(path: Path) -> RefFile:
+def read_ref(path: Path) -> RefRecord:
     """Read a ref. Raises NotFound, or Damaged with how to mend it."""
     try:
         document, summed = read_document(path)
@@ -50,19 +32,15 @@ def read_ref_file(path: Path) -> RefFile:
         raise Damaged(f"{path} does not name a version; {how_to_mend(path)}")
     if content_id is not None and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
         raise Damaged(f"{path} holds no content id; {how_to_mend(path)}")
-    return RefFile(version, content_id, sealed=summed and (content_id is not None or not version))
+    return RefRecord(version, content_id, sealed=summed and (content_id is not None or not version))
 
 
-def read_ref(path: Path) -> int:
-    """The number of the version that a ref file names. Raises NotFound, or Damaged."""
-    return read_ref_file(path).version
-
-
-def write_ref(path: Path, version: int, content_id: str | None) -> None:
+def write_ref(path: Path, record: RefRecord) -> None:
     """Make a ref name a version, durably and atomically. Only a branch without a version has no ``content_id``."""
-    write_json(path, {"version": version} | ({"content_id": content_id} if version else {}))
+    write_json(path, {"version": record.version} | ({"content_id": record.content_id} if record.version else {}))
 
 
-def how_to_mend(path: Path) -> str:
+def how_to_mend(where: str | Path) -> str:
     """What a person does about a ref that is damaged: completes a message."""
+    path = Path(where)
     return f'to mend it, write {{"version": 12}} into it, with the right number ({path.parent.name}/{path.name})'

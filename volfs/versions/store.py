@@ -24,7 +24,9 @@ from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
 from volfs.model.names import check_dataset_name, natural_key
 from volfs.model.refs import RefKind, Refs
+from volfs.storage.backend import Backend
 from volfs.storage.claim import DAY_SECONDS, Claim
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
@@ -36,17 +38,18 @@ from volfs.storage.files import (
     write_json,
 )
 from volfs.storage.reserve import Reserve
-from volfs.storage.store_layout import FORMAT, StoreLayout
+from volfs.storage.store_layout import DATASETS, FORMAT, StoreLayout
+from volfs.storage.trash import delete_tree, empty_trash, throw_away
 from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
-from volfs.versions.commit.publish import delete_tree, empty_trash, is_untouched, published, throw_away
+from volfs.versions.commit.publish import DirectoryLedger, is_untouched
 from volfs.versions.commit.recover import recover, register
 from volfs.versions.committed.lookups import Resolved
-from volfs.versions.committed.version_files import read_version
+from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
+from volfs.versions.ledger import Ledger, RefRecord
 from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
-from volfs.versions.ref_file import write_ref
 from volfs.versions.snapshot import Derive, Snapshot
 
 _PATIENCE = 60.0
@@ -237,6 +240,7 @@ class Store:
     ) -> None:
         self.layout = layout
         self.path = layout.root
+        self._backend = DirectoryBackend(layout.root, layout.lock)
         self.id = ident
         self.catalog = catalog
         self.catalog_path = catalog_path
@@ -269,6 +273,14 @@ class Store:
         opening = Opening(*where, self.read_only, self.derive)
         _open_stores[opening] = self
         return opening
+
+    def backend_of(self, dataset: str) -> Backend:
+        """Where a dataset is kept."""
+        return self._backend.below(f"{DATASETS}/{dataset}")
+
+    def ledger_of(self, dataset: str) -> Ledger:
+        """The refs and numbers of a dataset."""
+        return DirectoryLedger(self.layout.dataset(dataset), self.dead_after)
 
     # -- datasets -----------------------------------------------------------------------------------------------
 
@@ -303,9 +315,10 @@ class Store:
                 known = ", ".join(self.datasets())
                 raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
             if dataset is None:
-                layout = self.layout.dataset(name)
-                branch = DatasetFile.read(layout.dataset_json).default_branch
-                dataset = self._datasets[name] = Dataset(self, row, layout, branch)
+                backend = self.backend_of(name)
+                branch = DatasetFile.read(backend, name).default_branch
+                dataset = Dataset(self, row, self.layout.dataset(name), backend, self.ledger_of(name), branch)
+                self._datasets[name] = dataset
             return dataset
 
     def create_dataset(self, name: str) -> Dataset:
@@ -324,7 +337,7 @@ class Store:
             try:
                 yield dataset
             except BaseException:
-                if is_untouched(dataset.layout):
+                if is_untouched(dataset.layout, dataset.ledger):
                     with suppress(Busy):
                         self.remove_dataset(name)
                 raise
@@ -356,8 +369,8 @@ class Store:
                         make_dirs(folder)
                     if marker is not None:
                         marker.lock(Claim.mine().facts())
-                write_ref(draft.head(DEFAULT_BRANCH), 0, None)
-                made.write(draft.dataset_json)
+                self.ledger_of(draft.root.name).set_ref(RefKind.BRANCH, DEFAULT_BRANCH, RefRecord(0), None)
+                made.write(self.backend_of(draft.root.name))
                 fsync_dir(draft.root)
                 replace_durably(draft.root, layout.root)
                 try:
@@ -493,10 +506,10 @@ class Store:
     @staticmethod
     def _dataset_stats(dataset: Dataset) -> DatasetStats:
         payloads = stored = 0
-        numbers = published(dataset.layout)
+        numbers = dataset.ledger.versions()
         for number in numbers:
             with suppress(VolfsError):
-                counts = read_version(dataset.layout.version(number), number).counts
+                counts = read_version(VersionFiles.of(dataset.objects, number)).counts
                 payloads += counts.put
                 stored += counts.bytes
         loose = 0

@@ -11,11 +11,12 @@ attributes are remembered for moments only.
 
 from __future__ import annotations
 
-import os
 import stat
 
 from volfs.errors import VolfsError
-from volfs.storage.files import read_json
+from volfs.storage.backend import Tag
+from volfs.storage.document import load_document
+from volfs.storage.store_layout import DATASET_JSON
 from volfs.tree.contract.api import TreeOptions
 from volfs.tree.contract.attrs import Attr
 from volfs.versions.access import CLOSED, Access, access_in
@@ -25,8 +26,6 @@ from volfs.versions.store import Store
 _RESTRICTED = 10.0
 _OPEN = Access()
 
-_Seen = tuple[int, int, int]
-
 
 class Ownership:
     """Owner and mode of each dataset. ``look_again`` may run in a thread."""
@@ -34,7 +33,7 @@ class Ownership:
     def __init__(self, store: Store, options: TreeOptions) -> None:
         self._store = store
         self._umask = options.umask
-        self._known: dict[str, tuple[_Seen | None, Access]] = {}
+        self._known: dict[str, tuple[Tag | None, Access]] = {}
 
     def owned(self, attr: Attr, dataset: str) -> Attr:
         """Attributes of an inode in ``dataset`` ("": in none), with the owner and mode that clients see."""
@@ -69,24 +68,20 @@ class Ownership:
 
     def look_again(self) -> None:
         """Read the settings again that other processes have changed."""
-        for dataset, (seen, _) in list(self._known.items()):
-            if self._seen(dataset) != seen:
-                self._known[dataset] = self._read(dataset)
+        for dataset, known in list(self._known.items()):
+            self._known[dataset] = self._read(dataset, *known)
 
-    def _read(self, dataset: str) -> tuple[_Seen | None, Access]:
-        seen = self._seen(dataset)  # before reading: a change in between is then seen the next time
+    def _read(self, dataset: str, tag: Tag | None = None, access: Access = CLOSED) -> tuple[Tag | None, Access]:
+        """What a dataset says: ``access`` if it still has this tag."""
         try:
-            access = access_in(read_json(self._store.layout.dataset(dataset).dataset_json))
-            return seen, _OPEN if access == _OPEN else access
-        except (VolfsError, OSError):
-            return seen, CLOSED
-
-    def _seen(self, dataset: str) -> _Seen | None:
-        try:
-            status = os.stat(self._store.layout.dataset(dataset).dataset_json)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+            backend = self._store.backend_of(dataset)
+            found = backend.get(DATASET_JSON, tag)
+            if found is None:
+                return tag, access
+            access = access_in(load_document(found[0], backend.where(DATASET_JSON))[0])
+            return found[1], _OPEN if access == _OPEN else access
+        except VolfsError:
+            return None, CLOSED
 
 
 def _held(bits: int, mode: int, *, folder: bool) -> int:

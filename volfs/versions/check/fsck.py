@@ -20,16 +20,17 @@ from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.refs import RefKind
-from volfs.storage.files import FileLock, read_json
+from volfs.storage.backend import read_document
+from volfs.storage.files import FileLock
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
-from volfs.storage.store_layout import PREVIOUS_REF, parse_partial_dir, parse_publish_intent, parse_version_dir
+from volfs.storage.store_layout import DATASET_JSON
+from volfs.storage.trash import TRASH
 from volfs.versions.access import access_in
 from volfs.versions.check.proof import Finding, Proof
-from volfs.versions.commit.publish import TRASH, is_dead, published
 from volfs.versions.commit.recover import rebuild_catalog
 from volfs.versions.committed.version import Version
-from volfs.versions.committed.version_files import StoredVersion, read_manifest, read_version
+from volfs.versions.committed.version_files import StoredVersion, VersionFiles, read_manifest, read_version
 from volfs.versions.keys import covers, node_key
 
 if TYPE_CHECKING:
@@ -139,13 +140,13 @@ class _Check:
         self._dataset = dataset
         self._report = report
         self._progress = progress
-        self._numbers = published(dataset.layout)
+        self._numbers = dataset.ledger.versions()
         self._done = 0
         self._total = 0
 
     def run(self) -> Iterator[Finding]:
         """Everything, a part after the other: what ends one early harms none of the others."""
-        for part in (self._dataset_file, self._versions_dir, self._refs, self._working, self._contents):
+        for part in (self._dataset_file, self._strays, self._refs, self._working, self._contents):
             yield from guarded(self._dataset.name, part.__name__.strip("_").replace("_", " "), part())
 
     def _contents(self) -> Iterator[Finding]:
@@ -173,7 +174,7 @@ class _Check:
 
     def _size(self, number: int) -> int:
         try:
-            return read_version(self._dataset.layout.version(number), number).counts.bytes
+            return read_version(VersionFiles.of(self._dataset.objects, number)).counts.bytes
         except VolfsError:
             return 0
 
@@ -187,7 +188,7 @@ class _Check:
 
     def _dataset_file(self) -> Iterator[Finding]:
         try:
-            doc = read_json(self._dataset.layout.dataset_json)
+            doc = read_document(self._dataset.backend, DATASET_JSON)
         except (NotFound, Damaged) as error:
             yield self._finding("dataset.json", str(error))
             return
@@ -200,53 +201,36 @@ class _Check:
         if doc.get("default_branch") not in self._dataset.branches():
             yield self._finding("dataset.json", f"the default branch {doc.get('default_branch')!r} does not exist")
 
-    def _versions_dir(self) -> Iterator[Finding]:
-        layout = self._dataset.layout
-        for path in sorted(layout.versions.iterdir()):
-            where = f"versions/{path.name}"
-            partial, intent = parse_partial_dir(path.name), parse_publish_intent(path.name)
-            if partial is not None:
-                if is_dead(layout, partial, self._dataset.store.dead_after):
-                    yield self._finding(where, "is half written, and its writer is gone")
-            elif intent is not None:
-                # Its writer holds the dataset's lock as long as it lives.
-                if not FileLock(layout.lock).locked_by_other():
-                    yield self._finding(where, "a version was being published when its writer died")
-            elif parse_version_dir(path.name) is None and not path.name.endswith((TRASH, PREVIOUS_REF)):
-                yield self._finding(where, "does not belong there")
+    def _strays(self) -> Iterator[Finding]:
+        for where, what in self._dataset.ledger.strays():
+            yield self._finding(where, what)
 
     def _refs(self) -> Iterator[Finding]:
-        layout = self._dataset.layout
         mirrored = self._dataset.store.catalog.refs(self._dataset.id)
         there = set(self._numbers)
         for kind in RefKind:
-            folder, known = layout.refs(kind), mirrored[kind]
-            named: set[str] = set()
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                where = f"refs/{kind.folder}/{path.name}"
-                if path.suffix != ".json" or path.name.startswith("."):
-                    yield self._finding(where, "does not belong there")
-                    continue
-                named.add(path.stem)
+            names, known = self._dataset.ledger.names(kind), mirrored[kind]
+            for name in names:
+                where = f"refs/{kind.folder}/{name}.json"
                 try:
-                    number = self._dataset.read_ref(path)
+                    number = self._dataset.read_ref(kind, name)
                 except VolfsError as error:
-                    hint = self._newest(path.stem) if kind is RefKind.BRANCH else ""
+                    hint = self._newest(name) if kind is RefKind.BRANCH else ""
                     yield self._finding(where, f"{error}{hint}")
                     continue
                 if number not in there and not (number == 0 and kind.may_be_empty):
                     yield self._finding(where, f"names v{number}, which is not there")
-                if known.get(path.stem) != number:
-                    said = f"v{known[path.stem]}" if path.stem in known else "nothing"
+                if known.get(name) != number:
+                    said = f"v{known[name]}" if name in known else "nothing"
                     yield self._finding(where, f"names v{number}, but the catalog says {said}")
-            for name in sorted(known.keys() - named):
+            for name in sorted(known.keys() - set(names)):
                 yield self._finding(f"refs/{kind.folder}/{name}.json", "is missing, but the catalog knows the ref")
 
     def _newest(self, branch: str) -> str:
         """A hint for mending the ref of a branch: where its newest version is."""
         for number in reversed(self._numbers):
             with suppress(VolfsError):
-                if read_version(self._dataset.layout.version(number), number).branch == branch:
+                if read_version(VersionFiles.of(self._dataset.objects, number)).branch == branch:
                     return f": the newest version made on {branch!r} is v{number}"
         return ""
 
@@ -275,7 +259,7 @@ class _Check:
                 continue
             if record.owner not in owners:
                 try:
-                    manifest = read_manifest(self._dataset.layout.version(record.owner))
+                    manifest = read_manifest(VersionFiles.of(self._dataset.objects, record.owner))
                     owners[record.owner] = {one.payload for one in manifest if one.payload is not None}
                 except VolfsError:
                     owners[record.owner] = set()

@@ -21,16 +21,17 @@ from volfs.errors import Damaged, NotFound, Unsupported, VolfsError
 from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, parse_node
+from volfs.storage.backend import Bounded
 from volfs.storage.codec import ChunkCodec
-from volfs.storage.files import opened, read_file
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.storage.shards import read_shard_index
-from volfs.storage.store_layout import VersionLayout, version_dir_name
+from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
     StoredVersion,
+    VersionFiles,
     array_meta,
     changes,
     read_manifest,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 _PIECE = 8 << 20
 _BATCH = 64
-_OWN_FILES = frozenset(("version.json", "manifest.npy.zst"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Proof:
         self.stored: StoredVersion | None = None
         self.manifest: Manifest | None = None
         self._dataset = dataset
-        self._layout: VersionLayout = dataset.layout.version(number)
+        self._files = VersionFiles.of(dataset.objects, number)
         self._parents = parents
         self._read = read
         self._metas: dict[str, ArrayMeta] = {}
@@ -84,17 +84,17 @@ class Proof:
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong with the version's own files."""
         try:
-            self.stored = read_version(self._layout, self.number)
+            self.stored = read_version(self._files)
         except (Damaged, NotFound) as error:
-            yield self.finding(str(error), key="version.json")
+            yield self.finding(str(error), key=VERSION_JSON)
         try:
-            self.manifest = read_manifest(self._layout)
+            self.manifest = read_manifest(self._files)
         except (Damaged, NotFound) as error:
-            yield self.finding(str(error), key="manifest.npy.zst")
+            yield self.finding(str(error), key=MANIFEST)
             return
         for path, _ in self.manifest.chunks():
             try:
-                self._metas[path] = array_meta(self._layout, path)
+                self._metas[path] = array_meta(self._files, path)
             except Damaged as error:
                 yield self.finding(str(error), key=node_key(path))
         yield from self._records()
@@ -194,8 +194,8 @@ class Proof:
     def _describes(self, path: str, meta: ArrayMeta, shard_chunks: tuple[int, ...]) -> bool:
         """Whether the version's own ``zarr.json`` of an array is the client's, packed as it says."""
         try:
-            own = parse_node(read_file(self._layout.root / json_key(path)))
-        except (OSError, VolfsError):
+            own = parse_node(self._files.read(json_key(path)))
+        except VolfsError:
             return False
         if not isinstance(own, ArrayMeta) or (own.shape, own.dtype) != (meta.shape, meta.dtype):
             return False
@@ -215,14 +215,14 @@ class Proof:
         assert self.manifest is not None
         records = self.manifest.records
         try:
-            with opened(self._dataset.layout.versions / file) as shard:
+            found = self._dataset.objects.stat(file)
+            if found is None:
+                return  # each payload in it has been reported
 
-                def read(offset: int, length: int) -> bytes:
-                    return os.pread(shard, length, offset)
+            def read(offset: int, length: int) -> bytes:
+                return bytes(self._dataset.objects.ranges(file, (Bounded(offset, length),))[0])
 
-                index = read_shard_index(read, os.fstat(shard).st_size, shard_chunks)
-        except OSError:
-            return  # each payload in it has been reported
+            index = read_shard_index(read, found.size, shard_chunks)
         except Damaged as error:
             yield self.finding(str(error), key=f"versions/{file}")
             return
@@ -235,30 +235,26 @@ class Proof:
     def _orphans(self) -> Iterator[Finding]:
         """Files that nothing accounts for. Metadata of the nodes above a change lies beside it for other readers."""
         assert self.manifest is not None
-        base = version_dir_name(self.number)
+        base = self._files.folder
         used = {self.manifest.strings[i] for i in np.unique(self.manifest.records["file"]) if i < 2**32 - 1}
-        for folder, _, names in os.walk(self._layout.root):
-            rel = os.path.relpath(folder, self._layout.root)
-            for name in names:
-                key = name if rel == "." else f"{rel}/{name}"
-                if key in _OWN_FILES or f"{base}/{key}" in used:
-                    continue
-                below_zarr = rel == "zarr" or rel.startswith("zarr/")
-                if below_zarr and name in (NODE_JSON, AS_WRITTEN) and self._is_metadata(rel):
-                    continue
-                yield self.finding("no record of the manifest accounts for this file", key=f"versions/{base}/{key}")
+        for stored in self._dataset.objects.list(base):
+            key = stored.removeprefix(f"{base}/")
+            folder, _, name = key.rpartition("/")
+            if key in (VERSION_JSON, MANIFEST) or stored in used:
+                continue
+            below_zarr = folder == "zarr" or folder.startswith("zarr/")
+            if below_zarr and name in (NODE_JSON, AS_WRITTEN) and self._is_metadata(folder):
+                continue
+            yield self.finding("no record of the manifest accounts for this file", key=f"versions/{stored}")
 
     def _is_metadata(self, folder: str) -> bool:
         """Whether the copy of a node's metadata in a folder says what the version says of the node."""
         try:
             committed = self._dataset.version(self.number).read(f"{folder}/{NODE_JSON}")
+            written = f"{folder}/{AS_WRITTEN}"
+            copy = written if self._dataset.objects.stat(self._files.key(written)) else f"{folder}/{NODE_JSON}"
+            return self._files.read(copy) == committed
         except VolfsError:
-            return False
-        place = self._layout.root / folder
-        copy = place / AS_WRITTEN if (place / AS_WRITTEN).exists() else place / NODE_JSON
-        try:
-            return read_file(copy) == committed
-        except (OSError, Damaged):
             return False
 
     def _identity(self, stored: StoredVersion, manifest: Manifest) -> Iterator[Finding]:
@@ -276,4 +272,4 @@ class Proof:
             root=tree_root(changes(manifest, self._metas)),
         )
         if identity != info.content_id:
-            yield self.finding("its content id is not that of what it holds: something was altered", key="version.json")
+            yield self.finding("its content id is not that of what it holds: something was altered", key=VERSION_JSON)

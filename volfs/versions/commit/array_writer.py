@@ -10,10 +10,7 @@ once. Everything is thread-safe.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -25,23 +22,23 @@ from volfs.errors import AlreadyThere, BadInput
 from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
-from volfs.storage.files import no_space, open_regular, opened, read_file, write_all
+from volfs.storage.backend import Buffer, ObjectWriter
+from volfs.storage.files import pieces_of, read_file
 from volfs.storage.manifest import NO_FILE, RECORD, ManifestBuilder, Op
-from volfs.storage.payload import PIECE, Payload, PayloadDigest, digest
+from volfs.storage.payload import Payload, PayloadDigest, digest
 from volfs.storage.shards import ShardWriter
 from volfs.versions.keys import node_key
 
 _OPEN_SHARDS = 64
 """Shard files of one array that hold a descriptor at once."""
 
-Buffer = bytes | bytearray | memoryview
 Records = np.ndarray[Any, np.dtype[Any]]
 
 
-class Locate(Protocol):
-    """Finds the file of a key in the partial version: its path, and its name below ``versions/``."""
+class OpenObject(Protocol):
+    """Begins an object of the version: returns its writer, and its key below ``versions/`` when the version exists."""
 
-    def __call__(self, key: str) -> tuple[Path, str]: ...
+    def __call__(self, key: str) -> tuple[ObjectWriter, str]: ...
 
 
 class ArrayWriter:
@@ -51,14 +48,14 @@ class ArrayWriter:
     """
 
     def __init__(
-        self, path: str, meta: ArrayMeta, shard_chunks: Index, block_shape: Index, place: Locate, *, created: bool
+        self, path: str, meta: ArrayMeta, shard_chunks: Index, block_shape: Index, begin: OpenObject, *, created: bool
     ) -> None:
         self.path = path
         self.meta = meta
         self.shard_chunks = shard_chunks
         self.block_shape = block_shape
         self.created = created
-        self._place = place
+        self._begin = begin
         self._lock = Lock()
         self._rows = _Rows(meta.ndim)
         self._shards: dict[Index, _Shard] = {}
@@ -97,8 +94,8 @@ class ArrayWriter:
                 offset, _ = self._writer(where, shard).append(cell, data)
             else:
                 offset = 0
-                path = self._located(where, shard)
-                sums = copy_in(path, payload)
+                out = self._opened(where, shard)
+                sums = copy_in(out, payload)
         except BaseException:
             self._unclaim(shard, cell)
             raise
@@ -170,16 +167,15 @@ class ArrayWriter:
         expected = prod(max(0, min(s, n - w * s)) for s, n, w in zip(self.shard_chunks, grid, where, strict=True))
         return _Shard(self._cells, expected)
 
-    def _located(self, where: Index, shard: _Shard) -> Path:
-        if shard.path is None:
-            shard.path, shard.file = self._place(node_key(self.path, self.meta.chunk_key(where)))
-        return shard.path
+    def _opened(self, where: Index, shard: _Shard) -> ObjectWriter:
+        out, shard.file = self._begin(node_key(self.path, self.meta.chunk_key(where)))
+        return out
 
     def _writer(self, where: Index, shard: _Shard) -> ShardWriter:
         idle: list[ShardWriter] = []
         with self._lock:
             if shard.writer is None:
-                shard.writer = ShardWriter(self._located(where, shard), self.shard_chunks)
+                shard.writer = ShardWriter(self._opened(where, shard), self.shard_chunks)
             self._open[where] = shard.writer
             self._open.move_to_end(where)
             while len(self._open) > _OPEN_SHARDS:
@@ -212,10 +208,9 @@ class _Shard:
     """One shard file: what is known of each cell, and how many cells are still to come."""
 
     FREE, CLAIMED = -1, -2
-    __slots__ = ("expected", "file", "path", "rows", "writer")
+    __slots__ = ("expected", "file", "rows", "writer")
 
     def __init__(self, cells: int, expected: int) -> None:
-        self.path: Path | None = None
         self.file = ""
         self.rows = np.full(cells, _Shard.FREE, np.int64)
         self.expected = expected
@@ -261,30 +256,11 @@ class _Rows:
         return self._records[: self._count].copy(), np.frombuffer(b"".join(self._pieces), "<u4")
 
 
-def copy_in(target: Path, source: Buffer | Path | BinaryIO, mode: int = 0o666) -> PayloadDigest:
-    """Write a new file, a megabyte at a time, and sum up exactly what was written. Removes it if that fails."""
+def copy_in(out: ObjectWriter, source: Buffer | Path | BinaryIO) -> PayloadDigest:
+    """Write an object, a megabyte at a time, and sum up exactly what was written. Takes it back if that fails."""
     sums = PayloadDigest()
-    with no_space(f"writing {target.name}"):
-        fd = open_regular(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        try:
-            for piece in _pieces(source):
-                write_all(fd, piece)
-                sums.update(piece)
-        except BaseException:
-            with suppress(OSError):
-                target.unlink()
-            raise
-        finally:
-            os.close(fd)
+    with out:
+        for piece in pieces_of(source):
+            out.write(piece)
+            sums.update(piece)
     return sums
-
-
-def _pieces(source: Buffer | Path | BinaryIO) -> Iterator[Buffer]:
-    if isinstance(source, Path):
-        with opened(source) as fd, open(fd, "rb", closefd=False) as reader:
-            yield from _pieces(reader)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        yield source
-    else:
-        while piece := source.read(PIECE):
-            yield piece

@@ -50,7 +50,7 @@ class Additions:
     """A layer above the frozen one, for keys computed from it: on disk, so that memory does not follow its size."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self.layer = Layer(str(root))
         self.count = 0
         for name in (*SPACES, "removed"):
@@ -61,7 +61,7 @@ class Additions:
         self.count += 1
         with no_space("adding to the version"):
             if data is None:
-                self.layer.hide(key, str(self._root))
+                self.layer.hide(key, str(self.root))
                 return
             path = self.layer.path(key)
             os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,8 +1,8 @@
 """The catalog as a mirror of one dataset's files: what has been done there, by whomever, and is not in it yet.
 
-Decided here: how it is noticed that versions or refs have changed, at the cost of three stats, and what the catalog is
-then told: versions that nobody indexed here, refs that others moved. Not here: what decides about a ref, which is its
-file, read under the dataset's lock (:mod:`volfs.versions.dataset`).
+Decided here: what the catalog is told when the dataset's ledger has changed: versions that nobody indexed here, refs
+that others moved. Not here: what decides about a ref, which is its file, read under the dataset's lock
+(:mod:`volfs.versions.dataset`).
 
 Several machines may work on one store, each with a catalog of its own, and some with that in the store. What one of
 them commits, the others learn from the store's directories alone. Whoever takes the dataset's lock catches up first, so
@@ -11,26 +11,16 @@ that it decides about what is, and so that whoever was refused because it was la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from volfs.errors import Busy, NoSpace, VolfsError
-from volfs.model.refs import RefKind, Refs
-from volfs.storage.store_layout import DatasetLayout, version_dir_name
-from volfs.versions.commit.publish import published, settle
+from volfs.model.refs import Refs
 from volfs.versions.commit.writable_history import Progress, WritableHistory
-from volfs.versions.committed.version_files import read_manifest, read_version
-
-_FINE_NS, _COARSE_NS = 50_000_000, 2_000_000_000
-"""Two changes of a directory within that time may leave it with one mtime; the longer where times are whole seconds."""
+from volfs.versions.committed.version_files import VersionFiles, read_manifest, read_version
 
 
 class MirroredHistory(WritableHistory, Protocol):
     """A dataset, with what its object remembers of the mirror."""
-
-    @property
-    def indexed_names(self) -> set[str]:
-        """Directories of versions that are in the catalog for certain."""
 
     @property
     def unindexed(self) -> dict[int, str]:
@@ -49,27 +39,6 @@ class MirroredHistory(WritableHistory, Protocol):
         """Log, once, what keeps the catalog from knowing all of the dataset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Changes with every version and ref that comes, goes or moves; ``settled`` if a change to come must show in it."""
-
-    folders: tuple[tuple[int, int], ...]
-    settled: bool
-
-    @classmethod
-    def of(cls, layout: DatasetLayout, now_ns: int) -> Stamp:
-        """As the directories are now. ``now_ns``: the time by the clock that gives files of the store their times."""
-        folders = []
-        for folder in (layout.versions, *map(layout.refs, RefKind)):
-            try:
-                found = folder.stat()
-                folders.append((found.st_ino, found.st_mtime_ns))
-            except OSError:
-                folders.append((0, 0))
-        newest = max(time for _, time in folders)
-        return cls(tuple(folders), now_ns - newest > (_FINE_NS if newest % 10**9 else _COARSE_NS))
-
-
 def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:
     """Index the versions that the catalog does not know, settle what dead processes were publishing, and mirror the
     refs if they differ. Call with the dataset's lock held. Returns the numbers indexed.
@@ -79,7 +48,7 @@ def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list
     """
     done = index_missing(dataset, progress)  # first, since what was being published stands on versions before it
     try:
-        done += settle(dataset)
+        done += dataset.ledger.settle(dataset.index_stored)
     except VolfsError as error:
         dataset.tell_once(f"what was being published cannot be settled: {error}")
     try:
@@ -92,11 +61,8 @@ def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list
 
 def missing(dataset: MirroredHistory) -> list[int]:
     """Versions on disk that the catalog does not know, in order; without those that are being published."""
-    found = published(dataset.layout, but=dataset.indexed_names)
-    known = dataset.graph.versions if found else {}
-    dataset.indexed_names.update(version_dir_name(number) for number in found if number in known)
-    # A listing that takes a while may have passed the place of an intent before that came.
-    return [n for n in found if n not in known and not dataset.layout.publish_intent(n).exists()]
+    known = dataset.graph.versions
+    return [n for n in dataset.ledger.versions() if n not in known and dataset.ledger.is_version(n)]
 
 
 def index_missing(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:
@@ -107,8 +73,8 @@ def index_missing(dataset: MirroredHistory, progress: Progress | None = None) ->
         if progress is not None:
             progress(at, len(numbers), dataset.name)
         try:
-            layout = dataset.layout.version(number)
-            dataset.index(read_version(layout, number), read_manifest(layout))
+            files = VersionFiles.of(dataset.objects, number)
+            dataset.index(read_version(files), read_manifest(files))
             done.append(number)
             dataset.unindexed.pop(number, None)
         except (NoSpace, Busy):
@@ -118,5 +84,4 @@ def index_missing(dataset: MirroredHistory, progress: Progress | None = None) ->
                 str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
             )
             dataset.tell_once(f"v{number} cannot be indexed: {dataset.unindexed[number]}")
-    dataset.indexed_names.update(map(version_dir_name, done))
     return done

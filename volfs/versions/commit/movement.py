@@ -17,7 +17,7 @@ from volfs.model.metadata import ArrayMeta
 from volfs.model.touch import Rows, Touched
 from volfs.storage.manifest import Manifest, Op
 from volfs.versions.committed.version import Version, chunk_prefix
-from volfs.versions.committed.version_files import read_manifest
+from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.history import History
 from volfs.versions.keys import node_key, node_path, node_path_of_json
 
@@ -38,8 +38,8 @@ def moved(dataset: History[Version], one: int, other: int) -> Touched:
     """The keys in which two versions may differ (0: the empty version), from the manifests between them."""
     found = Touched()
     for number in versions_between(dataset.graph, one, other):
-        layout = dataset.layout.version(number)
-        found |= recorded(read_manifest(layout), _first_parent(dataset, number))
+        files = VersionFiles.of(dataset.objects, number)
+        found |= recorded(read_manifest(files), _first_parent(dataset, number))
     before, after = _version(dataset, one), _version(dataset, other)
     return found | Touched(arrays=described_anew(paths_in(found), before, after))
 

@@ -14,25 +14,24 @@ conflict (:mod:`volfs.versions.commit.merge`).
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from volfs.errors import Conflict, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
+from volfs.model.refs import RefKind
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
-from volfs.storage.files import fsync_tree, make_dirs, read_file, write_atomic, write_json
+from volfs.storage.document import dump_document
 from volfs.storage.manifest import NO_FILE, Manifest, Op
-from volfs.storage.payload import PIECE
+from volfs.storage.payload import PIECE, digest
 from volfs.storage.shards import wrap_array_json
-from volfs.storage.store_layout import DatasetLayout, VersionLayout, parse_partial_dir, version_dir_name
-from volfs.versions.commit.array_writer import copy_in
+from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
+from volfs.storage.trash import delete_tree
 from volfs.versions.commit.merge import (
     FILE_MODE,
     CommittedSide,
@@ -45,7 +44,6 @@ from volfs.versions.commit.merge import (
 )
 from volfs.versions.commit.movement import described_anew, moved, paths_in, reads_alike, recorded
 from volfs.versions.commit.protocol import settle_own
-from volfs.versions.commit.publish import delete_tree, publish, renumber
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
 from volfs.versions.committed.content_id import content_id, tree_root
@@ -53,12 +51,14 @@ from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
     StoredVersion,
+    VersionFiles,
     array_meta,
     changes,
     read_manifest,
     read_version,
 )
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
+from volfs.versions.ledger import Draft
 from volfs.versions.working.union import Union
 
 _SECOND = 10**9
@@ -88,12 +88,12 @@ def place(writer: VersionWriter) -> Placed:
     dataset, deadline = writer.dataset, time.monotonic() + _PATIENCE
     while True:
         try:
-            info = dataset.branch(writer.branch).publish(writer.number, writer.token)
+            info = dataset.branch(writer.branch).publish(writer.number, writer.draft.token)
             break
         except VolfsError as error:
             wait = not isinstance(error, Conflict) and error.errno in _AGAIN and time.monotonic() < deadline
             why = "" if wait else str(error)
-        found = _find(dataset, writer.token, writer.number)
+        found = _find(dataset, writer.draft.token, writer.number)
         if isinstance(found, VersionInfo):  # the mount that was asked did it, and could not answer
             info = found
             with suppress(VolfsError):
@@ -103,7 +103,7 @@ def place(writer: VersionWriter) -> Placed:
         if why:
             return _aside(writer, why)
         time.sleep(_PAUSE)
-    writer.placed(info.number)
+    writer.placed()
     return Placed(info, writer.branch)
 
 
@@ -118,7 +118,7 @@ def publish_prepared(branch: WritableBranch, number: int, token: str) -> Version
         settle_own(branch)
         branch.follow()
         head = branch.head
-        prepared = Prepared.read(dataset.layout, number, token)
+        prepared = Prepared.read(dataset, number, token)
         _check_uncommitted(branch, prepared)
         if prepared.parent != (head.number if head is not None else 0):
             assert head is not None, "a branch loses no version"
@@ -133,19 +133,24 @@ def publish_prepared(branch: WritableBranch, number: int, token: str) -> Version
 class Prepared:
     """A complete version that does not exist yet."""
 
-    layout: VersionLayout
-    number: int
+    draft: Draft
+    files: VersionFiles
     stored: StoredVersion
     manifest: Manifest
 
     @classmethod
-    def read(cls, layout: DatasetLayout, number: int, token: str) -> Prepared:
-        """Read ``.N.partial``. NotFound if there is none, or another writer's."""
-        partial = layout.partial(number)
-        stored = _own_words(partial)
+    def read(cls, dataset: WritableHistory, number: int, token: str) -> Prepared:
+        """Read a draft. NotFound if there is none, or another writer's."""
+        draft = dataset.ledger.draft(number, token)
+        files = VersionFiles(dataset.objects, draft.folder)
+        stored = _own_words(files)
         if stored is None or stored.writer != token:
             raise NotFound(f"no version is prepared as v{number}")
-        return cls(partial, number, stored, read_manifest(partial))
+        return cls(draft, files, stored, read_manifest(files))
+
+    @property
+    def number(self) -> int:
+        return self.draft.number
 
     @property
     def parent(self) -> int:
@@ -160,10 +165,9 @@ class Prepared:
         rows = rows[records["op"][rows] != Op.REMOVE_SUBTREE]
         return int(rows[-1]) if len(rows) else None
 
-    def place_of(self, row: int) -> Path:
-        """The file that holds the payload of a record."""
-        file = self.manifest.strings[int(self.manifest.records["file"][row])]
-        return self.layout.root / file.partition("/")[2]
+    def name_of(self, row: int) -> str:
+        """The object that holds the payload of a record, by its name in the version."""
+        return self.manifest.strings[int(self.manifest.records["file"][row])].partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ class PreparedSide:
         for path, array in prepared.stored.arrays.items():
             before = None if base is None else base.array(path)
             if array.complete or not reads_alike(
-                None if before is None else before.meta, array_meta(prepared.layout, path)
+                None if before is None else before.meta, array_meta(prepared.files, path)
             ):
                 anew.add(node_key(path))
         gone = described_anew(paths_in(Touched(trees=found.trees)), base, None)
@@ -192,7 +196,7 @@ class PreparedSide:
         if row is None or record is None or record["op"] != Op.PUT:
             # Equal to nothing: a manifest must not remove a key twice.
             return Content("other", 0, None)
-        return Content("file", int(record["mode"]) or FILE_MODE, read_file(self.prepared.place_of(row)))
+        return Content("file", int(record["mode"]) or FILE_MODE, self.prepared.files.read(self.prepared.name_of(row)))
 
 
 def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
@@ -229,24 +233,21 @@ def _rewritten(
 
     May be cut short anywhere and repeated: ``version.json`` comes last.
     """
-    layout = dataset.layout
     with dataset.locked():
-        number = renumber(layout, prepared.number, dataset.next_number())
+        draft = dataset.ledger.renumber(prepared.draft, dataset.next_number())
     crash_point("placement.renumbered")
-    partial = layout.partial(number)
-    prepared = replace(prepared, layout=partial, number=number)
-    manifest = _with(_renamed(prepared.manifest, version_dir_name(number)), prepared, merged)
+    files = VersionFiles(dataset.objects, draft.folder)
+    prepared = replace(prepared, draft=draft, files=files)
+    manifest = _with(_renamed(prepared.manifest, version_dir_name(draft.number)), prepared, merged)
     prepared = replace(prepared, manifest=manifest)
-    if merged:
-        fsync_tree(partial.root / "objects")
-    manifest.write(partial.manifest)
+    files.put(MANIFEST, manifest.to_bytes())
     for key, data in merged.items():  # for other readers: what counts is what the manifest names
-        write_atomic(partial.root / key, data)
+        files.put(key, data)
     _write_metadata(prepared, head)
     crash_point("placement.rewritten")
     info = prepared.stored.info
     when = info.time_ns if head is None else max(info.time_ns, head.info.time_ns + _SECOND)
-    metas = {path: array_meta(partial, path) for path, _ in manifest.chunks()}
+    metas = {path: array_meta(files, path) for path, _ in manifest.chunks()}
     identity = content_id(
         parents=[] if head is None else [head.info.content_id],
         author=info.author,
@@ -255,10 +256,10 @@ def _rewritten(
         root=tree_root(changes(manifest, metas)),
     )
     info = replace(
-        info, number=number, parents=() if head is None else (head.number,), time_ns=when, content_id=identity
+        info, number=draft.number, parents=() if head is None else (head.number,), time_ns=when, content_id=identity
     )
     stored = replace(prepared.stored, info=info)
-    write_json(partial.version_json, stored.to_json())
+    files.put(VERSION_JSON, dump_document(stored.to_json()))
     return replace(prepared, stored=stored)
 
 
@@ -286,9 +287,8 @@ def _with(manifest: Manifest, prepared: Prepared, merged: Mapping[str, bytes]) -
         row = prepared.row(key)
         assert row is not None, "a merged key is one that was put"
         name = f"objects/merged-{row}"
-        place = prepared.layout.root / name
-        place.parent.mkdir(exist_ok=True)
-        sums = copy_in(place, data)
+        prepared.files.put(name, data)
+        sums = digest(data)
         payload = sums.payload(f"{version_dir_name(prepared.number)}/{name}")
         record = records[row : row + 1]
         record["file"], record["offset"], record["length"] = len(strings), payload.offset, payload.length
@@ -301,12 +301,12 @@ def _with(manifest: Manifest, prepared: Prepared, merged: Mapping[str, bytes]) -
 def _write_metadata(prepared: Prepared, head: Version | None) -> None:
     """Write the metadata of the hierarchy in the version's directory, for other readers: the version whose chunks it
     inherits, and the groups above its own nodes."""
+    there = prepared.files.sizes()
     for path, array in prepared.stored.arrays.items():
-        folder = prepared.layout.root / node_key(path)
-        raw = folder / AS_WRITTEN
-        if not raw.exists():
+        folder = node_key(path)
+        if f"{folder}/{AS_WRITTEN}" not in there:
             continue
-        meta = array_meta(prepared.layout, path)
+        meta = array_meta(prepared.files, path)
         sharded = any(n > 1 for n in array.shard_chunks)
         shard = tuple(s * c for s, c in zip(array.shard_chunks, meta.chunk_shape, strict=True)) if sharded else None
         note = {
@@ -314,15 +314,18 @@ def _write_metadata(prepared: Prepared, head: Version | None) -> None:
             "complete": array.complete,
             "inherits_from": None if head is None else head.number,
         }
-        write_atomic(folder / NODE_JSON, wrap_array_json(read_file(raw), shard, note))
+        raw = prepared.files.read(f"{folder}/{AS_WRITTEN}")
+        prepared.files.put(f"{folder}/{NODE_JSON}", wrap_array_json(raw, shard, note))
     if head is None:
         return
+    folders = {folder for name in there for folder in parents(name)}
     for folder_key in sorted(_above(prepared)):
         key = f"{folder_key}/{NODE_JSON}"
-        if prepared.row(key) is None and (node_path(folder_key) or "") not in prepared.stored.arrays:
-            now, place = committed(head, key), prepared.layout.root / key
-            if now is not None and head.array(node_path(folder_key) or "") is None and place.parent.is_dir():
-                write_atomic(place, now)
+        path = node_path(folder_key) or ""
+        if folder_key in folders and prepared.row(key) is None and path not in prepared.stored.arrays:
+            now = committed(head, key)
+            if now is not None and head.array(path) is None:
+                prepared.files.put(key, now)
 
 
 def _above(prepared: Prepared) -> set[str]:
@@ -336,71 +339,57 @@ def _above(prepared: Prepared) -> set[str]:
 
 
 def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected: int | None) -> VersionInfo:
-    stored, layout = prepared.stored, dataset.layout
+    stored = prepared.stored
     if stored.branch != branch:
         stored = replace(stored, branch=branch)
-        write_json(prepared.layout.version_json, stored.to_json())
+        prepared.files.put(VERSION_JSON, dump_document(stored.to_json()))
     with dataset.locked(patience=_PATIENCE):
         if expected is None:
-            delete_tree(layout.working(branch).root)  # an earlier branch of that name may have left one
-            make_dirs(layout.heads)
-        return publish(
-            dataset,
-            prepared.number,
-            None,
+            delete_tree(dataset.layout.working(branch).root)  # an earlier branch of that name may have left one
+        return dataset.ledger.publish(
+            prepared.draft,
             branch=branch,
             expected=expected,
             content_id=stored.info.content_id,
-            files=_sizes(prepared.layout.root),
+            sizes=prepared.files.sizes(),
             index=lambda: dataset.index(stored, prepared.manifest, heads={branch: prepared.number}),
+            indexed=lambda: prepared.number in dataset.graph,
         )
 
 
 def _aside(writer: VersionWriter, why: str) -> Placed:
     """Make a prepared version the head of a new branch, on top of the version it was made from."""
     dataset = writer.dataset
-    prepared = Prepared.read(dataset.layout, writer.number, writer.token)
+    prepared = Prepared.read(dataset, writer.number, writer.draft.token)
     if prepared.stored.info.number != prepared.number:  # a mount died while it moved it on top of a newer head
         prepared = _rewritten(dataset, prepared, dataset.version(prepared.parent) if prepared.parent else None, {})
     name = stem = f"import-v{prepared.number}"
     count = 1
-    while any(os.path.lexists(path) for path in dataset.layout.ref_paths(name).values()):
+    while any(dataset.ledger.has_ref(kind, name) for kind in RefKind):
         count += 1
         name = f"{stem}-{count}"
     info = _publish(dataset, prepared, name, None)
-    writer.placed(info.number)
+    writer.placed()
     return Placed(info, name, why)
 
 
 def _find(dataset: WritableHistory, token: str, number: int) -> VersionInfo | int:
     """A prepared version that a mount was asked to publish: the published version, or the number it is prepared as."""
     with dataset.locked(patience=_PATIENCE):  # taking it settles what a mount that died left
-        for name in sorted(os.listdir(dataset.layout.versions)):
-            found = parse_partial_dir(name)
-            if found is not None and found >= number:
-                stored = _own_words(dataset.layout.partial(found))
+        for found in dataset.ledger.drafts():
+            if found >= number:
+                stored = _own_words(VersionFiles(dataset.objects, dataset.ledger.draft(found, token).folder))
                 if stored is not None and stored.writer == token:
                     return found
         for found in sorted(n for n in dataset.graph.versions if n >= number):
-            if read_version(dataset.layout.version(found), found).writer == token:
+            if read_version(VersionFiles.of(dataset.objects, found)).writer == token:
                 return dataset.info(found)
     raise NotFound(f"what was prepared as v{number} is gone")
 
 
-def _own_words(partial: VersionLayout) -> StoredVersion | None:
+def _own_words(partial: VersionFiles) -> StoredVersion | None:
     """``version.json`` of a partial version, under whatever number it was written."""
     try:
-        return read_version(partial, None)
+        return read_version(partial)
     except (NotFound, VolfsError):
         return None
-
-
-def _sizes(root: Path) -> dict[str, int]:
-    """The size of each file of a version, by its path in it."""
-    found = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            found[path.relative_to(root).as_posix()] = path.lstat().st_size
-    found.pop("lock", None)
-    return found

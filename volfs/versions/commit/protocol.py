@@ -20,11 +20,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
-from volfs.storage.files import fsync_tree, no_space, read_json, unlink_durably, write_json
+from volfs.storage.files import read_json, unlink_durably, write_json
 from volfs.storage.store_layout import parse_frozen_dir
 from volfs.versions.commit.changeset import Packer, held, problems
 from volfs.versions.commit.follower import refusal
@@ -32,10 +33,11 @@ from volfs.versions.commit.frozen_state import Additions, FrozenState
 from volfs.versions.commit.merge import named
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
-from volfs.versions.committed.version_files import read_version
+from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.keys import covers
 from volfs.versions.working import layer_moves
 from volfs.versions.working.base_file import BaseFile
+from volfs.versions.working.layer import scratch_name
 from volfs.versions.working.union import Union
 
 _NAMED = 5
@@ -90,7 +92,7 @@ def _commit(
         return _nothing(branch, head, message, wording, branch.working.look(branch.left_behind))
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
         made = _Frozen(branch, writer.number)
-        made.intend(message, writer.token)
+        made.intend(message, writer.draft.token)
         crash_point("commit.intent")
         try:
             made.freeze(leave)
@@ -101,8 +103,7 @@ def _commit(
                 made.end(committed=True)  # all of it is in the base already
                 return _nothing(branch, head, message, wording)
             if wording is not None:
-                with no_space("writing the version to disk"):
-                    fsync_tree(writer.layout.root)  # what fails, fails before the first word is acknowledged
+                writer.sync()  # what fails, fails before the first word is acknowledged
                 message, author = wording()
             info = writer.publish(message, author)
         except BaseException:
@@ -133,13 +134,14 @@ def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
     bad = problems(union, branch.interpreter)
     if bad:  # a file that was fit when first looked at was written to before it was frozen
         raise held(bad)
-    additions = Additions(writer.layout.root / "additions")
-    state = FrozenState(branch.dataset, branch.ref, union, branch.interpreter)
-    branch.derive(state, additions.put)
-    if additions.count:
-        union = Union((additions.layer, *union.layers), union.lower)
-    Packer(union, branch.interpreter, writer).pack()
-    shutil.rmtree(writer.layout.root / "additions")
+    additions = Additions(Path(scratch_name(branch.working.layout)))
+    try:
+        branch.derive(FrozenState(branch.dataset, branch.ref, union, branch.interpreter), additions.put)
+        if additions.count:
+            union = Union((additions.layer, *union.layers), union.lower)
+        Packer(union, branch.interpreter, writer).pack()
+    finally:
+        shutil.rmtree(additions.root, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,6 @@ def _is_committed(dataset: WritableHistory, number: int, writer: object) -> bool
     """Whether version ``number`` exists and is the one that this writer was making."""
     try:
         dataset.info(number)
-        return read_version(dataset.layout.version(number), number).writer == writer
+        return read_version(VersionFiles.of(dataset.objects, number)).writer == writer
     except NotFound:
         return False

@@ -1,4 +1,5 @@
-"""How a complete version gets its place: the few steps that make it exist, and what is done when they were cut short.
+"""A directory as a :class:`~volfs.versions.ledger.Ledger`: how a complete version gets its place there, and what is
+done when that was cut short.
 
 Decided here: the order of rename, ref and index, all under the dataset's lock, and that a process which dies between
 them leaves a store that the next one mends. Not decided here: how a version is written
@@ -13,10 +14,10 @@ Under the lock of the dataset:
 4. the catalog indexes the version, in one transaction with its mirror of the ref;
 5. the lock of the version's maker, which lay in it until now, is removed, and then the intent.
 
-Whoever takes the lock and finds an intent knows that its writer is dead, and calls :func:`settle`: a ref that names
-version N means N is committed, so it is indexed; else N never was, and is removed, or given back to a living maker.
-Nothing that no intent names is touched. A partial version whose writer no longer holds the lock inside it is dead too:
-:func:`remove_dead_partials`.
+Whoever takes the lock and finds an intent knows that its writer is dead, and calls :meth:`DirectoryLedger.settle`: a
+ref that names version N means N is committed, so it is indexed; else N never was, and is removed, or given back to a
+living maker. Nothing that no intent names is touched. A partial version whose writer no longer holds the lock inside it
+is dead too: :meth:`DirectoryLedger.sweep`.
 
 Where machines do not see each other's locks, all of that would take the living for dead. So who writes says so in the
 lock and in the intent, what another machine has begun is let be for a day (:mod:`volfs.storage.claim`), and before the
@@ -30,15 +31,14 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from volfs.errors import Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
-from volfs.model.graph import VersionInfo
+from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.names import is_ref_name
 from volfs.model.refs import RefKind
-from volfs.storage.claim import DAY_SECONDS, Claim, Fate, changed_since, is_abandoned, store_clock
+from volfs.storage.claim import Claim, Fate, changed_since, is_abandoned, store_clock
 from volfs.storage.crash import crash_point
 from volfs.storage.files import (
     FileLock,
@@ -54,149 +54,379 @@ from volfs.storage.files import (
     write_json,
 )
 from volfs.storage.store_layout import (
+    PREVIOUS_REF,
     DatasetLayout,
     VersionLayout,
     parse_partial_dir,
     parse_publish_intent,
     parse_version_dir,
+    partial_dir_name,
     version_dir_name,
 )
-from volfs.versions.commit.writable_history import WritableHistory
+from volfs.storage.trash import TRASH, delete_tree, empty_trash, throw_away
+from volfs.versions.ledger import Draft, Ledger, RefRecord, Stamp, T
 from volfs.versions.ref_file import read_ref, write_ref
 
 log = logging.getLogger(__name__)
 
-TRASH = ".trash"
-"""Ending of a name given to what is being deleted: whatever holds such a name is nobody's any more."""
+_LOCK = "lock"
 
 
-def reserve(layout: DatasetLayout, at_least: int, *, dead_after: float = DAY_SECONDS) -> tuple[int, FileLock]:
-    """Take the next free version number, not below ``at_least``: a partial directory and the held lock inside it.
+class DirectoryLedger:
+    """The refs and versions in the directory of one dataset.
 
-    Numbers of writers that died are taken again: what tells two writers of one number apart is their token.
-
-    Call with the dataset's lock held. ``dead_after``: see :func:`remove_dead_partials`.
+    What another machine left half made counts as abandoned when it has not changed for ``dead_after`` seconds.
     """
-    make_dirs(layout.versions)
-    names = _names(layout.versions)
-    if remove_dead_partials(layout, names, dead_after=dead_after):
-        names = _names(layout.versions)
-    number = max(at_least, 1 + max(_numbers(names, at_least), default=0))
-    with no_space("reserving a version"):
-        while (lock := _make_partial(layout, number)) is None:
-            number += 1
-    return number, lock
 
+    def __init__(self, layout: DatasetLayout, dead_after: float) -> None:
+        self._layout = layout
+        self._dead_after = dead_after
+        #: By token: the held locks in the drafts of this object.
+        self._alive: dict[str, FileLock] = {}
+        #: Numbers by directory, of versions that were seen to exist.
+        self._seen: dict[str, int] = {}
 
-def _make_partial(layout: DatasetLayout, number: int) -> FileLock | None:
-    """Make the directory of a partial version, with the held lock in it that says whose it is.
-
-    None if somebody has the number, whose lock is not seen here. It comes whole under its name: whoever sees it can
-    tell that it is not dead.
-    """
-    partial = layout.partial(number)
-    while True:
-        draft = VersionLayout(layout.versions / f".{secrets.token_hex(8)}{TRASH}")
-        draft.root.mkdir()
-        lock = FileLock(draft.lock)
+    @contextmanager
+    def locked(self, patience: float) -> Iterator[int]:
+        lock = FileLock(self._layout.lock)
+        if not self._layout.root.is_dir():
+            raise NotFound(f"dataset {self._layout.root.name!r} was removed")
+        with no_space("locking the dataset"):
+            lock.lock({"pid": os.getpid()}, timeout=patience)
         try:
-            lock.lock(Claim.mine().facts())
-            draft.root.rename(partial.root)
-        except OSError as error:
+            yield lock.path.stat().st_mtime_ns
+        finally:
             lock.release()
-            shutil.rmtree(draft.root, ignore_errors=True)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                return None
-            if error.errno != errno.ENOENT:  # which is: somebody swept up, and the draft has no name yet
-                raise
-            continue
-        lock.moved(partial.lock)
-        if lock.in_place:
-            return lock
-        lock.release()
-        throw_away(partial.root)
 
+    def stamp(self) -> Stamp:
+        folders = []
+        for folder in (self._layout.versions, *map(self._layout.refs, RefKind)):
+            try:
+                found = folder.stat()
+                folders.append((found.st_ino, found.st_mtime_ns))
+            except OSError:
+                folders.append((0, 0))
+        return Stamp(tuple(folders), max(time for _, time in folders))
 
-def publish(
-    dataset: WritableHistory,
-    number: int,
-    lock: FileLock | None,
-    *,
-    branch: str,
-    expected: int | None,
-    content_id: str,
-    files: Mapping[str, int],
-    index: Callable[[], VersionInfo],
-) -> VersionInfo:
-    """Give the complete, synced partial version ``number`` its place on ``branch``, which must stand at ``expected``;
-    None makes the branch.
+    # -- refs ---------------------------------------------------------------------------------------------------
 
-    ``lock`` is the one inside it; None if another process, its maker, holds that. ``content_id`` is the version's;
-    ``files`` are the sizes of all that is in its directory; ``index`` makes the catalog know it. Call with the
-    dataset's lock held; taking it has settled what others left. Raises Conflict, and changes nothing, when the branch
-    has moved; Busy when others took files of the version away.
-    """
-    layout = dataset.layout
-    check_expected(layout, branch, expected)
-    partial, final = layout.partial(number), layout.version(number)
-    if not (partial.root.is_dir() if lock is None else lock.in_place):
-        raise taken_away(dataset, number)
-    intent = layout.publish_intent(number)
-    write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
-    try:
-        if expected is not None:
-            # Putting the old ref back must not need space: the disk may be full by then.
-            _keep(layout.head(branch), layout.previous_ref(number))
-        replace_durably(partial.root, final.root)
-        # Not before: from now on nobody takes it for a version whose writer is dead.
-        _check_files(dataset, final, number, files)
-        crash_point("commit.renamed")
-        write_ref(layout.head(branch), number, content_id)
-        crash_point("commit.ref")
-        info = index()
-    except BaseException:
-        # Other writers wait for the lock, and readers go by the catalog: unless that knows the version (an interrupt
-        # came late), nobody has seen it. If undoing fails, the intent stays, and the next to come settles it.
-        with suppress(VolfsError, OSError):
-            if number in dataset.graph:
-                _conclude(layout, number)
-            else:
-                if expected is None:
-                    unlink_durably(layout.head(branch))
-                elif read_ref(layout.head(branch)) == number:
-                    replace_durably(layout.previous_ref(number), layout.head(branch))
-                _roll_back(layout, number)
-        raise
-    crash_point("commit.indexed")
-    _conclude(layout, number)
-    if lock is not None:
-        lock.release()
-    return info
+    def names(self, kind: RefKind) -> list[str]:
+        return sorted(path.stem for path in self._layout.refs(kind).glob("[!.]*.json"))
 
+    def has_ref(self, kind: RefKind, name: str) -> bool:
+        return _is_file_name(name) and os.path.lexists(self._layout.ref(kind, name))
 
-def _check_files(dataset: WritableHistory, layout: VersionLayout, number: int, files: Mapping[str, int]) -> None:
-    """Raise Busy unless every file of a version is there, with its size."""
-    for name, size in files.items():
+    def ref(self, kind: RefKind, name: str) -> RefRecord:
+        if not _is_file_name(name):
+            raise NotFound(f"there is no {kind.word} {name!r}")
+        return read_ref(self._layout.ref(kind, name))
+
+    def where(self, kind: RefKind, name: str) -> str:
+        return str(self._layout.ref(kind, name))
+
+    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+        if expected is None:
+            if self.has_ref(kind, name):
+                raise AlreadyThere(f"there is a {kind.word} {name!r} already")
+        elif (found := self.ref(kind, name).version) != expected:
+            raise Conflict(f"{kind.word} {name!r} moved from {_name(expected)} to {_name(found)} meanwhile")
+        make_dirs(self._layout.refs(kind))
+        write_ref(self._layout.ref(kind, name), record)
+
+    def drop_ref(self, kind: RefKind, name: str) -> bool:
+        if not self.has_ref(kind, name):
+            return False
+        unlink_durably(self._layout.ref(kind, name))
+        return True
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def versions(self, above: int = 0) -> list[int]:
+        names = _names(self._layout.versions)
+        unsure = {n for n in map(parse_publish_intent, _hidden_of(names)) if n is not None}
+        # Many thousand may be there: what was told once is not told anew.
+        seen = self._seen
+        for name in names:
+            if name not in seen and (number := parse_version_dir(name)) is not None:
+                seen[name] = number
+        return sorted(n for name in names if (n := seen.get(name, 0)) > above and n not in unsure)
+
+    def is_version(self, number: int) -> bool:
+        # A listing that takes a while may have passed the place of an intent before that came.
+        return not self._layout.publish_intent(number).exists() and self._layout.version(number).root.is_dir()
+
+    def reserve(self, at_least: int) -> Draft:
+        """See :meth:`Ledger.reserve`. Numbers of writers that died are taken again."""
+        make_dirs(self._layout.versions)
+        self.sweep()
+        number = self._free(at_least)
+        with no_space("reserving a version"):
+            while (lock := self._make_partial(number)) is None:
+                number += 1
+        draft = Draft(number, partial_dir_name(number), secrets.token_hex(8))
+        self._alive[draft.token] = lock
+        return draft
+
+    def _make_partial(self, number: int) -> FileLock | None:
+        """Make the directory of a partial version, with the held lock in it that says whose it is.
+
+        None if somebody has the number, whose lock is not seen here. It comes whole under its name: whoever sees it can
+        tell that it is not dead.
+        """
+        partial = self._layout.partial(number)
+        while True:
+            draft = VersionLayout(self._layout.versions / f".{secrets.token_hex(8)}{TRASH}")
+            draft.root.mkdir()
+            lock = FileLock(draft.lock)
+            try:
+                lock.lock(Claim.mine().facts())
+                draft.root.rename(partial.root)
+            except OSError as error:
+                lock.release()
+                shutil.rmtree(draft.root, ignore_errors=True)
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return None
+                if error.errno != errno.ENOENT:  # which is: somebody swept up, and the draft has no name yet
+                    raise
+                continue
+            lock.moved(partial.lock)
+            if lock.in_place:
+                return lock
+            lock.release()
+            throw_away(partial.root)
+
+    def drafts(self) -> list[int]:
+        return sorted(n for n in map(parse_partial_dir, _names(self._layout.versions)) if n is not None)
+
+    def draft(self, number: int, token: str) -> Draft:
+        return Draft(number, partial_dir_name(number), token)
+
+    def renumber(self, draft: Draft, at_least: int) -> Draft:
+        """See :meth:`Ledger.renumber`. Its maker's lock goes along."""
+        number = self._free(at_least)
+        replace_durably(self._layout.partial(draft.number).root, self._layout.partial(number).root)
+        return self.moved(draft, number)
+
+    def moved(self, draft: Draft, number: int) -> Draft:
+        if (lock := self._alive.get(draft.token)) is not None:
+            lock.moved(self._layout.partial(number).lock)
+        return self.draft(number, draft.token)
+
+    def publish(
+        self,
+        draft: Draft,
+        *,
+        branch: str,
+        expected: int | None,
+        content_id: str,
+        sizes: Mapping[str, int],
+        index: Callable[[], T],
+        indexed: Callable[[], bool],
+    ) -> T:
+        layout, number = self._layout, draft.number
+        lock = self._alive.get(draft.token)
+        self._check_expected(branch, expected)
+        partial, final = layout.partial(number), layout.version(number)
+        if not (partial.root.is_dir() if lock is None else lock.in_place):
+            raise taken_away(number)
+        intent, head = layout.publish_intent(number), layout.ref(RefKind.BRANCH, branch)
+        write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
         try:
-            found = (layout.root / name).lstat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            raise taken_away(dataset, number, name) from None
-        if found != size:
-            raise taken_away(dataset, number, name, f"has {found} bytes instead of {size}")
+            if expected is not None:
+                # Putting the old ref back must not need space: the disk may be full by then.
+                _keep(head, layout.previous_ref(number))
+            replace_durably(partial.root, final.root)
+            # Not before: from now on nobody takes it for a version whose writer is dead.
+            _check_files(final, number, sizes)
+            crash_point("commit.renamed")
+            make_dirs(head.parent)
+            write_ref(head, RefRecord(number, content_id))
+            crash_point("commit.ref")
+            info = index()
+        except BaseException:
+            # Other writers wait for the lock, and readers go by the catalog: unless that knows the version (an
+            # interrupt came late), nobody has seen it. If undoing fails, the intent stays, and the next to come settles
+            # it.
+            with suppress(VolfsError, OSError):
+                if indexed():
+                    self._conclude(number)
+                else:
+                    if expected is None:
+                        unlink_durably(head)
+                    elif read_ref(head).version == number:
+                        replace_durably(layout.previous_ref(number), head)
+                    self._roll_back(number)
+            raise
+        crash_point("commit.indexed")
+        self._conclude(number)
+        if lock is not None:
+            self._alive.pop(draft.token).release()
+        return info
+
+    def abandon(self, draft: Draft) -> None:
+        lock = self._alive.pop(draft.token, None)
+        if lock is None:
+            return
+        partial = self._layout.partial(draft.number)
+        with suppress(OSError, VolfsError):
+            if lock.in_place or not partial.lock.exists():  # else it is another's by now
+                delete_tree(partial.root)
+            self.reclaim()
+        lock.release()
+
+    def settle(self, index: Callable[[int], object]) -> list[int]:
+        forward = []
+        for number in sorted(n for n in map(parse_publish_intent, _hidden(self._layout.versions)) if n is not None):
+            intent = self._layout.publish_intent(number)
+            committed = self._layout.version(number).root.is_dir() and self._is_named(intent, number)
+            if committed:
+                index(number)
+                forward.append(number)
+                crash_point("recover.indexed")
+                self._conclude(number)
+            elif self._is_over(intent, number):
+                self._roll_back(number)
+        return forward
+
+    def sweep(self) -> None:
+        """See :meth:`Ledger.sweep`: what its writer was writing beside it goes too.
+
+        A writer of another machine is gone when nothing of its version has changed for some time.
+        """
+        hidden = _hidden(self._layout.versions)
+        sweep_temporaries(self._layout.versions, hidden)
+        for kind in RefKind:
+            sweep_temporaries(self._layout.refs(kind))
+        published_soon = {n for n in map(parse_publish_intent, hidden) if n is not None}
+        for name in hidden:
+            number = parse_partial_dir(name)
+            # What is being published is for :meth:`settle`.
+            if number is not None and number not in published_soon and self._is_dead(number):
+                throw_away(self._layout.partial(number).root)
+
+    def reclaim(self) -> None:
+        empty_trash(self._layout.versions)
+
+    def strays(self) -> Iterator[tuple[str, str]]:
+        for name in sorted(_names(self._layout.versions)):
+            partial, intent = parse_partial_dir(name), parse_publish_intent(name)
+            if partial is not None:
+                if self._is_dead(partial):
+                    yield f"versions/{name}", "is half written, and its writer is gone"
+            elif intent is not None:
+                # Its writer holds the dataset's lock as long as it lives.
+                if not FileLock(self._layout.lock).locked_by_other():
+                    yield f"versions/{name}", "a version was being published when its writer died"
+            elif parse_version_dir(name) is None and not name.endswith((TRASH, PREVIOUS_REF)):
+                yield f"versions/{name}", "does not belong there"
+        for kind in RefKind:
+            for name in sorted(_names(self._layout.refs(kind))):
+                if not name.endswith(".json") or name.startswith("."):
+                    yield f"refs/{kind.folder}/{name}", "does not belong there"
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_expected(self, branch: str, expected: int | None) -> None:
+        """Raise Conflict unless the branch stands where a commit onto it began (None: unless there is no such
+        branch)."""
+        if expected is None:
+            if self.has_ref(RefKind.BRANCH, branch):
+                raise Conflict(f"branch {branch!r} was made meanwhile: nothing was committed, try again")
+            return
+        try:
+            head = self.ref(RefKind.BRANCH, branch).version
+        except NotFound:
+            raise Conflict(f"branch {branch!r} was removed meanwhile: nothing was committed") from None
+        if head != expected:
+            moved = f"moved from {_name(expected)} to {_name(head)} meanwhile"
+            raise Conflict(f"branch {branch!r} {moved}: nothing was committed, try again")
+
+    def _conclude(self, number: int) -> None:
+        # Its maker's lock stayed in it until now: had it come to nothing, it would have been his again.
+        lock = self._layout.version(number).lock
+        if lock.exists():
+            lock.unlink()
+            fsync_dir(lock.parent)
+        self._layout.previous_ref(number).unlink(missing_ok=True)
+        unlink_durably(self._layout.publish_intent(number))
+
+    def _roll_back(self, number: int) -> None:
+        """Have a version not exist. If its maker is alive, as that of an import is when the mount that was to publish
+        it died, it is his again; else it goes."""
+        final, partial = self._layout.version(number), self._layout.partial(number)
+        if FileLock(final.lock).locked_by_other():
+            replace_durably(final.root, partial.root)
+        else:
+            throw_away(final.root)
+        if not FileLock(partial.lock).locked_by_other():
+            throw_away(partial.root)
+        self._conclude(number)
+
+    def _is_over(self, intent: Path, number: int) -> bool:
+        """Whether nobody can be publishing any more what an intent names. Its writer would hold the dataset's lock,
+        which is held here; if it is of another machine, though, that may not mean a thing."""
+        claim = None
+        with suppress(NotFound, Damaged):
+            claim = Claim.parse(read_json(intent).get("by"))
+        fate = Fate.GONE if claim is None else claim.fate()
+        if fate is Fate.UNKNOWN:
+            since = store_clock(self._layout.lock) - int(self._dead_after * 1e9)
+            places = (intent, self._layout.version(number).root, self._layout.partial(number).root)
+            return not any(changed_since(place, since) for place in places)
+        return fate is Fate.GONE
+
+    def _is_named(self, intent: Path, number: int) -> bool:
+        """Whether the branch that an intent to publish names stands at its version. An intent that cannot be read may
+        have named any branch: nothing can have moved since, so then the branches themselves tell."""
+        try:
+            branch = read_json(intent).get("branch")
+        except NotFound:
+            return False
+        except Damaged as error:
+            log.warning("%s; whether v%d was committed is told by the branches", error, number)
+            branch = None
+        if isinstance(branch, str) and is_ref_name(branch):
+            try:
+                return self.ref(RefKind.BRANCH, branch).version == number
+            except NotFound:
+                return False
+        return any(self.ref(RefKind.BRANCH, name).version == number for name in self.names(RefKind.BRANCH))
+
+    def _is_dead(self, number: int) -> bool:
+        """Whether nobody writes a partial version any more."""
+        partial = self._layout.partial(number)
+        return is_abandoned(FileLock(partial.lock), partial.root, store_clock(self._layout.lock), self._dead_after)
+
+    def _free(self, at_least: int) -> int:
+        """The next number that is not taken: published, partial or between the two."""
+        # Every commit asks, and many thousand versions may be there: only the few names that can matter are looked at.
+        names, first = _names(self._layout.versions), version_dir_name(at_least)
+        shown = [name for name in names if name >= first or len(name) > len(first)]
+        hidden = [parse(name) for name in _hidden_of(names) for parse in (parse_partial_dir, parse_publish_intent)]
+        taken = [number for number in (*map(parse_version_dir, shown), *hidden) if number is not None]
+        return max(at_least, 1 + max(taken, default=0))
 
 
-def taken_away(dataset: WritableHistory, number: int, name: str = "", how: str = "is gone") -> VolfsError:
-    """The error for a version of which something is not there any more: NotFound if the dataset is not; else others
-    took it for a dead one while it was being written."""
-    try:
-        dataset.check_itself()
-    except NotFound as error:
-        return NotFound(f"{error}, while v{number} of it was being written: nothing was committed")
+def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
+    """The error for a version that others took for a dead one while it was being written."""
     what = f"{version_dir_name(number)}/{name}" if name else f"the directory of v{number}"
     return Busy(
         f"{what} {how}: another machine has taken it away while it was written (does its filesystem share locks?"
         " `volfs doctor` tells); nothing was committed, try again"
     )
+
+
+def _check_files(layout: VersionLayout, number: int, sizes: Mapping[str, int]) -> None:
+    """Raise Busy unless every file of a version is there, with its size."""
+    for name, size in sizes.items():
+        if name == _LOCK:
+            continue  # its maker's, which goes
+        try:
+            found = (layout.root / name).lstat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise taken_away(number, name) from None
+        if found != size:
+            raise taken_away(number, name, f"has {found} bytes instead of {size}")
 
 
 def _keep(ref: Path, previous: Path) -> None:
@@ -210,195 +440,19 @@ def _keep(ref: Path, previous: Path) -> None:
         write_atomic(previous, read_file(ref))
 
 
-def renumber(layout: DatasetLayout, number: int, at_least: int) -> int:
-    """Give a partial version the next free number, not below ``at_least``. Call with the dataset's lock held.
-
-    Its maker's lock goes along. Returns the number.
-    """
-    free = max(at_least, 1 + max(_numbers(_names(layout.versions), at_least), default=0))
-    replace_durably(layout.partial(number).root, layout.partial(free).root)
-    return free
-
-
-def _conclude(layout: DatasetLayout, number: int) -> None:
-    # Its maker's lock stayed in it until now: had it come to nothing, it would have been his again.
-    lock = layout.version(number).lock
-    if lock.exists():
-        lock.unlink()
-        fsync_dir(lock.parent)
-    layout.previous_ref(number).unlink(missing_ok=True)
-    unlink_durably(layout.publish_intent(number))
-
-
-def check_expected(layout: DatasetLayout, branch: str, expected: int | None) -> None:
-    """Raise Conflict unless the branch stands where a commit onto it began (None: unless there is no such branch)."""
-    if expected is None:
-        if os.path.lexists(layout.head(branch)):
-            raise Conflict(f"branch {branch!r} was made meanwhile: nothing was committed, try again")
-        return
-    try:
-        head = read_ref(layout.head(branch))
-    except NotFound:
-        raise Conflict(f"branch {branch!r} was removed meanwhile: nothing was committed") from None
-    if head != expected:
-        moved = f"moved from {_name(expected)} to {_name(head)} meanwhile"
-        raise Conflict(f"branch {branch!r} {moved}: nothing was committed, try again")
-
-
-def settle(dataset: WritableHistory) -> list[int]:
-    """Finish or undo what processes that died while publishing left. Call with the dataset's lock held.
-
-    Returns the numbers that were rolled forward.
-    """
-    layout = dataset.layout
-    forward = []
-    for number in pending(layout):
-        intent = layout.publish_intent(number)
-        committed = layout.version(number).root.is_dir() and _is_named(layout, intent, number)
-        if committed:
-            dataset.index_stored(number)
-            forward.append(number)
-            crash_point("recover.indexed")
-            _conclude(layout, number)
-        elif _is_over(dataset, intent, number):
-            _roll_back(layout, number)
-    return forward
-
-
-def _is_over(dataset: WritableHistory, intent: Path, number: int) -> bool:
-    """Whether nobody can be publishing any more what an intent names. Its writer would hold the dataset's lock, which
-    is held here; if it is of another machine, though, that may not mean a thing."""
-    claim = None
-    with suppress(NotFound, Damaged):
-        claim = Claim.parse(read_json(intent).get("by"))
-    fate = Fate.GONE if claim is None else claim.fate()
-    if fate is Fate.UNKNOWN:
-        since = store_clock(dataset.layout.lock) - int(dataset.store.dead_after * 1e9)
-        places = (intent, dataset.layout.version(number).root, dataset.layout.partial(number).root)
-        return not any(changed_since(place, since) for place in places)
-    return fate is Fate.GONE
-
-
-def _is_named(layout: DatasetLayout, intent: Path, number: int) -> bool:
-    """Whether the branch that an intent to publish names stands at its version. An intent that cannot be read may have
-    named any branch: nothing can have moved since, so then the branches themselves tell."""
-    try:
-        branch = read_json(intent).get("branch")
-    except NotFound:
-        return False
-    except Damaged as error:
-        log.warning("%s; whether v%d was committed is told by the branches", error, number)
-        branch = None
-    if isinstance(branch, str) and is_ref_name(branch):
-        try:
-            return read_ref(layout.head(branch)) == number
-        except NotFound:
-            return False
-    return any(read_ref(path) == number for path in layout.heads.glob("[!.]*.json"))
-
-
-def pending(layout: DatasetLayout) -> list[int]:
-    """Numbers of the versions that an intent to publish names."""
-    return sorted(n for n in map(parse_publish_intent, _hidden(layout.versions)) if n is not None)
-
-
-def published(layout: DatasetLayout, *, but: Collection[str] = frozenset()) -> list[int]:
-    """Numbers of the versions on disk, in order, those with an intent to publish left out.
-
-    ``but`` are directories that need no look: the cost of the rest is small beside that of telling many thousand.
-    """
-    names = [name for name in _names(layout.versions) if name not in but]
-    unsure = {n for n in map(parse_publish_intent, _hidden_of(names)) if n is not None}
-    return sorted(n for n in map(parse_version_dir, names) if n is not None and n not in unsure)
-
-
-def is_untouched(layout: DatasetLayout) -> bool:
+def is_untouched(layout: DatasetLayout, ledger: Ledger) -> bool:
     """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
     try:
-        committed = any(read_ref(path) for kind in RefKind for path in layout.refs(kind).glob("*.json"))
+        committed = any(ledger.ref(kind, name).version for kind in RefKind for name in ledger.names(kind))
     except Damaged:
         return False
     loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
     return not committed and not any(path.is_file() for path in loose)
 
 
-def remove_dead_partials(
-    layout: DatasetLayout, names: Sequence[str] | None = None, *, dead_after: float = DAY_SECONDS
-) -> list[int]:
-    """Throw away partial versions whose writer is gone, and what it was writing beside them. Call with the dataset's
-    lock held. Returns their numbers.
-
-    A writer of another machine is gone when nothing of its version has changed for ``dead_after`` seconds.
-    ``names``: of the directory of versions, if they are known.
-    """
-    hidden = _hidden_of(_names(layout.versions) if names is None else names)
-    sweep_temporaries(layout.versions, hidden)
-    for kind in RefKind:
-        sweep_temporaries(layout.refs(kind))
-    published_soon = {n for n in map(parse_publish_intent, hidden) if n is not None}
-    removed = []
-    for name in hidden:
-        number = parse_partial_dir(name)
-        # What is being published is for :func:`settle`.
-        if number is not None and number not in published_soon and is_dead(layout, number, dead_after):
-            throw_away(layout.partial(number).root)
-            removed.append(number)
-    return removed
-
-
-def is_dead(layout: DatasetLayout, number: int, dead_after: float) -> bool:
-    """Whether nobody writes a partial version any more."""
-    partial = layout.partial(number)
-    return is_abandoned(FileLock(partial.lock), partial.root, store_clock(layout.lock), dead_after)
-
-
-def throw_away(path: Path) -> Path | None:
-    """Take a directory's name away, durably. What it holds is deleted later: that may take long, this does not.
-
-    Returns where it lies now, None if there was nothing.
-    """
-    trash = path.with_name(f".{path.name.lstrip('.')[:180]}.{secrets.token_hex(4)}{TRASH}")
-    try:
-        replace_durably(path, trash)
-    except FileNotFoundError:
-        return None
-    return trash
-
-
-def empty_trash(folder: Path) -> None:
-    """Delete what was thrown away in a directory, whoever did. Needs no lock."""
-    for name in _hidden(folder):
-        if name.endswith(TRASH):
-            shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def delete_tree(path: Path) -> None:
-    """Remove a directory so that it is gone at once under its name, and for good should the process die meanwhile."""
-    trash = throw_away(path)
-    if trash is not None:
-        shutil.rmtree(trash, ignore_errors=True)
-
-
-def _roll_back(layout: DatasetLayout, number: int) -> None:
-    """Have a version not exist. If its maker is alive, as that of an import is when the mount that was to publish it
-    died, it is his again; else it goes."""
-    final, partial = layout.version(number), layout.partial(number)
-    if FileLock(final.lock).locked_by_other():
-        replace_durably(final.root, partial.root)
-    else:
-        throw_away(final.root)
-    if not FileLock(partial.lock).locked_by_other():
-        throw_away(partial.root)
-    _conclude(layout, number)
-
-
-def _numbers(names: Sequence[str], at_least: int) -> list[int]:
-    """The numbers from ``at_least`` on that are taken: published, partial or between the two."""
-    # Every commit asks, and many thousand versions may be there: only the few names that can matter are looked at.
-    first = version_dir_name(at_least)
-    shown = [name for name in names if name >= first or len(name) > len(first)]
-    found = [parse(name) for name in _hidden_of(names) for parse in (parse_partial_dir, parse_publish_intent)]
-    return [number for number in (*map(parse_version_dir, shown), *found) if number is not None]
+def _is_file_name(name: str) -> bool:
+    """Whether a name, by whatever rules it was given, can be that of a ref's file."""
+    return "/" not in name and "\0" not in name
 
 
 def _names(folder: Path) -> list[str]:

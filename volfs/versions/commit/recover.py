@@ -21,21 +21,20 @@ from volfs.catalog import Catalog, DatasetRow
 from volfs.errors import Busy, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.display import printable
 from volfs.model.names import is_dataset_name
+from volfs.storage.backend import Backend
 from volfs.storage.claim import is_abandoned, store_clock
 from volfs.storage.files import FileLock, unlink_durably
-from volfs.storage.store_layout import StoreLayout
+from volfs.storage.store_layout import VERSIONS, StoreLayout
+from volfs.storage.trash import TRASH, empty_trash, throw_away
 from volfs.versions.commit.mirror import MirroredHistory
 from volfs.versions.commit.protocol import settle_working
 from volfs.versions.commit.publish import (
-    TRASH,
-    empty_trash,
     is_untouched,
-    remove_dead_partials,
-    throw_away,
 )
 from volfs.versions.commit.writable_history import Progress
-from volfs.versions.committed.version_files import read_version
+from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset_file import DatasetFile, give_id
+from volfs.versions.ledger import Ledger
 from volfs.versions.working.branch_lock import elsewhere
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,12 @@ class RecoverableStore(Protocol):
 
     @property
     def layout(self) -> StoreLayout: ...
+
+    def backend_of(self, dataset: str) -> Backend:
+        """Where a dataset is kept."""
+
+    def ledger_of(self, dataset: str) -> Ledger:
+        """The refs and numbers of a dataset."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -105,10 +110,10 @@ def recover(store: RecoverableStore) -> None:
 def recover_dataset(dataset: RecoverableDataset) -> None:
     """Settle what dead processes left in one dataset."""
     with dataset.locked():
-        remove_dead_partials(dataset.layout, dead_after=dataset.store.dead_after)
-        give_id(dataset.layout.dataset_json)
+        dataset.ledger.sweep()
         dataset.seal_refs()
-    empty_trash(dataset.layout.versions)
+    give_id(dataset.backend, dataset.name)
+    dataset.ledger.reclaim()
     if not dataset.layout.workings.is_dir():
         return
     empty_trash(dataset.layout.workings)
@@ -152,7 +157,7 @@ def _sweep(store: RecoverableStore) -> None:
         if draft:
             throw_away(folder)
         else:
-            if is_untouched(layout):
+            if is_untouched(layout, store.ledger_of(folder.name)):
                 throw_away(folder)
             else:
                 unlink_durably(layout.unfinished)
@@ -169,7 +174,7 @@ def register(store: RecoverableStore) -> None:
     for name in sorted(there):
         row = known.get(name)
         try:
-            file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+            file = DatasetFile.read(store.backend_of(name), name)
             if row is not None:
                 why = _is_another(row, file) or _is_elsewhere(store, row)
                 if why is None:
@@ -200,7 +205,7 @@ def look_over(store: RecoverableStore) -> None:
             why = "knows it, but it is not there"
         elif row is not None:
             try:
-                file = DatasetFile.read(store.layout.dataset(name).dataset_json)
+                file = DatasetFile.read(store.backend_of(name), name)
                 why = _is_another(row, file) or _is_elsewhere(store, row)
             except (NotFound, Damaged):
                 continue  # it says so itself
@@ -225,7 +230,7 @@ def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
         return None
     newest = versions[max(versions)]
     try:
-        stored = read_version(store.layout.dataset(row.name).version(newest.number), newest.number)
+        stored = read_version(VersionFiles.of(store.backend_of(row.name).below(VERSIONS), newest.number))
     except NotFound:
         return f"knows v{newest.number}, which is not there"
     except Damaged:

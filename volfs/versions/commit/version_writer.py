@@ -11,7 +11,6 @@ next opening of the store removes.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -31,21 +30,31 @@ from volfs.model.graph import VersionInfo, is_time
 from volfs.model.grid import block_shape_for
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.model.names import check_key
+from volfs.storage.backend import Buffer, ObjectWriter
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
-from volfs.storage.files import fsync_tree, no_space, read_file, write_json
+from volfs.storage.document import dump_document
+from volfs.storage.files import read_file
 from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
-from volfs.storage.store_layout import VersionLayout, parse_version_dir, version_dir_name
+from volfs.storage.store_layout import MANIFEST, VERSION_JSON, parse_version_dir, version_dir_name
 from volfs.versions.author import default_author
-from volfs.versions.commit.array_writer import ArrayWriter, Buffer, copy_in
-from volfs.versions.commit.publish import delete_tree, empty_trash, publish, reserve, taken_away
+from volfs.versions.commit.array_writer import ArrayWriter, copy_in
+from volfs.versions.commit.publish import taken_away
 from volfs.versions.commit.shard_shape import choose_shard, dense_shard
 from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version import Version
-from volfs.versions.committed.version_files import AS_WRITTEN, MAX_CELLS, StoredArray, StoredVersion, changes, count
+from volfs.versions.committed.version_files import (
+    AS_WRITTEN,
+    MAX_CELLS,
+    StoredArray,
+    StoredVersion,
+    VersionFiles,
+    changes,
+    count,
+)
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
 
 _SECOND = 10**9
@@ -79,11 +88,9 @@ class VersionWriter:
         self._base: Version | None = dataset.version(parent) if parent else None
         self._infos = [dataset.info(number) for number in self._parents]
         with dataset.locked():
-            self.number, self._alive = reserve(
-                dataset.layout, dataset.next_number(), dead_after=dataset.store.dead_after
-            )
-        self.token = secrets.token_hex(8)
-        self.layout: VersionLayout = dataset.layout.partial(self.number)
+            self.draft = dataset.ledger.reserve(dataset.next_number())
+        self.files = VersionFiles(dataset.objects, self.draft.folder)
+        self._batch = self.files.batch()
         self._lock = RLock()
         self._arrays: dict[str, ArrayWriter] = {}
         self._array_json: dict[str, bytes] = {}
@@ -94,6 +101,11 @@ class VersionWriter:
         self._placed = 0
         self._ready: tuple[StoredVersion, Manifest, Mapping[str, int]] | None = None
         self._open = True
+
+    @property
+    def number(self) -> int:
+        """The version's number."""
+        return self.draft.number
 
     # -- what changes -------------------------------------------------------------------------------------------
 
@@ -113,8 +125,8 @@ class VersionWriter:
                 self._declare(node_path(key.removesuffix(f"/{NODE_JSON}")) or "", raw)
                 return
             data = raw
-        path, file = self._place(key)
-        sums = copy_in(path, data, readers)
+        out, file = self._begin(key, readers)
+        sums = copy_in(out, data)
         with self._lock:
             self._objects[key] = _Object(sums.payload(file), sums.sha256, 0, mode, mtime_ns)
             self._removed.discard(key)
@@ -158,7 +170,7 @@ class VersionWriter:
         if created and self._base is not None and self._base.array(path) is not None:
             self.remove_subtree(node_key(path))
         block, shard = self._shapes(path, meta, created, shard_shape, expected_chunks, chunks)
-        writer = ArrayWriter(path, meta, shard, block, self._place, created=created)
+        writer = ArrayWriter(path, meta, shard, block, self._begin, created=created)
         with self._lock:
             if path in self._arrays:
                 raise BadInput(f"array {path!r} is being written in this version already")
@@ -234,44 +246,46 @@ class VersionWriter:
         try:
             stored, manifest = self._complete(message, author or default_author(), time_ns)
             crash_point("commit.packed")
-            with no_space("writing the version to disk"):
-                files = fsync_tree(self.layout.root)
+            files = self.sync()
         except FileNotFoundError as error:
-            raise taken_away(self.dataset, self.number, Path(error.filename or "").name) from error
-        files.pop(self.layout.lock.name, None)
+            raise self._taken_away(Path(error.filename or "").name) from error
         self._check_payloads(manifest, files)
         crash_point("commit.synced")
         self._ready = stored, manifest, files
 
+    def sync(self) -> Mapping[str, int]:
+        """Make durable what was written so far; the size of each object, by its name. Busy if some of it is gone."""
+        try:
+            return self._batch.sync()
+        except NotFound as error:
+            raise self._taken_away(str(error).partition(" ")[0].rpartition("/")[2]) from error
+
     def place(self) -> VersionInfo:
         """Make the version that was prepared the head of its branch, whose lock is held. Conflict if it has moved."""
         assert self._ready is not None, "a version is prepared before it is placed"
-        stored, manifest, files = self._ready
+        stored, manifest, sizes = self._ready
         with self.dataset.locked(patience=_PATIENCE):
-            info = publish(
-                self.dataset,
-                self.number,
-                self._alive,
+            info = self.dataset.ledger.publish(
+                self.draft,
                 branch=self.branch,
                 expected=self.parent,
                 content_id=stored.info.content_id,
-                files=files,
+                sizes=sizes,
                 index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
+                indexed=lambda: self.number in self.dataset.graph,
             )
         self._open = False
         return info
 
     def moved_to(self, number: int) -> None:
         """Whoever was asked to publish the prepared version has given it another number."""
-        self.number = number
-        self.layout = self.dataset.layout.partial(number)
-        self._alive.moved(self.layout.lock)
+        self.draft = self.dataset.ledger.moved(self.draft, number)
+        self.files = VersionFiles(self.dataset.objects, self.draft.folder)
 
-    def placed(self, number: int) -> None:
+    def placed(self) -> None:
         """The prepared version exists: nothing of it is this writer's any more."""
-        self.number = number
         self._open = False
-        self._alive.release()
+        self.dataset.ledger.abandon(self.draft)
 
     def abort(self) -> None:
         """Give up: nothing of the version remains."""
@@ -280,11 +294,7 @@ class VersionWriter:
         self._open = False
         for array in self._arrays.values():
             array.abort()
-        with suppress(OSError, VolfsError):
-            if self._alive.in_place or not self.layout.lock.exists():  # else it is another's by now
-                delete_tree(self.layout.root)
-            empty_trash(self.dataset.layout.versions)
-        self._alive.release()
+        self.dataset.ledger.abandon(self.draft)
 
     def __enter__(self) -> VersionWriter:
         return self
@@ -347,39 +357,36 @@ class VersionWriter:
             return block, ones
         return block, dense_shard(block, meta.chunk_nbytes)
 
-    def _place(self, key: str) -> tuple[Path, str]:
-        """Where the file of a key goes: under its own name, unless that cannot be; and its name below ``versions/``.
+    def _begin(self, key: str, readers: int = 0o666) -> tuple[ObjectWriter, str]:
+        """Begin the object of a key: under its own name, unless that cannot be. Its writer, and its key below
+        ``versions/`` when the version exists.
 
         Two things keep a key from its own name: the files volfs puts beside (:data:`AS_WRITTEN`), and a key inside an
         array's chunk directories that is a file where another key needs a directory, or the reverse.
         """
         base = version_dir_name(self.number)
-        natural = self.layout.root / key
-        if natural.name != AS_WRITTEN:
-            try:
-                with no_space(f"writing {natural.name}"):
-                    self._make_folder(natural.parent)
-                if not natural.is_dir():
-                    return natural, f"{base}/{key}"
-            except (FileExistsError, NotADirectoryError):
-                pass
+        if key.rpartition("/")[2] != AS_WRITTEN:
+            with suppress(WrongKind):
+                return self._open_object(key, readers), f"{base}/{key}"
         with self._lock:
             self._placed += 1
-            rel = f"objects/{self._placed:08d}"
-        aside = self.layout.root / rel
-        with no_space(f"writing {aside.name}"):
-            self._make_folder(aside.parent)
-        return aside, f"{base}/{rel}"
+            aside = f"objects/{self._placed:08d}"
+        return self._open_object(aside, readers), f"{base}/{aside}"
 
-    def _make_folder(self, folder: Path) -> None:
-        """A directory of the version, and never the version's own: one that was taken away does not come back."""
+    def _open_object(self, name: str, readers: int = 0o666) -> ObjectWriter:
         try:
-            folder.mkdir(exist_ok=True)
-        except FileNotFoundError:
-            if folder == self.layout.root or not self.layout.root.is_dir():
-                raise taken_away(self.dataset, self.number) from None
-            self._make_folder(folder.parent)
-            folder.mkdir(exist_ok=True)
+            return self._batch.open(name, readers)
+        except NotFound as error:
+            raise self._taken_away() from error
+
+    def _taken_away(self, name: str = "") -> VolfsError:
+        """The error for a version of which something is not there any more: NotFound if the dataset is not; else others
+        took it for a dead one while it was being written."""
+        try:
+            self.dataset.check_itself()
+        except NotFound as error:
+            return NotFound(f"{error}, while v{self.number} of it was being written: nothing was committed")
+        return taken_away(self.number, name)
 
     def _complete(self, message: str, author: str, time_ns: int | None) -> tuple[StoredVersion, Manifest]:
         """Write all that is not written yet."""
@@ -389,7 +396,7 @@ class VersionWriter:
             self._write_array_json(path, raw)
         self._write_ancestors()
         manifest = self._manifest()
-        manifest.write(self.layout.manifest)
+        copy_in(self._open_object(MANIFEST), manifest.to_bytes())
         first = self._infos[0].time_ns + _SECOND if self._infos else 0
         when = max(time.time_ns() if time_ns is None else time_ns, first)
         if not is_time(when):
@@ -407,15 +414,16 @@ class VersionWriter:
             path: StoredArray(array.block_shape, array.shard_chunks, array.created)
             for path, array in self._arrays.items()
         }
-        stored = StoredVersion(replace(info, content_id=identity), self.branch, self.token, count(manifest), arrays)
-        write_json(self.layout.version_json, stored.to_json())
+        stored = StoredVersion(
+            replace(info, content_id=identity), self.branch, self.draft.token, count(manifest), arrays
+        )
+        copy_in(self._open_object(VERSION_JSON), dump_document(stored.to_json()))
         return stored, manifest
 
     def _write_array_json(self, path: str, raw: bytes) -> None:
         """Lay out the metadata of one array: for other readers, and as the client wrote it."""
         array = self._arrays.get(path)
         key = json_key(path)
-        place, file = self._place(key)
         if array is not None and array.created and not array.sharded:
             stored = raw
         else:
@@ -428,10 +436,11 @@ class VersionWriter:
                 "inherits_from": self.parent or None,
             }
             stored = wrap_array_json(raw, shard, note)
-        sums = copy_in(place, stored)
+        out, file = self._begin(key)
+        sums = copy_in(out, stored)
         if stored != raw:
-            file = f"{file.removesuffix(NODE_JSON)}{AS_WRITTEN}"
-            sums = copy_in(place.with_name(AS_WRITTEN), raw)
+            file = f"{file.rpartition('/')[0]}/{AS_WRITTEN}"
+            sums = copy_in(self._open_object(file.partition("/")[2]), raw)
         if self._is_news(path, raw):
             self._objects[key] = _Object(sums.payload(file), sums.sha256)
 
@@ -453,7 +462,7 @@ class VersionWriter:
             if _array_meta(raw) is not None:
                 self._write_array_json(node_path(folder) or "", raw)
             else:
-                copy_in(self._place(key)[0], raw)
+                copy_in(self._begin(key)[0], raw)
 
     def _check_payloads(self, manifest: Manifest, files: Mapping[str, int]) -> None:
         """Raise Busy unless each payload that this version puts lies in a file that is there."""
@@ -466,7 +475,7 @@ class VersionWriter:
         for file, end in zip(used.tolist(), ends.tolist(), strict=True):
             name = manifest.strings[file]
             if name.startswith(mine) and files.get(name.removeprefix(mine), -1) < end:
-                raise taken_away(self.dataset, self.number, name.removeprefix(mine))
+                raise self._taken_away(name.removeprefix(mine))
 
     def _manifest(self) -> Manifest:
         builder = ManifestBuilder()

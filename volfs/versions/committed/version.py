@@ -22,7 +22,7 @@ from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
 from volfs.storage.payload import Payload
 from volfs.versions.committed.array import CommittedSnapshot, VersionArray
 from volfs.versions.committed.lookups import Resolved
-from volfs.versions.committed.version_files import VersionChanges, version_changes
+from volfs.versions.committed.version_files import VersionChanges, VersionFiles, version_changes
 from volfs.versions.history import History
 from volfs.versions.keys import json_key, node_key, node_path, parents
 from volfs.versions.snapshot import ArrayNode, GroupNode, KeyInfo, Listing
@@ -178,7 +178,7 @@ class Version(CommittedSnapshot):
 
     def changes(self) -> VersionChanges:
         """The changes of this version on top of its first parent, from its manifest."""
-        return version_changes(self.dataset.layout.version(self.number), self.number)
+        return version_changes(VersionFiles.of(self.dataset.objects, self.number))
 
     def zarr_store(self) -> ZarrStore:
         from volfs.versions.zarrstore import ZarrStore  # zarr-python takes long to import

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from volfs.errors import Damaged, VolfsError
+from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionInfo, is_time
 from volfs.model.metadata import ArrayMeta, parse_node
 from volfs.model.names import MAX_VERSION
-from volfs.storage.files import read_file, read_json
+from volfs.storage.backend import Backend, Batch, read_document, read_object
 from volfs.storage.manifest import Manifest, Op
-from volfs.storage.store_layout import VersionLayout
+from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
 from volfs.versions.committed.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
 from volfs.versions.keys import NODE_JSON, node_key
 
@@ -117,9 +117,50 @@ class StoredVersion:
         }
 
 
-def read_version(layout: VersionLayout, number: int | None) -> StoredVersion:
-    """Read ``version.json`` of version ``number`` (None: whichever it says). Raises Damaged, or NotFound."""
-    doc = read_json(layout.version_json)
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The objects of one version, among those of a dataset's ``versions/``. ``number``: None for one that is being
+    written, which may call itself otherwise."""
+
+    objects: Backend
+    folder: str
+    number: int | None = None
+
+    @classmethod
+    def of(cls, objects: Backend, number: int) -> VersionFiles:
+        """Those of a version that exists."""
+        return cls(objects, version_dir_name(number), number)
+
+    def key(self, name: str) -> str:
+        """The key of an object of this version."""
+        return f"{self.folder}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """An object of this version. Raises NotFound, or Damaged."""
+        return read_object(self.objects, self.key(name))
+
+    def batch(self) -> Batch:
+        """Write the objects of this version."""
+        return self.objects.batch(self.folder)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store an object of a version that is being written, durably."""
+        self.objects.put(self.key(name), data)
+
+    def sizes(self) -> dict[str, int]:
+        """The size in bytes of each object, by its name."""
+        found = ((key, self.objects.stat(key)) for key in self.objects.list(self.folder))
+        return {key[len(self.folder) + 1 :]: stat.size for key, stat in found if stat is not None}
+
+    def where(self, name: str) -> str:
+        """How a message names it."""
+        return self.objects.where(self.key(name))
+
+
+def read_version(files: VersionFiles) -> StoredVersion:
+    """Read ``version.json``. Raises Damaged, or NotFound."""
+    doc = read_document(files.objects, files.key(VERSION_JSON))
+    where = files.where(VERSION_JSON)
     try:
         info = VersionInfo(
             number=_int(doc["version"]),
@@ -135,36 +176,35 @@ def read_version(layout: VersionLayout, number: int | None) -> StoredVersion:
         arrays = {path: _array(array) for path, array in doc["arrays"].items()}
         stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(
-            f"{layout.version_json}: not what a version says about itself ({printable(str(error))})"
-        ) from None
-    if number is not None and info.number != number:
-        raise Damaged(f"{layout.version_json}: says it is v{info.number}, but lies where v{number} belongs")
+        raise Damaged(f"{where}: not what a version says about itself ({printable(str(error))})") from None
+    if files.number not in (None, info.number):
+        raise Damaged(f"{where}: says it is v{info.number}, but lies where v{files.number} belongs")
     if not 0 < info.number <= MAX_VERSION:
-        raise Damaged(f"{layout.version_json}: its number is none of a version")
+        raise Damaged(f"{where}: its number is none of a version")
     if any(not 0 < parent < info.number for parent in info.parents):
-        raise Damaged(f"{layout.version_json}: a parent is not older than the version")
+        raise Damaged(f"{where}: a parent is not older than the version")
     return stored
 
 
-def read_manifest(layout: VersionLayout) -> Manifest:
+def read_manifest(files: VersionFiles) -> Manifest:
     """Read the manifest. Raises Damaged, or NotFound if there is none."""
-    return Manifest.read(layout.manifest)
+    return Manifest.from_bytes(files.read(MANIFEST), files.where(MANIFEST))
 
 
-def array_meta(layout: VersionLayout, path: str) -> ArrayMeta:
+def array_meta(files: VersionFiles, path: str) -> ArrayMeta:
     """What an array's client said about it as of this version, from the copy in the version's directory."""
-    folder = layout.root / node_key(path)
+    folder = node_key(path)
     for name in (AS_WRITTEN, NODE_JSON):
+        key = f"{folder}/{name}"
         try:
-            meta = parse_node(read_file(folder / name))
-        except FileNotFoundError:
+            meta = parse_node(files.read(key))
+        except NotFound:
             continue
-        except (OSError, VolfsError) as error:
-            raise Damaged(f"{folder / name}: {error}") from None
+        except VolfsError as error:
+            raise Damaged(f"{files.where(key)}: {error}") from None
         if isinstance(meta, ArrayMeta):
             return meta
-    raise Damaged(f"{folder}: no {NODE_JSON} of an array, though the manifest has chunks of one")
+    raise Damaged(f"{files.where(folder)}: no {NODE_JSON} of an array, though the manifest has chunks of one")
 
 
 def count(manifest: Manifest) -> Counts:
@@ -241,9 +281,9 @@ def _ints(value: object) -> tuple[int, ...]:
     return tuple(map(_int, value))
 
 
-def version_changes(layout: VersionLayout, number: int) -> VersionChanges:
+def version_changes(files: VersionFiles) -> VersionChanges:
     """The changes of a version on top of its first parent, from its manifest. Raises NotFound, or Damaged."""
-    manifest = read_manifest(layout)
+    manifest = read_manifest(files)
     nodes: dict[str, NodeChanges] = {}
 
     def add(where: str, put: int, removed: int, size: int) -> None:
@@ -261,4 +301,4 @@ def version_changes(layout: VersionLayout, number: int) -> VersionChanges:
             continue
         is_put = ops[i] in (Op.PUT, Op.TAKE)
         add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
-    return VersionChanges(read_version(layout, number).counts, nodes)
+    return VersionChanges(read_version(files).counts, nodes)

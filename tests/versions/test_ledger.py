@@ -1,0 +1,139 @@
+"""Ledgers: the directory's and the memory's keep every promise, and no sequence of calls tells one from the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from volfs.errors import VolfsError
+from volfs.model.refs import RefKind
+from volfs.storage.directory_backend import DirectoryBackend
+from volfs.storage.store_layout import DatasetLayout
+from volfs.testing.ledger_conformance import ID, Kept, LedgerConformance
+from volfs.testing.memory_backend import MemoryBackend
+from volfs.testing.memory_ledger import MemoryLedger
+from volfs.testing.waiting import PATIENCE
+from volfs.versions.commit.publish import DirectoryLedger
+from volfs.versions.ledger import Draft, RefRecord
+
+
+def in_directory(root: Path) -> Kept:
+    layout = DatasetLayout(root)
+    layout.versions.mkdir(parents=True)
+    for kind in RefKind:
+        layout.refs(kind).mkdir(parents=True)
+    return Kept(DirectoryLedger(layout, 86_400.0), DirectoryBackend(layout.versions, layout.lock))
+
+
+def in_memory() -> Kept:
+    objects = MemoryBackend()
+    return Kept(MemoryLedger(objects), objects)
+
+
+class TestDirectoryLedger(LedgerConformance):
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> Kept:
+        return in_directory(tmp_path / "dataset")
+
+
+class TestMemoryLedger(LedgerConformance):
+    @pytest.fixture
+    def kept(self) -> Kept:
+        return in_memory()
+
+
+kinds = st.sampled_from(RefKind)
+names = st.sampled_from(["main", "exp", "paper"])
+numbers = st.integers(0, 4)
+
+
+class TwoLedgers(RuleBasedStateMachine):
+    """The same calls of both; drafts are each one's own, and stand for each other by their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.both = in_directory(Path(self.folder.name, "dataset")), in_memory()
+        self.drafts: list[tuple[tuple[Draft, dict[str, int]], ...]] = []
+
+    def teardown(self) -> None:
+        for draft in self.drafts:
+            self.both[0].ledger.abandon(draft[0][0])
+        self.both[0].objects.forget()
+        self.folder.cleanup()
+
+    def same(self, act: object, *each: tuple[object, object]) -> object:
+        assert callable(act)
+        said = []
+        for at, kept in enumerate(self.both):
+            try:
+                said.append(act(kept, *(pair[at] for pair in each)))
+            except (VolfsError, ZeroDivisionError) as error:
+                said.append(type(error))
+        assert said[0] == said[1]
+        return said[0]
+
+    @rule(kind=kinds, name=names, number=numbers, expected=st.none() | numbers)
+    def set_ref(self, kind: RefKind, name: str, number: int, expected: int | None) -> None:
+        def act(kept: Kept) -> None:
+            with kept.ledger.locked(PATIENCE):
+                kept.ledger.set_ref(kind, name, RefRecord(number, ID if number else None), expected)
+
+        self.same(act)
+
+    @rule(kind=kinds, name=names)
+    def drop_ref(self, kind: RefKind, name: str) -> None:
+        def act(kept: Kept) -> bool:
+            with kept.ledger.locked(PATIENCE):
+                return kept.ledger.drop_ref(kind, name)
+
+        self.same(act)
+
+    @rule(at_least=st.integers(1, 6))
+    def write(self, at_least: int) -> None:
+        self.drafts.append(tuple(kept.written(at_least) for kept in self.both))
+
+    @precondition(lambda self: self.drafts)
+    @rule(which=st.integers(0, 9), branch=names, expected=st.none() | numbers, fail=st.booleans(), data=st.data())
+    def publish(self, which: int, branch: str, expected: int | None, fail: bool, data: st.DataObject) -> None:
+        one, other = self.drafts[which % len(self.drafts)]
+        if data.draw(st.booleans()):
+            record = dict(self.both[1].locked_refs()[RefKind.BRANCH])
+            expected = record.get(branch)
+
+        def act(kept: Kept, draft: Draft, sizes: dict[str, int]) -> int:
+            return kept.publish(draft, sizes, branch, expected, fail)
+
+        if isinstance(self.same(act, (one[0], other[0]), (one[1], other[1])), int):
+            self.drafts.remove((one, other))
+
+    @precondition(lambda self: self.drafts)
+    @rule(which=st.integers(0, 9))
+    def abandon(self, which: int) -> None:
+        one, other = self.drafts.pop(which % len(self.drafts))
+        self.same(lambda kept, draft: kept.ledger.abandon(draft), (one[0], other[0]))
+
+    @precondition(lambda self: self.drafts)
+    @rule(which=st.integers(0, 9), at_least=st.integers(1, 6))
+    def renumber(self, which: int, at_least: int) -> None:
+        one, other = self.drafts.pop(which % len(self.drafts))
+        made = []
+        for kept, (draft, sizes) in zip(self.both, (one, other), strict=True):
+            with kept.ledger.locked(PATIENCE):
+                made.append((kept.ledger.renumber(draft, at_least), sizes))
+        self.drafts.append(tuple(made))
+
+    @invariant()
+    def they_say_the_same(self) -> None:
+        self.same(lambda kept: (kept.locked_refs(), kept.ledger.versions(), kept.ledger.drafts()))
+        for one, other in self.drafts:
+            assert one[0].number == other[0].number
+
+
+TestTwoLedgers = TwoLedgers.TestCase
+TestTwoLedgers.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)

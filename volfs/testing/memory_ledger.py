@@ -1,0 +1,167 @@
+"""Memory as a :class:`~volfs.versions.ledger.Ledger`: for tests of what must not know where a dataset is kept.
+
+A draft's objects lie under the version's own number from the start, as they would in a bucket, where nothing can be
+renamed: readers go by the ledger, which does not list it yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from volfs.errors import AlreadyThere, Busy, Conflict, NotFound
+from volfs.model.refs import RefKind
+from volfs.storage.backend import Backend, read_object
+from volfs.storage.store_layout import version_dir_name
+from volfs.versions.ledger import Draft, RefRecord, Stamp, T
+
+
+class MemoryLedger:
+    """The refs and numbers of one dataset, whose ``versions/`` are ``objects``."""
+
+    def __init__(self, objects: Backend) -> None:
+        self._objects = objects
+        self._turn = threading.Lock()
+        self._refs: dict[RefKind, dict[str, RefRecord]] = {kind: {} for kind in RefKind}
+        self._versions: set[int] = set()
+        self._drafts: dict[int, str] = {}
+        self._changes = itertools.count(1)
+        self._stamp = 0
+
+    @contextmanager
+    def locked(self, patience: float) -> Iterator[int]:
+        if not self._turn.acquire(timeout=patience):
+            raise Busy("another thread changes refs or numbers")
+        try:
+            yield 1 << 62
+        finally:
+            self._turn.release()
+
+    def stamp(self) -> Stamp:
+        return Stamp(self._stamp, 0)
+
+    # -- refs ---------------------------------------------------------------------------------------------------
+
+    def names(self, kind: RefKind) -> list[str]:
+        return sorted(self._refs[kind])
+
+    def has_ref(self, kind: RefKind, name: str) -> bool:
+        return name in self._refs[kind]
+
+    def ref(self, kind: RefKind, name: str) -> RefRecord:
+        try:
+            return self._refs[kind][name]
+        except KeyError:
+            raise NotFound(f"{self.where(kind, name)} does not exist") from None
+
+    def where(self, kind: RefKind, name: str) -> str:
+        return f"memory/refs/{kind.folder}/{name}"
+
+    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+        found = self._refs[kind].get(name)
+        if expected is None and found is not None:
+            raise AlreadyThere(f"there is a {kind.word} {name!r} already")
+        if expected is not None and self.ref(kind, name).version != expected:
+            raise Conflict(f"{kind.word} {name!r} has moved")
+        self._refs[kind][name] = record
+        self._changed()
+
+    def drop_ref(self, kind: RefKind, name: str) -> bool:
+        found = self._refs[kind].pop(name, None)
+        self._changed()
+        return found is not None
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def versions(self, above: int = 0) -> list[int]:
+        return sorted(number for number in self._versions if number > above)
+
+    def is_version(self, number: int) -> bool:
+        return number in self._versions
+
+    def reserve(self, at_least: int) -> Draft:
+        number, token = self._free(at_least), secrets.token_hex(8)
+        self._drafts[number] = token
+        return self.draft(number, token)
+
+    def drafts(self) -> list[int]:
+        return sorted(self._drafts)
+
+    def draft(self, number: int, token: str) -> Draft:
+        return Draft(number, version_dir_name(number), token)
+
+    def renumber(self, draft: Draft, at_least: int) -> Draft:
+        made = self.draft(self._free(at_least), draft.token)
+        for key in list(self._objects.list(draft.folder)):
+            self._objects.put(made.folder + key.removeprefix(draft.folder), read_object(self._objects, key))
+            self._objects.remove([key])
+        self._drafts[made.number] = self._drafts.pop(draft.number)
+        return made
+
+    def moved(self, draft: Draft, number: int) -> Draft:
+        return self.draft(number, draft.token)
+
+    def publish(
+        self,
+        draft: Draft,
+        *,
+        branch: str,
+        expected: int | None,
+        content_id: str,
+        sizes: Mapping[str, int],
+        index: Callable[[], T],
+        indexed: Callable[[], bool],
+    ) -> T:
+        heads = self._refs[RefKind.BRANCH]
+        before = heads.get(branch)
+        if expected != (None if before is None else before.version):
+            raise Conflict(f"branch {branch!r} has moved: nothing was committed, try again")
+        for name, size in sizes.items():
+            found = self._objects.stat(f"{draft.folder}/{name}")
+            if found is None or found.size != size:
+                raise Busy(f"{draft.folder}/{name} is not as it was written: nothing was committed")
+        if self._drafts.get(draft.number) != draft.token:
+            raise Busy(f"v{draft.number} was given up by others: nothing was committed")
+        heads[branch] = RefRecord(draft.number, content_id)
+        self._versions.add(draft.number)
+        del self._drafts[draft.number]
+        try:
+            return index()
+        except BaseException:
+            if not indexed():
+                self._versions.discard(draft.number)
+                self._drafts[draft.number] = draft.token
+                if before is None:
+                    del heads[branch]
+                else:
+                    heads[branch] = before
+            raise
+        finally:
+            self._changed()
+
+    def abandon(self, draft: Draft) -> None:
+        if self._drafts.get(draft.number) == draft.token:
+            del self._drafts[draft.number]
+            self._objects.remove(list(self._objects.list(draft.folder)))
+
+    def settle(self, index: Callable[[int], object]) -> list[int]:
+        """Nothing is left by processes that die: it dies with them."""
+        return []
+
+    def sweep(self) -> None:
+        """See :meth:`settle`."""
+
+    def reclaim(self) -> None:
+        """What is given up is gone."""
+
+    def strays(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+    def _free(self, at_least: int) -> int:
+        return max(at_least, 1 + max((*self._versions, *self._drafts), default=0))
+
+    def _changed(self) -> None:
+        self._stamp = next(self._changes)

@@ -1,0 +1,149 @@
+"""One dataset's truth about its refs and its numbers: the port through which everything above asks and changes it.
+
+Decided here: what a ledger promises. A version *exists* once its ledger lists it; a branch or tag *is* what its ledger
+says, and every catalog mirrors that. Not here: what is in a version (its objects are in a
+:class:`~volfs.storage.backend.Backend`), what the number in a ref means (:mod:`volfs.versions.dataset`), and who may
+write to a branch. A directory is one ledger (:mod:`volfs.versions.commit.publish`), memory another
+(:mod:`volfs.testing.memory_ledger`); whoever writes a third has
+:class:`volfs.testing.ledger_conformance.LedgerConformance` judge it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from volfs.model.refs import RefKind
+
+T = TypeVar("T")
+
+_FINE_NS, _COARSE_NS = 50_000_000, 2_000_000_000
+"""Two changes within that time may leave a medium with one time; the longer where times are whole seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefRecord:
+    """What is kept of a branch or a tag. ``version`` is 0 for a branch that has none yet; ``content_id`` is None where
+    it is not known. ``sealed``: the record is whole, and proved by a checksum."""
+
+    version: int
+    content_id: str | None = None
+    sealed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version being written, which nobody sees. Its objects lie in ``folder``, below ``versions/``. ``token`` tells
+    its writer from any other that had the number before."""
+
+    number: int
+    folder: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Equal values mean that no version or ref has come, gone or moved. ``changed_ns``: when one did last, by the clock
+    of the medium; 0 if every change makes another value."""
+
+    value: Hashable
+    changed_ns: int
+
+    def settled(self, now_ns: int) -> bool:
+        """Whether a change after ``now_ns`` must show as another value."""
+        return now_ns - self.changed_ns > (_FINE_NS if self.changed_ns % 10**9 else _COARSE_NS)
+
+
+class Ledger(Protocol):
+    """Thread-safe, and shared by all processes that have the dataset open. What says "locked" is called in
+    :meth:`locked`."""
+
+    def locked(self, patience: float) -> AbstractContextManager[int]:
+        """Be the only one who changes refs and numbers, for moments; the time now (ns), by the clock of the medium.
+        Busy if others are for ``patience`` seconds, NotFound if the dataset was removed."""
+
+    def stamp(self) -> Stamp:
+        """Changes with anything that this ledger says of refs and versions. Cheap."""
+
+    # -- refs ---------------------------------------------------------------------------------------------------
+
+    def names(self, kind: RefKind) -> list[str]:
+        """Names of all refs of a kind, sorted, damaged ones too."""
+
+    def has_ref(self, kind: RefKind, name: str) -> bool:
+        """Whether there is such a ref, if perhaps a damaged one. Cheap."""
+
+    def ref(self, kind: RefKind, name: str) -> RefRecord:
+        """What is kept of a ref. Raises NotFound, or Damaged with how to mend it."""
+
+    def where(self, kind: RefKind, name: str) -> str:
+        """How a message names a ref: so that a person finds it."""
+
+    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+        """Make a ref durably what ``record`` says. ``expected``: the version that it names until now, else Conflict;
+        None makes a new one, AlreadyThere if there is one. Locked."""
+
+    def drop_ref(self, kind: RefKind, name: str) -> bool:
+        """Remove a ref, whatever it says, durably. False if there is none. Locked."""
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def versions(self, above: int = 0) -> list[int]:
+        """Numbers of the versions that exist and are greater than ``above``, ascending."""
+
+    def is_version(self, number: int) -> bool:
+        """Whether one exists, and is not about to come to nothing."""
+
+    def reserve(self, at_least: int) -> Draft:
+        """Begin a version: under the next number that nobody has, not below ``at_least``. Locked."""
+
+    def drafts(self) -> list[int]:
+        """Numbers of the versions that are being written, by whomever, ascending."""
+
+    def draft(self, number: int, token: str) -> Draft:
+        """A version that another process is writing, which has told its number and token."""
+
+    def renumber(self, draft: Draft, at_least: int) -> Draft:
+        """Give a version, whoever is writing it, the next free number, not below ``at_least``, and all its objects
+        their new folder. Locked."""
+
+    def moved(self, draft: Draft, number: int) -> Draft:
+        """This process's draft, to which another process has given another number."""
+
+    def publish(
+        self,
+        draft: Draft,
+        *,
+        branch: str,
+        expected: int | None,
+        content_id: str,
+        sizes: Mapping[str, int],
+        index: Callable[[], T],
+        indexed: Callable[[], bool],
+    ) -> T:
+        """Have a version exist, as the head of ``branch``: all of it at once, durably. Its objects are then in the
+        folder of its number. Locked.
+
+        ``expected``: the version that the branch names until now, else Conflict; None makes the branch. ``sizes``: of
+        all objects of the version, by name; Busy if one is not as it should be. When the branch has moved ``index``
+        runs, whose result is returned; if it raises, and ``indexed`` is false, nothing has changed. A process that dies
+        in between leaves what :meth:`settle` finishes or undoes.
+        """
+
+    def abandon(self, draft: Draft) -> None:
+        """Give up this process's draft, with all its objects. One that exists by now, or is another's, stays."""
+
+    def settle(self, index: Callable[[int], object]) -> list[int]:
+        """Finish or undo what processes that died while publishing left; the numbers that exist now, each given to
+        ``index``. Locked."""
+
+    def sweep(self) -> None:
+        """Give up the drafts of processes that are gone. Locked."""
+
+    def reclaim(self) -> None:
+        """Free the space of what was given up. May take long."""
+
+    def strays(self) -> Iterator[tuple[str, str]]:
+        """What is kept and should not be there, or was left half done: (where, what), for a check."""
