@@ -18,7 +18,7 @@ import pytest
 
 from tests.kits.mounts import answer, make_store, refused, running, volfs
 from tests.kits.paths import ROOT
-from volfs.fuse.mounting import unmount
+from volfs.fuse.launcher import unmount
 from volfs.fuse.mountpoints import health, is_broken
 from volfs.fuse.processes import MODULE
 from volfs.storage.mount_table import mounted_at

@@ -23,7 +23,7 @@ from PIL import Image
 import volfs
 from tests.kits.kill_writers import CHUNKS, SHAPE, WRITERS
 from tests.kits.paths import ROOT
-from volfs.fuse.mounting import mount, unmount
+from volfs.fuse.launcher import mount, unmount
 from volfs.fuse.processes import MountOptions
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource

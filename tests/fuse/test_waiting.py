@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from volfs.fuse import waiting
-from volfs.fuse.waiting import Turns, Waiting
+from volfs.fuse import turns
+from volfs.fuse.turns import Turns, Waiting
 from volfs.testing.waiting import PATIENCE
 
 
@@ -38,7 +38,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_request_that_is_there_already_is_not_slept_for(
     pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_TURN_SECONDS", 1e9)
+    monkeypatch.setattr(turns, "_TURN_SECONDS", 1e9)
 
     async def work() -> None:
         wait = Waiting()
@@ -53,7 +53,7 @@ def test_a_request_that_is_there_already_is_not_slept_for(
 def test_other_tasks_get_their_turn_however_many_requests_come(
     pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_TURN_SECONDS", 0)
+    monkeypatch.setattr(turns, "_TURN_SECONDS", 0)
     ran: list[str] = []
 
     async def other() -> None:
@@ -100,17 +100,17 @@ def looks(sleeps: list[int], pipe: tuple[int, int]) -> int:
 def test_looking_in_vain_is_done_ever_more_rarely(
     pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_TURN_SECONDS", 1e9)
-    monkeypatch.setattr(waiting, "_AWAKE_SECONDS", 0)
-    monkeypatch.setattr(waiting, "_CROWDED_SECONDS", 1e9)
+    monkeypatch.setattr(turns, "_TURN_SECONDS", 1e9)
+    monkeypatch.setattr(turns, "_AWAKE_SECONDS", 0)
+    monkeypatch.setattr(turns, "_CROWDED_SECONDS", 1e9)
     assert 40 < looks(sleeps, pipe) < 80, "1, 2, 4, 8, 16 and then always 17 sleeps apart"
 
 
 def test_where_others_want_the_processor_nothing_is_looked_for_in_a_while(
     pipe: tuple[int, int], sleeps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_TURN_SECONDS", 1e9)
-    monkeypatch.setattr(waiting, "_CROWDED_SECONDS", 0)
+    monkeypatch.setattr(turns, "_TURN_SECONDS", 1e9)
+    monkeypatch.setattr(turns, "_CROWDED_SECONDS", 0)
     assert looks(sleeps, pipe) == 4, "257 sleeps apart"
 
 

@@ -22,7 +22,7 @@ from volfs import errors
 from volfs.fuse.dump import block_signal
 from volfs.fuse.logs import start_logging
 from volfs.fuse.notify import KernelNotifier
-from volfs.fuse.serving import mount_options, serve
+from volfs.fuse.session import mount_options, serve
 from volfs.tree.contract.api import DirEntry, Notifier, OpenFile
 from volfs.tree.contract.attrs import FOREVER, Attr, SetAttr, missing
 from volfs.tree.contract.meter import Meter

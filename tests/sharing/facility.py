@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.sharing.clients import Client
 from tests.sharing.private_network import PrivateNetwork
-from volfs.fuse.mounting import mount, unmount
+from volfs.fuse.launcher import mount, unmount
 from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import take_away, unexpected
 from volfs.testing.waiting import PATIENCE

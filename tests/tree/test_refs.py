@@ -31,7 +31,7 @@ from volfs.errors import (
     WrongKind,
 )
 from volfs.testing.waiting import PATIENCE, until_async
-from volfs.tree.branches import actions
+from volfs.tree.branches import branch_actions
 from volfs.tree.branches.order import Order
 from volfs.versions.author import author_of
 from volfs.versions.branch import Branch
@@ -489,9 +489,9 @@ def test_what_is_asked_while_an_import_takes_its_place_waits_for_that(seconds: i
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end)
             if seconds < 5:
-                assert await actions._begin(mounted, commit, lambda: None) is commit is mounted.order  # type: ignore[arg-type]
+                assert await branch_actions._begin(mounted, commit, lambda: None) is commit is mounted.order  # type: ignore[arg-type]
             else:
                 with pytest.raises(Busy, match="a publish is going on"):
-                    await actions._begin(mounted, commit, lambda: None)  # type: ignore[arg-type]
+                    await branch_actions._begin(mounted, commit, lambda: None)  # type: ignore[arg-type]
 
     trio.run(ask, clock=MockClock(autojump_threshold=0))

@@ -53,7 +53,7 @@ def demo(directory: Path, mount_it: bool, edge: int, as_json: bool) -> None:
     mountpoint.mkdir(parents=True, exist_ok=True)
     mounted = _is_mounted(mountpoint)
     if mount_it and not mounted:
-        from volfs.fuse.mounting import mount
+        from volfs.fuse.launcher import mount
 
         mount(store, mountpoint)
         mounted = True

@@ -1,4 +1,4 @@
-"""``mount`` and ``umount``. What they do is in :mod:`volfs.fuse.mounting`."""
+"""``mount`` and ``umount``. What they do is in :mod:`volfs.fuse.launcher`."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def run(
     store: Path, mountpoint: Path, options: MountOptions, wait: float | None, foreground: bool, as_json: bool = False
 ) -> None:
     """Mount, and say what a person should know of it."""
-    from volfs.fuse import mounting
+    from volfs.fuse import launcher
     from volfs.fuse.processes import default_log
     from volfs.storage.mount_table import canonical
 
-    patience = math.inf if wait is None else mounting.wait_for(store, mountpoint, wait)
+    patience = math.inf if wait is None else launcher.wait_for(store, mountpoint, wait)
     if foreground:
-        mounting.mount_in_foreground(store, mountpoint, options, on_mended=_say)
-    process = mounting.mount(store, mountpoint, options, patience=patience, on_slow=_say_slow, on_mended=_say)
+        launcher.mount_in_foreground(store, mountpoint, options, on_mended=_say)
+    process = launcher.mount(store, mountpoint, options, patience=patience, on_slow=_say_slow, on_mended=_say)
     if as_json:
         place = canonical(mountpoint)
         log_file = options.log or str(default_log(place))
@@ -150,6 +150,6 @@ def _say_slow(log: Path) -> None:
 @click.option("--force", is_flag=True, help="Even while programs use it; they get errors.")
 def umount(mountpoint: Path, force: bool) -> None:
     """Unmount, and wait until the daemon has closed its store. Mends a broken mount, too."""
-    from volfs.fuse.mounting import unmount
+    from volfs.fuse.launcher import unmount
 
     unmount(mountpoint, force=force, on_mended=_say)

@@ -1,10 +1,10 @@
 """A store as a mounted filesystem.
 
-``mounting``     starting and stopping a daemon from another process; ``fstab`` mount options as mount(8) gives them
+``launcher``     starting and stopping a daemon from another process; ``fstab`` mount options as mount(8) gives them
 ``daemon``       the process around a mount; ``readiness`` its notice to the process that started it
 ``logs`` ``dump``  its log, and a report of its work in that log at SIGUSR1
-``serving``      one mount from start to end; ``tuning`` limits asked of kernel and process
-``waiting``      waiting for the kernel's next request
+``session``      one mount from start to end; ``limits`` those asked of kernel and process
+``turns``        waiting for the kernel's next request, awake or asleep
 ``adapter``      the FUSE protocol, thinly, over :class:`volfs.tree.contract.api.TreeApi`
 ``notify``       invalidation of the kernel's cache, from threads of its own
 ``mountpoints``  the mounts of this machine; ``processes`` the daemons; ``checkup`` a check of the machine

@@ -1,8 +1,8 @@
 """The process behind a mount: ``python -m volfs.fuse.daemon [OPTIONS] -- STORE MOUNTPOINT``.
 
 Decided here: the options, log, limits and exit status of the process, and how it reports that the mount answers, or why
-not. Not here: the mount itself (:mod:`volfs.fuse.serving`), its contents (``volfs.tree``), starting and stopping a
-daemon (:mod:`volfs.fuse.mounting`).
+not. Not here: the mount itself (:mod:`volfs.fuse.session`), its contents (``volfs.tree``), starting and stopping a
+daemon (:mod:`volfs.fuse.launcher`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import trio
 import volfs
 from volfs.errors import VolfsError
 from volfs.fuse.dump import block_signal
+from volfs.fuse.limits import tune_process
 from volfs.fuse.logs import FORMATS, LEVELS, start_logging
 from volfs.fuse.notify import KernelNotifier
 from volfs.fuse.processes import default_log
 from volfs.fuse.readiness import Readiness
-from volfs.fuse.serving import mount_options, serve
-from volfs.fuse.tuning import tune_process
+from volfs.fuse.session import mount_options, serve
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.compressors import load_libraries
 from volfs.tree import Tree

@@ -1,7 +1,7 @@
 """The mounts of this machine, checks of a new mountpoint, and unmounting.
 
 Decided here: which directory is a good mountpoint, the errors for others, and which system call or program unmounts.
-Not here: the daemon behind a mount (:mod:`volfs.fuse.daemon`), starting and stopping it (:mod:`volfs.fuse.mounting`).
+Not here: the daemon behind a mount (:mod:`volfs.fuse.daemon`), starting and stopping it (:mod:`volfs.fuse.launcher`).
 
 Nothing here touches a mounted filesystem without need: asking a broken or hanging mount for anything blocks or fails,
 so the kernel's own table of mounts is read instead.

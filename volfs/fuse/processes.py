@@ -1,7 +1,7 @@
 """The daemons that run on this machine, found by their command lines.
 
 Decided here: a daemon's command line, its default log, and how others wait for its end. Not here: the daemon
-(:mod:`volfs.fuse.daemon`), and when it is started and stopped (:mod:`volfs.fuse.mounting`).
+(:mod:`volfs.fuse.daemon`), and when it is started and stopped (:mod:`volfs.fuse.launcher`).
 
 The process table is asked rather than files of our own: it is right after a crash, for other users' daemons, and
 whatever the environment says. A pidfd names a process for good, so waiting for one cannot end up waiting for another

@@ -1,7 +1,7 @@
 """Notices to the process that waits for a mount: that it answers, why it does not, that it is about to end.
 
 Decided here: the ways of giving them: a pipe to the process that started the daemon, stderr in the foreground, and the
-datagrams of sd_notify(3) to a service manager. Not here: when the mount is ready (:mod:`volfs.fuse.serving`).
+datagrams of sd_notify(3) to a service manager. Not here: when the mount is ready (:mod:`volfs.fuse.session`).
 """
 
 from __future__ import annotations

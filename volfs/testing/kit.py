@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from volfs.errors import Busy, VolfsError
-from volfs.fuse.mounting import mount, unmount
+from volfs.fuse.launcher import mount, unmount
 from volfs.fuse.mountpoints import detach
 from volfs.fuse.processes import MountOptions, daemon_of
 from volfs.storage.mount_table import canonical, mounted_at

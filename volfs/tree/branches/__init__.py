@@ -7,5 +7,5 @@
 ``stages``          files being written over slices, until they decode; ``stage_handle`` one of them, open
 ``targets``         from a whole file to voxels and back
 ``draft``           the message of a commit while it is being written
-``order``           an action under way; ``actions`` begins and runs them: commit, discard, update, publish, tag
+``order``           an action under way; ``branch_actions`` begins and runs them: commit, discard, update, publish, tag
 """

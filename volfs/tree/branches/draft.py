@@ -3,7 +3,7 @@
 Decided here: which writes belong to one message. A shell's builtins write line by line, and a version never changes
 once it is there; so a commit whose message has begun does everything else first, answers the write that began it, and
 waits for the rest of the message: until the file is closed or synced, or nothing more comes for a while. Not here:
-which close is the last (:mod:`volfs.tree.nodes.control`), and the commit (:mod:`volfs.tree.branches.actions`).
+which close is the last (:mod:`volfs.tree.nodes.control`), and the commit (:mod:`volfs.tree.branches.branch_actions`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decided here: that the action happens in the write, whose error every program reports; that a message may have several
 writes, and when it ends; that an action waits for about ten seconds and then goes on by itself. ``status.json`` tells
 how it goes and went, ``errors.txt`` what was refused. Not here: how it is carried out
-(:mod:`volfs.tree.branches.actions`).
+(:mod:`volfs.tree.branches.branch_actions`).
 
 Control files are ``direct_io`` with size 0: what is written never lies in a page cache, and writes come as they are.
 """
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from volfs.errors import BadInput, VolfsError
 from volfs.storage.files import fsync_file, no_space, open_regular
-from volfs.tree.branches import actions
+from volfs.tree.branches import branch_actions
 from volfs.tree.branches.draft import LONGEST, Draft, worded
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
@@ -47,12 +47,12 @@ class Control:
     by_line: bool = False
 
 
-#: To add one: an entry here, its function in :mod:`volfs.tree.branches.actions`.
+#: To add one: an entry here, its function in :mod:`volfs.tree.branches.branch_actions`.
 CONTROLS: dict[ActionKind, Control] = {
-    "discard": Control(3, actions.discard, by_line=True),
-    "tag": Control(4, actions.tag, by_line=True),
-    "update": Control(5, actions.update),
-    "publish": Control(6, actions.publish),
+    "discard": Control(3, branch_actions.discard, by_line=True),
+    "tag": Control(4, branch_actions.tag, by_line=True),
+    "update": Control(5, branch_actions.update),
+    "publish": Control(6, branch_actions.publish),
 }
 _ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 
@@ -205,7 +205,7 @@ class ControlHandle(Handle, ABC):
     async def _carry_out(self, begin: Awaitable[Order | None]) -> None:
         self._asked = await begin
         if self._asked is not None:
-            await actions.outcome(self._mounted, self._asked)
+            await branch_actions.outcome(self._mounted, self._asked)
 
 
 class TextHandle(ControlHandle):
@@ -265,8 +265,8 @@ class CommitHandle(ControlHandle):
             if draft.so_far() == "-":
                 await self._take_message(author)
                 return
-            order = self._asked = await actions.commit_draft(self._mounted, draft, author)
-            await actions.wording(self._mounted, order)
+            order = self._asked = await branch_actions.commit_draft(self._mounted, draft, author)
+            await branch_actions.wording(self._mounted, order)
         except (VolfsError, OSError) as error:
             self._told = error
             raise
@@ -282,7 +282,7 @@ class CommitHandle(ControlHandle):
         if not data.strip() and mounted.message_taken == mounted.branch.generation():
             return
         message, author = worded(data, author)
-        await self._carry_out(actions.commit(mounted, message, author))
+        await self._carry_out(branch_actions.commit(mounted, message, author))
         await mounted.look(lambda: path.unlink(missing_ok=True))
         mounted.message_taken = mounted.branch.generation()
 
@@ -308,7 +308,7 @@ class CommitHandle(ControlHandle):
             return
         self._draft.close()
         try:
-            await actions.outcome(self._mounted, self._order)
+            await branch_actions.outcome(self._mounted, self._order)
         except (VolfsError, OSError) as error:
             self._told = error
             raise

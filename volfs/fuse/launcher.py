@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
+from volfs.fuse.limits import ending_connection
 from volfs.fuse.mountpoints import (
     PATIENCE_SECONDS,
     check_machine,
@@ -29,7 +30,6 @@ from volfs.fuse.mountpoints import (
     is_broken,
 )
 from volfs.fuse.processes import Daemon, MountOptions, command_line, daemon_of, default_log, readable
-from volfs.fuse.tuning import ending_connection
 from volfs.storage.mount_table import canonical, mounted_at
 
 #: A daemon that is told to stop lets requests under way finish for a few seconds (see daemon.py).

@@ -24,11 +24,11 @@ import trio
 from volfs.errors import VolfsError
 from volfs.fuse.adapter import Adapter
 from volfs.fuse.dump import heed_signal
+from volfs.fuse.limits import tune_kernel
 from volfs.fuse.logs import reopen_log
 from volfs.fuse.mountpoints import detach
 from volfs.fuse.notify import KernelNotifier
-from volfs.fuse.tuning import tune_kernel
-from volfs.fuse.waiting import stay_awake
+from volfs.fuse.turns import stay_awake
 from volfs.storage.mount_table import mounted_at
 from volfs.tree.contract.api import TreeApi
 
