@@ -17,7 +17,7 @@ shrink by powers of two are not used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
@@ -25,11 +25,11 @@ from xml.etree import ElementTree
 
 from volfs.model.box import Box, Index
 from volfs.views import png
-from volfs.views.folder import FILES_WHOLE, Fixed, Folder, ImageView, LevelView, Run, Stored, ViewFile, listed
-from volfs.views.folders.spatial import shown_levels, stored_positions
+from volfs.views.folder import FILES_WHOLE, Fixed, Folder, ImageView, LevelView, Run, ViewFile, listed
+from volfs.views.folders.spatial import AxisFolders, shown_levels, stored_positions
 from volfs.views.layout import Extent, Voxels
 from volfs.views.samples import Sampled
-from volfs.views.slices import OtherAxis, SliceGeometry
+from volfs.views.slices import SliceGeometry
 
 TILE, OVERLAP = 254, 1
 """Pixels of a tile, down and across, and of each neighbour in it: OpenSeadragon stretches tiles that do not overlap."""
@@ -60,7 +60,7 @@ def folder(image: ImageView) -> Folder | None:
             axis = geometry.others[len(indices)]
             fixed = {other.axis: at for other, at in zip(geometry.others, indices, strict=False)}
             stored = stored_positions(first, [axis.axis], fixed)
-            return Folder(run=_Indices(axis, lambda index: others((*indices, index)), stored), mtime=image.mtime)
+            return Folder(run=AxisFolders(axis, lambda index: others((*indices, index)), stored), mtime=image.mtime)
         pyramids = [_Pyramid(geometry, shrunk, plane, indices, image.mtime) for plane in geometry.planes]
         return Folder(
             [Fixed(one.plane, partial(positions, one)) for one in pyramids if max(one.size) <= _LONGEST],
@@ -71,30 +71,6 @@ def folder(image: ImageView) -> Folder | None:
         return Folder(run=_Positions(pyramid), mtime=image.mtime)
 
     return others(())
-
-
-class _Indices(Run):
-    """Directories called as indices of an axis are: ``t0003``."""
-
-    folders = True
-
-    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder], stored: Stored) -> None:
-        self.count = axis.count
-        self._axis = axis
-        self._make = make
-        self._stored = stored
-
-    def following(self, start: int) -> Iterator[int]:
-        return listed((self.count,), start, self._stored)
-
-    def name(self, index: int) -> str:
-        return self._axis.name(index)
-
-    def index(self, name: str) -> int | None:
-        return self._axis.parse(name)
-
-    def make(self, index: int) -> Folder:
-        return self._make(index)
 
 
 class _Positions(Run):

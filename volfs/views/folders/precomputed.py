@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,8 +33,9 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
-from volfs.views.folder import FILES_WHOLE, ArrayView, Fixed, Folder, ImageView, LevelView, Run, ViewFile, listed
+from volfs.views.folder import FILES_WHOLE, Fixed, Folder, ImageView, LevelView, Run, ViewFile, listed
 from volfs.views.folders.spatial import (
+    AxisFolders,
     Space,
     Volume,
     plain,
@@ -70,32 +71,9 @@ def folder(image: ImageView) -> Folder | None:
     if time is None or levels[0].shape[time] == 1:
         return _volume(image, levels, {} if time is None else {time: 0})
     axis = OtherAxis(time, "t", levels[0].shape[time])
-    times = _Times(axis, lambda index: _volume(image, levels, {time: index}), levels[0].array)
+    stored = stored_positions(levels[0].array, [time], {})
+    times = AxisFolders(axis, lambda index: _volume(image, levels, {time: index}), stored)
     return Folder(run=times, mtime=image.mtime)
-
-
-class _Times(Run):
-    """The volumes of all timepoints."""
-
-    folders = True
-
-    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder], array: ArrayView) -> None:
-        self.count = axis.count
-        self._axis = axis
-        self._make = make
-        self._stored = stored_positions(array, [axis.axis], {})
-
-    def following(self, start: int) -> Iterator[int]:
-        return listed((self.count,), start, self._stored)
-
-    def name(self, index: int) -> str:
-        return self._axis.name(index)
-
-    def index(self, name: str) -> int | None:
-        return self._axis.parse(name)
-
-    def make(self, index: int) -> Folder:
-        return self._make(index)
 
 
 def _volume(image: ImageView, levels: Sequence[LevelView], fixed: Mapping[int, int]) -> Folder:

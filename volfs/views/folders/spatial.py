@@ -9,7 +9,7 @@ of size 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from volfs.model.box import Box, Index
 from volfs.model.units import METRES
-from volfs.views.folder import ArrayView, ImageView, LevelView, Stored
+from volfs.views.folder import ArrayView, Folder, ImageView, LevelView, Run, Stored, listed
+from volfs.views.slices import OtherAxis
 
 Vector = tuple[float, float, float]
 
@@ -231,3 +232,27 @@ def volume_of(image: ImageView, array: ArrayView, fixed: Mapping[int, int]) -> V
     time = time_axis(image)
     others = (*(() if time is None else (time,)), *other_axes(image))
     return Volume(array, (image.x, image.y, image.z), others, fixed)
+
+
+class AxisFolders(Run):
+    """A directory for each index of an axis, called like those of slices: ``t0003``."""
+
+    folders = True
+
+    def __init__(self, axis: OtherAxis, make: Callable[[int], Folder], stored: Stored) -> None:
+        self.count = axis.count
+        self._axis = axis
+        self._make = make
+        self._stored = stored
+
+    def following(self, start: int) -> Iterator[int]:
+        return listed((self.count,), start, self._stored)
+
+    def name(self, index: int) -> str:
+        return self._axis.name(index)
+
+    def index(self, name: str) -> int | None:
+        return self._axis.parse(name)
+
+    def make(self, index: int) -> Folder:
+        return self._make(index)
