@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.kits.memory_snapshots import MemoryDataset, put_array
 from volfs.volume import image_at
-from volfs.volume.context import store_context
+from volfs.volume.volume_context import store_context
 
 DTYPES = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
 SHARDED = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]

@@ -33,7 +33,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"committed"},
         {"working"},
         {"commit"},
-        {"remote_commit", "actions", "branch", "catalog_file", "dataset", "onlooker", "store"},
+        {"remote_commit", "branch_actions", "branch", "catalog_file", "dataset", "onlooker", "store"},
     ],
     "views": [
         {"layout", "frames", "samples", "plane", "colour", "omero", "documents"},

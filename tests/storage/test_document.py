@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volfs.errors import Damaged
-from volfs.storage.document import CHECKSUM, dump_document
-from volfs.storage.document import load_document as load
+from volfs.storage.json_document import CHECKSUM, dump_document
+from volfs.storage.json_document import load_document as load
 
 DOCUMENTS = [
     {"version": 12, "content_id": "5f" * 32},

@@ -18,8 +18,8 @@ import volfs
 from tests.kits.trees import CELLS, CHUNKS, Client, add, make_store, run, serving
 from volfs.catalog.connections import Connections
 from volfs.storage.payload import Payload, PayloadReader
-from volfs.volume.context import store_context
 from volfs.volume.image import image_at
+from volfs.volume.volume_context import store_context
 
 #: Asks whether anybody has written since; reads no table.
 NEWS = "PRAGMA data_version"

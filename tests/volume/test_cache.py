@@ -13,8 +13,8 @@ from volfs.model.box import Box
 from volfs.testing.waiting import PATIENCE, until
 from volfs.volume import image_at
 from volfs.volume.cache import BlockCache
-from volfs.volume.context import store_context
 from volfs.volume.maps import EntryMaps
+from volfs.volume.volume_context import store_context
 from volfs.volume.workers import Workers
 
 KIB = np.zeros(1024, "u1")

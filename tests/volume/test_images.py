@@ -10,7 +10,7 @@ import pytest
 
 from tests.kits.memory_snapshots import Bytes, MemoryDataset, put_array, put_group, put_pyramid
 from volfs.volume import image_at, images
-from volfs.volume.context import store_context
+from volfs.volume.volume_context import store_context
 
 VOLUME = np.arange(20 * 30 * 40, dtype="u2").reshape(20, 30, 40)
 

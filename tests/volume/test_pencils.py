@@ -12,9 +12,9 @@ from volfs.model.box import Box
 from volfs.model.grid import ChunkGrid
 from volfs.volume import image_at
 from volfs.volume.cache import BlockCache
-from volfs.volume.context import store_context
 from volfs.volume.level import Level
 from volfs.volume.pencils import Orientation, lie
+from volfs.volume.volume_context import store_context
 
 SHAPE, CHUNK = (20, 24, 36), (8, 8, 8)
 

@@ -14,8 +14,8 @@ from tests.kits.memory_snapshots import put_pyramid
 from volfs.errors import Damaged, NothingToCommit, VolfsError
 from volfs.model.box import Box
 from volfs.volume import image_at, images
-from volfs.volume.context import context_of
 from volfs.volume.pyramid import derived_payload, downsample
+from volfs.volume.volume_context import context_of
 
 RNG = np.random.default_rng(5)
 VOLUME = RNG.integers(0, 255, (40, 50, 60), dtype="u1")

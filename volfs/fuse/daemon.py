@@ -30,7 +30,7 @@ from volfs.tree import Tree
 from volfs.tree.contract.api import TreeOptions
 from volfs.tree.contract.time_limit import SECONDS
 from volfs.versions.store import Store
-from volfs.volume.context import store_context
+from volfs.volume.volume_context import store_context
 
 log = logging.getLogger("volfs.fuse.daemon")  # __name__ is __main__ here
 

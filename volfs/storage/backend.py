@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NewType, Protocol, Self
 
 from volfs.errors import BadInput, Damaged
-from volfs.storage.document import LIMIT, dump_document, load_document
+from volfs.storage.json_document import LIMIT, dump_document, load_document
 
 Buffer = bytes | bytearray | memoryview
 
@@ -171,7 +171,7 @@ def tagged_object(backend: Backend, key: str) -> tuple[bytes, Tag]:
 
 
 def read_document(backend: Backend, key: str) -> dict[str, Any]:
-    """The value of a document (:mod:`volfs.storage.document`). Raises NotFound, or Damaged."""
+    """The value of a document (:mod:`volfs.storage.json_document`). Raises NotFound, or Damaged."""
     found = backend.stat(key)
     if found is not None and found.size > LIMIT:
         raise Damaged(f"{backend.where(key)} has {found.size} bytes: that is no document of a store")

@@ -29,8 +29,8 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
-from volfs.storage.document import LIMIT as DOCUMENT_LIMIT
-from volfs.storage.document import dump_document, load_document
+from volfs.storage.json_document import LIMIT as DOCUMENT_LIMIT
+from volfs.storage.json_document import dump_document, load_document
 
 _NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
 """What open(2) says of a symbolic link, a FIFO without a reader or a socket, a directory, a device without a driver."""
@@ -291,7 +291,7 @@ def unlink_durably(path: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a small JSON object with a checksum (:mod:`volfs.storage.document`), durably and atomically."""
+    """Write a small JSON object with a checksum (:mod:`volfs.storage.json_document`), durably and atomically."""
     write_atomic(path, dump_document(value))
 
 

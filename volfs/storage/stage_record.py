@@ -4,8 +4,9 @@ Decided here: how the record lies in the stage's own file, ``working/B/staged/DI
 damaged, or of an older volfs, is told. One file, so there is never a stage without a record. Not here: when a stage is
 decoded, dropped or shown (``tree/``); whether what it holds is newer than the voxels (the same).
 
-The first :data:`HEADER` bytes of the file are a document (:mod:`volfs.storage.document`) after a magic line, filled up
-with zeros; the bytes as the client wrote them follow. Stages of volfs 0.1 have no record: their bytes begin at once.
+The first :data:`HEADER` bytes of the file are a document (:mod:`volfs.storage.json_document`) after a magic line,
+filled up with zeros; the bytes as the client wrote them follow. Stages of volfs 0.1 have no record: their bytes begin
+at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volfs.errors import Damaged
-from volfs.storage.document import dump_document, load_document
+from volfs.storage.json_document import dump_document, load_document
 
 HEADER = 4096
 """Bytes before those of the client."""

@@ -18,7 +18,7 @@ import pytest
 
 from volfs.errors import BadInput, Damaged, NotFound, WrongKind
 from volfs.storage.backend import Backend, Bounded, From, Last, Span, change_document, read_document, tagged_object
-from volfs.storage.document import dump_document
+from volfs.storage.json_document import dump_document
 
 NAMES = ("a", "a-b/x", "a.b", "b/c/d", "b/c.d", "b/ce", "été/x", "z")
 """Keys of which a directory's own order, or that of code points of some encodings, is another than that of bytes."""

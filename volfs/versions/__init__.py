@@ -2,20 +2,20 @@
 
 A request comes in at the bottom of this list and goes up; each line imports only those above it.
 
-``keys``          keys of the hierarchy and paths of its nodes, from one to the other; ``author`` who commits, by
-                  default
-``access``        owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
-                  file of a branch or tag
-``ledger``        the port for a dataset's refs and numbers: which versions exist, what a branch or tag names
-``history``       the dataset as its versions and branches know it
-``snapshot``      one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
-``committed``     versions: how a key or a chunk is found in one
-``working``       working copies: uncommitted files over a version, and what hides what
-``commit``        from a working copy or an import to a version, its place on a branch, and recovery after a crash
-``actions``       commit, discard, update, publish, by this process or by the mount that holds the branch, which
-                  ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
-``dataset``       :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
-``catalog_file``  whether a file is the catalog of a store; ``onlooker`` a store that is only read
-``store``         :class:`Store`: opening one, and how datasets come and go
-``check``         ``fsck``
+``keys``            keys of the hierarchy and paths of its nodes, from one to the other; ``author`` who commits, by
+                    default
+``access``          owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
+                    file of a branch or tag
+``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names
+``history``         the dataset as its versions and branches know it
+``snapshot``        one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
+``committed``       versions: how a key or a chunk is found in one
+``working``         working copies: uncommitted files over a version, and what hides what
+``commit``          from a working copy or an import to a version, its place on a branch, and recovery after a crash
+``branch_actions``  commit, discard, update, publish, by this process or by the mount that holds the branch, which
+                    ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
+``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
+``catalog_file``    whether a file is the catalog of a store; ``onlooker`` a store that is only read
+``store``           :class:`Store`: opening one, and how datasets come and go
+``check``           ``fsck``
 """

@@ -2,7 +2,7 @@
 
 Decided here: the operations of a branch, and the version that its working copy lies over. Not here: reading
 (:mod:`volfs.versions.working.union_snapshot`), the working copy (:mod:`volfs.versions.working.working_copy`), and who
-commits (:mod:`volfs.versions.actions`).
+commits (:mod:`volfs.versions.branch_actions`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import chain
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
-from volfs.versions.actions import Actions
+from volfs.versions.branch_actions import Actions
 from volfs.versions.commit.changeset import problems
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.protocol import Wording, settle_own
@@ -306,7 +306,8 @@ class Branch(UnionSnapshot, WritableSnapshot):
         return self.actions.commit(message, author, leave=leave, wording=wording)
 
     def discard(self, prefix: str = "") -> None:
-        """Go back to the base at and below ``prefix``: a key, or a word of :data:`~volfs.versions.actions.EVERYTHING`.
+        """Go back to the base at and below ``prefix``: a key, or a word of
+        :data:`~volfs.versions.branch_actions.EVERYTHING`.
 
         Or drop a staged file, by its path as ``status`` names it: ``s0/xy/z00011.png``. BadInput if none is staged or
         was rejected there. If a mount of another process writes to the branch, that mount does it.

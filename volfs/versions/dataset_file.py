@@ -15,7 +15,7 @@ from volfs.errors import Damaged
 from volfs.model.graph import is_time
 from volfs.model.names import is_ref_name
 from volfs.storage.backend import Backend, change_document, read_document
-from volfs.storage.document import dump_document
+from volfs.storage.json_document import dump_document
 from volfs.storage.store_layout import DATASET_JSON
 
 DEFAULT_BRANCH = "main"

@@ -16,10 +16,10 @@ from volfs.model.ngff import Axis, LevelSpec, Method, downsampled_shape
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.volume.blocks import StoredBlocks, is_version
 from volfs.volume.changed_keys import changed_keys
-from volfs.volume.context import VolumeContext, attached, context_of
 from volfs.volume.derivation import Derivation, DerivedBlocks
 from volfs.volume.level import Level, LevelFacts
 from volfs.volume.plan import Plan, image_paths, plan_at
+from volfs.volume.volume_context import VolumeContext, attached, context_of
 
 
 @dataclass(frozen=True, eq=False)

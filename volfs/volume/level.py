@@ -22,11 +22,11 @@ from volfs.model.ngff import Axis, LevelSpec
 from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
-from volfs.volume.context import VolumeContext
 from volfs.volume.derivation import DerivedBlocks, Keys, Recipe, finer_box, keys_within
 from volfs.volume.reader import BlockReader
 from volfs.volume.selection import select
 from volfs.volume.travel import Ahead
+from volfs.volume.volume_context import VolumeContext
 from volfs.volume.writer import BoxWriter, conforming
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from volfs.model.box import Box, Index
 from volfs.versions.keys import json_key, node_key
 from volfs.versions.snapshot import Snapshot, StoredPayload
-from volfs.volume.context import context_of
 from volfs.volume.derivation import DerivedBlocks, Recipe
 from volfs.volume.downsample import downsample, method_for
 from volfs.volume.image import images
 from volfs.volume.level import Level
 from volfs.volume.reader import retrying
+from volfs.volume.volume_context import context_of
 
 __all__ = ["derived_metadata", "derived_payload", "downsample", "method_for", "settle"]
 

@@ -19,7 +19,7 @@ from volfs.tree.branches.invalidation import VoxelChange
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stage_handle import Superseded, decode
-from volfs.versions.actions import EVERYTHING
+from volfs.versions.branch_actions import EVERYTHING
 from volfs.versions.commit.follower import Side
 from volfs.versions.keys import covers
 from volfs.versions.remote_commit import key_of_line

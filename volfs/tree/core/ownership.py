@@ -15,7 +15,7 @@ import stat
 
 from volfs.errors import VolfsError
 from volfs.storage.backend import Tag
-from volfs.storage.document import load_document
+from volfs.storage.json_document import load_document
 from volfs.storage.store_layout import DATASET_JSON
 from volfs.tree.contract.api import TreeOptions
 from volfs.tree.contract.attrs import Attr

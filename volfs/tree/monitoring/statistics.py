@@ -21,7 +21,7 @@ from volfs.tree.contract.meter import BOUNDS, Histogram, quantile
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import kept_bytes
 from volfs.tree.files.layout_file import GATHERED_IN_ALL
-from volfs.volume.context import store_context
+from volfs.volume.volume_context import store_context
 
 #: Bytes that one of these costs about, where only their number is known: as tracemalloc saw many of them.
 _PER_NAME, _PER_INODE, _PER_DIRECTORY, _PER_FILE = 210, 150, 700, 1600

@@ -3,8 +3,8 @@
 Decided here: a version is put on top of a head that moved if neither changed the same, and under uncommitted changes if
 those did not either; else it becomes a version on a new branch. A prepared version is not lost, whichever process dies.
 Not here: how a version is written (:mod:`volfs.versions.commit.version_writer`) and published
-(:mod:`volfs.versions.commit.publish`), who moves the head (:mod:`volfs.versions.actions`), and which changes are in
-conflict (:mod:`volfs.versions.commit.merge`).
+(:mod:`volfs.versions.commit.publish`), who moves the head (:mod:`volfs.versions.branch_actions`), and which changes are
+in conflict (:mod:`volfs.versions.commit.merge`).
 
     maker   prepares ``.N.partial`` and holds the lock in it until the end
     holder  (the maker itself, or a mount that it asks through ``.volfs/publish``) compares, and publishes
@@ -26,7 +26,7 @@ from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
-from volfs.storage.document import dump_document
+from volfs.storage.json_document import dump_document
 from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.payload import PIECE, digest
 from volfs.storage.shards import wrap_array_json

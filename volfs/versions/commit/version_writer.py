@@ -33,8 +33,8 @@ from volfs.model.names import check_key
 from volfs.storage.backend import Buffer, ObjectWriter
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
-from volfs.storage.document import dump_document
 from volfs.storage.files import read_file
+from volfs.storage.json_document import dump_document
 from volfs.storage.manifest import NO_FILE, Manifest, ManifestBuilder, Op
 from volfs.storage.payload import Payload
 from volfs.storage.shards import check_shard_shape, wrap_array_json
