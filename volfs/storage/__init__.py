@@ -1,4 +1,4 @@
-"""What lies on the disk of a store, byte by byte. Which version it belongs to is decided above.
+"""The files of a store, byte by byte. The version that they belong to is decided above.
 
 ``store_layout``   where everything lies: paths only
 ``mount_table``    which filesystem that is; ``state`` the directories of a user and machine outside the store

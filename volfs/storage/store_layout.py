@@ -1,4 +1,4 @@
-"""Where everything in a store lies. Paths only: nothing here touches the disk.
+"""The path of everything in a store. Nothing here touches the disk.
 
     STORE/
     ├── volfs.json                     {"format": 1, "id": UUID}

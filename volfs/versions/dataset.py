@@ -76,7 +76,7 @@ class StoreOfDatasets(OpenStore, Protocol):
     def derive(self) -> Derive: ...
 
     def follow(self, dataset: Dataset) -> None:
-        """Have the catalog of a store that is only read know what others did in a dataset."""
+        """Have the catalog of a store that is only read learn of the changes of others to a dataset."""
 
 
 class Dataset:
@@ -131,7 +131,8 @@ class Dataset:
         return [found[number] for number in sorted(found)]
 
     def info(self, number: int) -> VersionInfo:
-        """What is known of version ``number``. Raises NotFound, or Damaged if it is there and cannot be indexed."""
+        """Parents, author, message and time of a version. Raises NotFound, or Damaged if it is there and cannot be
+        indexed."""
         graph = self.graph
         if number not in graph:
             self._check_indexed(number)
@@ -144,8 +145,8 @@ class Dataset:
             raise Damaged(f"v{number} of dataset {self.name!r} is not in the catalog: {why}")
 
     def _not_indexed(self) -> Collection[int]:
-        """Versions that lie in the store, and that the catalog does not know. Who may write soon has it know those that
-        it can."""
+        """Versions in the store that the catalog does not know. In a store open for writing, those that cannot be
+        indexed."""
         if not self.store.read_only:
             return self.unindexed.keys()
         return set(self.ledger.versions()) - self.graph.versions.keys()
@@ -158,7 +159,7 @@ class Dataset:
         return known
 
     def metadata(self, payload: Payload) -> ArrayMeta | GroupMeta | None:
-        """What a committed ``zarr.json`` says; None where volfs does not interpret it. Versions share what is equal."""
+        """A committed ``zarr.json``, parsed; None where volfs does not interpret it. Equal ones are shared."""
         key = payload.file, payload.offset
         with self._guard:
             if key in self._metadata:
@@ -255,7 +256,7 @@ class Dataset:
         return self.graph.ancestor(number, expr.back) if expr.back else number
 
     def _resolve_now(self, ref: str | int) -> int:
-        """The same by the ref files. Call with the dataset's lock held."""
+        """:meth:`resolve` by the ref files. Call with the dataset's lock held."""
         return self.info(ref).number if isinstance(ref, int) else self._resolve(parse_ref(ref), self.ref_files())
 
     def _base_of(self, expr: RefExpr, refs: Refs) -> int:
@@ -401,7 +402,7 @@ class Dataset:
             raise NotFound(f"dataset {self.name!r} was removed, and another one has its name now")
 
     def look_around(self) -> None:
-        """Catch up with what others did if they did anything. Busy while somebody is at it."""
+        """Catch up with the changes of other processes, if there are any. Busy while another process makes one."""
         stamp = self.ledger.stamp()
         if self._caught == stamp:
             return
@@ -530,7 +531,7 @@ class Dataset:
                         self.ledger.set_ref(kind, name, self._record(number), number)
 
     def _newest_on(self, branch: str) -> int:
-        """The newest version that was made on a branch, by what versions say of themselves; 0 if there is none."""
+        """The newest version whose ``version.json`` names the branch; 0 if there is none."""
         for number in reversed(self.ledger.versions()):
             with suppress(VolfsError):
                 if read_version(VersionFiles.of(self.objects, number)).branch == branch:
@@ -548,7 +549,7 @@ class Dataset:
         return RefRecord(number, self._content_id(number) or None)
 
     def tell_once(self, defect: str) -> None:
-        """Log, once, what keeps the catalog from knowing all of the dataset."""
+        """Log, once, a defect that keeps the catalog from knowing all of the dataset."""
         if defect not in self._told:
             self._told.add(defect)
             log.error("dataset %s: %s", self.name, defect)

@@ -1,4 +1,5 @@
-"""What ``dataset.json`` says: which dataset this is, since when, and which branch is meant when none is named.
+"""The document ``dataset.json``: the dataset's id, the time it was made, and the branch that is meant when none is
+named.
 
 Decided here: the document and its bounds. Who may do what with a dataset stands in it too and is read by
 :mod:`volfs.versions.access`.
@@ -25,7 +26,7 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class DatasetFile:
-    """``id`` is what tells a dataset from another that had or gets its name; "" in a dataset made before there were
+    """``id`` distinguishes datasets that have the same name one after the other; "" in a dataset made before there were
     ids, until it is next opened for writing."""
 
     name: str

@@ -1,4 +1,4 @@
-"""What the file of a branch or a tag says: the version that it names, by number and by content id.
+"""The file of a branch or a tag: the version that it names, by number and by content id.
 
 Decided here: the document, and that a ref which names something other than the version of its number is damaged. Not
 here: when a ref moves (:mod:`volfs.versions.commit.publish`), and which refs a dataset has
@@ -41,6 +41,6 @@ def write_ref(path: Path, record: RefRecord) -> None:
 
 
 def how_to_mend(where: str | Path) -> str:
-    """What a person does about a ref that is damaged: completes a message."""
+    """How a person mends a damaged ref: the end of an error message."""
     path = Path(where)
     return f'to mend it, write {{"version": 12}} into it, with the right number ({path.parent.name}/{path.name})'

@@ -79,7 +79,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a store was opened, so that whatever comes out of a pickle opens it so again."""
+    """The arguments with which a store was opened, so that an object from a pickle opens it again."""
 
     path: str
     catalog: str
@@ -125,12 +125,12 @@ def open_store(
 ) -> Store:
     """Open a store. ``create`` makes it if there is nothing there.
 
-    ``derive`` settles what a commit must hold besides the changes themselves; :func:`volfs.open_store` gives the one of
-    images. It has no default: a store opened without would commit levels that disagree with s0.
-    Opening for writing recovers what crashed processes left, and indexes versions that the catalog does not know (all
-    of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing. What
-    a process of another machine left half made counts as abandoned when it has not changed for ``dead_after`` seconds.
-    Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
+    ``derive`` adds to a commit the keys that follow from the changes; :func:`volfs.open_store` gives the one of images.
+    It has no default: a store opened without it would commit levels that disagree with s0. Opening for writing recovers
+    what crashed processes left, and indexes versions that the catalog does not know (all of them, if it is new):
+    ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing. Unfinished work of a process
+    of another machine counts as abandoned when it has not changed for ``dead_after`` seconds. Raises NotFound, or
+    StoreFormat for a directory that is no store or is of a newer format.
     """
     layout = StoreLayout(Path(path))
     if create and not layout.volfs_json.exists():
@@ -217,8 +217,8 @@ def _check_format(layout: StoreLayout) -> str:
 
 
 def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Move a catalog out of the way that cannot be used for the store, whatever it is, and a table of inodes that
-    cannot be read. Opening the store for writing makes them anew. Where they lie now."""
+    """Move away a catalog that cannot be used for the store, and a table of inodes that cannot be read. Opening the
+    store for writing makes them anew. Returns their new paths."""
     layout = StoreLayout(Path(path))
     return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), _check_format(layout))
 
@@ -268,7 +268,7 @@ class Store:
         return not self._open
 
     def opening(self) -> Opening:
-        """What opens this store in another process, or finds it in this one."""
+        """The arguments with which another process opens this store, and this process finds it."""
         where = str(self.path.absolute()), str(self.catalog_path.absolute())
         opening = Opening(*where, self.read_only, self.derive)
         _open_stores[opening] = self
@@ -327,8 +327,8 @@ class Store:
 
     @contextmanager
     def new_dataset(self, name: str) -> Iterator[Dataset]:
-        """Make a dataset that stays if the block ends well. If it raises, or this process dies in it, the dataset goes
-        away again, unless somebody has put something into it meanwhile. Raises BadName or AlreadyThere.
+        """Make a dataset that stays if the block ends well. If it raises, or this process dies in it, the dataset is
+        removed again, unless somebody has put something into it meanwhile. Raises BadName or AlreadyThere.
         """
         check_dataset_name(name)
         marker = FileLock(self.layout.dataset(f".{name}.partial").unfinished)
@@ -408,7 +408,7 @@ class Store:
         self.reserve.keep()
 
     def forget(self, name: str) -> None:
-        """Have the catalog forget a dataset, whose files stay what they are. For recovery."""
+        """Remove a dataset from the catalog. Its files stay. For recovery."""
         with self._guard:
             dataset = self._datasets.pop(name, None)
         if dataset is not None:
@@ -416,7 +416,7 @@ class Store:
         self.catalog.drop_dataset(self.catalog.datasets()[name])
 
     def forget_all(self) -> None:
-        """Have the catalog forget everything, whatever it holds. For recovery."""
+        """Remove everything from the catalog. For recovery."""
         with self._guard:
             datasets = list(self._datasets.values())
             self._datasets.clear()
@@ -442,8 +442,8 @@ class Store:
         return changed
 
     def _look_around(self) -> None:
-        """Learn from the store's directories what processes with other catalogs did. Waits for nobody: what somebody is
-        changing is looked at the next time."""
+        """Learn from the store's directories what processes with other catalogs did. Waits for nobody: a dataset that
+        is being changed is looked at the next time."""
         stamp = self.layout.datasets.stat().st_mtime_ns
         if stamp != self._stamped:
             with suppress(Busy), nullcontext() if self.read_only else self.locked(patience=0):
@@ -456,7 +456,7 @@ class Store:
                 self[name].look_around()
 
     def follow(self, dataset: Dataset) -> None:
-        """Have the catalog of a store that is only read know what others did in a dataset."""
+        """Have the catalog of a store that is only read learn of the changes of others to a dataset."""
         if self._may_write_catalog(lambda: knows(dataset)):
             follow(dataset)
 

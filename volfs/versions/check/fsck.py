@@ -44,7 +44,7 @@ Progress = Callable[[int, int, str], object]
 
 @dataclass(slots=True)
 class Report:
-    """What was checked, and what was found wrong."""
+    """The number of versions and payloads checked, and the findings."""
 
     findings: list[Finding] = field(default_factory=list)
     datasets: int = 0
@@ -65,7 +65,7 @@ def fsck(
     rebuild_catalog: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Check datasets (None: all). ``progress`` is told (bytes read, bytes in all, dataset)."""
+    """Check datasets (None: all). ``progress`` is called with (bytes read, bytes in all, dataset)."""
     if rebuild_catalog:
         _rebuild(store, progress)
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def _dataset(store: Store, name: str, report: Report, progress: Progress | None)
 
 
 def guarded(dataset: str, where: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings, and as one more whatever ends them early: what cannot even be checked is wrong."""
+    """The findings, and one more for an error that ends them early: data that cannot be checked is wrong."""
     try:
         yield from findings
     except Exception as error:
@@ -145,7 +145,7 @@ class _Check:
         self._total = 0
 
     def run(self) -> Iterator[Finding]:
-        """Everything, a part after the other: what ends one early harms none of the others."""
+        """All findings, part after part. An error that ends one part early harms no other."""
         for part in (self._dataset_file, self._strays, self._refs, self._working, self._contents):
             yield from guarded(self._dataset.name, part.__name__.strip("_").replace("_", " "), part())
 
@@ -251,7 +251,7 @@ class _Check:
                 yield self._finding(f"working/{folder.name}/base.json", str(error))
 
     def _taken(self, proof: Proof) -> Iterator[Finding]:
-        """That what a merge took from another version is there."""
+        """Payloads that a merge took from another version and that are not there."""
         assert proof.manifest is not None
         owners: dict[int, set[Payload]] = {}
         for record in proof.manifest:
@@ -274,7 +274,7 @@ class _Check:
             yield self._finding(f"v{number}", "is in the catalog, but its directory is not there")
 
     def _indexed(self, proof: Proof, stored: StoredVersion, manifest: Manifest) -> Iterator[Finding]:
-        """That the catalog finds, at this version, exactly what the manifest says it changed."""
+        """Differences between the catalog, at this version, and the version's manifest."""
         if proof.number not in self._dataset.graph:
             yield proof.finding("is not in the catalog: opening the store for writing, or --rebuild-catalog, mends it")
             return
@@ -334,7 +334,8 @@ class _Check:
                 yield proof.finding(what, key=node_key(path))
 
     def _listed(self, proven: dict[int, tuple[StoredVersion, Manifest]]) -> Iterator[Finding]:
-        """That the catalog lists, at each ref, the keys that all manifests up to there leave: none more, none less."""
+        """Differences between the keys that the catalog lists at each ref and those that all manifests up to there
+        leave."""
         refs = self._dataset.refs().named.values()
         for number in sorted({number for named in refs for number in named.values()} - {0}):
             if number not in self._dataset.graph:

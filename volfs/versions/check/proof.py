@@ -167,7 +167,7 @@ class Proof:
             codec.check(lambda offset, length: reader.read(payload, offset, length), payload.length)
 
     def _shards(self) -> Iterator[Finding]:
-        """That the index in each shard file, by which other readers go, says the same as the manifest."""
+        """Differences between the index in each shard file, which other readers go by, and the manifest."""
         assert self.manifest is not None
         if self.stored is None:
             return
@@ -248,7 +248,7 @@ class Proof:
             yield self.finding("no record of the manifest accounts for this file", key=f"versions/{stored}")
 
     def _is_metadata(self, folder: str) -> bool:
-        """Whether the copy of a node's metadata in a folder says what the version says of the node."""
+        """Whether the copy of a node's metadata in a folder equals the version's."""
         try:
             committed = self._dataset.version(self.number).read(f"{folder}/{NODE_JSON}")
             written = f"{folder}/{AS_WRITTEN}"

@@ -205,7 +205,7 @@ class ArrayWriter:
 
 
 class _Shard:
-    """One shard file: what is known of each cell, and how many cells are still to come."""
+    """One shard file: the record of each cell, and the number of cells still to come."""
 
     FREE, CLAIMED = -1, -2
     __slots__ = ("expected", "file", "rows", "writer")

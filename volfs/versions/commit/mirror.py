@@ -36,7 +36,7 @@ class MirroredHistory(WritableHistory, Protocol):
         """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
 
     def tell_once(self, defect: str) -> None:
-        """Log, once, what keeps the catalog from knowing all of the dataset."""
+        """Log, once, a defect that keeps the catalog from knowing all of the dataset."""
 
 
 def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:

@@ -189,7 +189,8 @@ def settle_working(dataset: WritableHistory, branch: str) -> None:
 
 
 def settle_own(branch: WritableBranch) -> None:
-    """The same for a branch that this process has open: its writer died, and this one took the lock after it."""
+    """:func:`settle_working` for a branch that this process has open: its writer died, and this one took the lock after
+    it."""
     if branch.working.layout.commit_intent.exists():
         working = branch.working
         _settle(

@@ -351,8 +351,8 @@ class DirectoryLedger:
         unlink_durably(self._layout.publish_intent(number))
 
     def _roll_back(self, number: int) -> None:
-        """Have a version not exist. If its maker is alive, as that of an import is when the mount that was to publish
-        it died, it is his again; else it goes."""
+        """Make a version not exist. It is given back to its maker if that lives, as that of an import does when the
+        mount that was to publish it died; else it is removed."""
         final, partial = self._layout.version(number), self._layout.partial(number)
         if FileLock(final.lock).locked_by_other():
             replace_durably(final.root, partial.root)
@@ -451,7 +451,7 @@ def is_untouched(layout: DatasetLayout, ledger: Ledger) -> bool:
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether a name, by whatever rules it was given, can be that of a ref's file."""
+    """Whether a name, even one that an older volfs allowed, can be that of a ref's file."""
     return "/" not in name and "\0" not in name
 
 

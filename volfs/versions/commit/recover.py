@@ -1,4 +1,4 @@
-"""What opening a store for writing puts right, and making the catalog anew from the store's own files.
+"""Recovery of a store that is opened for writing, and making the catalog anew from the store's own files.
 
 Decided here: which traces of dead processes are acted upon. Recovery touches exactly what an intent names (a version
 being published, a commit under way), a partial version whose writer no longer holds the lock in it, and names that say
@@ -90,7 +90,8 @@ class RecoverableStore(Protocol):
 
 
 def recover(store: RecoverableStore) -> None:
-    """Bring the store and its catalog to rest after whatever happened before. For every opening; cheap if nothing did.
+    """Settle all that earlier processes left unfinished in the store and its catalog. For every opening; cheap if there
+    is nothing.
 
     A dataset that cannot be recovered harms no other: it is logged, and fsck says what is wrong.
     """
@@ -143,8 +144,8 @@ def rebuild_catalog(store: RecoverableStore, progress: Progress | None = None) -
 
 
 def _sweep(store: RecoverableStore) -> None:
-    """Throw away datasets half made: whoever makes one holds the store's lock. And those that were to stay only with a
-    version in them, and whose maker died before."""
+    """Throw away half-made datasets, as nobody can be making one while the store's lock is held here; and those that
+    were to stay only with a version in them, and whose maker died before."""
     now_ns = store_clock(store.layout.lock)
     for folder in sorted(store.layout.datasets.iterdir()):
         layout = store.layout.dataset(folder.name)
@@ -222,8 +223,8 @@ def _is_another(row: DatasetRow, file: DatasetFile) -> str | None:
 
 
 def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
-    """In what the newest version that the catalog knows differs from the one on disk: it is of a copy of the store that
-    went another way, or newer than what is there. Its content id stands for all versions before it."""
+    """The difference between the newest version in the catalog and the one on disk: the catalog is of a diverged copy
+    of the store, or newer. The content id stands for all versions before it."""
     # All from one look at the catalog: others may commit meanwhile, and the row is from before.
     versions = store.catalog.graph(row.id).versions
     if not versions:
@@ -244,7 +245,7 @@ def _is_dataset(store: RecoverableStore, name: str) -> bool:
 
 
 def datasets_there(store: RecoverableStore) -> set[str]:
-    """Names of the datasets that are in the store, whatever any catalog knows."""
+    """Names of the datasets that are in the store's own directory."""
     return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
 
 

@@ -1,4 +1,4 @@
-"""How densely to pack the chunks of one array in one version: the choice of the shard shape.
+"""The shard shape of one array in one version, by how densely its chunks lie.
 
 Decided here: one shard shape per array and version, from one chunk (unsharded) up to :data:`LARGEST` of voxels, such
 that files and shard indexes together cost least. Not decided here: how shards are written

@@ -191,7 +191,8 @@ class VersionWriter:
             self._removed.add(key)
 
     def remove_subtree(self, key: str) -> None:
-        """Record that a key is gone with everything below it that the parent has. What this version puts there stays.
+        """Record that a key is removed with everything below it that the parent has. Keys that this version puts there
+        stay.
 
         ``zarr`` and ``files`` themselves are emptied.
         """
@@ -221,11 +222,12 @@ class VersionWriter:
     # -- its end ------------------------------------------------------------------------------------------------
 
     def publish(self, message: str, author: str | None = None, time_ns: int | None = None) -> VersionInfo:
-        """Make the version exist, as the new head of the branch, whose lock this takes if the process has it not yet.
+        """Make the version exist, as the new head of the branch, taking the branch's lock if the process does not hold
+        it.
 
         ReadOnly if another keeps the lock; Conflict if the branch has moved meanwhile. Uncommitted changes that touch
-        nothing of it go along; else the branch is behind. The version's time is at least a whole second after its first
-        parent's: rsync skips a same-size change within one.
+        nothing of it lie over it then; else the branch is behind. The version's time is at least a whole second after
+        its first parent's: rsync skips a same-size change within one.
         """
         try:
             self.prepare(message, author, time_ns)
@@ -278,7 +280,7 @@ class VersionWriter:
         return info
 
     def moved_to(self, number: int) -> None:
-        """Whoever was asked to publish the prepared version has given it another number."""
+        """Record the number that another process gave to the prepared version."""
         self.draft = self.dataset.ledger.moved(self.draft, number)
         self.files = VersionFiles(self.dataset.objects, self.draft.folder)
 
@@ -317,7 +319,7 @@ class VersionWriter:
         return self._inherited(json_key(path)) != raw
 
     def _inherited(self, key: str) -> bytes | None:
-        """What this version inherits under a key: None where the parent has nothing, or a removal hides it."""
+        """The bytes that this version inherits at a key: None where the parent has none, or a removal hides them."""
         if self._base is None or key in self._removed or self.cuts(key):
             return None
         try:

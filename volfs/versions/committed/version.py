@@ -262,7 +262,7 @@ class Version(CommittedSnapshot):
 
 
 def parse(raw: bytes) -> ArrayMeta | GroupMeta | None:
-    """What a ``zarr.json`` says; None where volfs does not interpret it."""
+    """Parse a ``zarr.json``; None where volfs does not interpret it."""
     try:
         return parse_node(raw)
     except (BadMetadata, Unsupported):

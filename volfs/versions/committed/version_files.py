@@ -81,8 +81,8 @@ class VersionChanges:
 class StoredVersion:
     """``version.json``: ``info`` has no place in a lineage yet.
 
-    ``writer`` is a token of whoever made it: an intent of a commit names the version by number and token, because the
-    number alone may have gone to another writer after a crash. It is no part of the content id.
+    ``writer`` is a token of its maker: an intent of a commit names the version by number and token, because the number
+    alone may have gone to another writer after a crash. It is no part of the content id.
     """
 
     info: VersionInfo
@@ -192,7 +192,7 @@ def read_manifest(files: VersionFiles) -> Manifest:
 
 
 def array_meta(files: VersionFiles, path: str) -> ArrayMeta:
-    """What an array's client said about it as of this version, from the copy in the version's directory."""
+    """The client's metadata of an array as of this version, from the copy in the version's directory."""
     folder = node_key(path)
     for name in (AS_WRITTEN, NODE_JSON):
         key = f"{folder}/{name}"
