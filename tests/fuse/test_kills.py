@@ -30,7 +30,7 @@ from volfs.ingest.source import ArraySource
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import take_away
 from volfs.testing.waiting import PATIENCE, until
-from volfs.versions.fsck import fsck
+from volfs.versions.check.fsck import fsck
 
 
 class Program:
