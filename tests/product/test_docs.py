@@ -64,10 +64,20 @@ def test_every_promise_has_a_name_of_its_own() -> None:
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *DOCS.glob("*.md"), *EXAMPLES.rglob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *EXAMPLES.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_page_about_the_code_names_what_is_there() -> None:
+    """``room/module.py`` and ``room/`` of the package, ``tests/…`` of the suite."""
+    for page in (DOCS / "design.md", ROOT / "CONTRIBUTING.md"):
+        named = re.findall(r"`((?:(?!\.)[\w.]+/)+(?:\w+\.py)?|\w+\.py)`", page.read_text())
+        assert named
+        roots = (ROOT, ROOT / "volfs", ROOT / "tests" / "product")
+        gone = [name for name in named if "ROOM" not in name and not any((root / name).exists() for root in roots)]
+        assert not gone, f"{page.name}: {gone}"
 
 
 def test_the_readme_prints_the_commands_that_ci_runs() -> None:
