@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.kits.times import SLOW, TimeByFile
 
+SOAK_SECONDS = 6 * 3600
+"""What a single test may take of a soak."""
+
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -33,7 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(TimeByFile())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
     ranks = {file: rank for rank, file in enumerate(SLOW)}
     tests = Path(__file__).parent
     items.sort(key=lambda item: ranks.get(item.path.relative_to(tests).as_posix(), len(ranks)))

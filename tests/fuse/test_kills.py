@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import volfs
@@ -75,7 +74,6 @@ class Program:
             self.process.wait()
 
 
-@pytest.mark.timeout(7200)  # the soak's rounds
 def test_what_close_acknowledged_survives_kills_at_random_instants(tmp_path: Path, soak: bool) -> None:
     rounds, rng = (200 if soak else 10), random.Random(20261128)
     store, place = tmp_path / "store", tmp_path / "mnt"

@@ -17,8 +17,6 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from volfs.testing.kit import mounted
 
 HERE = Path(__file__).parent
@@ -75,7 +73,6 @@ def listing(top: Path) -> list[str]:
     return [line(path, top) for path in names(top) if path != top]
 
 
-@pytest.mark.timeout(900)
 def test_a_store_made_earlier_keeps_its_inodes_handles_and_bytes(tmp_path: Path, mountpoint: Path) -> None:
     with tarfile.open(HERE / "earlier_store.tar.xz") as archive:
         archive.extractall(tmp_path, filter="fully_trusted")

@@ -11,7 +11,6 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-import pytest
 import tifffile
 from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import (
@@ -311,7 +310,6 @@ class StoreAgainstModel(RuleBasedStateMachine):
             assert self.state == self.model.versions[self.model.branches[self.on].head]
 
 
-@pytest.mark.timeout(7200)
 def test_the_store_does_what_the_model_does(soak: bool) -> None:
     run_state_machine_as_test(
         StoreAgainstModel,

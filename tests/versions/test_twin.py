@@ -388,7 +388,6 @@ class Twin:
         return "\n".join(self.log[-25:])
 
 
-@pytest.mark.timeout(6 * 3600)
 @pytest.mark.parametrize("catalogs", ["apart", "one in the store"])
 def test_two_machines_do_what_the_model_does(tmp_path: Path, soak: bool, catalogs: str) -> None:
     volfs.init_store(tmp_path / "store").close()
