@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volfs.catalog import Catalog, NodeShape
+from volfs.model.bounded_map import Caches
 from volfs.model.graph import At, VersionInfo
 from volfs.storage.manifest import RECORD, ManifestBuilder, Op
 from volfs.storage.payload import Payload
@@ -167,7 +168,7 @@ Lookup = Callable[[Query], object]
 
 def as_read(bench: Built) -> Lookup:
     """What looks a chunk up as a read does."""
-    resolved = Resolved()
+    resolved = Resolved(Caches())
 
     def look(query: Query) -> object:
         at, block, cell = query

@@ -243,6 +243,7 @@ def test_memory_stays_within_its_bounds(place: Path) -> None:
     """P11: after all that, every part is within the bound that the statistics name."""
     memory = facts(place)[0]["memory"]
     for name, part in memory["parts"].items():
-        assert part["bytes"] <= part.get("max_bytes", math.inf), name
+        assert part.get("bytes", 0) <= part.get("max_bytes", math.inf), name
+        assert part["items"] <= part.get("max_items", math.inf), name
     assert memory["parts"]["blocks"]["items"] > 0
     assert memory["peak_rss_bytes"] <= memory["parts"]["blocks"]["max_bytes"] + (200 << 20)

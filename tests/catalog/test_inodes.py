@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from volfs.catalog.connections import Connections
 from volfs.catalog.inode_table import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
-from volfs.catalog.lru import Recent
 from volfs.errors import BadInput, NotAllowed, StoreFormat
 from volfs.testing.waiting import PATIENCE
 
@@ -313,17 +312,6 @@ def test_any_sequence_of_operations_equals_a_dict(
                 assert where is None if not names else where is not None and where[1] in names
     finally:
         table.close()
-
-
-def test_recent_keeps_pinned_values_whatever_the_limit() -> None:
-    recent: Recent[int, int] = Recent(1)
-    recent.pin(1, 10)
-    recent.put(2, 20)
-    recent.put(3, 30)
-    assert (recent.get(1), recent.get(2), recent.get(3)) == (10, None, 30)
-    recent.put(1, 11)
-    recent.unpin(1)
-    assert (recent.get(1), recent.get(3)) == (11, None)
 
 
 def test_the_table_lies_beside_the_catalog(catalog: Path) -> None:

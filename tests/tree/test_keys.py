@@ -496,11 +496,11 @@ def test_listings_of_all_branches_have_one_bound_and_are_counted(store: Path) ->
             context.listings.put = counted  # type: ignore[method-assign]
             # One that is longer than the bound is there for as long as somebody reads it.
             for limit, expected in ((20, 0), (50, 30), (70, 60)):
-                context.listings.limit, puts = limit, 0
+                context.listings.limit, puts = limit * 210, 0
                 for folder in folders:
                     assert len(await client.ls(folder)) == 30
                 assert puts <= 2
-                assert statistics(context, 0)["memory"]["parts"]["listings"]["items"] == expected
+                assert statistics(context, 0)["memory"]["parts"]["listings"]["bytes"] == expected * 210
 
     run(work)
 

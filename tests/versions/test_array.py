@@ -22,7 +22,6 @@ from tests.kits.stores import (
 from volfs.errors import Damaged, NotFound, WrongKind
 from volfs.model.box import Box
 from volfs.versions.commit.version_writer import VersionWriter
-from volfs.versions.committed.lookups import ByteLRU
 
 
 @pytest.fixture
@@ -280,21 +279,6 @@ def test_a_flipped_bit_in_a_large_object_harms_only_the_ranges_that_cross_it(dat
 
 
 # -- caches -------------------------------------------------------------------------------------------------------
-
-
-def test_a_cache_never_holds_more_than_its_bytes():
-    cache: ByteLRU[bytes] = ByteLRU(10_000, len)
-    for number in range(50):
-        cache.put(number, bytes(1000))
-        assert cache.nbytes <= 10_000
-    assert cache.get(0) is None
-    assert cache.get(49) == bytes(1000)
-    cache.put(49, b"")
-    assert cache.get(49) == b""
-    cache.put("huge", bytes(20_000))
-    assert cache.get("huge") is None
-    cache.clear()
-    assert cache.nbytes == 0
 
 
 def test_a_block_is_asked_of_the_catalog_once(dataset, monkeypatch):

@@ -151,7 +151,7 @@ def test_the_first_error_stops_the_work_and_is_raised():
 
 
 def test_remembered_maps_are_bounded():
-    maps = EntryMaps(100)
+    maps = EntryMaps(100 * 384)
     for i in range(50):
         maps.put(i, {(j,): j for j in range(9)})
     assert maps.get(49) is not None and maps.get(0) is None

@@ -71,7 +71,7 @@ def test_an_orientation_remembers_the_names_of_a_plane_and_little_more() -> None
     for at in plane:
         pencils.ref(at, entries, generation)
     assert pencils.names(plane, generation) == [None] * len(plane), "none holds anything, and that is known"
-    assert len(pencils._names) <= 10_000
+    assert len(pencils.remembered) <= 10_000
 
 
 def test_axes_of_one_voxel_and_a_single_voxel() -> None:

@@ -9,7 +9,7 @@
 ``lineages``       the newest row on a chain: ``entries`` of a name, ``block_maps`` of chunks; ``payload_files`` the
                    payload it is in
 ``chunk_changes``  what changed, in one version or after one
-``inode_table``    :class:`InodeTable`, the memory of inode numbers; ``lru`` a mapping of what was used lately
+``inode_table``    :class:`InodeTable`, the memory of inode numbers
 
 What bytes mean is decided above this room, where they lie below it.
 """

@@ -15,7 +15,6 @@ import logging
 import sqlite3
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +30,7 @@ from volfs.catalog.payload_files import FileNames
 from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape
 from volfs.errors import AlreadyThere, Damaged, NotFound, VolfsError
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
 from volfs.model.refs import NamedRefs, Refs
@@ -40,6 +40,7 @@ from volfs.storage.manifest import Manifest
 _NO_DIRECTORY = 0
 _PATHS_KEPT = 65536
 _ENTRIES_KEPT = 8192
+_SHAPES_KEPT = 65536
 _LARGE = 20_000
 """Records from which indexing is worth a larger page cache."""
 _UNLIKELY = (struct.error, LookupError, TypeError, ValueError, ArithmeticError)
@@ -49,6 +50,7 @@ _SQLITE_IOERR = 10
 
 log = logging.getLogger(__name__)
 _R = TypeVar("_R")
+_Place = tuple[int, int, int, str]
 
 
 class Catalog:
@@ -57,16 +59,18 @@ class Catalog:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._cx = connections.get
-        self._files = FileNames()
+        self.caches = Caches()
+        self._files = self.caches.add("payload_names", FileNames())
         self._lock = threading.Lock()
         self._suspected = False
         self._graphs: dict[int, tuple[int, VersionGraph, int]] = {}
         self._datasets: tuple[int, dict[str, DatasetRow]] | None = None
         self._refs: dict[int, tuple[int, Refs]] = {}
         self._roots: dict[int, int] = {}
-        self._shapes: dict[int, tuple[int, NodeShape]] = {}
-        self._paths: OrderedDict[tuple[int, int, int, str], int] = OrderedDict()
-        self._entries: OrderedDict[tuple[int, int, int, str], Entry | None] = OrderedDict()
+        self._shapes: BoundedMap[int, tuple[int, NodeShape]] = self.caches.add("array_shapes", BoundedMap(_SHAPES_KEPT))
+        # By dataset, lineage, position and key. The order of leaving is that of coming: a hit asks for no lock.
+        self._paths: BoundedMap[_Place, int] = self.caches.add("directory_ids", BoundedMap(_PATHS_KEPT))
+        self._entries: BoundedMap[_Place, Entry | None] = self.caches.add("entries", BoundedMap(_ENTRIES_KEPT))
 
     @classmethod
     def open(cls, path: Path, create: bool = False, *, read_only: bool = False, store: str = "") -> Catalog:
@@ -175,9 +179,9 @@ class Catalog:
             self._graphs.pop(dataset, None)
             self._refs.pop(dataset, None)
             self._roots.pop(dataset, None)
-            self._paths = OrderedDict((memo, found) for memo, found in self._paths.items() if memo[0] != dataset)
-            self._entries = OrderedDict((memo, found) for memo, found in self._entries.items() if memo[0] != dataset)
-            self._shapes = {node: known for node, known in self._shapes.items() if known[0] != dataset}
+        self._shapes.clear()
+        for kept in (self._paths, self._entries):
+            kept.pop_where(lambda place: place[0] == dataset)
 
     def clear(self) -> None:
         """Remove all rows, damaged ones too. Ids of datasets and directories are not given again."""
@@ -187,9 +191,11 @@ class Catalog:
             for table in ("block", "block_lineages", "touched", "file_group", "piece"):
                 cx.execute(f"DELETE FROM {table}")
         with self._lock:
-            for known in (self._graphs, self._refs, self._roots, self._paths, self._entries, self._shapes):
+            for known in (self._graphs, self._refs, self._roots):
                 known.clear()
             self._datasets = None
+        for kept in (self._paths, self._entries, self._shapes):
+            kept.clear()
         self._suspected = False
         self.clear_suspicion(self.path)
 
@@ -206,6 +212,7 @@ class Catalog:
             _, known, last = held if held is not None else (0, None, 0)
             graph, last = self._guard(lambda: graphs.load_graph(self._cx(), dataset, known, last))
             self._graphs[dataset] = (seen, graph, last)
+            self.caches.add("chains", graph.chains)
         return graph
 
     def _graph_of(self, dataset: int, at: At) -> VersionGraph:
@@ -279,13 +286,10 @@ class Catalog:
         """The entry of a key: an object, a directory, or None. "" is the root. Keys of chunks have no entries."""
         memo = (dataset, at.lineage, at.position, key)
         # None is an answer, too: programs ask for files that are not there again and again.
-        found = self._entries.get(memo, ...)
+        found = self._entries.peek(memo, ...)
         if found is ...:
             found = self._guard(lambda: self._entry(dataset, at, key))
-            with self._lock:
-                self._entries[memo] = found
-                while len(self._entries) > _ENTRIES_KEPT:
-                    self._entries.popitem(last=False)
+            self._entries.put(memo, found)
         return found
 
     def _entry(self, dataset: int, at: At, key: str) -> Entry | None:
@@ -303,15 +307,12 @@ class Catalog:
         if not path:
             return self._root(dataset)
         memo = (dataset, at.lineage, at.position, path)
-        found = self._paths.get(memo)
+        found = self._paths.peek(memo)
         if found is None:
             entry = self._entry(dataset, at, path)
             # That there is none is worth remembering too: directories of chunks have none, and a million names below.
             found = entry.dir_id if entry is not None and entry.kind == "dir" else _NO_DIRECTORY
-            with self._lock:
-                self._paths[memo] = found
-                while len(self._paths) > _PATHS_KEPT:
-                    self._paths.popitem(last=False)
+            self._paths.put(memo, found)
         return found or None
 
     def list_entries(self, dataset: int, at: At, dir_id: int) -> list[tuple[str, Entry]]:
@@ -341,28 +342,26 @@ class Catalog:
 
     def node_shape(self, node: int) -> NodeShape | None:
         """The index shape of an array, None for a directory that is none."""
-        known = self._shapes.get(node)
-        return known[1] if known is not None else self._guard(lambda: self._load_shape(node, missing_ok=True))
+        known = self._shapes.peek(node) or self._guard(lambda: self._load_shape(node))
+        return None if known is None else known[1]
 
     def block_shape(self, node: int) -> Index | None:
         """Chunks per index block and axis of an array, None for a directory that is none."""
         shape = self.node_shape(node)
         return shape.block_shape if shape is not None else None
 
-    def _load_shape(self, node: int, *, missing_ok: bool = False) -> NodeShape | None:
+    def _load_shape(self, node: int) -> tuple[int, NodeShape] | None:
         found = dirs.find(self._cx(), node)
-        if found is not None and found.shape is not None:
-            self._shapes[node] = (found.dataset, found.shape)
-            return found.shape
-        if not missing_ok:
-            raise NotFound(f"directory {node} is no array")
-        return None
+        if found is None or found.shape is None:
+            return None
+        known = found.dataset, found.shape
+        self._shapes.put(node, known)
+        return known
 
     def _node(self, node: int) -> tuple[int, NodeShape]:
-        known = self._shapes.get(node)
+        known = self._shapes.peek(node) or self._load_shape(node)
         if known is None:
-            self._load_shape(node)
-            known = self._shapes[node]
+            raise NotFound(f"directory {node} is no array")
         return known
 
     def chunk(self, node: int, at: At, block: Index, cell: int) -> ChunkRow | None:

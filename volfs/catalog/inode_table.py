@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from volfs.catalog.connections import Connections, translate
-from volfs.catalog.lru import Recent
 from volfs.catalog.schema import check as schema_check
 from volfs.catalog.schema import migrate, run_script
 from volfs.errors import BadInput, Damaged, VolfsError
+from volfs.model.bounded_map import BoundedMap, Usage
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -78,6 +78,8 @@ _RESERVED = 1 << 16
 """Sequence numbers reserved at a time; the next lot when half are used."""
 _KEPT = 200_000
 """Rows of each kind kept in memory besides those not written yet."""
+_ROW_BYTES = 150
+"""What a row takes in memory, about."""
 
 Name = tuple[int, bytes]
 _T = TypeVar("_T")
@@ -102,10 +104,10 @@ class InodeTable:
         # Guards everything below; held for memory and single reads, never while writing.
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
-        self._ids: Recent[bytes, int] = Recent(_KEPT)
-        self._paths: Recent[int, bytes] = Recent(_KEPT)
-        self._inos: Recent[Name, int] = Recent(_KEPT)
-        self._names: Recent[int, tuple[Name, ...]] = Recent(_KEPT)
+        self._ids: BoundedMap[bytes, int] = BoundedMap(_KEPT)
+        self._paths: BoundedMap[int, bytes] = BoundedMap(_KEPT)
+        self._inos: BoundedMap[Name, int] = BoundedMap(_KEPT)
+        self._names: BoundedMap[int, tuple[Name, ...]] = BoundedMap(_KEPT)
         self._new_directories: dict[int, bytes] = {}
         self._changed: dict[int, tuple[Name, ...]] = {}
         self._next = 0
@@ -155,10 +157,11 @@ class InodeTable:
         """How many statements this process has run on the table."""
         return self._connections.statements
 
-    def __len__(self) -> int:
-        """Rows in memory."""
+    def usage(self, others: int = 0) -> Usage:
+        """Rows in memory, and ``others`` that are none of the table. Those not written yet may exceed the limit."""
         kept = len(self._ids) + len(self._paths) + len(self._inos) + len(self._names)
-        return kept + len(self._new_directories) + len(self._changed)
+        rows = kept + len(self._new_directories) + len(self._changed) + others
+        return Usage(rows, 4 * _KEPT * _ROW_BYTES, rows * _ROW_BYTES)
 
     def __enter__(self) -> InodeTable:
         return self
@@ -349,7 +352,7 @@ class InodeTable:
     def _set(self, ino: int, names: tuple[Name, ...]) -> None:
         for gone in self._names_of(ino):
             if gone not in names and self._inos.get(gone) == ino:
-                self._inos.drop(gone)
+                self._inos.pop(gone)
         for name in names:
             self._inos.pin(name, ino)
         self._names.pin(ino, names)

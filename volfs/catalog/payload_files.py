@@ -7,17 +7,17 @@ million single-chunk files costs a few bytes a name. Groups never change: those 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from volfs.catalog.compression import compress, decompress
 from volfs.catalog.schema import GROUP
 from volfs.catalog.sums import check_row, mismatch, row_sum
+from volfs.model.bounded_map import BoundedMap
 from volfs.storage.payload import PIECE, Payload
 
-_NAMES_KEPT = 1 << 18
-"""File names kept in memory."""
+_NAME_BYTES = 100
+"""What a file name takes in memory, about."""
+_NAMES_BYTES = _NAME_BYTES << 18
 _SHORT = 256
 """Bytes up to which a group is not worth compressing."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -41,18 +41,17 @@ def add_files(cx: sqlite3.Connection, dataset: int, names: Sequence[str]) -> lis
     return ids
 
 
-class FileNames:
-    """File ids to names. Thread-safe."""
+class FileNames(BoundedMap[int, list[str]]):
+    """File ids to names, by group. Thread-safe."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[int, list[str]] = OrderedDict()
-        self._count = 0
-        self._lock = threading.Lock()
+        super().__init__(_NAMES_BYTES, lambda names: len(names) * _NAME_BYTES)
 
     def name(self, cx: sqlite3.Connection, file: int) -> str:
         """The name of file id ``file``, relative to the dataset's versions directory."""
         group, number = divmod(file, GROUP)
-        names = self._groups.get(group)
+        # The order of leaving is that of loading, not of use: moving on every hit would cost more than a rare reload.
+        names = self.peek(group)
         if names is None:
             names = self._load(cx, group)
         if number >= len(names):
@@ -67,13 +66,7 @@ class FileNames:
         packed: bytes = row[2]
         joined = decompress(packed) if packed.startswith(_ZSTD) else packed
         names = joined.decode("utf-8", "surrogateescape").split("\0")
-        # Eviction in order of loading, not of use: moving on every hit would cost more than a rare reload.
-        with self._lock:
-            if group not in self._groups:
-                self._groups[group] = names
-                self._count += len(names)
-            while self._count > _NAMES_KEPT:
-                self._count -= len(self._groups.popitem(last=False)[1])
+        self.put(group, names)
         return names
 
     def payload(self, cx: sqlite3.Connection, file: int, offset: int, length: int, crc: int) -> Payload:

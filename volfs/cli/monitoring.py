@@ -77,8 +77,12 @@ def _stats_of_mount(mountpoint: Path, as_json: bool) -> None:
             (
                 part,
                 f"{held['items']:,}",
-                size_text(held["bytes"]),
-                size_text(held["max_bytes"]) if "max_bytes" in held else "",
+                size_text(held["bytes"]) if "bytes" in held else "",
+                size_text(held["max_bytes"])
+                if "max_bytes" in held
+                else f"{held['max_items']:,}"
+                if "max_items" in held
+                else "",
             )
             for part, held in facts["memory"]["parts"].items()
         ],

@@ -6,5 +6,6 @@
 ``box``       regions of voxels or of chunk coordinates; ``grid`` regular grids of chunks, and blocks of chunks
 ``metadata``  Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
               source said of an image
+``bounded_map``  the one kind of cache: a map within a bound, and the caches of one owner by name
 ``touch``     what a set of changes touches, and whether two sets collide; ``name_lists`` lists that merge as sets
 """

@@ -17,10 +17,8 @@ A chain's prefix property: below a row that lies on a chain, that chain equals t
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from types import MappingProxyType
 from typing import TypeGuard
 
@@ -28,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volfs.errors import BadInput, NotFound
+from volfs.model.bounded_map import BoundedMap
 
 Fork = tuple[int, int]
 """(parent lineage, position in it) that a lineage was forked at."""
@@ -124,8 +123,8 @@ class VersionGraph:
         self._numbers: dict[tuple[int, int], int] = {}
         self._tips: dict[int, int] = {}
         self._forks: dict[int, Fork | None] = {}
-        self._ats: OrderedDict[int, At] = OrderedDict()
-        self._lock = Lock()
+        #: What :meth:`at` remembers.
+        self.chains: BoundedMap[int, At] = BoundedMap(_CHAINS_KEPT)
 
     @property
     def versions(self) -> Mapping[int, VersionInfo]:
@@ -192,17 +191,7 @@ class VersionGraph:
 
     def at(self, number: int) -> At:
         """The chain that version ``number`` looks along; version 0, the empty one, sees nothing."""
-        with self._lock:
-            at = self._ats.get(number)
-            if at is not None:
-                self._ats.move_to_end(number)
-                return at
-        at = self._chain(number)
-        with self._lock:
-            self._ats[number] = at
-            if len(self._ats) > _CHAINS_KEPT:
-                self._ats.popitem(last=False)
-        return at
+        return self.chains.get_or_make(number, lambda: self._chain(number))
 
     def _chain(self, number: int) -> At:
         if number == 0:

@@ -25,7 +25,7 @@ from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
 from volfs.tree.contract.attrs import Attr, SetAttr, missing
 from volfs.tree.contract.meter import Meter
-from volfs.tree.core.context import NodeCache, TreeContext
+from volfs.tree.core.context import TreeContext
 from volfs.tree.core.inodes import Inodes
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.core.open_files import Handle
@@ -41,8 +41,8 @@ class Tree:
     """Implements :class:`volfs.tree.contract.api.TreeApi`."""
 
     def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
-        self._nodes: NodeCache[Dir] = NodeCache()
-        self._context = TreeContext(store, options, notifier or NoNotifier(), Inodes.of(store), self._nodes)
+        self._context = TreeContext(store, options, notifier or NoNotifier(), Inodes.of(store))
+        self._epoch = 0
         self._branches = BranchRegistry(self._context, Leftovers(self._at).settle)
         self._root = RootDir(self._context, ROOT_INO, self._branches)
         self._housekeeping = Housekeeping(self._context, self._branches)
@@ -72,7 +72,7 @@ class Tree:
             attr = await self.getattr(parent)
             return attr._replace(ino=parent)
         context = self._context
-        directory = self._nodes.get(context.inodes.actual(parent), context.epoch)
+        directory = self._known(context.inodes.actual(parent))
         if directory is None or name == b"..":
             node = await self._node(parent)
             if name == b"..":
@@ -245,7 +245,7 @@ class Tree:
         ino = context.inodes.actual(ino)
         if ino == ROOT_INO:
             return self._root
-        kept = self._nodes.get(ino, context.epoch)
+        kept = self._known(ino)
         if kept is not None:
             return kept
         node = await self._resolve(ino)
@@ -283,7 +283,7 @@ class Tree:
             found = node.find(part.partition("@")[0] if depth == 0 else part)
             if found is None:
                 return None
-            kept = self._nodes.get(found.ino, self._context.epoch)
+            kept = self._known(found.ino)
             node = kept if kept is not None else found
             self._keep(node)
         return node
@@ -293,8 +293,15 @@ class Tree:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         found = directory.find(os.fsdecode(name))
         if isinstance(found, Dir):
-            return self._nodes.get(found.ino, self._context.epoch) or found
+            return self._known(found.ino) or found
         return found
+
+    def _known(self, ino: int) -> Dir | None:
+        """A directory found lately, but not before datasets, refs or directories moved."""
+        if self._epoch != self._context.epoch:
+            self._context.nodes.clear()
+            self._epoch = self._context.epoch
+        return self._context.nodes.get(ino)
 
     def _owned(self, node: Node, attr: Attr) -> Attr:
         """Attributes of a node, or of what was made in it, with their owner."""
@@ -312,7 +319,7 @@ class Tree:
 
     def _keep(self, node: Node) -> None:
         if isinstance(node, Dir):
-            self._nodes.put(node)
+            self._context.nodes.put(node.ino, node)
 
     @staticmethod
     def _directory(node: Node) -> Dir:
@@ -367,7 +374,7 @@ class Tree:
         """Enter an open file into the table, and find out whether the kernel's pages of it are still right."""
         handle.ino = ino
         files = self._context.files
-        quick, last = handle.quick_stamp(), files.last_stamp(ino)
+        quick, last = handle.quick_stamp(), files.stamps.get(ino)
         if last is not None and quick is not None and last[0] == quick:
             stamp = last[1]
         elif handle.mounted is not None and handle.slow_stamp:
@@ -378,7 +385,7 @@ class Tree:
         handle.known_stamp = stamp
         if stamp is None:
             return files.add(handle, keep_cache=True)
-        files.note_stamp(ino, quick, stamp)
+        files.stamps.put(ino, (quick, stamp))
         return files.add(handle, keep_cache=last is not None and last[1] == stamp)
 
 

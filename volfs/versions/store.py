@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.model.bounded_map import Caches
 from volfs.model.names import check_dataset_name, natural_key
 from volfs.model.refs import RefKind, Refs
 from volfs.storage.backend import Backend
@@ -252,7 +253,8 @@ class Store:
         self.dead_after = dead_after
         #: Datasets that the catalog does not know as they are, and why: each is an error for itself.
         self.broken: dict[str, str] = {}
-        self.resolved = Resolved()
+        self.caches = Caches()
+        self.resolved = Resolved(self.caches)
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._seen = catalog.data_version()

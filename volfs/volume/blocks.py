@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volfs.errors import Damaged, Held
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.storage.codec import ChunkCodec
@@ -52,33 +52,14 @@ class BlockRef(ABC):
         """The place of a branch whose contents this is; None in a version, whose contents stay."""
 
 
-class ShardIndexes:
+class ShardIndexes(BoundedMap[Hashable, ShardReader]):
     """Indexes of clients' shards, by token, so that an inner chunk costs one read and not two."""
 
     def __init__(self, max_bytes: int = _INDEX_BYTES) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
-        self._lock = threading.Lock()
-        self._shards: OrderedDict[Hashable, ShardReader] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._shards)
+        super().__init__(max_bytes, _index_bytes)
 
     def open(self, key: Hashable, codec: ChunkCodec, payload: StoredPayload) -> ShardReader:
-        with self._lock:
-            shard = self._shards.get(key)
-            if shard is not None:
-                self._shards.move_to_end(key)
-                return shard
-        shard = codec.open_shard(payload.read, payload.size)
-        with self._lock:
-            if key not in self._shards:
-                self._shards[key] = shard
-                self.bytes += _index_bytes(shard)
-                while self.bytes > self.max_bytes and len(self._shards) > 1:
-                    _, old = self._shards.popitem(last=False)
-                    self.bytes -= _index_bytes(old)
-        return shard
+        return self.get_or_make(key, lambda: codec.open_shard(payload.read, payload.size))
 
 
 def _index_bytes(shard: ShardReader) -> int:

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from volfs.model.bounded_map import Usage
+
 Block = npt.NDArray[Any]
 Parts = Mapping[Hashable, tuple[slice, ...]]
 """The blocks in something larger, by name."""
@@ -196,6 +198,11 @@ class BlockCache:
                 self._probation.bytes + self._protected.bytes,
                 self._max,
             )
+
+    def usage(self) -> Usage:
+        with self._lock:
+            blocks = len(self._probation.blocks) + len(self._protected.blocks)
+            return Usage(blocks, self._max, self._probation.bytes + self._protected.bytes)
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:

@@ -73,7 +73,7 @@ class Level:
         #: What takes stored values to real ones (Hounsfield units, say): of the image's source, None if it said none.
         self.rescale = facts.rescale
         self.source = source
-        self.reader = BlockReader(source, context.cache, context.workers)
+        self.reader = BlockReader(source, context.cache, context.workers, context.caches)
         self._context = context
         self._above = above  # the level that this one follows, if it does
 

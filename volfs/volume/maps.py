@@ -11,63 +11,30 @@ counts only as long as the branch's generation does, so no more is asked for tha
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 
 Entries = dict[Index, Any]
 
-#: Entries remembered in all, by everyone, and what one takes, about.
-_MAX_ENTRIES, _ENTRY_BYTES = 1 << 17, 384
+#: What an entry takes, about, and what all that are remembered may.
+_ENTRY_BYTES = 384
+_MAX_BYTES = _ENTRY_BYTES << 17
 
 
-class EntryMaps:
-    """Remembered entries of all arrays of a store, least recently used first to go. Thread-safe."""
+class EntryMaps(BoundedMap[Hashable, Entries]):
+    """Remembered entries of all arrays of a store."""
 
-    def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
-        self._max = max_entries
-        #: Entries remembered now.
-        self.count = 0
-        self._lock = threading.Lock()
-        self._maps: OrderedDict[Hashable, Entries] = OrderedDict()
+    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+        super().__init__(max_bytes, lambda entries: (1 + len(entries)) * _ENTRY_BYTES)
         self._ids = itertools.count()
-
-    @property
-    def bytes(self) -> int:
-        """What is remembered takes about so much memory."""
-        return self.count * _ENTRY_BYTES
-
-    @property
-    def max_bytes(self) -> int:
-        return self._max * _ENTRY_BYTES
 
     def new_owner(self) -> int:
         """A number under which one source keeps its entries."""
         return next(self._ids)
-
-    def get(self, key: Hashable) -> Entries | None:
-        with self._lock:
-            found = self._maps.get(key)
-            if found is not None:
-                self._maps.move_to_end(key)
-            return found
-
-    def put(self, key: Hashable, entries: Entries) -> None:
-        with self._lock:
-            self.count += 1 + len(entries) - self._size(self._maps.get(key))
-            self._maps[key] = entries
-            self._maps.move_to_end(key)
-            while self.count > self._max and len(self._maps) > 1:
-                _, old = self._maps.popitem(last=False)
-                self.count -= self._size(old)
-
-    @staticmethod
-    def _size(entries: Entries | None) -> int:
-        return 0 if entries is None else 1 + len(entries)
 
 
 class EntryMap:

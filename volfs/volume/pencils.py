@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.volume.blocks import BlockRef, BlockSource
@@ -79,7 +80,8 @@ class Orientation:
         shape = list(blocks.chunk_shape)
         shape[along] *= self._count
         self.grid = ChunkGrid(blocks.shape, tuple(shape))
-        self._names: dict[Index, tuple[Hashable, Hashable]] = {}
+        #: (generation, name) of pencils; the name is None where nothing is stored.
+        self.remembered: BoundedMap[Index, tuple[Hashable, Hashable]] = BoundedMap(_NAMES)
 
     @property
     def plain(self) -> bool:
@@ -104,19 +106,17 @@ class Orientation:
         ``entries`` are those of all its blocks: a name that was made of some of them would stand for other voxels.
         ``generation`` is the source's from before ``entries`` were found.
         """
-        known = self._names.get(coords)
+        known = self.remembered.peek(coords)
         if known is None or known[0] != generation:
             known = (generation, self._name(coords, entries))
-            if len(self._names) >= _NAMES:
-                self._names.clear()
-            self._names[coords] = known
+            self.remembered.put(coords, known)
         return None if known[1] is None else PencilRef(known[1], self, coords, entries)
 
     def names(self, coords: Iterable[Index], generation: Hashable) -> list[Hashable] | None:
         """The names of pencils, None for one that holds nothing, if all of them are remembered."""
-        names = []
+        names, remembered = [], self.remembered.peek
         for at in coords:
-            known = self._names.get(at)
+            known = remembered(at)
             if known is None or known[0] != generation:
                 return None
             names.append(known[1])

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volfs.errors import BadInput, Busy, NotFound, OutOfTime
+from volfs.model.bounded_map import Caches
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
 from volfs.volume.blocks import BlockRef, BlockSource
@@ -61,10 +62,11 @@ def retrying(look_and_read: Callable[[], T]) -> T:
 class BlockReader:
     """Reads one level. Thread-safe; holds no voxels itself."""
 
-    def __init__(self, source: BlockSource, cache: BlockCache, workers: Workers) -> None:
+    def __init__(self, source: BlockSource, cache: BlockCache, workers: Workers, caches: Caches) -> None:
         self.source = source
         self._cache = cache
         self._workers = workers
+        self._caches = caches
         self._block_bytes = prod(source.grid.chunk_shape) * source.dtype.itemsize
         # A slab that fills more than a quarter of the cache would push out the one that is being read.
         self._travel = Travel(source.grid, lambda blocks: blocks * self._block_bytes <= cache.max_bytes // 4)
@@ -221,6 +223,7 @@ class BlockReader:
             found = lie(box, self.source.grid)
             if found is not None and found not in self._orientations:
                 self._orientations[found] = Orientation(self.source, *found)
+                self._caches.add("pencils", self._orientations[found].remembered)
             orientation = None if found is None else self._orientations[found]
             self._lies[lengths] = None if orientation is None or orientation.plain else orientation
         return None if self._past_cache(box) else self._lies[lengths]

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from volfs.model.bounded_map import Caches
 from volfs.volume.blocks import Memory, ShardIndexes
 from volfs.volume.cache import BlockCache
 from volfs.volume.maps import EntryMaps
@@ -33,9 +34,13 @@ class VolumeContext:
     """The shared things of one store. :func:`context_of` finds it."""
 
     def __init__(self, cache_bytes: int | None = None) -> None:
-        self.cache = BlockCache(default_cache_bytes() if cache_bytes is None else cache_bytes)
+        self.caches = Caches()
+        cache = BlockCache(default_cache_bytes() if cache_bytes is None else cache_bytes)
+        self.cache = self.caches.add("blocks", cache)
         self.workers = Workers()
-        self.memory = Memory(EntryMaps(), ShardIndexes())
+        self.memory = Memory(
+            self.caches.add("chunk_maps", EntryMaps()), self.caches.add("shard_indexes", ShardIndexes())
+        )
         self.lock = threading.Lock()
         self._array_locks: defaultdict[tuple[str, str, str], threading.RLock] = defaultdict(threading.RLock)
 

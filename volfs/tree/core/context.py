@@ -7,16 +7,15 @@ around in it nor anything in another), and when generated directories changed. N
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sized
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from volfs.errors import NotFound, OutOfTime, VolfsError
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.tree.contract.api import Notifier, TreeOptions
 from volfs.tree.contract.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.contract.meter import Meter
@@ -25,18 +24,19 @@ from volfs.tree.core.inodes import Inodes
 from volfs.tree.core.open_files import FileTable
 from volfs.tree.core.ownership import Ownership
 from volfs.tree.core.ports import WriteBuffer
-from volfs.tree.core.renderings import Renderings
+from volfs.tree.core.rendering import Rendering
 from volfs.versions.dataset import Dataset
 from volfs.versions.store import Store
 
 _T = TypeVar("_T")
-_S = TypeVar("_S", bound=Sized)
 
 _NAMES_THREADS = 4
 _PAYLOAD_BYTES = 16 << 20
-#: Of some 170 bytes in a version, 110 in a branch.
-_LISTED_NAMES = 100_000
-_NODES = 4096
+_RENDERING_BYTES = 32 << 20
+#: What a listed name takes at most: some 170 bytes in a version, 110 in a branch, and its place in the map.
+LISTED_NAME_BYTES = 210
+_LISTING_BYTES = 100_000 * LISTED_NAME_BYTES
+_NODES, _NODE_BYTES = 4096, 700
 _SPOKEN_SECONDS = 10.0
 
 
@@ -62,80 +62,6 @@ class NameClock:
         mtime = at_first if known is None else max(time.time_ns(), known[1] + 1)
         self._known[path] = names, mtime
         return mtime
-
-
-class Bounded(Generic[_S]):
-    """Things of a length, by key; beyond a total length the least recently used go, but never the newest.
-    Thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.length = 0
-        self._mutex = threading.Lock()
-        self._kept: OrderedDict[Hashable, _S] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: Hashable) -> _S | None:
-        with self._mutex:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-            return found
-
-    def put(self, key: Hashable, thing: _S) -> None:
-        with self._mutex:
-            before = self._kept.pop(key, None)
-            self.length += len(thing) - (len(before) if before is not None else 0)
-            self._kept[key] = thing
-            while self.length > self.limit and len(self._kept) > 1:
-                self.length -= len(self._kept.popitem(last=False)[1])
-
-    def drop(self, key: Hashable) -> None:
-        with self._mutex:
-            before = self._kept.pop(key, None)
-            self.length -= len(before) if before is not None else 0
-
-
-class Numbered(Protocol):
-    """Something that has an inode."""
-
-    ino: int
-
-
-_N = TypeVar("_N", bound=Numbered)
-
-
-class NodeCache(Generic[_N]):
-    """Directories found lately, by inode, with all that they have loaded."""
-
-    def __init__(self, limit: int = _NODES) -> None:
-        self.limit = limit
-        self._epoch = 0
-        self._kept: OrderedDict[int, _N] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, ino: int, epoch: int) -> _N | None:
-        """A directory; None if there is none, or if datasets, refs or directories have moved since it was found."""
-        if epoch != self._epoch:
-            self._kept.clear()
-            self._epoch = epoch
-        found = self._kept.get(ino)
-        if found is not None:
-            self._kept.move_to_end(ino)
-        return found
-
-    def put(self, node: _N) -> None:
-        self._kept[node.ino] = node
-        self._kept.move_to_end(node.ino)
-        if len(self._kept) > self.limit:
-            self._kept.popitem(last=False)
-
-    def discard(self, ino: int) -> None:
-        self._kept.pop(ino, None)
 
 
 class _Pending(Generic[_T]):
@@ -182,19 +108,30 @@ class TreeContext:
         options: TreeOptions,
         notifier: Notifier,
         inodes: Inodes,
-        nodes: NodeCache[Any],
     ) -> None:
         self.store = store
         self.options = options
         self.notifier = notifier
         self.inodes = inodes
+        self.caches = Caches()
+        self.caches.add("inodes", inodes)
         self.files = FileTable()
-        self.renderings = Renderings()
+        self.caches.add("stamps", self.files.stamps)
+        self.renderings: BoundedMap[int, Rendering] = self.caches.add(
+            "documents", BoundedMap(_RENDERING_BYTES, lambda rendering: len(rendering.data))
+        )
         #: Small stored files, as they are, that clients read in several pieces.
-        self.payloads: Bounded[bytes | memoryview] = Bounded(_PAYLOAD_BYTES)
+        self.payloads: BoundedMap[Hashable, bytes | memoryview] = self.caches.add(
+            "encoded", BoundedMap(_PAYLOAD_BYTES, len)
+        )
         #: Listings of directories of keys, in versions and branches, by inode.
-        self.listings: Bounded[Any] = Bounded(_LISTED_NAMES)
-        self.nodes = nodes
+        self.listings: BoundedMap[int, Any] = self.caches.add(
+            "listings", BoundedMap(_LISTING_BYTES, lambda listing: len(listing) * LISTED_NAME_BYTES)
+        )
+        #: Directories found lately, by inode, with what they have loaded.
+        self.nodes: BoundedMap[int, Any] = self.caches.add(
+            "directories", BoundedMap(_NODES * _NODE_BYTES, lambda _: _NODE_BYTES)
+        )
         self.clock = NameClock()
         self.started_ns = time.time_ns()
         self.meter = Meter()

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from volfs.catalog import InodeTable
 from volfs.errors import VolfsError
+from volfs.model.bounded_map import Usage
 from volfs.storage.reserve import Reserve
 from volfs.tree.core.ports import Orphan
 from volfs.versions.onlooker import inode_place
@@ -56,10 +57,9 @@ class Inodes:
         """The number of SQL statements run on the table."""
         return self._table.statements
 
-    @property
-    def remembered(self) -> int:
+    def usage(self) -> Usage:
         """The number of inodes and names in memory."""
-        return len(self._table) + len(self.aliases) + len(self.orphans)
+        return self._table.usage(len(self.aliases) + len(self.orphans))
 
     # -- derived ----------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ changed since it was last opened), and finding the open handles that a change co
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator
 
 from volfs.errors import BadInput, ReadOnly
+from volfs.model.bounded_map import BoundedMap
 from volfs.tree.contract.api import OpenFile
 from volfs.tree.contract.attrs import Attr
 from volfs.tree.core.ports import BranchState
@@ -108,7 +109,8 @@ class FileTable:
         self._next = 1
         self._open: dict[int, Handle] = {}
         self._by_ino: defaultdict[int, set[Handle]] = defaultdict(set)
-        self._stamps: OrderedDict[int, tuple[Hashable, Hashable]] = OrderedDict()
+        #: (quick stamp, stamp) of inodes when they were last opened.
+        self.stamps: BoundedMap[int, tuple[Hashable, Hashable]] = BoundedMap(_STAMPS)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -149,16 +151,6 @@ class FileTable:
     def numbers(self) -> list[int]:
         """All handles, to close them."""
         return list(self._open)
-
-    def last_stamp(self, ino: int) -> tuple[Hashable, Hashable] | None:
-        """(quick stamp, stamp) of an inode when it was last opened."""
-        return self._stamps.get(ino)
-
-    def note_stamp(self, ino: int, quick: Hashable, stamp: Hashable) -> None:
-        self._stamps[ino] = quick, stamp
-        self._stamps.move_to_end(ino)
-        if len(self._stamps) > _STAMPS:
-            self._stamps.popitem(last=False)
 
     @staticmethod
     async def close_unregistered(handle: Handle) -> None:

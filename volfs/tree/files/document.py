@@ -15,7 +15,7 @@ from volfs.tree.contract.attrs import FOREVER, NEVER, SOON, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.core.open_files import BytesHandle, Handle, wants_writing
-from volfs.tree.core.renderings import Rendering
+from volfs.tree.core.rendering import Rendering
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def exposition(facts: Mapping[str, Any]) -> bytes:
     for name, field, text in (
         ("memory_bytes", "bytes", "Memory by what it holds."),
         ("memory_limit_bytes", "max_bytes", "What it may come to."),
+        ("memory_limit_items", "max_items", "How many things it may come to."),
         ("memory_items", "items", "How many things it holds."),
     ):
         held = {part: numbers[field] for part, numbers in parts.items() if field in numbers}

@@ -23,8 +23,8 @@ from volfs.tree.core.layout_handle import kept_bytes
 from volfs.tree.files.layout_file import GATHERED_IN_ALL
 from volfs.volume.volume_context import store_context
 
-#: Bytes that one of these costs about, where only their number is known: as tracemalloc saw many of them.
-_PER_NAME, _PER_INODE, _PER_DIRECTORY, _PER_FILE = 210, 150, 700, 1600
+#: Bytes that an open file takes, about: as tracemalloc saw many of them.
+_PER_FILE = 1600
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -80,47 +80,25 @@ def bound_text(bound: float) -> str:
 
 
 def _memory(context: TreeContext) -> dict[str, Any]:
-    """Number and bytes of what each part keeps in memory, with its bound where it has one in bytes."""
+    """Number and bytes of what each part keeps in memory, with its bound where it has one."""
     volumes = store_context(context.store)
-    cache, maps, shards = volumes.cache.stats(), volumes.memory.maps, volumes.memory.shards
-    names, nodes, inodes = context.listings.length, len(context.nodes), context.inodes.remembered
     writing = context.buffers.copy()
     resident, peak = _resident()
-    return {
-        "rss_bytes": resident,
-        "peak_rss_bytes": peak,
-        "parts": {
-            "blocks": {"items": cache.blocks, "bytes": cache.bytes, "max_bytes": cache.max_bytes},
-            "encoded": {
-                "items": len(context.payloads),
-                "bytes": context.payloads.length,
-                "max_bytes": context.payloads.limit,
-            },
-            "chunk_maps": {"items": maps.count, "bytes": maps.bytes, "max_bytes": maps.max_bytes},
-            "shard_indexes": {"items": len(shards), "bytes": shards.bytes, "max_bytes": shards.max_bytes},
-            "documents": {
-                "items": len(context.renderings),
-                "bytes": context.renderings.length,
-                "max_bytes": context.renderings.limit,
-            },
-            "gathered": {
-                "items": len(writing),
-                "bytes": sum(handle.gathered for handle in writing),
-                "max_bytes": GATHERED_IN_ALL,
-            },
-            "listings": {"items": names, "bytes": names * _PER_NAME, "max_bytes": context.listings.limit * _PER_NAME},
-            "directories": {
-                "items": nodes,
-                "bytes": nodes * _PER_DIRECTORY,
-                "max_bytes": context.nodes.limit * _PER_DIRECTORY,
-            },
-            "inodes": {"items": inodes, "bytes": inodes * _PER_INODE},
-            "open_files": {
-                "items": len(context.files),
-                "bytes": len(context.files) * _PER_FILE + kept_bytes(context),
-            },
-        },
+    parts = {
+        name: used.facts()
+        for caches in (volumes.caches, context.caches, context.store.caches, context.store.catalog.caches)
+        for name, used in caches.usage().items()
     }
+    parts["gathered"] = {
+        "items": len(writing),
+        "bytes": sum(handle.gathered for handle in writing),
+        "max_bytes": GATHERED_IN_ALL,
+    }
+    parts["open_files"] = {
+        "items": len(context.files),
+        "bytes": len(context.files) * _PER_FILE + kept_bytes(context),
+    }
+    return {"rss_bytes": resident, "peak_rss_bytes": peak, "parts": parts}
 
 
 def _resident() -> tuple[int, int]:

@@ -23,6 +23,7 @@ from volfs.tree.branches.invalidation import KeyChange
 from volfs.tree.branches.stages import SlicePath
 from volfs.tree.contract.api import RENAME_EXCHANGE, DirEntry
 from volfs.tree.contract.attrs import FILE_BLOCK_SIZE, SOON, Attr, SetAttr
+from volfs.tree.core.context import LISTED_NAME_BYTES
 from volfs.tree.core.node import Dir, Node, attr_of
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.tree.files.computed_key import ComputedKeyFile
@@ -151,8 +152,8 @@ class BranchKeyDir(Dir):
             listing = self._kept
             assert listing is not None
         begin = bisect_right(listing.cookies, cookie)
-        if begin == len(listing) > self.context.listings.limit:
-            self.context.listings.drop(self.ino)  # too large to be kept longer than one listing of it takes
+        if begin == len(listing) > self.context.listings.limit // LISTED_NAME_BYTES:
+            self.context.listings.pop(self.ino)  # too large to be kept longer than one listing of it takes
         fresh = listing.generation == self.mounted.generation()
         for at in range(begin, len(listing)):
             name = listing.names[at]
@@ -231,7 +232,7 @@ class BranchKeyDir(Dir):
             if self._entry(key) is not None or not isinstance(self.find(name), BranchKeyDir):
                 await mounted.look(lambda: mounted.branch.working.rmdir(key))
             self._hide_computed(key)
-            self.context.nodes.discard(self.context.inodes.name(self.ino, name))
+            self.context.nodes.pop(self.context.inodes.name(self.ino, name))
             self.context.inodes.removed(self.ino, name)
             mounted.touch(self.ino)
 

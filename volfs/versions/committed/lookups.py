@@ -7,15 +7,14 @@ recently used goes first. Not decided here: how the catalog finds blocks and cha
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volfs.catalog import BlockMap, Catalog
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.model.box import Index
 from volfs.model.graph import At
 from volfs.model.metadata import ArrayMeta
@@ -25,8 +24,7 @@ _TIMES_BYTES = 8 << 20
 _OVERHEAD = 512
 _STARTS = 16
 """Versions per array and axes from which times may go on."""
-
-Kept = TypeVar("Kept")
+_STARTS_KEPT = 4096
 
 
 class CatalogedVersion(Protocol):
@@ -58,73 +56,28 @@ class CatalogedArray(Protocol):
     def born_ns(self) -> int: ...
 
 
-class ByteLRU(Generic[Kept]):
-    """A mapping of at most ``limit`` bytes that forgets the least recently used. Thread-safe.
-
-    Two threads that miss at once both make the value; it is the same one, and waiting would only couple them.
-    """
-
-    def __init__(self, limit: int, size_of: Callable[[Kept], int]) -> None:
-        self._limit = limit
-        self._size_of = size_of
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, tuple[Kept, int]] = OrderedDict()
-        self._bytes = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept now."""
-        return self._bytes
-
-    def get(self, key: Hashable) -> Kept | None:
-        """The value kept under ``key``, or None."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            self._kept.move_to_end(key)
-            return found[0]
-
-    def put(self, key: Hashable, value: Kept) -> None:
-        """Keep a value, unless it alone exceeds the limit."""
-        size = self._size_of(value) + _OVERHEAD
-        if size > self._limit:
-            return
-        with self._lock:
-            before = self._kept.pop(key, None)
-            self._bytes += size - (before[1] if before else 0)
-            self._kept[key] = value, size
-            while self._bytes > self._limit:
-                self._bytes -= self._kept.popitem(last=False)[1][1]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._kept.clear()
-            self._bytes = 0
-
-
 class Resolved:
     """The lookups of all versions of one store. Thread-safe."""
 
-    def __init__(self) -> None:
-        # In a tuple, because "no chunk of this block ever changed" is worth remembering too.
-        self._blocks: ByteLRU[tuple[BlockMap | None]] = ByteLRU(
-            _BLOCK_BYTES, lambda kept: 0 if kept[0] is None else kept[0].nbytes
+    def __init__(self, caches: Caches) -> None:
+        # None, too, is worth remembering: no chunk of this block ever changed.
+        self._blocks: BoundedMap[Hashable, BlockMap | None] = caches.add(
+            "index_blocks", BoundedMap(_BLOCK_BYTES, lambda block: _OVERHEAD + (0 if block is None else block.nbytes))
         )
-        self._times: ByteLRU[NDArray[np.int64]] = ByteLRU(_TIMES_BYTES, lambda times: times.nbytes)
-        self._lock = threading.Lock()
-        self._starts: OrderedDict[Hashable, deque[At]] = OrderedDict()
+        self._times: BoundedMap[Hashable, NDArray[np.int64]] = caches.add(
+            "change_times", BoundedMap(_TIMES_BYTES, lambda times: _OVERHEAD + times.nbytes)
+        )
+        self._starts: BoundedMap[Hashable, tuple[At, ...]] = caches.add("change_starts", BoundedMap(_STARTS_KEPT))
 
     def block_map(self, version: CatalogedVersion, node: int, block: Index) -> BlockMap | None:
         """An index block as of a version; None if none of its chunks ever changed."""
         key = (node, version.at.lineage, version.at.position, block)
-        kept = self._blocks.get(key)
-        if kept is None:
+
+        def look_up() -> BlockMap | None:
             found = version.catalog.block_map(node, version.at, block)
-            kept = (found if found.changed.any() else None,)
-            self._blocks.put(key, kept)
-        return kept[0]
+            return found if found.changed.any() else None
+
+        return self._blocks.get_or_make(key, look_up)
 
     def blocks(self, version: CatalogedVersion, array: CatalogedArray) -> NDArray[np.int64]:
         """The blocks that ever changed, a row of block coordinates each, ascending."""
@@ -167,8 +120,7 @@ class Resolved:
         """Forget everything."""
         self._blocks.clear()
         self._times.clear()
-        with self._lock:
-            self._starts.clear()
+        self._starts.clear()
 
     def _carried(
         self,
@@ -182,8 +134,7 @@ class Resolved:
         known = self._times.get((key, at.lineage, at.position))
         if known is not None:
             return known
-        with self._lock:
-            starts = [s for s in self._starts.get(key, ()) if at.sees(s.lineage, s.position)]
+        starts = [s for s in self._starts.get(key, ()) if at.sees(s.lineage, s.position)]
         made: NDArray[np.int64] | None = None
         for since in sorted(starts, key=lambda s: s.position, reverse=True):
             start = self._times.get((key, since.lineage, since.position))
@@ -194,11 +145,7 @@ class Resolved:
             made = afresh()
         made.setflags(write=False)
         self._times.put((key, at.lineage, at.position), made)
-        with self._lock:
-            self._starts.setdefault(key, deque(maxlen=_STARTS)).append(at)
-            self._starts.move_to_end(key)
-            while len(self._starts) > 4096:
-                self._starts.popitem(last=False)
+        self._starts.put(key, (*self._starts.get(key, ()), at)[-_STARTS:])
         return made
 
 
