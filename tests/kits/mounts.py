@@ -23,8 +23,8 @@ from volfs.model.box import Index
 from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
 
-#: What a mount says on a busy machine.
-_SLOW = re.compile(r"^volfs: still opening the store;.*\n", re.MULTILINE)
+#: What a mount says besides on a busy machine.
+STILL_OPENING = re.compile(r"^volfs: still opening the store;.*\n", re.MULTILINE)
 
 
 def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subpro
             check=False,
             stdin=subprocess.DEVNULL,
         )
-        done.stderr = _SLOW.sub("", done.stderr)
+        done.stderr = STILL_OPENING.sub("", done.stderr)
     else:
         said = CliRunner().invoke(main, command, prog_name="volfs", catch_exceptions=False)
         done = subprocess.CompletedProcess(command, said.exit_code, said.stdout, said.stderr)
