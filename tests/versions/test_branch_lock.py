@@ -176,3 +176,30 @@ def test_a_store_may_be_closed_while_threads_read(store: Store) -> None:
         for thread in threads:
             thread.join(PATIENCE)
         assert len(ends) == 4
+
+
+def test_who_is_too_late_for_a_branch_leaves_the_lock_of_one_made_anew(
+    branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = branch.working.layout.lock
+
+    def made_anew() -> None:
+        """Between the look before the lock and the look after it."""
+        lock.unlink()
+        lock.write_text("of another branch")
+        raise NotFound("the branch was removed")
+
+    monkeypatch.setattr(branch, "keep_up", made_anew)
+    with pytest.raises(NotFound):
+        branch.put("files/x", b"1")
+    assert lock.read_text() == "of another branch"
+
+
+def test_of_a_branch_that_was_removed_no_lock_stays(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed() -> None:
+        raise NotFound("the branch was removed")
+
+    monkeypatch.setattr(branch, "keep_up", removed)
+    with pytest.raises(NotFound):
+        branch.put("files/x", b"1")
+    assert not branch.working.layout.lock.exists()

@@ -160,7 +160,9 @@ class BranchLock:
         try:
             self._taken()
         except BaseException as error:
-            if isinstance(error, NotFound):  # of a branch that is no more, nothing shall stay
+            # Of a branch that is no more nothing shall stay, and of another that has its name by now nothing shall go:
+            # nobody removes a branch whose lock is held, so what is in place is ours until it is released.
+            if isinstance(error, NotFound) and self._file.in_place:
                 with suppress(OSError):
                     self._layout.lock.unlink()
                     self._layout.root.rmdir()
