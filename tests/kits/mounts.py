@@ -99,6 +99,16 @@ def files_below(top: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Have a process do nothing for the length of a block."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@contextlib.contextmanager
 def disk_that_can_stop(folder: Path) -> Iterator[int]:
     """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
     content = folder.with_name("content")

@@ -6,11 +6,8 @@ import errno
 import io
 import math
 import os
-import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import trio
 from PIL import Image
 
 import volfs
-from tests.kits.mounts import disk_that_can_stop
+from tests.kits.mounts import disk_that_can_stop, stopped
 from tests.kits.trees import CELLS, add, make_store, run, serving
 from volfs.errors import OutOfTime
 from volfs.fuse.processes import MountOptions
@@ -30,15 +27,6 @@ from volfs.tree.contract.time_limit import only_looks
 from volfs.versions.working.open_files import WorkingFile
 
 _SLICE = "cells/versions/v1/s0/xy"
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 def test_a_disk_that_does_not_answer_is_an_error_and_holds_nobody(tmp_path: Path, mountpoint: Path) -> None:

@@ -85,7 +85,18 @@ def mounted_at(path: Path) -> Mounted | None:
 def mount_holding(path: Path) -> Mounted | None:
     """The mounted filesystem that ``path`` lies on."""
     place = canonical(path)
-    holders = [mount for mount in mounts() if place == mount.mountpoint or mount.mountpoint in place.parents]
+    return _holder(place, mounts())
+
+
+def mounts_of(place: Path) -> list[Mounted | None]:
+    """The mounted filesystem that a directory lies on, and those that lie below it. ``place`` is its path as
+    :func:`canonical` spells it: no filesystem is asked."""
+    table = mounts()
+    return [_holder(place, table), *(mount for mount in table if place in mount.mountpoint.parents)]
+
+
+def _holder(place: Path, table: list[Mounted]) -> Mounted | None:
+    holders = [mount for mount in table if place == mount.mountpoint or mount.mountpoint in place.parents]
     return max(reversed(holders), key=lambda mount: len(mount.mountpoint.parts), default=None)
 
 
@@ -119,6 +130,11 @@ _APART = frozenset(
 )
 _OPTIONS_APART = ("nolock", "local_lock=all", "local_lock=flock", "localflock", "noflock", "nobrl")
 """Options of NFS, Lustre and SMB that keep locks on the machine."""
+
+
+def may_stop_answering(mount: Mounted | None) -> bool:
+    """True for a filesystem whose every call may block for ever, since another machine or program answers it."""
+    return mount is None or mount.kind not in _LOCAL or mount.kind.startswith("fuse")
 
 
 def locks_on(mount: Mounted | None) -> Locks:

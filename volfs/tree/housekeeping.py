@@ -129,13 +129,13 @@ class Housekeeping:
     async def _look_after(self, mounted: MountedBranch) -> None:
         mounted.tidy()
         await mounted.watch()
-        if not mounted.held and mounted.writable and await mounted.look(mounted.stages.left_behind):
+        if not mounted.held and await mounted.look(lambda: mounted.writable and mounted.stages.left_behind()):
             await mounted.enter()  # an earlier mount left slices half written
         for stage in list(mounted.stages):
             if not stage.handles and time.monotonic() - stage.idle_since > self._context.options.stage_seconds:
                 await self._drop(mounted, stage)
         if mounted.idle:
-            mounted.leave()
+            await mounted.leave()
 
     async def _drop(self, mounted: MountedBranch, stage: Stage) -> None:
         """Try a staged file a last time, then drop it and record that."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -35,6 +36,11 @@ from volfs.tree.nodes.root import RootDir
 from volfs.versions.store import Store
 
 _NAME_MAX = 255
+#: Entries of a listing that are made at a time in a far branch, where the disk must be asked for each.
+_FAR_ENTRIES = 128
+#: What concerns the store as a whole has threads of its own: those that wait for a dead disk take none from what lies
+#: in memory.
+_WHOLE_STORE = "/"
 
 
 class Tree:
@@ -77,9 +83,10 @@ class Tree:
             node = await self._node(parent)
             if name == b"..":
                 above = node if node.up is None else await self._node(node.up.ino)
-                await self._ready(above)
-                return self._owned(above, above.attr())
+                return await self._attr(above)
             directory = self._directory(node)
+        if directory.far:
+            return await self._lookup_far(directory, name)
         # A name of a directory that was looked into lately is answered without making anything that can be awaited.
         if directory.mounted is not None or directory.cold:
             await self._ready(directory)
@@ -93,24 +100,68 @@ class Tree:
         except NotFound:
             return missing(directory.absence)
         self._keep(found)
+        if directory is self._root:
+            await self._see_access((found.dataset,))
         return self._owned(found, attr)
+
+    async def _lookup_far(self, directory: Dir, name: bytes) -> Attr:
+        """Look a name up on a disk that may stop answering: in one thread, unless voxels must be read."""
+        mounted = directory.mounted
+        if mounted is not None and mounted.unsettled:
+            await self._context.in_time(mounted.settled)
+
+        def look() -> tuple[Node, Attr | None] | None:
+            directory.warm()
+            found = self._find(directory, name)
+            if found is None or found.heavy:
+                return None if found is None else (found, None)
+            found.warm()
+            return found, found.attr()
+
+        try:
+            seen = await directory.asked(look)
+            if seen is None:
+                return missing(directory.absence)
+            found, attr = seen
+            if attr is None:
+                await found.ready()
+                attr = await found.asked(found.attr)
+        except NotFound:
+            return missing(directory.absence)
+        self._keep(found)
+        return self._owned(found, attr)
+
+    async def _attr(self, node: Node) -> Attr:
+        await self._ready(node)
+        return self._owned(node, await node.asked(node.attr) if node.far else node.attr())
+
+    async def _see_access(self, datasets: Collection[str]) -> None:
+        """See who owns those datasets that nobody has looked into yet."""
+        context = self._context
+        unseen = context.access.unseen(datasets)
+        if unseen:
+            await context.in_time(lambda: context.look(_WHOLE_STORE, lambda: context.access.look_at(unseen)))
 
     async def getattr(self, ino: int) -> Attr:
         orphan = self._context.inodes.orphans.get(ino)
         if orphan is not None and (attr := orphan.orphan_attr()) is not None:
             mounted = orphan.mounted
             return self._context.access.owned(attr, mounted.dataset.name if mounted is not None else "")
-        node = await self._node(ino)
-        await self._ready(node)
-        return self._owned(node, node.attr())
+        return await self._attr(await self._node(ino))
 
     async def readdir(self, ino: int, cookie: int) -> Iterator[DirEntry]:
         directory = self._directory(await self._node(ino))
         await self._ready(directory)
-        if directory.listing_cold(cookie):
+        cold = partial(directory.listing_cold, cookie)
+        if await directory.asked(cold) if directory.far else cold():
             load = partial(directory.load_listing, cookie)
             await self._context.in_time(partial(self._context.fetch, directory.dataset, load))
-        return self._owned_entries(directory, cookie)
+        if directory is self._root:
+            await self._see_access(self._context.store.catalog.datasets())
+        if not directory.far:
+            return self._owned_entries(directory, directory.entries(cookie))
+        entries = await directory.asked(lambda: list(islice(directory.entries(cookie), _FAR_ENTRIES)))
+        return self._owned_entries(directory, iter(entries))
 
     async def readlink(self, ino: int) -> bytes:
         return await (await self._node(ino)).readlink()
@@ -139,12 +190,13 @@ class Tree:
         directory = await self._writable(parent, name)
         async with self._noting_refusals(directory, name):
             node = await directory.symlink(os.fsdecode(name), os.fsdecode(target))
-        return self._owned(directory, node.attr())
+        return self._owned(directory, await node.asked(node.attr))
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Attr:
         directory, node = await self._writable(new_parent, new_name), await self._node(ino)
         async with self._noting_refusals(directory, new_name):
-            return self._owned(directory, (await directory.link(node, os.fsdecode(new_name))).attr())
+            linked = await directory.link(node, os.fsdecode(new_name))
+            return self._owned(directory, await linked.asked(linked.attr))
 
     async def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         directory, to = await self._writable(old_parent, old_name), await self._writable(new_parent, new_name)
@@ -158,7 +210,7 @@ class Tree:
                 raise NotAllowed("only regular files can be made here")
             node = await directory.make(os.fsdecode(name), mode)
         await self._ready(node)
-        return self._owned(directory, node.attr())
+        return self._owned(directory, await node.asked(node.attr))
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -166,10 +218,10 @@ class Tree:
         directory = await self._writable(parent, name)
         async with self._noting_refusals(directory, name):
             node, handle = await directory.create(os.fsdecode(name), mode, flags)
-        opened = await self._register(node.ino, handle)
+        opened = await self._register(node, node.ino, handle)
         try:
             await self._ready(node)
-            return opened, self._owned(directory, node.attr())
+            return opened, self._owned(directory, await node.asked(node.attr))
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.release(opened.fh)
@@ -177,13 +229,13 @@ class Tree:
 
     async def open(self, ino: int, flags: int, caller: int | None = None) -> OpenFile:
         node = await self._node(ino)
-        if node.cold and not isinstance(node, Dir):
-            await node.prepare()
+        if (node.far or node.cold) and not isinstance(node, Dir):
+            await node.ready()
         async with self._noting_refusals_of(node):
             handle = await node.open(flags)
         handle.caller = caller
         try:
-            return await self._register(ino, handle)
+            return await self._register(node, ino, handle)
         except OutOfTime:
             self._context.start(partial(self._forsake, handle))
             raise
@@ -232,7 +284,7 @@ class Tree:
 
     async def statfs(self) -> os.statvfs_result:
         path = self._context.store.path
-        return await self._context.in_time(lambda: self._context.look("", lambda: os.statvfs(path)))
+        return await self._context.in_time(lambda: self._context.look(_WHOLE_STORE, lambda: os.statvfs(path)))
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
@@ -262,14 +314,15 @@ class Tree:
                 return None
             parent = self._directory(await self._node(where[0]))
             await self._ready(parent)
-            return parent.allocated(where[1], ino)
+            return await parent.asked(lambda: parent.allocated(where[1], ino))
         if ino <= 0:
             return None
         directory_ino, ordinal = inodes.split(ino)
         if ordinal:
             directory = self._directory(await self._node(directory_ino))
             await self._ready(directory)
-            return directory.numbered(ordinal)
+            numbered = partial(directory.numbered, ordinal)
+            return await directory.asked(numbered) if directory.far else numbered()
         path = inodes.path(ino)
         return None if not path else await self._at(path)
 
@@ -280,9 +333,11 @@ class Tree:
             if not isinstance(node, Dir):
                 return None
             await self._ready(node)
-            found = node.find(part.partition("@")[0] if depth == 0 else part)
+            found = await node.asked(partial(node.find, part.partition("@")[0] if depth == 0 else part))
             if found is None:
                 return None
+            if depth == 0:
+                await self._see_access((found.dataset,))
             kept = self._known(found.ino)
             node = kept if kept is not None else found
             self._keep(node)
@@ -307,13 +362,13 @@ class Tree:
         """Attributes of a node, or of what was made in it, with their owner."""
         return self._context.access.owned(attr, node.dataset)
 
-    def _owned_entries(self, directory: Dir, cookie: int) -> Iterator[DirEntry]:
+    def _owned_entries(self, directory: Dir, entries: Iterator[DirEntry]) -> Iterator[DirEntry]:
         access, dataset = self._context.access, directory.dataset
         if directory is not self._root and access.plain(dataset):
-            yield from directory.entries(cookie)
+            yield from entries
             return
         datasets = self._context.store.catalog.datasets() if directory is self._root else {}
-        for name, attr, at in directory.entries(cookie):
+        for name, attr, at in entries:
             whose = os.fsdecode(name) if directory is self._root else dataset
             yield DirEntry(name, access.owned(attr, whose if dataset or whose in datasets else ""), at)
 
@@ -332,8 +387,8 @@ class Tree:
         mounted = node.mounted
         if mounted is not None and mounted.unsettled:
             await self._context.in_time(mounted.settled)
-        if node.cold:
-            await node.prepare()
+        if node.far or node.cold:
+            await node.ready()
 
     async def _writable(self, parent: int, name: bytes) -> Dir:
         """A directory in which a name is about to change."""
@@ -370,18 +425,19 @@ class Tree:
             async with self._noting_refusals(node.up, os.fsencode(name)):
                 raise
 
-    async def _register(self, ino: int, handle: Handle) -> OpenFile:
+    async def _register(self, node: Node, ino: int, handle: Handle) -> OpenFile:
         """Enter an open file into the table, and find out whether the kernel's pages of it are still right."""
         handle.ino = ino
         files = self._context.files
-        quick, last = handle.quick_stamp(), files.stamps.get(ino)
+        quick = await node.asked(handle.quick_stamp) if node.far else handle.quick_stamp()
+        last = files.stamps.get(ino)
         if last is not None and quick is not None and last[0] == quick:
             stamp = last[1]
         elif handle.mounted is not None and handle.slow_stamp:
             mounted = handle.mounted
             stamp = await self._context.in_time(lambda: mounted.look(handle.stamp))
         else:
-            stamp = handle.stamp()
+            stamp = await node.asked(handle.stamp) if node.far else handle.stamp()
         handle.known_stamp = stamp
         if stamp is None:
             return files.add(handle, keep_cache=True)

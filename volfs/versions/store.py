@@ -296,6 +296,11 @@ class Store:
     def __iter__(self) -> Iterator[str]:
         return iter(self.datasets())
 
+    def has_open(self, name: str) -> bool:
+        """Whether a dataset is open already, so that asking for it waits for no disk."""
+        held = self._datasets.get(name)
+        return held is not None and not held.gone
+
     def __getitem__(self, name: str) -> Dataset:
         held = self._datasets.get(name)
         if held is not None and held.gone:

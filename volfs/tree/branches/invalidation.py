@@ -66,7 +66,7 @@ class _Size:
 
 
 class Invalidation:
-    """The kernel's cache of one branch. Used on the tree's thread."""
+    """The kernel's cache of one branch. Used on the tree's thread, but for :meth:`note_size`."""
 
     def __init__(self, context: TreeContext, state: BranchState, branch: Branch, images: ImageIndex) -> None:
         self._context = context
@@ -90,7 +90,7 @@ class Invalidation:
     def tidy(self) -> None:
         """Drop sizes that the kernel does not cache any more. Called once in a while."""
         now = time.monotonic()
-        self._sizes = {array: fresh for array, sizes in self._sizes.items() if (fresh := _recent(sizes, now))}
+        self._sizes = {array: fresh for array, sizes in list(self._sizes.items()) if (fresh := _recent(sizes, now))}
 
     async def invalidate(self, change: Change) -> None:
         """Have the kernel forget what a change made stale, and wait until it has."""
@@ -118,7 +118,9 @@ class Invalidation:
         handles = [
             handle
             for handle in self._context.files.of_branch(self._state)
-            if handle.ino != change.through and (keys is None or handle.concerned(keys)) and not handle.as_shown()
+            if handle.ino != change.through
+            and (keys is None or handle.concerned(keys))
+            and (self._state.far or not handle.as_shown())
         ]
         if handles:
             for handle, stamp in await self._state.look(lambda: [(each, _stamp(each)) for each in handles]):
@@ -157,7 +159,7 @@ class Invalidation:
 
 def _recent(sizes: dict[str, _Size], now: float) -> dict[str, _Size]:
     """The sizes that the kernel still caches."""
-    return {key: one for key, one in sizes.items() if one.when >= now - SOON}
+    return {key: one for key, one in list(sizes.items()) if one.when >= now - SOON}
 
 
 def _stamp(handle: Handle) -> object:

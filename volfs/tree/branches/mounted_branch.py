@@ -66,6 +66,8 @@ class MountedBranch:
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
+        #: Whether the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`.
+        self.far = context.is_far(dataset.name)
         self.images = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(context, self, self.branch, self.images)
         self.stages = Stages(self.branch.working.layout.staged)
@@ -142,11 +144,11 @@ class MountedBranch:
                 raise
             self._held = True
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Give the writer's lock back. Stages must be settled before."""
         if self._held:
-            self._held = False
-            self.branch.release()
+            self._held = False  # first: whoever enters meanwhile takes the lock once more
+            await self.look(self.branch.release)
 
     @property
     def idle(self) -> bool:
@@ -169,7 +171,9 @@ class MountedBranch:
     def close(self) -> None:
         """Close all stages and give the lock back. Staged files stay for the next mount."""
         self.stages.close()
-        self.leave()
+        if self._held:
+            self._held = False
+            self.branch.release()
 
     def limit(self, folder: str) -> int:
         """The size (bytes) of a slice in a directory, for stages that an earlier mount left."""
@@ -246,6 +250,11 @@ class MountedBranch:
     async def look(self, work: Callable[[], _T]) -> _T:
         return await self.context.look(self.dataset.name, work)
 
+    async def asked(self, question: Callable[[], _T]) -> _T:
+        """The answer to a question that the disk may have to be asked for: at once, or if it is far in a thread, within
+        the request's limit."""
+        return await self.context.in_time(lambda: self.look(question)) if self.far else question()
+
     async def fetch(self, work: Callable[[], _T]) -> _T:
         return await self.context.fetch(self.dataset.name, work)
 
@@ -260,11 +269,11 @@ class MountedBranch:
         """Make a change, or open a file for reading if not ``change``, that takes microseconds while the disk is idle.
 
         It is made at once, since a thread costs several times that; in a thread if another thread is changing
-        something, or if the disk has lately made one wait. ``drop`` is given a file that was opened after nobody waited
-        for it any more.
+        something, if the disk has lately made one wait, or if it is far. ``drop`` is given a file that was opened after
+        nobody waited for it any more.
         """
         began = time.monotonic()
-        if began >= self._slow_until:
+        if began >= self._slow_until and not self.far:
             with self.branch.working.at_once(change=change) as free:
                 if free:
                     try:
@@ -287,20 +296,24 @@ class MountedBranch:
     def tidy(self) -> None:
         """Drop hidden names and cached sizes whose time is over."""
         now = time.monotonic()
-        self.hidden = {place: until for place, until in self.hidden.items() if until > now}
+        self.hidden = {place: until for place, until in list(self.hidden.items()) if until > now}
         self.kernel.tidy()
 
     async def watch(self) -> None:
         """See what other processes did to the branch, and have the kernel forget what they changed."""
         try:
-            if self.context.writable and self.order is None:
-                await self.look(self.branch.catch_up)
-            now = self.branch.generation()
+            catches_up = self.context.writable and self.order is None
+            now = await self.look(lambda: self._see(catches_up=catches_up))
         except NotFound:
             return
         if now != self._seen:
             self._seen = now
             await self.kernel.invalidate_soon(VoxelChange())
+
+    def _see(self, *, catches_up: bool) -> Hashable:
+        if catches_up:
+            self.branch.catch_up()
+        return self.branch.generation()
 
     def names_of(self, ino: int) -> set[int]:
         """An inode and all that have become aliases of it."""

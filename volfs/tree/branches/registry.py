@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 from volfs.model.refs import RefKind
@@ -19,6 +20,7 @@ class BranchRegistry:
     def __init__(self, context: TreeContext, settle_leftovers: Callable[[MountedBranch], Awaitable[None]]) -> None:
         self._context = context
         self._settle_leftovers = settle_leftovers
+        self._mutex = threading.Lock()
         self._known: dict[tuple[str, str], MountedBranch] = {}
 
     def __iter__(self) -> Iterator[MountedBranch]:
@@ -29,14 +31,15 @@ class BranchRegistry:
         return self._known.get((dataset, branch))
 
     def get(self, dataset: Dataset, branch: str) -> MountedBranch:
-        """A branch, mounted now if it is not yet."""
-        found = self.find(dataset.name, branch)
-        if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
-            if found is not None:
-                found.close()
-            path = f"{self._context.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
-            found = MountedBranch(self._context, dataset, branch, path, self._settle_leftovers)
-            self._known[dataset.name, branch] = found
+        """A branch, mounted now if it is not yet. Safe in a thread."""
+        with self._mutex:
+            before = found = self.find(dataset.name, branch)
+            if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
+                path = f"{self._context.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
+                found = MountedBranch(self._context, dataset, branch, path, self._settle_leftovers)
+                self._known[dataset.name, branch] = found
+        if before is not None and before is not found:
+            before.close()
         return found
 
     def discard(self, mounted: MountedBranch) -> None:

@@ -62,8 +62,9 @@ class StageHandle(Handle):
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         stage = self._showing()
         if stage is None:
-            return await self._slice_handle().read(offset, size)
-        data = read_resident(stage.fd, size, stage.start + offset)
+            slices = await self.mounted.asked(self._slice_handle) if self.mounted.far else self._slice_handle()
+            return await slices.read(offset, size)
+        data = None if self.mounted.far else read_resident(stage.fd, size, stage.start + offset)
         if data is None:
             data = await self.mounted.context.in_time(partial(self._fetch, stage, offset, size))
         return data
@@ -89,7 +90,8 @@ class StageHandle(Handle):
         source, layout = target.rendered()
         if self._slice is None or self._slice[0] != source:
             mounted = self.mounted
-            self._slice = source, LayoutHandle(mounted.context, self.ino, mounted.dataset.name, source, layout, source)
+            quick = None if mounted.far else source  # else whether they are those of now is for the disk to say
+            self._slice = source, LayoutHandle(mounted.context, self.ino, mounted.dataset.name, source, layout, quick)
         handle = self._slice[1]
         generation = self.mounted.branch.generation()
         if generation != self._generation:

@@ -269,7 +269,7 @@ def _raise_mtime(fd: int, before: os.stat_result) -> None:
 
 
 class Stages:
-    """The stages of one branch. Used on the tree's thread."""
+    """The stages of one branch. Used on the tree's thread; looking one up, and :meth:`names`, are safe in others."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -281,7 +281,8 @@ class Stages:
         return iter([stage for folder in self._by_folder.values() for stage in folder.values()])
 
     def get(self, place: SlicePath) -> Stage | None:
-        return self._by_folder[place[0]].get(place[1]) if place[0] in self._by_folder else None
+        folder = self._by_folder.get(place[0])
+        return None if folder is None else folder.get(place[1])
 
     def visible(self, place: SlicePath) -> Stage | None:
         """The stage that is visible under a name, instead of a slice or of nothing."""
@@ -290,9 +291,8 @@ class Stages:
 
     def names(self, folder: str) -> list[str]:
         """Names of the visible stages in a directory."""
-        if folder not in self._by_folder:
-            return []
-        return [name for name, stage in self._by_folder[folder].items() if not stage.decoded]
+        stages = self._by_folder.get(folder)
+        return [] if stages is None else [name for name, stage in list(stages.items()) if not stage.decoded]
 
     def open(self, place: SlicePath, limit: int, record: StageRecord) -> Stage:
         """Make an empty stage. Raises the errors of the disk."""

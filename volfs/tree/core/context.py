@@ -16,6 +16,7 @@ import trio
 
 from volfs.errors import NotFound, OutOfTime, VolfsError
 from volfs.model.bounded_map import BoundedMap, Caches
+from volfs.storage.mount_table import canonical, may_stop_answering, mounts_of
 from volfs.tree.contract.api import Notifier, TreeOptions
 from volfs.tree.contract.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.contract.meter import Meter
@@ -142,6 +143,9 @@ class TreeContext:
         self.buffers: set[WriteBuffer] = set()
         self._made: dict[tuple[int, str], tuple[str, float]] = {}
         self._lanes: dict[str, Lane] = {}
+        # As the kernel's table of mounts spells it, asked for while nobody waits yet.
+        self._place = canonical(store.path)
+        self._far: dict[str, bool] = {}
         self._origins: dict[int, str] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -209,6 +213,15 @@ class TreeContext:
         return made[0] if made is not None and time.monotonic() < made[1] else None
 
     # -- threads ----------------------------------------------------------------------------------------------------
+
+    def is_far(self, dataset: str) -> bool:
+        """Whether calls on the files of a dataset may block for ever, so that each is made in a thread: some lie on
+        another machine's disk, or another program's. Found out once; the disk is not asked."""
+        far = self._far.get(dataset)
+        if far is None:
+            place = self._place / self.store.layout.dataset(dataset).root.relative_to(self.store.path)
+            far = self._far[dataset] = any(map(may_stop_answering, mounts_of(place)))
+        return far
 
     def lane(self, dataset: str) -> Lane:
         lane = self._lanes.get(dataset)

@@ -6,7 +6,9 @@ when asked for, costs little, and holds nothing that cannot be made again. Not h
 
 Looking is synchronous: ``find``, ``entries``, ``attr``. It touches memory, and at most an indexed look-up or an lstat,
 so the tree does it on its one thread. A node that needs longer is ``cold``: then the tree calls ``load`` in a worker
-thread first. Changing is asynchronous, because it takes locks and invalidates what the kernel has cached.
+thread first. Where a branch is ``far``, on a network's disk or another program's, no lstat is sure to return, ever: all
+of this then runs in worker threads. Changing is asynchronous, because it takes locks and invalidates what the kernel
+has cached.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.tree.contract.api import DirEntry
@@ -26,6 +28,8 @@ from volfs.tree.contract.attrs import NEVER, SOON, Attr, SetAttr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.open_files import Handle
 from volfs.tree.core.ports import BranchState
+
+_T = TypeVar("_T")
 
 FIRST_COOKIE = 3
 """NFS servers keep 1 and 2 for "." and ".."."""
@@ -51,6 +55,8 @@ class Node(ABC):
         self.context = context
         self.ino = ino
         self.up = up
+        #: Whether it is of a branch whose disk may stop answering: all that looks at it runs in threads.
+        self.far: bool = up is not None and up.far
 
     @property
     def dataset(self) -> str:
@@ -75,6 +81,24 @@ class Node(ABC):
         run = self.context.fetch if self.heavy else self.context.look
         await self.context.in_time(lambda: run(self.dataset, self.load))
 
+    def warm(self) -> None:
+        """``load``, if it must run."""
+        if self.cold:
+            self.load()
+
+    async def ready(self) -> None:
+        """``load`` on the right thread, if it must run."""
+        if self.far:
+            run = self.context.fetch if self.heavy else self.context.look
+            await self.context.in_time(lambda: run(self.dataset, self.warm))
+        elif self.cold:
+            await self.prepare()
+
+    async def asked(self, question: Callable[[], _T]) -> _T:
+        """The answer to a question about it: at once, or for one that is far in a thread, within the request's
+        limit."""
+        return await self.context.in_time(lambda: self.context.look(self.dataset, question)) if self.far else question()
+
     @abstractmethod
     def attr(self) -> Attr:
         """The attributes now. Raises NotFound if it is gone."""
@@ -96,7 +120,7 @@ class Node(ABC):
     async def change(self, changes: SetAttr, handle: Handle | None) -> None:
         """Apply a setattr. Sizes of generated files cannot change."""
         if changes.size is not None or not (self.lenient and self.context.writable):
-            raise self.refusal()
+            raise await self.asked(self.refusal)
 
     def refusal(self) -> VolfsError:
         """The error for an attempt to change this: that of the directory it is in."""
@@ -174,7 +198,7 @@ class Dir(Node):
     # -- changing names: refused unless a kind of directory says otherwise ----------------------------------------
 
     async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
     async def make(self, name: str, mode: int) -> Node:
         """Make a regular file without opening it (mknod)."""
@@ -183,7 +207,7 @@ class Dir(Node):
         return node
 
     async def mkdir(self, name: str, mode: int) -> Attr:
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
     async def rmdir(self, name: str) -> None:
         await self._refuse_removal(name, folder=True)
@@ -192,27 +216,27 @@ class Dir(Node):
         await self._refuse_removal(name, folder=False)
 
     async def symlink(self, name: str, target: str) -> Node:
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
     async def link(self, node: Node, name: str) -> Node:
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
     async def sync(self) -> None:
         """Make names durable (fsync of the directory): generated ones need nothing."""
 
     async def _refuse_removal(self, name: str, *, folder: bool) -> None:
         """rm -r expects ENOENT, EISDIR and ENOTDIR before any EPERM."""
-        node = self.find(name)
+        node = await self.asked(lambda: self.find(name))
         if node is None:
             raise NotFound(f"{name} does not exist")
         if folder and not isinstance(node, Dir):
             raise WrongKind(f"{name} is no directory")
         if not folder and isinstance(node, Dir):
             raise WrongKind(f"{name} is a directory", errno=errno.EISDIR)
-        raise self.refusal()
+        raise await self.asked(self.refusal)
 
 
 class SmallDir(Dir):

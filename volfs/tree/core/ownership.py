@@ -12,6 +12,7 @@ attributes are remembered for moments only.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 
 from volfs.errors import VolfsError
 from volfs.storage.backend import Tag
@@ -28,7 +29,8 @@ _OPEN = Access()
 
 
 class Ownership:
-    """Owner and mode of each dataset. ``look_again`` may run in a thread."""
+    """Owner and mode of each dataset. :meth:`look_at` and :meth:`look_again` block, and may run in threads; the others
+    answer from what these have read."""
 
     def __init__(self, store: Store, options: TreeOptions) -> None:
         self._store = store
@@ -62,9 +64,16 @@ class Ownership:
         if not dataset:
             return _OPEN
         known = self._known.get(dataset)
-        if known is None:
-            known = self._known[dataset] = self._read(dataset)
-        return known[1]
+        return CLOSED if known is None else known[1]
+
+    def unseen(self, datasets: Iterable[str]) -> list[str]:
+        """Those datasets that :meth:`look_at` has not read yet."""
+        return [dataset for dataset in datasets if dataset and dataset not in self._known]
+
+    def look_at(self, datasets: Iterable[str]) -> None:
+        """Read the settings of datasets."""
+        for dataset in datasets:
+            self._known[dataset] = self._read(dataset)
 
     def look_again(self) -> None:
         """Read the settings again that other processes have changed."""

@@ -44,6 +44,10 @@ class BranchState(Protocol):
     def buffers(self) -> Collection[WriteBuffer]: ...
 
     @property
+    def far(self) -> bool:
+        """True if its disk may stop answering, so that it is asked in threads only."""
+
+    @property
     def unsettled(self) -> bool:
         """True if :meth:`settled` would wait for anything."""
 

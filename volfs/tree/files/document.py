@@ -84,8 +84,8 @@ class DocumentFile(Node):
 
     async def open(self, flags: int) -> Handle:
         if wants_writing(flags):
-            raise self.refusal()
-        if not self._good(self.context.renderings.get(self.ino), opening=True):
+            raise await self.asked(self.refusal)
+        if not await self.asked(lambda: self._good(self.context.renderings.get(self.ino), opening=True)):
             await self.prepare()
         rendering = self.context.renderings.get(self.ino)
         assert rendering is not None

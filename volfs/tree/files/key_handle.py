@@ -57,7 +57,7 @@ class KeyHandle(Handle):
 
     async def read(self, offset: int, size: int) -> bytes:
         with self._used() as file:
-            if file.fd is not None:
+            if file.fd is not None and not self.mounted.far:
                 data = read_resident(file.fd, size, offset)
                 if data is not None:
                     return data

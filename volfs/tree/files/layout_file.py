@@ -161,13 +161,13 @@ class LayoutFile(Node):
 
     async def _enter(self) -> None:
         if self._branch is None:
-            raise self.refusal()
+            raise await self.asked(self.refusal)
         await self._branch.enter()
         if not self._editable:
             level = self.made.level
             if level is not None and level.derived:
                 raise NotAllowed(f"{level.name} is computed from s0: write s0")
-            raise self.refusal()
+            raise await self.asked(self.refusal)
 
 
 def check_size(layout: Layout, size: int) -> None:
@@ -218,7 +218,9 @@ class BranchLayoutHandle(LayoutHandle):
         *,
         writable: bool,
     ) -> None:
-        super().__init__(mounted.context, ino, mounted.dataset.name, made.source, made.layout, made.quick)
+        # Whether voxels in memory are those of now is for the disk to say.
+        quick = None if mounted.far else made.quick
+        super().__init__(mounted.context, ino, mounted.dataset.name, made.source, made.layout, quick)
         self.mounted: MountedBranch = mounted
         self.writable = writable
         self._made = made
@@ -232,7 +234,8 @@ class BranchLayoutHandle(LayoutHandle):
         self._generation: Hashable = None
 
     async def read(self, offset: int, size: int) -> memoryview:
-        generation = self.mounted.branch.generation()
+        mounted = self.mounted
+        generation = await mounted.asked(mounted.branch.generation) if mounted.far else mounted.branch.generation()
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation

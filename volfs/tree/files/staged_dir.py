@@ -123,7 +123,7 @@ class StagedDir(Dir):
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         mounted, folder = self.mounted, self.writer.place("")[0]
         staged = set(mounted.stages.names(folder))
-        changed = staged or any(place[0] == folder for place in mounted.hidden)
+        changed = staged or any(place[0] == folder for place in list(mounted.hidden))
         extra = sorted((at, name) for name in staged if (at := name_cookie(name)) > cookie)
         ended = True
         for entry in self._rendered.entries(cookie):
@@ -329,7 +329,7 @@ class StagedFile(Node):
             await self.up.writer.enter()
             if self.exists and not self._rendered.made.replaceable:
                 raise NotAllowed(f"{self.name} is composed of stored chunks: write those")
-        handle = self.handle(writable=writable)
+        handle = await self.asked(lambda: self.handle(writable=writable))
         if flags & os.O_TRUNC:
             await handle.truncate(0)
         return handle

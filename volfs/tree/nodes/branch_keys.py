@@ -201,7 +201,7 @@ class BranchKeyDir(Dir):
         check_key(key)
         await self._check_not_computed(key)
         async with mounted.renaming():
-            there = self._entry(key)
+            there = await mounted.asked(lambda: self._entry(key))
             change = mounted.soon if there is None or flags & os.O_TRUNC or _on_top(there) else mounted.look
             file = await change(lambda: mounted.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
             if there is None:
@@ -211,7 +211,7 @@ class BranchKeyDir(Dir):
         if wants_writing(flags) and file.fd is not None:
             entry = Entry("file", mounted.branch.working.union().layers[0], os.fstat(file.fd), None)
         else:
-            entry = self._entry(key)
+            entry = await mounted.asked(lambda: self._entry(key))
         if entry is None or entry.kind != "file":
             file.close()
             raise NotFound(f"{key} was removed again")
@@ -224,14 +224,17 @@ class BranchKeyDir(Dir):
             await mounted.look(lambda: mounted.branch.working.mkdir(key, stat.S_IMODE(mode)))
             mounted.touch(self.ino)
         ino = self.context.inodes.name(self.ino, name)
-        return BranchKeyDir(self.context, ino, self, f"{self.path}/{name}", mounted, key).attr()
+        made = BranchKeyDir(self.context, ino, self, f"{self.path}/{name}", mounted, key)
+        return await made.asked(made.attr)
 
     async def rmdir(self, name: str) -> None:
         key, mounted = self.key_of(name), self.mounted
         async with mounted.renaming():
-            if self._entry(key) is not None or not isinstance(self.find(name), BranchKeyDir):
+            if await mounted.asked(
+                lambda: self._entry(key) is not None or not isinstance(self.find(name), BranchKeyDir)
+            ):
                 await mounted.look(lambda: mounted.branch.working.rmdir(key))
-            self._hide_computed(key)
+            await mounted.asked(lambda: self._hide_computed(key))
             self.context.nodes.pop(self.context.inodes.name(self.ino, name))
             self.context.inodes.removed(self.ino, name)
             mounted.touch(self.ino)
@@ -240,9 +243,11 @@ class BranchKeyDir(Dir):
         key, mounted = self.key_of(name), self.mounted
         ino = self.context.inodes.name(self.ino, name)
         async with mounted.renaming():
-            if self._entry(key) is not None or not isinstance(self.find(name), ComputedKeyFile):
+            if await mounted.asked(
+                lambda: self._entry(key) is not None or not isinstance(self.find(name), ComputedKeyFile)
+            ):
                 await mounted.look(lambda: mounted.branch.working.unlink(key))
-            self._hide_computed(key)
+            await mounted.asked(lambda: self._hide_computed(key))
             self._lost(ino, name)
             mounted.touch(self.ino)
         await self.moved(key)
@@ -253,7 +258,7 @@ class BranchKeyDir(Dir):
             await mounted.look(lambda: mounted.branch.working.symlink(key, target))
             mounted.touch(self.ino)
         await self.moved(key)
-        entry = self._entry(key)
+        entry = await mounted.asked(lambda: self._entry(key))
         if entry is None:
             raise NotFound(f"{key} was removed again")
         return self._node(name, key, entry)
@@ -268,7 +273,7 @@ class BranchKeyDir(Dir):
             self.context.inodes.linked(node.ino, self.ino, name)
             mounted.touch(self.ino)
         await self.moved(target)
-        entry = self._entry(target)
+        entry = await mounted.asked(lambda: self._entry(target))
         if entry is None:
             raise NotFound(f"{target} was removed again")
         kind = BranchKeyLink if entry.is_link else BranchKeyFile
@@ -283,7 +288,7 @@ class BranchKeyDir(Dir):
         await self._check_not_computed(target)
         inodes = self.context.inodes
         async with mounted.renaming():
-            before, moving = self._entry(target), self._entry(source)
+            before, moving = await mounted.asked(lambda: (self._entry(target), self._entry(source)))
             change = mounted.soon if moving is not None and moving.kind == "file" and _on_top(moving) else mounted.look
             renamed = await change(lambda: mounted.branch.working.rename(source, target, flags))
             if renamed and flags & RENAME_EXCHANGE:
@@ -322,6 +327,9 @@ class BranchKeyDir(Dir):
         and the write would be lost. While the array is new it may be written: a copy of a whole image brings it
         along."""
         await self.mounted.enter()
+        await self.mounted.asked(lambda: self._refuse_computed(key))
+
+    def _refuse_computed(self, key: str) -> None:
         found = computed_level(self.mounted.images, key)
         if found is None:
             return
@@ -429,7 +437,7 @@ async def set_times_and_mode(mounted: MountedBranch, key: str, changes: SetAttr)
     if key in ("zarr", "files"):
         return
     await mounted.enter()
-    info = mounted.branch.stat(key)
+    info = await mounted.asked(lambda: mounted.branch.stat(key))
     if info is None:
         raise NotFound(f"{key} does not exist")
     if changes.mode is not None:

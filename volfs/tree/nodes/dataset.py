@@ -7,6 +7,7 @@ Decided here: the fixed names in it and what its documents depend on. Not here: 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 
 from volfs.errors import NotFound, VolfsError
 from volfs.model.graph import VersionInfo
@@ -37,6 +38,14 @@ class DatasetDir(SmallDir):
     @property
     def dataset(self) -> str:
         return self._name
+
+    @property
+    def cold(self) -> bool:
+        return not self.context.has_origin(self._name, self._opened) and not self.context.store.has_open(self._name)
+
+    def load(self) -> None:
+        with suppress(VolfsError):  # an error for those who enter it
+            self.open_dataset()
 
     def open_dataset(self) -> Dataset:
         """The dataset itself. Raises the error of opening it; NotFound if it was removed, or replaced by another."""

@@ -148,6 +148,7 @@ class BranchesDir(NamedRefsDir):
     ) -> None:
         super().__init__(context, ino, up, path, open_dataset)
         self._branches = branches
+        self.far = context.is_far(self.dataset)
 
     def find(self, name: str) -> Node | None:
         heads = self.opened.refs().heads
@@ -172,7 +173,7 @@ class BranchesDir(NamedRefsDir):
         node = self.find(branch)
         if node is None:
             raise NotFound(f"branch {branch!r} was removed again")
-        attr = node.attr()
+        attr = await node.asked(node.attr)
         self.context.notifier.queue_entry(self.ino, os.fsencode(branch))
         if at:
             self.context.note_made(self.ino, name, branch)

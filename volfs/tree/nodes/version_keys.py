@@ -203,7 +203,7 @@ class KeyFile(Node):
         if flags & os.O_DIRECTORY:
             raise WrongKind(f"{self._key} is a file", errno=errno.ENOTDIR)
         if wants_writing(flags):
-            raise self.refusal()
+            raise await self.asked(self.refusal)
         return StoredFileHandle(self.context, self.ino, self.dataset, self._snapshot, self._key, self._info.size)
 
 
