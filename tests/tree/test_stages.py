@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import product
@@ -25,7 +26,7 @@ from tests.kits.trees import CELLS, Client, make_store, run, serving
 from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record
-from volfs.testing.waiting import until_async
+from volfs.testing.waiting import PATIENCE, until_async
 from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.targets import SliceTarget
 from volfs.volume.image import image_at
@@ -273,6 +274,36 @@ def test_a_slice_that_could_not_be_stored_never_goes_late_over_something_newer(
                 assert (await voxels(client) == after).all(), newer
 
     run(work, 120)
+
+
+def test_a_slice_that_is_written_anew_while_its_old_attempt_is_dropped_is_stored(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rejecting, opened = f"{MAIN}/s0/xy/z00004.png", threading.Event(), threading.Event()
+    rejected = MountedBranch.reject
+
+    def reject(mounted: MountedBranch, *args: Any) -> None:
+        rejecting.set()
+        assert opened.wait(PATIENCE)
+        rejected(mounted, *args)
+
+    async def asked() -> bool:
+        return rejecting.is_set()
+
+    async def work() -> None:
+        async with serving(store, stage_seconds=0.1, refresh_seconds=0.1) as client:
+            monkeypatch.setattr(MountedBranch, "reject", reject)
+            data = encode(NEW[4], ".png")
+            await client.write(path, data[: len(data) // 2])
+            await until_async(asked)
+            fh = await client.open_to_write(path)
+            opened.set()
+            await until_async(partial(rejections, client, 1))
+            await client.call("write", fh, 0, data)
+            await client.close(fh)
+            assert ((await voxels(client))[4] == NEW[4]).all()
+
+    run(work)
 
 
 async def rejections(client: Client, count: int) -> bool:

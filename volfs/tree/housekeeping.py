@@ -147,5 +147,7 @@ class Housekeeping:
         if not stage.decoded and stage.size:
             log.warning("branch %s: %s was dropped: %s", mounted.name, stage.name, stage.reason)
             await mounted.look(lambda: mounted.reject(stage.place, stage.reason))
+            if stage.handles:
+                return  # somebody has begun to write it again meanwhile
         mounted.stages.drop(stage)
         await mounted.kernel.invalidate(VoxelChange(inodes=mounted.names_of(ino) if ino is not None else ()))
