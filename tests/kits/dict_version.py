@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, cast
 
 from volfs.errors import NotFound, WrongKind
+from volfs.model.bounded_map import Caches
 from volfs.model.graph import VersionInfo
 from volfs.versions.snapshot import GroupNode, KeyInfo, Listing, Snapshot
 from volfs.versions.working.interpreter import Interpreter
@@ -90,7 +91,7 @@ class Shown(UnionSnapshot):
     writable = False
 
     def __init__(self, working: WorkingCopy) -> None:
-        super().__init__(cast(Any, None), "main", working, working.pulse, Interpreter())
+        super().__init__(cast(Any, None), "main", working, working.pulse, Interpreter(Caches()))
 
     def generation(self) -> int:
         return 0

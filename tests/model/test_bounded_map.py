@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import volfs
 from volfs.model.bounded_map import BoundedMap, Caches, Usage
 
 
@@ -107,3 +110,18 @@ def test_caches_of_one_name_are_listed_as_one_while_they_are_used() -> None:
     del other
     gc.collect()
     assert caches.usage()["bytes"] == Usage(1, 100, 10)
+
+
+#: What keeps an order and is no cache of this kind, or is one with rules of its own.
+OTHERS = {
+    "model/bounded_map.py": "the one",
+    "volume/cache.py": "two segments and the names of what left them, listed as blocks",
+}
+
+
+def test_there_is_no_other_kind_of_cache() -> None:
+    """No module keeps an order of use by itself, or forgets everything when there is too much."""
+    root = Path(volfs.__file__).parent
+    own = re.compile(r"OrderedDict|if len\(.*\) >=? .*:\n\s+\S+\.clear\(\)")
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if own.search(path.read_text())}
+    assert found == set(OTHERS)

@@ -24,6 +24,7 @@ import zstandard
 from crc32c import crc32c
 
 from volfs.errors import Damaged
+from volfs.model.bounded_map import BoundedMap
 
 Buffer = bytes | bytearray | memoryview
 
@@ -275,14 +276,14 @@ _local = threading.local()
 
 def _compressor(level: int, checksum: bool) -> zstandard.ZstdCompressor:
     """A compressor of this thread's: zstandard's objects must not be shared, and are dear to make."""
-    kept: dict[tuple[int, bool], zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    if (level, checksum) not in kept:
-        if len(kept) >= 4:
-            kept.clear()
-        kept[level, checksum] = zstandard.ZstdCompressor(
+    kept: BoundedMap[tuple[int, bool], zstandard.ZstdCompressor]
+    kept = _local.__dict__.setdefault("compressors", BoundedMap(4))
+    return kept.get_or_make(
+        (level, checksum),
+        lambda: zstandard.ZstdCompressor(
             level=level, write_checksum=checksum, write_content_size=True, write_dict_id=False
-        )
-    return kept[level, checksum]
+        ),
+    )
 
 
 def _off_main_thread(call: Callable[[], bytes]) -> bytes:

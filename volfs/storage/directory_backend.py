@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -21,6 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from volfs.errors import Damaged, NotFound, WrongKind
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, Span, Tag, check_object_key, tagged_object
 from volfs.storage.files import (
     FileLock,
@@ -42,11 +42,12 @@ class DirectoryBackend:
     """The objects in the directory ``root``. Processes that create or replace one exclude each other by ``lock``, a
     file that need not be in it."""
 
-    def __init__(self, root: Path, lock: Path, *, max_files: int = _OPEN_FILES) -> None:
+    def __init__(self, root: Path, lock: Path, caches: Caches | None = None, *, max_files: int = _OPEN_FILES) -> None:
         self.root = root
         self._lock = lock
         self._max_files = max_files
-        self._files = _OpenFiles(root, max_files)
+        self._caches = caches or Caches()
+        self._files = _OpenFiles(root, self._caches.add("stored_files", BoundedMap(max_files)))
 
     def __repr__(self) -> str:
         return f"<directory {self.root}>"
@@ -152,7 +153,7 @@ class DirectoryBackend:
         return DirectoryBatch(root)
 
     def below(self, prefix: str) -> DirectoryBackend:
-        return DirectoryBackend(self._path(prefix), self._lock, max_files=self._max_files)
+        return DirectoryBackend(self._path(prefix), self._lock, self._caches, max_files=self._max_files)
 
     def where(self, key: str) -> str:
         return f"{self.root}/{key}"
@@ -328,22 +329,20 @@ def _pread(fd: int, key: str, offset: int, length: int) -> bytes:
 class _OpenFiles:
     """File descriptors, the least recently used closed first, and never one that a reader is using."""
 
-    def __init__(self, root: Path, limit: int) -> None:
+    def __init__(self, root: Path, files: BoundedMap[str, _OpenFile]) -> None:
         self._root = root
-        self._limit = limit
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._open = files
 
     def forget(self, prefix: str) -> None:
         with self._lock:
-            names = [name for name in self._open if name.startswith(prefix)]
-            idle = self._drop(self._open.pop(name) for name in names)
+            idle = self._drop(self._open.pop_where(lambda name: name.startswith(prefix)))
         _close(idle)
 
     def acquire_open(self, name: str) -> _OpenFile | None:
         """A file if it is open, which its user releases; else None."""
         with self._lock:
-            entry = self._open.get(name)
+            entry = self._open.peek(name)
             if entry is not None:
                 entry.users += 1
         return entry
@@ -354,7 +353,6 @@ class _OpenFiles:
             entry = self._open.get(name)
             if entry is not None:
                 entry.users += 1
-                self._open.move_to_end(name)
                 return entry
         # Opened outside the lock: on a network filesystem open can take long, and hits must not wait for it.
         path = self._root / check_object_key(name)
@@ -368,12 +366,9 @@ class _OpenFiles:
         with self._lock:
             entry = self._open.get(name)
             if entry is None:
-                entry = self._open[name] = _OpenFile(fd)
-                idle = []
+                entry = _OpenFile(fd)
+                idle = self._drop(self._open.put(name, entry))
             entry.users += 1
-            self._open.move_to_end(name)
-            while len(self._open) > self._limit:
-                idle += self._drop([self._open.popitem(last=False)[1]])
         _close(idle)
         return entry
 

@@ -60,7 +60,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         self.ref = name
         store = dataset.store
         self.working = WorkingCopy(dataset.layout.working(name), self, store.reserve, dead_after=store.dead_after)
-        super().__init__(dataset, name, self.working, self.working.pulse, Interpreter())
+        super().__init__(dataset, name, self.working, self.working.pulse, Interpreter(store.caches))
         self.follower = Follower(self)
         self.actions = Actions(self)
         self.open_writers: Counter[str] = Counter()

@@ -12,13 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
@@ -105,10 +105,12 @@ class Dataset:
         self.objects = backend.below(VERSIONS)
         self.reader = PayloadReader(self.objects)
         self._guard = threading.RLock()
-        self._versions: OrderedDict[int, Version] = OrderedDict()
+        self._versions: BoundedMap[int, Version] = store.caches.add("versions", BoundedMap(_VERSIONS_KEPT))
         self._branches: dict[str, Branch] = {}
         self._times: dict[int, int] = {}
-        self._metadata: OrderedDict[tuple[str, int], ArrayMeta | GroupMeta | None] = OrderedDict()
+        self._metadata: BoundedMap[tuple[str, int], ArrayMeta | GroupMeta | None] = store.caches.add(
+            "metadata", BoundedMap(_METADATA_KEPT)
+        )
         self._told: set[str] = set()
         #: Versions that lie in the store and are not in the catalog, and why.
         self.unindexed: dict[int, str] = {}
@@ -161,30 +163,15 @@ class Dataset:
     def metadata(self, payload: Payload) -> ArrayMeta | GroupMeta | None:
         """A committed ``zarr.json``, parsed; None where volfs does not interpret it. Equal ones are shared."""
         key = payload.file, payload.offset
-        with self._guard:
-            if key in self._metadata:
-                self._metadata.move_to_end(key)
-                return self._metadata[key]
-        meta = parse(self.reader.read(payload))
-        with self._guard:
-            self._metadata[key] = meta
-            if len(self._metadata) > _METADATA_KEPT:
-                self._metadata.popitem(last=False)
-        return meta
+        return self._metadata.get_or_make(key, lambda: parse(self.reader.read(payload)))
 
     def version(self, number: int) -> Version:
         """The snapshot of version ``number``. Raises NotFound."""
         with self._guard:
             version = self._versions.get(number)
             if version is None:
-                graph = self.graph
-                version = self._versions[number] = Version(
-                    self, self.info(number), graph.at(number), self.store.resolved
-                )
-                if len(self._versions) > _VERSIONS_KEPT:
-                    self._versions.popitem(last=False)
-            else:
-                self._versions.move_to_end(number)
+                version = Version(self, self.info(number), self.graph.at(number), self.store.resolved)
+                self._versions.put(number, version)
             return version
 
     def changes(self, number: int) -> VersionChanges:

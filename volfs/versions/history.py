@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from volfs.catalog import Catalog
+from volfs.model.bounded_map import Caches
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.storage.backend import Backend
@@ -29,6 +30,10 @@ class OpenStore(Protocol):
     @property
     def path(self) -> Path:
         """The directory of the store."""
+
+    @property
+    def caches(self) -> Caches:
+        """The caches of the store."""
 
     @property
     def read_only(self) -> bool:

@@ -241,7 +241,8 @@ class Store:
     ) -> None:
         self.layout = layout
         self.path = layout.root
-        self._backend = DirectoryBackend(layout.root, layout.lock)
+        self.caches = Caches()
+        self._backend = DirectoryBackend(layout.root, layout.lock, self.caches)
         self.id = ident
         self.catalog = catalog
         self.catalog_path = catalog_path
@@ -253,7 +254,6 @@ class Store:
         self.dead_after = dead_after
         #: Datasets that the catalog does not know as they are, and why: each is an error for itself.
         self.broken: dict[str, str] = {}
-        self.caches = Caches()
         self.resolved = Resolved(self.caches)
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}

@@ -6,8 +6,6 @@ A chunk's number is the compressed Morton code of its place; a hash of that says
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers.block_arrays import gunzip
 from volfs.ingest.source import unreadable
+from volfs.model.bounded_map import BoundedMap
 
 _MASK = (1 << 64) - 1
 _INDEX_BYTES = 64 << 20
@@ -42,9 +41,9 @@ class Shards:
             raise BadInput(f"{path} has shards of a kind that is not imported: {self._hash}, {self._packed}")
         if not (0 <= self._preshift <= 64 and 0 <= self._minishard_bits <= 32 and 0 <= self._shard_bits <= 64):
             raise unreadable(path.parent / "info", "its shards cannot be")
-        self._indexes: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._held = 0
-        self._lock = threading.Lock()
+        self._indexes: BoundedMap[tuple[int, int], np.ndarray] = BoundedMap(
+            _INDEX_BYTES, lambda index: index.nbytes + 256
+        )
 
     def chunk(self, place: Sequence[int]) -> tuple[Path, bytes | None]:
         """The bytes of the chunk at ``place`` (x, y, z), None if it is missing, and the file that holds it."""
@@ -64,25 +63,11 @@ class Shards:
         return path, gunzip(path, data, _LARGEST) if self._packed[1] == "gzip" else data
 
     def close(self) -> None:
-        with self._lock:
-            self._indexes.clear()
-            self._held = 0
+        self._indexes.clear()
 
     def _index(self, path: Path, shard: int, minishard: int) -> np.ndarray:
         """Numbers (ascending), offsets in the file, and sizes of the chunks of a minishard."""
-        key = shard, minishard
-        with self._lock:
-            if key in self._indexes:
-                self._indexes.move_to_end(key)
-                return self._indexes[key]
-        found = self._read_index(path, minishard)
-        with self._lock:
-            if key not in self._indexes:
-                self._indexes[key] = found
-                self._held += found.nbytes + 256
-                while self._held > _INDEX_BYTES and len(self._indexes) > 1:
-                    self._held -= self._indexes.popitem(last=False)[1].nbytes + 256
-        return found
+        return self._indexes.get_or_make((shard, minishard), lambda: self._read_index(path, minishard))
 
     def _read_index(self, path: Path, minishard: int) -> np.ndarray:
         nothing = np.zeros((3, 0), np.uint64)

@@ -10,7 +10,6 @@ once. Everything is thread-safe.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from volfs.errors import AlreadyThere, BadInput
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Index
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
@@ -59,7 +59,7 @@ class ArrayWriter:
         self._lock = Lock()
         self._rows = _Rows(meta.ndim)
         self._shards: dict[Index, _Shard] = {}
-        self._open: OrderedDict[Index, ShardWriter] = OrderedDict()
+        self._open: BoundedMap[Index, ShardWriter] = BoundedMap(_OPEN_SHARDS)
         self._cells = prod(shard_chunks)
         self._grid = meta.grid
 
@@ -172,14 +172,10 @@ class ArrayWriter:
         return out
 
     def _writer(self, where: Index, shard: _Shard) -> ShardWriter:
-        idle: list[ShardWriter] = []
         with self._lock:
             if shard.writer is None:
                 shard.writer = ShardWriter(self._opened(where, shard), self.shard_chunks)
-            self._open[where] = shard.writer
-            self._open.move_to_end(where)
-            while len(self._open) > _OPEN_SHARDS:
-                idle.append(self._open.popitem(last=False)[1])
+            idle = self._open.put(where, shard.writer)
         for writer in idle:
             writer.suspend()
         return shard.writer
@@ -199,7 +195,7 @@ class ArrayWriter:
     def _finish(self, where: Index, shard: _Shard) -> None:
         with self._lock:
             writer, shard.writer = shard.writer, None
-            self._open.pop(where, None)
+            self._open.pop(where)
         if writer is not None:
             writer.finish()
 

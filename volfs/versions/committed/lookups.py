@@ -60,6 +60,7 @@ class Resolved:
     """The lookups of all versions of one store. Thread-safe."""
 
     def __init__(self, caches: Caches) -> None:
+        self.caches = caches
         # None, too, is worth remembering: no chunk of this block ever changed.
         self._blocks: BoundedMap[Hashable, BlockMap | None] = caches.add(
             "index_blocks", BoundedMap(_BLOCK_BYTES, lambda block: _OVERHEAD + (0 if block is None else block.nbytes))

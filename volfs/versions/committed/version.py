@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from volfs.catalog import Entry
 from volfs.errors import BadMetadata, NotFound, Unsupported, WrongKind
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
@@ -49,10 +48,11 @@ class Version(CommittedSnapshot):
         self.ref = f"v{info.number}"
         self.catalog = dataset.catalog
         self.resolved = resolved
-        self._lock = threading.Lock()
-        self._nodes: OrderedDict[str, Node | None] = OrderedDict()
+        self._nodes: BoundedMap[str, Node | None] = resolved.caches.add("nodes", BoundedMap(_NODES_KEPT))
         #: By directory of keys: what :meth:`_nearest_array` found. Who creates chunks asks of each.
-        self._above: OrderedDict[str, tuple[VersionArray | None, str]] = OrderedDict()
+        self._above: BoundedMap[str, tuple[VersionArray | None, str]] = resolved.caches.add(
+            "nearest_arrays", BoundedMap(_NODES_KEPT)
+        )
 
     def __repr__(self) -> str:
         return f"<{self.ref} of dataset {self.dataset.name!r}>"
@@ -138,16 +138,7 @@ class Version(CommittedSnapshot):
     # -- nodes --------------------------------------------------------------------------------------------------
 
     def node(self, path: str) -> ArrayNode | GroupNode | None:
-        with self._lock:
-            if path in self._nodes:
-                self._nodes.move_to_end(path)
-                return self._nodes[path]
-        node = self._load_node(path)
-        with self._lock:
-            self._nodes[path] = node
-            if len(self._nodes) > _NODES_KEPT:
-                self._nodes.popitem(last=False)
-        return node
+        return self._nodes.get_or_make(path, lambda: self._load_node(path))
 
     def array(self, path: str) -> VersionArray | None:
         node = self.node(path)
@@ -216,15 +207,7 @@ class Version(CommittedSnapshot):
         if not key.startswith("zarr/"):
             return None
         parent = key.rpartition("/")[0]
-        with self._lock:
-            found = self._above.get(parent)
-        if found is None:
-            found = self._nearest_array(parent)
-            with self._lock:
-                self._above[parent] = found
-                if len(self._above) > _NODES_KEPT:
-                    self._above.popitem(last=False)
-        array, folder = found
+        array, folder = self._above.get_or_make(parent, lambda: self._nearest_array(parent))
         return None if array is None else (array, key[len(folder) + 1 :])
 
     def _nearest_array(self, folder: str) -> tuple[VersionArray | None, str]:

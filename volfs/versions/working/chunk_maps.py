@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -21,6 +20,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.versions.keys import covers, node_key
@@ -100,10 +100,10 @@ class Counter(Protocol):
 class ChunkMaps:
     """The maps of a working copy's arrays. Thread-safe."""
 
-    def __init__(self, counter: Counter) -> None:
+    def __init__(self, counter: Counter, caches: Caches) -> None:
         self._counter = counter
         self._mutex = threading.RLock()
-        self._maps: OrderedDict[str, _Kept] = OrderedDict()
+        self._maps: BoundedMap[str, _Kept] = caches.add("branch_maps", BoundedMap(_MAPS_KEPT))
 
     def get(self, union: Union, path: str, meta: ArrayMeta, box: Box | None = None) -> ChunkMap:
         """The chunks of the array at ``path`` in the layers of ``union``; with ``box``, only those in a box of chunks.
@@ -112,7 +112,7 @@ class ChunkMaps:
         """
         with self._mutex:
             kept = self._current(union, path, meta)
-            outdated = kept is None and path in self._maps
+            outdated = kept is None and self._maps.peek(path) is not None
             if outdated and box is not None and box.size <= _PROBED:
                 return _probe_all(union, node_key(path), meta, box)
             return (kept or self._build(union, path, meta)).chunks.within(box)
@@ -137,7 +137,7 @@ class ChunkMaps:
         if kept is None:
             return None
         if (kept.encoding, kept.ndim) != (meta.key_encoding, meta.ndim):
-            del self._maps[path]  # of another array that was here
+            self._maps.pop(path)  # of another array that was here
             return None
         if kept.stamp != union.stamp:
             return None
@@ -150,10 +150,7 @@ class ChunkMaps:
             built = _Kept(folder, meta.key_encoding, meta.ndim, count, union.stamp, build(union, folder, meta))
             if self._counter.read() == count:
                 break
-        self._maps[path] = built
-        self._maps.move_to_end(path)
-        if len(self._maps) > _MAPS_KEPT:
-            self._maps.popitem(last=False)
+        self._maps.put(path, built)
         return built
 
     def _catch_up(self, union: Union, kept: _Kept, meta: ArrayMeta, count: int) -> bool:

@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
 from volfs.errors import BadMetadata, Damaged, Unsupported, VolfsError
+from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
 from volfs.storage.codec import ChunkCodec
@@ -73,10 +72,11 @@ def chunk_root(key: str) -> str | None:
 class Interpreter:
     """Reads metadata and judges chunks, and remembers both as long as the files are the same. Thread-safe."""
 
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._parsed: OrderedDict[str, tuple[Hashable, Parsed]] = OrderedDict()
-        self._verdicts: OrderedDict[Hashable, str | None] = OrderedDict()
+    def __init__(self, caches: Caches) -> None:
+        #: Those of the store.
+        self.caches = caches
+        self._parsed: BoundedMap[str, tuple[Hashable, Parsed]] = caches.add("branch_nodes", BoundedMap(_PARSED_KEPT))
+        self._verdicts: BoundedMap[Hashable, str | None] = caches.add("verdicts", BoundedMap(_VERDICTS_KEPT))
 
     def node(self, union: Union, path: str) -> Parsed | None:
         """The ``zarr.json`` of a node, parsed; None if there is none."""
@@ -92,16 +92,11 @@ class Interpreter:
             if isinstance(node, GroupNode):
                 return GroupMeta(node.attributes)
         token = (_identity(entry), union.lower.ref if entry.layer is None and union.lower is not None else None)
-        with self._mutex:
-            known = self._parsed.get(key)
-            if known is not None and known[0] == token:
-                self._parsed.move_to_end(key)
-                return known[1]
+        known = self._parsed.get(key)
+        if known is not None and known[0] == token:
+            return known[1]
         parsed = self._parse(union, key, entry)
-        with self._mutex:
-            self._parsed[key] = token, parsed
-            if len(self._parsed) > _PARSED_KEPT:
-                self._parsed.popitem(last=False)
+        self._parsed.put(key, (token, parsed))
         return parsed
 
     def meaning(self, union: Union, key: str) -> Meaning:
@@ -149,16 +144,7 @@ class Interpreter:
         if not meta.grid.holds(coords):
             return f"lies outside its array of shape {meta.shape}"
         token = (change.ino, change.mtime_ns, change.size, _storage(meta))
-        with self._mutex:
-            if token in self._verdicts:
-                self._verdicts.move_to_end(token)
-                return self._verdicts[token]
-        reason = _decodes(change, meta)
-        with self._mutex:
-            self._verdicts[token] = reason
-            if len(self._verdicts) > _VERDICTS_KEPT:
-                self._verdicts.popitem(last=False)
-        return reason
+        return self._verdicts.get_or_make(token, lambda: _decodes(change, meta))
 
     def _parse(self, union: Union, key: str, entry: Entry) -> Parsed:
         if entry.layer is not None:

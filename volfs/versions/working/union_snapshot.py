@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from volfs.errors import BadName, NotFound
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import check_key
 from volfs.versions.history import History
@@ -38,8 +39,8 @@ class UnionSnapshot(Snapshot):
         self.ref = ref
         self.interpreter = interpreter
         self._looks = union
-        self._maps = ChunkMaps(counter)
-        self._arrays: dict[str, BranchArray] = {}
+        self._maps = ChunkMaps(counter, interpreter.caches)
+        self._arrays: BoundedMap[str, BranchArray] = interpreter.caches.add("branch_arrays", BoundedMap(_ARRAYS_KEPT))
         self._arrays_mutex = threading.Lock()
 
     def stat(self, key: str) -> KeyInfo | None:
@@ -72,9 +73,8 @@ class UnionSnapshot(Snapshot):
         with self._arrays_mutex:
             array = self._arrays.get(path)
             if array is None or array.meta is not parsed or array.mtime_ns != mtime_ns:
-                if len(self._arrays) > _ARRAYS_KEPT:
-                    self._arrays.clear()
-                array = self._arrays[path] = BranchArray(self, self._looks, path, parsed, mtime_ns, self._maps)
+                array = BranchArray(self, self._looks, path, parsed, mtime_ns, self._maps)
+                self._arrays.put(path, array)
             return array
 
 
