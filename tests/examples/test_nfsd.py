@@ -20,6 +20,7 @@ import pytest
 from tests.kits.examples import open_directory, volfs_program
 from tests.kits.mounts import make_store
 from tests.kits.paths import EXAMPLES, ROOT
+from tests.kits.user_mode_linux import KERNEL, unusable
 
 _KITS = ROOT / "tests" / "kits"
 
@@ -32,11 +33,13 @@ def not_tested(reason: str) -> NoReturn:
 @pytest.fixture(scope="module")
 def said() -> list[str]:
     """What the guest says of its tries."""
-    for program in ("linux.uml", "exportfs", "rpcbind"):
+    for program in (KERNEL, "exportfs", "rpcbind"):
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             not_tested(f"{program} is not there (x86-64 only; make test installs it)")
     if os.geteuid() != 0:
         not_tested("the guest's files belong to whoever runs it, and its daemons want root")
+    if why := unusable():
+        not_tested(why)
     shared = Path("/dev/shm")
     with open_directory() as folder, tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as memory:
         make_store(folder)
@@ -44,7 +47,7 @@ def said() -> list[str]:
         shutil.copy(_KITS / "nfsd_guest.sh", folder / "init")
         shutil.copy(_KITS / "nfsd_guest_modules.py", folder / "load.py")
         shutil.copy(EXAMPLES / "nfs-kernel" / "exports", folder / "exports")
-        command = ["linux.uml", "mem=600M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]
+        command = [KERNEL, "mem=600M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]
         command += ["con=null", "con0=null,fd:1", "ssl=null", "umid=nfsd", f"uml_dir={folder}/uml"]
         command += ["init=/bin/bash", "--", f"{folder}/init", str(folder), sys.executable]
         done = subprocess.run(

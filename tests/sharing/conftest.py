@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kits.user_mode_linux import KERNEL, unusable
 from tests.sharing import linux
 from tests.sharing.clients import Client, KernelClient
 from tests.sharing.facility import Connect, Facility
@@ -20,7 +21,7 @@ from tests.sharing.private_network import PrivateNetwork, lacking
 from tests.sharing.servers import NFS_PROGRAMS, SHARE, SMB_PROGRAMS, Ganesha, Samba, Statd
 from tests.sharing.stores import make_store
 
-GUEST_PROGRAMS = {linux.KERNEL: "user-mode-linux", "ip": "iproute2"}
+GUEST_PROGRAMS = {KERNEL: "user-mode-linux", "ip": "iproute2"}
 
 
 def need(programs: dict[str, str], what: str) -> None:
@@ -72,9 +73,10 @@ def samba(facility: Facility) -> Iterator[Samba]:
 @pytest.fixture(scope="session")
 def machine(network: PrivateNetwork, tmp_path_factory: pytest.TempPathFactory) -> Iterator[linux.Linux]:
     need(GUEST_PROGRAMS, "Linux's own NFS and SMB clients")
-    if not network.has_tap:
-        warnings.warn("Linux's own NFS and SMB clients NOT TESTED: no /dev/net/tun here", stacklevel=1)
-        pytest.skip("Linux's own NFS and SMB clients not tested: no /dev/net/tun here")
+    why = unusable() if network.has_tap else "no /dev/net/tun here"
+    if why:
+        warnings.warn(f"Linux's own NFS and SMB clients NOT TESTED: {why}", stacklevel=1)
+        pytest.skip(f"Linux's own NFS and SMB clients not tested: {why}")
     with linux.Linux.booted(network, tmp_path_factory.mktemp("guest")) as booted:
         yield booted
 

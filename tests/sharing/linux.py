@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.kits.user_mode_linux import KERNEL
 from tests.sharing import guest
 from tests.sharing.private_network import GUEST, TAP, PrivateNetwork, Process
 from volfs.testing.waiting import PATIENCE
 
-KERNEL = "linux.uml"
 _MODULES = Path("/usr/lib/uml/modules")
 
 

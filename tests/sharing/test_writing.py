@@ -198,7 +198,6 @@ def test_a_lock_of_a_client_holds_on_the_server_and_the_other_way_round(
 @pytest.mark.parametrize(
     ("holder", "other"),
     [("linux-nfs3", "linux-nfs4"), ("linux-nfs4", "linux-smb"), ("linux-smb", "linux-nfs3")],
-    ids="-then-".join,
 )
 def test_a_lock_holds_between_protocols(facility: Facility, connect: Connect, holder: str, other: str) -> None:
     first, second = connect(holder), connect(other)
