@@ -373,7 +373,7 @@ class Tree:
             yield DirEntry(name, access.owned(attr, whose if dataset or whose in datasets else ""), at)
 
     def _keep(self, node: Node) -> None:
-        if isinstance(node, Dir):
+        if isinstance(node, Dir) and self._context.nodes.peek(node.ino) is not node:
             self._context.nodes.put(node.ino, node)
 
     @staticmethod
