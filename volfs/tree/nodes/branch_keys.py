@@ -22,7 +22,7 @@ from volfs.model.names import check_key
 from volfs.tree.branches.invalidation import KeyChange
 from volfs.tree.branches.stages import SlicePath
 from volfs.tree.contract.api import RENAME_EXCHANGE, DirEntry
-from volfs.tree.contract.attrs import FILE_BLOCK_SIZE, SOON, Attr, SetAttr
+from volfs.tree.contract.attrs import FILE_BLOCK_SIZE, NEVER, SOON, Attr, SetAttr
 from volfs.tree.core.context import LISTED_NAME_BYTES
 from volfs.tree.core.node import Dir, Node, attr_of
 from volfs.tree.core.open_files import Handle, wants_writing
@@ -413,6 +413,8 @@ def _file_attr(mounted: MountedBranch, key: str, ino: int, facts: Facts) -> Attr
         mtime,
         mode=mode if mounted.writable or stat.S_ISLNK(mode) else mode & ~0o222,
         nlink=max(1, context.inodes.links(ino)),
+        # A commit or an import may merge metadata at any moment: who trusts an old size reads half a document.
+        attr_timeout=NEVER if key.endswith(f"/{NODE_JSON}") else None,
         block_size=FILE_BLOCK_SIZE,
         stored_blocks=None if blocks < 0 else blocks,
     )
