@@ -156,7 +156,7 @@ def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint:
         with subprocess.Popen(["cat", slice_], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as reader:
             said = ""
             try:
-                while not ("storage/payload.py" in said and "_acquire" in said):
+                while not ("storage/directory_backend.py" in said and ", in acquire" in said):
                     assert reader.poll() is None, said
                     time.sleep(0.2)
                     os.kill(daemon, signal.SIGUSR1)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 
@@ -145,7 +145,10 @@ class ViewDir(Dir):
             mounted = self.mounted
             folder = ViewDir(context, context.inodes.directory(path), self, path, self.images, mounted, make)
             return folder if mounted is None else StagedDir(folder, ViewWriter(folder, mounted), mounted)
-        return LayoutFile(context, self.file_ino(name, ordinal), self, name, self.mounted, lambda: contents_of(make()))
+        return LayoutFile(context, self.file_ino(name, ordinal), self, name, self.mounted, self._contents(make))
+
+    def _contents(self, make: Maker) -> Callable[[], Contents | None]:
+        return lambda: contents_of(make())
 
     def file_ino(self, name: str, ordinal: int) -> int:
         inodes = self.context.inodes
@@ -411,6 +414,15 @@ class FormatsDir(ViewDir):
         super().__init__(context, ino, up, path, images, mounted, self.everything)
         self._group = group
         self._name = name
+
+    def _contents(self, make: Maker) -> Callable[[], Contents | None]:
+        """The XML of a project beside its container: generated, and not written as a whole."""
+
+        def made() -> Contents | None:
+            found = contents_of(make())
+            return None if found is None else replace(found, replaceable=False)
+
+        return made
 
     def everything(self) -> Folder:
         """All that there is of this image and hierarchy."""
