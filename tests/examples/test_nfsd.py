@@ -8,11 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import warnings
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -20,7 +17,7 @@ import pytest
 from tests.kits.examples import open_directory, volfs_program
 from tests.kits.mounts import make_store
 from tests.kits.paths import EXAMPLES, ROOT
-from tests.kits.user_mode_linux import KERNEL, unusable
+from tests.kits.user_mode_linux import KERNEL, command, output, unusable
 
 _KITS = ROOT / "tests" / "kits"
 
@@ -40,29 +37,17 @@ def said() -> list[str]:
         not_tested("the guest's files belong to whoever runs it, and its daemons want root")
     if why := unusable():
         not_tested(why)
-    shared = Path("/dev/shm")
-    with open_directory() as folder, tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as memory:
+    with open_directory() as folder:
         make_store(folder)
         volfs_program(folder)
         shutil.copy(_KITS / "nfsd_guest.sh", folder / "init")
         shutil.copy(_KITS / "nfsd_guest_modules.py", folder / "load.py")
         shutil.copy(EXAMPLES / "nfs-kernel" / "exports", folder / "exports")
-        command = [KERNEL, "mem=600M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]
-        command += ["con=null", "con0=null,fd:1", "ssl=null", "umid=nfsd", f"uml_dir={folder}/uml"]
-        command += ["init=/bin/bash", "--", f"{folder}/init", str(folder), sys.executable]
-        done = subprocess.run(
-            ["timeout", "-k", "2", "200", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-            env={**os.environ, "TMPDIR": memory},
-        )
-    lines = re.findall(r"SAID (.*?)\r?$", done.stdout, re.MULTILINE)
-    print(done.stdout)  # which pytest shows when a test fails
-    assert lines and lines[-1] == "done", done.stdout[-4000:]
+        init = ("init=/bin/bash", "--", f"{folder}/init", str(folder), sys.executable)
+        console = output(command(folder / "uml", *init, megabytes=600), 200)
+    lines = re.findall(r"SAID (.*?)\r?$", console, re.MULTILINE)
+    print(console)  # which pytest shows when a test fails
+    assert lines and lines[-1] == "done", console[-4000:]
     return lines
 
 

@@ -7,7 +7,6 @@ User-Mode Linux, so it needs neither a hypervisor nor modules of the machine's o
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import socket
 import sys
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.kits.user_mode_linux import KERNEL
+from tests.kits.user_mode_linux import command
 from tests.sharing import guest
 from tests.sharing.private_network import GUEST, TAP, PrivateNetwork, Process
 from volfs.testing.waiting import PATIENCE
@@ -37,21 +36,13 @@ class Linux:
     @classmethod
     @contextlib.contextmanager
     def booted(cls, network: PrivateNetwork, folder: Path) -> Iterator[Linux]:
-        """Its memory lies in ``folder``, its console is logged there."""
+        """Its console is logged in ``folder``."""
         modules = max(_MODULES.iterdir())
         log = folder / "guest.log"
-        process = Process(
-            [
-                *network.inside(
-                    "env", f"TMPDIR={_memory(folder)}", KERNEL, "mem=400M", "root=/dev/root", "rootfstype=hostfs"
-                ),
-                *("rootflags=/", "ro", "quiet", "con=null", "con0=null,fd:1", "ssl=null", f"umid={folder.name}"),
-                *(f"uml_dir={folder}", f"vec0:transport=tap,ifname={TAP},depth=128,gro=1"),
-                *(f"init={sys.executable}", "--", guest.__file__, str(modules), GUEST),
-            ],
-            log,
-            asked=False,
-        )
+        network_card = f"vec0:transport=tap,ifname={TAP},depth=128,gro=1"
+        init = (f"init={sys.executable}", "--", guest.__file__, str(modules), GUEST)
+        booting = command(folder, network_card, *init, megabytes=400)
+        process = Process(network.inside(*booting), log, asked=False)
         machine = cls(network, process)
         try:
             process.wait_until(lambda: "guest: ready" in log.read_text(errors="replace"), "the guest")
@@ -74,12 +65,6 @@ class Linux:
         if error is not None:
             raise error
         return result
-
-
-def _memory(folder: Path) -> Path:
-    """Where the file lies that is the guest's memory: deleted once it is open, and best on no disk."""
-    shared = Path("/dev/shm")
-    return shared if shared.is_dir() and os.access(shared, os.W_OK) else folder
 
 
 def _connected() -> socket.socket:
