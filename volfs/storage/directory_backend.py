@@ -31,6 +31,8 @@ from volfs.storage.files import (
     no_space,
     open_regular,
     opened,
+    pread_all,
+    read_all,
     write_all,
     write_atomic,
 )
@@ -61,8 +63,7 @@ class DirectoryBackend:
                 identity = _identity(os.fstat(fd))
                 if known is not None and known.startswith(identity):
                     return None
-                with open(fd, "rb", closefd=False) as file:
-                    data = file.read()
+                data = read_all(fd)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"{path} does not exist") from None
         except (OSError, MemoryError) as error:
@@ -73,7 +74,7 @@ class DirectoryBackend:
     def ranges(self, key: str, spans: Sequence[Span]) -> list[Buffer]:
         file = self._files.acquire(key)
         try:
-            return [_pread(file.fd, key, *_bounds(file.fd, key, span)) for span in spans]
+            return [_read_span(file.fd, key, *_bounds(file.fd, key, span)) for span in spans]
         finally:
             self._files.release(file)
 
@@ -308,22 +309,14 @@ def _bounds(fd: int, key: str, span: Span) -> tuple[int, int]:
     return offset, length
 
 
-def _pread(fd: int, key: str, offset: int, length: int) -> bytes:
+def _read_span(fd: int, key: str, offset: int, length: int) -> bytes:
     try:
-        data = os.pread(fd, length, offset)
-        if len(data) == length:
-            return data
-        # pread may stop short (at 2 GiB on Linux, or on a signal) before the end of the file.
-        parts = [data]
-        got = len(data)
-        while got < length and parts[-1]:
-            parts.append(os.pread(fd, length - got, offset + got))
-            got += len(parts[-1])
+        data = pread_all(fd, length, offset)
     except (OSError, OverflowError, MemoryError) as error:
         raise Damaged(f"{key}: cannot read {length} bytes at offset {offset}: {error}") from None
-    if got < length:
-        raise Damaged(f"{key}: ends at {offset + got}, but {length} bytes at offset {offset} were stored")
-    return b"".join(parts)
+    if len(data) < length:
+        raise Damaged(f"{key}: ends at {offset + len(data)}, but {length} bytes at offset {offset} were stored")
+    return data
 
 
 class _OpenFiles:

@@ -140,10 +140,11 @@ def open_dir(path: StrPath) -> int:
 def read_file(path: StrPath) -> bytes:
     """All bytes of a regular file. OSError, or Damaged if it is something else."""
     with opened(path) as fd:
-        return _read_all(fd)
+        return read_all(fd)
 
 
-def _read_all(fd: int) -> bytes:
+def read_all(fd: int) -> bytes:
+    """All bytes of an open file from its position on."""
     with open(fd, "rb", closefd=False) as file:
         return file.read()
 
@@ -264,7 +265,7 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def pread_all(fd: int, size: int, offset: int) -> bytes:
-    """``size`` bytes at ``offset``; fewer only at the end of the file."""
+    """``size`` bytes at ``offset``; fewer only at the end of the file. (pread may stop before: at 2 GiB on Linux.)"""
     data = os.pread(fd, size, offset)
     while 0 < len(data) < size:
         more = os.pread(fd, size - len(data), offset + len(data))
@@ -315,7 +316,7 @@ def _read_small(path: Path) -> bytes:
         with opened(path) as fd:
             if (size := os.fstat(fd).st_size) > DOCUMENT_LIMIT:
                 raise Damaged(f"{path} has {size} bytes: that is no document of a store")
-            return _read_all(fd)
+            return read_all(fd)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist") from None
     except OSError as error:
