@@ -18,6 +18,7 @@ from volfs.catalog.sums import block_seed, entry_sum, payload_checks
 from volfs.catalog.values import PAYLOAD
 from volfs.errors import NotFound
 from volfs.model.box import Box
+from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import RECORD, Manifest
 from volfs.versions.check.fsck import Finding, Report, fsck
@@ -179,6 +180,23 @@ def test_an_index_of_a_shard_that_differs_from_the_manifest_is_found(root):
     raw[-20] ^= 1
     path.write_bytes(raw)
     told(root, "shard index", "versions/00000005/zarr/t/c/0/0/0")
+
+
+def test_a_shard_that_is_removed_while_it_is_looked_at_keeps_no_other_from_being_checked(root, monkeypatch):
+    gone = cells(root) / "versions" / payload_of(root, 1, "zarr/s0/c/0/0/0").file
+    real = DirectoryBackend.stat
+
+    def stat(self, key):
+        found = real(self, key)
+        if self.root / key == gone and gone.exists():
+            gone.unlink()
+            self.forget()
+        return found
+
+    monkeypatch.setattr(DirectoryBackend, "stat", stat)
+    (cells(root) / "versions/00000001/zarr/s0/stray").touch()
+    (finding,) = told(root, "accounts for")
+    assert finding.key == "versions/00000001/zarr/s0/stray"
 
 
 # -- what versions say of themselves ------------------------------------------------------------------------------

@@ -163,6 +163,11 @@ def read_object(backend: Backend, key: str) -> bytes:
     return tagged_object(backend, key)[0]
 
 
+def read_range(backend: Backend, key: str, offset: int, length: int) -> bytes:
+    """``length`` bytes of an object from ``offset`` on, not checked. Raises NotFound, Damaged."""
+    return bytes(backend.ranges(key, (Bounded(offset, length),))[0])
+
+
 def tagged_object(backend: Backend, key: str) -> tuple[bytes, Tag]:
     """A whole object and its tag. Raises NotFound, Damaged."""
     found = backend.get(key)

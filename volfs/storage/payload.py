@@ -17,7 +17,7 @@ import numpy as np
 from crc32c import crc32c
 
 from volfs.errors import BadInput, Damaged, NotFound
-from volfs.storage.backend import Backend, Bounded
+from volfs.storage.backend import Backend, Bounded, read_range
 
 PIECE = 1 << 20
 """Bytes per piece checksum."""
@@ -131,7 +131,7 @@ class PayloadReader:
     def _stored(self, payload: Payload, offset: int, length: int) -> bytes:
         """Bytes of a payload, not checked."""
         try:
-            return bytes(self._versions.ranges(payload.file, (Bounded(payload.offset + offset, length),))[0])
+            return read_range(self._versions, payload.file, payload.offset + offset, length)
         except NotFound as error:
             raise Damaged(str(error)) from None
         except BadInput as error:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from volfs.errors import Damaged, NotFound, Unsupported, VolfsError
 from volfs.model.display import printable
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta, parse_node
-from volfs.storage.backend import Bounded
+from volfs.storage.backend import read_range
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
@@ -218,11 +219,9 @@ class Proof:
             found = self._dataset.objects.stat(file)
             if found is None:
                 return  # each payload in it has been reported
-
-            def read(offset: int, length: int) -> bytes:
-                return bytes(self._dataset.objects.ranges(file, (Bounded(offset, length),))[0])
-
-            index = read_shard_index(read, found.size, shard_chunks)
+            index = read_shard_index(partial(read_range, self._dataset.objects, file), found.size, shard_chunks)
+        except NotFound:
+            return  # removed since it was looked at
         except Damaged as error:
             yield self.finding(str(error), key=f"versions/{file}")
             return
