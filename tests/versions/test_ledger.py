@@ -103,7 +103,7 @@ class TwoLedgers(RuleBasedStateMachine):
     def publish(self, which: int, branch: str, expected: int | None, fail: bool, data: st.DataObject) -> None:
         one, other = self.drafts[which % len(self.drafts)]
         if data.draw(st.booleans()):
-            record = dict(self.both[1].locked_refs()[RefKind.BRANCH])
+            record = dict(self.both[1].refs()[RefKind.BRANCH])
             expected = record.get(branch)
 
         def act(kept: Kept, draft: Draft, sizes: dict[str, int]) -> int:
@@ -130,7 +130,7 @@ class TwoLedgers(RuleBasedStateMachine):
 
     @invariant()
     def they_say_the_same(self) -> None:
-        self.same(lambda kept: (kept.locked_refs(), kept.ledger.versions(), kept.ledger.drafts()))
+        self.same(lambda kept: (kept.refs(), kept.ledger.versions(), kept.ledger.drafts()))
         for one, other in self.drafts:
             assert one[0].number == other[0].number
 

@@ -114,7 +114,7 @@ def encode_shard_index(index: ShardIndex) -> bytes:
 
 
 def shard_index_size(cells: int) -> int:
-    """Bytes of the index of a shard with ``count`` chunks."""
+    """Bytes of the index of a shard with ``cells`` chunks."""
     return 16 * cells + 4
 
 

@@ -49,10 +49,6 @@ class Image:
         """The level of that name, "s0" being full resolution."""
         return next((level for level in self.levels if level.name == name), None)
 
-    def axis_index(self, name: str) -> int | None:
-        """Which axis of the arrays is called `name`."""
-        return next((i for i, a in enumerate(self.axes) if a.name == name), None)
-
     def __getitem__(self, name: str) -> Level:
         level = self.level(name)
         if level is None:

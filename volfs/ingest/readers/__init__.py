@@ -46,7 +46,7 @@ _KNOWN = (
 @dataclass(frozen=True, slots=True)
 class Named:
     """A file or directory that a user named, and the part of it that is wanted. ``start`` are a file's first bytes,
-    ``packed_voxels`` those of what is in it, if it is in gzip or bzip2."""
+    ``packed`` those of what is in it, if it is in gzip or bzip2."""
 
     path: Path
     part: str | None = None

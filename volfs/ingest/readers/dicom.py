@@ -153,7 +153,7 @@ class _File:
     has_table: bool = False
     """Whether a table takes stored values to real ones, which no slope can say."""
     between: float | None = None
-    """What is said to be between slices, in millimetres; counts where their positions are not marks."""
+    """What is said to be between slices, in millimetres; counts where their positions are not known."""
 
     @property
     def text(self) -> str:

@@ -128,8 +128,12 @@ def is_zarr(folder: Path) -> bool:
 
 def looks_like_n5(folder: Path) -> bool:
     """Whether a directory is called N5, lies in one that is, or has attributes as N5 keeps them."""
-    named = any(up.name.lower().endswith(".n5") for up in (folder, *folder.absolute().parents))
-    return named or (folder / "attributes.json").is_file()
+    return is_called_n5(folder) or (folder / "attributes.json").is_file()
+
+
+def is_called_n5(folder: Path) -> bool:
+    """Whether a directory is called N5, or lies in one that is."""
+    return any(up.name.lower().endswith(".n5") for up in (folder, *folder.absolute().parents))
 
 
 def has_info(folder: Path) -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 from volfs.errors import BadInput
 from volfs.ingest.readers import ilastik
 from volfs.ingest.readers.block_arrays import DECODERS, Blocks, check_blocks, decompress, most_packed, read_file
+from volfs.ingest.readers.marks import is_called_n5
 from volfs.ingest.readers.parts import Part, choose
 from volfs.ingest.source import (
     Description,
@@ -140,7 +141,7 @@ def is_n5(path: Path) -> bool:
     """Whether a directory is an N5 container, or a group or dataset in one."""
     if not path.is_dir():
         return False
-    if any(up.name.lower().endswith(".n5") for up in (path, *path.absolute().parents)):
+    if is_called_n5(path):
         return True
     return (path / "attributes.json").is_file() and bool({"n5", "dimensions"} & attributes_of(path).keys())
 

@@ -303,7 +303,7 @@ class ViewWriter(Writer):
 
 @dataclass(frozen=True, slots=True)
 class ViewTarget:
-    """A file of a format, to be replaced: see :class:`volfs.tree.branches.targets.StageTarget`."""
+    """A file of a format, to be replaced: see :class:`volfs.tree.branches.stages.StageTarget`."""
 
     writer: ViewWriter
     name: str
