@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from volfs.errors import BadInput, Damaged, NoSpace, NotFound, VolfsError
 from volfs.storage import files
-from volfs.storage.backend import Backend, Bounded, From, Last, Span, Tag
+from volfs.storage.backend import Backend, Bounded, From, Last, Span, Tag, change_document, read_document
 from volfs.storage.directory_backend import DirectoryBackend
 from volfs.testing.backend_conformance import BackendConformance
 from volfs.testing.memory_backend import MemoryBackend
@@ -176,6 +176,23 @@ def test_what_a_killed_writer_left_is_not_listed(directory: DirectoryBackend) ->
     directory.put("a", b"1")
     (directory.root / ".a.0123456789abcdef.partial").write_bytes(b"half")
     assert [*directory.list()] == ["a"]
+
+
+def test_what_is_too_large_for_a_document_is_refused_without_being_read(
+    directory: DirectoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory.root / "huge.json"
+    with path.open("wb") as file:
+        file.truncate((256 << 20) + 1)
+    monkeypatch.setattr(DirectoryBackend, "get", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(files, "read_all", lambda *_: pytest.fail("it was read"))
+    for read in (
+        lambda: read_document(directory, "huge.json"),
+        lambda: change_document(directory, "huge.json", lambda value: value),
+        lambda: files.read_json(path),
+    ):
+        with pytest.raises(Damaged, match=f"{path} has 268435457 bytes: that is no document"):
+            read()
 
 
 def test_a_write_for_which_there_is_no_room_does_not_count(

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NewType, Protocol, Self
 
-from volfs.errors import BadInput, Damaged
-from volfs.storage.json_document import LIMIT, dump_document, load_document
+from volfs.errors import BadInput
+from volfs.storage.json_document import check_document_size, dump_document, load_document
 
 Buffer = bytes | bytearray | memoryview
 
@@ -177,20 +177,25 @@ def tagged_object(backend: Backend, key: str) -> tuple[bytes, Tag]:
 
 def read_document(backend: Backend, key: str) -> dict[str, Any]:
     """The value of a document (:mod:`volfs.storage.json_document`). Raises NotFound, or Damaged."""
-    found = backend.stat(key)
-    if found is not None and found.size > LIMIT:
-        raise Damaged(f"{backend.where(key)} has {found.size} bytes: that is no document of a store")
-    return load_document(read_object(backend, key), backend.where(key))[0]
+    return _tagged_document(backend, key)[0]
 
 
 def change_document(backend: Backend, key: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
     """Replace a document by the one that ``change`` makes of it, also if others change it at the same time; None leaves
     it as it is. Raises NotFound, or Damaged."""
     while True:
-        raw, tag = tagged_object(backend, key)
-        made = change(load_document(raw, backend.where(key))[0])
+        value, tag = _tagged_document(backend, key)
+        made = change(value)
         if made is None or backend.replace(key, dump_document(made), tag):
             return
+
+
+def _tagged_document(backend: Backend, key: str) -> tuple[dict[str, Any], Tag]:
+    found = backend.stat(key)
+    if found is not None:
+        check_document_size(found.size, backend.where(key))
+    raw, tag = tagged_object(backend, key)
+    return load_document(raw, backend.where(key))[0], tag
 
 
 def check_object_key(key: str) -> str:

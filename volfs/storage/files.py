@@ -29,8 +29,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
-from volfs.storage.json_document import LIMIT as DOCUMENT_LIMIT
-from volfs.storage.json_document import dump_document, load_document
+from volfs.storage.json_document import check_document_size, dump_document, load_document
 
 _NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
 """What open(2) says of a symbolic link, a FIFO without a reader or a socket, a directory, a device without a driver."""
@@ -314,8 +313,7 @@ def _read_small(path: Path) -> bytes:
     """A document's bytes."""
     try:
         with opened(path) as fd:
-            if (size := os.fstat(fd).st_size) > DOCUMENT_LIMIT:
-                raise Damaged(f"{path} has {size} bytes: that is no document of a store")
+            check_document_size(os.fstat(fd).st_size, path)
             return read_all(fd)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist") from None

@@ -30,7 +30,7 @@ from volfs.errors import Damaged
 CHECKSUM = "checksum"
 _ALGORITHM = "crc32c"
 _DIGITS = re.compile("[0-9a-f]{8}")
-LIMIT = 256 << 20
+_LIMIT = 256 << 20
 """Bytes of the largest document that is read."""
 
 
@@ -45,6 +45,7 @@ def dump_document(value: Mapping[str, Any]) -> bytes:
 def load_document(raw: bytes, name: object) -> tuple[dict[str, Any], bool]:
     """The value of a document without its checksum, and whether it had one. Damaged, with ``name`` first, if it is none
     or does not match."""
+    check_document_size(len(raw), name)
     try:
         value = json.loads(raw.decode("utf-8", "surrogatepass"))
         if not isinstance(value, dict):
@@ -60,6 +61,12 @@ def load_document(raw: bytes, name: object) -> tuple[dict[str, Any], bool]:
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{name} is not valid JSON: {error}") from None
     return value, True
+
+
+def check_document_size(size: int, name: object) -> None:
+    """Damaged if a file of ``size`` bytes is too large to be a document: asked before it is read into memory."""
+    if size > _LIMIT:
+        raise Damaged(f"{name} has {size} bytes: that is no document of a store")
 
 
 def _is_checksum(value: object) -> bool:
