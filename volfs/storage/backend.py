@@ -131,9 +131,8 @@ class Batch(Protocol):
 class ObjectWriter(Protocol):
     """One object being written, from the front to the back. Not thread-safe."""
 
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
+    size: int
+    """Bytes written so far."""
 
     def write(self, data: Buffer) -> None:
         """Append bytes. If there is no room (NoSpace), or it fails otherwise, none of them count as written."""
@@ -150,12 +149,17 @@ class ObjectWriter(Protocol):
     def abort(self) -> None:
         """There shall be no such object. After :meth:`close` this does nothing."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close, or abort if the block raised."""
+        if error is None:
+            self.close()
+        else:
+            self.abort()
 
 
 def read_object(backend: Backend, key: str) -> bytes:

@@ -15,13 +15,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from volfs.errors import Damaged, NotFound, WrongKind
 from volfs.model.bounded_map import BoundedMap, Caches
-from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, Span, Tag, check_object_key, tagged_object
+from volfs.storage.backend import (
+    Bounded,
+    Buffer,
+    From,
+    ObjectStat,
+    ObjectWriter,
+    Span,
+    Tag,
+    check_object_key,
+    tagged_object,
+)
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
@@ -198,7 +207,7 @@ class DirectoryBatch:
             raise NotFound(f"{error.filename} does not exist") from None
 
 
-class FileWriter:
+class FileWriter(ObjectWriter):
     """A file being written in its place."""
 
     def __init__(self, path: Path, readers: int) -> None:
@@ -243,17 +252,6 @@ class FileWriter:
         if self._fd is None:
             self._fd = open_regular(self._path, os.O_WRONLY)
         return self._fd
-
-    def __enter__(self) -> FileWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
 
 
 def _keys(folder: Path, prefix: str, after: bytes) -> Iterator[str]:

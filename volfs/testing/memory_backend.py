@@ -7,10 +7,9 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from volfs.errors import Damaged, NotFound, WrongKind
-from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, Span, Tag, check_object_key
+from volfs.storage.backend import Bounded, Buffer, From, ObjectStat, ObjectWriter, Span, Tag, check_object_key
 from volfs.storage.files import read_file
 
 
@@ -158,7 +157,7 @@ class MemoryBatch:
         return sizes
 
 
-class MemoryWriter:
+class MemoryWriter(ObjectWriter):
     """See :class:`~volfs.storage.backend.ObjectWriter`."""
 
     def __init__(self, backend: MemoryBackend, name: str) -> None:
@@ -187,17 +186,6 @@ class MemoryWriter:
         if self._data is not None:
             self._backend.remove([self._name])
             self._data = None
-
-    def __enter__(self) -> MemoryWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abort()
 
 
 def _raw(key: str) -> bytes:
