@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from volfs.errors import BadInput, Damaged, NoSpace, NotFound, VolfsError
+from volfs.model.bounded_map import Caches, Usage
 from volfs.storage import files
 from volfs.storage.backend import Backend, Bounded, From, Last, Span, Tag, change_document, read_document
 from volfs.storage.directory_backend import DirectoryBackend
@@ -170,6 +171,37 @@ def test_links_and_pipes_in_a_directory_are_no_objects(directory: DirectoryBacke
         with pytest.raises(Damaged):
             directory.ranges(name, [Bounded(0, 1)])
     assert [*directory.list()] == ["link", "pipe"], "they are told of, so that a check finds them"
+
+
+def test_the_bound_of_open_files_is_of_backends_that_read(tmp_path: Path) -> None:
+    caches = Caches()
+    whole = DirectoryBackend(tmp_path, tmp_path / "lock", caches, max_files=3)
+    parts = [whole.below(name) for name in ("a", "b", "c")]
+    for part in parts:
+        part.put("x/1", b"12")
+        part.forget()
+        assert part.resident("x/1", Bounded(0, 1)) is None
+    assert caches.usage() == {}
+    for part in parts[:2]:
+        assert bytes(part.ranges("x/1", [Bounded(1, 1)])[0]) == b"2"
+    assert caches.usage()["stored_files"] == Usage(2, 6)
+    for part in parts:
+        part.forget()
+    assert caches.usage()["stored_files"] == Usage(0, 6)
+
+
+def test_an_object_put_anew_or_removed_closes_no_file_whose_name_only_begins_so(directory: DirectoryBackend) -> None:
+    for key in ("c/1", "c/10", "c/1.x"):
+        directory.put(key, b"0")
+        directory.ranges(key, [Bounded(0, 1)])
+    directory.put("c/1", b"1")
+    assert bytes(directory.ranges("c/1", [Bounded(0, 1)])[0]) == b"1"
+    for key in ("c/10", "c/1.x"):  # still open, so read at once
+        assert directory.resident(key, Bounded(0, 1)) == b"0"
+    directory.remove(["c/1"])
+    with pytest.raises(NotFound):
+        directory.ranges("c/1", [Bounded(0, 1)])
+    assert directory.resident("c/10", Bounded(0, 1)) == b"0"
 
 
 def test_what_a_killed_writer_left_is_not_listed(directory: DirectoryBackend) -> None:

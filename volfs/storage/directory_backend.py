@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -58,7 +58,7 @@ class DirectoryBackend:
         self._lock = lock
         self._max_files = max_files
         self._caches = caches or Caches()
-        self._files = _OpenFiles(root, self._caches.add("stored_files", BoundedMap(max_files)))
+        self._files = _OpenFiles(root, lambda: self._caches.add("stored_files", BoundedMap(max_files)))
 
     def __repr__(self) -> str:
         return f"<directory {self.root}>"
@@ -120,7 +120,7 @@ class DirectoryBackend:
         with _kinds(key):
             make_dirs(path.parent)
             write_atomic(path, source)
-        self.forget(key)
+        self._files.drop(key)
 
     def create(self, key: str, document: bytes) -> bool:
         with FileLock(self._lock):
@@ -147,7 +147,7 @@ class DirectoryBackend:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
                 changed.add(path.parent)
-            self.forget(key)
+            self._files.drop(key)
         for folder in sorted(changed, key=lambda path: len(path.parts), reverse=True):
             lasting = folder
             with suppress(OSError):
@@ -318,22 +318,36 @@ def _read_span(fd: int, key: str, offset: int, length: int) -> bytes:
 
 
 class _OpenFiles:
-    """File descriptors, the least recently used closed first, and never one that a reader is using."""
+    """File descriptors, the least recently used closed first, and never one that a reader is using.
 
-    def __init__(self, root: Path, files: BoundedMap[str, _OpenFile]) -> None:
+    ``make_map`` is called when the first file is opened: most backends that are made of another one
+    (:meth:`DirectoryBackend.below`) never read a range, and their bound would be counted with those that do.
+    """
+
+    def __init__(self, root: Path, make_map: Callable[[], BoundedMap[str, _OpenFile]]) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._open = files
+        self._make_map = make_map
+        self._open: BoundedMap[str, _OpenFile] | None = None
+
+    def drop(self, name: str) -> None:
+        """Close one file: it was replaced or removed."""
+        with self._lock:
+            entry = None if self._open is None else self._open.pop(name)
+            idle = [] if entry is None else self._detach([entry])
+        _close(idle)
 
     def forget(self, prefix: str) -> None:
+        """Close the files whose names begin with a prefix."""
         with self._lock:
-            idle = self._drop(self._open.pop_where(lambda name: name.startswith(prefix)))
+            entries = [] if self._open is None else self._open.pop_where(lambda name: name.startswith(prefix))
+            idle = self._detach(entries)
         _close(idle)
 
     def acquire_open(self, name: str) -> _OpenFile | None:
         """A file if it is open, which its user releases; else None."""
         with self._lock:
-            entry = self._open.peek(name)
+            entry = None if self._open is None else self._open.peek(name)
             if entry is not None:
                 entry.users += 1
         return entry
@@ -341,6 +355,8 @@ class _OpenFiles:
     def acquire(self, name: str) -> _OpenFile:
         """A file, opened if need be, which its user releases. Raises NotFound, Damaged."""
         with self._lock:
+            if self._open is None:
+                self._open = self._make_map()
             entry = self._open.get(name)
             if entry is not None:
                 entry.users += 1
@@ -358,7 +374,7 @@ class _OpenFiles:
             entry = self._open.get(name)
             if entry is None:
                 entry = _OpenFile(fd)
-                idle = self._drop(self._open.put(name, entry))
+                idle = self._detach(self._open.put(name, entry))
             entry.users += 1
         _close(idle)
         return entry
@@ -371,7 +387,7 @@ class _OpenFiles:
             os.close(entry.fd)
 
     @staticmethod
-    def _drop(entries: Iterable[_OpenFile]) -> list[int]:
+    def _detach(entries: Iterable[_OpenFile]) -> list[int]:
         """Mark entries as no longer listed; the descriptors that nobody uses are the caller's to close."""
         idle = []
         for entry in entries:
