@@ -235,6 +235,28 @@ def test_a_flush_in_progress_holds_up_nobody(catalog: Path) -> None:
         assert table.where(fresh) == (ROOT, b"fresh")
 
 
+def test_what_is_known_waits_for_no_thread_that_reads_the_file(catalog: Path) -> None:
+    with InodeTable.open(catalog) as table:
+        directory = table.directory("cells/branches/main/files")
+        ino = table.allocate(directory, b"a")
+        table.flush()
+        answers: list[object] = []
+
+        def look() -> None:
+            answers.append(table.directory("cells/branches/main/files"))
+            answers.append(table.find(directory, b"a"))
+            answers.append(table.allocate(directory, b"a"))
+            answers.append(table.where(ino))
+
+        with table._lock:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join(PATIENCE)
+            found = list(answers)
+        thread.join()
+        assert found == [directory, ino, ino, (directory, b"a")]
+
+
 def test_a_closed_table_says_so(catalog: Path) -> None:
     table = InodeTable.open(catalog)
     table.close()

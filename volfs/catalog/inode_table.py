@@ -101,7 +101,9 @@ class InodeTable:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        # Guards everything below; held for memory and single reads, never while writing.
+        # Guards everything below; held for memory and single reads, never while writing. What is known and written is
+        # answered without it, by peek(): it need not wait for another thread's read of the file. So it does not count
+        # as used, and what is asked for always is read again once in _KEPT others.
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._ids: BoundedMap[bytes, int] = BoundedMap(_KEPT)
@@ -196,6 +198,9 @@ class InodeTable:
         raw = os.fsencode(path)
         if not raw:
             return ROOT
+        found = self._ids.peek(raw)
+        if found is not None:
+            return found << ORDINAL_BITS
         with self._lock:
             found = self._ids.get(raw)
             if found is None:
@@ -242,6 +247,9 @@ class InodeTable:
 
     def allocate(self, parent: int, name: bytes) -> int:
         """The inode of a name; a new one if the name has none."""
+        known = self._inos.peek((parent, name))
+        if known is not None:
+            return known
         with self._lock:
             while True:
                 found = self._guard(lambda: self._find(parent, name))
@@ -258,6 +266,9 @@ class InodeTable:
 
     def find(self, parent: int, name: bytes) -> int | None:
         """The inode that a name has, None if it has none yet."""
+        known = self._inos.peek((parent, name))
+        if known is not None:
+            return known
         with self._lock:
             return self._guard(lambda: self._find(parent, name))
 
@@ -265,8 +276,10 @@ class InodeTable:
         """(parent, name) of an allocated inode, the latest if it has several; None if it is gone or never was."""
         if not self.is_allocated(ino):
             return None
-        with self._lock:
-            names = self._guard(lambda: self._names_of(ino))
+        names = self._names.peek(ino)
+        if names is None:
+            with self._lock:
+                names = self._guard(lambda: self._names_of(ino))
         return names[-1] if names else None
 
     def links(self, ino: int) -> int:

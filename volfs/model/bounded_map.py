@@ -94,7 +94,8 @@ class BoundedMap(Generic[K, V]):
             if key in self._pinned:
                 self._pinned[key] = value
                 return gone
-            self._take(key)
+            if key in self._kept:
+                self._take(key)
             self._kept[key] = value
             self._weight += 1 if self._weigh is None else self._weigh(value)
             while self._weight > self.limit and len(self._kept) > 1:
