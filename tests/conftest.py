@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kits import example_counts
 from tests.kits.times import SLOW, TimeByFile
 
 SOAK_SECONDS = 6 * 3600
@@ -23,9 +24,15 @@ class HasFileno(Protocol):
 
 # The suite tries the same examples each time, so that it turns red by what was changed; the soak looks for new ones.
 settings.register_profile(
-    "quick", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "quick",
+    deadline=None,
+    max_examples=example_counts.SUITE,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("soak", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "soak", deadline=None, max_examples=example_counts.SOAK, suppress_health_check=list(HealthCheck)
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,9 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--soak"):
         for item in items:
             item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
-    ranks = {file: rank for rank, file in enumerate(SLOW)}
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: ranks.get(item.path.relative_to(tests).as_posix(), len(ranks)))
+    ranks = {Path(__file__).parent / file: rank for rank, file in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +72,16 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _nobody_waits_for_the_disk() -> Iterator[None]:
+def _nobody_waits_for_the_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a process has written, others see at once, and after a kill: only a power failure tells what fsync is for.
 
-    Files of mounts, which have no disk of their own, are still synced: their daemon is asked.
+    Only the disk of the run's directory need not be waited for: of a mount the daemon is asked, and a filesystem that a
+    test has made may find out only then that it is full.
     """
-    fsync = os.fsync
+    fsync, here = os.fsync, tmp_path_factory.getbasetemp().stat().st_dev
 
     def sync(file: int | HasFileno) -> None:
-        if os.major(os.stat(file if isinstance(file, int) else file.fileno()).st_dev) == 0:
+        if os.stat(file if isinstance(file, int) else file.fileno()).st_dev != here:
             fsync(file)
 
     patch = pytest.MonkeyPatch()

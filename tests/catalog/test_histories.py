@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.catalog import Catalog, NodeShape
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.grid import join, split
@@ -244,9 +245,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("volfs.catalog.entries._PAGE", 2)
 
 
-@settings(
-    max_examples=max(1, settings().max_examples // 8), suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_every_version_of_a_random_history_is_what_a_dict_says_also_after_a_rebuild(
     seed: int, tight: None, tmp_path_factory: pytest.TempPathFactory

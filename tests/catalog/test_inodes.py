@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.catalog.connections import Connections
 from volfs.catalog.inode_table import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
 from volfs.errors import BadInput, NotAllowed, StoreFormat
@@ -283,7 +284,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(OPERATIONS)
 def test_any_sequence_of_operations_equals_a_dict(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, bytes, bytes]]

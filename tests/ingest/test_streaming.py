@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.errors import BadInput, NoSpace, VolfsError
 from volfs.ingest import volume_stream
 from volfs.ingest.chunk_plan import chosen_chunks, default_chunks, make_plan
@@ -107,7 +108,7 @@ def _meta(shape: Index, dtype: np.dtype, chunks: Index) -> ArrayMeta:
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_every_level_is_what_downsampling_the_level_above_gives(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.model.name_lists import merge_documents, merge_names
 from volfs.model.touch import Touched, collisions, common_rows
 
@@ -81,7 +82,7 @@ def answered(found: Touched) -> tuple[set[str], set[str]]:
     return set(found.arrays), {name for name, _ in spelt(single)}
 
 
-@settings(max_examples=settings.default.max_examples * 4)
+@settings(max_examples=examples(600))
 @given(touched(), touched())
 def test_collisions_are_those_of_keys_spelt_out(mine: Touched, theirs: Touched) -> None:
     assert answered(collisions(mine, theirs)) == by_hand(mine, theirs)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.kits.example_counts import examples
 from volfs.errors import BadInput, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.bounded_map import Caches, Usage
 from volfs.storage import files
@@ -150,7 +151,7 @@ class TwoBackends(RuleBasedStateMachine):
 
 
 TestTwoBackends = TwoBackends.TestCase
-TestTwoBackends.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestTwoBackends.settings = settings(max_examples=examples(30), stateful_step_count=25)
 
 
 @pytest.fixture

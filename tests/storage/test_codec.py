@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
+from tests.kits.example_counts import examples
 from volfs.errors import BadInput, Damaged, Unsupported
 from volfs.model.metadata import ArrayMeta, array_zarr_json, default_codecs, parse_node
 from volfs.storage.codec import ChunkCodec
@@ -208,7 +209,7 @@ def test_nothing_may_be_missing_or_left_over(chain: str) -> None:
             codec.decode(payload + extra)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(sorted(CHAINS)), st.binary(max_size=300))
 def test_garbage_is_damage(name: str, garbage: bytes) -> None:
     codec = ChunkCodec.of(meta_of(CHAINS[name]))
@@ -219,7 +220,7 @@ def test_garbage_is_damage(name: str, garbage: bytes) -> None:
 DTYPES = ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "float64", "complex64", "complex128"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     st.sampled_from(DTYPES),
     st.lists(st.integers(1, 5), min_size=1, max_size=6),

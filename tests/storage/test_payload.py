@@ -13,6 +13,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.errors import Damaged
 from volfs.storage.directory_backend import DirectoryBackend
 from volfs.storage.payload import PIECE, Payload, PayloadDigest, PayloadReader, digest
@@ -33,7 +34,7 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(st.integers(0, 3000), max_size=8), st.integers(0, 5))
 def test_checksums_do_not_depend_on_how_bytes_arrive(sizes: list[int], seed: int) -> None:
     data = np.random.default_rng(seed).bytes(sum(sizes))
@@ -63,7 +64,7 @@ def test_only_payloads_over_a_piece_have_piece_checksums(size: int, count: int) 
     assert chunked.pieces == whole.pieces
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(st.integers(0, LARGE + 10), st.none() | st.integers(0, LARGE + 10))
 def test_any_range_equals_the_whole(large: tuple[Path, bytes, Payload], offset: int, length: int | None) -> None:
     folder, data, payload = large

@@ -18,6 +18,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.errors import AlreadyThere, BadInput, BadMetadata, Damaged, NoSpace
 from volfs.model.box import Index
 from volfs.model.grid import split
@@ -69,7 +70,7 @@ def pack(
     return raw
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.data())
 def test_zarr_and_tensorstore_open_a_version_without_volfs(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import volfs
+from tests.kits.example_counts import examples
 from tests.kits.slices import PLANE, picture, png
 from tests.kits.trees import CELLS, Client, make_store, run, serving
 from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotFound, VolfsError, WrongKind
@@ -600,7 +601,7 @@ def _plain(step: tuple[Any, ...], root: Path) -> None:
         os.link(paths[0], paths[1])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=_STEPS)
 def test_any_sequence_of_operations_equals_a_plain_directory(tmp_path_factory: Any, steps: list[Any]) -> None:
     """Every errno too, except that directories of the head version do not move in one step (EXDEV)."""

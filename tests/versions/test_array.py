@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from tests.kits.stores import (
     CODECS,
     array_at,
@@ -46,7 +47,7 @@ changes = st.dictionaries(coordinates, st.booleans(), max_size=6)
 histories = st.lists(st.tuples(changes, st.integers(0, 5), st.sampled_from([None, (4, 4, 4), (8, 4, 8)])), max_size=5)
 
 
-@settings(max_examples=settings.default.max_examples // 3)
+@settings(max_examples=examples(16))
 @given(histories, st.permutations([0, 1, 2]), st.integers(1, 3))
 def test_chunks_and_times_of_any_history_are_those_of_the_ledger(tmp_path_factory, history, order, rank):
     """Versions fork from any earlier one; each puts and removes chunks; times are asked for in any order of axes."""

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.kits.example_counts import examples
 from volfs.errors import VolfsError
 from volfs.model.refs import RefKind
 from volfs.storage.directory_backend import DirectoryBackend
@@ -136,4 +137,4 @@ class TwoLedgers(RuleBasedStateMachine):
 
 
 TestTwoLedgers = TwoLedgers.TestCase
-TestTwoLedgers.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestTwoLedgers.settings = settings(max_examples=examples(20), stateful_step_count=15)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.kits.dict_version import DictVersion, Over, contents
+from tests.kits.example_counts import examples
 from volfs.errors import VolfsError
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import WorkingLayout
@@ -222,5 +223,5 @@ class AgainstDirectory(RuleBasedStateMachine):
 
 TestAgainstDirectory = AgainstDirectory.TestCase
 TestAgainstDirectory.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(60), stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )

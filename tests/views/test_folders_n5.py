@@ -18,6 +18,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from tests.kits.view_folders import (
     BIG_ENDIAN,
     GZIP,
@@ -457,7 +458,7 @@ def test_what_is_no_block_of_this_place_is_refused() -> None:
         put(flags, "setup0/timepoint0/s0/0/0/0", _block(np.full((4, 4, 4), 2, "u1")))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_range_is_a_piece_of_the_whole_and_what_is_written_is_read(data: st.DataObject) -> None:
     axes = data.draw(st.sampled_from(["yx", "zyx", "xzy", "czyx", "tzyxc", "tczyx"]))

@@ -13,6 +13,7 @@ from cloudvolume import CloudVolume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from tests.kits.view_folders import (
     HugeArray,
     MemoryArray,
@@ -326,7 +327,7 @@ def test_chunks_of_another_length_are_refused() -> None:
         put(volume(image_view(np.ones((1, 1, 2), "bool"))), "1_1_1/0-2_0-1_0-1", b"\0\2")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_range_is_a_piece_of_the_whole_and_what_is_written_is_read(data: st.DataObject) -> None:
     axes = data.draw(st.sampled_from(["yx", "zyx", "xzy", "czyx", "czyxs", "yxc", "tczyx"]))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.kits.example_counts import examples
 from tests.kits.view_layouts import Volume, random_array
 from volfs.views import png, slices, tiff
 from volfs.views.plane import PlaneSpec
@@ -81,7 +82,7 @@ def test_the_samples_of_colour_images_lie_side_by_side(dtype: str, samples: int)
     st.sampled_from(slices.ENDINGS),
     st.data(),
 )
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_any_range_of_a_slice_equals_the_whole(
     dtype: str, shape: tuple[int, int, int], plane: str, ending: str, data: st.DataObject
 ) -> None:

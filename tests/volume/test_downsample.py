@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from volfs.errors import BadInput
 from volfs.model.ngff import downsampled_shape
 from volfs.volume import downsample as module
@@ -59,7 +60,7 @@ def piece_size(request, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_VOXELS", request.param)
 
 
-given_slowly = settings(max_examples=60, deadline=None)
+given_slowly = settings(max_examples=examples(60))
 
 
 @given_slowly

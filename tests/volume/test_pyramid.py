@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits.example_counts import examples
 from tests.kits.levels import random_voxels, same_bits, sharding
 from tests.kits.memory_snapshots import Bytes, MemoryDataset, json_of, put_array, put_pyramid
 from volfs.errors import Damaged, NotAllowed
@@ -97,7 +98,7 @@ def pyramids(draw):
     return keys, voxels
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(pyramids(), st.data())
 def test_levels_follow_s0_through_any_changes(case, data):
     keys, voxels = case
