@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.kits.mounts import answer, make_store, refused, running, volfs
+from tests.kits.mounts import STILL_OPENING, answer, make_store, refused, running, volfs
 from tests.kits.paths import ROOT
+from volfs.cli import main
 from volfs.fuse.launcher import unmount
 from volfs.fuse.mountpoints import health, is_broken
 from volfs.fuse.processes import MODULE
@@ -46,6 +48,15 @@ class TestComing:
         assert said["mountpoint"] == str(place) and Path(said["log"]).is_file()
         mount = mounted_at(place)
         assert mount is not None and mount.kind == "fuse.volfs" and mount.source == str(store)
+        volfs(None, "umount", place)
+
+    def test_a_store_that_takes_long_to_open_is_said_to_be_still_opening(
+        self, store: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("volfs.fuse.launcher._SLOW_SECONDS", 0.0)
+        said = CliRunner().invoke(main, ["--store", str(store), "mount", str(place), "--log", str(tmp_path / "log")])
+        assert said.stderr == f"volfs: still opening the store; the daemon logs to {tmp_path / 'log'}\n"
+        assert STILL_OPENING.sub("", said.stderr) == "" and said.exit_code == 0
         volfs(None, "umount", place)
 
     def test_the_log_lies_in_the_state_directory_or_where_told(self, store: Path, place: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subpro
     terminal, and its status are the same. A mount has a process of its own: its daemon is no child of the tests.
     """
     command = [*(["--store", str(store)] if store is not None else []), *map(str, arguments)]
-    if "mount" in command:
+    if {"mount", "--mount"} & {*command}:
         done = subprocess.run(
             [sys.executable, "-m", "volfs", *command],
             capture_output=True,

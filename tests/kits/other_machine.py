@@ -81,7 +81,7 @@ def elsewhere(
 ) -> str:
     """Run code on another machine, which knows the store's ``root`` and ``options`` to open it; what it says."""
     command = _command(code, root, arguments, locks, boot, name)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,7 +7,6 @@ lists how the volfs of then mounted it, one line for each name.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import lzma
 import os
@@ -17,6 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from volfs.testing.file_handles import handle_of
 from volfs.testing.kit import mounted
 
 HERE = Path(__file__).parent
@@ -26,22 +26,6 @@ LEFT_OUT = ("README.txt", ".volfs")
 """Says which mount it is, and what it has done."""
 TWICE = {"em": ("main", "v1", "v2"), "movie": ("main",)}
 """Refs of each dataset that hold nothing that others do not."""
-
-
-class FileHandle(ctypes.Structure):
-    """``struct file_handle`` of name_to_handle_at(2)."""
-
-    _fields_ = (("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128))
-
-
-def handle(path: Path) -> bytes:
-    """The handle by which NFS servers know a file."""
-    found, mount = FileHandle(bytes=128), ctypes.c_int()
-    done = ctypes.CDLL(None, use_errno=True).name_to_handle_at(
-        -100, os.fsencode(path), ctypes.byref(found), ctypes.byref(mount), 0
-    )
-    assert done == 0, (path, os.strerror(ctypes.get_errno()))
-    return bytes(found.handle[: found.bytes])
 
 
 def names(top: Path) -> Iterator[Path]:
@@ -59,7 +43,7 @@ def line(path: Path, top: Path) -> str:
     """Everything about a name that must stay as it was."""
     seen = os.lstat(path)
     # The kernel's own form of a FUSE handle: the inode's halves, then the generation.
-    assert handle(path) == struct.pack("=III", seen.st_ino >> 32, seen.st_ino & 0xFFFFFFFF, 1), path
+    assert bytes(handle_of(path)) == struct.pack("=III", seen.st_ino >> 32, seen.st_ino & 0xFFFFFFFF, 1), path
     if stat.S_ISREG(seen.st_mode):
         content = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     else:

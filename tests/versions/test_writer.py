@@ -33,6 +33,7 @@ from volfs.errors import (
     BadMetadata,
     BadName,
     Conflict,
+    Damaged,
     NoSpace,
     NotFound,
     VolfsError,
@@ -136,6 +137,15 @@ def test_every_ancestors_metadata_lies_beside_a_change(dataset):
     assert not (root / "other").exists()
     np.testing.assert_array_equal(zarr.open_group(str(root), mode="r")["a/b/c"][...], voxels)
     assert [r.name for r in read_manifest(VersionFiles.of(dataset.objects, 2))][:1] == ["zarr/a/b/c/zarr.json"]
+
+
+def test_a_missing_manifest_is_not_found_and_a_directory_damage(dataset):
+    files = VersionFiles.of(dataset.objects, 7)
+    with pytest.raises(NotFound):
+        read_manifest(files)
+    (dataset.layout.version(7).root / "manifest.npy.zst").mkdir(parents=True)
+    with pytest.raises(Damaged):
+        read_manifest(files)
 
 
 def test_payloads_are_stored_as_the_client_wrote_them(dataset):

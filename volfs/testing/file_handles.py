@@ -21,6 +21,10 @@ class Handle(ctypes.Structure):
         ("f_handle", ctypes.c_ubyte * _MAX_HANDLE),
     )
 
+    def __bytes__(self) -> bytes:
+        """What an NFS server tells its clients."""
+        return bytes(self.f_handle[: self.handle_bytes])
+
 
 def handle_of(path: Path) -> Handle:
     """The handle of a file; OSError where its filesystem gives none."""
