@@ -12,6 +12,7 @@ in this list:
 
 ``errors``    every failure that a user can meet
 ``model``     names, boxes, metadata, version graphs: plain values
+``native``    what C does of the path of bytes
 ``storage``   bytes on the disk; ``catalog`` the index of them in SQLite
 ``versions``  datasets, versions and branches: what is committed, and how
 ``volume``    images: voxels by boxes

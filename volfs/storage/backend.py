@@ -15,6 +15,7 @@ directory of another one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,10 @@ class Backend(Protocol):
 
     def resident(self, key: str, span: Bounded) -> memoryview | None:
         """The same for one span if no medium need be waited for; else, or if it cannot be told, None."""
+
+    def opened(self, key: str) -> AbstractContextManager[int | None]:
+        """A descriptor that reads the object's bytes by offset, until the context ends; None if it has none on this
+        machine. Raises NotFound, Damaged on entering."""
 
     def stat(self, key: str) -> ObjectStat | None:
         """Size and time of an object; None if there is none."""

@@ -89,11 +89,12 @@ class Chain:
         self.dtype = dtype
         self.to_bytes = to_bytes
         self.after = tuple(after)
-        self._order: Index = tuple(range(len(shape)))
+        #: The axes of the array in the order in which voxels are stored, slowest first.
+        self.order: Index = tuple(range(len(shape)))
         for transpose in transposes:
-            self._order = tuple(self._order[axis] for axis in transpose)
-        self._inverse: Index = tuple(int(i) for i in np.argsort(self._order))
-        self.straight = self._order == tuple(range(len(shape)))
+            self.order = tuple(self.order[axis] for axis in transpose)
+        self._inverse: Index = tuple(int(i) for i in np.argsort(self.order))
+        self.straight = self.order == tuple(range(len(shape)))
         # What each bytes-to-bytes codec must give when decoding, first codec first.
         self._wanted = [to_bytes.wanted]
         for codec in self.after[:-1]:
@@ -121,7 +122,7 @@ class Chain:
         """A full chunk to its payload."""
         if array.shape != self.shape or array.dtype != self.dtype:
             raise BadInput(f"chunk is {array.dtype} {array.shape}, must be {self.dtype} {self.shape}")
-        data = self.to_bytes.encode(array if self.straight else array.transpose(self._order))
+        data = self.to_bytes.encode(array if self.straight else array.transpose(self.order))
         for codec in self.after:
             data = codec.encode(data)
         return bytes(data)
@@ -143,6 +144,6 @@ class Chain:
         if self.straight:
             return self.to_bytes.decode(data, out)
         # to_bytes sees the transposed chunk: give it out's memory seen the same way.
-        target = None if out is None else out.transpose(self._order)
+        target = None if out is None else out.transpose(self.order)
         array = self.to_bytes.decode(data, target)
         return out if out is not None else array.transpose(self._inverse)

@@ -11,6 +11,7 @@ and raises nothing but Damaged. Encoding is deterministic: equal voxels give equ
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -28,6 +29,17 @@ MAX_DECODED = 4 << 30
 _MAX_NESTING = 4
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CNAMES = ("blosclz", "lz4", "lz4hc", "zlib", "zstd", "snappy")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """A chain of few words: voxels in C order of ``axes`` (slowest first), ``swapped`` if in the other byte order than
+    this machine's, compressed by ``compressor`` ("zstd", "blosc", None), and a crc32c after all if ``summed``."""
+
+    axes: Index
+    swapped: bool
+    summed: bool
+    compressor: str | None
 
 
 class ChunkCodec:
@@ -54,6 +66,20 @@ class ChunkCodec:
         if largest > MAX_DECODED:
             raise Unsupported(f"chunks of {largest} bytes are too large: volfs decodes up to {MAX_DECODED}")
         return codec
+
+    @property
+    def stored_form(self) -> StoredForm | None:
+        """How chunks are stored, if that is said in few words; None for other chains."""
+        chain, after = self._chain, list(self._chain.after)
+        if not isinstance(chain.to_bytes, Bytes):
+            return None
+        summed = bool(after) and isinstance(after[-1], Crc32c)
+        if summed:
+            after.pop()
+        if len(after) > 1 or not all(isinstance(codec, Zstd | Blosc) for codec in after):
+            return None
+        compressor = None if not after else "zstd" if isinstance(after[0], Zstd) else "blosc"
+        return StoredForm(chain.order, not chain.to_bytes.stored.isnative, summed, compressor)
 
     @property
     def sharded(self) -> bool:

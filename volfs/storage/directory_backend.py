@@ -99,6 +99,14 @@ class DirectoryBackend:
         finally:
             self._files.release(file)
 
+    @contextmanager
+    def opened(self, key: str) -> Iterator[int | None]:
+        file = self._files.acquire(key)
+        try:
+            yield file.fd
+        finally:
+            self._files.release(file)
+
     def stat(self, key: str) -> ObjectStat | None:
         try:
             found = self._path(key).lstat()

@@ -10,6 +10,7 @@ large object is proved by reading the pieces it touches and no more.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -119,6 +120,11 @@ class PayloadReader:
         if data is not None:
             _check(data, payload.crc32c, payload.file, payload.offset)
         return data
+
+    def opened(self, file: str) -> AbstractContextManager[int | None]:
+        """A payload's file, open for reading until the context ends; None if it is no file of this machine. What is
+        read from it is not checked. Raises NotFound, Damaged."""
+        return self._versions.opened(file)
 
     def forget(self, prefix: str = "") -> None:
         """Close the open files whose name begins with ``prefix``: they were removed or replaced."""

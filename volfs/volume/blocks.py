@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.decode_list import DecodeList
 from volfs.storage.sharding_codec import ShardReader
+from volfs.versions.committed.array import VersionPayload
 from volfs.versions.working.branch_array import WorkingPayload
 from volfs.volume.cache import Block, Home
 from volfs.volume.maps import Entries, EntryMap, EntryMaps
@@ -30,8 +32,14 @@ from volfs.volume.maps import Entries, EntryMap, EntryMaps
 if TYPE_CHECKING:
     from volfs.versions.snapshot import ArrayNode, Snapshot, StoredPayload
 
+#: Threads that share one list of chunks, at most: where there are more processors, there are other lists.
+_DRAINERS = 8
 #: Bytes of shard indexes kept in memory.
 _INDEX_BYTES = 32 << 20
+
+
+#: Spreads work over threads: :meth:`volfs.volume.workers.Workers.each`, or one item after the other.
+Each = Callable[[Callable[[Any], object], Iterable[Any]], None]
 
 
 class BlockRef(ABC):
@@ -73,9 +81,9 @@ class Decoded:
         self.payloads = self.stored_bytes = self.bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, stored_bytes: int, nbytes: int) -> None:
+    def add(self, stored_bytes: int, nbytes: int, payloads: int = 1) -> None:
         with self._lock:
-            self.payloads += 1
+            self.payloads += payloads
             self.stored_bytes += stored_bytes
             self.bytes += nbytes
 
@@ -118,6 +126,19 @@ class BlockSource(ABC):
     @abstractmethod
     def ref(self, coords: Index, entries: Entries) -> BlockRef | None:
         """The block at these block coordinates, None if it is not stored and so all fill value. No I/O."""
+
+    def load(self, wanted: Sequence[tuple[BlockRef, Index]], target: Block, each: Each) -> None:
+        """Read and decode blocks of this source into an array of its dtype, each to where its first voxel is to be.
+
+        Spread by ``each``. What :meth:`BlockRef.load` does for one, and raises for one.
+        """
+        shape = self.grid.chunk_shape
+
+        def one(item: tuple[BlockRef, Index]) -> None:
+            ref, start = item
+            ref.load(target[tuple(slice(at, at + n) for at, n in zip(start, shape, strict=True))])
+
+        each(one, wanted)
 
     def keys_of(self, blocks: Box) -> Box:
         """The keys that hold these blocks."""
@@ -195,6 +216,30 @@ class StoredBlocks(BlockSource):
             return None
         return _InnerRef(self, key_coords, tuple(i % n for i, n in zip(coords, self.per_key, strict=True)), payload)
 
+    def load(self, wanted: Sequence[tuple[BlockRef, Index]], target: Block, each: Each) -> None:
+        chunks = DecodeList.of(self.codec, target, len(wanted)) if len(wanted) > 1 else None
+        if chunks is None:
+            super().load(wanted, target, each)
+            return
+        with chunks:
+            others, listed = [], []
+            for ref, start in wanted:
+                stored = ref.committed if isinstance(ref, _ChunkRef) else None
+                if stored is not None and chunks.add(stored.reader, stored.payload, start):
+                    listed.append((ref, start, stored.size))
+                else:
+                    others.append((ref, start))
+            if listed:
+                each(chunks.drain, range(min(len(listed), _DRAINERS)))
+            doubts = chunks.doubts()
+        done = len(listed) - len(doubts)
+        if done:
+            doubted = sum(listed[i][2] for i in doubts)
+            self.decoded.add(sum(size for *_, size in listed) - doubted, self.codec.nbytes * done, done)
+        others += [listed[i][:2] for i in doubts]
+        if others:
+            super().load(others, target, each)
+
     def open_shard(self, payload: StoredPayload) -> ShardReader:
         """A client's shard, its index read. Raises Damaged."""
         return self._shards.open((payload.token, self.signature), self.codec, payload)
@@ -213,6 +258,11 @@ class _ChunkRef(BlockRef):
 
     def home(self) -> Home | None:
         return _home(self._source, self._payload, self._coords)
+
+    @property
+    def committed(self) -> VersionPayload | None:
+        """Its payload, if that is a committed one."""
+        return self._payload if isinstance(self._payload, VersionPayload) else None
 
     def load(self, out: Block | None = None) -> Block:
         try:

@@ -276,10 +276,10 @@ class BlockCache:
             mine.done.set()
         return mine.block
 
-    def count_decoded(self, nbytes: int) -> None:
-        """Note that a block was decoded."""
+    def count_decoded(self, nbytes: int, blocks: int = 1) -> None:
+        """Note that blocks were decoded, of so many bytes in all."""
         with self._lock:
-            self._decoded += 1
+            self._decoded += blocks
             self._decoded_bytes += nbytes
 
     def count_copied(self, nbytes: int) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
-from volfs.volume.blocks import BlockRef, BlockSource
+from volfs.volume.blocks import BlockRef, BlockSource, Each
 from volfs.volume.cache import Block, Home, Parts
 from volfs.volume.maps import Entries
 
@@ -36,10 +36,8 @@ _MAPPED = 1 << 20
 #: cache, and a plane that crosses more pencils than this, of up to 4 MiB each, is larger than caches are.
 _NAMES = 1 << 13
 
-#: Spreads work over threads: :meth:`volfs.volume.workers.Workers.each`, or one item after the other.
-Each = Callable[[Callable[[Index], object], Iterable[Index]], None]
-#: Puts a block into its place.
-Load = Callable[[BlockRef, Block], object]
+#: Puts blocks of a source into an array, each to where its first voxel is to be.
+Load = Callable[[Sequence[tuple[BlockRef, Index]], Block, Each], object]
 
 
 def lie(box: Box, grid: ChunkGrid) -> tuple[Index, int] | None:
@@ -128,15 +126,14 @@ class Orientation:
         shape = [*self._source.grid.chunk_shape]
         shape[self._along] *= len(places)
         array = _memory(tuple(shape[axis] for axis in self._order), self._source.dtype).transpose(self._back)
-
-        def one(at: Index) -> None:
+        wanted: list[tuple[BlockRef, Index]] = []
+        for at, place in places.items():
             ref = self._source.ref(at, entries)
             if ref is None:
-                array[places[at]] = self._source.fill_value
+                array[place] = self._source.fill_value
             else:
-                load(ref, array[places[at]])
-
-        each(one, places)
+                wanted.append((ref, tuple(part.start or 0 for part in place)))
+        load(wanted, array, each)
         return array
 
     def blocks(self, coords: Index) -> Iterator[tuple[Index, tuple[slice, ...]]]:

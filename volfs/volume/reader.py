@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -26,7 +26,7 @@ from volfs.errors import BadInput, Busy, NotFound, OutOfTime
 from volfs.model.bounded_map import Caches
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid
-from volfs.volume.blocks import BlockRef, BlockSource
+from volfs.volume.blocks import BlockRef, BlockSource, Each
 from volfs.volume.cache import Block, BlockCache
 from volfs.volume.deadline import deadline
 from volfs.volume.maps import Entries
@@ -44,6 +44,8 @@ _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
 _CACHED_PART = 8
 #: More blocks or pencils than these are not put together on an event loop: so many take some 20 ms.
 _MOST_INLINE = 1 << 13
+#: Blocks that go past the cache are decoded so many at a time: between them it is seen whether there is time for more.
+_TOGETHER = 64
 #: A chunk of a branch can be replaced between being found and being read. It is looked up again this many times.
 _ATTEMPTS = 20
 
@@ -151,28 +153,33 @@ class BlockReader:
         generation: Hashable,
     ) -> Voxels:
         """Fill `out` from what `entries` say, by pencils of an orientation or by blocks."""
-        past_cache = self._past_cache(box)
+        past_cache = self._past_cache(box) and out.dtype == self.source.dtype
         parts = list(self._parts(box, orientation))
-        each: Any = self._workers.each if len(parts) <= self._workers.count else _one_by_one
+        each: Each = self._workers.each if len(parts) <= self._workers.count else _one_by_one
         until = deadline()
+        straight: list[tuple[BlockRef, Index]] = []
 
-        def one(part: _Part) -> None:
+        def in_time() -> None:
             if until != math.inf and time.monotonic() > until:
                 raise OutOfTime(f"{len(parts)} chunks are too many to be read in time: ask again, or for fewer")
+
+        def one(part: _Part) -> None:
+            in_time()
             coords, target, within = part
             ref = self._ref(coords, entries, orientation, generation)
             if ref is None:
                 out[target] = self.source.fill_value
             elif past_cache and isinstance(ref, BlockRef) and self._is_whole(within) and ref.key not in self._cache:
-                if out.dtype == self.source.dtype:
-                    ref.load(out[target])
-                else:
-                    out[target] = ref.load()
-                self._cache.count_decoded(self._block_bytes)
+                straight.append((ref, tuple(place.start for place in target)))
             else:
                 out[target] = self._made(ref, each, scan)[within]
 
         self._workers.each(one, parts)
+        for at in range(0, len(straight), _TOGETHER):
+            in_time()
+            blocks = straight[at : at + _TOGETHER]
+            self.source.load(blocks, out, self._workers.each)
+            self._cache.count_decoded(self._block_bytes * len(blocks), len(blocks))
         self._cache.count_copied(out.nbytes)
         return out
 
@@ -195,14 +202,17 @@ class BlockReader:
 
         return self._cache.get_or_make(ref.key, make, scan=scan, ahead=ahead, home=ref.home)
 
-    def _place(self, ref: BlockRef, target: Block) -> None:
-        """Put a block where a pencil has it, from memory if it is there."""
-        block = self._cache.peek(ref.key)
-        if block is None:
-            ref.load(target)
-            self._cache.count_decoded(target.nbytes)
-        else:
-            target[tuple(slice(n) for n in block.shape)] = block
+    def _place(self, wanted: Sequence[tuple[BlockRef, Index]], target: Block, each: Each) -> None:
+        """Put blocks where a pencil has them, from memory those that are there."""
+        missing = []
+        for ref, start in wanted:
+            block = self._cache.peek(ref.key)
+            if block is None:
+                missing.append((ref, start))
+            else:
+                target[tuple(slice(at, at + n) for at, n in zip(start, block.shape, strict=True))] = block
+        self.source.load(missing, target, each)
+        self._cache.count_decoded(self._block_bytes * len(missing), len(missing))
 
     def _ref(
         self, coords: Index, entries: Entries, orientation: Orientation | None, generation: Hashable
