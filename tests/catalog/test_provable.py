@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from tests.kits.catalog_histories import SHA, SHAPE, History, put
+from tests.kits.mounts import volfs
 from tests.kits.stores import START, array_at, new_store, tree_of, volume, write_version
 from volfs import open_store
 from volfs.catalog import Catalog
 from volfs.catalog.sums import block_seed, payload_checks
 from volfs.catalog.values import PAYLOAD
-from volfs.cli import main
 from volfs.errors import Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.box import Box
 from volfs.model.refs import RefKind
@@ -302,8 +301,7 @@ def test_fsck_rebuild_catalog_mends_every_kind(replaced, tmp_path, kind):
     right = seen(root)
     del right["v3"]
     lay(root, kind, catalogs)
-    answer = CliRunner().invoke(main, ["--store", str(root), "fsck", "--rebuild-catalog"])
-    assert answer.exit_code == 0, answer.output
+    volfs(root, "fsck", "--rebuild-catalog")
     got = seen(root, read_only=True)
     del got["v3"]
     assert got == right

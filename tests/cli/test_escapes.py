@@ -6,10 +6,9 @@ import json
 import logging
 
 import pytest
-from click.testing import CliRunner
 
+from tests.kits.mounts import answer, volfs
 from tests.kits.stores import new_store, volume, write_version
-from volfs.cli import main
 from volfs.fuse.logs import FORMAT, _Text
 from volfs.versions.author import split_author, with_author
 from volfs.versions.commit.version_writer import VersionWriter
@@ -37,8 +36,8 @@ def root(tmp_path_factory):
 
 
 def run(root, *arguments):
-    answer = CliRunner().invoke(main, ["--store", str(root), *arguments])
-    return answer.output + (answer.stderr if answer.stderr_bytes is not None else "")
+    done = volfs(root, *arguments, ok=False)
+    return done.stdout + done.stderr
 
 
 def is_harmless(text):
@@ -69,9 +68,7 @@ def test_no_command_shows_control_characters_as_they_are(root, command):
 
 
 def test_json_says_what_was_written_all_the_same(root):
-    answer = CliRunner().invoke(main, ["--store", str(root), "log", "--json", "cells"])
-    assert answer.exit_code == 0, answer.stderr
-    (newest, _) = json.loads(answer.stdout)
+    (newest, _) = answer(root, "log", "cells")
     assert newest["message"] == MESSAGE.strip()
     assert newest["author"] == AUTHOR
 

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from tests.kits.examples import understood
+from tests.kits.mounts import volfs
 from tests.kits.paths import EXAMPLES
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
@@ -25,7 +26,7 @@ SCRIPTS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".py", "
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("examples")
-    subprocess.run([sys.executable, "-m", "volfs", "demo", str(root / "demo")], check=True, capture_output=True)
+    volfs(None, "demo", root / "demo")
     with mounted(root / "demo" / "store", root / "mnt") as mount:
         yield mount / "cells"
 

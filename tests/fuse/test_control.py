@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import volfs
+from tests.kits.mounts import volfs as command
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.author import author_of, default_author
@@ -56,10 +57,7 @@ class Share:
         )
 
     def volfs(self, *args: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "volfs", "--store", str(self.store), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        assert done.returncode == 0 or not ok, done.stderr
-        return done
+        return command(self.store, *args, ok=ok)
 
 
 @pytest.fixture(scope="module")

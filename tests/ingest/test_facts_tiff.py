@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from click.testing import CliRunner
 from ome_types import from_xml
 from PIL import Image
 
 from tests.kits.import_sources import holds, volume, write_slices
-from volfs.cli import main
+from tests.kits.mounts import volfs as command
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source
 from volfs.ingest.readers.slice_numbers import SliceRules
@@ -25,11 +24,11 @@ NAMES, COLOURS = ["DAPI", "GFP ☃", "Cy5"], [65535, 16711935, -16776961]  # blu
 
 def there_and_back(tmp_path: Path, path: Path, kind: str = "tif") -> tuple[Path, dict[str, Any]]:
     """Import a file, export it; the export, and the attributes of the image."""
-    for arguments in (["init"], ["import", "d", path], ["export", "d", tmp_path / f"out.{kind}"], ["export", "d", "z"]):
-        if arguments[-1] == "z":
-            arguments = ["export", "d", tmp_path / "out.zarr"]
-        done = CliRunner().invoke(main, ["--store", str(tmp_path / "store"), *map(str, arguments)])
-        assert done.exit_code == 0, done.output
+    store = tmp_path / "store"
+    command(store, "init")
+    command(store, "import", "d", path)
+    command(store, "export", "d", tmp_path / f"out.{kind}")
+    command(store, "export", "d", tmp_path / "out.zarr")
     found: dict[str, Any] = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]
     return tmp_path / f"out.{kind}", found
 
@@ -195,8 +194,7 @@ def test_imagejs_texts_come_back_with_the_slices_that_they_are_of(tmp_path: Path
         if not cut.keys() <= {*axes} or (part[1].startswith("s0/c") and "T" in axes):
             continue
         out = tmp_path / f"{number}.tif"
-        done = CliRunner().invoke(main, ["--store", str(tmp_path / "store"), "export", "d", str(out), *part])
-        assert done.exit_code == 0, done.output
+        command(tmp_path / "store", "export", "d", out, *part)
         with tifffile.TiffFile(out) as judge:
             found = (judge.imagej_metadata or {})["Labels"]
             assert judge.pages[0].shape == shape[-2:] and len(judge.pages) == len(np.ravel(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from click.testing import CliRunner, Result
 
 import volfs
 from tests.kits.import_sources import volume
-from volfs.cli import main
+from tests.kits.mounts import answer, refused
+from tests.kits.mounts import volfs as command
 from volfs.volume.image import image_at
-
-
-def command(store: Path, *arguments: str | Path, status: int = 0) -> Result:
-    done = CliRunner().invoke(main, ["--store", str(store), *map(str, arguments)])
-    assert done.exit_code == status, done.output
-    return done
 
 
 def files(store: Path) -> dict[str, bytes]:
@@ -62,13 +55,13 @@ def test_what_a_dry_run_says_is_what_an_import_makes(tmp_path: Path, store: Path
         command(store, "import", "d", tmp_path / "old.npy")
     path, options = sources(tmp_path)[name]
     before = files(store)
-    said: dict[str, Any] = json.loads(command(store, "import", "d", path, *options, "--dry-run", "--json").stdout)
+    said: dict[str, Any] = answer(store, "import", "d", path, *options, "--dry-run")
     people = command(store, "import", "d", path, *options, "--dry-run").stdout
     assert files(store) == before
     assert said["new_dataset"] is not there
     [image] = said["images"]
     assert image["replaces"] == ("the image of v1, 8 x 9 int16" if there else None)
-    made = json.loads(command(store, "import", "d", path, *options, "--json").stdout)
+    made = answer(store, "import", "d", path, *options)
     assert made["remarks"] == said["remarks"]
     with volfs.open_store(store) as opened:
         found = image_at(opened["d"]["latest"], "")
@@ -100,7 +93,7 @@ def test_label_images_that_come_along_are_said(tmp_path: Path, store: Path) -> N
     write(tmp_path / "a.zarr", volume((8, 9, 10), "u2"))
     zarr.open_group(tmp_path / "a.zarr" / "labels", mode="a").attrs["ome"] = {"version": "0.5", "labels": ["cells"]}
     write(tmp_path / "a.zarr" / "labels" / "cells", volume((8, 9, 10), "u4"))
-    said = json.loads(command(store, "import", "d/raw", tmp_path / "a.zarr", "--dry-run", "--json").stdout)
+    said = answer(store, "import", "d/raw", tmp_path / "a.zarr", "--dry-run")
     assert [(i["path"], i["labels"], i["dtype"]) for i in said["images"]] == [
         ("raw", False, "uint16"),
         ("raw/labels/cells", True, "uint32"),
@@ -117,13 +110,12 @@ def test_what_an_import_would_refuse_a_dry_run_refuses(tmp_path: Path, store: Pa
         (["d", tmp_path / "none.npy"], "does not exist"),
         (["d@v1", tmp_path / "a.npy"], "default branch"),
     ):
-        done = command(store, "import", *options, "--dry-run", status=1)
-        assert why in done.stderr
+        assert why in refused(store, "import", *options, "--dry-run")
     assert not (store / "datasets" / "d").exists()
 
 
 def test_an_import_says_the_type_that_voxels_are_kept_in(tmp_path: Path, store: Path) -> None:
     for name, (path, options) in sources(tmp_path).items():
-        said = command(store, "import", name, path, *options).output.splitlines()[-1]
+        said = command(store, "import", name, path, *options).stdout.splitlines()[-1]
         image = image_at(volfs.open_store(store)[name]["latest"], "")
         assert image is not None and said.endswith(f" {image.levels[0].dtype.name}"), said

@@ -13,8 +13,6 @@ import os
 import queue
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.kits.mounts import volfs
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
 
@@ -86,7 +85,7 @@ def served(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     root = tmp_path_factory.mktemp("neuroglancer")
-    subprocess.run([sys.executable, "-m", "volfs", "demo", str(root / "demo")], check=True, capture_output=True)
+    volfs(None, "demo", root / "demo")
     with mounted(root / "demo" / "store", root / "mnt") as mount, served(mount) as address:
         yield mount / "cells/versions/v3", f"{address}/cells/versions/v3"
 

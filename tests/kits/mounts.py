@@ -55,7 +55,7 @@ def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subpro
 def refused(store: Path | None, *arguments: str | Path) -> str:
     """The one line with which a command fails."""
     done = volfs(store, *arguments, ok=False)
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 1 and not done.stdout, (done.returncode, done.stdout, done.stderr)
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("volfs: "), done.stderr
     return done.stderr
 

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import volfs
+from tests.kits.mounts import volfs as command
 from tests.kits.trees import CELLS, make_store
 from volfs.catalog import Catalog
 from volfs.catalog.connections import translate
-from volfs.cli import main as commands
 from volfs.errors import Damaged, NoSpace
 from volfs.storage import reserve as reserves
 from volfs.storage.files import is_full
@@ -107,13 +106,6 @@ def full(disk: Path, template: Path) -> Path:
     shutil.copytree(template, path)
     fill(disk)
     return path
-
-
-def command(path: Path, *arguments: str | Path) -> str:
-    """What a command says, run in this process."""
-    answer = CliRunner().invoke(commands, ["--store", str(path), *map(str, arguments)])
-    assert answer.exit_code == 0, (arguments, answer.output, answer.exception)
-    return answer.output
 
 
 def main(store: Store) -> Branch:
@@ -198,7 +190,7 @@ def test_the_command(full: Path, disk: Path, tmp_path: Path) -> None:
         command(full, *arguments)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), CELLS)
     (disk / "filler").unlink()
-    assert command(full, "ls") == ""
+    assert command(full, "ls").stdout == ""
 
 
 def test_a_mount(full: Path, disk: Path, tmp_path: Path) -> None:
