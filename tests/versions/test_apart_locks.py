@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.kits.other_machine import elsewhere, running
 from tests.kits.stores import START, volume, write_version
-from volfs import init_store, open_store
+from volfs import open_store
 from volfs.errors import Busy, ReadOnly
 from volfs.fuse.checkup import Finding, examine
 from volfs.storage import claim
@@ -30,16 +29,10 @@ OPENS = "volfs.open_store(root, **options).close()"
 OPENS_AT_ONCE = "volfs.open_store(root, **options, dead_after=0).close()"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with init_store(tmp_path / "store") as store:
-        write_version(store.create_dataset("cells"), volume((16, 16, 16)), time_ns=START)
-        yield store
-
-
-@pytest.fixture
-def dataset(store: Store) -> Dataset:
-    return store["cells"]
+@pytest.fixture(autouse=True)
+def dataset(dataset: Dataset) -> Dataset:
+    write_version(dataset, volume((16, 16, 16)), time_ns=START)
+    return dataset
 
 
 def age(root: Path, seconds: float) -> None:

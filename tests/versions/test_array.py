@@ -24,18 +24,6 @@ from volfs.errors import Damaged, NotFound, WrongKind
 from volfs.model.box import Box
 from volfs.versions.commit.version_writer import VersionWriter
 
-
-@pytest.fixture
-def store(tmp_path):
-    with new_store(tmp_path / "store") as store:
-        yield store
-
-
-@pytest.fixture
-def dataset(store):
-    return store.create_dataset("cells")
-
-
 # -- histories ----------------------------------------------------------------------------------------------------
 
 SHAPE = (20, 9, 12)

@@ -18,7 +18,6 @@ from tests.kits.stores import (
     array_at,
     array_json,
     chunk,
-    new_store,
     tree_of,
     volume,
     voxels_of,
@@ -36,25 +35,14 @@ from volfs.versions.store import Store
 SHAPE = (16, 16, 16)
 OLD, NEW, MINE = volume(SHAPE), volume(SHAPE, 1), volume(SHAPE, 2)
 
-
-@pytest.fixture
-def store(tmp_path):
-    with new_store(tmp_path / "store") as store:
-        yield store
-        assert fsck(store).findings == []
+pytestmark = pytest.mark.usefixtures("stays_whole")
 
 
 @pytest.fixture
-def dataset(store: Store) -> Dataset:
-    dataset = store.create_dataset("cells")
+def dataset(dataset: Dataset) -> Dataset:
     files = {"files/notes": b"old", "files/dir/a": b"a", "files/dir/b": b"b"}
     write_version(dataset, OLD, files={"zarr/labels/zarr.json": labels("one"), **files}, time_ns=START)
     return dataset
-
-
-@pytest.fixture
-def branch(dataset: Dataset) -> Branch:
-    return dataset.branch("main")
 
 
 def labels(*names: str) -> bytes:

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -20,16 +19,10 @@ from volfs.versions.branch import Branch
 from volfs.versions.store import Store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with volfs.init_store(tmp_path / "store") as opened:
-        opened.create_dataset("cells").branch("main").put("files/x", b"0")
-        yield opened
-
-
-@pytest.fixture
-def branch(store: Store) -> Branch:
-    return store["cells"].branch("main")
+@pytest.fixture(autouse=True)
+def branch(branch: Branch) -> Branch:
+    branch.put("files/x", b"0")
+    return branch
 
 
 @contextmanager

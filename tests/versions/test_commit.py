@@ -19,7 +19,6 @@ from tests.kits.stores import (
     chunk,
     every_chunk,
     meta_of,
-    new_store,
     tree_of,
     volume,
     voxels_of,
@@ -37,17 +36,7 @@ from volfs.versions.store import init_store
 
 SHAPE, CHUNKS = (24, 16, 16), (8, 8, 8)
 
-
-@pytest.fixture
-def store(tmp_path):
-    with new_store(tmp_path / "store") as store:
-        yield store
-        assert fsck(store).findings == []
-
-
-@pytest.fixture
-def dataset(store):
-    return store.create_dataset("cells")
+pytestmark = pytest.mark.usefixtures("stays_whole")
 
 
 @pytest.fixture

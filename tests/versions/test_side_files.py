@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.mounts import answer, volfs
-from tests.kits.stores import new_store, tree_of
+from tests.kits.stores import tree_of
 from volfs import open_store
 from volfs.errors import AlreadyThere, NotAllowed, NotFound, NothingToCommit, VolfsError, WrongKind
 from volfs.storage.manifest import Op, Record
@@ -30,22 +30,7 @@ from volfs.versions.store import Store
 
 LONG_AGO = 1_234_567_890_123_456_789
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with new_store(tmp_path / "store") as store:
-        yield store
-        assert fsck(store).findings == []
-
-
-@pytest.fixture
-def dataset(store: Store) -> Dataset:
-    return store.create_dataset("cells")
-
-
-@pytest.fixture
-def branch(dataset: Dataset) -> Branch:
-    return dataset.branch("main")
+pytestmark = pytest.mark.usefixtures("stays_whole")
 
 
 def make(branch: Branch, key: str, data: bytes = b"data", mode: int = 0o644, mtime_ns: int | None = None) -> None:
@@ -341,21 +326,19 @@ def test_discarding_brings_modes_times_and_links_back(dataset: Dataset, branch: 
     assert branch.working.readlink("files/l") == "f"
 
 
-def test_a_lost_catalog_comes_back_with_modes_times_and_links(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    with new_store(root) as store:
-        branch = store.create_dataset("cells").branch("main")
-        branch.working.mkdir("files/p", 0o700)
-        make(branch, "files/p/f", mode=0o755, mtime_ns=LONG_AGO)
-        branch.working.symlink("files/l", "p/f")
-        branch.commit("all")
-        make(branch, "files/p/f", mode=0o500, mtime_ns=LONG_AGO)
-        branch.commit("less")
-        keys = ("files/p", "files/p/f", "files/l")
-        before = [[store["cells"].version(n).stat(key) for key in keys] for n in (1, 2)]
-    for path in root.glob("catalog.sqlite*"):
+def test_a_lost_catalog_comes_back_with_modes_times_and_links(store: Store, branch: Branch) -> None:
+    branch.working.mkdir("files/p", 0o700)
+    make(branch, "files/p/f", mode=0o755, mtime_ns=LONG_AGO)
+    branch.working.symlink("files/l", "p/f")
+    branch.commit("all")
+    make(branch, "files/p/f", mode=0o500, mtime_ns=LONG_AGO)
+    branch.commit("less")
+    keys = ("files/p", "files/p/f", "files/l")
+    before = [[store["cells"].version(n).stat(key) for key in keys] for n in (1, 2)]
+    store.close()
+    for path in store.path.glob("catalog.sqlite*"):
         path.unlink()
-    with open_store(root) as store:
+    with open_store(store.path) as store:
         assert [[store["cells"].version(n).stat(key) for key in keys] for n in (1, 2)] == before
         assert fsck(store).findings == []
 

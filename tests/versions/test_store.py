@@ -28,14 +28,7 @@ from volfs.testing.waiting import PATIENCE
 
 
 @pytest.fixture
-def store(tmp_path):
-    with new_store(tmp_path / "store") as store:
-        yield store
-
-
-@pytest.fixture
-def dataset(store):
-    dataset = store.create_dataset("cells")
+def dataset(dataset):
     write_version(dataset, volume((16, 16, 16)))
     return dataset
 

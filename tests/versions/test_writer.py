@@ -47,17 +47,6 @@ from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 
 
-@pytest.fixture
-def store(tmp_path):
-    with new_store(tmp_path / "store") as store:
-        yield store
-
-
-@pytest.fixture
-def dataset(store):
-    return store.create_dataset("cells")
-
-
 def zarr_at(dataset, number, path="s0"):
     return zarr.open_group(str(dataset.layout.version(number).root / "zarr"), mode="r")[path]
 

@@ -16,26 +16,7 @@ from zarr.testing.store import StoreTests
 from volfs import init_store
 from volfs.errors import NotAllowed
 from volfs.versions.branch import Branch
-from volfs.versions.dataset import Dataset
-from volfs.versions.store import Store
 from volfs.versions.zarrstore import ZarrStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with init_store(tmp_path / "store") as opened:
-        opened.create_dataset("cells")
-        yield opened
-
-
-@pytest.fixture
-def cells(store: Store) -> Dataset:
-    return store["cells"]
-
-
-@pytest.fixture
-def branch(cells: Dataset) -> Branch:
-    return cells.branch("main")
 
 
 class TestZarrStoreOverABranch(StoreTests[ZarrStore, cpu.Buffer]):
