@@ -78,9 +78,9 @@ def test_a_migration_runs_once_whoever_opens_first_and_all_or_nothing(path: Path
     Catalog.open(path, create=True).close()
     ran = []
 
-    def second(db: object) -> None:
+    def second(connection: sqlite3.Connection) -> None:
         ran.append(1)
-        schema.run_script(db, "CREATE TABLE extra (x);")  # type: ignore[arg-type]
+        schema.run_script(connection, "CREATE TABLE extra (x);")
         if len(ran) == 1:
             raise RuntimeError("power cut")
 
