@@ -26,22 +26,18 @@ in this list:
 from __future__ import annotations
 
 import os
-from importlib import metadata as _metadata
 from typing import TYPE_CHECKING
 
 from volfs.errors import VolfsError
 
 if TYPE_CHECKING:
-    from volfs.versions.snapshot import Snapshot
+    from volfs.versions.snapshot import Put, Snapshot
     from volfs.versions.store import Store
     from volfs.volume.image import Image
 
 __all__ = ["VolfsError", "__version__", "images", "init_store", "open_store"]
 
-try:
-    __version__ = _metadata.version("volfs")
-except _metadata.PackageNotFoundError:  # run from a checkout that was not installed
-    __version__ = "0"
+__version__ = "0.1.0"
 
 
 def open_store(
@@ -54,19 +50,17 @@ def open_store(
 ) -> Store:
     """Open a store; see :func:`volfs.versions.store.open_store`. A context manager."""
     from volfs.versions import store as stores
-    from volfs.volume.pyramid import settle
 
     return stores.open_store(
-        path, derive=settle, catalog=catalog, create=create, read_only=read_only, dead_after=dead_after
+        path, derive=_settle, catalog=catalog, create=create, read_only=read_only, dead_after=dead_after
     )
 
 
 def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> Store:
     """Make an empty store and open it; see :func:`volfs.versions.store.init_store`."""
     from volfs.versions import store as stores
-    from volfs.volume.pyramid import settle
 
-    return stores.init_store(path, derive=settle, catalog=catalog)
+    return stores.init_store(path, derive=_settle, catalog=catalog)
 
 
 def images(snapshot: Snapshot) -> dict[str, Image]:
@@ -74,3 +68,10 @@ def images(snapshot: Snapshot) -> dict[str, Image]:
     from volfs.volume.image import images as find
 
     return find(snapshot)
+
+
+def _settle(snapshot: Snapshot, put: Put) -> object:
+    """What every commit derives; whoever only looks does not load it."""
+    from volfs.volume.pyramid import settle
+
+    return settle(snapshot, put)

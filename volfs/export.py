@@ -20,8 +20,9 @@ import trio
 from volfs.errors import AlreadyThere, NotFound
 from volfs.model.refs import RefKind
 from volfs.storage.files import fsync_dir, no_space, open_new
-from volfs.tree import Attr, Tree, TreeOptions
-from volfs.tree.contract.api import ROOT_INO, TreeApi
+from volfs.tree.contract.api import ROOT_INO, TreeApi, TreeOptions
+from volfs.tree.contract.attrs import Attr
+from volfs.tree.tree import Tree
 from volfs.versions.branch import Branch
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store

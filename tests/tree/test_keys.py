@@ -23,16 +23,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import volfs
-from tests.kits.cells import CELLS, make_store
 from tests.kits.example_counts import examples
 from tests.kits.slices import PLANE, picture, png
-from tests.kits.trees import Client, run, serving
+from tests.kits.trees import CELLS, Client, make_store, run, serving
 from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.testing.waiting import PATIENCE
-from volfs.tree import SetAttr
 from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.tree.contract.attrs import SetAttr
 from volfs.tree.images.image_index import Walk
 from volfs.tree.monitoring.statistics import statistics
 from volfs.versions.working.open_files import WorkingFile

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 import volfs
-from tests.kits.cells import CELLS, CHUNKS, add
-from tests.kits.trees import run, serving
+from tests.kits.trees import CELLS, CHUNKS, add, run, serving
 from volfs.views.colour import Window, windowed
 
 

@@ -24,7 +24,8 @@ from typing import Any
 
 import click
 
-from volfs.cli.frame import Frame, defect, duration_value, path_value, say
+from volfs import __version__
+from volfs.cli.frame import Frame, defect, duration_value, path_value, say, start_no_blas_threads
 from volfs.errors import VolfsError
 
 #: Command to module. The function is named as the command, with an underscore where Python has the word already.
@@ -66,6 +67,8 @@ class _Commands(click.Group):
     ) -> Any:
         """Run one command and exit with its status."""
 
+        start_no_blas_threads()
+
         def run() -> Any:
             return super(_Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
 
@@ -93,9 +96,7 @@ class _Commands(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"volfs {version('volfs')}")
+        click.echo(f"volfs {__version__}")
         ctx.exit()
 
 

@@ -150,6 +150,13 @@ def version_facts(info: VersionInfo) -> dict[str, Any]:
     return facts
 
 
+def start_no_blas_threads() -> None:
+    """Have numpy, which is not imported yet, start no thread of OpenBLAS for every core: that takes longer than ``ls``,
+    and volfs multiplies no matrix larger than that of an orientation. Processes that are started from here do the
+    same."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def defect(error: Exception) -> str:
     """The line that is said of an error which nobody expected. With VOLFS_DEBUG it is raised instead."""
     if os.environ.get("VOLFS_DEBUG"):

@@ -44,10 +44,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Mount; returns the exit status."""
-    from volfs.cli.frame import defect
+    from volfs.cli.frame import defect, start_no_blas_threads
     from volfs.cli.mounts import run, say_unknown
     from volfs.fuse.fstab import parse_options
 
+    start_no_blas_threads()
     given = _arguments(argv)
     if given.namespace:
         print("mount.volfs: -N is not supported; enter the namespace with nsenter first", file=sys.stderr)

@@ -26,9 +26,9 @@ from volfs.fuse.readiness import Readiness
 from volfs.fuse.session import mount_options, serve
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.compressors import load_libraries
-from volfs.tree import Tree
 from volfs.tree.contract.api import TreeOptions
 from volfs.tree.contract.time_limit import SECONDS
+from volfs.tree.tree import Tree
 from volfs.versions.store import Store
 from volfs.volume.volume_context import store_context
 

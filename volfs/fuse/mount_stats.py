@@ -17,8 +17,7 @@ from typing import Any
 from volfs.errors import NotFound
 from volfs.fuse.mountpoints import PATIENCE_SECONDS
 from volfs.storage.mount_table import canonical, mounted_at, mounts
-from volfs.tree.contract.meter import BOUNDS, quantile
-from volfs.tree.monitoring.statistics import bound_text
+from volfs.tree.contract.meter import BOUNDS, bound_text, quantile
 
 Facts = Mapping[str, Any]
 

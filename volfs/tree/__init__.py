@@ -10,10 +10,6 @@
 ``leftovers``     half-written slices of an earlier daemon
 ``housekeeping``  work that no request asks for: watching other processes, dropping, writing inodes
 ``tree``          :class:`Tree`: from a request to a node, and which requests wait for what
+
+Nothing is imported here: whoever reads the statistics of a mount needs the words of ``contract`` and no tree.
 """
-
-from volfs.tree.contract.api import NoNotifier, Notifier, OpenFile, TreeApi, TreeOptions
-from volfs.tree.contract.attrs import Attr, SetAttr
-from volfs.tree.tree import Tree
-
-__all__ = ["Attr", "NoNotifier", "Notifier", "OpenFile", "SetAttr", "Tree", "TreeApi", "TreeOptions"]

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
@@ -33,7 +33,6 @@ from volfs.storage.store_layout import DATASET_JSON, VERSIONS, DatasetLayout
 from volfs.storage.trash import delete_tree
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
-from volfs.versions.branch import Branch
 from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
 from volfs.versions.committed.lookups import Resolved
@@ -52,6 +51,9 @@ from volfs.versions.ledger import Ledger, RefRecord, Stamp
 from volfs.versions.ref_file import how_to_mend
 from volfs.versions.snapshot import Derive, Snapshot
 from volfs.versions.working.branch_lock import elsewhere
+
+if TYPE_CHECKING:
+    from volfs.versions.branch import Branch
 
 log = logging.getLogger(__name__)
 
@@ -226,6 +228,8 @@ class Dataset:
                 raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
             branch = self._branches.get(name)
             if branch is None:
+                from volfs.versions.branch import Branch  # late: who only reads needs nothing of working copies
+
                 branch = self._branches[name] = Branch(self, name, self.store.derive)
             return branch
 

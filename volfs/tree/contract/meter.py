@@ -51,6 +51,11 @@ class Histogram:
         return sum(self.buckets)
 
 
+def bound_text(bound: float) -> str:
+    """A bucket's bound as JSON and Prometheus name it."""
+    return "+Inf" if bound == BOUNDS[-1] else f"{bound:.12g}"
+
+
 def quantile(buckets: Sequence[float], share: float) -> float:
     """The time in seconds that ``share`` of the requests did not exceed: the upper bound of the bucket in which that
     one is; of the endless last one, the lower. 0 if there were none.

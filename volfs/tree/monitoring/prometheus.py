@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from volfs.tree.contract.meter import BOUNDS
-from volfs.tree.monitoring.statistics import bound_text
+from volfs.tree.contract.meter import BOUNDS, bound_text
 
 Labels = Mapping[str, object]
 _Sample = tuple[str, Labels, float]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from volfs import __version__
-from volfs.tree.contract.meter import BOUNDS, Histogram, quantile
+from volfs.tree.contract.meter import BOUNDS, Histogram, bound_text, quantile
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import kept_bytes
 from volfs.tree.files.layout_file import GATHERED_IN_ALL
@@ -72,11 +72,6 @@ def _latency(times: Histogram) -> dict[str, Any]:
         "p99_seconds": quantile(buckets, 0.99),
         "buckets": {bound_text(bound): count for bound, count in zip(BOUNDS, buckets, strict=True) if count},
     }
-
-
-def bound_text(bound: float) -> str:
-    """A bucket's bound as JSON and Prometheus name it."""
-    return "+Inf" if bound == BOUNDS[-1] else f"{bound:.12g}"
 
 
 def _memory(context: TreeContext) -> dict[str, Any]:

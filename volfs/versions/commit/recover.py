@@ -27,7 +27,6 @@ from volfs.storage.files import FileLock, unlink_durably
 from volfs.storage.store_layout import VERSIONS, StoreLayout
 from volfs.storage.trash import TRASH, empty_trash, throw_away
 from volfs.versions.commit.mirror import MirroredHistory
-from volfs.versions.commit.protocol import settle_working
 from volfs.versions.commit.publish import (
     is_untouched,
 )
@@ -124,6 +123,9 @@ def recover_dataset(dataset: RecoverableDataset) -> None:
             lock = FileLock(layout.lock)
             if lock.try_lock():
                 try:
+                    # What commits is loaded where a commit was under way: reading a store needs none of it.
+                    from volfs.versions.commit.protocol import settle_working
+
                     settle_working(dataset, folder.name)
                 finally:
                     lock.release()

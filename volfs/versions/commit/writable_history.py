@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from volfs.model.box import Index
-from volfs.model.graph import VersionInfo
-from volfs.model.refs import Refs
-from volfs.storage.manifest import Manifest
 from volfs.versions.committed.version import Version
-from volfs.versions.committed.version_files import StoredVersion
 from volfs.versions.history import History
-from volfs.versions.snapshot import Derive
-from volfs.versions.working.interpreter import Interpreter
-from volfs.versions.working.status import Behind
-from volfs.versions.working.union import Union
-from volfs.versions.working.working_copy import WorkingCopy
+
+if TYPE_CHECKING:
+    from volfs.model.box import Index
+    from volfs.model.graph import VersionInfo
+    from volfs.model.refs import Refs
+    from volfs.storage.manifest import Manifest
+    from volfs.versions.committed.version_files import StoredVersion
+    from volfs.versions.snapshot import Derive
+    from volfs.versions.working.interpreter import Interpreter
+    from volfs.versions.working.status import Behind
+    from volfs.versions.working.union import Union
+    from volfs.versions.working.working_copy import WorkingCopy
 
 Progress = Callable[[int, int, str], object]
 """Called with the number of versions indexed, the number of all that are to be, and the dataset's name."""
