@@ -25,7 +25,7 @@ import pytest
 import zarr
 
 import volfs
-from tests.kits.trees import add
+from tests.kits.cells import add
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
 

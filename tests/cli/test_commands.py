@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import volfs as api
-from tests.kits.mounts import CELLS, NUCLEI, answer, make_store, refused, volfs
+from tests.kits.cells import CELLS, NUCLEI, make_store
+from tests.kits.mounts import answer, refused, volfs
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 
@@ -23,7 +24,7 @@ from volfs.testing.waiting import PATIENCE, until
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Only looked at."""
-    return make_store(tmp_path_factory.mktemp("cli"))
+    return make_store(tmp_path_factory.mktemp("cli") / "store", voxel_size="40,4,4nm")
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ class TestLooking:
         assert [version["version"] for version in answer(store, "log", "cells@main~1")] == ["v1"]
         assert len(answer(store, "log", "cells", "-n", "1")) == 1
         assert volfs(store, "log", "cells", "--oneline").stdout.startswith("v2  ")
-        assert "import nuclei" in volfs(store, "log", "cells").stdout
+        assert "import labels/nuclei" in volfs(store, "log", "cells").stdout
 
     @pytest.mark.parametrize(
         ("arguments", "expected"),

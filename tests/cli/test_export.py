@@ -15,9 +15,10 @@ import zarr
 from PIL import Image
 
 import volfs
+from tests.kits.cells import CELLS, NUCLEI, make_store
 from tests.kits.mounts import answer, refused
 from tests.kits.mounts import volfs as command
-from tests.kits.trees import CELLS, NUCLEI, make_store, run, serving
+from tests.kits.trees import run, serving
 from volfs.errors import AlreadyThere, Damaged
 from volfs.export import FILES, FOLDERS, Wanted, export, wanted
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.mounts import answer, disk_that_can_stop, make_store, refused, volfs
+from tests.kits.cells import make_store
+from tests.kits.mounts import answer, disk_that_can_stop, refused, volfs
 from volfs.fuse.mountpoints import is_broken
 from volfs.fuse.processes import default_log
 from volfs.storage.mount_table import canonical, mounted_at
@@ -23,7 +24,7 @@ from volfs.testing.waiting import PATIENCE, until
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("mounted"))
+    return make_store(tmp_path_factory.mktemp("mounted") / "store")
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
 
 def test_sigusr1_tells_which_request_hangs_and_where(tmp_path: Path, mountpoint: Path) -> None:
     """A disk that does not answer for a while."""
-    store = make_store(tmp_path)
+    store = make_store(tmp_path / "store")
     (payloads,) = store.glob("datasets/cells/versions/*/zarr/s0/c")
     with disk_that_can_stop(payloads) as disk, mounted(store, mountpoint):
         daemon, log = daemon_pid(mountpoint), mountpoint.with_name(f"{mountpoint.name}.log")

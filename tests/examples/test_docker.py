@@ -10,8 +10,8 @@ from typing import Any
 import compose_spec
 import yaml
 
+from tests.kits.cells import make_store
 from tests.kits.examples import open_directory, program, understood, volfs_program
-from tests.kits.mounts import make_store
 from tests.kits.namespace_machine import machine
 from tests.kits.paths import EXAMPLES, ROOT
 
@@ -96,7 +96,7 @@ def test_who_looks_sees_the_mount_again_after_its_daemon_was_killed() -> None:
     source, target = mount["source"], mount["target"]
     there = understood(mount_command(compose).rpartition("exec volfs ")[2].split())["mountpoint"].name
     with open_directory() as root:
-        make_store(root)
+        make_store(root / "store")
         volfs_program(root)
         setup = f"mount --make-rshared /srv; mkdir -p {source} /run/inside"
         with machine(root / "machine", setup, "sleep", "infinity") as found:

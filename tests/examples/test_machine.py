@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.cells import make_store
 from tests.kits.examples import open_directory, program, volfs_program
-from tests.kits.mounts import make_store
 from tests.kits.namespace_machine import SYSTEMD, Machine, machine
 from tests.kits.paths import EXAMPLES
 
@@ -30,7 +30,7 @@ SERVERS = [("nfs-ganesha", "nfs-ganesha.service"), ("samba", "smbd.service"), ("
 def place() -> Iterator[Path]:
     """A directory with a ``store`` in it, and the programs of this checkout."""
     with open_directory() as root:
-        make_store(root)
+        make_store(root / "store")
         (root / "bin").mkdir()
         volfs_program(root / "bin")
         volfs_program(root / "bin", "volfs.cli.helpers", "mount.fuse.volfs")

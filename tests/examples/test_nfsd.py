@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.kits.cells import make_store
 from tests.kits.examples import open_directory, volfs_program
-from tests.kits.mounts import make_store
 from tests.kits.paths import EXAMPLES, ROOT
 from tests.kits.user_mode_linux import KERNEL, command, output, unusable
 
@@ -38,7 +38,7 @@ def said() -> list[str]:
     if why := unusable():
         not_tested(why)
     with open_directory() as folder:
-        make_store(folder)
+        make_store(folder / "store")
         volfs_program(folder)
         shutil.copy(_KITS / "nfsd_guest.sh", folder / "init")
         shutil.copy(_KITS / "nfsd_guest_modules.py", folder / "load.py")

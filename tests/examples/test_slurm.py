@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.cells import make_store
 from tests.kits.examples import open_directory, program, volfs_program
-from tests.kits.mounts import make_store, running, volfs
+from tests.kits.mounts import running, volfs
 from tests.kits.paths import EXAMPLES
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, take_away
@@ -56,7 +57,7 @@ class Node:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     with open_directory() as root:
-        make_store(root)
+        make_store(root / "store")
         volfs_program(root)
         yield root
 

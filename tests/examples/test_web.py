@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
+from tests.kits.cells import make_store
 from tests.kits.examples import free_port, mounted_store, open_directory, program, server
-from tests.kits.mounts import make_store, running, volfs
+from tests.kits.mounts import running, volfs
 from tests.kits.paths import EXAMPLES
 from volfs.testing.kit import daemon_pid, take_away
 from volfs.testing.waiting import PATIENCE
@@ -167,7 +168,7 @@ def test_nobody_keeps_that_something_is_absent(site: Site, path: str) -> None:
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 def test_nobody_keeps_what_a_mount_answers_that_has_died(kind: str) -> None:
     with open_directory() as root:
-        store, mountpoint = make_store(root), root / "mnt"
+        store, mountpoint = make_store(root / "store"), root / "mnt"
         mountpoint.mkdir()
         volfs(store, "mount", mountpoint, *(["--allow-other"] if os.geteuid() == 0 else []))
         try:

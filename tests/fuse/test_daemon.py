@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.kits.mounts import STILL_OPENING, answer, make_store, refused, running, volfs
+from tests.kits.cells import make_store
+from tests.kits.mounts import STILL_OPENING, answer, refused, running, volfs
 from tests.kits.paths import ROOT
 from volfs.cli import main
 from volfs.fuse.launcher import unmount
@@ -30,7 +31,7 @@ from volfs.testing.waiting import PATIENCE, until
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("daemon"))
+    return make_store(tmp_path_factory.mktemp("daemon") / "store")
 
 
 @pytest.fixture

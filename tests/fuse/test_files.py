@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.mounts import CELLS, files_below, make_store, volfs
+from tests.kits.cells import CELLS, make_store
+from tests.kits.mounts import files_below, volfs
 from volfs.testing.file_handles import handle_of, open_by_handle
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
@@ -27,7 +28,7 @@ from volfs.testing.waiting import PATIENCE, until
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("files"))
+    return make_store(tmp_path_factory.mktemp("files") / "store", voxel_size="40,4,4nm")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def version(top: Path) -> Path:
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is walked as a whole: everything that a tree has, and few of each."""
-    return make_store(tmp_path_factory.mktemp("small"), (5, 12, 14))
+    return make_store(tmp_path_factory.mktemp("small") / "store", (5, 12, 14), "40,4,4nm")
 
 
 @pytest.fixture(scope="module")

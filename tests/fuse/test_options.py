@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.mounts import STILL_OPENING, answer, make_store, refused, running, volfs
+from tests.kits.cells import make_store
+from tests.kits.mounts import STILL_OPENING, answer, refused, running, volfs
 from volfs.errors import BadInput
 from volfs.fuse.fstab import parse_options
 from volfs.fuse.mountpoints import is_broken
@@ -34,7 +35,7 @@ OWNER, MEMBER, STRANGER, GROUP = 20_001, 20_002, 20_003, 30_001
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("options"))
+    return make_store(tmp_path_factory.mktemp("options") / "store")
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kits.mounts import make_store, volfs
+from tests.kits.cells import make_store
+from tests.kits.mounts import volfs
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.working.layer import rename_noreplace
@@ -31,7 +32,7 @@ LONG_AGO = 1_234_567_890_123_456_789
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("side"))
+    return make_store(tmp_path_factory.mktemp("side") / "store")
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +396,7 @@ def test_a_link_is_followed_by_the_client_and_by_nothing_of_the_daemon(files: Pa
 
 def test_voxels_beside_are_what_they_were(files: Path) -> None:
     """Nothing of all this concerns the image."""
-    from tests.kits.mounts import CELLS
+    from tests.kits.cells import CELLS
 
     raw = np.fromfile(files.parent / "s0" / "volume.raw", CELLS.dtype)
     assert np.array_equal(raw.reshape(CELLS.shape), CELLS)

@@ -21,7 +21,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from tests.kits.mounts import make_store, refused, volfs
+from tests.kits.cells import make_store
+from tests.kits.mounts import refused, volfs
 from volfs.cli.monitoring import _shown
 from volfs.fuse import mount_stats
 from volfs.fuse.mount_stats import Activity, Rounds, Silence, Watch, activity
@@ -34,7 +35,7 @@ from volfs.tree.contract.meter import BOUNDS
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("watching")
-    store, place = make_store(root), root / "mnt"
+    store, place = make_store(root / "store"), root / "mnt"
     place.mkdir()
     with mounted(store, place, expect="not a zstd frame"):
         place.joinpath("README.txt").read_bytes()

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.kits.mounts import make_store
+from tests.kits.cells import make_store
 from volfs.cli import main as volfs_command
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
@@ -56,7 +56,7 @@ def open_directory() -> Iterator[Path]:
 def mounted_store(*, read_only: bool = False) -> Iterator[tuple[Path, Path]]:
     """A directory that anybody may enter, and in it ``mnt``: a mount of a small store with the dataset ``cells``."""
     with open_directory() as root:
-        store = make_store(root)
+        store = make_store(root / "store", voxel_size="40,4,4nm")
         with mounted(store, root / "mnt", read_only=read_only, allow_other=os.geteuid() == 0) as mount:
             yield root, mount
 

@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from click.testing import CliRunner
 
 from tests.kits.paths import ROOT
 from volfs.cli import main
 from volfs.fuse.mountpoints import detach
-from volfs.model.box import Index
-from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE, until
 
 #: What a mount says besides on a busy machine.
@@ -63,26 +60,6 @@ def refused(store: Path | None, *arguments: str | Path) -> str:
 def answer(store: Path | None, *arguments: str | Path) -> Any:
     """What ``--json`` says."""
     return json.loads(volfs(store, *arguments, "--json").stdout)
-
-
-CELLS = image((20, 40, 50), "uint8")
-NUCLEI = segmentation((20, 40, 50), "uint32")
-
-
-def make_store(root: Path, shape: Index | None = None) -> Path:
-    """A store with the dataset ``cells`` (an image, then a label image: two versions) and an empty branch ``exp``.
-
-    A tree has an entry for every plane of every axis: one that is walked as a whole is better of a smaller ``shape``.
-    """
-    store = root / "store"
-    volfs(store, "init")
-    np.save(root / "cells.npy", CELLS if shape is None else image(shape, "uint8"))
-    np.save(root / "nuclei.npy", NUCLEI if shape is None else segmentation(shape, "uint32"))
-    chunks = ("--chunks", "16,16,16" if shape is None else ",".join(str(-(-n // 2)) for n in shape), "--levels", "2")
-    volfs(store, "import", "cells", root / "cells.npy", *chunks, "--voxel-size", "40,4,4nm")
-    volfs(store, "import", "cells/labels/nuclei", root / "nuclei.npy", "--labels", *chunks)
-    volfs(store, "branch", "cells", "exp")
-    return store
 
 
 def running(pid: int) -> bool:

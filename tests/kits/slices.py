@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.kits.trees import CELLS
+from tests.kits.cells import CELLS
 
 MAIN = "cells/branches/main"
 XY = f"{MAIN}/s0/xy"

@@ -10,23 +10,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import trio
 
 import volfs
 from volfs.errors import NotFound
-from volfs.ingest.importer import ImportOptions, import_source
-from volfs.ingest.source import ArraySource
-from volfs.model.box import Index
-from volfs.testing.volumes import image, segmentation
 from volfs.testing.waiting import PATIENCE
 from volfs.tree.contract.api import TreeOptions
 from volfs.tree.contract.attrs import Attr, SetAttr
 from volfs.tree.tree import Tree
-
-CELLS = image((20, 40, 50), "uint8")
-NUCLEI = segmentation((20, 40, 50), "uint32")
-CHUNKS: Index = (16, 16, 16)
 
 _operation: ContextVar[str] = ContextVar("operation", default="")
 
@@ -256,25 +247,6 @@ async def serving(store: Path, **options: Any) -> AsyncIterator[Client]:
             finally:
                 with trio.CancelScope(shield=True):
                     await tree.close()
-
-
-def make_store(path: Path, shape: Index | None = None) -> Path:
-    """``cells`` with two versions: an image of two levels, then labels. With a ``shape``, other and smaller ones."""
-    cells, nuclei, chunks = CELLS, NUCLEI, CHUNKS
-    if shape is not None:
-        cells, nuclei = image(shape, "uint8"), segmentation(shape, "uint32")
-        chunks = tuple(-(-n // 2) for n in shape)
-    with volfs.init_store(path) as store:
-        add(store, "cells", "", cells, "zyx", voxel_size="4,4,4nm", chunks=chunks, levels=2)
-        add(store, "cells", "labels/nuclei", nuclei, "zyx", chunks=chunks, levels=2, labels=True)
-    return path
-
-
-def add(store: Any, dataset: str, path: str, voxels: np.ndarray, axes: str, **options: Any) -> None:
-    source = ArraySource(voxels)
-    import_source(
-        store, dataset, path, source, ImportOptions(axes=axes, message=f"import {path or dataset}", **options)
-    )
 
 
 def run(work: Callable[[], Awaitable[None]], seconds: float = PATIENCE) -> None:

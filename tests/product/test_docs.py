@@ -11,8 +11,9 @@ import click
 import pytest
 
 from tests.kits import cli_reference
+from tests.kits.cells import make_store
 from tests.kits.paths import DOCS, EXAMPLES, ROOT
-from tests.kits.trees import make_store, run, serving
+from tests.kits.trees import run, serving
 
 COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
 

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 import volfs
+from tests.kits.cells import CELLS, make_store
 from tests.kits.mounts import volfs as command
-from tests.kits.trees import CELLS, make_store
 from volfs.catalog import Catalog
 from volfs.catalog.connections import translate
 from volfs.errors import Damaged, NoSpace
@@ -43,7 +43,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with changes in a branch, on a disk with room."""
     path = make_store(tmp_path_factory.mktemp("template") / "store")
     with volfs.open_store(path) as store:
-        store["cells"].create_branch("exp", "main")
         store["cells"].create_tag("paper", "v1")
         branch = store["cells"].branch("main")
         branch.put("files/old/deep/committed.txt", b"committed")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.kits.mounts import make_store
+from tests.kits.cells import make_store
 from volfs.testing.kit import mounted
 
 FIO = """
@@ -60,7 +60,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="volfs-suites-") as folder:
         root = Path(folder)
-        with mounted(make_store(root), root / "mnt", expect=".") as top:
+        with mounted(make_store(root / "store"), root / "mnt", expect=".") as top:
             place = top / "cells" / "branches" / "exp" / "files"
             for name, command in commands(place, root).items():
                 began = time.monotonic()

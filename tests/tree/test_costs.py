@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import volfs
-from tests.kits.trees import CELLS, CHUNKS, Client, add, make_store, run, serving
+from tests.kits.cells import CELLS, CHUNKS, add, make_store
+from tests.kits.trees import Client, run, serving
 from volfs.catalog.connections import Connections
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.volume.image import image_at

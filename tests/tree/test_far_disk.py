@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import volfs
+from tests.kits.cells import CELLS, add, make_store
 from tests.kits.mounts import disk_that_can_stop, stopped
 from tests.kits.store_calls import path_calls_of_this_thread
-from tests.kits.trees import CELLS, Client, add, make_store, run, serving
+from tests.kits.trees import Client, run, serving
 from volfs.fuse.processes import MountOptions
 from volfs.storage.mount_table import Mounted, may_stop_answering
 from volfs.testing.kit import mounted

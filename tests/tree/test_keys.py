@@ -23,9 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import volfs
+from tests.kits.cells import CELLS, make_store
 from tests.kits.example_counts import examples
 from tests.kits.slices import PLANE, picture, png
-from tests.kits.trees import CELLS, Client, make_store, run, serving
+from tests.kits.trees import Client, run, serving
 from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kits.trees import make_store, run, serving
+from tests.kits.cells import make_store
+from tests.kits.trees import run, serving
 from volfs.tree.contract.meter import BOUNDS, BUCKETS, Histogram, Meter, quantile
 
 

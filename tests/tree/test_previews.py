@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 import volfs
-from tests.kits.trees import CELLS, CHUNKS, add, run, serving
+from tests.kits.cells import CELLS, CHUNKS, add
+from tests.kits.trees import run, serving
 from volfs.views.colour import Window, windowed
 
 

@@ -18,7 +18,8 @@ import zarr
 from PIL import Image
 
 import volfs
-from tests.kits.trees import CELLS, CHUNKS, NUCLEI, Client, add, make_store, run, serving
+from tests.kits.cells import CELLS, CHUNKS, NUCLEI, add, make_store
+from tests.kits.trees import Client, run, serving
 from volfs.errors import NotFound, ReadOnly, VolfsError, WrongKind
 from volfs.testing.volumes import KINDS, image
 from volfs.testing.waiting import until_async
@@ -288,7 +289,8 @@ def test_documents_say_what_is_there(store: Path) -> None:
     async def work() -> None:
         async with serving(store) as client:
             dataset = json.loads(await client.read("cells/dataset.json"))
-            assert dataset["branches"] == {"main": "v2"} and dataset["images"][0]["shape"] == list(CELLS.shape)
+            assert dataset["branches"] == {"exp": "v2", "main": "v2"}
+            assert dataset["images"][0]["shape"] == list(CELLS.shape)
             assert "import cells" in (await client.read("cells/log.txt")).decode()
             version = json.loads(await client.read("cells/versions/v2/version.json"))
             assert version["parents"] == ["v1"] and version["version"] == "v2"

@@ -17,8 +17,9 @@ import trio
 from trio.testing import MockClock
 
 import volfs
+from tests.kits.cells import CELLS, make_store
 from tests.kits.slices import PLANE, png
-from tests.kits.trees import CELLS, make_store, run, serving
+from tests.kits.trees import run, serving
 from volfs.errors import (
     AlreadyThere,
     BadInput,
@@ -48,8 +49,8 @@ def test_mkdir_makes_a_branch_and_rmdir_removes_it(store: Path) -> None:
     async def work() -> None:
         async with serving(store) as client:
             before = (await client.stat("cells/branches")).mtime
-            made = await client.mkdir("cells/branches/exp")
-            assert made.is_dir and made == await client.stat("cells/branches/exp")
+            made = await client.mkdir("cells/branches/try")
+            assert made.is_dir and made == await client.stat("cells/branches/try")
             assert (await client.stat("cells/branches")).mtime > before
             at = await client.mkdir("cells/branches/old@v1")
             assert at.entry_timeout == 0
@@ -57,26 +58,26 @@ def test_mkdir_makes_a_branch_and_rmdir_removes_it(store: Path) -> None:
             assert (parent, b"old@v1") in client.kernel.entries
             # Servers of NFS and SMB look at what they made by the name they gave; for a while.
             assert await client.ino("cells/branches/old@v1") == at.ino == await client.ino("cells/branches/old")
-            assert not await client.exists("cells/branches/exp@v1")
+            assert not await client.exists("cells/branches/try@v1")
             client.tree._context.note_made(parent, "old@v1", "gone")
             assert not await client.exists("cells/branches/old@v1")
-            assert set(await client.ls("cells/branches")) == {"main", "exp", "old"}
+            assert set(await client.ls("cells/branches")) == {"main", "exp", "try", "old"}
             assert "labels" not in await client.ls("cells/branches/old")
-            for name, error in (("exp", AlreadyThere), ("v3", VolfsError), ("a@v99", NotFound), ("b@", BadInput)):
+            for name, error in (("try", AlreadyThere), ("v3", VolfsError), ("a@v99", NotFound), ("b@", BadInput)):
                 with pytest.raises(error):
                     await client.mkdir(f"cells/branches/{name}")
             with pytest.raises(NotAllowed) as refused:
                 await client.symlink("cells/branches/link", "../versions/v1")
             assert refused.value.errno == errno.EPERM
             with pytest.raises(WrongKind) as wrong:
-                await client.unlink("cells/branches/exp")
+                await client.unlink("cells/branches/try")
             assert wrong.value.errno == errno.EISDIR
-            await client.write("cells/branches/exp/files/n", b"1")
+            await client.write("cells/branches/try/files/n", b"1")
             with pytest.raises(Busy):
-                await client.rmdir("cells/branches/exp")
-            await client.order("cells/branches/exp/.volfs/discard", "all")
-            await client.rmdir("cells/branches/exp")
-            assert not await client.exists("cells/branches/exp")
+                await client.rmdir("cells/branches/try")
+            await client.order("cells/branches/try/.volfs/discard", "all")
+            await client.rmdir("cells/branches/try")
+            assert not await client.exists("cells/branches/try")
             with pytest.raises(NotAllowed):
                 await client.rmdir("cells/branches/main")
             with pytest.raises(NotFound):
@@ -358,7 +359,7 @@ def test_a_read_only_mount_changes_nothing(store: Path) -> None:
             for path in ("cells/branches", MAIN, f"{MAIN}/zarr", f"{MAIN}/s0/xy", f"{MAIN}/s0/xy/z00001.png"):
                 assert not (await client.stat(path)).mode & 0o222, path
             for attempt in (
-                client.mkdir("cells/branches/exp"),
+                client.mkdir("cells/branches/new"),
                 client.rmdir(MAIN),
                 client.symlink("cells/tags/t", "../versions/v1"),
                 client.write(f"{MAIN}/files/a", b"a"),

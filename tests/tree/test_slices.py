@@ -20,9 +20,10 @@ import trio
 import zarr
 
 import volfs
+from tests.kits.cells import CELLS, make_store
 from tests.kits.paths import ROOT
 from tests.kits.slices import MAIN, PLANE, XY, picture, png
-from tests.kits.trees import CELLS, Client, make_store, run, serving
+from tests.kits.trees import Client, run, serving
 from volfs.errors import BadInput, NoSpace, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.storage.stage_record import HEADER
 from volfs.testing.waiting import PATIENCE, until_async

@@ -22,7 +22,8 @@ import tifffile
 from PIL import Image
 
 import volfs
-from tests.kits.trees import CELLS, Client, make_store, run, serving
+from tests.kits.cells import CELLS, make_store
+from tests.kits.trees import Client, run, serving
 from volfs.errors import Held, NoSpace, VolfsError
 from volfs.model.box import Box
 from volfs.storage.stage_record import HEADER, StageRecord, read_record

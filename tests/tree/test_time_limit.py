@@ -17,8 +17,9 @@ import trio
 from PIL import Image
 
 import volfs
+from tests.kits.cells import CELLS, add, make_store
 from tests.kits.mounts import disk_that_can_stop, stopped
-from tests.kits.trees import CELLS, add, make_store, run, serving
+from tests.kits.trees import run, serving
 from volfs.errors import OutOfTime
 from volfs.fuse.processes import MountOptions
 from volfs.testing.kit import mounted

@@ -15,7 +15,8 @@ import trio
 import trio.testing
 
 import volfs
-from tests.kits.trees import CELLS, CHUNKS, Client, add, make_store, run, serving
+from tests.kits.cells import CELLS, CHUNKS, add, make_store
+from tests.kits.trees import Client, run, serving
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.testing.volumes import image
 from volfs.testing.waiting import PATIENCE
