@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,41 @@ def test_another_process_sees_chunks_change_without_being_told(branch: Branch) -
         branch.commit("second")
         assert other.head is not None and other.head.number == 2
         np.testing.assert_array_equal(voxels_of(other, "a"), voxels_of(second["cells"]["v2"], "a"))
+
+
+@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "chunks", "strays"),
+    [
+        ("default", "c/0/1 c/1/0 c/1/1", "c/00 c/001 c/01 c/0x c/0/00 d/0"),
+        ("v2", "0/1 1/0 1/1", "00 001 01 x 0/00 c/0"),
+    ],
+)
+def test_a_directory_that_is_none_of_chunks_hides_no_chunk(
+    branch: Branch, encoding: str, chunks: str, strays: str, committed: bool
+) -> None:
+    """It is made and removed again, as a user may who has mistyped a name."""
+    keys = {"name": encoding, "configuration": {"separator": "/"}}
+    document = json.loads(META) | {"chunk_key_encoding": keys}
+    branch.put("zarr/b/zarr.json", json.dumps(document).encode())
+    for name in chunks.split():
+        branch.put(f"zarr/b/{name}", CHUNK)
+    if committed:
+        branch.commit("chunks")
+    whole = Box((0, 0), (2, 2))
+    before = array_at(branch, "b").payloads(whole).keys()
+    assert before == {(0, 1), (1, 0), (1, 1)}
+    for stray in strays.split():
+        made = [f"zarr/b/{'/'.join(stray.split('/')[: n + 1])}" for n in range(stray.count("/") + 1)]
+        made = [folder for folder in made if branch.stat(folder) is None]
+        for folder in made:
+            branch.working.mkdir(folder)
+        for folder in reversed(made):
+            branch.working.rmdir(folder)
+        assert array_at(branch, "b").indices(0, whole) == [0, 1], stray  # by a map that is made anew
+        assert array_at(branch, "b").payloads(whole).keys() == before, stray
+    branch.delete_tree("zarr/b/c/1" if encoding == "default" else "zarr/b/1")
+    assert array_at(branch, "b").payloads(whole).keys() == {(0, 1)}
 
 
 def test_a_file_that_comes_with_an_old_time_still_counts_as_a_change(branch: Branch) -> None:

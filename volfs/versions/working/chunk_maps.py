@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from volfs.model.bounded_map import BoundedMap, Caches
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
+from volfs.versions.committed.version import chunk_prefix
 from volfs.versions.keys import covers, node_key
 from volfs.versions.working.layer import Change
 from volfs.versions.working.union import Union
@@ -197,7 +198,7 @@ def build(union: Union, folder: str, meta: ArrayMeta) -> ChunkMap:
                 else:
                     found.puts.pop(coords, None)
                     found.removed[coords] = change.mtime_ns
-            elif (prefix := _region(meta, rel)) is not None:
+            elif rel and (prefix := chunk_prefix(meta, rel)) is not None:
                 for inside in [c for c in found.puts if c[: len(prefix)] == prefix]:
                     del found.puts[inside]
                 found.regions.append((prefix, change.mtime_ns))
@@ -208,7 +209,7 @@ def build(union: Union, folder: str, meta: ArrayMeta) -> ChunkMap:
                 found.reverted.append(((), time_ns))
             elif covers(folder, key):
                 rel = key[len(folder) + 1 :]
-                found.reverted.append((meta.parse_chunk_key(rel) or _region(meta, rel) or (), time_ns))
+                found.reverted.append((meta.parse_chunk_key(rel) or chunk_prefix(meta, rel) or (), time_ns))
     return found
 
 
@@ -255,16 +256,3 @@ def _look_again(union: Union, chunks: ChunkMap, coords: Index, key: str) -> None
         chunks.puts[coords] = now
     elif now is not None:
         chunks.removed[coords] = now
-
-
-def _region(meta: ArrayMeta, rel: str) -> Index | None:
-    """The leading coordinates of all chunks in a directory; None if no chunks can be in it."""
-    kind, separator = meta.key_encoding
-    parts = rel.split("/")
-    if separator != "/":
-        return None
-    if kind == "default" and parts.pop(0) != "c":
-        return None
-    if len(parts) >= meta.ndim or not all(part.isascii() and part.isdigit() for part in parts):
-        return None
-    return tuple(map(int, parts))
