@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,25 @@ def test_a_file_that_went_before_it_was_synced_stops_the_version(dataset: Datase
         with pytest.raises(Busy, match="files/a"):
             writer.publish("not whole")
     assert dataset.branches() == {"main": 1}
+
+
+@pytest.mark.parametrize("gone", ["files/a", "files/with a space"])
+def test_a_file_that_goes_while_it_is_synced_is_named(
+    tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with init_store(tmp_path / "a store") as store, VersionWriter(store.create_dataset("cells"), "main", 0) as writer:
+        writer.put(gone, b"a")
+        listed = os.walk
+
+        def walk(*args: Any, **options: Any) -> Any:
+            for found in listed(*args, **options):
+                (writer.dataset.layout.partial(1).root / gone).unlink(missing_ok=True)
+                yield found
+
+        monkeypatch.setattr(os, "walk", walk)
+        with pytest.raises(Busy, match=f"00000001/{Path(gone).name} is gone"):
+            writer.sync()
+        monkeypatch.undo()
 
 
 def test_a_dataset_that_another_machine_is_making_stays(tmp_path: Path, store: Store) -> None:

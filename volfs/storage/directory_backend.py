@@ -212,7 +212,7 @@ class DirectoryBatch:
             with no_space("writing the version to disk"):
                 return fsync_tree(self._root)
         except FileNotFoundError as error:
-            raise NotFound(f"{error.filename} does not exist") from None
+            raise NotFound(f"{error.filename} does not exist") from error
 
 
 class FileWriter(ObjectWriter):

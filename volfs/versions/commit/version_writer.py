@@ -11,6 +11,7 @@ next opening of the store removes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -250,7 +251,7 @@ class VersionWriter:
             crash_point("commit.packed")
             files = self.sync()
         except FileNotFoundError as error:
-            raise self._taken_away(Path(error.filename or "").name) from error
+            raise self._taken_away(_name_in(error)) from error
         self._check_payloads(manifest, files)
         crash_point("commit.synced")
         self._ready = stored, manifest, files
@@ -260,7 +261,7 @@ class VersionWriter:
         try:
             return self._batch.sync()
         except NotFound as error:
-            raise self._taken_away(str(error).partition(" ")[0].rpartition("/")[2]) from error
+            raise self._taken_away(_name_in(error.__cause__)) from error
 
     def place(self) -> VersionInfo:
         """Make the version that was prepared the head of its branch, whose lock is held. Conflict if it has moved."""
@@ -495,6 +496,11 @@ class VersionWriter:
         for _, array in sorted(self._arrays.items()):
             array.records(builder)
         return builder.build()
+
+
+def _name_in(error: BaseException | None) -> str:
+    """The name of the file that was not there; "" if the error does not say."""
+    return os.path.basename(error.filename or "") if isinstance(error, FileNotFoundError) else ""
 
 
 def _in_memory(data: Buffer | Path | BinaryIO) -> bytes:
