@@ -14,6 +14,7 @@ from tests.kits.stores import START, volume, write_version
 from volfs import init_store, open_store
 from volfs.errors import AlreadyThere, Conflict, NotFound, NothingToCommit
 from volfs.model.refs import RefKind
+from volfs.versions.access import Access
 from volfs.versions.branch import Branch
 from volfs.versions.check.fsck import fsck
 from volfs.versions.commit.recover import look_over, register
@@ -193,6 +194,7 @@ def test_a_dataset_that_the_other_machine_removed_can_be_made_again(machines: tu
 WRITES: dict[str, Callable[[Dataset, Branch], object]] = {
     "tag": lambda dataset, branch: dataset.create_tag("paper", 1),
     "branch": lambda dataset, branch: dataset.create_branch("exp", 1),
+    "access": lambda dataset, branch: dataset.set_access(Access(mode=0o777)),
     "put": lambda dataset, branch: branch.put("files/late", b"late"),
     "commit": lambda dataset, branch: branch.commit("late"),
     "discard": lambda dataset, branch: branch.discard(),
@@ -228,9 +230,28 @@ def test_who_knows_a_dataset_writes_nothing_into_another_that_has_its_name_now(
         with pytest.raises((NotFound, NothingToCommit) if write == "commit" and not versions else NotFound):
             WRITES[write](dataset, branch)
         assert sorted(made.layout.root.rglob("*")) == before
+        assert made.access == Access()
         assert other["cells"].branch("main").read("files/mine") == b"mine"
         assert other["cells"].branches() == {"main": versions} and other["cells"].tags() == {}
         assert fsck(other).findings == fsck(one).findings == []
+
+
+def test_a_dataset_that_comes_while_access_is_changed_keeps_its_own(
+    both: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = both
+    real = mine.check_itself
+
+    def replaced_then() -> None:
+        real()
+        if not mine.gone and theirs.store["cells"] is theirs:
+            theirs.store.remove_dataset("cells")
+            theirs.store.create_dataset("cells")
+
+    monkeypatch.setattr(mine, "check_itself", replaced_then)
+    with pytest.raises(NotFound, match="another one has its name"):
+        mine.set_access(Access(mode=0o777))
+    assert theirs.store["cells"].access == Access()
 
 
 def test_taking_the_lock_costs_no_listing_when_nothing_has_changed(

@@ -296,9 +296,11 @@ class Dataset:
     def set_access(self, access: Access) -> None:
         """Change owner, group and mode. Mounts see it within a second or so."""
         self.store.check_writable()
+        self.check_itself()
         facts = access.facts()
 
         def with_access(document: dict[str, Any]) -> dict[str, Any]:
+            self.check_itself()  # again: if this is another dataset's document by now, that is not replaced
             document.pop(ACCESS_KEY, None)
             return {**document, **({ACCESS_KEY: facts} if facts else {})}
 
