@@ -50,6 +50,25 @@ def test_pinned_values_stay_whatever_the_limit() -> None:
     assert kept.pop(1) == 12 and len(kept) == 0
 
 
+def test_a_value_that_is_unpinned_is_there_all_the_time() -> None:
+    kept: BoundedMap[int, int] = BoundedMap(1)
+    there: list[int] = []
+    lock = kept._lock
+
+    class Watched:
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            there.append(len(kept))
+            lock.release()
+
+    kept.pin(1, 10)
+    kept._lock = Watched()  # type: ignore[assignment]
+    kept.unpin(1)
+    assert there and 0 not in there, "another thread would have found none, and have made another"
+
+
 @given(st.lists(st.tuples(st.sampled_from(["put", "get", "pop", "some"]), st.integers(0, 5), st.integers(0, 9))))
 def test_a_map_is_a_list_in_order_of_use(steps: list[tuple[str, int, int]]) -> None:
     kept: BoundedMap[int, bytes] = BoundedMap(20, len)

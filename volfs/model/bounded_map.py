@@ -89,18 +89,11 @@ class BoundedMap(Generic[K, V]):
 
     def put(self, key: K, value: V) -> list[V]:
         """Keep a value; those that left to make room for it. A pinned one is replaced and stays pinned."""
-        gone: list[V] = []
         with self._lock:
-            if key in self._pinned:
-                self._pinned[key] = value
-                return gone
-            if key in self._kept:
-                self._take(key)
-            self._kept[key] = value
-            self._weight += 1 if self._weigh is None else self._weigh(value)
-            while self._weight > self.limit and len(self._kept) > 1:
-                gone.append(self._take(next(iter(self._kept))))  # type: ignore[arg-type]
-        return gone
+            if key not in self._pinned:
+                return self._keep(key, value)
+            self._pinned[key] = value
+            return []
 
     def pop(self, key: K) -> V | None:
         """Forget a key, pinned or not; the value it had."""
@@ -128,14 +121,22 @@ class BoundedMap(Generic[K, V]):
     def unpin(self, key: K) -> None:
         """Let a pinned value leave again like any other."""
         with self._lock:
-            if key not in self._pinned:
-                return
-            value = self._pinned.pop(key)
-        self.put(key, value)
+            if key in self._pinned:
+                self._keep(key, self._pinned.pop(key))
 
     def usage(self) -> Usage:
         """What is held now."""
         return Usage(len(self), self.limit, None if self._weigh is None else self._weight)
+
+    def _keep(self, key: K, value: V) -> list[V]:
+        gone: list[V] = []
+        if key in self._kept:
+            self._take(key)
+        self._kept[key] = value
+        self._weight += 1 if self._weigh is None else self._weigh(value)
+        while self._weight > self.limit and len(self._kept) > 1:
+            gone.append(self._take(next(iter(self._kept))))  # type: ignore[arg-type]
+        return gone
 
     def _take(self, key: K) -> V | None:
         if key not in self._kept:
