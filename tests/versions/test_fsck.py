@@ -306,6 +306,24 @@ def test_what_lies_between_versions_is_named(root, name, what):
     told(root, what, name)
 
 
+@pytest.mark.parametrize("folder", [".", "zarr/s0", "files", "objects"])
+def test_what_was_half_written_in_a_version_is_named(root, folder):
+    path = cells(root) / "versions/00000002" / folder / f".zarr.json.{16 * 'a'}.partial"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"half of")
+    (finding,) = told(root, "was being written when its process died")
+    assert finding.where == str(path.relative_to(cells(root)))
+
+
+def test_a_side_file_may_be_called_as_if_it_were_half_written(root):
+    with open_store(root) as store:
+        branch = store["cells"].branch("main")
+        branch.put(f"files/.a.{16 * 'b'}.partial", b"whole")
+        number = branch.commit("a name like any other").number
+        assert store["cells"].version(number).read(f"files/.a.{16 * 'b'}.partial") == b"whole"
+        assert fsck(store).findings == []
+
+
 def test_a_version_being_written_is_no_finding(root):
     with open_store(root) as store, VersionWriter(store["cells"], "main", 3) as writer:
         writer.put("files/x", b"x")

@@ -41,6 +41,7 @@ from volfs.errors import (
 )
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
+from volfs.testing.waiting import PATIENCE
 from volfs.versions.author import default_author
 from volfs.versions.check.fsck import fsck
 from volfs.versions.commit.version_writer import VersionWriter
@@ -531,6 +532,21 @@ def test_removed_keys_are_gone_and_a_new_incarnation_inherits_nothing(dataset):
     write_version(dataset, volume((8, 8), 3), chunks=(4, 4), parent=3, created=True, coords=[(0, 1)])
     assert list(array_at(dataset.version(4)).payloads(Box((0, 0), (2, 2)))) == [(0, 1)]
     assert len(array_at(dataset.version(1)).payloads(Box((0, 0, 0), (2, 2, 2)))) == 8
+
+
+def test_a_number_is_found_by_one_look_at_the_versions(dataset, monkeypatch):
+    write_version(dataset, volume((16, 16, 16)))
+    dead = VersionWriter(dataset, "main", 1)
+    dead.dataset.ledger._alive.pop(dead.draft.token).release()
+    looks = []
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: looks.append(folder) or listed(folder))
+    with dataset.ledger.locked(PATIENCE):
+        draft = dataset.ledger.reserve(2)
+    monkeypatch.undo()
+    assert draft.number == dead.number == 2, "that of a writer who died is taken again"
+    assert looks.count(dataset.layout.versions) == 1
+    dataset.ledger.abandon(draft)
 
 
 def test_everything_can_be_emptied(dataset):

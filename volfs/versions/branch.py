@@ -336,13 +336,11 @@ class Branch(UnionSnapshot, WritableSnapshot):
         """Give up the writer's lock and close files. The branch can be used again."""
         self.working.close()
 
-    def _check_store(self) -> None:
-        self.dataset.store.check_writable()
-
     def _check_writable(self) -> None:
-        self._check_store()
+        self.dataset.store.check_writable()
         if self.working.lock.held:
             return
+        # Before the lock, whose file may be that of another dataset or branch by now.
         self.dataset.check_itself()
         if not self.dataset.ledger.has_ref(RefKind.BRANCH, self.ref):
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")

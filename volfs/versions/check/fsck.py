@@ -24,7 +24,7 @@ from volfs.storage.backend import read_document
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
-from volfs.storage.store_layout import DATASET_JSON
+from volfs.storage.store_layout import DATASET_JSON, parse_version_dir
 from volfs.storage.trash import TRASH
 from volfs.versions.access import access_in
 from volfs.versions.check.proof import Finding, Proof
@@ -203,7 +203,18 @@ class _Check:
 
     def _strays(self) -> Iterator[Finding]:
         for where, what in self._dataset.ledger.strays():
-            yield self._finding(where, what)
+            if not self._is_payload(where):
+                yield self._finding(where, what)
+
+    def _is_payload(self, where: str) -> bool:
+        """Whether a file is that of a side file, which may be called as if it were half written."""
+        _, folder, *name = where.split("/", 2)
+        number = parse_version_dir(folder) if name else None
+        if number is None:
+            return False
+        with suppress(VolfsError):
+            return f"{folder}/{name[0]}" in read_manifest(VersionFiles.of(self._dataset.objects, number)).strings
+        return False
 
     def _refs(self) -> Iterator[Finding]:
         mirrored = self._dataset.store.catalog.refs(self._dataset.id)

@@ -43,6 +43,7 @@ from volfs.storage.crash import crash_point
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
+    is_temporary,
     make_dirs,
     no_space,
     read_file,
@@ -143,7 +144,7 @@ class DirectoryLedger:
 
     def versions(self, above: int = 0) -> list[int]:
         names = _names(self._layout.versions)
-        unsure = {n for n in map(parse_publish_intent, _hidden_of(names)) if n is not None}
+        unsure = _intents(names)
         # Many thousand may be there: what was told once is not told anew.
         seen = self._seen
         for name in names:
@@ -158,8 +159,7 @@ class DirectoryLedger:
     def reserve(self, at_least: int) -> Draft:
         """See :meth:`Ledger.reserve`. Numbers of writers that died are taken again."""
         make_dirs(self._layout.versions)
-        self.sweep()
-        number = self._free(at_least)
+        number = _free(self._sweep(), at_least)
         with no_space("reserving a version"):
             while (lock := self._make_partial(number)) is None:
                 number += 1
@@ -203,7 +203,7 @@ class DirectoryLedger:
 
     def renumber(self, draft: Draft, at_least: int) -> Draft:
         """See :meth:`Ledger.renumber`. Its maker's lock goes along."""
-        number = self._free(at_least)
+        number = _free(_names(self._layout.versions), at_least)
         replace_durably(self._layout.partial(draft.number).root, self._layout.partial(number).root)
         return self.moved(draft, number)
 
@@ -276,7 +276,7 @@ class DirectoryLedger:
 
     def settle(self, index: Callable[[int], object]) -> list[int]:
         forward = []
-        for number in sorted(n for n in map(parse_publish_intent, _hidden(self._layout.versions)) if n is not None):
+        for number in sorted(_intents(_names(self._layout.versions))):
             intent = self._layout.publish_intent(number)
             committed = self._layout.version(number).root.is_dir() and self._is_named(intent, number)
             if committed:
@@ -293,16 +293,23 @@ class DirectoryLedger:
 
         A writer of another machine is gone when nothing of its version has changed for some time.
         """
-        hidden = _hidden(self._layout.versions)
+        self._sweep()
+
+    def _sweep(self) -> list[str]:
+        """:meth:`sweep`; the names that are left in ``versions/``."""
+        names = _names(self._layout.versions)
+        hidden = _hidden(names)
         sweep_temporaries(self._layout.versions, hidden)
         for kind in RefKind:
             sweep_temporaries(self._layout.refs(kind))
-        published_soon = {n for n in map(parse_publish_intent, hidden) if n is not None}
+        published_soon = _intents(hidden)
         for name in hidden:
             number = parse_partial_dir(name)
             # What is being published is for :meth:`settle`.
             if number is not None and number not in published_soon and self._is_dead(number):
                 throw_away(self._layout.partial(number).root)
+                names.remove(name)
+        return names
 
     def reclaim(self) -> None:
         empty_trash(self._layout.versions)
@@ -317,7 +324,9 @@ class DirectoryLedger:
                 # Its writer holds the dataset's lock as long as it lives.
                 if not FileLock(self._layout.lock).locked_by_other():
                     yield f"versions/{name}", "a version was being published when its writer died"
-            elif parse_version_dir(name) is None and not name.endswith((TRASH, PREVIOUS_REF)):
+            elif parse_version_dir(name) is not None:
+                yield from self._half_written(f"versions/{name}")
+            elif not name.endswith((TRASH, PREVIOUS_REF)):
                 yield f"versions/{name}", "does not belong there"
         for kind in RefKind:
             for name in sorted(_names(self._layout.refs(kind))):
@@ -325,6 +334,13 @@ class DirectoryLedger:
                     yield f"refs/{kind.folder}/{name}", "does not belong there"
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _half_written(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Files of a version under the names that they have while they are written: no backend lists them."""
+        for where, _, names in os.walk(self._layout.root / folder):
+            for name in filter(is_temporary, names):
+                path = Path(where, name).relative_to(self._layout.root).as_posix()
+                yield path, "was being written when its process died: remove it"
 
     def _check_expected(self, branch: str, expected: int | None) -> None:
         """Raise Conflict unless the branch stands where a commit onto it began (None: unless there is no such
@@ -397,15 +413,6 @@ class DirectoryLedger:
         partial = self._layout.partial(number)
         return is_abandoned(FileLock(partial.lock), partial.root, store_clock(self._layout.lock), self._dead_after)
 
-    def _free(self, at_least: int) -> int:
-        """The next number that is not taken: published, partial or between the two."""
-        # Every commit asks, and many thousand versions may be there: only the few names that can matter are looked at.
-        names, first = _names(self._layout.versions), version_dir_name(at_least)
-        shown = [name for name in names if name >= first or len(name) > len(first)]
-        hidden = [parse(name) for name in _hidden_of(names) for parse in (parse_partial_dir, parse_publish_intent)]
-        taken = [number for number in (*map(parse_version_dir, shown), *hidden) if number is not None]
-        return max(at_least, 1 + max(taken, default=0))
-
 
 def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
     """The error for a version that others took for a dead one while it was being written."""
@@ -450,6 +457,16 @@ def is_untouched(layout: DatasetLayout, ledger: Ledger) -> bool:
     return not committed and not any(path.is_file() for path in loose)
 
 
+def _free(names: Sequence[str], at_least: int) -> int:
+    """The next number that none of the names in ``versions/`` takes: published, partial or between the two."""
+    # Every commit asks, and many thousand versions may be there: only the few names that can matter are looked at.
+    first = version_dir_name(at_least)
+    shown = [name for name in names if name >= first or len(name) > len(first)]
+    hidden = [parse(name) for name in _hidden(names) for parse in (parse_partial_dir, parse_publish_intent)]
+    taken = [number for number in (*map(parse_version_dir, shown), *hidden) if number is not None]
+    return max(at_least, 1 + max(taken, default=0))
+
+
 def _is_file_name(name: str) -> bool:
     """Whether a name, even one that an older volfs allowed, can be that of a ref's file."""
     return "/" not in name and "\0" not in name
@@ -462,12 +479,13 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _hidden(folder: Path) -> list[str]:
+def _intents(names: Sequence[str]) -> set[int]:
+    """Numbers of the versions that intents to publish name."""
+    return {number for number in map(parse_publish_intent, _hidden(names)) if number is not None}
+
+
+def _hidden(names: Sequence[str]) -> list[str]:
     """Names that begin with a dot, in order: everything that passes, a handful among many thousand versions."""
-    return _hidden_of(_names(folder))
-
-
-def _hidden_of(names: Sequence[str]) -> list[str]:
     return sorted([name for name in names if name[0] == "."])
 
 
