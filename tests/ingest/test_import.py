@@ -112,7 +112,7 @@ def test_a_chunk_of_nothing_is_not_stored(store: Store) -> None:
     data = np.zeros((100, 100, 100), np.uint8)
     data[:10, :10, :10] = 7
     import_source(store, "d", "", ArraySource(data), ImportOptions(chunks=(50,)))
-    assert store["d"].changes(1).nodes["zarr/s0"].put == 2  # a chunk, and zarr.json
+    assert store["d"].version(1).changes().nodes["zarr/s0"].put == 2  # a chunk, and zarr.json
     equal_at_all_levels(store, "d", "", data)
 
 
@@ -127,7 +127,7 @@ def test_the_fill_value_of_a_zarr_source_is_kept(store: Store, tmp_path: Path) -
         equal_at_all_levels(store, name, "", np.asarray(array[...]))
         found: Any = judged(store, name)["s0"]
         np.testing.assert_equal(found.fill_value, fill)
-        assert store[name].changes(1).nodes["zarr/s0"].put == 3 + 1
+        assert store[name].version(1).changes().nodes["zarr/s0"].put == 3 + 1
 
 
 def test_label_images_join_their_image(store: Store) -> None:

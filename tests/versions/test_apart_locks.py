@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kits.other_machine import elsewhere, running
-from tests.kits.stores import START, volume, write_version
+from tests.kits.stores import START, new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import Busy, ReadOnly
 from volfs.fuse.checkup import Finding, examine
@@ -145,7 +145,7 @@ def test_a_file_that_went_before_it_was_synced_stops_the_version(dataset: Datase
 def test_a_file_that_goes_while_it_is_synced_is_named(
     tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with init_store(tmp_path / "a store") as store, VersionWriter(store.create_dataset("cells"), "main", 0) as writer:
+    with new_store(tmp_path / "a store") as store, VersionWriter(store.create_dataset("cells"), "main", 0) as writer:
         writer.put(gone, b"a")
         listed = os.walk
 

@@ -15,6 +15,7 @@ import pytest
 from tests.kits.paths import ROOT
 from tests.kits.stores import START, tree_of, volume, write_version
 from volfs import init_store, open_store
+from volfs.model.refs import RefKind
 from volfs.storage.files import FileLock
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
@@ -244,7 +245,7 @@ def test_a_number_that_went_to_another_writer_is_not_taken_for_the_commit_that_d
 def test_half_written_refs_and_intents_of_a_killed_process_go_away(tmp_path: Path) -> None:
     with init_store(tmp_path / "store") as store:
         layout = store.create_dataset("cells").layout
-    left = [folder / ".name.json.0123456789abcdef.partial" for folder in (layout.versions, layout.heads)]
+    left = [folder / ".name.json.0123456789abcdef.partial" for folder in (layout.versions, layout.refs(RefKind.BRANCH))]
     for path in left:
         path.write_bytes(b"half of")
     with open_store(tmp_path / "store") as store:

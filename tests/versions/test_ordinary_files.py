@@ -83,7 +83,7 @@ def use(root: Path) -> list[bytes]:
                     with suppress(VolfsError):
                         branch.status()
                     with suppress(VolfsError):
-                        dataset.changes(1)
+                        dataset.version(1).changes()
                     if not read_only:
                         with suppress(VolfsError, OSError):
                             branch.put("files/work/g", b"new")

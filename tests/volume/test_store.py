@@ -174,7 +174,7 @@ def test_levels_that_a_client_wrote_into_a_managed_pyramid_are_recomputed(store)
     branch.put("files/note", b"something else")
     branch.commit("meddled")
     check(branch, "", VOLUME)
-    assert store["cells"].changes(2).counts.put == 1
+    assert store["cells"].version(2).changes().counts.put == 1
     np.testing.assert_array_equal(zarr.open_array(branch.zarr_store(), path="s1")[...], downsample(VOLUME, (2, 2, 2)))
 
 

@@ -271,14 +271,19 @@ def _give(raw: Buffer, into: memoryview | None) -> Buffer:
     return into
 
 
-_local = threading.local()
+class _OfThread(threading.local):
+    """The compressors of one thread, by level and checksum: zstandard's objects must not be shared, and are dear to
+    make."""
+
+    def __init__(self) -> None:
+        self.kept: BoundedMap[tuple[int, bool], zstandard.ZstdCompressor] = BoundedMap(4)
+
+
+_compressors = _OfThread()
 
 
 def _compressor(level: int, checksum: bool) -> zstandard.ZstdCompressor:
-    """A compressor of this thread's: zstandard's objects must not be shared, and are dear to make."""
-    kept: BoundedMap[tuple[int, bool], zstandard.ZstdCompressor]
-    kept = _local.__dict__.setdefault("compressors", BoundedMap(4))
-    return kept.get_or_make(
+    return _compressors.kept.get_or_make(
         (level, checksum),
         lambda: zstandard.ZstdCompressor(
             level=level, write_checksum=checksum, write_content_size=True, write_dict_id=False

@@ -126,10 +126,6 @@ class PayloadReader:
         read from it is not checked. Raises NotFound, Damaged."""
         return self._versions.opened(file)
 
-    def forget(self, prefix: str = "") -> None:
-        """Close the open files whose name begins with ``prefix``: they were removed or replaced."""
-        self._versions.forget(prefix)
-
     def close(self) -> None:
         """Close all files, those in use as soon as their readers are done. Reading again opens them again."""
         self._versions.forget()

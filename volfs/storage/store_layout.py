@@ -187,17 +187,6 @@ class DatasetLayout:
     def ref(self, kind: RefKind, name: str) -> Path:
         return self.refs(kind) / f"{name}.json"
 
-    def ref_paths(self, name: str) -> dict[RefKind, Path]:
-        """The files of all refs that a name may stand for."""
-        return {kind: self.ref(kind, name) for kind in RefKind}
-
-    @property
-    def heads(self) -> Path:
-        return self.refs(RefKind.BRANCH)
-
-    def head(self, branch: str) -> Path:
-        return self.ref(RefKind.BRANCH, branch)
-
     @property
     def versions(self) -> Path:
         return self.root / VERSIONS

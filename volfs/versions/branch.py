@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
@@ -63,8 +62,6 @@ class Branch(UnionSnapshot, WritableSnapshot):
         super().__init__(dataset, name, self.working, self.working.pulse, Interpreter(store.caches))
         self.follower = Follower(self)
         self.actions = Actions(self)
-        self.open_writers: Counter[str] = Counter()
-        self._mutex = threading.Lock()
         self._holder: tuple[float, Holder | None] = (0.0, None)
         self._look_at = 0.0
         self._known_head: tuple[tuple[int, int], int] | None = None
@@ -194,18 +191,9 @@ class Branch(UnionSnapshot, WritableSnapshot):
         self._check_writable()
         self.working.remove_tree(key)
 
-    def note_writer(self, key: str, by: int) -> None:
-        """Count a writer that is going to write under ``key`` (+1) or is done (-1), besides open files."""
-        with self._mutex:
-            self.open_writers[key] += by
-            if self.open_writers[key] <= 0:
-                del self.open_writers[key]
-
     def left_behind(self, union: Union | None = None) -> frozenset[str]:
         """Keys and whole directories that a commit now leaves in the working copy: they are being written."""
-        with self._mutex:
-            written = set(self.open_writers)
-        written |= self.working.open_for_writing()
+        written = self.working.open_for_writing()
         return left_behind(self.working.union() if union is None else union, self.interpreter, written)
 
     def validate(self, key: str) -> str | None:
@@ -322,7 +310,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
         except ReadOnly as error:
             raise Busy(str(error)) from None
         try:
-            if self.working.open_for_writing(wait=True) or self.open_writers:
+            if self.working.open_for_writing(wait=True):
                 raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
             if not force and not self.is_clean():
                 raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")

@@ -12,14 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap
-from volfs.model.box import Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
@@ -39,11 +38,9 @@ from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version import Version, parse
 from volfs.versions.committed.version_files import (
     StoredVersion,
-    VersionChanges,
     VersionFiles,
     read_manifest,
     read_version,
-    version_changes,
 )
 from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import OpenStore
@@ -144,16 +141,16 @@ class Dataset:
 
     def _check_indexed(self, number: int) -> None:
         """Raise Damaged if a version lies in the store that the catalog does not know, and will not by itself."""
-        if number in self._not_indexed():
+        if number in self._not_indexed(number - 1):
             why = self.unindexed.get(number, "opening the store for writing indexes it")
             raise Damaged(f"v{number} of dataset {self.name!r} is not in the catalog: {why}")
 
-    def _not_indexed(self) -> Collection[int]:
-        """Versions in the store that the catalog does not know. In a store open for writing, those that cannot be
-        indexed."""
+    def _not_indexed(self, above: int) -> set[int]:
+        """Versions in the store, from the one after ``above`` on, that the catalog does not know. In a store open for
+        writing, those that cannot be indexed."""
         if not self.store.read_only:
-            return self.unindexed.keys()
-        return set(self.ledger.versions()) - self.graph.versions.keys()
+            return {number for number in self.unindexed if number > above}
+        return set(self.ledger.versions(above)) - self.graph.versions.keys()
 
     def time_of(self, number: int) -> int:
         """The time (ns) of a version. Raises NotFound."""
@@ -175,11 +172,6 @@ class Dataset:
                 version = Version(self, self.info(number), self.graph.at(number), self.store.resolved)
                 self._versions.put(number, version)
             return version
-
-    def changes(self, number: int) -> VersionChanges:
-        """The changes of a version on top of its first parent, from its manifest."""
-        self.info(number)
-        return version_changes(VersionFiles.of(self.objects, number))
 
     # -- refs ---------------------------------------------------------------------------------------------------
 
@@ -254,8 +246,7 @@ class Dataset:
         graph = self.graph
         if expr.base == LATEST:
             newest = max(graph.versions, default=0)
-            newer = max(self._not_indexed(), default=0)
-            if newer > newest:
+            if newer := max(self._not_indexed(newest), default=0):
                 self._check_indexed(newer)
             if not newest:
                 raise NotFound(f"dataset {self.name!r} has no version yet")
@@ -451,10 +442,6 @@ class Dataset:
         """The number after the newest version that the catalog knows."""
         return max(self.graph.versions, default=0) + 1
 
-    def block_shape(self, number: int, path: str) -> Index | None:
-        """Chunks per index block of the array at ``path`` in a version; None if it has no such array."""
-        return self.version(number).block_shape(path) if number else None
-
     def index(self, stored: StoredVersion, manifest: Manifest, heads: Mapping[str, int] | None = None) -> VersionInfo:
         """Make the catalog know a version, in one transaction with its mirror of the refs given. Idempotent."""
         shapes = {path: NodeShape(array.block_shape) for path, array in stored.arrays.items()}
@@ -471,7 +458,7 @@ class Dataset:
     def ref_files(self) -> Refs:
         """Branches and tags as their files say: the truth that the catalog mirrors.
 
-        One that is damaged is left out and logged: :meth:`check_ref_file` says why, and it harms no other.
+        One that is damaged is left out and logged: :meth:`check_ref` says why, and it harms no other.
         """
         found: dict[RefKind, dict[str, int]] = {kind: {} for kind in RefKind}
         for kind, refs in found.items():
@@ -492,7 +479,7 @@ class Dataset:
         ref = self.ledger.ref(kind, name)
         if not ref.version and not kind.may_be_empty:
             raise Damaged(f"{where} names no version; {how_to_mend(where)}")
-        if not ref.version and not ref.sealed and self._newest_on(name):
+        if not ref.version and not ref.sealed and self.newest_on(name):
             raise Damaged(f"{where} names no version, but there are some of that branch; {how_to_mend(where)}")
         if ref.version:
             try:
@@ -523,7 +510,7 @@ class Dataset:
                         number = self.read_ref(kind, name)
                         self.ledger.set_ref(kind, name, self._record(number), number)
 
-    def _newest_on(self, branch: str) -> int:
+    def newest_on(self, branch: str) -> int:
         """The newest version whose ``version.json`` names the branch; 0 if there is none."""
         for number in reversed(self.ledger.versions()):
             with suppress(VolfsError):

@@ -39,8 +39,7 @@ def ask_mount(
     ``author`` of a commit is this process's user. Returns the mount's description of the action when it is done. Raises
     the error that stopped it; ReadOnly if that mount cannot be reached from here; VolfsError with the errno if it dies.
     """
-    if holder.mountpoint is None:
-        raise ReadOnly(f"{branch} is being written by {holder}: wait until it is done")
+    assert holder.mountpoint is not None, "only a mount can be asked"
     control = Path(holder.mountpoint, dataset, RefKind.BRANCH.directory, branch, ".volfs")
     written = text if author is None else with_author(text, author)
     try:

@@ -226,7 +226,8 @@ class _Check:
                 try:
                     number = self._dataset.read_ref(kind, name)
                 except VolfsError as error:
-                    hint = self._newest(name) if kind is RefKind.BRANCH else ""
+                    newest = self._dataset.newest_on(name) if kind is RefKind.BRANCH else 0
+                    hint = f": the newest version made on {name!r} is v{newest}" if newest else ""
                     yield self._finding(where, f"{error}{hint}")
                     continue
                 if number not in there and not (number == 0 and kind.may_be_empty):
@@ -236,14 +237,6 @@ class _Check:
                     yield self._finding(where, f"names v{number}, but the catalog says {said}")
             for name in sorted(known.keys() - set(names)):
                 yield self._finding(f"refs/{kind.folder}/{name}.json", "is missing, but the catalog knows the ref")
-
-    def _newest(self, branch: str) -> str:
-        """A hint for mending the ref of a branch: where its newest version is."""
-        for number in reversed(self._numbers):
-            with suppress(VolfsError):
-                if read_version(VersionFiles.of(self._dataset.objects, number)).branch == branch:
-                    return f": the newest version made on {branch!r} is v{number}"
-        return ""
 
     def _working(self) -> Iterator[Finding]:
         layout = self._dataset.layout

@@ -28,6 +28,7 @@ from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.files import read_file
 from volfs.versions.commit.array_writer import ArrayWriter
+from volfs.versions.commit.movement import base_of
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.committed.array import VersionArray
 from volfs.versions.committed.version import Version, chunk_prefix
@@ -88,8 +89,8 @@ def held(found: list[tuple[str, str]]) -> Held:
 def _misread(union: Union, interpreter: Interpreter, path: str) -> str | None:
     """Why changed metadata would misread chunks that the base has there; None if it does not."""
     folder = node_key(path)
-    lower = union.lower
-    if not isinstance(lower, Version) or not union.shows_base(folder):
+    lower = base_of(union)
+    if lower is None or not union.shows_base(folder):
         return None
     before, after = lower.array(path), interpreter.node(union, path)
     if before is None:
@@ -154,7 +155,7 @@ class Packer:
         self._interpreter = interpreter
         self._meanings = _Meanings(union, interpreter)
         self._writer = writer
-        self._lower = union.lower if isinstance(union.lower, Version) else None
+        self._lower = base_of(union)
         self._arrays: defaultdict[str, _Array] = defaultdict(_Array)
         self._objects: list[Change] = []
         self._described: set[str] = set()

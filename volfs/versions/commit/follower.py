@@ -20,9 +20,8 @@ from volfs.model.metadata import ArrayMeta
 from volfs.model.touch import Touched, covered
 from volfs.storage.crash import crash_point
 from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
-from volfs.versions.commit.movement import moved, versions_between
+from volfs.versions.commit.movement import base_of, moved, versions_between
 from volfs.versions.commit.writable_history import WritableBranch
-from volfs.versions.committed.version import Version
 from volfs.versions.keys import covers, node_path
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.working.base_file import Base, Pin
@@ -122,13 +121,12 @@ class Follower:
         return known[1]
 
     def _merge(self, union: Union, head: VersionInfo, base: Base) -> Merge:
-        number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
-        merged = self._merge_over(union, self._movement(number, head.number), head)
+        merged = self._merge_over(union, self._movement(union.base_number, head.number), head)
         kept = self._still_kept(head, base)
         return replace(merged, conflicts=frozenset(key for key in merged.conflicts if not covered(key, kept)))
 
     def _merge_over(self, union: Union, movement: Touched, head: VersionInfo) -> Merge:
-        base = union.lower if isinstance(union.lower, Version) else None
+        base = base_of(union)
         theirs = CommittedSide(base, self._branch.dataset.version(head.number), movement)
         return merge(base, WorkingSide(union, self._branch.interpreter), theirs)
 
@@ -147,22 +145,19 @@ class Follower:
         """True if keys at or below ``key`` moved and none is changed here, as after a decision for ``theirs``."""
 
         def see(union: Union) -> bool:
-            number = union.lower.base.number if union.lower is not None and union.lower.base is not None else 0
-            movement = self._movement(number, head.number)
+            movement = self._movement(union.base_number, head.number)
             moved_there = movement.at_or_below(key) or movement.covers(key) or covered(key, movement.folders)
             return moved_there and not any(covers(key, each.key) or covers(each.key, key) for each in union.changes())
 
         return self._branch.working.look(see)
 
     def _describe(self, union: Union, head: VersionInfo, keys: Iterable[str]) -> Behind:
-        base = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
-        count = len(versions_between(self._branch.dataset.graph, base, head.number))
-        return Behind(base, head.number, count, tuple(sorted(keys)))
+        count = len(versions_between(self._branch.dataset.graph, union.base_number, head.number))
+        return Behind(union.base_number, head.number, count, tuple(sorted(keys)))
 
     def _newer(self, union: Union, head: VersionInfo) -> Iterator[str]:
         """Keys and directories, of those that views are made from, that read differently over the new head."""
-        number = 0 if union.lower is None or union.lower.base is None else union.lower.base.number
-        movement, other = self._movement(number, head.number), self._branch.dataset.version(head.number)
+        movement, other = self._movement(union.base_number, head.number), self._branch.dataset.version(head.number)
         yield from movement.arrays
         yield from movement.trees
         for folder in movement.folders - movement.arrays:

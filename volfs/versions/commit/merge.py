@@ -20,7 +20,7 @@ from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta
 from volfs.model.name_lists import merge_documents
 from volfs.model.touch import Touched, collisions
-from volfs.versions.commit.movement import described_anew, paths_in, reads_alike, region_of
+from volfs.versions.commit.movement import base_of, described_anew, paths_in, reads_alike, region_of
 from volfs.versions.committed.version import Version
 from volfs.versions.keys import NODE_JSON, node_key, node_path
 from volfs.versions.snapshot import KeyInfo
@@ -92,7 +92,7 @@ class WorkingSide:
     interpreter: Interpreter
 
     def touched(self, beside: Touched) -> Touched:
-        lower = self.union.lower if isinstance(self.union.lower, Version) else None
+        lower = base_of(self.union)
         keys, trees = set(), set()
         chunks: defaultdict[str, list[Index]] = defaultdict(list)
         regions: defaultdict[str, set[Index]] = defaultdict(set)

@@ -20,6 +20,7 @@ from volfs.versions.committed.version import Version, chunk_prefix
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.history import History
 from volfs.versions.keys import node_key, node_path, node_path_of_json
+from volfs.versions.working.union import Union
 
 
 def versions_between(graph: VersionGraph, one: int, other: int) -> list[int]:
@@ -96,6 +97,11 @@ def reads_alike(before: ArrayMeta | None, after: ArrayMeta | None) -> bool:
         return before is after
     same_fill = before.fill_value.tobytes() == after.fill_value.tobytes()
     return before.shape == after.shape and same_fill and before.same_storage(after)
+
+
+def base_of(union: Union) -> Version | None:
+    """The version that a working copy lies over; None while there is none."""
+    return union.lower if isinstance(union.lower, Version) else None
 
 
 def region_of(version: Version | None, key: str) -> tuple[str, Index] | None:

@@ -42,7 +42,7 @@ from volfs.versions.commit.merge import (
     merge,
     named,
 )
-from volfs.versions.commit.movement import described_anew, moved, paths_in, reads_alike, recorded
+from volfs.versions.commit.movement import base_of, described_anew, moved, paths_in, reads_alike, recorded
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
@@ -203,7 +203,7 @@ def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
     """Raise Conflict if a version and the uncommitted changes changed the same."""
 
     def see(union: Union) -> Merge:
-        base = union.lower if isinstance(union.lower, Version) else None
+        base = base_of(union)
         return merge(base, WorkingSide(union, branch.interpreter), PreparedSide(base, prepared))
 
     keys = sorted(branch.working.look(see).conflicts)
@@ -391,5 +391,5 @@ def _own_words(partial: VersionFiles) -> StoredVersion | None:
     """``version.json`` of a partial version, under whatever number it was written."""
     try:
         return read_version(partial)
-    except (NotFound, VolfsError):
+    except VolfsError:
         return None

@@ -70,8 +70,6 @@ from volfs.versions.ref_file import read_ref, write_ref
 
 log = logging.getLogger(__name__)
 
-_LOCK = "lock"
-
 
 class DirectoryLedger:
     """The refs and versions in the directory of one dataset.
@@ -426,7 +424,7 @@ def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
 def _check_files(layout: VersionLayout, number: int, sizes: Mapping[str, int]) -> None:
     """Raise Busy unless every file of a version is there, with its size."""
     for name, size in sizes.items():
-        if name == _LOCK:
+        if name == layout.lock.name:
             continue  # its maker's, which goes
         try:
             found = (layout.root / name).lstat().st_size

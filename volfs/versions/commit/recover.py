@@ -27,9 +27,7 @@ from volfs.storage.files import FileLock, unlink_durably
 from volfs.storage.store_layout import VERSIONS, StoreLayout
 from volfs.storage.trash import TRASH, empty_trash, throw_away
 from volfs.versions.commit.mirror import MirroredHistory
-from volfs.versions.commit.publish import (
-    is_untouched,
-)
+from volfs.versions.commit.publish import is_untouched
 from volfs.versions.commit.writable_history import Progress
 from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset_file import DatasetFile, give_id

@@ -179,11 +179,6 @@ class VersionWriter:
         self._declare(path, zarr_json)
         return writer
 
-    def writer_of(self, path: str) -> ArrayWriter | None:
-        """The writer of an array that :meth:`array` made, if any."""
-        with self._lock:
-            return self._arrays.get(path)
-
     def remove(self, key: str) -> None:
         """Record that a whole key is gone."""
         check_key(key)
@@ -339,7 +334,7 @@ class VersionWriter:
     ) -> tuple[Index, Index]:
         """(index block, shard), in chunks per axis. A shard divides the block, whose shape an array keeps for life."""
         ones = (1,) * meta.ndim
-        inherited = None if created else self.dataset.block_shape(self.parent, path)
+        inherited = None if created or self._base is None else self._base.block_shape(path)
         block = inherited or block_shape_for(meta.chunk_shape, meta.dtype.itemsize, meta.grid.grid_shape)
         if shard_shape is not None:
             check_shard_shape(meta.chunk_shape, shard_shape)

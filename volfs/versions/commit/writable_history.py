@@ -15,7 +15,6 @@ from volfs.versions.committed.version import Version
 from volfs.versions.history import History
 
 if TYPE_CHECKING:
-    from volfs.model.box import Index
     from volfs.model.graph import VersionInfo
     from volfs.model.refs import Refs
     from volfs.storage.manifest import Manifest
@@ -58,9 +57,6 @@ class WritableHistory(History[Version], Protocol):
 
     def next_number(self) -> int:
         """The number after the newest version that the catalog knows."""
-
-    def block_shape(self, number: int, path: str) -> Index | None:
-        """Chunks per index block of the array at ``path`` in a version; None if it has no such array."""
 
     def index(self, stored: StoredVersion, manifest: Manifest, heads: Mapping[str, int] | None = None) -> VersionInfo:
         """Add a version to the catalog, in one transaction with the heads given. Idempotent."""

@@ -343,21 +343,6 @@ def scratch_name(layout: WorkingLayout) -> str:
     return f"{layout.root}/{SCRATCH}/{secrets.token_hex(8)}"
 
 
-def rename_noreplace(source: str, target: str) -> None:
-    """rename(2) that fails with FileExistsError if the target exists, of any kind."""
-    if _renameat2(source, target, RENAME_NOREPLACE):
-        return
-    # Without renameat2 (NFS, some FUSE disks) link is as atomic for files; a directory cannot fall on a file, and
-    # falls on an empty directory at most.
-    if stat.S_ISDIR(os.lstat(source).st_mode):
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        os.rename(source, target)
-    else:
-        os.link(source, target)
-        os.unlink(source)
-
-
 def exchange(one: str, other: str) -> None:
     """Swap two files or directories, in one step where the disk can."""
     if not _renameat2(one, other, RENAME_EXCHANGE):
@@ -373,7 +358,7 @@ def exchange_for_file(folder: str, scratch: str) -> None:
     make_file(aside)
     if not _renameat2(aside, folder, RENAME_EXCHANGE):
         # No exchange on this disk: two steps. What is between them on a crash is written into the name of the
-        # directory's grave, see freezing.settle_scratch.
+        # directory's grave, see layer_moves.settle_scratch.
         grave = f"{scratch}/hide-{secrets.token_hex(8)}"
         write_atomic(Path(f"{grave}.path"), os.fsencode(os.path.relpath(folder, scratch)))
         os.rename(folder, grave)

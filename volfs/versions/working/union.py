@@ -77,6 +77,12 @@ class Union:
     lower: Snapshot | None
     stamp: Hashable = None
 
+    @property
+    def base_number(self) -> int:
+        """The number of the version below; 0 if there is none."""
+        base = None if self.lower is None else self.lower.base
+        return 0 if base is None else base.number
+
     def entry(self, key: str) -> Entry | None:
         """The file or directory at ``key``; None if there is none."""
         first: os.stat_result | None = None

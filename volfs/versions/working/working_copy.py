@@ -395,7 +395,7 @@ class WorkingCopy:
     # -- committing and discarding --------------------------------------------------------------------------------
 
     def freeze(self, number: int, leave: Iterable[str] | Callable[[Union], Iterable[str]] = ()) -> None:
-        """Set all changes aside as the layer from which version ``number`` is made; see :func:`freezing.freeze`.
+        """Set all changes aside as the layer from which version ``number`` is made; see :func:`.layer_moves.freeze`.
 
         ``leave``: keys that stay uncommitted; a function is called while no file can be opened.
         """
@@ -409,7 +409,7 @@ class WorkingCopy:
         self._rearrange(move)
 
     def merge_back(self, number: int) -> None:
-        """Undo :meth:`freeze`: the commit did not happen. See :func:`freezing.merge_back`."""
+        """Undo :meth:`freeze`: the commit did not happen. See :func:`.layer_moves.merge_back`."""
         self._reserve.freeing(lambda: self._rearrange(lambda: layer_moves.merge_back(self.layout, number)))
 
     def drop(self, number: int, head: VersionInfo | None) -> None:
@@ -460,7 +460,7 @@ class WorkingCopy:
         crash_point("follow.noted")
         self.rest_on(head)
         crash_point("follow.moved")
-        self._files.rebased(lambda key: self._below(key))
+        self._files.rebased(self._below)
         self._steps.restructured("")
 
     def _below(self, key: str) -> tuple[Snapshot, KeyInfo] | None:
