@@ -31,13 +31,16 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.schema import check as schema_check
 from volfs.catalog.schema import migrate, run_script
 from volfs.errors import BadInput, Damaged, VolfsError
 from volfs.model.bounded_map import BoundedMap, Usage
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 ROOT = 1
 ORDINAL_BITS = 27
@@ -87,10 +90,10 @@ def table_path(catalog: Path) -> Path:
     return catalog.with_name(catalog.name + ".inodes")
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    run_script(connection, TABLES)
+def _create(db: Database) -> None:
+    run_script(db, TABLES)
     # Should this file ever be lost, a new one must not begin where the old one did: numbers of a store are dated.
-    connection.execute("INSERT INTO sequence (next) VALUES (?)", (int(time.time()) << 20,))
+    db.execute("INSERT INTO sequence (next) VALUES (?)", (int(time.time()) << 20,))
 
 
 class InodeTable:
