@@ -21,7 +21,7 @@ from cloudvolume import CloudVolume
 
 import volfs
 from tests.kits import round_trips
-from tests.kits.import_sources import holds, reads_bad, volume
+from tests.kits.import_sources import holds, reads_bad
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
@@ -29,13 +29,14 @@ from volfs.ingest.readers import open_source
 from volfs.ingest.readers.neuroglancer_shards import murmurhash3_low64
 from volfs.ingest.source import check_unchanged
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 
 DTYPES = ["u1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 
 
 def labels(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Few and many labels, small and large, so that all widths of bits occur."""
-    many = volume(shape, dtype)
+    many = noise(shape, dtype)
     few = many % np.array(3, many.dtype)
     half = np.zeros(shape, bool)
     half[: shape[0] // 2] = True
@@ -67,7 +68,7 @@ def write_n5(path: Path, data: np.ndarray, chunk: tuple[int, ...], compression: 
 @pytest.mark.parametrize("compression", ["raw", "gzip", "bzip2", "xz", "blosc", "zstd"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_n5_of_any_dtype_and_compression_as_tensorstore_writes_it(tmp_path: Path, dtype: str, compression: str) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     write_n5(tmp_path / "v.n5" / "raw", data, (3, 4, 5), compression)
     source = open_source([tmp_path / "v.n5" / "raw"])
     assert source.description.grain == (3, 4, 5) and source.description.name == "raw"
@@ -77,7 +78,7 @@ def test_n5_of_any_dtype_and_compression_as_tensorstore_writes_it(tmp_path: Path
 
 @pytest.mark.parametrize("compression", ["raw", "gzip", "bzip2", "xz", "lz4", "zstd", "blosc"])
 def test_n5_as_z5_writes_it_with_blocks_left_out(tmp_path: Path, compression: str) -> None:
-    data = volume((7, 13, 5), "u2")
+    data = noise((7, 13, 5), "u2")
     with z5py.File(str(tmp_path / "v.n5"), "w") as file:
         made = file.create_dataset("g/d", shape=data.shape, chunks=(3, 4, 5), dtype="uint16", compression=compression)
         made[:3] = data[:3]
@@ -91,7 +92,7 @@ def test_n5_blocks_in_the_frames_of_java(tmp_path: Path) -> None:
     """n5-java compresses with LZ4BlockOutputStream; the frames here are put together by its layout."""
     from numcodecs import lz4
 
-    data = volume((4, 5, 6), "u2")
+    data = noise((4, 5, 6), "u2")
     with z5py.File(str(tmp_path / "v.n5"), "w") as file:
         file.create_dataset("d", data=data, chunks=(4, 5, 6), compression="raw")
     place = tmp_path / "v.n5" / "d"
@@ -114,7 +115,7 @@ def test_n5_blocks_in_the_frames_of_java(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shape", "axes"), [((9, 13), "yx"), ((2, 4, 5, 6), "czyx"), ((2, 3, 4, 5, 6), "tczyx")])
 def test_n5_of_other_dimensions(tmp_path: Path, shape: tuple[int, ...], axes: str) -> None:
-    data = volume(shape, "u2")
+    data = noise(shape, "u2")
     write_n5(tmp_path / "v.n5", data, (2,) * len(shape), "gzip")
     source = arrange(open_source([tmp_path / "v.n5"]))
     assert source.description.name == "v"
@@ -122,7 +123,7 @@ def test_n5_of_other_dimensions(tmp_path: Path, shape: tuple[int, ...], axes: st
 
 
 def test_n5_levels_and_where_programs_leave_voxel_sizes(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "u2")
+    data = noise((4, 5, 6), "u2")
     for level in range(2):
         write_n5(tmp_path / "v.n5" / "em" / f"s{level}", data[:: level + 1], (2, 2, 2), "gzip")
     group = tmp_path / "v.n5" / "em"
@@ -154,14 +155,14 @@ def test_n5_groups_without_one_image_say_what_they_hold(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no image"):
         open_source([tmp_path / "v.n5"])
     for name in ("a", "b"):
-        write_n5(tmp_path / "v.n5" / name, volume((4, 5, 6)), (2, 2, 2), "gzip")
-    write_n5(tmp_path / "v.n5" / "deep" / "er" / "s0", volume((3, 5, 6)), (2, 2, 2), "gzip")
+        write_n5(tmp_path / "v.n5" / name, noise((4, 5, 6)), (2, 2, 2), "gzip")
+    write_n5(tmp_path / "v.n5" / "deep" / "er" / "s0", noise((3, 5, 6)), (2, 2, 2), "gzip")
     with pytest.raises(BadInput, match=r"0: a, 4 x 5 x 6 uint16; 1: b, .*2: deep/er, 3 x 5 x 6 .*name one, like .*:a"):
         open_source([tmp_path / "v.n5"])
     for part in ("b", "/b", "1"):
-        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), volume((4, 5, 6)), "zyx")
+        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), noise((4, 5, 6)), "zyx")
     for part in ("deep/er", "deep/er/s0", "deep", "2"):
-        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), volume((3, 5, 6)), "zyx")
+        holds(arrange(open_source([f"{tmp_path / 'v.n5'}:{part}"])), noise((3, 5, 6)), "zyx")
     with pytest.raises(BadInput, match=r"has no nope: it holds 0: a"):
         open_source([f"{tmp_path / 'v.n5'}:nope"])
 
@@ -169,7 +170,7 @@ def test_n5_groups_without_one_image_say_what_they_hold(tmp_path: Path) -> None:
 def test_n5_that_is_damaged_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     for compression in ("raw", "gzip", "bzip2", "xz", "zstd", "blosc"):
         place = tmp_path / f"{compression}.n5"
-        write_n5(place, volume((8, 8, 8)), (4, 4, 4), compression)
+        write_n5(place, noise((8, 8, 8)), (4, 4, 4), compression)
         block = place / "1" / "0" / "1"
         good = block.read_bytes()
         wide = good[:8] + (9).to_bytes(4, "big") + good[12:]
@@ -220,7 +221,7 @@ def make_bdv(path: Path, data: np.ndarray, names: list[str] | None = None, **opt
     ("ending", "dtype"), [(".n5", "u1"), (".n5", "u2"), (".n5", "f4"), (".h5", "u1"), (".h5", "u2")]
 )
 def test_bdv_of_one_view(tmp_path: Path, ending: str, dtype: str) -> None:
-    data = volume((7, 13, 10), dtype)
+    data = noise((7, 13, 10), dtype)
     make_bdv(tmp_path / f"v{ending}", data)
     given = [tmp_path / "v.xml"]
     if ending == ".n5":  # the container, a setup, and a time point find the XML by themselves
@@ -238,7 +239,7 @@ def test_bdv_of_one_view(tmp_path: Path, ending: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("ending", [".n5", ".h5"])
 def test_bdv_of_channels_and_time_points_some_missing(tmp_path: Path, ending: str) -> None:
-    data = volume((3, 2, 7, 13, 10), "u2")
+    data = noise((3, 2, 7, 13, 10), "u2")
     for t, c in itertools.product(range(3), range(2)):
         if (t, c) != (1, 1):
             attributes = {"channel": {"id": c, "name": ["DAPI", "GFP"][c]}}
@@ -264,7 +265,7 @@ def test_bdv_of_channels_and_time_points_some_missing(tmp_path: Path, ending: st
 
 
 def test_bdv_says_which_views_are_missing_and_which_registrations_it_keeps(tmp_path: Path) -> None:
-    data = volume((3, 7, 13, 10), "u2")
+    data = noise((3, 7, 13, 10), "u2")
     for t in range(3):
         make_bdv(
             tmp_path / "v.n5",
@@ -285,7 +286,7 @@ def test_bdv_says_which_views_are_missing_and_which_registrations_it_keeps(tmp_p
 
 
 def test_a_bdv_project_that_promises_the_impossible_is_refused_at_once(tmp_path: Path) -> None:
-    make_bdv(tmp_path / "v.n5", volume((7, 13, 10), "u1"))
+    make_bdv(tmp_path / "v.n5", noise((7, 13, 10), "u1"))
     xml = tmp_path / "v.xml"
     text = xml.read_text()
     [setup] = re.findall(r"<ViewSetup>.*?</ViewSetup>", text, re.DOTALL)
@@ -331,7 +332,7 @@ def test_what_is_no_block_and_no_attributes_is_neither_waited_for_nor_read(
 
 
 def test_bdv_of_channels_and_angles_has_an_axis_for_each(tmp_path: Path) -> None:
-    data = volume((3, 2, 7, 13, 10), "u1")
+    data = noise((3, 2, 7, 13, 10), "u1")
     for number, (angle, channel) in enumerate(itertools.product(range(3), range(2))):
         attributes = {"channel": {"id": channel}, "angle": {"id": angle * 60}}
         make_bdv(tmp_path / "v.n5", data[angle, channel], setup_id=number, attributes=attributes)
@@ -345,7 +346,7 @@ def test_bdv_of_channels_and_angles_has_an_axis_for_each(tmp_path: Path) -> None
 
 
 def test_bdv_whose_setups_differ_in_size_says_how_to_import_one(tmp_path: Path) -> None:
-    first, second = volume((7, 13, 10), "u1"), volume((6, 13, 10), "u1")
+    first, second = noise((7, 13, 10), "u1"), noise((6, 13, 10), "u1")
     for number, data in enumerate((first, second)):
         make_bdv(tmp_path / "v.n5", data, setup_id=number, attributes={"channel": {"id": number}})
     with pytest.raises(BadInput, match=r"setup 1 at time point 0 is 6 x 13 x 10 uint8, .* like .*v\.xml:1"):
@@ -356,7 +357,7 @@ def test_bdv_whose_setups_differ_in_size_says_how_to_import_one(tmp_path: Path) 
 
 
 def test_bdv_names_its_container_by_a_uri_since_version_1_1(tmp_path: Path) -> None:
-    data = volume((7, 13, 10), "u1")
+    data = noise((7, 13, 10), "u1")
     make_bdv(tmp_path / "v.n5", data)
     (tmp_path / "v.n5").rename(tmp_path / "my cells.n5")
     text = (tmp_path / "v.xml").read_text().replace(">v.n5<", ">my%20cells.n5<")
@@ -366,7 +367,7 @@ def test_bdv_names_its_container_by_a_uri_since_version_1_1(tmp_path: Path) -> N
 
 
 def test_bdv_in_partitions_needs_them_all(tmp_path: Path) -> None:
-    data = volume((7, 13, 10), "u2")
+    data = noise((7, 13, 10), "u2")
     make_bdv(tmp_path / "v.h5", data)
     (tmp_path / "v.h5").rename(tmp_path / "part.h5")
     with h5py.File(tmp_path / "v.h5", "w") as file:
@@ -377,7 +378,7 @@ def test_bdv_in_partitions_needs_them_all(tmp_path: Path) -> None:
 
 
 def test_bdv_xml_that_is_damaged_or_of_another_loader_is_refused(tmp_path: Path) -> None:
-    make_bdv(tmp_path / "v.n5", volume((7, 13, 10), "u1"))
+    make_bdv(tmp_path / "v.n5", noise((7, 13, 10), "u1"))
     path = tmp_path / "v.xml"
     text = path.read_text()
     for bad, reason in (
@@ -435,7 +436,7 @@ def write_precomputed(path: Path, data: np.ndarray, encoding: str = "raw", **sca
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_precomputed_raw_of_any_dtype(tmp_path: Path, dtype: str, channels: int, sharded: bool) -> None:
-    data = volume((channels, 7, 37, 13), dtype)
+    data = noise((channels, 7, 37, 13), dtype)
     write_precomputed(tmp_path / "v", data, **({"sharding": SHARDING} if sharded else {}))
     assert bool(list(tmp_path.rglob("*.shard"))) == sharded
     for path in (tmp_path / "v", tmp_path / "v" / "4_4_40"):
@@ -476,7 +477,7 @@ def test_precomputed_compressed_segmentation(tmp_path: Path, dtype: str, channel
     ("png", "u1", 1), ("png", "u1", 3), ("png", "u2", 1), ("png", "u1", 4), ("jpeg", "u1", 1), ("jpeg", "u1", 3),
 ])  # fmt: skip
 def test_precomputed_pictures(tmp_path: Path, encoding: str, dtype: str, channels: int) -> None:
-    data = volume((channels, 7, 37, 13), dtype)
+    data = noise((channels, 7, 37, 13), dtype)
     quality = {"jpeg_quality": 95} if encoding == "jpeg" else {}
     write_precomputed(tmp_path / "v", data, encoding, **quality)
     spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": f"{tmp_path}/v"}}
@@ -521,7 +522,7 @@ def test_precomputed_as_cloud_volume_writes_it(tmp_path: Path, encoding: str) ->
 
 
 def test_precomputed_scales_and_chunks_that_are_not_there(tmp_path: Path) -> None:
-    data = volume((1, 7, 37, 13), "u2")
+    data = noise((1, 7, 37, 13), "u2")
     write_precomputed(tmp_path / "v", data)
     write_precomputed(tmp_path / "v", data[:, :, ::2, ::2], key="8_9_40", resolution=[8, 9, 40], voxel_offset=[0, 0, 0])
     source = arrange(open_source([tmp_path / "v" / "8_9_40"]))
@@ -582,7 +583,7 @@ def test_precomputed_that_is_damaged_is_refused(tmp_path: Path) -> None:
 
 def test_murmurhash_is_as_tensorstore_has_it(tmp_path: Path) -> None:
     """One chunk for each shard: the names of the files are the hashes."""
-    data = volume((1, 8, 8, 8), "u1")
+    data = noise((1, 8, 8, 8), "u1")
     sharding = {**SHARDING, "hash": "murmurhash3_x86_128", "preshift_bits": 0, "minishard_bits": 0, "shard_bits": 32}
     write_precomputed(tmp_path / "v", data, sharding=sharding, chunk_size=[2, 2, 2])
     names = {int(path.stem, 16) for path in (tmp_path / "v").rglob("*.shard")}
@@ -593,7 +594,7 @@ def test_murmurhash_is_as_tensorstore_has_it(tmp_path: Path) -> None:
 
 
 def test_hierarchies_end_to_end(tmp_path: Path) -> None:
-    data = volume((3, 2, 9, 140, 20), "u2")
+    data = noise((3, 2, 9, 140, 20), "u2")
     for t, c in itertools.product(range(3), range(2)):
         make_bdv(tmp_path / "b.n5", data[t, c], setup_id=c, timepoint=t, attributes={"channel": {"id": c}})
     write_n5(tmp_path / "n.n5", data[0, 0], (4, 50, 9), "zstd")

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 import volfs
-from tests.kits.import_sources import holds, itk_affine, reads_bad, volume, write_series, write_slice, write_slices
+from tests.kits.import_sources import holds, itk_affine, reads_bad, write_series, write_slice, write_slices
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
@@ -24,6 +24,7 @@ from volfs.ingest.readers import open_source
 from volfs.ingest.source import check_unchanged
 from volfs.model.box import Box
 from volfs.model.facts import Rescale
+from volfs.testing.volumes import noise
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +135,7 @@ def test_a_real_dose_has_its_planes_where_they_lie() -> None:
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4"])
 def test_slices_are_ordered_by_position_and_not_by_name_or_number(tmp_path: Path, dtype: str) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     paths = write_series(tmp_path / "head", data)
     (tmp_path / "head" / "README.txt").write_text("not an image")
     shutil.copy(SHIPPED / "test-SR.dcm", tmp_path / "head")
@@ -149,7 +150,7 @@ def test_slices_are_ordered_by_position_and_not_by_name_or_number(tmp_path: Path
 
 
 def test_a_series_as_simpleitk_writes_it(tmp_path: Path) -> None:
-    data = volume((6, 13, 9), "i2")
+    data = noise((6, 13, 9), "i2")
     image = sitk.GetImageFromArray(data)
     image.SetSpacing((0.25, 0.5, 3))
     direction = np.array([[0, 0.6, 0.8], [1, 0, 0], [0, 0.8, -0.6]])
@@ -188,7 +189,7 @@ def test_a_series_as_simpleitk_writes_it(tmp_path: Path) -> None:
 
 
 def test_missing_and_uneven_slices_are_told(tmp_path: Path) -> None:
-    data = volume((6, 13, 9), "i2")
+    data = noise((6, 13, 9), "i2")
     cases: dict[str, tuple[list[float], str]] = {
         "one": ([0, 2, 4, 8, 10, 12], "1 slice is missing: IM.* lies 4 mm after IM.*, slices are 2 mm apart"),
         "more": ([0, 2, 8, 10, 14, 16], "3 slices are missing"),
@@ -206,7 +207,7 @@ def test_missing_and_uneven_slices_are_told(tmp_path: Path) -> None:
 
 
 def test_a_tilted_gantry_is_in_the_affine(tmp_path: Path) -> None:
-    data = volume((4, 13, 9), "i2")
+    data = noise((4, 13, 9), "i2")
     write_series(tmp_path / "s", data, step=(0.0, 0.5, 1.0))
     found = open_source([tmp_path / "s"]).description
     assert found.scale[0] == 2.5
@@ -214,7 +215,7 @@ def test_a_tilted_gantry_is_in_the_affine(tmp_path: Path) -> None:
 
 
 def test_several_series_are_named_and_one_can_be_picked(tmp_path: Path) -> None:
-    first, second = volume((3, 13, 9), "i2"), volume((4, 13, 9), "u2")
+    first, second = noise((3, 13, 9), "i2"), noise((4, 13, 9), "u2")
     write_series(tmp_path / "s", first, series="1.2.3", number=4)
     write_series(tmp_path / "s", second, series="1.2.9", number=7)
     with pytest.raises(BadInput, match=r"2 series \(4: MR T1 axial, 3 images; 7: .* 4 images\): name one, like .*/s:4"):
@@ -230,7 +231,7 @@ def test_several_series_are_named_and_one_can_be_picked(tmp_path: Path) -> None:
 
 
 def test_several_volumes_of_one_series_lie_along_time(tmp_path: Path) -> None:
-    data = volume((3, 4, 13, 9), "i2")
+    data = noise((3, 4, 13, 9), "i2")
     for t in (2, 0, 1):
         write_series(tmp_path / "s", data[t], series=f"1.2.3.{t}", AcquisitionNumber=t)
     for path in (tmp_path / "s").iterdir():
@@ -246,10 +247,10 @@ def test_several_volumes_of_one_series_lie_along_time(tmp_path: Path) -> None:
 
 
 def test_slices_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
-    data = volume((4, 13, 9), "i2")
+    data = noise((4, 13, 9), "i2")
     paths = write_series(tmp_path / "s", data)
     whole = paths[2].read_bytes()
-    for plane, what in ((volume((13, 8), "i2"), "8 x 13 int16"), (volume((13, 9), "u2"), "9 x 13 uint16")):
+    for plane, what in ((noise((13, 8), "i2"), "8 x 13 int16"), (noise((13, 9), "u2"), "9 x 13 uint16")):
         write_slice(paths[2], plane, 5.0)
         with pytest.raises(BadInput, match=rf"{what}.*slices must be alike"):
             open_source([tmp_path / "s"])
@@ -264,18 +265,18 @@ def test_slices_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="are the same image"):
         open_source([tmp_path / "s"])
     (tmp_path / "s" / "copy").unlink()
-    write_slices(tmp_path / "s", volume((1, 9, 13), "u1"))
+    write_slices(tmp_path / "s", noise((1, 9, 13), "u1"))
     with pytest.raises(BadInput, match="DICOM files and pictures"):
         open_source([tmp_path / "s"])
 
 
 def test_colour_slices_and_facts(tmp_path: Path) -> None:
-    data = volume((3, 13, 9, 3), "u1")
+    data = noise((3, 13, 9, 3), "u1")
     write_series(tmp_path / "rgb", data)
     source = open_source([tmp_path / "rgb"])
     assert source.description.rgb
     holds(source, data, "zyxc")
-    gray = volume((3, 13, 9), "i2") >> 4
+    gray = noise((3, 13, 9), "i2") >> 4
     write_series(
         tmp_path / "m", gray, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11, RescaleSlope=2.5
     )
@@ -289,7 +290,7 @@ def test_colour_slices_and_facts(tmp_path: Path) -> None:
 
 
 def test_slices_of_one_slope_keep_their_numbers_and_say_what_they_mean(tmp_path: Path) -> None:
-    stored = volume((3, 13, 9), "i2") >> 4
+    stored = noise((3, 13, 9), "i2") >> 4
     write_series(tmp_path / "ct", stored, RescaleSlope=2.5, RescaleIntercept=-1024, RescaleType="HU")
     source = open_source([tmp_path / "ct"])
     assert source.description.rescale == Rescale(2.5, -1024, "HU") and not source.description.remarks
@@ -300,7 +301,7 @@ def test_slices_of_one_slope_keep_their_numbers_and_say_what_they_mean(tmp_path:
 
 @pytest.mark.parametrize(("kind", "is_label"), [("BINARY", True), ("LABELMAP", True), ("FRACTIONAL", False)])
 def test_segmentations_say_that_they_are_such(tmp_path: Path, kind: str, is_label: bool) -> None:
-    write_series(tmp_path / "seg", volume((3, 13, 9), "u1") % 3, Modality="SEG", SegmentationType=kind)
+    write_series(tmp_path / "seg", noise((3, 13, 9), "u1") % 3, Modality="SEG", SegmentationType=kind)
     assert open_source([tmp_path / "seg"]).description.is_label == is_label
 
 
@@ -308,7 +309,7 @@ def test_segmentations_say_that_they_are_such(tmp_path: Path, kind: str, is_labe
 def test_slices_of_different_slopes_are_real_values_and_are_never_averaged_raw(
     tmp_path: Path, tags: dict[str, list[float]]
 ) -> None:
-    stored = volume((3, 13, 9), "i2") >> 4
+    stored = noise((3, 13, 9), "i2") >> 4
     write_series(tmp_path / "pet", stored, RescaleSlope=1, RescaleIntercept=0)
     paths = sorted((tmp_path / "pet").iterdir())
     [(name, values)] = tags.items()
@@ -364,7 +365,7 @@ def write_enhanced(path: Path, data: np.ndarray, times: int = 1) -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_multi_frame_files_are_ordered_by_position_and_time(tmp_path: Path, times: int) -> None:
-    data = volume((6, 13, 9), "u2")
+    data = noise((6, 13, 9), "u2")
     write_enhanced(tmp_path / "mf.dcm", data, times)
     source = open_source([tmp_path / "mf.dcm"])
     found = source.description
@@ -382,7 +383,7 @@ def test_compressed_multi_frame_files(tmp_path: Path, syntax: str) -> None:
     import imagecodecs
     from pydicom.encaps import encapsulate
 
-    data = volume((6, 13, 9), "u2")
+    data = noise((6, 13, 9), "u2")
     write_enhanced(tmp_path / "mf.dcm", data)
     made = pydicom.dcmread(tmp_path / "mf.dcm")
     frames = made.pixel_array
@@ -404,7 +405,7 @@ def test_jpeg_lossless_as_most_archives_keep_it(tmp_path: Path) -> None:
     import imagecodecs
     from pydicom.encaps import encapsulate
 
-    data = volume((3, 16, 12), "u2") >> 2
+    data = noise((3, 16, 12), "u2") >> 2
     paths = write_series(tmp_path / "s", data)
     for path, plane in zip(paths, data, strict=True):
         made = pydicom.dcmread(path)
@@ -426,18 +427,18 @@ def test_jpeg_lossless_as_most_archives_keep_it(tmp_path: Path) -> None:
 
 def test_dicom_that_is_damaged_or_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.dcm"
-    write_slice(path, volume((13, 9), "i2"), 0.0)
+    write_slice(path, noise((13, 9), "i2"), 0.0)
     whole = path.read_bytes()
     for bad in (b"", whole[:100], whole[:200], whole[: len(whole) // 2], whole[:-9], b"x" * 1000):
         path.write_bytes(bad)
         reads_bad(path, r"bad\.dcm (is unreadable or cut short|holds no DICOM image)")
-    paths = write_series(tmp_path / "s", volume((4, 13, 9), "i2"))
+    paths = write_series(tmp_path / "s", noise((4, 13, 9), "i2"))
     paths[1].write_bytes(paths[1].read_bytes()[:-9])
     reads_bad(tmp_path / "s", "is unreadable or cut short")
 
 
 def test_a_series_that_changes_is_noticed(tmp_path: Path) -> None:
-    data = volume((4, 13, 9), "i2")
+    data = noise((4, 13, 9), "i2")
     paths = write_series(tmp_path / "s", data)
     source = open_source([tmp_path / "s"])
     before = source.fingerprint()
@@ -450,7 +451,7 @@ def test_a_series_that_changes_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_series_end_to_end(tmp_path: Path) -> None:
-    data = volume((9, 140, 30), "i2")
+    data = noise((9, 140, 30), "i2")
     paths = write_series(tmp_path / "head", data, RescaleSlope=1, RescaleIntercept=-1024)
     with volfs.init_store(tmp_path / "store") as store:
         with open_source([tmp_path / "head"]) as source:
@@ -466,7 +467,7 @@ def test_a_series_end_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("between", [2.5, -1.25, None])
 def test_slices_without_positions_have_the_distance_that_is_said(tmp_path: Path, between: float | None) -> None:
-    data = volume((4, 9, 13), "i2")
+    data = noise((4, 9, 13), "i2")
     told = {} if between is None else {"SpacingBetweenSlices": between}
     paths = write_series(tmp_path / "s", data, **told)
     for path in paths:

@@ -17,13 +17,14 @@ import pytest
 import SimpleITK as sitk
 
 import volfs
-from tests.kits.import_sources import holds, itk_affine, reads_bad, volume
+from tests.kits.import_sources import holds, itk_affine, reads_bad
 from volfs.errors import BadInput, NotFound
 from volfs.export import export, wanted_path
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 
@@ -38,7 +39,7 @@ def units(path: Path | str) -> list[str | None]:
 @pytest.mark.parametrize("dtype", [*DTYPES, ">u2", ">f4"])
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
 def test_nrrd_of_any_dtype_and_encoding(tmp_path: Path, dtype: str, encoding: str) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     nrrd.write(str(tmp_path / "v.nrrd"), data.astype(dtype), {"encoding": encoding}, index_order="C")
     source = arrange(open_source([tmp_path / "v.nrrd"]))
     assert source.description.name == "v" and units(tmp_path / "v.nrrd") == [None] * 3
@@ -47,7 +48,7 @@ def test_nrrd_of_any_dtype_and_encoding(tmp_path: Path, dtype: str, encoding: st
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
 def test_nhdr_with_its_data_elsewhere(tmp_path: Path, encoding: str) -> None:
-    data = volume((7, 13, 5), "i2")
+    data = noise((7, 13, 5), "i2")
     nrrd.write(str(tmp_path / "v.nhdr"), data, {"encoding": encoding}, detached_header=True, index_order="C")
     others = [p for p in tmp_path.iterdir() if p.suffix != ".nhdr"]
     source = open_source([tmp_path / "v.nhdr"])
@@ -58,7 +59,7 @@ def test_nhdr_with_its_data_elsewhere(tmp_path: Path, encoding: str) -> None:
 
 
 def test_nrrd_space_directions_are_voxel_sizes_and_an_affine(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "u2")
+    data = noise((4, 5, 6), "u2")
     header = {
         "space": "right-anterior-superior",
         "space directions": np.array([[0, 2.0, 0], [-0.3, 0, 0.4], [0, 0, 3.0]]),
@@ -75,7 +76,7 @@ def test_nrrd_space_directions_are_voxel_sizes_and_an_affine(tmp_path: Path) -> 
 
 
 def test_nrrd_units_are_taken_and_never_guessed(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "u1")
+    data = noise((4, 5, 6), "u1")
     told = {"space dimension": 3, "space directions": np.diag([4.0, 4.5, 40]), "space units": ["nm", "nm", "nm"]}
     nrrd.write(str(tmp_path / "a.nrrd"), data, told, index_order="C")
     nrrd.write(str(tmp_path / "b.nrrd"), data, {"spacings": [4.0, 4.5, 40]}, index_order="C")
@@ -86,7 +87,7 @@ def test_nrrd_units_are_taken_and_never_guessed(tmp_path: Path) -> None:
 
 
 def test_nrrd_of_colours_vectors_and_time(tmp_path: Path) -> None:
-    data = volume((4, 5, 6, 3), "u1")
+    data = noise((4, 5, 6, 3), "u1")
     directions = np.array([[np.nan] * 3, [1, 0, 0], [0, 1, 0], [0, 0, 2.0]])
     header: dict[str, Any] = {"space dimension": 3, "space directions": directions}
     for kind, rgb in (("RGB-color", True), ("vector", False)):
@@ -112,7 +113,7 @@ def test_nrrd_of_colours_vectors_and_time(tmp_path: Path) -> None:
     assert units(tmp_path / "v.nrrd") == ["second", *["micrometer"] * 3]
     holds(source, data, "tzyx")
     header = {"kinds": ["space"] * 3 + ["list"] * 2, "labels": ["x", "y", "z", "t", "c"]}
-    data = volume((3, 2, 5, 7, 11), "u2")
+    data = noise((3, 2, 5, 7, 11), "u2")
     nrrd.write(str(tmp_path / "v.nrrd"), data, header, index_order="C")
     assert [a.name for a in open_source([tmp_path / "v.nrrd"]).description.axes] == list("ctzyx")
     nrrd.write(str(tmp_path / "v.nrrd"), data, index_order="C")
@@ -122,7 +123,7 @@ def test_nrrd_of_colours_vectors_and_time(tmp_path: Path) -> None:
 
 
 def test_nrrd_in_several_files_and_behind_other_bytes(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "<u2")
+    data = noise((4, 5, 6), "<u2")
     header = "NRRD0004\ntype: ushort\ndimension: 3\nsizes: 6 5 4\nendian: little\nencoding: raw\n"
     for z, plane in enumerate(data):
         (tmp_path / f"z{z + 1:02}.raw").write_bytes(plane.tobytes())
@@ -144,7 +145,7 @@ def test_nrrd_in_several_files_and_behind_other_bytes(tmp_path: Path) -> None:
 def test_nrrd_in_files_of_one_slice_or_several_each_packed_by_itself(
     tmp_path: Path, encoding: str, slices: int
 ) -> None:
-    data = volume((6, 5, 7), "<i2")
+    data = noise((6, 5, 7), "<i2")
     pack: Any = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding]
     header = f"NRRD0004\ntype: int16\ndimension: 3\nsizes: 7 5 6\nencoding: {encoding}\nendian: little\n"
     count = len(data) // slices
@@ -180,7 +181,7 @@ def test_nrrd_parts_that_cannot_be_equal_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
 def test_nrrd_that_is_damaged_or_cut_short_is_refused(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "bad.nrrd"
-    nrrd.write(str(path), volume((30, 20, 10), "i2"), {"encoding": encoding}, index_order="C")
+    nrrd.write(str(path), noise((30, 20, 10), "i2"), {"encoding": encoding}, index_order="C")
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[-len(whole) // 2] ^= 0x10
@@ -204,7 +205,7 @@ def test_nrrd_that_is_damaged_or_cut_short_is_refused(tmp_path: Path, encoding: 
 )
 def test_nrrd_that_is_no_volume_is_refused(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
     path = tmp_path / "v.nrrd"
-    nrrd.write(str(path), volume((4, 5, 6), "u2"), {"encoding": "raw"}, index_order="C")
+    nrrd.write(str(path), noise((4, 5, 6), "u2"), {"encoding": "raw"}, index_order="C")
     whole = path.read_bytes()
     assert change[0].encode() in whole
     path.write_bytes(whole.replace(change[0].encode(), change[1].encode(), 1))
@@ -213,7 +214,7 @@ def test_nrrd_that_is_no_volume_is_refused(tmp_path: Path, change: tuple[str, st
 
 def test_nrrd_as_simpleitk_writes_it(tmp_path: Path) -> None:
     for compressed in (False, True):
-        data, image = itk_image(volume((7, 13, 5), "i2"))
+        data, image = itk_image(noise((7, 13, 5), "i2"))
         sitk.WriteImage(image, str(tmp_path / "v.nrrd"), compressed)
         source = arrange(open_source([tmp_path / "v.nrrd"]))
         assert source.description.scale == pytest.approx((40, 4.5, 4))
@@ -237,7 +238,7 @@ def itk_image(data: np.ndarray, vector: bool = False) -> tuple[np.ndarray, Any]:
 @pytest.mark.parametrize("ending", [".mha", ".mhd"])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_metaimage_of_any_dtype(tmp_path: Path, dtype: str, ending: str, compressed: bool) -> None:
-    data, image = itk_image(volume((7, 13, 5), dtype))
+    data, image = itk_image(noise((7, 13, 5), dtype))
     sitk.WriteImage(image, str(tmp_path / f"v{ending}"), compressed)
     source = arrange(open_source([tmp_path / f"v{ending}"]))
     found = source.description
@@ -248,26 +249,26 @@ def test_metaimage_of_any_dtype(tmp_path: Path, dtype: str, ending: str, compres
 
 
 def test_metaimage_of_colours_and_of_more_dimensions(tmp_path: Path) -> None:
-    colours = volume((4, 9, 13, 3), "u1")
+    colours = noise((4, 9, 13, 3), "u1")
     sitk.WriteImage(itk_image(colours, True)[1], str(tmp_path / "c.mha"))
     source = arrange(open_source([tmp_path / "c.mha"]))
     assert source.description.rgb and source.description.scale == (1, 40, 4.5, 4)
     np.testing.assert_allclose(source.description.facts["affine"], itk_affine(itk_image(colours, True)[1]))
     holds(source, np.moveaxis(colours, -1, 0), "czyx")
-    film = volume((2, 4, 9, 13), "f4")
+    film = noise((2, 4, 9, 13), "f4")
     image = sitk.GetImageFromArray(film, isVector=False)
     image.SetSpacing((1, 2, 3, 0.5))
     sitk.WriteImage(image, str(tmp_path / "t.mha"))
     source = arrange(open_source([tmp_path / "t.mha"]))
     assert source.description.scale == (0.5, 3, 2, 1)
     holds(source, film, "tzyx")
-    flat = volume((9, 13), "u2")
+    flat = noise((9, 13), "u2")
     sitk.WriteImage(sitk.GetImageFromArray(flat), str(tmp_path / "f.mha"))
     holds(arrange(open_source([tmp_path / "f.mha"])), flat, "yx")
 
 
 def test_metaimage_of_either_byte_order_in_one_file_or_several(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), ">i2")
+    data = noise((4, 5, 6), ">i2")
     head = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = True\nDimSize = 6 5 4\n"
     head += "ElementSpacing = 4 4.5 40\nElementType = MET_SHORT\n"
     for z, plane in enumerate(data.astype(">i2")):
@@ -293,7 +294,7 @@ def test_metaimage_of_either_byte_order_in_one_file_or_several(tmp_path: Path) -
 @pytest.mark.parametrize("compressed", [False, True])
 def test_metaimage_that_is_damaged_or_cut_short_is_refused(tmp_path: Path, compressed: bool) -> None:
     path = tmp_path / "bad.mha"
-    sitk.WriteImage(itk_image(volume((20, 13, 5), "i2"))[1], str(path), compressed)
+    sitk.WriteImage(itk_image(noise((20, 13, 5), "i2"))[1], str(path), compressed)
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[-len(whole) // 3] ^= 0x10
@@ -316,7 +317,7 @@ def test_metaimage_that_is_damaged_or_cut_short_is_refused(tmp_path: Path, compr
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f4", "f2", "c8", ">i2", ">f4"])
 @pytest.mark.parametrize("ending", [".mrc", ".rec", ".map", ".mrc.gz", ".mrc.bz2"])
 def test_mrc_of_any_mode_and_byte_order(tmp_path: Path, dtype: str, ending: str) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     path = tmp_path / f"tomo{ending}"
     compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix)
     with mrcfile.new(path, compression=compression) as file:
@@ -332,7 +333,7 @@ def test_mrc_of_any_mode_and_byte_order(tmp_path: Path, dtype: str, ending: str)
 
 
 def test_mrc_with_an_extended_header_labels_and_an_origin(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "f4")
+    data = noise((4, 5, 6), "f4")
     with mrcfile.new(tmp_path / "v.mrc") as file:
         file.set_data(data)
         file.set_extended_header(np.frombuffer(b"SERI" * 300, "V12"))
@@ -350,11 +351,11 @@ def test_mrc_with_an_extended_header_labels_and_an_origin(tmp_path: Path) -> Non
 
 
 def test_mrc_pictures_stacks_and_axes_in_another_order(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "i2")
+    data = noise((4, 5, 6), "i2")
     with mrcfile.new(tmp_path / "flat.mrc", data[0]):
         pass
     holds(open_source([tmp_path / "flat.mrc"]), data[0], "yx")
-    many = volume((2, 3, 5, 6), "i2")
+    many = noise((2, 3, 5, 6), "i2")
     with mrcfile.new(tmp_path / "many.mrcs", many) as file:
         file.voxel_size = (1.0, 2.0, 3.0)
     source = open_source([tmp_path / "many.mrcs"])
@@ -370,7 +371,7 @@ def test_mrc_pictures_stacks_and_axes_in_another_order(tmp_path: Path) -> None:
 
 
 def test_mrc_of_imod_says_whether_its_bytes_have_a_sign(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "i1")
+    data = noise((4, 5, 6), "i1")
     with mrcfile.new(tmp_path / "v.st", data):
         pass
     raw = bytearray((tmp_path / "v.st").read_bytes())
@@ -382,7 +383,7 @@ def test_mrc_of_imod_says_whether_its_bytes_have_a_sign(tmp_path: Path) -> None:
 
 
 def test_mrc_without_a_known_ending_is_known_by_its_content(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "i2")
+    data = noise((4, 5, 6), "i2")
     with mrcfile.new(tmp_path / "v.mrc", data):
         pass
     (tmp_path / "v.mrc").rename(tmp_path / "v.preali")
@@ -392,7 +393,7 @@ def test_mrc_without_a_known_ending_is_known_by_its_content(tmp_path: Path) -> N
 @pytest.mark.parametrize("ending", [".mrc", ".mrc.gz"])
 def test_mrc_that_is_damaged_or_of_another_mode_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"bad{ending}"
-    with mrcfile.new(tmp_path / "v.mrc", volume((20, 13, 5), "i2")):
+    with mrcfile.new(tmp_path / "v.mrc", noise((20, 13, 5), "i2")):
         pass
     good = (tmp_path / "v.mrc").read_bytes()
     whole = gzip.compress(good) if ending.endswith("gz") else good
@@ -410,7 +411,7 @@ def test_mrc_that_is_damaged_or_of_another_mode_is_refused(tmp_path: Path, endin
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2", "?", "c8", ">u2"])
 @pytest.mark.parametrize("options", [{}, {"chunks": (3, 4, 5), "compression": "gzip", "shuffle": True}])
 def test_hdf5_datasets_of_any_dtype(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     with h5py.File(tmp_path / "v.h5", "w") as file:
         file.create_dataset("a/b/data", data=data.astype(dtype), **options)
         file["table"] = np.arange(9)
@@ -422,7 +423,7 @@ def test_hdf5_datasets_of_any_dtype(tmp_path: Path, dtype: str, options: dict[st
 
 
 def test_hdf5_element_sizes_and_axistags(tmp_path: Path) -> None:
-    data = volume((2, 4, 5, 6, 3), "u1")
+    data = noise((2, 4, 5, 6, 3), "u1")
     keys = "tzyxc"
     with h5py.File(tmp_path / "v.ilp", "w") as file:
         made = file.create_dataset("volume/data", data=data)
@@ -442,7 +443,7 @@ def test_hdf5_element_sizes_and_axistags(tmp_path: Path) -> None:
 
 
 def test_hdf5_files_of_several_arrays_say_what_they_hold(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "u2")
+    data = noise((4, 5, 6), "u2")
     with h5py.File(tmp_path / "v.hdf5", "w") as file:
         file["raw"], file["labels"], file["names"] = data, data, ["a", "b"]
     path = tmp_path / "v.hdf5"
@@ -462,7 +463,7 @@ def test_hdf5_files_of_several_arrays_say_what_they_hold(tmp_path: Path) -> None
 
 
 def test_hdf5_that_is_put_together_of_other_files_needs_them_all(tmp_path: Path) -> None:
-    data = volume((4, 5, 6), "u2")
+    data = noise((4, 5, 6), "u2")
     layout = h5py.VirtualLayout(data.shape, data.dtype)
     for z, plane in enumerate(data):
         with h5py.File(tmp_path / f"{z}.h5", "w") as file:
@@ -480,7 +481,7 @@ def test_hdf5_that_is_put_together_of_other_files_needs_them_all(tmp_path: Path)
 def test_hdf5_that_is_damaged_or_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("d", data=volume((20, 40, 50)), chunks=(5, 40, 50), compression="gzip", fletcher32=True)
+        file.create_dataset("d", data=noise((20, 40, 50)), chunks=(5, 40, 50), compression="gzip", fletcher32=True)
         where = file["d"].id.get_chunk_info(2).byte_offset
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -500,7 +501,7 @@ def test_a_package_that_is_missing_is_named_in_one_line(
 
 
 def test_a_part_of_what_has_none_is_refused(tmp_path: Path) -> None:
-    nrrd.write(str(tmp_path / "v.nrrd"), volume((4, 5, 6), "u2"))
+    nrrd.write(str(tmp_path / "v.nrrd"), noise((4, 5, 6), "u2"))
     for name in (f"{tmp_path}/v.nrrd:/data", f"{tmp_path}:3"):
         with pytest.raises(BadInput, match="has no parts"):
             open_source([name])
@@ -537,7 +538,7 @@ def test_what_is_larger_than_memory_is_read_where_it_is_asked_for(tmp_path: Path
 
 
 def test_single_files_end_to_end(tmp_path: Path) -> None:
-    data = volume((20, 140, 33), "i2")
+    data = noise((20, 140, 33), "i2")
     sitk.WriteImage(itk_image(data)[1], str(tmp_path / "a.mhd"), True)
     sitk.WriteImage(itk_image(data)[1], str(tmp_path / "b.nrrd"))
     with mrcfile.new(tmp_path / "c.mrc", data):
@@ -561,7 +562,7 @@ def test_single_files_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".mha", ".nrrd", ".nii"])
 @pytest.mark.parametrize("turn", [(1, 0, 0, 1), (0.6, -0.8, 0.8, 0.6), (-1, 0, 0, 1), (0, 1, 1, 0)])
 def test_a_plane_lies_where_it_lay(tmp_path: Path, ending: str, turn: tuple[float, ...]) -> None:
-    image = sitk.GetImageFromArray(volume((9, 13), "u2"))
+    image = sitk.GetImageFromArray(noise((9, 13), "u2"))
     image.SetSpacing((0.5, 0.75))
     image.SetOrigin((7.0, -2.0))
     image.SetDirection(turn)
@@ -588,7 +589,7 @@ def test_nrrd_of_an_encoding_that_nobody_has_says_which_there_are(tmp_path: Path
 @pytest.mark.parametrize("encoding", ["ascii", "text", "txt"])
 @pytest.mark.parametrize("detached", [False, True])
 def test_nrrd_as_text(tmp_path: Path, dtype: str, encoding: str, detached: bool) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     path = tmp_path / ("v.nhdr" if detached else "v.nrrd")
     nrrd.write(str(path), data, {"encoding": encoding}, detached_header=detached, index_order="C")
     assert np.array_equal(nrrd.read(str(path), index_order="C")[0], data)
@@ -599,7 +600,7 @@ def test_nrrd_as_text(tmp_path: Path, dtype: str, encoding: str, detached: bool)
 @pytest.mark.parametrize("endian", ["big", "little"])
 @pytest.mark.parametrize("line", [2, 7, 80])
 def test_nrrd_in_hexadecimal_digits_is_what_itk_reads(tmp_path: Path, dtype: str, endian: str, line: int) -> None:
-    data = volume((7, 13, 5), dtype)
+    data = noise((7, 13, 5), dtype)
     digits = data.astype(data.dtype.newbyteorder(endian[0].replace("b", ">").replace("l", "<"))).tobytes().hex()
     name = {"f4": "float", "f8": "double"}.get(dtype, data.dtype.name)
     header = f"NRRD0004\ntype: {name}\ndimension: 3\nsizes: 5 13 7\nendian: {endian}\nencoding: hex\n\n"
@@ -614,7 +615,7 @@ def test_nrrd_in_hexadecimal_digits_is_what_itk_reads(tmp_path: Path, dtype: str
 @pytest.mark.parametrize("kind", ["UCHAR", "CHAR", "SHORT", "USHORT", "INT", "UINT", "FLOAT", "DOUBLE"])
 def test_metaimage_as_text_is_what_itk_reads(tmp_path: Path, kind: str) -> None:
     dtype = {"UCHAR": "u1", "CHAR": "i1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "FLOAT": "f4"}
-    data = volume((3, 4, 5), dtype.get(kind, "f8"))
+    data = noise((3, 4, 5), dtype.get(kind, "f8"))
     head = f"ObjectType = Image\nNDims = 3\nBinaryData = False\nDimSize = 5 4 3\nElementType = MET_{kind}\n"
     numbers = " ".join(repr(number.item()) for number in data.ravel())
     (tmp_path / "a.mha").write_text(f"{head}ElementDataFile = LOCAL\n{numbers}\n")

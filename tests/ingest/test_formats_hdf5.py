@@ -18,15 +18,16 @@ import zstandard
 from nibabel.testing import data_path
 
 import volfs
-from tests.kits.import_sources import holds, volume
+from tests.kits.import_sources import holds
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.importer import import_source
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import Source
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 
-DATA = volume((4, 5, 6), "u2")
+DATA = noise((4, 5, 6), "u2")
 
 
 def sizes(source: Source) -> dict[str, tuple[float, str | None]]:
@@ -54,7 +55,7 @@ def test_eman2_says_the_size_of_a_pixel_beside_each_image(tmp_path: Path) -> Non
 @pytest.mark.parametrize("order", ["zyx", "xyz", "tzyxc", "yx"])
 def test_ilastik_says_sizes_in_its_axistags(tmp_path: Path, order: str) -> None:
     sized = {"z": 2.5, "y": 0.5, "x": 0.25, "t": 0.0, "c": 7.0}
-    data = volume(tuple(range(3, 3 + len(order))), "u1")
+    data = noise(tuple(range(3, 3 + len(order))), "u1")
     with h5py.File(tmp_path / "i.h5", "w") as file:
         file["exported_data"] = data
         tags = [{"key": n, "typeFlags": 2, "resolution": sized[n], "description": ""} for n in order]
@@ -248,7 +249,7 @@ NETCDF = (
 
 
 def test_coordinates_of_netcdf_name_axes_and_units(tmp_path: Path) -> None:
-    data = volume((3, 4, 5, 6), "i2")
+    data = noise((3, 4, 5, 6), "i2")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         made = file.create_dataset("v", data=data)
         for count, dim, told in zip(data.shape, made.dims, NETCDF, strict=True):
@@ -275,7 +276,7 @@ POSITIONS = [np.arange(4) * -2.5, 7 + np.arange(4) * 0.5, 90 - np.arange(4) * 60
 def test_a_voxel_lies_where_its_coordinate_says(tmp_path: Path, positions: np.ndarray, named: str, dtype: str) -> None:
     names = {"depth": ["depth", "y", "x"], "y": ["z", "y", "x"], "lon": ["z", "lat", "lon"]}[named]
     with h5py.File(tmp_path / "a.nc", "w") as file:
-        made = file.create_dataset("v", data=volume((4, 4, 4), "i2"))
+        made = file.create_dataset("v", data=noise((4, 4, 4), "i2"))
         for dim, name in zip(made.dims, names, strict=True):
             file.create_dataset(name, data=positions if name == named else np.arange(4.0), dtype=dtype)
             file[name].make_scale(name)
@@ -292,7 +293,7 @@ def test_a_voxel_lies_where_its_coordinate_says(tmp_path: Path, positions: np.nd
 
 def test_dimensions_of_netcdf_without_coordinates_say_nothing(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.nc", "w") as file:
-        made = file.create_dataset("v", data=volume((3, 4, 5), "i2"))
+        made = file.create_dataset("v", data=noise((3, 4, 5), "i2"))
         for dim, count in zip(made.dims, made.shape, strict=True):
             file[f"n{count}"] = np.zeros(count, ">f4")
             file[f"n{count}"].make_scale(f"This is a netCDF dimension but not a netCDF variable.{count:10}")

@@ -13,10 +13,11 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from tests.kits.import_sources import holds, volume, write_ome_set
+from tests.kits.import_sources import holds, write_ome_set
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import open_source
+from volfs.testing.volumes import noise
 
 
 def vips(array: np.ndarray) -> Any:
@@ -27,7 +28,7 @@ def vips(array: np.ndarray) -> Any:
 
 def smooth(shape: tuple[int, ...]) -> np.ndarray:
     """A picture that JPEG keeps in shape."""
-    return np.kron(volume((8, 8, *shape[2:]), "u1"), np.ones((shape[0] // 8, shape[1] // 8, *[1] * len(shape[2:]))))
+    return np.kron(noise((8, 8, *shape[2:]), "u1"), np.ones((shape[0] // 8, shape[1] // 8, *[1] * len(shape[2:]))))
 
 
 # ------------------------------------------------------------------------------------------------- kinds of pixels
@@ -93,20 +94,20 @@ def test_packed_samples_of_any_width(tmp_path: Path, bits: int, order: str) -> N
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_floats_of_24_and_16_bits(tmp_path: Path, order: str) -> None:
-    rows = volume((20, 30), "f4")
+    rows = noise((20, 30), "f4")
     data = imagecodecs.float24_encode(rows, byteorder=order)
     packed(tmp_path / "a.tif", rows, 24, order, 3, data)
     holds(
         open_source([tmp_path / "a.tif"]), imagecodecs.float24_decode(data, byteorder=order).reshape(rows.shape), "yx"
     )
-    half = volume((3, 9, 13), "f4").astype("f2")
+    half = noise((3, 9, 13), "f4").astype("f2")
     tifffile.imwrite(tmp_path / "h.tif", half, byteorder=order, photometric="minisblack", compression="zlib")
     holds(open_source([tmp_path / "h.tif"]), half, "zyx")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_few_bits_as_libvips_writes_them(tmp_path: Path, depth: int) -> None:
-    vips(volume((40, 50), "u1")).tiffsave(str(tmp_path / "a.tif"), bitdepth=depth)
+    vips(noise((40, 50), "u1")).tiffsave(str(tmp_path / "a.tif"), bitdepth=depth)
     expected = tifffile.imread(tmp_path / "a.tif")
     holds(open_source([tmp_path / "a.tif"]), expected, "yx")
     seen = pyvips.Image.new_from_file(str(tmp_path / "a.tif")).numpy()
@@ -114,7 +115,7 @@ def test_few_bits_as_libvips_writes_them(tmp_path: Path, depth: int) -> None:
 
 
 def test_numbers_of_a_palette_are_the_voxels(tmp_path: Path) -> None:
-    labels = volume((20, 30), "u1")
+    labels = noise((20, 30), "u1")
     picture = Image.fromarray(labels, "P")
     picture.putpalette([n for i in range(256) for n in (i, 255 - i, 7)])
     picture.save(tmp_path / "a.tif")
@@ -124,7 +125,7 @@ def test_numbers_of_a_palette_are_the_voxels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "f4", "f8"])
 def test_predictors_tiles_and_planes_of_samples(tmp_path: Path, dtype: str, order: str) -> None:
-    data = volume((4, 40, 50), dtype)
+    data = noise((4, 40, 50), dtype)
     gray: dict[str, Any] = {"byteorder": order, "photometric": "minisblack", "metadata": None}
     for number, options in enumerate(
         [
@@ -144,12 +145,12 @@ def test_predictors_tiles_and_planes_of_samples(tmp_path: Path, dtype: str, orde
 
 
 def test_pixels_that_are_no_voxels_say_why(tmp_path: Path) -> None:
-    colours = volume((16, 16, 4), "u1")
+    colours = noise((16, 16, 4), "u1")
     tifffile.imwrite(tmp_path / "k.tif", colours, photometric="separated")
     Image.fromarray(colours[..., :3]).convert("YCbCr").save(tmp_path / "y.tif")
-    packed(tmp_path / "s.tif", volume((8, 8), "u1").astype("i8"), 12, kind=2)
+    packed(tmp_path / "s.tif", noise((8, 8), "u1").astype("i8"), 12, kind=2)
     # Three bytes are in the file's order to libtiff, and never to tifffile.
-    packed(tmp_path / "t.tif", volume((8, 8), "u1").astype("i8"), 24)
+    packed(tmp_path / "t.tif", noise((8, 8), "u1").astype("i8"), 24)
     reasons = {"k": "SEPARATED", "y": "YCBCR", "s": "12 bits a sample", "t": "24 bits a sample"}
     for name, why in reasons.items():
         with pytest.raises(BadInput, match=why):
@@ -168,7 +169,7 @@ def positions(path: Path, data: np.ndarray, names: list[str]) -> None:
 
 
 def test_an_image_of_several_is_chosen_by_number_name_or_identifier(tmp_path: Path) -> None:
-    data = volume((3, 2, 20, 30), "u2")
+    data = noise((3, 2, 20, 30), "u2")
     positions(tmp_path / "a.ome.tif", data, ["pos 0", "pos 1", "B:2"])
     with pytest.raises(BadInput, match=r"3 images \(0: pos 0, cyx 2 x 20 x 30 uint16; 1: pos 1, .*\): name one, like"):
         open_source([tmp_path / "a.ome.tif"])
@@ -181,7 +182,7 @@ def test_an_image_of_several_is_chosen_by_number_name_or_identifier(tmp_path: Pa
 
 
 def test_images_of_one_name_are_told_apart_by_number(tmp_path: Path) -> None:
-    data = volume((2, 2, 20, 30), "u2")
+    data = noise((2, 2, 20, 30), "u2")
     positions(tmp_path / "a.ome.tif", data, ["same", "same"])
     with pytest.raises(BadInput, match=r"name one, like .*a\.ome\.tif:0"):
         open_source([tmp_path / "a.ome.tif"])
@@ -211,7 +212,7 @@ def test_a_slide_with_a_label_and_an_overview(tmp_path: Path) -> None:
 
 
 def test_pages_of_several_shapes_are_several_images(tmp_path: Path) -> None:
-    data = volume((5, 40, 50), "u2")
+    data = noise((5, 40, 50), "u2")
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for page in (*data, data[0, :20]):
             writer.write(page, metadata=None, contiguous=False)
@@ -223,7 +224,7 @@ def test_pages_of_several_shapes_are_several_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gone", [[1], [0, 2], [1, 2]])
 def test_ome_tiff_over_files_some_of_which_are_gone_names_them(tmp_path: Path, gone: list[int]) -> None:
-    write_ome_set(tmp_path, volume((4, 20, 30), "u2"), gone)
+    write_ome_set(tmp_path, noise((4, 20, 30), "u2"), gone)
     there = next(n for n in range(4) if n not in gone)
     with pytest.raises(BadInput) as refused:
         open_source([tmp_path / f"z{there}.ome.tif"])

@@ -22,13 +22,14 @@ import zarr
 from PIL import Image
 
 import volfs
-from tests.kits.import_sources import nifti, volume, write_slices
+from tests.kits.import_sources import nifti, write_slices
 from volfs.errors import BadInput, BadName, NoSpace, VolfsError
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.readers import open_source
 from volfs.ingest.source import ArraySource, Source
 from volfs.model.box import Box
 from volfs.model.ngff import axis
+from volfs.testing.volumes import noise
 from volfs.versions.store import Store
 from volfs.volume.downsample import downsample
 
@@ -76,7 +77,7 @@ def equal_at_all_levels(store: Store, dataset: str, path: str, expected: np.ndar
     ],
 )
 def test_any_dtype_from_two_to_six_axes(store: Store, shape: tuple[int, ...], dtype: str) -> None:
-    data = volume(shape, dtype)
+    data = noise(shape, dtype)
     info = import_source(store, "d", "", ArraySource(data, "d"))
     assert info.number == 1 and store["d"].branches() == {"main": 1}
     assert len(volfs.images(store["d"]["v1"])[""].levels) > 1
@@ -84,7 +85,7 @@ def test_any_dtype_from_two_to_six_axes(store: Store, shape: tuple[int, ...], dt
 
 
 def test_metadata_is_ome_zarr_of_the_voxel_size_given(store: Store) -> None:
-    data = volume((30, 200, 300), "u1")
+    data = noise((30, 200, 300), "u1")
     source = ArraySource(data, "cells")
     import_source(store, "cells", "", source, ImportOptions(voxel_size="40,4,4nm", message="first", author="Ada"))
     ome: Any = judged(store, "cells").attrs["ome"]
@@ -100,7 +101,7 @@ def test_metadata_is_ome_zarr_of_the_voxel_size_given(store: Store) -> None:
 
 
 def test_the_version_directory_opens_in_zarr_python_without_volfs(store: Store, tmp_path: Path) -> None:
-    data = volume((70, 80, 90), "u2")
+    data = noise((70, 80, 90), "u2")
     import_source(store, "d", "", ArraySource(data), ImportOptions(chunks=(16,), shard=(32,)))
     folder = tmp_path / "store" / "datasets" / "d" / "versions" / "00000001" / "zarr"
     array: Any = zarr.open_group(folder, mode="r")["s0"]
@@ -131,7 +132,7 @@ def test_the_fill_value_of_a_zarr_source_is_kept(store: Store, tmp_path: Path) -
 
 
 def test_label_images_join_their_image(store: Store) -> None:
-    data = volume((30, 200, 300), "u1")
+    data = noise((30, 200, 300), "u1")
     labels = (data // 50).astype("u4")
     import_source(store, "cells", "", ArraySource(data), ImportOptions(voxel_size="40,4,4nm"))
     import_source(store, "cells", "labels/nuclei", ArraySource(labels, "seg"))
@@ -143,21 +144,21 @@ def test_label_images_join_their_image(store: Store) -> None:
     equal_at_all_levels(store, "cells", "labels/nuclei", labels)
     equal_at_all_levels(store, "cells", "", data)
     with pytest.raises(BadInput, match="has 31 voxels along z, its image has 30"):
-        import_source(store, "cells", "labels/wrong", ArraySource(volume((31, 200, 300), "u1")))
+        import_source(store, "cells", "labels/wrong", ArraySource(noise((31, 200, 300), "u1")))
     with pytest.raises(BadInput, match="whole numbers"):
-        import_source(store, "cells", "labels/wrong", ArraySource(volume((30, 200, 300), "f4")))
+        import_source(store, "cells", "labels/wrong", ArraySource(noise((30, 200, 300), "f4")))
     assert len(store["cells"].versions()) == 3
 
 
 def test_labels_of_a_whole_dataset_take_the_most_frequent(store: Store) -> None:
-    labels = volume((20, 150, 150), "u2") % 4
+    labels = noise((20, 150, 150), "u2") % 4
     import_source(store, "atlas", "", ArraySource(labels), ImportOptions(labels=True))
     assert volfs.images(store["atlas"]["v1"])[""].is_label
     equal_at_all_levels(store, "atlas", "", labels)
 
 
 def test_importing_again_replaces_the_image_and_keeps_the_rest(store: Store) -> None:
-    first, second = volume((20, 600, 600), "u1"), volume((9, 40, 50), "u2")
+    first, second = noise((20, 600, 600), "u1"), noise((9, 40, 50), "u2")
     import_source(store, "d", "", ArraySource(first))
     import_source(store, "d", "labels/a", ArraySource(first // 9))
     branch = store["d"].branch("main")
@@ -181,24 +182,24 @@ def test_importing_again_replaces_the_image_and_keeps_the_rest(store: Store) -> 
 @pytest.mark.parametrize("path", ["../x", "a//b", "zarr.json", "a/zarr.json", "__own", "a/.."])
 def test_names_outside_the_rules_are_refused(store: Store, path: str) -> None:
     with pytest.raises(BadInput):
-        import_source(store, "d", path, ArraySource(volume((4, 5, 6))))
+        import_source(store, "d", path, ArraySource(noise((4, 5, 6))))
     with pytest.raises(BadName):
-        import_source(store, f"{path}/", "", ArraySource(volume((4, 5, 6))))
+        import_source(store, f"{path}/", "", ArraySource(noise((4, 5, 6))))
     assert store.datasets() == []
 
 
 def test_slices_stacks_and_volumes_end_to_end(store: Store, tmp_path: Path) -> None:
-    gray, colour = volume((5, 40, 170), "u2"), volume((5, 40, 170, 3), "u1")
+    gray, colour = noise((5, 40, 170), "u2"), noise((5, 40, 170, 3), "u1")
     write_slices(tmp_path / "gray", gray)
     write_slices(tmp_path / "colour", colour)
     tifffile.imwrite(
         tmp_path / "hyper.tif",
-        volume((2, 5, 3, 40, 150), ">u2"),
+        noise((2, 5, 3, 40, 150), ">u2"),
         imagej=True,
         metadata={"axes": "TZCYX", "spacing": 2.0, "unit": "um"},
         resolution=(2.0, 2.0),
     )
-    nifti(tmp_path / "head.nii.gz", volume((150, 40, 30), "i2"), zooms=(1.0, 1.0, 2.0), big=True)
+    nifti(tmp_path / "head.nii.gz", noise((150, 40, 30), "i2"), zooms=(1.0, 1.0, 2.0), big=True)
     zarr.create_array(tmp_path / "a.zarr", data=gray, chunks=(2, 30, 30))
     for name, expected in {
         "gray": gray,
@@ -246,7 +247,7 @@ class Failing(ArraySource):
     "error", [BadInput("slice z99.png is unreadable"), KeyboardInterrupt(), OSError(errno.EIO, "x")]
 )
 def test_whatever_goes_wrong_nothing_is_changed(store: Store, existing: bool, error: BaseException) -> None:
-    data = volume((90, 60, 60), "u2")
+    data = noise((90, 60, 60), "u2")
     if existing:
         import_source(store, "d", "", ArraySource(data))
     with pytest.raises(type(error)):
@@ -260,11 +261,11 @@ def test_whatever_goes_wrong_nothing_is_changed(store: Store, existing: bool, er
 
 
 def test_a_source_that_changes_under_the_import_is_refused(store: Store, tmp_path: Path) -> None:
-    paths = write_slices(tmp_path / "s", volume((5, 40, 50), "u1"))
+    paths = write_slices(tmp_path / "s", noise((5, 40, 50), "u1"))
     source = open_source([tmp_path / "s"])
 
     def meddle(_: object) -> None:
-        Image.fromarray(volume((40, 50), "u1", 9)).save(paths[0])
+        Image.fromarray(noise((40, 50), "u1", 9)).save(paths[0])
 
     with pytest.raises(BadInput, match=r"z8\.png changed while"):
         import_source(store, "d", "", source, progress=meddle)
@@ -282,14 +283,14 @@ def test_a_disk_that_fills_up_is_told_and_nothing_is_left(store: Store, monkeypa
 
     monkeypatch.setattr(os, "write", write)
     with pytest.raises(NoSpace, match="no space left"):
-        import_source(store, "d", "", ArraySource(volume((64, 64, 64), "u2")), ImportOptions(chunks=(16,)))
+        import_source(store, "d", "", ArraySource(noise((64, 64, 64), "u2")), ImportOptions(chunks=(16,)))
     monkeypatch.undo()
     untouched(store, [])
 
 
 def test_cancelling_leaves_nothing(store: Store) -> None:
     cancel = threading.Event()
-    data = volume((90, 60, 60), "u2")
+    data = noise((90, 60, 60), "u2")
     with pytest.raises(VolfsError, match="cancelled"):
         import_source(
             store,
@@ -304,7 +305,7 @@ def test_cancelling_leaves_nothing(store: Store) -> None:
 
 
 def test_bad_options_are_told_before_anything_is_made(store: Store) -> None:
-    data = volume((9, 40, 50), "u1")
+    data = noise((9, 40, 50), "u1")
     for options, reason in (
         (ImportOptions(axes="zy"), "3 axes"),
         (ImportOptions(voxel_size="1,2nm"), "2 values"),
@@ -338,7 +339,7 @@ with volfs.open_store(sys.argv[1]) as store:
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_import_that_is_killed_leaves_no_half_dataset(store: Store, existing: bool) -> None:
     if existing:
-        import_source(store, "d", "", ArraySource(volume((9, 40, 50), "u1")))
+        import_source(store, "d", "", ArraySource(noise((9, 40, 50), "u1")))
     path = store.path
     store.close()
     process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], stdout=subprocess.PIPE, text=True)
@@ -352,7 +353,7 @@ def test_an_import_that_is_killed_leaves_no_half_dataset(store: Store, existing:
         untouched(again, ["d"] if existing else [])
         if existing:
             assert len(again["d"].versions()) == 1
-        data = volume((9, 40, 50), "u2")
+        data = noise((9, 40, 50), "u2")
         import_source(again, "d", "", ArraySource(data))
         equal_at_all_levels(again, "d", "", data)
 

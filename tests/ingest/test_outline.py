@@ -11,9 +11,9 @@ import tifffile
 import zarr
 
 import volfs
-from tests.kits.import_sources import volume
 from tests.kits.mounts import answer, refused
 from tests.kits.mounts import volfs as command
+from volfs.testing.volumes import noise
 from volfs.volume.image import image_at
 
 
@@ -30,15 +30,15 @@ def store(tmp_path: Path) -> Path:
 
 
 def sources(tmp_path: Path) -> dict[str, tuple[Path, list[str]]]:
-    np.save(tmp_path / "plain.npy", volume((70, 90, 130), "u2"))
+    np.save(tmp_path / "plain.npy", noise((70, 90, 130), "u2"))
     tifffile.imwrite(
         tmp_path / "hyper.tif",
-        volume((3, 2, 30, 40), "u1"),
+        noise((3, 2, 30, 40), "u1"),
         imagej=True,
         resolution=(4.0, 4.0),
         metadata={"axes": "ZCYX", "unit": "um", "spacing": 2.0, "Overlays": [b"one"]},
     )
-    np.save(tmp_path / "mask.npy", volume((20, 30, 40), "u1").astype("f4"))
+    np.save(tmp_path / "mask.npy", noise((20, 30, 40), "u1").astype("f4"))
     return {
         "plain": (tmp_path / "plain.npy", []),
         "sized": (tmp_path / "plain.npy", ["--voxel-size", "40,4,4nm", "--chunks", "16,32,32", "--shard", "64"]),
@@ -51,7 +51,7 @@ def sources(tmp_path: Path) -> dict[str, tuple[Path, list[str]]]:
 @pytest.mark.parametrize("there", [False, True])
 def test_what_a_dry_run_says_is_what_an_import_makes(tmp_path: Path, store: Path, name: str, there: bool) -> None:
     if there:
-        np.save(tmp_path / "old.npy", volume((8, 9), "i2"))
+        np.save(tmp_path / "old.npy", noise((8, 9), "i2"))
         command(store, "import", "d", tmp_path / "old.npy")
     path, options = sources(tmp_path)[name]
     before = files(store)
@@ -90,9 +90,9 @@ def test_label_images_that_come_along_are_said(tmp_path: Path, store: Path) -> N
         group.attrs["ome"] = {"version": "0.5", "multiscales": [block]}
         group.create_array("0", data=data)
 
-    write(tmp_path / "a.zarr", volume((8, 9, 10), "u2"))
+    write(tmp_path / "a.zarr", noise((8, 9, 10), "u2"))
     zarr.open_group(tmp_path / "a.zarr" / "labels", mode="a").attrs["ome"] = {"version": "0.5", "labels": ["cells"]}
-    write(tmp_path / "a.zarr" / "labels" / "cells", volume((8, 9, 10), "u4"))
+    write(tmp_path / "a.zarr" / "labels" / "cells", noise((8, 9, 10), "u4"))
     said = answer(store, "import", "d/raw", tmp_path / "a.zarr", "--dry-run")
     assert [(i["path"], i["labels"], i["dtype"]) for i in said["images"]] == [
         ("raw", False, "uint16"),
@@ -101,7 +101,7 @@ def test_label_images_that_come_along_are_said(tmp_path: Path, store: Path) -> N
 
 
 def test_what_an_import_would_refuse_a_dry_run_refuses(tmp_path: Path, store: Path) -> None:
-    np.save(tmp_path / "a.npy", volume((8, 9, 10), "u2"))
+    np.save(tmp_path / "a.npy", noise((8, 9, 10), "u2"))
     np.save(tmp_path / "f.npy", np.full((4, 5, 6), 0.5))
     for options, why in (
         (["d", tmp_path / "a.npy", "--axes", "zy"], "3 axes"),

@@ -17,7 +17,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from tests.kits.import_sources import holds, nifti, volume, write_ome_set, write_slices
+from tests.kits.import_sources import holds, nifti, write_ome_set, write_slices
 from volfs.errors import BadInput, NotFound
 from volfs.ingest.axis_order import arrange, parse_axes
 from volfs.ingest.readers import open_source
@@ -25,13 +25,14 @@ from volfs.ingest.readers.raw import RawVoxels
 from volfs.ingest.source import ArraySource, check_unchanged
 from volfs.model.box import Box
 from volfs.model.ngff import axis
+from volfs.testing.volumes import noise
 
 # ------------------------------------------------------------------------------------------------------- slices
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "?"])
 def test_png_slices_in_natural_order(tmp_path: Path, dtype: str) -> None:
-    planes = volume((4, 9, 13), dtype)
+    planes = noise((4, 9, 13), dtype)
     write_slices(tmp_path / "brain", planes)
     (tmp_path / "brain" / "notes.txt").write_text("not a slice")
     (tmp_path / "brain" / ".hidden.png").write_bytes(b"nor this")
@@ -47,7 +48,7 @@ def test_png_slices_in_natural_order(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 @pytest.mark.parametrize("samples", [3, 4])
 def test_colour_slices_have_their_samples_as_channels(tmp_path: Path, dtype: str, samples: int) -> None:
-    planes = volume((3, 9, 13, samples), dtype)
+    planes = noise((3, 9, 13, samples), dtype)
     for ending in (".png", ".tif"):
         options = {"photometric": "rgb"} if ending == ".tif" else {}
         write_slices(tmp_path / ending, planes, ending, **options)
@@ -58,7 +59,7 @@ def test_colour_slices_have_their_samples_as_channels(tmp_path: Path, dtype: str
 
 @pytest.mark.parametrize("dtype", ["?", "u1", ">u2", "<i2", ">i4", "u8", ">f4", "f8"])
 def test_tiff_slices_of_any_dtype_and_byte_order(tmp_path: Path, dtype: str) -> None:
-    planes = volume((3, 9, 13), dtype)
+    planes = noise((3, 9, 13), dtype)
     for number, options in enumerate(
         [{}, {"compression": "zlib"}, {"compression": "lzw", "predictor": dtype in (">u2", "<i2")}]
     ):
@@ -70,27 +71,27 @@ def test_tiff_slices_of_any_dtype_and_byte_order(tmp_path: Path, dtype: str) -> 
 
 
 def test_jpeg_slices_are_what_pillow_decodes(tmp_path: Path) -> None:
-    paths = write_slices(tmp_path / "j", volume((3, 40, 50, 3), "u1"), ".jpg")
+    paths = write_slices(tmp_path / "j", noise((3, 40, 50, 3), "u1"), ".jpg")
     expected = np.stack([np.asarray(Image.open(path)) for path in paths])
     holds(open_source([tmp_path / "j"]), expected, "zyxc")
 
 
 def test_one_slice_is_a_two_dimensional_image(tmp_path: Path) -> None:
-    plane = volume((9, 13), "u2")
+    plane = noise((9, 13), "u2")
     [path] = write_slices(tmp_path, plane[None])
     holds(open_source([path]), plane, "yx")
 
 
 def test_slices_that_are_not_alike_are_named(tmp_path: Path) -> None:
-    paths = write_slices(tmp_path / "s", volume((4, 9, 13), "u1"))
-    for wrong, what in ((volume((9, 14), "u1"), "14 x 9 uint8"), (volume((9, 13), "u2"), "13 x 9 uint16")):
+    paths = write_slices(tmp_path / "s", noise((4, 9, 13), "u1"))
+    for wrong, what in ((noise((9, 14), "u1"), "14 x 9 uint8"), (noise((9, 13), "u2"), "13 x 9 uint16")):
         Image.fromarray(wrong).save(paths[2])
         with pytest.raises(BadInput, match=rf"stack z10\.png is {what}, but .* 13 x 9 uint8"):
             open_source([tmp_path / "s"])
 
 
 def test_a_slice_that_is_damaged_or_cut_short_is_named(tmp_path: Path) -> None:
-    planes = volume((3, 40, 50), "u1")
+    planes = noise((3, 40, 50), "u1")
     for ending in (".png", ".tif", ".jpg"):
         paths = write_slices(tmp_path / ending, planes, ending)
         whole = paths[1].read_bytes()
@@ -128,7 +129,7 @@ def indexed(numbers: np.ndarray, colours: list[tuple[int, int, int]], path: Path
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("form", ["png", "tif"])
 def test_numbers_of_a_palette_are_the_voxels_and_its_colours_are_kept(tmp_path: Path, bits: int, form: str) -> None:
-    labels = volume((3, 20, 30), "u1") & ((1 << bits) - 1)
+    labels = noise((3, 20, 30), "u1") & ((1 << bits) - 1)
     colours = [(n, 255 - n, 7) for n in range(1 << bits)]
     (tmp_path / "s").mkdir()
     for z, plane in enumerate(labels):
@@ -153,7 +154,7 @@ def test_numbers_of_a_palette_are_the_voxels_and_its_colours_are_kept(tmp_path: 
 
 
 def test_a_palette_of_grays_in_their_order_is_gray(tmp_path: Path) -> None:
-    gray = volume((9, 13), "u1")
+    gray = noise((9, 13), "u1")
     Image.fromarray(gray).convert("P").save(tmp_path / "p.png")
     found = open_source([tmp_path / "p.png"])
     holds(found, gray, "yx")
@@ -161,7 +162,7 @@ def test_a_palette_of_grays_in_their_order_is_gray(tmp_path: Path) -> None:
 
 
 def test_a_palette_that_is_not_there_is_missed(tmp_path: Path) -> None:
-    indexed(volume((9, 13), "u1"), [(n, 0, 0) for n in range(256)], tmp_path / "p.png")
+    indexed(noise((9, 13), "u1"), [(n, 0, 0) for n in range(256)], tmp_path / "p.png")
     whole = (tmp_path / "p.png").read_bytes()
     for gone in (whole.replace(b"PLTE", b"pLTe"), whole[:40]):
         (tmp_path / "p.png").write_bytes(gone)
@@ -171,7 +172,7 @@ def test_a_palette_that_is_not_there_is_missed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_gray_of_few_bits_is_what_pillow_and_libpng_give(tmp_path: Path, bits: int) -> None:
-    gray = volume((9, 13), "u1") % (1 << bits)
+    gray = noise((9, 13), "u1") % (1 << bits)
     rows = (f"{''.join(f'{n:0{bits}b}' for n in row):0<{-(-13 * bits // 8) * 8}}" for row in gray)
     data = b"".join(b"\0" + int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
     chunks = (
@@ -189,15 +190,15 @@ def test_gray_of_few_bits_is_what_pillow_and_libpng_give(tmp_path: Path, bits: i
 
 
 def test_what_is_no_slice_is_refused(tmp_path: Path) -> None:
-    gray = volume((9, 13), "u1")
+    gray = noise((9, 13), "u1")
     cases: dict[str, tuple[str, Any]] = {
-        "mode CMYK": ("c.jpg", Image.fromarray(volume((9, 13, 4), "u1"), "CMYK")),
+        "mode CMYK": ("c.jpg", Image.fromarray(noise((9, 13, 4), "u1"), "CMYK")),
     }
     for reason, (name, image) in cases.items():
         image.save(tmp_path / name)
         with pytest.raises(BadInput, match=reason):
             open_source([tmp_path / name])
-    tifffile.imwrite(tmp_path / "stack.tif", volume((5, 9, 13)), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "stack.tif", noise((5, 9, 13)), photometric="minisblack")
     Image.fromarray(gray).save(tmp_path / "a.png")
     with pytest.raises(BadInput, match="5 pages"):
         open_source([tmp_path / "stack.tif", tmp_path / "stack.tif"])
@@ -217,14 +218,14 @@ def test_what_is_no_slice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_source_that_changes_is_noticed_and_named(tmp_path: Path) -> None:
-    paths = write_slices(tmp_path / "s", volume((3, 9, 13), "u1"))
+    paths = write_slices(tmp_path / "s", noise((3, 9, 13), "u1"))
     source = open_source([tmp_path / "s"])
     before = source.fingerprint()
     paths[1].write_bytes(paths[0].read_bytes())
     with pytest.raises(BadInput, match=r"z9\.png changed"):
         check_unchanged(before, source.fingerprint())
     before = source.fingerprint()
-    write_slices(tmp_path / "s", volume((4, 9, 13), "u1"))[0].unlink()
+    write_slices(tmp_path / "s", noise((4, 9, 13), "u1"))[0].unlink()
     with pytest.raises(BadInput, match="changed"):
         check_unchanged(before, source.fingerprint())
 
@@ -235,7 +236,7 @@ def test_a_source_that_changes_is_noticed_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 def test_plain_stacks_are_planes_along_z(tmp_path: Path, byteorder: str, compression: str | None) -> None:
-    planes = volume((7, 9, 13), "u2")
+    planes = noise((7, 9, 13), "u2")
     path = tmp_path / "plain.tif"
     with tifffile.TiffWriter(path, byteorder=byteorder) as writer:
         for plane in planes:
@@ -245,7 +246,7 @@ def test_plain_stacks_are_planes_along_z(tmp_path: Path, byteorder: str, compres
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_imagej_hyperstacks_keep_axes_voxel_size_and_unit(tmp_path: Path, byteorder: str) -> None:
-    data = volume((2, 5, 3, 9, 13), "u2")  # ImageJ's own order: t z c y x
+    data = noise((2, 5, 3, 9, 13), "u2")  # ImageJ's own order: t z c y x
     path = tmp_path / "hyper.tif"
     meta = {"axes": "TZCYX", "spacing": 2.5, "unit": "um", "finterval": 0.5}
     tifffile.imwrite(
@@ -260,7 +261,7 @@ def test_imagej_hyperstacks_keep_axes_voxel_size_and_unit(tmp_path: Path, byteor
 
 
 def test_imagej_colour_stacks(tmp_path: Path) -> None:
-    data = volume((4, 9, 13, 3), "u1")
+    data = noise((4, 9, 13, 3), "u1")
     tifffile.imwrite(tmp_path / "rgb.tif", data, imagej=True, metadata={"axes": "ZYXS"})
     source = arrange(open_source([tmp_path / "rgb.tif"]))
     assert source.description.rgb
@@ -271,7 +272,7 @@ def test_imagej_colour_stacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_ome_tiff_in_any_order_of_dimensions(tmp_path: Path, axes: str, compression: str | None) -> None:
     sizes = dict(zip("TCZYX", (2, 3, 4, 9, 13), strict=True))
-    data = volume(tuple(sizes[a] for a in axes), ">u2")
+    data = noise(tuple(sizes[a] for a in axes), ">u2")
     path = tmp_path / "a.ome.tif"
     meta = {
         "axes": axes,
@@ -301,7 +302,7 @@ def test_ome_tiff_in_any_order_of_dimensions(tmp_path: Path, axes: str, compress
 
 
 def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
-    data = volume((3, 20, 30), "u2")
+    data = noise((3, 20, 30), "u2")
     write_ome_set(tmp_path, data)
     source = open_source([tmp_path / "z0.ome.tif"])
     assert source.description.scale[-1] == 2
@@ -316,14 +317,14 @@ def test_ome_tiff_over_several_files(tmp_path: Path) -> None:
 
 
 def test_tiled_pyramidal_and_planar_tiff(tmp_path: Path) -> None:
-    data = volume((5, 64, 80), "u1")
+    data = noise((5, 64, 80), "u1")
     tifffile.imwrite(tmp_path / "tiled.tif", data, tile=(16, 32), compression="zlib", photometric="minisblack")
     holds(open_source([tmp_path / "tiled.tif"]), data, "zyx")
     with tifffile.TiffWriter(tmp_path / "pyramid.ome.tif", bigtiff=True) as writer:
         writer.write(data, subifds=1, tile=(16, 16), metadata={"axes": "ZYX"})
         writer.write(data[:, ::2, ::2], subfiletype=1, tile=(16, 16))
     holds(open_source([tmp_path / "pyramid.ome.tif"]), data, "zyx")
-    planar = volume((4, 3, 9, 13), "u2")
+    planar = noise((4, 3, 9, 13), "u2")
     tifffile.imwrite(tmp_path / "planar.tif", planar, photometric="rgb", planarconfig="separate", metadata=None)
     source = arrange(open_source([tmp_path / "planar.tif"]))
     assert source.description.rgb
@@ -331,13 +332,13 @@ def test_tiled_pyramidal_and_planar_tiff(tmp_path: Path) -> None:
 
 
 def test_a_bool_stack(tmp_path: Path) -> None:
-    data = volume((4, 9, 13), "?")
+    data = noise((4, 9, 13), "?")
     tifffile.imwrite(tmp_path / "mask.tif", data)
     holds(open_source([tmp_path / "mask.tif"]), data, "zyx")
 
 
 def test_a_stack_that_is_damaged_or_of_different_pages_is_refused(tmp_path: Path) -> None:
-    data = volume((5, 40, 50), "u2")
+    data = noise((5, 40, 50), "u2")
     for compression in (None, "zlib"):
         path = tmp_path / "s.tif"
         tifffile.imwrite(path, data, compression=compression, metadata=None)
@@ -365,7 +366,7 @@ def test_a_stack_that_is_damaged_or_of_different_pages_is_refused(tmp_path: Path
 def test_nifti_is_taken_as_it_lies_with_its_affine_beside(
     tmp_path: Path, ending: str, big: bool, kind: Any, dtype: str
 ) -> None:
-    data = volume((11, 9, 7), dtype)
+    data = noise((11, 9, 7), dtype)
     affine = nifti(tmp_path / f"ch2{ending}", data, zooms=(1.0, 2.0, 3.0), kind=kind, big=big)
     source = arrange(open_source([tmp_path / f"ch2{ending}"]))
     found = source.description
@@ -376,21 +377,21 @@ def test_nifti_is_taken_as_it_lies_with_its_affine_beside(
 
 
 def test_nifti_of_more_dimensions(tmp_path: Path) -> None:
-    data = volume((6, 5, 4, 3), "i2")
+    data = noise((6, 5, 4, 3), "i2")
     nifti(tmp_path / "fmri.nii.gz", data, zooms=(1, 1, 1, 2.5))
     source = arrange(open_source([tmp_path / "fmri.nii.gz"]))
     assert source.description.scale[0] == 2.5 and source.description.axes[0] == axis("t", "s")
     holds(source, data.transpose(), "tzyx")
-    data = volume((6, 5, 4, 2, 3), "f4")
+    data = noise((6, 5, 4, 2, 3), "f4")
     nifti(tmp_path / "vectors.nii", data, zooms=(1, 1, 1, 1, 1))
     holds(arrange(open_source([tmp_path / "vectors.nii"])), data.transpose(3, 4, 2, 1, 0), "tczyx")
-    data = volume((6, 5, 4), "u1")
+    data = noise((6, 5, 4), "u1")
     nifti(tmp_path / "flat.nii", data[..., None], zooms=(1, 1, 1, 1))
     holds(open_source([tmp_path / "flat.nii"]), data.transpose(), "zyx")
 
 
 def test_nifti_keeps_raw_numbers_and_tells_of_slope_and_intercept(tmp_path: Path) -> None:
-    data = volume((6, 5, 4), "i2")
+    data = noise((6, 5, 4), "i2")
     image = nibabel.Nifti1Image(data, np.eye(4))
     image.header.set_slope_inter(0.5, 10)
     nibabel.save(image, tmp_path / "scaled.nii")
@@ -401,7 +402,7 @@ def test_nifti_keeps_raw_numbers_and_tells_of_slope_and_intercept(tmp_path: Path
 
 
 def test_nifti_of_colours(tmp_path: Path) -> None:
-    data = volume((6, 5, 4, 3), "u1")
+    data = noise((6, 5, 4, 3), "u1")
     rgb = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(data.view(rgb)[..., 0], np.eye(4)), tmp_path / "rgb.nii")
     source = arrange(open_source([tmp_path / "rgb.nii"]))
@@ -410,7 +411,7 @@ def test_nifti_of_colours(tmp_path: Path) -> None:
 
 
 def test_nifti_that_is_damaged_or_cut_short_is_refused(tmp_path: Path) -> None:
-    data = volume((30, 20, 10), "i2")
+    data = noise((30, 20, 10), "i2")
     for ending in (".nii", ".nii.gz"):
         path = tmp_path / f"bad{ending}"
         nifti(path, data, zooms=(1, 1, 1))
@@ -445,7 +446,7 @@ def test_npy_of_either_order(tmp_path: Path, dtype: str, fortran: bool) -> None:
         ((2, 3, 4, 5, 6), "tczyx"),
         ((2, 1, 3, 4, 5, 6), "atczyx"),
     ):
-        data = volume(shape, dtype)
+        data = noise(shape, dtype)
         stored = data.astype(dtype)
         np.save(tmp_path / "v.npy", np.asfortranarray(stored) if fortran else stored)
         holds(arrange(open_source([tmp_path / "v.npy"])), data, axes)
@@ -453,7 +454,7 @@ def test_npy_of_either_order(tmp_path: Path, dtype: str, fortran: bool) -> None:
 
 def test_npy_that_is_damaged_or_no_image_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.npy"
-    np.save(path, volume((5, 9, 13)))
+    np.save(path, noise((5, 9, 13)))
     whole = path.read_bytes()
     for bad in (b"", whole[:7], whole[:40], whole[:-1], b"x" * 500):
         path.write_bytes(bad)
@@ -483,7 +484,7 @@ def test_a_file_that_gets_shorter_while_it_is_read_is_an_error_not_a_crash(tmp_p
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_arrays_of_both_versions(tmp_path: Path, version: int) -> None:
-    data = volume((10, 20, 30), ">u2")
+    data = noise((10, 20, 30), ">u2")
     made = zarr.create_array(tmp_path / "a.zarr", data=data.astype(">u2"), chunks=(4, 7, 8), zarr_format=version)  # type: ignore[arg-type]
     assert made.metadata.zarr_format == version
     source = open_source([tmp_path / "a.zarr"])
@@ -497,7 +498,7 @@ def test_zarr_arrays_of_both_versions(tmp_path: Path, version: int) -> None:
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ome_zarr_keeps_axes_scale_name_and_display_settings(tmp_path: Path, version: str) -> None:
-    data = volume((2, 3, 8, 9, 10), "u2")
+    data = noise((2, 3, 8, 9, 10), "u2")
     block = {
         "version": version,
         "name": "embryo",
@@ -531,7 +532,7 @@ def test_zarr_groups_without_one_image_say_what_they_hold(tmp_path: Path) -> Non
     group = zarr.create_group(tmp_path / "g.zarr")
     with pytest.raises(BadInput, match="holds no image"):
         open_source([tmp_path / "g.zarr"])
-    data = volume((4, 5, 6))
+    data = noise((4, 5, 6))
     group.create_array("only", data=data)
     holds(open_source([tmp_path / "g.zarr"]), data, "zyx")
     group.create_array("other", data=data)
@@ -552,7 +553,7 @@ def write_ngff(path: Path, data: np.ndarray, name: str = "") -> None:
 
 
 def test_an_image_of_several_in_a_zarr_is_chosen_by_place_name_or_number(tmp_path: Path) -> None:
-    data = volume((3, 4, 5, 6))
+    data = noise((3, 4, 5, 6))
     root = tmp_path / "positions.zarr"
     zarr.open_group(root, mode="w", zarr_format=2).create_group("OME")  # as bioformats2raw lays it out
     for number in range(3):
@@ -579,7 +580,7 @@ def test_an_image_of_several_in_a_zarr_is_chosen_by_place_name_or_number(tmp_pat
 )
 @pytest.mark.parametrize("consolidated", [False, True])
 def test_zarr_v2_types_as_other_programs_spell_them(tmp_path: Path, dtype: str, usual: str, consolidated: bool) -> None:
-    data = volume((6, 5, 4), usual)
+    data = noise((6, 5, 4), usual)
     group = zarr.open_group(tmp_path / "g", mode="w", zarr_format=2)
     group.create_array("a", data=data.astype(usual), chunks=(4, 4, 4))
     if consolidated:
@@ -594,7 +595,7 @@ def test_zarr_v2_types_as_other_programs_spell_them(tmp_path: Path, dtype: str, 
 
 
 def test_a_zarr_with_a_damaged_chunk_or_metadata_is_refused(tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "z", data=volume((8, 8, 8)), chunks=(4, 4, 4))
+    zarr.create_array(tmp_path / "z", data=noise((8, 8, 8)), chunks=(4, 4, 4))
     chunk = tmp_path / "z" / "c" / "1" / "0" / "1"
     good = chunk.read_bytes()
     chunk.write_bytes(good[:-9])
@@ -614,7 +615,7 @@ def test_a_zarr_with_a_damaged_chunk_or_metadata_is_refused(tmp_path: Path) -> N
 
 
 def test_axes_can_be_named_and_are_put_into_the_order_of_ome() -> None:
-    data = volume((2, 3, 4, 5))
+    data = noise((2, 3, 4, 5))
     source = ArraySource(data)
     assert [a.name for a in arrange(source).description.axes] == list("czyx")
     renamed = arrange(source, "tzyx")
@@ -629,7 +630,7 @@ def test_axes_can_be_named_and_are_put_into_the_order_of_ome() -> None:
 
 
 def test_a_stack_named_otherwise_is_reordered_after_its_names(tmp_path: Path) -> None:
-    data = volume((4, 9, 13), "u1")
+    data = noise((4, 9, 13), "u1")
     write_slices(tmp_path / "s", data)
     source = arrange(open_source([tmp_path / "s"]), "xyt")
     holds(source, data.transpose(2, 1, 0), "tyx")

@@ -22,12 +22,13 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from tests.kits.import_sources import holds, volume, write_series, write_slices
+from tests.kits.import_sources import holds, write_series, write_slices
 from volfs.errors import BadInput
 from volfs.ingest.axis_order import arrange
 from volfs.ingest.readers import FILES, FOLDERS, open_source
+from volfs.testing.volumes import noise
 
-DATA = volume((5, 9, 13), "i2")
+DATA = noise((5, 9, 13), "i2")
 
 
 def nifti(path: Path) -> None:
@@ -170,7 +171,7 @@ def test_content_counts_before_the_ending(tmp_path: Path, called: str) -> None:
 
 
 def test_slices_are_known_by_their_content_where_no_ending_says_anything(tmp_path: Path) -> None:
-    planes = volume((3, 9, 13), "u1")
+    planes = noise((3, 9, 13), "u1")
     for z, path in enumerate(write_slices(tmp_path / "s", planes)):
         path.rename(path.with_name(f"slice{z}"))
     (tmp_path / "s" / "readme").write_text("what these are")
@@ -200,7 +201,7 @@ def test_a_pipe_a_socket_and_a_device_are_refused_at_once(tmp_path: Path) -> Non
 
 
 def test_a_pipe_among_slices_or_data_files_is_refused_at_once(tmp_path: Path) -> None:
-    write_slices(tmp_path / "s", volume((3, 9, 13), "u1"))
+    write_slices(tmp_path / "s", noise((3, 9, 13), "u1"))
     os.mkfifo(tmp_path / "s" / "stack z11.png")
     with pytest.raises(BadInput, match=r"z11\.png is a pipe"):
         open_source([tmp_path / "s"])
@@ -238,7 +239,7 @@ def bare(path: Path) -> None:
 def test_dicom_without_a_preamble(tmp_path: Path, meta: bool, endings: bool) -> None:
     import pydicom
 
-    data = volume((4, 16, 20), "u2")
+    data = noise((4, 16, 20), "u2")
     for number, path in enumerate(write_series(tmp_path / "old", data)):
         if meta:
             bare(path)
@@ -257,7 +258,7 @@ def test_dicom_without_a_preamble(tmp_path: Path, meta: bool, endings: bool) -> 
 
 
 def test_dicom_in_nested_directories(tmp_path: Path) -> None:
-    data = volume((12, 16, 20), "u2")
+    data = noise((12, 16, 20), "u2")
     paths = write_series(tmp_path / "flat", data)
     for number, path in enumerate(paths):  # a study of several directories, as discs have them
         home = tmp_path / "cd" / "DICOM" / f"S{number // 5}"
@@ -272,7 +273,7 @@ def test_dicom_in_nested_directories(tmp_path: Path) -> None:
 
 
 def test_dicom_of_several_series_in_nested_directories_says_which_there_are(tmp_path: Path) -> None:
-    data = volume((3, 16, 20), "u2")
+    data = noise((3, 16, 20), "u2")
     (tmp_path / "cd").mkdir()
     write_series(tmp_path / "cd" / "A", data, SeriesNumber=4, SeriesInstanceUID="1.2.4")
     write_series(tmp_path / "cd" / "B", data[::-1], SeriesNumber=7, SeriesInstanceUID="1.2.7")
@@ -292,6 +293,6 @@ def test_bytes_that_begin_like_dicom_by_chance_are_none(tmp_path: Path, start: b
 def test_a_directory_of_directories_of_slices_names_them(tmp_path: Path) -> None:
     for name in ("left", "right"):
         (tmp_path / "study" / name).mkdir(parents=True)
-        write_slices(tmp_path / "study" / name, volume((2, 9, 13), "u1"))
+        write_slices(tmp_path / "study" / name, noise((2, 9, 13), "u1"))
     with pytest.raises(BadInput, match=r"slices in left, right: import one of these"):
         open_source([tmp_path / "study"])

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import volfs
-from tests.kits.import_sources import holds, volume
+from tests.kits.import_sources import holds
 from tests.kits.mounts import refused
 from tests.kits.mounts import volfs as command
 from volfs.errors import BadInput
 from volfs.ingest.readers import open_source
 from volfs.ingest.readers.slice_numbers import SliceRules, planes
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.volume.image import image_at
 
 STRICT = SliceRules()
@@ -32,7 +33,7 @@ STRICT = SliceRules()
 def written(folder: Path, names: list[str], ending: str = ".png") -> np.ndarray:
     """A slice for each name; plane i belongs to name i."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = volume((len(names), 9, 13), "u1")
+    data = noise((len(names), 9, 13), "u1")
     for name, plane in zip(names, data, strict=True):
         if ending == ".tif":
             tifffile.imwrite(folder / f"{name}{ending}", plane)
@@ -156,8 +157,8 @@ def test_a_plane_of_several_numbers_is_taken_from_its_own_run() -> None:
 
 
 def test_rules_for_slices_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", volume((3, 9, 13), "u1"), photometric="minisblack")
-    np.save(tmp_path / "a.npy", volume((3, 9, 13), "u1"))
+    tifffile.imwrite(tmp_path / "a.tif", noise((3, 9, 13), "u1"), photometric="minisblack")
+    np.save(tmp_path / "a.npy", noise((3, 9, 13), "u1"))
     for name in ("a.tif", "a.npy"):
         with pytest.raises(BadInput, match=r"not read as slices .*leave out --gaps and --duplicates"):
             open_source([tmp_path / name], SliceRules(gaps="skip"))

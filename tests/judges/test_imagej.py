@@ -18,10 +18,12 @@ import volfs
 from tests.judges import imagej
 from tests.kits.judged import Source, Volume, mounted_sources
 from tests.kits.paths import ROOT
-from tests.kits.view_volumes import InMemory, layout_of, shown, spec_of, voxels
+from tests.kits.view_layouts import InMemory
+from tests.kits.view_volumes import layout_of, shown, spec_of
 from volfs.model.box import Box
 from volfs.model.ngff import axis, ome_attributes, pyramid
 from volfs.testing.kit import image, mounted
+from volfs.testing.volumes import noise
 from volfs.testing.waiting import PATIENCE
 
 KINDS = {
@@ -102,7 +104,7 @@ def test_it_sees_one_time_point(seen: dict[str, dict[str, Any]]) -> None:
 
 
 def test_it_sees_intervals_origins_and_colour(tmp_path: Path) -> None:
-    movie, colour = voxels((3, 5, 7, 11), "uint16"), voxels((3, 5, 7, 3), "uint8")
+    movie, colour = noise((3, 5, 7, 11), "uint16"), noise((3, 5, 7, 3), "uint8")
     for name in ("movie", "colour"):
         (tmp_path / name).mkdir()
     paths = [

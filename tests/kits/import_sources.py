@@ -21,17 +21,6 @@ from volfs.ingest.source import Source, check_unchanged
 from volfs.model.box import Box
 
 
-def volume(shape: tuple[int, ...], dtype: str = "u2", seed: int = 1) -> np.ndarray:
-    kind = np.dtype(dtype)
-    rng = np.random.default_rng(seed)
-    if kind.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind in "iu":
-        return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind.newbyteorder("="), endpoint=True)
-    made = rng.normal(size=shape)
-    return (made + 1j * made[::-1] if kind.kind == "c" else made).astype(kind.newbyteorder("="))
-
-
 def holds(source: Source, expected: np.ndarray, axes: str) -> None:
     """The description fits, and any box reads as numpy slices it."""
     found = source.description

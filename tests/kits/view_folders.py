@@ -364,15 +364,3 @@ def put(folder: Folder, path: str, data: bytes) -> None:
         file = above.run.blank(index)
     assert isinstance(file, ViewFile) and file.decode is not None and file.box is not None and file.source is not None
     file.source.write(file.box, file.decode(memoryview(data)))
-
-
-def numbers(shape: Sequence[int], dtype: Any, seed: int = 0) -> np.ndarray:
-    """Voxels of any values of a type, floats finite."""
-    rng = np.random.default_rng(seed)
-    kind = np.dtype(dtype)
-    if kind.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind == "f":
-        return (rng.standard_normal(shape) * 1000).astype(kind)
-    limits = np.iinfo(kind)
-    return rng.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)

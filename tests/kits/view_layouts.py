@@ -19,7 +19,7 @@ from volfs.views.slices import SliceGeometry
 from volfs.views.volumes.volume_spec import LevelMeta
 
 
-class Volume:
+class InMemory:
     """A source that counts the voxels it gave."""
 
     def __init__(self, array: np.ndarray) -> None:
@@ -80,15 +80,3 @@ def level(
     assert geometry is not None
     zeros = (0.0,) * len(names)
     return LevelMeta(geometry, axes, scale, translation, finest, zeros, attributes or {}, is_label, "cells")
-
-
-def random_array(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    kind = np.dtype(dtype)
-    if kind.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind in "iu":
-        info = np.iinfo(kind)
-        return rng.integers(info.min, info.max, shape, kind, endpoint=True)
-    made = rng.normal(size=shape)
-    return (made + 1j * rng.normal(size=shape)).astype(kind) if kind.kind == "c" else made.astype(kind)

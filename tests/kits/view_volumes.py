@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tests.kits.view_layouts import InMemory
 from volfs.model.box import Box, Index
 from volfs.views import volumes
 from volfs.views.layout import Layout, VoxelSource, placed
@@ -20,19 +20,6 @@ ORIGIN = {"z": 400.0, "y": 9.0, "x": -8.0, "t": 1.5}
 
 SHAPES: dict[str, Index] = {"yx": (13, 5), "zyx": (7, 13, 5), "czyx": (2, 5, 7, 11), "tczyx": (3, 2, 5, 7, 11)}
 DTYPES = ("bool", "uint8", "uint16", "int16", "float32", "float64", "uint64")
-
-
-def voxels(shape: Index, dtype: str, seed: int = 0) -> np.ndarray:
-    """Voxels of all values that a dtype has; floats are finite."""
-    made = np.dtype(dtype)
-    random = np.random.default_rng(seed)
-    if made.kind in "iu":
-        limits = np.iinfo(made)
-        return random.integers(limits.min, limits.max, shape, made, endpoint=True)
-    if made.kind == "b":
-        return random.random(shape) < 0.5
-    plain = random.standard_normal(shape) * 1000
-    return (plain + 1j * plain[::-1]).astype(made) if made.kind == "c" else plain.astype(made)
 
 
 def spec_of(
@@ -64,28 +51,6 @@ def spec_of(
     return VolumeSpec(
         box, np.dtype(dtype), axes, has_samples="s" in names, is_label=is_label, title=title, affine=affine
     )
-
-
-class InMemory:
-    """A source of voxels for layouts."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    @property
-    def shape(self) -> Index:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    def read(self, box: Box, out: np.ndarray | None = None) -> np.ndarray:
-        assert Box.whole(self.shape).contains(box)
-        return placed(self.array[box.slices()], out)
-
-    def write(self, box: Box, voxels: np.ndarray) -> None:
-        self.array[box.slices()] = voxels
 
 
 class Numbered:

@@ -13,9 +13,9 @@ from tests.kits.view_folders import (
     array_meta,
     hierarchy,
     image_view,
-    numbers,
 )
 from volfs.model import ngff
+from volfs.testing.volumes import noise
 
 ZSTD = (*RAW, {"name": "zstd", "configuration": {"level": 3, "checksum": True}})
 
@@ -32,10 +32,10 @@ def transposed(*order: int) -> tuple[dict[str, Any], ...]:
 def array(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], **more: Any) -> MemoryArray:
     meta = array_meta(shape, dtype, chunks, **more)
     if np.dtype(dtype).kind == "c":
-        part = numbers((*shape, 2), f"f{np.dtype(dtype).itemsize // 2}")
+        part = noise((*shape, 2), f"f{np.dtype(dtype).itemsize // 2}")
         voxels = (part[..., 0] + 1j * part[..., 1]).astype(dtype)
     else:
-        voxels = numbers(shape, dtype)
+        voxels = noise(shape, dtype)
     first = np.ix_(*(range(min(c, n)) for c, n in zip(chunks, shape, strict=True)))
     voxels[first] = meta.fill_value
     return MemoryArray(meta, voxels)
@@ -51,7 +51,7 @@ DTYPES = ["bool", "u1", "i1", "u2", "i2", "u4", "i8", "u8", "f2", "f4", "f8", "c
 
 
 def image(is_label: bool = False) -> tuple[Any, ngff.Multiscale]:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     axes = [ngff.axis("t", "s"), ngff.axis("c"), *(ngff.axis(n, "nm") for n in "zyx")]
     scale = (1.0, 1.0, 40.0, 4.5, 4.0)
     multiscale = ngff.pyramid(

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.view_layouts import Volume, level
+from tests.kits.view_layouts import InMemory, level
 from volfs.model.box import Box
 from volfs.model.ngff import Axis
 from volfs.views import cutout, npy, volumes
@@ -223,7 +223,7 @@ def test_a_made_name_means_its_box_and_the_file_has_its_voxels(made: tuple[Level
     assert found is not None and found[0].box == box and found[1] == ending
     opened = cutout.open_name(image, stem + ending)
     if opened is not None and opened.layout is not None:
-        source = Volume(np.arange(np.prod(image.geometry.shape), dtype="u2").reshape(image.geometry.shape))
+        source = InMemory(np.arange(np.prod(image.geometry.shape), dtype="u2").reshape(image.geometry.shape))
         whole = opened.layout.read(source, 0, opened.layout.size + 1)
         assert opened.box == box and len(whole) == opened.layout.size
         if ending == ".npy":
@@ -244,7 +244,7 @@ def test_any_text_is_a_box_of_the_level_or_no_name(text: str) -> None:
 def rendered(image: LevelMeta, name: str, array: np.ndarray) -> bytes:
     found = cutout.open_name(image, name)
     assert found is not None and found.layout is not None
-    return found.layout.read(Volume(array), 0, found.layout.size)
+    return found.layout.read(InMemory(array), 0, found.layout.size)
 
 
 ARRAY = np.random.default_rng(1).integers(0, 60_000, (2, 3, 9, 8, 7), np.uint16)
@@ -348,7 +348,7 @@ def test_cutouts_have_their_voxels_in_tiff_npy_and_mrc(folder: Path) -> None:
 
 @given(st.data())
 def test_what_is_written_into_a_cutout_is_in_the_level_and_nothing_else_changes(data: st.DataObject) -> None:
-    image, source = level("tczyx", ARRAY.shape), Volume(ARRAY.copy())
+    image, source = level("tczyx", ARRAY.shape), InMemory(ARRAY.copy())
     ending = data.draw(st.sampled_from([".tif", ".nii", ".nrrd", ".npy", ".raw", ".mha", ".mrc"]))
     opened = cutout.open_name(image, NAME + ending)
     assert opened is not None and opened.layout is not None and opened.layout.writable

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.view_layouts import Volume, random_array
+from tests.kits.view_layouts import InMemory
 from volfs.errors import BadInput
+from volfs.testing.volumes import noise
 from volfs.views import slices
 from volfs.views.plane import Incomplete, PlaneSpec
 from volfs.views.png_filters import unfilter
@@ -118,7 +119,7 @@ def png_file(picture: np.ndarray, filters: list[int], *, interlaced: bool = Fals
 def test_every_filter_interlacing_and_split_of_a_png(
     dtype: str, samples: int, rows: int, columns: int, filters: list[int], interlaced: bool, idats: int
 ) -> None:
-    picture = random_array((rows, columns, samples) if samples > 1 else (rows, columns), dtype, rows * columns)
+    picture = noise((rows, columns, samples) if samples > 1 else (rows, columns), dtype, rows * columns)
     data = png_file(picture, filters, interlaced=interlaced, idats=idats)
     np.testing.assert_array_equal(slices.decode(".png", data, plane_for(picture)), picture)
 
@@ -131,7 +132,7 @@ def test_an_unknown_row_filter_is_refused() -> None:
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["?", "u1", "i1", "u2", "i2", "u4", "i8", "u8", "f2", "f4", "f8", "c8"])
 def test_tiff_of_any_dtype_and_byte_order(dtype: str, byteorder: str) -> None:
-    picture = random_array((31, 45), dtype)
+    picture = noise((31, 45), dtype)
     for options in ({}, {"rowsperstrip": 7}, {"bigtiff": True}, {"tile": (16, 16)}):
         if dtype == "?" and "tile" in options:
             continue
@@ -166,13 +167,13 @@ def test_colour_tiff_with_samples_together_or_apart_and_tiff_by_pillow() -> None
 
 
 def test_npy_of_either_byte_order_and_memory_order() -> None:
-    picture = random_array((5, 7), "f4")
+    picture = noise((5, 7), "f4")
     for form in (picture, picture.astype(">f4"), np.asfortranarray(picture)):
         np.testing.assert_array_equal(slices.decode(".npy", npy(form), plane_for(picture)), picture)
 
 
 def test_masks_come_as_one_bit_or_as_eight() -> None:
-    mask = random_array((19, 21), "?")
+    mask = noise((19, 21), "?")
     plane = plane_for(mask)
     for values in (mask.astype("u1"), mask.astype("u1") * 255):
         np.testing.assert_array_equal(slices.decode(".png", saved(values, "PNG"), plane), mask)
@@ -330,5 +331,5 @@ def test_volfs_reads_back_its_own_slices_of_raw_bytes() -> None:
     plane = plane_for(array)
     layout = slices.layout(".npy", plane)
     assert layout is not None
-    data = layout.read(Volume(array), 0, 10**6)
+    data = layout.read(InMemory(array), 0, 10**6)
     assert slices.decode(".npy", data, plane).tobytes() == array.tobytes()

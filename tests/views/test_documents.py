@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.view_layouts import Volume
+from tests.kits.view_layouts import InMemory
 from volfs.model.graph import VersionInfo
 from volfs.model.ngff import axis
 from volfs.views import colour, documents, jpeg, slices, thumbnail
@@ -140,7 +140,7 @@ def test_a_thumbnail_shows_the_middle_plane_of_a_coarse_level_with_square_pixels
     for array in (fine, coarse, tiny):
         geometry = SliceGeometry.of("zyx", array.shape, array.dtype, scale=(1, 1, 2), units=("micrometer",) * 3)
         assert geometry is not None
-        levels.append((geometry, Volume(array)))
+        levels.append((geometry, InMemory(array)))
     picture = Image.open(io.BytesIO(thumbnail.render(levels, is_label=is_label)))
     assert picture.size == (256, 102)
     pixels = np.asarray(picture.convert("RGB"))
@@ -149,7 +149,7 @@ def test_a_thumbnail_shows_the_middle_plane_of_a_coarse_level_with_square_pixels
 
 
 def test_a_thumbnail_of_a_huge_plane_without_levels_reads_little() -> None:
-    source = Volume(np.broadcast_to(np.uint8(9), (3, 100_000, 120_000)))
+    source = InMemory(np.broadcast_to(np.uint8(9), (3, 100_000, 120_000)))
     geometry = SliceGeometry.of("zyx", source.shape, source.dtype)
     assert geometry is not None
     assert Image.open(io.BytesIO(thumbnail.render([(geometry, source)]))).size == (256, 256)
@@ -161,7 +161,7 @@ def test_a_preview_has_the_same_window_on_every_slice() -> None:
     array[0] *= 4
     geometry = SliceGeometry.of("czyx", array.shape, array.dtype)
     assert geometry is not None
-    source = Volume(array)
+    source = InMemory(array)
     shown = [jpeg.window(geometry, source, c) for c in (0, 1)]
     assert shown[0][1] > 3 * shown[1][1]
     plane = geometry.spec("xz", 3, (1,))

@@ -29,7 +29,6 @@ from tests.kits.view_folders import (
     at,
     content,
     image_view,
-    numbers,
     put,
     sharded,
     view_of,
@@ -37,6 +36,7 @@ from tests.kits.view_folders import (
 )
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import bdv, n5
 from volfs.views.plane import Incomplete
@@ -78,7 +78,7 @@ def by_z5py(path: Path, key: str) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_voxel_of_every_level_and_type(dtype: str, tmp_path: Path) -> None:
-    image = image_view(numbers((7, 13, 5), dtype), levels=3)
+    image = image_view(noise((7, 13, 5), dtype), levels=3)
     path = written(image, tmp_path)
     for level in image.levels:
         expected = level.array.voxels.astype("u1") if dtype == "bool" else level.array.voxels
@@ -97,7 +97,7 @@ def test_types_that_n5_lacks_have_no_container(dtype: str) -> None:
 
 @pytest.mark.parametrize("chunks", [(1, 1, 4, 4, 4), (2, 1, 3, 7, 20), (3, 2, 8, 8, 8)])
 def test_channels_are_setups_and_time_is_time(chunks: tuple[int, ...], tmp_path: Path) -> None:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     path = written(image_view(voxels, "tczyx", chunks=chunks), tmp_path)
     for t in range(3):
         for c in range(2):
@@ -107,21 +107,21 @@ def test_channels_are_setups_and_time_is_time(chunks: tuple[int, ...], tmp_path:
 
 @pytest.mark.parametrize("axes", ["zyx", "xyz", "yxz", "xzy"])
 def test_axes_may_stand_in_any_order(axes: str, tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "u1")
+    voxels = noise((7, 13, 5), "u1")
     path = written(image_view(voxels, axes, chunks=(3, 4, 5), codecs=GZIP), tmp_path)
     expected = voxels.transpose([axes.index(n) for n in "zyx"])
     np.testing.assert_array_equal(by_tensorstore(path / "setup0/timepoint0/s0"), expected)
 
 
 def test_a_flat_image_has_one_plane(tmp_path: Path) -> None:
-    voxels = numbers((13, 5), "i2")
+    voxels = noise((13, 5), "i2")
     path = written(image_view(voxels, "yx"), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path / "setup0/timepoint0/s0"), voxels[None])
     assert pybdv.metadata.get_size(str(tmp_path / "cells.xml"), 0) == (1, 13, 5)
 
 
 def test_samples_of_colour_are_channels(tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5, 3), "u1")
+    voxels = noise((7, 13, 5, 3), "u1")
     path = written(image_view(voxels, "zyxc", sample="c"), tmp_path)
     for c in range(3):
         np.testing.assert_array_equal(by_z5py(path, f"setup{c}/timepoint0/s0"), voxels[..., c])
@@ -133,7 +133,7 @@ def test_samples_of_colour_are_channels(tmp_path: Path) -> None:
     [(None, "raw"), (RAW, "raw"), (GZIP, "gzip"), (sharded((2, 3, 5), GZIP), "gzip"), (sharded((2, 3, 5)), "raw")],
 )
 def test_what_n5_has_too_is_passed_through(codecs: Any, kind: str, tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "u1")
+    voxels = noise((7, 13, 5), "u1")
     voxels[:4, :6] = 0
     image = image_view(voxels, chunks=(4, 6, 5), codecs=codecs)
     path = written(image, tmp_path)
@@ -145,7 +145,7 @@ def test_what_n5_has_too_is_passed_through(codecs: Any, kind: str, tmp_path: Pat
 
 
 def test_big_endian_voxels_are_passed_through(tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "i4")
+    voxels = noise((7, 13, 5), "i4")
     path = written(image_view(voxels, codecs=(*BIG_ENDIAN, GZIP[1])), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path / "setup0/timepoint0/s0"), voxels)
     image = image_view(voxels, codecs=GZIP)
@@ -154,7 +154,7 @@ def test_big_endian_voxels_are_passed_through(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "bool"])
 def test_zstd_is_passed_through_where_it_is_asked_for(dtype: str, tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), dtype)
+    voxels = noise((7, 13, 5), dtype)
     image = image_view(voxels, levels=2)
     path = written(image, tmp_path, zstd=True)
     assert image.levels[0].array.given == 0
@@ -166,17 +166,17 @@ def test_zstd_is_passed_through_where_it_is_asked_for(dtype: str, tmp_path: Path
 
 
 def test_zstd_that_cannot_be_passed_through_has_no_container() -> None:
-    assert n5.folder(image_view(numbers((7, 13, 5), "u2")), zstd=True) is None
-    assert n5.folder(image_view(numbers((7, 13, 5), "u1"), codecs=RAW), zstd=True) is None
-    assert n5.folder(image_view(numbers((7, 13, 5), "u1"), fill_value=9), zstd=True) is None
-    movie = image_view(numbers((3, 2, 5, 7, 11), "u1"), "tczyx", chunks=(2, 1, 4, 4, 4))
+    assert n5.folder(image_view(noise((7, 13, 5), "u2")), zstd=True) is None
+    assert n5.folder(image_view(noise((7, 13, 5), "u1"), codecs=RAW), zstd=True) is None
+    assert n5.folder(image_view(noise((7, 13, 5), "u1"), fill_value=9), zstd=True) is None
+    movie = image_view(noise((3, 2, 5, 7, 11), "u1"), "tczyx", chunks=(2, 1, 4, 4, 4))
     assert n5.folder(movie, zstd=True) is None
-    movie = image_view(numbers((3, 2, 5, 7, 11), "u1"), "tczyx", chunks=(1, 1, 4, 4, 4))
+    movie = image_view(noise((3, 2, 5, 7, 11), "u1"), "tczyx", chunks=(1, 1, 4, 4, 4))
     assert n5.folder(movie, zstd=True) is not None
 
 
 def test_blocks_that_are_not_stored_are_absent(tmp_path: Path) -> None:
-    voxels = numbers((8, 8, 8), "u2")
+    voxels = noise((8, 8, 8), "u2")
     voxels[:4, 4:, :] = 0
     path = written(image_view(voxels), tmp_path)
     blocks = sorted(str(p.relative_to(path / "setup0/timepoint0/s0")) for p in path.glob("setup0/timepoint0/s0/*/*/*"))
@@ -203,7 +203,7 @@ def _attributes(folder: Folder, path: str) -> dict[str, Any]:
 
 
 def test_attributes_of_the_dialect() -> None:
-    image = image_view(numbers((9, 13, 5), "f8"), levels=2, scale=(40, 4.5, 4), chunks=(4, 16, 8))
+    image = image_view(noise((9, 13, 5), "f8"), levels=2, scale=(40, 4.5, 4), chunks=(4, 16, 8))
     folder = container(image)
     assert _attributes(folder, "") == {"n5": "2.0.0"}
     assert _attributes(folder, "setup0") == {"downsamplingFactors": [[1, 1, 1], [2, 2, 2]], "dataType": "float64"}
@@ -225,7 +225,7 @@ def test_attributes_of_the_dialect() -> None:
 
 
 def test_factors_are_the_true_ratios(tmp_path: Path) -> None:
-    voxels = numbers((8, 12, 12), "u1")
+    voxels = noise((8, 12, 12), "u1")
     meta = [array_meta(shape, "u1", (4, 4, 4)) for shape in ((8, 12, 12), (8, 4, 8))]
     levels = [
         LevelView("s0", MemoryArray(meta[0], voxels), (0.3, 0.1, 0.1), (0, 0, 0)),
@@ -237,7 +237,7 @@ def test_factors_are_the_true_ratios(tmp_path: Path) -> None:
 
 
 def test_levels_of_another_kind_are_left_out(tmp_path: Path) -> None:
-    voxels = numbers((4, 8, 8, 8), "u1")
+    voxels = noise((4, 8, 8, 8), "u1")
     metas = [array_meta(shape, "u1", (1, 4, 4, 4)) for shape in ((4, 8, 8, 8), (2, 4, 4, 4), (4, 2, 2, 2))]
     scales = [(1.0, 1.0, 1.0, 1.0), (2.0, 2.0, 2.0, 2.0), (1.0, 4.0, 4.0, 4.0)]
     levels = [
@@ -250,7 +250,7 @@ def test_levels_of_another_kind_are_left_out(tmp_path: Path) -> None:
 
 
 def test_tensorstore_knows_the_voxel_size(tmp_path: Path) -> None:
-    image = image_view(numbers((7, 13, 5), "u1"), levels=2, scale=(40, 4.5, 4))
+    image = image_view(noise((7, 13, 5), "u1"), levels=2, scale=(40, 4.5, 4))
     path = written(image, tmp_path)
     for level, factor in (("s0", 1), ("s1", 2)):
         units = dataset(path / "setup0/timepoint0" / level).dimension_units
@@ -265,7 +265,7 @@ def test_tensorstore_knows_the_voxel_size(tmp_path: Path) -> None:
 
 
 def test_pybdv_reads_the_xml(tmp_path: Path) -> None:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     image = image_view(
         voxels,
         "tczyx",
@@ -299,7 +299,7 @@ def test_pybdv_reads_the_xml(tmp_path: Path) -> None:
 
 def test_every_axis_has_its_attribute(tmp_path: Path) -> None:
     # t is time, c the channel, a the angle, and q, of which nothing is known, becomes the tile.
-    image = image_view(numbers((2, 3, 2, 4, 5, 6), "u1"), "qacyxt")
+    image = image_view(noise((2, 3, 2, 4, 5, 6), "u1"), "qacyxt")
     written(image, tmp_path)
     xml = str(tmp_path / "cells.xml")
     assert pybdv.metadata.get_setup_ids(xml) == list(range(12))
@@ -312,14 +312,14 @@ def test_every_axis_has_its_attribute(tmp_path: Path) -> None:
 
 
 def test_axes_of_one_meaning_are_counted_together(tmp_path: Path) -> None:
-    written(image_view(numbers((2, 4, 5, 3), "u1"), "cyxs", sample="s"), tmp_path)
+    written(image_view(noise((2, 4, 5, 3), "u1"), "cyxs", sample="s"), tmp_path)
     for setup in range(6):
         channel = pybdv.metadata.get_attributes(str(tmp_path / "cells.xml"), setup)["channel"]
         assert channel == {"id": setup, "name": f"c{setup // 3} s{setup % 3}"}
 
 
 def test_views_of_which_nothing_is_stored_are_missing(tmp_path: Path) -> None:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     voxels[1, 0] = 0
     voxels[2, 1] = 0
     voxels[2, 1, 4, 6, 10] = 1  # in the last of its blocks
@@ -333,7 +333,7 @@ def test_views_of_which_nothing_is_stored_are_missing(tmp_path: Path) -> None:
 
 
 def test_no_view_is_missing_where_blocks_hold_several_or_nothing_is_zero(tmp_path: Path) -> None:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     voxels[1] = 0
     for number, image in enumerate(
         (
@@ -350,13 +350,13 @@ def test_no_view_is_missing_where_blocks_hold_several_or_nothing_is_zero(tmp_pat
     ("unit", "shown"), [("micrometer", "µm"), ("millimeter", "mm"), (None, "pixel"), ("furlong & co", "furlong & co")]
 )
 def test_units_known_and_unknown(unit: str | None, shown: str, tmp_path: Path) -> None:
-    written(image_view(numbers((3, 4, 5), "u1"), scale=(2, 0.5, 0.25), unit=unit), tmp_path)
+    written(image_view(noise((3, 4, 5), "u1"), scale=(2, 0.5, 0.25), unit=unit), tmp_path)
     assert pybdv.metadata.get_unit(str(tmp_path / "cells.xml"), 0) == shown
     assert pybdv.metadata.get_resolution(str(tmp_path / "cells.xml"), 0) == [2, 0.5, 0.25]
 
 
 def test_names_that_are_no_uri_or_no_xml(tmp_path: Path) -> None:
-    image = image_view(numbers((3, 4, 5), "u1"), name="a\x00 <b>")
+    image = image_view(noise((3, 4, 5), "u1"), name="a\x00 <b>")
     file = bdv.document(image, "my cells: 50%.n5")
     assert file is not None
     root = ET.fromstring(content(file))
@@ -370,7 +370,7 @@ def test_names_that_are_no_uri_or_no_xml(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_written_block_is_its_voxels(dtype: str) -> None:
     image = image_view(np.zeros((7, 13, 5), dtype), chunks=(4, 8, 4))
-    new = numbers((7, 13, 5), dtype, seed=1)
+    new = noise((7, 13, 5), dtype, seed=1)
     folder = container(image)
     for z, y, x in np.ndindex(2, 2, 2):
         part = new[z * 4 : z * 4 + 4, y * 8 : y * 8 + 8, x * 4 : x * 4 + 4]
@@ -392,7 +392,7 @@ def _block(voxels: np.ndarray, mode: int = 0) -> bytes:
 def test_tensorstore_and_z5py_write_what_is_taken(tmp_path: Path) -> None:
     image = image_view(np.zeros((7, 13, 5), "u2"), chunks=(4, 8, 4))
     path = written(image, tmp_path)
-    new = numbers((7, 13, 5), "u2", seed=2)
+    new = noise((7, 13, 5), "u2", seed=2)
     array = dataset(path / "setup0/timepoint0/s0")
     array.write(new.transpose()).result()
     for file in path.glob("setup0/timepoint0/s0/*/*/*"):
@@ -411,7 +411,7 @@ def test_compressed_blocks_are_written_as_they_are_read(kind: str) -> None:
     image = image_view(start, codecs=GZIP) if kind == "gzip" else image_view(start)
     folder = container(image, zstd=kind == "zstd")
     assert _attributes(folder, "setup0/timepoint0/s0")["compression"]["type"] == kind
-    part = numbers((1, 2, 3), "u1")
+    part = noise((1, 2, 3), "u1")
     plain = _block(part)
     packed = gzip.compress(plain[16:]) if kind == "gzip" else zstandard.ZstdCompressor().compress(plain[16:])
     streamed = zstandard.ZstdCompressor(write_content_size=False).compress(plain[16:]) if kind == "zstd" else packed
@@ -431,7 +431,7 @@ def test_compressed_blocks_are_written_as_they_are_read(kind: str) -> None:
 
 
 def test_what_is_no_block_of_this_place_is_refused() -> None:
-    image = image_view(numbers((7, 13, 5), "u2"), chunks=(4, 8, 4))
+    image = image_view(noise((7, 13, 5), "u2"), chunks=(4, 8, 4))
     before = image.levels[0].array.voxels.copy()
     folder = container(image)
     name = "setup0/timepoint0/s0/1/1/1"
@@ -467,7 +467,7 @@ def test_any_range_is_a_piece_of_the_whole_and_what_is_written_is_read(data: st.
     dtype = data.draw(st.sampled_from(["bool", "u1", "u2", "f8"]))
     codecs = data.draw(st.sampled_from([None, GZIP, RAW]))
     zstd = data.draw(st.booleans())
-    voxels = numbers(shape, dtype)
+    voxels = noise(shape, dtype)
     image = image_view(voxels, axes, chunks=chunks, codecs=codecs)
     folder = n5.folder(image, zstd=zstd) or container(image)
     setup = data.draw(st.integers(0, int(np.prod(n5.setups(image))) - 1))
@@ -511,9 +511,9 @@ def test_blocks_beyond_what_java_has_are_absent() -> None:
 
 
 def test_zstd_has_an_xml_of_its_own(tmp_path: Path) -> None:
-    image = image_view(numbers((7, 13, 5), "u1"))
+    image = image_view(noise((7, 13, 5), "u1"))
     file = bdv.document(image, "cells.zstd.n5", zstd=True)
     assert file is not None
     (tmp_path / "cells.xml").write_bytes(content(file))
     assert pybdv.metadata.get_data_path(str(tmp_path / "cells.xml")) == "cells.zstd.n5"
-    assert bdv.document(image_view(numbers((7, 13, 5), "u2")), "cells.zstd.n5", zstd=True) is None
+    assert bdv.document(image_view(noise((7, 13, 5), "u2")), "cells.zstd.n5", zstd=True) is None

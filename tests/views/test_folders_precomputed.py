@@ -22,7 +22,6 @@ from tests.kits.view_folders import (
     content,
     entries,
     image_view,
-    numbers,
     put,
     sharded,
     view_of,
@@ -30,6 +29,7 @@ from tests.kits.view_folders import (
 )
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import precomputed
 from volfs.views.plane import Incomplete
@@ -72,7 +72,7 @@ def by_cloudvolume(path: Path, level: int = 0, *, strict: bool = False) -> np.nd
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_voxel_of_every_level_and_type(dtype: str, tmp_path: Path) -> None:
-    image = image_view(numbers((7, 13, 5), dtype), levels=3)
+    image = image_view(noise((7, 13, 5), dtype), levels=3)
     path = written(image, tmp_path)
     for number, level in enumerate(image.levels):
         expected = level.array.voxels.astype("u1") if dtype == "bool" else level.array.voxels
@@ -88,7 +88,7 @@ def test_types_that_precomputed_lacks_have_no_volume(dtype: str) -> None:
 
 @pytest.mark.parametrize("chunks", [(1, 4, 4, 4), (2, 3, 8, 20), (3, 8, 8, 8)])
 def test_channels(chunks: tuple[int, ...], tmp_path: Path) -> None:
-    voxels = numbers((3, 5, 7, 11), "u2")
+    voxels = noise((3, 5, 7, 11), "u2")
     voxels[1, :4, :4, :4] = 0
     path = written(image_view(voxels, "czyx", chunks=chunks), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path), voxels)
@@ -96,7 +96,7 @@ def test_channels(chunks: tuple[int, ...], tmp_path: Path) -> None:
 
 
 def test_samples_of_colour_and_other_axes_are_channels(tmp_path: Path) -> None:
-    voxels = numbers((2, 7, 13, 5, 3), "u1")
+    voxels = noise((2, 7, 13, 5, 3), "u1")
     path = written(image_view(voxels, "azyxc", sample="c"), tmp_path)
     expected = voxels.transpose(0, 4, 1, 2, 3).reshape(6, 7, 13, 5)
     np.testing.assert_array_equal(by_tensorstore(path), expected)
@@ -104,7 +104,7 @@ def test_samples_of_colour_and_other_axes_are_channels(tmp_path: Path) -> None:
 
 
 def test_each_timepoint_is_a_volume(tmp_path: Path) -> None:
-    voxels = numbers((3, 2, 5, 7, 11), "u2")
+    voxels = noise((3, 2, 5, 7, 11), "u2")
     voxels[1, :, :4, :4, :4] = 0
     path = written(image_view(voxels, "tczyx", chunks=(2, 1, 4, 4, 4)), tmp_path)
     assert sorted(p.name for p in path.iterdir()) == ["t0000", "t0001", "t0002"]
@@ -117,19 +117,19 @@ def test_each_timepoint_is_a_volume(tmp_path: Path) -> None:
 
 
 def test_one_timepoint_is_a_volume_itself(tmp_path: Path) -> None:
-    voxels = numbers((1, 2, 5, 7, 11), "u2")
+    voxels = noise((1, 2, 5, 7, 11), "u2")
     np.testing.assert_array_equal(by_tensorstore(written(image_view(voxels, "tczyx"), tmp_path)), voxels[0])
 
 
 @pytest.mark.parametrize("axes", ["xyz", "yxz", "xzy"])
 def test_axes_may_stand_in_any_order(axes: str, tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "u4")
+    voxels = noise((7, 13, 5), "u4")
     path = written(image_view(voxels, axes, chunks=(3, 4, 5)), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path)[0], voxels.transpose([axes.index(n) for n in "zyx"]))
 
 
 def test_a_flat_image_has_one_plane(tmp_path: Path) -> None:
-    voxels = numbers((13, 5), "i2")
+    voxels = noise((13, 5), "i2")
     path = written(image_view(voxels, "yx", levels=2), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path), voxels[None, None])
     np.testing.assert_array_equal(by_cloudvolume(path), voxels[None, None])
@@ -137,7 +137,7 @@ def test_a_flat_image_has_one_plane(tmp_path: Path) -> None:
 
 
 def test_blocks_of_a_clients_shards_are_chunks(tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "u2")
+    voxels = noise((7, 13, 5), "u2")
     path = written(image_view(voxels, chunks=(8, 8, 8), codecs=sharded((4, 4, 4))), tmp_path)
     np.testing.assert_array_equal(by_tensorstore(path), voxels[None])
     assert (path / "1_1_1/0-4_12-13_4-7").is_file()
@@ -156,7 +156,7 @@ def test_chunks_of_another_fill_value_are_there(dtype: str, tmp_path: Path) -> N
 def test_chunks_that_are_not_stored_are_not_listed_but_open_by_name(
     shape: tuple[int, ...], dtype: str, tmp_path: Path
 ) -> None:
-    voxels = numbers(shape, dtype)
+    voxels = noise(shape, dtype)
     voxels[:4, 4:, :] = 0
     image = image_view(voxels)
     folder = volume(image)
@@ -184,7 +184,7 @@ def test_chunks_that_are_not_stored_are_not_listed_but_open_by_name(
 def test_voxel_sizes_are_in_nanometres(unit: str, tmp_path: Path) -> None:
     by = {"nanometer": 1, "micrometer": 0.001, "angstrom": 10}[unit]
     scale = (40 * by, 4.5 * by, 4 * by)
-    image = image_view(numbers((7, 13, 5), "u1"), levels=2, scale=scale, unit=unit)
+    image = image_view(noise((7, 13, 5), "u1"), levels=2, scale=scale, unit=unit)
     path = written(image, tmp_path)
     assert [s["key"] for s in info_of(volume(image))["scales"]] == ["4_4.5_40", "8_9_80"]
     for level, factor in ((0, 1), (1, 2)):
@@ -195,13 +195,13 @@ def test_voxel_sizes_are_in_nanometres(unit: str, tmp_path: Path) -> None:
 
 
 def test_sizes_in_an_unknown_unit_stay_as_they_are() -> None:
-    image = image_view(numbers((4, 4, 4), "u1"), scale=(2, 0.5, 0.25), unit=None)
+    image = image_view(noise((4, 4, 4), "u1"), scale=(2, 0.5, 0.25), unit=None)
     assert info_of(volume(image))["scales"][0]["resolution"] == [0.25, 0.5, 2]
 
 
 def test_levels_of_equal_size_have_keys_of_their_own(tmp_path: Path) -> None:
     meta = array_meta((4, 4, 4), "u1", (4, 4, 4))
-    arrays = [MemoryArray(meta, numbers((4, 4, 4), "u1", n)) for n in range(3)]
+    arrays = [MemoryArray(meta, noise((4, 4, 4), "u1", n)) for n in range(3)]
     levels = [LevelView(f"s{n}", array, (1, 1, 1), (0, 0, 0)) for n, array in enumerate(arrays)]
     path = written(view_of(levels, "zyx"), tmp_path)
     assert len({scale["key"] for scale in json.loads((path / "info").read_text())["scales"]}) == 3
@@ -217,7 +217,7 @@ def test_levels_of_equal_size_have_keys_of_their_own(tmp_path: Path) -> None:
     ],
 )
 def test_offsets_are_whole_voxels(translation: tuple[float, ...], offsets: list[list[int]], tmp_path: Path) -> None:
-    voxels = numbers((7, 13, 5), "u2")
+    voxels = noise((7, 13, 5), "u2")
     image = image_view(voxels, levels=2, scale=(40, 4.5, 4), translation=translation)
     path = written(image, tmp_path)
     assert [scale["voxel_offset"] for scale in info_of(volume(image))["scales"]] == offsets
@@ -229,7 +229,7 @@ def test_offsets_are_whole_voxels(translation: tuple[float, ...], offsets: list[
 
 
 def test_names_are_exactly_those_of_chunks() -> None:
-    image = image_view(numbers((7, 13, 5), "u1"), translation=(0, -6, 3))
+    image = image_view(noise((7, 13, 5), "u1"), translation=(0, -6, 3))
     folder = at(volume(image), "1_1_1")
     assert isinstance(folder, Folder) and folder.run is not None
     names = list(entries(folder))
@@ -255,7 +255,7 @@ def test_label_images_are_segmentations_with_names(tmp_path: Path) -> None:
         "nonsense",
     ]
     attributes = {"ome": {"image-label": {"properties": properties, "colors": [{"label-value": 3, "rgba": [0] * 4}]}}}
-    voxels = numbers((7, 13, 5), "u8")
+    voxels = noise((7, 13, 5), "u8")
     image = image_view(voxels, is_label=True, attributes=attributes)
     path = written(image, tmp_path)
     info = info_of(volume(image))
@@ -273,13 +273,13 @@ def test_label_images_are_segmentations_with_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attributes", [{}, {"ome": 3}, {"image-label": {"properties": {"a": 1}}}, {"image-label": 2}])
 def test_labels_without_names_have_no_properties(attributes: dict[str, Any]) -> None:
-    info = info_of(volume(image_view(numbers((4, 4, 4), "u4"), is_label=True, attributes=attributes)))
+    info = info_of(volume(image_view(noise((4, 4, 4), "u4"), is_label=True, attributes=attributes)))
     assert info["type"] == "segmentation" and "segment_properties" not in info
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"])
 def test_labels_of_every_integer_type_are_segmentations(dtype: str, tmp_path: Path) -> None:
-    voxels = numbers((4, 5, 6), dtype)
+    voxels = noise((4, 5, 6), dtype)
     path = written(image_view(voxels, is_label=True), tmp_path)
     found = json.loads((path / "info").read_text())
     assert found["type"] == "segmentation" and found["data_type"] == ("uint8" if dtype == "bool" else dtype)
@@ -287,9 +287,9 @@ def test_labels_of_every_integer_type_are_segmentations(dtype: str, tmp_path: Pa
 
 
 def test_labels_that_are_no_segmentation_are_images() -> None:
-    assert info_of(volume(image_view(numbers((4, 4, 4), "f4"), is_label=True)))["type"] == "image"
-    assert info_of(volume(image_view(numbers((2, 4, 4, 4), "u4"), "czyx", is_label=True)))["type"] == "image"
-    assert info_of(volume(image_view(numbers((4, 4, 4), "u4"))))["type"] == "image"
+    assert info_of(volume(image_view(noise((4, 4, 4), "f4"), is_label=True)))["type"] == "image"
+    assert info_of(volume(image_view(noise((2, 4, 4, 4), "u4"), "czyx", is_label=True)))["type"] == "image"
+    assert info_of(volume(image_view(noise((4, 4, 4), "u4"))))["type"] == "image"
 
 
 # --------------------------------------------------------------------------------------------------------- writing
@@ -299,7 +299,7 @@ def test_labels_that_are_no_segmentation_are_images() -> None:
 def test_what_tensorstore_and_cloud_volume_write_is_taken(dtype: str, tmp_path: Path) -> None:
     image = image_view(np.zeros((7, 13, 5), dtype), chunks=(4, 8, 4))
     path = written(image, tmp_path)
-    new = numbers((7, 13, 5), dtype, seed=1)
+    new = noise((7, 13, 5), dtype, seed=1)
     raw = new.astype("u1") if dtype == "bool" else new
     scale_of(path)[..., 0].write(raw.transpose()).result()
     for file in (path / "1_1_1").iterdir():
@@ -313,7 +313,7 @@ def test_what_tensorstore_and_cloud_volume_write_is_taken(dtype: str, tmp_path: 
 
 
 def test_chunks_of_another_length_are_refused() -> None:
-    image = image_view(numbers((7, 13, 5), "u2"))
+    image = image_view(noise((7, 13, 5), "u2"))
     before = image.levels[0].array.voxels.copy()
     name = "1_1_1/4-5_12-13_4-7"
     for length in range(6):
@@ -333,7 +333,7 @@ def test_any_range_is_a_piece_of_the_whole_and_what_is_written_is_read(data: st.
     axes = data.draw(st.sampled_from(["yx", "zyx", "xzy", "czyx", "czyxs", "yxc", "tczyx"]))
     shape = tuple(data.draw(st.integers(1, 6)) for _ in axes)
     chunks = tuple(data.draw(st.integers(1, 7)) for _ in axes)
-    voxels = numbers(shape, data.draw(st.sampled_from(["bool", "u1", "u2", "f4"])))
+    voxels = noise(shape, data.draw(st.sampled_from(["bool", "u1", "u2", "f4"])))
     image = image_view(voxels, axes, chunks=chunks, sample="s" if "s" in axes else None)
     folder = volume(image)
     if "t" in axes and shape[0] > 1:

@@ -24,7 +24,6 @@ from tests.kits.view_folders import (
     at,
     content,
     entries,
-    numbers,
     write_out,
 )
 from tests.kits.view_folders import sharded as client_sharded
@@ -32,6 +31,7 @@ from tests.kits.zarr_hierarchies import DTYPES, ZSTD, array, blosc, same, transp
 from volfs.errors import NotFound
 from volfs.model.box import Box
 from volfs.model.metadata import parse_node
+from volfs.testing.volumes import noise
 from volfs.views.folder import Folder, ViewFile
 from volfs.views.folders import sharded_zarr
 
@@ -89,7 +89,7 @@ def test_blocks_of_any_codec_are_passed_through(tmp_path: Path, codecs: tuple[di
 @pytest.mark.parametrize("fill", [float("nan"), float("-inf"), 1.5])
 def test_a_shard_of_which_nothing_is_stored_is_absent(tmp_path: Path, fill: float) -> None:
     made = MemoryArray(array_meta((16, 16, 40), "f4", (4, 4, 4), fill_value=fill))
-    made.write(Box((3, 3, 3), (5, 5, 5)), numbers((2, 2, 2), "f4"))
+    made.write(Box((3, 3, 3), (5, 5, 5)), noise((2, 2, 2), "f4"))
     path = write_out(shown(made), tmp_path / "a")
     assert len([p for p in (path / "c").rglob("*") if p.is_file()]) == 1
     judged(path, made.voxels)

@@ -22,10 +22,10 @@ from tests.kits.view_folders import (
     content,
     entries,
     image_view,
-    numbers,
     view_of,
 )
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views import samples
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import deepzoom
@@ -90,7 +90,7 @@ class DeepZoom:
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("dtype", ["u1", "u2", "bool"])
 def test_every_level_of_every_plane_has_the_voxels_of_the_image(dtype: str) -> None:
-    voxels = numbers((7, 13, 21), dtype)
+    voxels = noise((7, 13, 21), dtype)
     image = image_view(voxels, chunks=(4, 4, 4), levels=3)
     folder = shown(image)
     assert set(entries(folder)) == {"xy", "xz", "yz"}
@@ -112,7 +112,7 @@ def test_every_level_of_every_plane_has_the_voxels_of_the_image(dtype: str) -> N
 
 
 def test_tiles_open_in_pillow_with_exact_sizes() -> None:
-    voxels = numbers((3, 300, 500), "u1")
+    voxels = noise((3, 300, 500), "u1")
     folder = shown(image_view(voxels, chunks=(1, 64, 64)))
     file = at(folder, "xy/z00001_files/9/1_1.png")
     assert isinstance(file, ViewFile) and file.box == Box((1, 253, 253), (2, 300, 500))
@@ -132,7 +132,7 @@ def test_tiles_open_in_pillow_with_exact_sizes() -> None:
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_colour_and_other_axes(dtype: str) -> None:
-    voxels = numbers((3, 3, 5, 7, 11), dtype)
+    voxels = noise((3, 3, 5, 7, 11), dtype)
     folder = shown(image_view(voxels, "tczyx", chunks=(1, 3, 4, 4, 4), levels=2, sample="c"))
     assert list(entries(folder)) == ["t0000", "t0001", "t0002"]
     zoom = DeepZoom(folder, "t0002/xz/y00006")
@@ -146,7 +146,7 @@ def test_colour_and_other_axes(dtype: str) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_picture_of_two_axes() -> None:
-    voxels = numbers((13, 9), "u2")
+    voxels = noise((13, 9), "u2")
     folder = shown(image_view(voxels, "yx", chunks=(4, 4)))
     assert set(entries(folder)) == {"xy"}
     zoom = DeepZoom(folder, "xy/z00000")
@@ -161,7 +161,7 @@ def test_types_that_no_browser_shows_have_no_tiles(dtype: str) -> None:
 
 
 def test_an_image_that_cannot_be_read_or_is_empty_has_no_tiles() -> None:
-    image = image_view(numbers((4, 4), "u1"), "yx")
+    image = image_view(noise((4, 4), "u1"), "yx")
     image.levels[0].array.readable = False  # type: ignore[misc]
     assert deepzoom.folder(image) is None
     empty = LevelView("s0", MemoryArray(array_meta((0, 4, 4), "u1", (4, 4, 4))), (1.0,) * 3, (0.0,) * 3)
@@ -175,7 +175,7 @@ def level(name: str, voxels: np.ndarray, scale: tuple[float, ...]) -> LevelView:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_sizes_rounded_down_and_levels_that_shrink_otherwise() -> None:
-    voxels = numbers((5, 9, 13), "u1")
+    voxels = noise((5, 9, 13), "u1")
     down, third = voxels[1::2, 1::2, 1::2], voxels[::3, ::3, ::3]
     assert down.shape == (2, 4, 6)
     levels = [level("a", voxels, (1, 1, 1)), level("b", down, (2, 2, 2)), level("c", third, (3, 3, 3))]
@@ -188,7 +188,7 @@ def test_sizes_rounded_down_and_levels_that_shrink_otherwise() -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_z_that_does_not_shrink_is_thinned_out() -> None:
-    voxels = numbers((5, 16, 16), "u1")
+    voxels = noise((5, 16, 16), "u1")
     half, quarter = voxels[:, ::2, ::2], voxels[:, ::4, ::4]
     levels = [level("a", voxels, (40, 4, 4)), level("b", half, (40, 8, 8)), level("c", quarter, (40, 16, 16))]
     zoom = DeepZoom(shown(view_of(levels, "zyx")), "xz/y00010")
@@ -239,7 +239,7 @@ def test_levels_that_would_take_too_many_voxels_are_said_to_be_absent() -> None:
 def sampled(draw: st.DrawFn) -> tuple[np.ndarray, samples.Sampled, np.ndarray]:
     ndim = draw(st.integers(1, 3))
     shape = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
-    voxels = numbers(shape, draw(st.sampled_from(["u1", "u2", "bool"])))
+    voxels = noise(shape, draw(st.sampled_from(["u1", "u2", "bool"])))
     start = tuple(draw(st.integers(0, n - 1)) for n in shape)
     steps = tuple(draw(st.integers(1, 4)) for _ in shape)
     counts = tuple(draw(st.integers(1, -(-(n - a) // k) + 1)) for n, a, k in zip(shape, start, steps, strict=True))

@@ -27,7 +27,6 @@ from tests.kits.view_folders import (
     content,
     entries,
     hierarchy,
-    numbers,
     put,
     sharded,
     write_out,
@@ -36,6 +35,7 @@ from tests.kits.zarr_hierarchies import DTYPES, ZSTD, array, blosc, image, same,
 from volfs.errors import BadInput, NotFound
 from volfs.model import ngff
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views.folder import Folder, ViewFile
 from volfs.views.folders import zarr2
 from volfs.views.layout import Layout, Padded, Voxels
@@ -237,7 +237,7 @@ def test_chunks_that_zarr_writes_are_taken_as_voxels(tmp_path: Path, codecs: tup
     made = array((7, 13, 5), "u2", (4, 4, 4), codecs=codecs)
     folder = shown(made)
     path = write_out(folder, tmp_path / "a")
-    new = numbers((7, 13, 5), "u2", seed=9)
+    new = noise((7, 13, 5), "u2", seed=9)
     zarr.open_array(path, mode="r+", zarr_format=2)[...] = new
     for file in sorted(path.rglob("*")):
         if file.is_file() and not file.name.startswith("."):
@@ -299,7 +299,7 @@ def test_a_byte_that_is_no_bool_is_refused() -> None:
 def padded(draw: st.DrawFn) -> tuple[np.ndarray, Padded, bytes]:
     shape = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
     dtype = np.dtype(draw(st.sampled_from(["u1", ">u2", "<f4", "?"])))
-    voxels = numbers(tuple(n + 1 for n in shape), dtype.newbyteorder("="))
+    voxels = noise(tuple(n + 1 for n in shape), dtype.newbyteorder("="))
     order = tuple(draw(st.permutations(range(len(shape)))))
     box = Box((1,) * len(shape), tuple(n + 1 for n in shape))
     more = tuple(shape[axis] + draw(st.integers(0, 3)) for axis in order)
@@ -324,7 +324,7 @@ def test_any_range_of_a_padded_chunk_reads_and_writes(made: tuple[np.ndarray, Pa
     assert np.array_equal(source.voxels, voxels)
     # New voxels, in two pieces anywhere; what lies beyond the edge stays.
     new = source.voxels.copy()
-    source.write(extent.inner.box, numbers(extent.inner.box.shape, source.dtype, seed=3))
+    source.write(extent.inner.box, noise(extent.inner.box.shape, source.dtype, seed=3))
     written = layout.read(source, 0, layout.size)
     source.write(Box.whole(new.shape), new)
     if source.dtype.kind != "f":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from tests.kits.view_layouts import Volume
+from tests.kits.view_layouts import InMemory
 from volfs.errors import Unsupported
 from volfs.model.box import Box
 from volfs.views import iso_slices, jpeg
@@ -43,7 +43,7 @@ def opened(geometry: SliceGeometry, plane: str, name: str, *, is_label: bool = F
 
 def whole(file: Resampled, array: np.ndarray) -> bytes:
     assert file.layout is not None
-    data = file.layout.read(file.wrap(Volume(array)), 0, file.layout.size + 1)
+    data = file.layout.read(file.wrap(InMemory(array)), 0, file.layout.size + 1)
     assert len(data) == file.layout.size
     return data
 
@@ -163,7 +163,7 @@ def test_a_preview_is_rendered_from_it() -> None:
     array = np.random.default_rng(8).integers(0, 4000, (20, 8, 60)).astype("u2")
     file = opened(geometry_of(array, scale=(40, 4, 4)), "xz", "y00003.iso.jpg")
     assert file is not None and file.layout is None
-    data = jpeg.render(file.wrap(Volume(array)), file.plane, (0, 4000))
+    data = jpeg.render(file.wrap(InMemory(array)), file.plane, (0, 4000))
     assert Image.open(io.BytesIO(data)).size == (60, 200)
 
 
@@ -172,7 +172,7 @@ def test_it_cannot_be_written() -> None:
     file = opened(geometry_of(array), "xz", "y00003.iso.npy")
     assert file is not None and file.layout is not None
     with pytest.raises(Unsupported):
-        file.layout.write(file.wrap(Volume(array)), file.layout.size - 4, b"abcd")
+        file.layout.write(file.wrap(InMemory(array)), file.layout.size - 4, b"abcd")
 
 
 @given(
@@ -193,7 +193,7 @@ def test_any_range_of_bytes_and_any_box_of_pixels_equal_the_whole(
         assert down == across
         return
     assert file.layout is not None
-    everything, source = whole(file, array), file.wrap(Volume(array))
+    everything, source = whole(file, array), file.wrap(InMemory(array))
     picture = np.load(io.BytesIO(everything))
     start = tuple(data.draw(st.integers(0, n - 1)) for n in picture.shape)
     stop = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, picture.shape, strict=True))
@@ -204,7 +204,7 @@ def test_any_range_of_bytes_and_any_box_of_pixels_equal_the_whole(
 
 
 def test_a_range_of_a_huge_slice_reads_only_what_it_shows() -> None:
-    source = Volume(np.broadcast_to(np.uint16(9), (20_000, 10, 100_000)))
+    source = InMemory(np.broadcast_to(np.uint16(9), (20_000, 10, 100_000)))
     file = opened(geometry_of(source.array, scale=(40, 4, 4)), "xz", "y00003.iso.tif")
     assert file is not None and file.layout is not None and file.layout.size > 100_000 * 200_000 * 2
     piece = file.layout.read(file.wrap(source), file.layout.size // 2, 1 << 20)

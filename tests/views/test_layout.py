@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kits.view_layouts import Volume, ranges_equal_the_whole
+from tests.kits.view_layouts import InMemory, ranges_equal_the_whole
 from volfs.errors import BadInput, Unsupported
 from volfs.model.box import Box
 from volfs.views.frames import Rows, StoredDeflate, Summed
@@ -55,7 +55,7 @@ def test_a_box_of_voxels_in_any_axis_order_and_byte_order_reads_as_numpy_writes_
     array, extent = made
     layout, whole = Layout(Literal(b"head"), extent, Zeros(5)), b"head" + expected(*made) + bytes(5)
     assert layout.size == len(whole)
-    ranges_equal_the_whole(layout, Volume(array), whole, data)
+    ranges_equal_the_whole(layout, InMemory(array), whole, data)
 
 
 @given(boxes_of_voxels(), st.data())
@@ -70,7 +70,7 @@ def test_a_zlib_stream_with_checksums_is_the_same_piecewise_and_inflates(
     name = Literal(b"name")
     first = Summed(Chain((name, Part(stream, 0, cut))), "0")
     second = Summed(Chain((name, Part(stream, cut, stream.size - cut))), "1")
-    layout, source = Layout(first, second), Volume(array)
+    layout, source = Layout(first, second), InMemory(array)
     whole = layout.read(source, 0, layout.size)
     assert len(whole) == layout.size
     assert zlib.crc32(whole[: 4 + cut]) == int.from_bytes(whole[4 + cut : 8 + cut], "big")
@@ -84,10 +84,10 @@ def test_stored_blocks_are_right_around_the_size_of_a_block() -> None:
     for size in (1, 65534, 65535, 65536, 2 * 65535, 2 * 65535 + 1):
         array = np.random.default_rng(size).integers(0, 256, (1, size), np.uint8)
         layout = Layout(StoredDeflate(Voxels(Box((0, 0), (1, size)), (0, 1), np.dtype("u1"))))
-        whole = layout.read(Volume(array), 0, 10**9)
+        whole = layout.read(InMemory(array), 0, 10**9)
         assert len(whole) == layout.size and zlib.decompress(whole) == array.tobytes()
         for at in range(65530, layout.size, 65530):
-            assert layout.read(Volume(array), at, 20) == whole[at : at + 20]
+            assert layout.read(InMemory(array), at, 20) == whole[at : at + 20]
 
 
 @given(boxes_of_voxels(), st.data())
@@ -96,7 +96,7 @@ def test_what_is_written_at_any_offset_reads_back_and_changes_nothing_else(
 ) -> None:
     array, extent = made
     array = array.copy()
-    source, layout = Volume(array), Layout(Literal(b"head"), extent)
+    source, layout = InMemory(array), Layout(Literal(b"head"), extent)
     whole = bytearray(layout.read(source, 0, layout.size))
     outside = np.ones(array.shape, bool)
     outside[extent.box.slices()] = False
@@ -121,7 +121,7 @@ def test_what_is_written_at_any_offset_reads_back_and_changes_nothing_else(
 
 def test_a_header_can_be_written_with_its_own_bytes_only_and_a_refusal_changes_nothing() -> None:
     array = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    layout, source = Layout(Literal(b"head"), Voxels(Box.whole((3, 4)), (0, 1), array.dtype)), Volume(array)
+    layout, source = Layout(Literal(b"head"), Voxels(Box.whole((3, 4)), (0, 1), array.dtype)), InMemory(array)
     assert layout.writable
     assert layout.write(source, 0, b"head\x63") == 5
     assert array[0, 0] == 0x63
@@ -135,19 +135,19 @@ def test_a_header_can_be_written_with_its_own_bytes_only_and_a_refusal_changes_n
 def test_a_byte_that_is_no_bool_is_refused() -> None:
     layout = Layout(Voxels(Box.whole((2, 2)), (0, 1), np.dtype(bool)))
     with pytest.raises(BadInput):
-        layout.write(Volume(np.zeros((2, 2), bool)), 1, b"\x02")
+        layout.write(InMemory(np.zeros((2, 2), bool)), 1, b"\x02")
 
 
 def test_a_file_with_checksums_is_not_written_in_place() -> None:
     layout = Layout(StoredDeflate(Voxels(Box.whole((2, 2)), (0, 1), np.dtype("u1"))))
     assert not layout.writable
     with pytest.raises(Unsupported):
-        layout.write(Volume(np.zeros((2, 2), np.uint8)), 9, b"x")
+        layout.write(InMemory(np.zeros((2, 2), np.uint8)), 9, b"x")
 
 
 def test_a_small_read_in_the_middle_of_a_large_file_touches_little() -> None:
     shape = (1000, 2000, 3000)
-    source = Volume(np.broadcast_to(np.uint8(7), shape))
+    source = InMemory(np.broadcast_to(np.uint8(7), shape))
     layout = Layout(Literal(b"x" * 352), Voxels(Box.whole(shape), (0, 1, 2), np.dtype("u1")))
     assert layout.size == 352 + 6_000_000_000
     assert layout.read(source, 3_000_000_000 - 2048, 4096) == b"\x07" * 4096
@@ -156,7 +156,7 @@ def test_a_small_read_in_the_middle_of_a_large_file_touches_little() -> None:
 
 def test_a_file_read_from_front_to_back_reads_each_voxel_once_for_data_and_checksums() -> None:
     array = np.random.default_rng(1).integers(0, 256, (500, 700), np.uint8)
-    source = Volume(array)
+    source = InMemory(array)
     rows = Rows(Voxels(Box.whole(array.shape), (0, 1), array.dtype), 700)
     layout = Layout(Summed(Chain((Literal(b"IDAT"), StoredDeflate(rows))), "0"))
     memo: Memo = {}

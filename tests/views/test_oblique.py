@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from tests.kits.view_layouts import Volume, level
+from tests.kits.view_layouts import InMemory, level
 from volfs.errors import Unsupported
 from volfs.model.box import Box
 from volfs.views import jpeg, oblique_planes
@@ -38,7 +38,7 @@ def opened(image: LevelMeta, name: str) -> Resampled:
 
 def loaded(file: Resampled, array: np.ndarray) -> np.ndarray:
     assert file.layout is not None
-    data = file.layout.read(file.wrap(Volume(array)), 0, file.layout.size + 1)
+    data = file.layout.read(file.wrap(InMemory(array)), 0, file.layout.size + 1)
     assert len(data) == file.layout.size
     picture: np.ndarray = np.load(io.BytesIO(data))
     return picture
@@ -138,7 +138,7 @@ def test_colour_pictures_keep_their_samples_and_axes_may_lie_in_any_order() -> N
     image = level("xyzc", array.shape, "u1", rgb=True)
     file = opened(image, named(SLANTED, 3.7, ".png"))
     assert file.layout is not None
-    source = file.wrap(Volume(array))
+    source = file.wrap(InMemory(array))
     picture = np.asarray(Image.open(io.BytesIO(file.layout.read(source, 0, file.layout.size))))
     for sample in range(3):
         right = by_scipy(array[..., sample].transpose(2, 1, 0), places(SLANTED, 3.7), 1)
@@ -153,7 +153,7 @@ def test_tiff_and_png_say_the_pixel_size_and_have_the_same_pixels() -> None:
     for ending in (".tif", ".png"):
         file = opened(image, named(SLANTED, 4, ending))
         assert file.layout is not None
-        data = io.BytesIO(file.layout.read(file.wrap(Volume(array)), 0, file.layout.size))
+        data = io.BytesIO(file.layout.read(file.wrap(InMemory(array)), 0, file.layout.size))
         shown = tifffile.imread(data) if ending == ".tif" else np.asarray(Image.open(data))
         assert np.array_equal(shown, picture)
         if ending == ".tif":
@@ -163,7 +163,7 @@ def test_tiff_and_png_say_the_pixel_size_and_have_the_same_pixels() -> None:
                 assert abs(across / per * 4e-7 - 1) < 1e-3  # 4 nm in cm
     preview = opened(image, named(SLANTED, 4, ".jpg"))
     assert preview.layout is None
-    rendered = jpeg.render(preview.wrap(Volume(array)), preview.plane, (0, 200))
+    rendered = jpeg.render(preview.wrap(InMemory(array)), preview.plane, (0, 200))
     assert Image.open(io.BytesIO(rendered)).size == picture.shape[::-1]
 
 
@@ -222,7 +222,7 @@ def test_it_cannot_be_written() -> None:
     file = opened(level("zyx", ARRAY.shape), GOOD + ".npy")
     assert file.layout is not None
     with pytest.raises(Unsupported):
-        file.layout.write(file.wrap(Volume(ARRAY.astype("u2"))), file.layout.size - 4, b"abcd")
+        file.layout.write(file.wrap(InMemory(ARRAY.astype("u2"))), file.layout.size - 4, b"abcd")
 
 
 coordinates = st.integers(-400, 400).map(lambda n: n / 4)
@@ -243,7 +243,7 @@ def test_any_range_of_bytes_and_any_box_of_pixels_equal_the_whole(
     if file is None:
         return
     assert file.layout is not None
-    source, picture = file.wrap(Volume(array)), loaded(file, array)
+    source, picture = file.wrap(InMemory(array)), loaded(file, array)
     everything = file.layout.read(source, 0, file.layout.size)
     start = tuple(data.draw(st.integers(0, n - 1)) for n in picture.shape)
     stop = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, picture.shape, strict=True))
@@ -256,7 +256,7 @@ def test_any_range_of_bytes_and_any_box_of_pixels_equal_the_whole(
     assert agree.mean() > 0.8, "ties and the volume's faces may fall to either side, nothing else"
 
 
-class Watched(Volume):
+class Watched(InMemory):
     """Keeps the boxes that were read, and makes voxels up."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.kits.view_layouts import Volume
+from tests.kits.view_layouts import InMemory
 from volfs.views import jpeg, omero
 from volfs.views.slices import SliceGeometry
 
@@ -30,7 +30,7 @@ def window(low: float, high: float) -> dict[str, float]:
 
 def test_the_window_is_what_the_metadata_say_and_nothing_is_read() -> None:
     array = np.zeros((2, 3, 4, 5), np.uint16)
-    geometry, source = geometry_of(array, "czyx"), Volume(array)
+    geometry, source = geometry_of(array, "czyx"), InMemory(array)
     attributes = told(window(10, 500), window(7.5, 8))
     assert [jpeg.window(geometry, source, c, attributes) for c in (0, 1)] == [(10, 500), (7.5, 8)]
     assert jpeg.window(geometry, source, 1, {"omero": attributes["ome"]["omero"]}) == (7.5, 8)
@@ -57,9 +57,9 @@ def test_the_window_of_a_channel_is_the_same_at_all_times() -> None:
     array[:, 1] *= 1e-3
     geometry = geometry_of(array, "tczyx")
     assert jpeg.channel(geometry, (4, 1)) == 1 and jpeg.channel(geometry, (4, 0)) == 0
-    low, high = jpeg.window(geometry, Volume(array), 1)
+    low, high = jpeg.window(geometry, InMemory(array), 1)
     assert 0 <= low < high < 1
-    source = Volume(array)
+    source = InMemory(array)
     jpeg.window(geometry, source, 0)
     assert source.given == array[0, 0].size
 
@@ -67,12 +67,12 @@ def test_the_window_of_a_channel_is_the_same_at_all_times() -> None:
 def test_where_the_middle_is_empty_the_ends_are_looked_at() -> None:
     array = np.zeros((5, 6, 20, 20), "u2")  # a recording of which only the first time point has come
     array[0] = np.random.default_rng(3).integers(100, 200, array.shape[1:])
-    low, high = jpeg.window(geometry_of(array, "tzyx"), Volume(array), 0)
+    low, high = jpeg.window(geometry_of(array, "tzyx"), InMemory(array), 0)
     assert 95 <= low < 110 and 190 < high <= 200
 
 
 def test_a_window_costs_little_whatever_the_level() -> None:
-    source = Volume(np.broadcast_to(np.uint8(9), (100, 30_000, 100_000, 120_000)))
+    source = InMemory(np.broadcast_to(np.uint8(9), (100, 30_000, 100_000, 120_000)))
     jpeg.window(geometry_of(source.array, "tzyx"), source, 0)
     assert source.given <= 3 * 96**3
 
@@ -83,9 +83,9 @@ def test_every_dtype_has_previews(dtype: str, is_label: bool) -> None:
     raw = np.random.default_rng(9).integers(0, 100, (3, 40, 50, np.dtype(dtype).itemsize), np.uint8)
     array = raw.view(dtype)[..., 0] if dtype == "V3" else raw[..., 0].astype(dtype)
     plane = geometry_of(array, "zyx").spec("xy", 1)
-    shown = jpeg.window(geometry_of(array, "zyx"), Volume(array), 0)
+    shown = jpeg.window(geometry_of(array, "zyx"), InMemory(array), 0)
     assert jpeg.holds(plane)
-    picture = Image.open(io.BytesIO(jpeg.render(Volume(array), plane, shown, is_label=is_label)))
+    picture = Image.open(io.BytesIO(jpeg.render(InMemory(array), plane, shown, is_label=is_label)))
     assert picture.size == (50, 40) and picture.mode == ("RGB" if is_label else "L")
     assert np.ptp(np.asarray(picture)) > 100
 
@@ -94,9 +94,9 @@ def test_colour_pictures_keep_their_gray() -> None:
     array = np.full((4, 16, 16, 3), 500, np.uint16)
     array[..., 0] = 1000
     geometry = geometry_of(array, "zyxc", rgb=True)
-    shown = jpeg.window(geometry, Volume(array), 0, told(window(0, 1000), window(0, 900), window(100, 500)))
+    shown = jpeg.window(geometry, InMemory(array), 0, told(window(0, 1000), window(0, 900), window(100, 500)))
     assert shown == (0, 1000)
-    red, green, blue = np.asarray(Image.open(io.BytesIO(jpeg.render(Volume(array), geometry.spec("xy", 0), shown))))[
+    red, green, blue = np.asarray(Image.open(io.BytesIO(jpeg.render(InMemory(array), geometry.spec("xy", 0), shown))))[
         5, 5
     ]
     assert red > 250 and abs(int(green) - 128) < 4 and abs(int(blue) - 128) < 4
@@ -111,6 +111,6 @@ def test_a_label_has_one_colour_on_every_slice_and_level() -> None:
     for array, at in ((fine, (20, 20)), (coarse, (10, 10))):
         for index in range(3):
             plane = geometry_of(array, "zyx").spec("xy", index)
-            picture = np.asarray(Image.open(io.BytesIO(jpeg.render(Volume(array), plane, (0, 1), is_label=True))))
+            picture = np.asarray(Image.open(io.BytesIO(jpeg.render(InMemory(array), plane, (0, 1), is_label=True))))
             colours.append(picture[at].astype(int))
     assert np.ptp(colours, axis=0).max() <= 4 and max(colours[0]) > 120

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.kits.example_counts import examples
-from tests.kits.view_layouts import Volume, random_array
+from tests.kits.view_layouts import InMemory
+from volfs.testing.volumes import noise
 from volfs.views import png, slices, tiff
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
@@ -35,10 +36,10 @@ def judged(ending: str, data: bytes, plane: PlaneSpec) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_plane_of_every_dtype_is_what_numpy_slices(dtype: str) -> None:
-    array = random_array((2, 3, 5, 7, 11), dtype)
+    array = noise((2, 3, 5, 7, 11), dtype)
     geometry = SliceGeometry.of("tczyx", array.shape, array.dtype, scale=(1, 1, 4, 2, 1))
     assert geometry is not None
-    source = Volume(array)
+    source = InMemory(array)
     for (t, c), plane, ending in itertools.product([(0, 0), (1, 2)], geometry.planes, slices.ENDINGS):
         for index in (0, geometry.count(plane) - 1):
             spec = geometry.spec(plane, index, (t, c))
@@ -59,7 +60,7 @@ def test_every_plane_of_every_dtype_is_what_numpy_slices(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_the_samples_of_colour_images_lie_side_by_side(dtype: str, samples: int) -> None:
-    array = random_array((samples, 4, 9, 13), dtype)
+    array = noise((samples, 4, 9, 13), dtype)
     geometry = SliceGeometry.of("czyx", array.shape, array.dtype, rgb=True)
     assert geometry is not None and not geometry.others and geometry.samples == samples
     for plane, ending in itertools.product(geometry.planes, slices.ENDINGS):
@@ -68,7 +69,7 @@ def test_the_samples_of_colour_images_lie_side_by_side(dtype: str, samples: int)
         if layout is None:
             assert ending == ".png" and dtype == "f4"
             continue
-        data = layout.read(Volume(array), 0, 10**9)
+        data = layout.read(InMemory(array), 0, 10**9)
         assert len(data) == layout.size
         truth = np.moveaxis({"xy": array[:, 2], "xz": array[:, :, 2], "yz": array[..., 2]}[plane], 0, -1)
         np.testing.assert_array_equal(judged(ending, data, spec), truth)
@@ -86,7 +87,7 @@ def test_the_samples_of_colour_images_lie_side_by_side(dtype: str, samples: int)
 def test_any_range_of_a_slice_equals_the_whole(
     dtype: str, shape: tuple[int, int, int], plane: str, ending: str, data: st.DataObject
 ) -> None:
-    array = random_array(shape, dtype)
+    array = noise(shape, dtype)
     geometry = SliceGeometry.of("zyx", shape, array.dtype, scale=(30.0, 4.0, 4.5), units=("nanometer",) * 3)
     assert geometry is not None
     spec = geometry.spec(plane, data.draw(st.integers(0, geometry.count(plane) - 1)))
@@ -97,7 +98,7 @@ def test_any_range_of_a_slice_equals_the_whole(
         if made is None:
             return
         layout = made
-    source = Volume(array)
+    source = InMemory(array)
     whole = layout.read(source, 0, layout.size)
     assert len(whole) == layout.size
     for _ in range(5):
@@ -137,13 +138,13 @@ def test_two_dimensional_images_have_one_slice_and_arrays_without_axis_names_hav
 
 
 def test_axes_are_found_by_name_wherever_they_stand() -> None:
-    array = random_array((4, 5, 6, 2), "u1")
+    array = noise((4, 5, 6, 2), "u1")
     geometry = SliceGeometry.of(["x", "y", "z", "c"], array.shape, array.dtype)
     assert geometry is not None
     spec = geometry.spec("yz", 3, (1,))
     layout = slices.layout(".png", spec)
     assert layout is not None
-    seen = judged(".png", layout.read(Volume(array), 0, 10**9), spec)
+    seen = judged(".png", layout.read(InMemory(array), 0, 10**9), spec)
     np.testing.assert_array_equal(seen, array[3, :, :, 1].T)
 
 
@@ -163,7 +164,7 @@ def test_listed_format_is_png_where_an_exact_one_exists() -> None:
 def test_pixel_sizes_are_in_the_files() -> None:
     geometry = SliceGeometry.of("zyx", (3, 4, 5), np.dtype("u1"), scale=(40, 5, 4), units=("nanometer",) * 3)
     assert geometry is not None
-    source = Volume(np.zeros((3, 4, 5), np.uint8))
+    source = InMemory(np.zeros((3, 4, 5), np.uint8))
     for plane, (across, down) in {"xy": (4e-9, 5e-9), "xz": (4e-9, 40e-9), "yz": (5e-9, 40e-9)}.items():
         spec = geometry.spec(plane, 0)
         dots = Image.open(io.BytesIO(png.layout(spec).read(source, 0, 10**6))).info["dpi"]
@@ -182,19 +183,19 @@ def test_pixel_sizes_are_in_the_files() -> None:
 def test_absurd_pixel_sizes_do_not_break_a_file(size: float) -> None:
     geometry = SliceGeometry.of("zyx", (3, 4, 5), np.dtype("u1"), scale=(size, size, 2 * size), units=("meter",) * 3)
     assert geometry is not None
-    array = random_array((3, 4, 5), "u1")
+    array = noise((3, 4, 5), "u1")
     for ending in (".png", ".tif"):
         spec = geometry.spec("xz", 1)
         layout = slices.layout(ending, spec)
         assert layout is not None
-        np.testing.assert_array_equal(judged(ending, layout.read(Volume(array), 0, 10**6), spec), array[:, 1])
+        np.testing.assert_array_equal(judged(ending, layout.read(InMemory(array), 0, 10**6), spec), array[:, 1])
 
 
 def test_a_slice_of_four_gibibytes_is_a_bigtiff_and_its_ends_read_without_the_rest() -> None:
     side = 46_341  # two bytes a voxel: just past 4 GiB
     geometry = SliceGeometry.of("yx", (side, side), np.dtype("i2"), scale=(2, 5), units=("micrometer",) * 2)
     assert geometry is not None
-    source = Volume(np.broadcast_to(np.int16(-3), (side, side)))
+    source = InMemory(np.broadcast_to(np.int16(-3), (side, side)))
     layout = slices.layout(".tif", geometry.spec("xy", 0))
     assert layout is not None and layout.size > 4 << 30
     head = layout.read(source, 0, 4096)
@@ -213,7 +214,7 @@ def test_a_png_past_a_gibibyte_has_several_idats_and_an_exact_size() -> None:
     assert geometry is not None
     layout = slices.layout(".png", geometry.spec("xy", 0))
     assert layout is not None
-    source = Volume(np.broadcast_to(np.uint8(5), shape))
+    source = InMemory(np.broadcast_to(np.uint8(5), shape))
     first = layout.read(source, 0, 64)
     length = int.from_bytes(first[33:37], "big")
     assert first[37:41] == b"IDAT" and length == 1 << 30

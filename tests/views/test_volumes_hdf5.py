@@ -18,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kits.paths import ROOT
-from tests.kits.view_volumes import DTYPES, SHAPES, InMemory, Numbered, layout_of, shown, spec_of, voxels
+from tests.kits.view_layouts import InMemory
+from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, layout_of, shown, spec_of
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.testing.waiting import PATIENCE
 from volfs.views import volumes
 from volfs.views.layout import Layout, VoxelSource
@@ -31,7 +33,7 @@ from volfs.views.volumes import hdf5
 @pytest.mark.parametrize("names", [*SHAPES, "atczyx"])
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "uint32", "int64", "float16", "complex64", "complex128"])
 def test_h5py_sees_every_voxel_in_one_piece(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES.get(names, (2, 3, 2, 4, 3, 5)), dtype)
+    array = noise(SHAPES.get(names, (2, 3, 2, 4, 3, 5)), dtype)
     path = shown(tmp_path, ".h5", spec_of(names, array.shape, dtype), array)
     with h5py.File(path, "r") as file:
         assert list(file) == ["data"]
@@ -46,7 +48,7 @@ def test_h5py_sees_every_voxel_in_one_piece(tmp_path: Path, names: str, dtype: s
 
 
 def test_voxel_sizes_are_those_of_ilastik_and_fiji(tmp_path: Path) -> None:
-    array = voxels((3, 2, 5, 7, 11), "uint16")
+    array = noise((3, 2, 5, 7, 11), "uint16")
     path = shown(tmp_path, ".h5", spec_of("tczyx", array.shape), array)
     with h5py.File(path, "r") as file:
         attributes = dict(file["data"].attrs)
@@ -64,7 +66,7 @@ def test_voxel_sizes_are_those_of_ilastik_and_fiji(tmp_path: Path) -> None:
 
 
 def test_without_units_there_are_no_micrometres(tmp_path: Path) -> None:
-    array = voxels((5, 7, 11), "uint16")
+    array = noise((5, 7, 11), "uint16")
     path = shown(tmp_path, ".h5", spec_of("zyx", array.shape, units=False), array)
     with h5py.File(path, "r") as file:
         assert "element_size_um" not in file["data"].attrs and "axis_units" not in file["data"].attrs
@@ -72,7 +74,7 @@ def test_without_units_there_are_no_micrometres(tmp_path: Path) -> None:
 
 
 def test_samples_are_channels_and_axes_of_other_names_are_z_y_x_to_others(tmp_path: Path) -> None:
-    array = voxels((4, 5, 3), "uint8")
+    array = noise((4, 5, 3), "uint8")
     path = shown(tmp_path, ".h5", spec_of("yxs", array.shape, "uint8"), array)
     with h5py.File(path, "r") as file:
         assert [tag["key"] for tag in json.loads(file["data"].attrs["axistags"])["axes"]] == ["y", "x", "c"]
@@ -85,7 +87,7 @@ def test_samples_are_channels_and_axes_of_other_names_are_z_y_x_to_others(tmp_pa
 def test_what_is_imported_is_what_was_shown(tmp_path: Path) -> None:
     from volfs.ingest.readers.hdf5 import open_hdf5
 
-    array = voxels((3, 2, 5, 7, 11), "uint16")
+    array = noise((3, 2, 5, 7, 11), "uint16")
     source = open_hdf5(shown(tmp_path, ".h5", spec_of("tczyx", array.shape), array))
     told = source.description
     assert [axis.name for axis in told.axes] == list("tczyx")
@@ -101,7 +103,7 @@ def test_any_range_equals_the_whole_and_writing_it_back_changes_nothing(
     names: str, dtype: str, data: st.DataObject
 ) -> None:
     shape = tuple(data.draw(st.integers(1, 5)) for _ in names)
-    array = voxels(shape, dtype)
+    array = noise(shape, dtype)
     layout, source = layout_of(".h5", spec_of(names, shape, dtype)), InMemory(array.copy())
     whole = layout.read(source, 0, layout.size)
     assert len(whole) == layout.size
@@ -114,7 +116,7 @@ def test_any_range_equals_the_whole_and_writing_it_back_changes_nothing(
 
 
 def test_voxels_are_written_where_h5py_says_that_they_are_and_nothing_else_is(tmp_path: Path) -> None:
-    array, new = voxels((5, 7, 11), "uint16"), voxels((5, 7, 11), "uint16", 1)
+    array, new = noise((5, 7, 11), "uint16"), noise((5, 7, 11), "uint16", 1)
     spec, source = spec_of("zyx", array.shape), InMemory(array.copy())
     layout = layout_of(".h5", spec)
     with h5py.File(shown(tmp_path, ".h5", spec, array), "r") as file:
@@ -129,11 +131,12 @@ def test_voxels_are_written_where_h5py_says_that_they_are_and_nothing_else_is(tm
 
 def test_the_same_volume_has_the_same_bytes_everywhere() -> None:
     script = (
-        "from tests.kits.view_volumes import *; import hashlib; a = voxels((5, 7, 11), 'uint16');"
+        "from tests.kits.view_volumes import *; from volfs.testing.volumes import noise;"
+        "import hashlib; a = noise((5, 7, 11), 'uint16');"
         "l = layout_of('.h5', spec_of('zyx', a.shape));"
         "print(hashlib.sha256(l.read(InMemory(a), 0, l.size)).hexdigest())"
     )
-    array = voxels((5, 7, 11), "uint16")
+    array = noise((5, 7, 11), "uint16")
     layout = layout_of(".h5", spec_of("zyx", array.shape))
     here = hashlib.sha256(layout.read(InMemory(array), 0, layout.size)).hexdigest()
     there = subprocess.run(

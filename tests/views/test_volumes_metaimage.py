@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import DTYPES, SHAPES, head_of, shown, spec_of, voxels
+from tests.kits.view_volumes import DTYPES, SHAPES, head_of, shown, spec_of
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "int32", "uint32", "int64"])
 @pytest.mark.parametrize("names", ["yx", "zyx", "tczyx"])
 def test_simpleitk_reads_every_voxel(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found = SimpleITK.ReadImage(str(shown(tmp_path, ".mha", spec_of(names, array.shape, dtype), array)))
     data = SimpleITK.GetArrayFromImage(found)
     assert data.dtype == (np.uint8 if dtype == "bool" else dtype)
@@ -23,7 +24,7 @@ def test_simpleitk_reads_every_voxel(tmp_path: Path, names: str, dtype: str) -> 
 
 
 def test_voxel_sizes_origin_and_direction(tmp_path: Path) -> None:
-    array = voxels(SHAPES["tczyx"], "uint16")
+    array = noise(SHAPES["tczyx"], "uint16")
     found = SimpleITK.ReadImage(str(shown(tmp_path, ".mha", spec_of("tczyx", array.shape, origin=True), array)))
     assert found.GetSpacing() == (4e-6, 4.5e-6, 40e-6, 1, 0.5)
     assert found.GetOrigin() == (-8e-6, 9e-6, 400e-6, 0, 1.5)
@@ -32,7 +33,7 @@ def test_voxel_sizes_origin_and_direction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("units", [True, False])
 def test_the_unit_is_said_or_said_to_be_unknown(tmp_path: Path, units: bool) -> None:
-    array = voxels((7, 13, 5), "uint16")
+    array = noise((7, 13, 5), "uint16")
     path = shown(tmp_path, ".mha", spec_of("zyx", array.shape, units=units), array)
     assert f"\nDistanceUnits = {'mm' if units else '?'}\n".encode() in path.read_bytes()
     expected = (4e-6, 4.5e-6, 40e-6) if units else (4, 4.5, 40)
@@ -42,7 +43,7 @@ def test_the_unit_is_said_or_said_to_be_unknown(tmp_path: Path, units: bool) -> 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_samples_are_channels_of_a_pixel(tmp_path: Path, samples: int, dtype: str) -> None:
-    array = voxels((7, 13, 5, samples), dtype)
+    array = noise((7, 13, 5, samples), dtype)
     found = SimpleITK.ReadImage(str(shown(tmp_path, ".mha", spec_of("zyxs", array.shape, dtype), array)))
     assert found.GetNumberOfComponentsPerPixel() == samples and found.GetSize() == (5, 13, 7)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), array)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import InMemory, head_of, layout_of, shown, spec_of, voxels
+from tests.kits.view_layouts import InMemory
+from tests.kits.view_volumes import head_of, layout_of, shown, spec_of
 from volfs.errors import BadInput
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 
 MODES = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "float16": 12}
@@ -21,7 +23,7 @@ MODES = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "floa
 def test_mrcfile_finds_it_valid_and_reads_every_voxel(
     tmp_path: Path, names: str, group: int, dtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    array = voxels((2, 5, 7, 11)[-len(names) :], dtype)
+    array = noise((2, 5, 7, 11)[-len(names) :], dtype)
     path = shown(tmp_path, ".mrc", spec_of(names, array.shape, dtype, origin=True), array)
     assert mrcfile.validate(path), capsys.readouterr().out
     with mrcfile.mmap(path, mode="r") as found:
@@ -34,16 +36,16 @@ def test_mrcfile_finds_it_valid_and_reads_every_voxel(
 
 
 def test_one_section_is_a_volume_and_a_plane_is_an_image(tmp_path: Path) -> None:
-    array = voxels((1, 7, 11), "int16")
+    array = noise((1, 7, 11), "int16")
     with mrcfile.open(shown(tmp_path, ".mrc", spec_of("zyx", array.shape, "int16"), array)) as found:
         assert found.data.shape == (1, 7, 11) and found.is_volume()
-    array = voxels((1, 5, 7, 11), "int16")
+    array = noise((1, 5, 7, 11), "int16")
     with mrcfile.open(shown(tmp_path, ".mrc", spec_of("tzyx", array.shape, "int16"), array)) as found:
         assert found.data.shape == (1, 5, 7, 11) and found.is_volume_stack()
 
 
 def test_an_unknown_unit_is_a_cell_of_unknown_size(tmp_path: Path) -> None:
-    array = voxels((5, 7, 11), "float32")
+    array = noise((5, 7, 11), "float32")
     path = shown(tmp_path, ".mrc", spec_of("zyx", array.shape, "float32", units=False, origin=True), array)
     assert mrcfile.validate(path)
     with mrcfile.open(path) as found:
@@ -52,7 +54,7 @@ def test_an_unknown_unit_is_a_cell_of_unknown_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "uint8", "float32"])
 def test_simpleitk_reads_it(tmp_path: Path, dtype: str) -> None:
-    array = voxels((7, 13, 5), dtype)
+    array = noise((7, 13, 5), dtype)
     found = SimpleITK.ReadImage(str(shown(tmp_path, ".mrc", spec_of("zyx", array.shape, dtype, origin=True), array)))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), array)
     np.testing.assert_allclose(found.GetSpacing(), [40, 45, 400], rtol=1e-6)
@@ -60,7 +62,7 @@ def test_simpleitk_reads_it(tmp_path: Path, dtype: str) -> None:
 
 
 def test_bytes_widened_in_the_file_are_written_back_and_larger_numbers_are_refused() -> None:
-    array = voxels((5, 7, 11), "uint8")
+    array = noise((5, 7, 11), "uint8")
     layout, source = layout_of(".mrc", spec_of("zyx", array.shape, "uint8")), InMemory(array.copy())
     assert layout.size == 1024 + 2 * array.size
     layout.write(source, 1024 + 2 * 11, bytes([200, 0, 201, 0, 202]))  # half a voxel more

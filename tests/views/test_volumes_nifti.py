@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import DTYPES, SHAPES, head_of, layout_of, shown, spec_of, turned, voxels
+from tests.kits.view_volumes import DTYPES, SHAPES, head_of, layout_of, shown, spec_of, turned
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 from volfs.views.volume import Affine
 
@@ -20,7 +21,7 @@ TRANSPOSED = {"yx": "xy", "zyx": "xyz", "tzyx": "xyzt", "tczyx": "xyztc", "tyx":
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "int32", "uint32", "int64", "complex64", "complex128"])
 @pytest.mark.parametrize("names", ["yx", "zyx", "tczyx"])
 def test_nibabel_reads_every_voxel(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found = nibabel.load(shown(tmp_path, ".nii", spec_of(names, array.shape, dtype), array))
     data = np.asanyarray(found.dataobj)
     assert data.dtype == (np.uint8 if dtype == "bool" else dtype)
@@ -39,7 +40,7 @@ def test_nibabel_reads_every_voxel(tmp_path: Path, names: str, dtype: str) -> No
 def test_t_is_the_fourth_dimension_and_another_axis_the_fifth(
     tmp_path: Path, names: str, shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    array = voxels(shape, "uint16")
+    array = noise(shape, "uint16")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of(names, shape), array))
     assert found.shape == expected
     order = [names.index(axis) for axis in "xyztc" if axis in names]
@@ -47,7 +48,7 @@ def test_t_is_the_fourth_dimension_and_another_axis_the_fifth(
 
 
 def test_voxel_sizes_origin_and_units(tmp_path: Path) -> None:
-    array = voxels((3, 5, 7, 11), "uint8")
+    array = noise((3, 5, 7, 11), "uint8")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("tzyx", array.shape, "uint8", origin=True), array))
     assert found.header.get_xyzt_units() == ("mm", "sec")
     np.testing.assert_allclose(found.header.get_zooms(), [4e-6, 4.5e-6, 40e-6, 0.5], rtol=1e-6)
@@ -59,7 +60,7 @@ def test_voxel_sizes_origin_and_units(tmp_path: Path) -> None:
 
 
 def test_unknown_units_stay_unknown(tmp_path: Path) -> None:
-    array = voxels((3, 5, 7, 11), "uint8")
+    array = noise((3, 5, 7, 11), "uint8")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("tzyx", array.shape, "uint8", units=False), array))
     assert found.header.get_xyzt_units() == ("unknown", "unknown")
     assert found.header.get_zooms() == (4, 4.5, 40, 0.5)
@@ -67,7 +68,7 @@ def test_unknown_units_stay_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("affine", [turned(), turned(flip=True), turned(-170), turned(0)])
 def test_an_affine_is_sform_and_qform(tmp_path: Path, affine: Affine) -> None:
-    array = voxels((5, 7, 11), "int16")
+    array = noise((5, 7, 11), "int16")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "int16", affine=affine), array))
     for matrix, code in (found.header.get_qform(coded=True), found.header.get_sform(coded=True)):
         np.testing.assert_allclose(matrix[:3], affine, rtol=1e-5, atol=1e-5)
@@ -77,7 +78,7 @@ def test_an_affine_is_sform_and_qform(tmp_path: Path, affine: Affine) -> None:
 
 
 def test_a_sheared_affine_is_sform_alone(tmp_path: Path) -> None:
-    array, affine = voxels((5, 7, 11), "int16"), turned(shear=0.3)
+    array, affine = noise((5, 7, 11), "int16"), turned(shear=0.3)
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "int16", affine=affine), array))
     assert found.header.get_qform(coded=True) == (None, 0)
     np.testing.assert_allclose(found.affine[:3], affine, rtol=1e-6)
@@ -85,7 +86,7 @@ def test_a_sheared_affine_is_sform_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [179.9, 179.99, 180.0])
 def test_near_half_a_turn_a_quaternion_is_right_or_absent(tmp_path: Path, degrees: float) -> None:
-    array, affine = voxels((5, 7, 11), "int16"), turned(degrees)
+    array, affine = noise((5, 7, 11), "int16"), turned(degrees)
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "int16", affine=affine), array))
     matrix, code = found.header.get_qform(coded=True)
     if code:
@@ -95,7 +96,7 @@ def test_near_half_a_turn_a_quaternion_is_right_or_absent(tmp_path: Path, degree
 
 @pytest.mark.parametrize("samples", [3, 4])
 def test_colours_have_data_types_of_their_own(tmp_path: Path, samples: int) -> None:
-    array = voxels((5, 7, 11, samples), "uint8")
+    array = noise((5, 7, 11, samples), "uint8")
     path = shown(tmp_path, ".nii", spec_of("zyxs", array.shape, "uint8"), array)
     found = np.asanyarray(nibabel.load(path).dataobj)
     assert found.dtype.names == ("R", "G", "B", "A")[:samples]
@@ -105,7 +106,7 @@ def test_colours_have_data_types_of_their_own(tmp_path: Path, samples: int) -> N
 
 
 def test_labels_are_told_apart(tmp_path: Path) -> None:
-    array = voxels((5, 7, 11), "uint64")
+    array = noise((5, 7, 11), "uint64")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "uint64", is_label=True), array))
     assert found.header.get_intent()[0] == "label"
 
@@ -124,7 +125,7 @@ def test_what_nifti_cannot_say_has_no_file() -> None:
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "bool"])
 @pytest.mark.parametrize("names", ["yx", "zyx"])
 def test_simpleitk_reads_it(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found = SimpleITK.ReadImage(str(shown(tmp_path, ".nii", spec_of(names, array.shape, dtype, origin=True), array)))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), array)
     np.testing.assert_allclose(found.GetSpacing(), [4e-6, 4.5e-6, 40e-6][: array.ndim], rtol=1e-6)
@@ -133,7 +134,7 @@ def test_simpleitk_reads_it(tmp_path: Path, names: str, dtype: str) -> None:
 
 
 def test_an_axis_beyond_16_bits_is_nifti_2(tmp_path: Path) -> None:
-    array = voxels((2, 3, 40_000), "uint8")
+    array = noise((2, 3, 40_000), "uint8")
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "uint8", origin=True), array))
     assert isinstance(found, nibabel.Nifti2Image) and found.shape == (40_000, 3, 2)
     np.testing.assert_array_equal(np.asanyarray(found.dataobj), array.T)
@@ -150,7 +151,7 @@ def test_the_longest_axis_of_nifti_1() -> None:
 
 
 def test_sizes_beyond_32_bit_floats_are_nifti_2(tmp_path: Path) -> None:
-    array = voxels((5, 7, 11), "uint8")
+    array = noise((5, 7, 11), "uint8")
     tiny = ((1e-50, 0, 0, 0), (0, 1e-50, 0, 0), (0, 0, 1e-50, 0))
     found = nibabel.load(shown(tmp_path, ".nii", spec_of("zyx", array.shape, "uint8", affine=tiny), array))
     assert isinstance(found, nibabel.Nifti2Image) and found.header.get_zooms() == (1e-50,) * 3

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, head_of, layout_of, shown, spec_of, turned, voxels
+from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, head_of, layout_of, shown, spec_of, turned
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 from volfs.views.volume import VolumeSpec
 
@@ -27,7 +28,7 @@ def made(folder: Path, ending: str, spec: VolumeSpec, array: np.ndarray) -> str:
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "int32", "uint32", "int64"])
 @pytest.mark.parametrize("names", ["yx", "zyx", "tczyx"])
 def test_pynrrd_reads_every_voxel(tmp_path: Path, names: str, dtype: str, ending: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found, header = nrrd.read(made(tmp_path, ending, spec_of(names, array.shape, dtype), array), index_order="C")
     assert found.dtype == (np.uint8 if dtype == "bool" else dtype)
     np.testing.assert_array_equal(found, array)
@@ -36,7 +37,7 @@ def test_pynrrd_reads_every_voxel(tmp_path: Path, names: str, dtype: str, ending
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_voxel_sizes_origin_and_units(tmp_path: Path, ending: str) -> None:
-    array = voxels((7, 13, 5), "uint16")
+    array = noise((7, 13, 5), "uint16")
     path = made(tmp_path, ending, spec_of("zyx", array.shape, origin=True), array)
     header = nrrd.read_header(path)
     np.testing.assert_array_equal(header["space directions"], np.diag([4e-6, 4.5e-6, 40e-6]))
@@ -49,14 +50,14 @@ def test_voxel_sizes_origin_and_units(tmp_path: Path, ending: str) -> None:
 
 
 def test_unknown_units_are_not_said(tmp_path: Path) -> None:
-    array = voxels((3, 7, 13, 5), "uint16")
+    array = noise((3, 7, 13, 5), "uint16")
     header = nrrd.read_header(made(tmp_path, ".nrrd", spec_of("tzyx", array.shape, units=False), array))
     assert "space units" not in header and "units" not in header
     np.testing.assert_array_equal(header["space directions"], np.diag([4, 4.5, 40, 0.5]))
 
 
 def test_time_is_a_direction_of_the_world_and_channels_are_a_list(tmp_path: Path) -> None:
-    array = voxels(SHAPES["tczyx"], "uint16")
+    array = noise(SHAPES["tczyx"], "uint16")
     path = made(tmp_path, ".nrrd", spec_of("tczyx", array.shape, origin=True), array)
     header = nrrd.read_header(path)
     assert header["kinds"] == ["domain", "domain", "domain", "list", "time"]
@@ -72,14 +73,14 @@ def test_time_is_a_direction_of_the_world_and_channels_are_a_list(tmp_path: Path
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("names", ["yx", "zyx"])
 def test_simpleitk_reads_it(tmp_path: Path, names: str, dtype: str, ending: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found = SimpleITK.ReadImage(made(tmp_path, ending, spec_of(names, array.shape, dtype), array))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), array)
 
 
 @pytest.mark.parametrize(("samples", "kind"), [(2, "2-vector"), (3, "RGB-color"), (4, "RGBA-color")])
 def test_samples_of_a_pixel_run_fastest(tmp_path: Path, samples: int, kind: str) -> None:
-    array = voxels((7, 13, 5, samples), "uint8")
+    array = noise((7, 13, 5, samples), "uint8")
     path = made(tmp_path, ".nrrd", spec_of("zyxs", array.shape, "uint8"), array)
     data, header = nrrd.read(path, index_order="C")
     np.testing.assert_array_equal(data, array)
@@ -91,7 +92,7 @@ def test_samples_of_a_pixel_run_fastest(tmp_path: Path, samples: int, kind: str)
 @pytest.mark.parametrize("names", ["zyx", "tzyx"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_an_affine_places_voxels_where_nifti_does(tmp_path: Path, names: str, flip: bool, ending: str) -> None:
-    array = voxels((3, 5, 7, 11)[-len(names) :], "int16")
+    array = noise((3, 5, 7, 11)[-len(names) :], "int16")
     spec = spec_of(names, array.shape, "int16", affine=turned(flip=flip))
     found = SimpleITK.ReadImage(str(shown(tmp_path, ending, spec, array)))
     space = spec_of("zyx", array.shape[-3:], "int16", affine=spec.affine)
@@ -106,7 +107,7 @@ def test_an_affine_places_voxels_where_nifti_does(tmp_path: Path, names: str, fl
 
 
 def test_names_that_are_not_plain_text_do_no_harm(tmp_path: Path) -> None:
-    array = voxels((7, 13, 5), "uint16")
+    array = noise((7, 13, 5), "uint16")
     spec = spec_of("zyx", array.shape, title='na\u00efve "cells"\ntype: float: a')
     data, header = nrrd.read(made(tmp_path, ".nrrd", spec, array), index_order="C")
     np.testing.assert_array_equal(data, array)

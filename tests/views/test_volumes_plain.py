@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kits.view_layouts import ranges_equal_the_whole
-from tests.kits.view_volumes import DTYPES, SHAPES, InMemory, Numbered, layout_of, shown, spec_of, voxels
+from tests.kits.view_layouts import InMemory, ranges_equal_the_whole
+from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, layout_of, shown, spec_of
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 from volfs.views.volume import VolumeSpec
 
@@ -25,7 +26,7 @@ ALL_DTYPES = [*DTYPES, "int8", "int32", "uint32", "int64", "float16", "complex64
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize("names", SHAPES)
 def test_numpy_maps_an_npy(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     found = np.load(shown(tmp_path, ".npy", spec_of(names, array.shape, dtype), array), mmap_mode="r")
     assert found.dtype == array.dtype and found.flags.c_contiguous
     np.testing.assert_array_equal(found, array)
@@ -34,7 +35,7 @@ def test_numpy_maps_an_npy(tmp_path: Path, names: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize("names", SHAPES)
 def test_raw_is_what_its_description_says(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     spec = spec_of(names, array.shape, dtype, origin=True)
     said = json.loads(shown(tmp_path, ".raw.json", spec, array).read_text())
     shown(tmp_path, ".raw", spec, array)
@@ -46,7 +47,7 @@ def test_raw_is_what_its_description_says(tmp_path: Path, names: str, dtype: str
 
 
 def test_a_description_does_not_invent_units(tmp_path: Path) -> None:
-    array = voxels((7, 13, 5), "uint16")
+    array = noise((7, 13, 5), "uint16")
     said = json.loads(shown(tmp_path, ".raw.json", spec_of("zyx", array.shape, units=False), array).read_text())
     assert said["units"] == [None] * 3
 
@@ -69,7 +70,7 @@ def volumes_of_a_box(draw: st.DrawFn) -> tuple[str, VolumeSpec, np.ndarray]:
     dtype = draw(st.sampled_from(ALL_DTYPES))
     spec = spec_of(names, shape, dtype, box=Box(start, stop), units=draw(st.booleans()), origin=True)
     held = [ending for ending in ENDINGS if volumes.FORMATS[ending].holds(spec)]
-    return draw(st.sampled_from(held)), spec, voxels(shape, dtype)
+    return draw(st.sampled_from(held)), spec, noise(shape, dtype)
 
 
 @given(volumes_of_a_box(), st.data())
@@ -90,7 +91,7 @@ def test_what_is_written_in_place_reads_back_and_changes_nothing_outside(
     ending, spec, array = made
     layout, source = layout_of(ending, spec), InMemory(array.copy())
     assert layout.writable
-    other = InMemory(voxels(array.shape, array.dtype.name, seed=1))
+    other = InMemory(noise(array.shape, array.dtype.name, seed=1))
     old, new = layout.read(source, 0, layout.size), layout.read(other, 0, layout.size)
     a = data.draw(st.integers(0, layout.size))
     b = data.draw(st.integers(a, layout.size))
@@ -106,7 +107,7 @@ def test_what_is_written_in_place_reads_back_and_changes_nothing_outside(
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".nhdr", ".npy", ".mrc", ".raw.json", ".mha"])
 def test_other_headers_are_refused(ending: str) -> None:
-    array = voxels((7, 13, 5), "int16")
+    array = noise((7, 13, 5), "int16")
     layout = layout_of(ending, spec_of("zyx", array.shape, "int16"))
     with pytest.raises(BadInput):
         layout.write(InMemory(array), 0, b"\xff")
@@ -135,5 +136,5 @@ def test_a_range_of_ten_terabytes_costs_what_it_has(ending: str) -> None:
 
 def test_a_detached_header_names_the_raw_file_of_its_own_stem() -> None:
     spec = spec_of("zyx", (5, 7, 11), "uint8")
-    text = layout_of(".nhdr", spec).read(InMemory(voxels((5, 7, 11), "uint8")), 0, 10_000).decode()
+    text = layout_of(".nhdr", spec).read(InMemory(noise((5, 7, 11), "uint8")), 0, 10_000).decode()
     assert re.search(r"^data file: volume\.raw$", text, re.MULTILINE)

@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.kits.view_volumes import DTYPES, SHAPES, InMemory, Numbered, head_of, layout_of, shown, spec_of, voxels
+from tests.kits.view_layouts import InMemory
+from tests.kits.view_volumes import DTYPES, SHAPES, Numbered, head_of, layout_of, shown, spec_of
 from volfs.errors import BadInput
 from volfs.model.box import Box
+from volfs.testing.volumes import noise
 from volfs.views import volumes
 from volfs.views.layout import Layout, Records
 from volfs.views.volume import ShownAxis, VolumeSpec
@@ -54,7 +56,7 @@ def ome(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("names", SHAPES)
 @pytest.mark.parametrize("dtype", [*DTYPES, "int8", "uint32", "int32", "int64", "float16", "complex64", "complex128"])
 def test_tifffile_sees_every_voxel_and_axis(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     spec = spec_of(names, array.shape, dtype)
     assert endings(spec) == {".tif"}
     path = shown(tmp_path, ".tif", spec, array)
@@ -77,7 +79,7 @@ def test_tifffile_sees_every_voxel_and_axis(tmp_path: Path, names: str, dtype: s
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_samples_lie_side_by_side(tmp_path: Path, names: str, rgb: int, dtype: str) -> None:
     sizes = {"t": 2, "c": 3, "z": 4, "y": 5, "x": 6, "s": rgb}
-    array = voxels(tuple(sizes[name] for name in names), dtype)
+    array = noise(tuple(sizes[name] for name in names), dtype)
     path = shown(tmp_path, ".tif", spec_of(names, array.shape, dtype), array)
     with tifffile.TiffFile(path) as file:
         found = file.series[0]
@@ -92,7 +94,7 @@ def test_samples_lie_side_by_side(tmp_path: Path, names: str, rgb: int, dtype: s
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "bool"])
 @pytest.mark.parametrize("names", SHAPES)
 def test_pillow_sees_every_page(tmp_path: Path, names: str, dtype: str) -> None:
-    array = voxels(SHAPES[names], dtype)
+    array = noise(SHAPES[names], dtype)
     path = shown(tmp_path, ".tif", spec_of(names, array.shape, dtype), array)
     pages = in_pages(of_file(array), names).reshape(-1, *array.shape[-2:])
     with Image.open(path) as picture:
@@ -104,7 +106,7 @@ def test_pillow_sees_every_page(tmp_path: Path, names: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64", "uint64"])
 def test_libtiff_sees_every_page(tmp_path: Path, dtype: str) -> None:
-    array = voxels((7, 13, 5), dtype)
+    array = noise((7, 13, 5), dtype)
     data = shown(tmp_path, ".tif", spec_of("zyx", array.shape, dtype), array).read_bytes()
     for index, plane in enumerate(array):
         np.testing.assert_array_equal(imagecodecs.tiff_decode(data, index=index), plane)
@@ -112,7 +114,7 @@ def test_libtiff_sees_every_page(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_libvips_sees_every_page_and_the_metadata(tmp_path: Path, dtype: str) -> None:
-    array = voxels((7, 13, 5), dtype)
+    array = noise((7, 13, 5), dtype)
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, dtype), array)
     picture = pyvips.Image.new_from_file(str(path), n=-1)
     assert picture.get("n-pages") == 7
@@ -128,13 +130,13 @@ def test_axes_that_a_stack_has_not_are_not_held() -> None:
 
 
 def test_pages_are_in_the_order_of_imagej_whatever_the_order_of_axes(tmp_path: Path) -> None:
-    array = voxels((2, 3, 4, 5, 6), "uint16")
+    array = noise((2, 3, 4, 5, 6), "uint16")
     path = shown(tmp_path, ".tif", spec_of("ctzyx", array.shape), array)
     np.testing.assert_array_equal(tifffile.imread(path), array.transpose(1, 2, 0, 3, 4))
 
 
 def test_a_box_is_shown_without_what_lies_outside(tmp_path: Path) -> None:
-    array = voxels((3, 2, 5, 7, 11), "uint16")
+    array = noise((3, 2, 5, 7, 11), "uint16")
     box = Box((1, 0, 1, 2, 3), (3, 2, 4, 7, 9))
     path = shown(tmp_path, ".tif", spec_of("tczyx", box.shape, box=box), array)
     np.testing.assert_array_equal(tifffile.imread(path), array[box.slices()].transpose(0, 2, 1, 3, 4))
@@ -144,7 +146,7 @@ def test_a_box_is_shown_without_what_lies_outside(tmp_path: Path) -> None:
 
 
 def test_physical_sizes_times_and_channels_are_told(tmp_path: Path) -> None:
-    array = voxels((3, 2, 5, 7, 11), "uint16")
+    array = noise((3, 2, 5, 7, 11), "uint16")
     plain = spec_of("tczyx", array.shape, title='Zoë\'s <"cells"> & more\x01')
     named = VolumeSpec(plain.box, plain.dtype, plain.axes, title=plain.title, channels=("DAPI & <µ>", "GFP"))
     path = shown(tmp_path, ".tif", named, array)
@@ -174,7 +176,7 @@ def test_physical_sizes_times_and_channels_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("units", [True, False])
 def test_the_xml_is_valid_by_omes_schema(tmp_path: Path, names: str, units: bool) -> None:
     sizes = {"t": 2, "c": 3, "z": 4, "y": 5, "x": 6, "s": 3}
-    array = voxels(tuple(sizes[name] for name in names), "uint8")
+    array = noise(tuple(sizes[name] for name in names), "uint8")
     plain = spec_of(names, array.shape, "uint8", units=units, title="<Zoë's & cells>")
     named = VolumeSpec(
         plain.box, plain.dtype, plain.axes, plain.has_samples, title=plain.title, channels=("a", '"b"', "µ<c>")
@@ -188,7 +190,7 @@ def test_the_xml_is_valid_by_omes_schema(tmp_path: Path, names: str, units: bool
 
 
 def test_without_imagejs_description_pixels_are_told_per_centimetre(tmp_path: Path) -> None:
-    array = voxels((3, 5, 7), "float64")
+    array = noise((3, 5, 7), "float64")
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, "float64"), array)
     with tifffile.TiffFile(path) as file:
         assert not file.is_imagej and file.pages.first.resolutionunit == 3
@@ -198,7 +200,7 @@ def test_without_imagejs_description_pixels_are_told_per_centimetre(tmp_path: Pa
 
 
 def test_what_omes_types_do_not_cover_has_its_spacing_too(tmp_path: Path) -> None:
-    array = voxels((3, 5, 7), "uint64")
+    array = noise((3, 5, 7), "uint64")
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, "uint64"), array)
     with tifffile.TiffFile(path) as file:
         assert file.shaped_metadata == ({"shape": [3, 5, 7], "axes": "ZYX", "spacing": 0.04, "unit": "um"},)
@@ -207,7 +209,7 @@ def test_what_omes_types_do_not_cover_has_its_spacing_too(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("scale", [5e-324, 1e-30, 1e-5, 1e30, 1e308])
 def test_voxel_sizes_that_the_tags_cannot_say_are_in_the_xml_only(tmp_path: Path, scale: float) -> None:
-    array = voxels((3, 5, 7), "uint8")
+    array = noise((3, 5, 7), "uint8")
     axes = tuple(
         ShownAxis(i, name, "space", n, scale, -1.0, "micrometer")
         for i, (name, n) in enumerate(zip("zyx", array.shape, strict=True))
@@ -221,7 +223,7 @@ def test_voxel_sizes_that_the_tags_cannot_say_are_in_the_xml_only(tmp_path: Path
 
 
 def test_many_channels_are_not_named(tmp_path: Path) -> None:
-    array = voxels((1500, 2, 3), "uint8")
+    array = noise((1500, 2, 3), "uint8")
     path = shown(tmp_path, ".tif", spec_of("cyx", array.shape, "uint8"), array)
     assert "Channel" not in ome(path)["Pixels"]
     np.testing.assert_array_equal(tifffile.imread(path), array)
@@ -229,7 +231,7 @@ def test_many_channels_are_not_named(tmp_path: Path) -> None:
 
 
 def test_unknown_units_are_ratios(tmp_path: Path) -> None:
-    array = voxels((3, 5, 7), "uint8")
+    array = noise((3, 5, 7), "uint8")
     path = shown(tmp_path, ".tif", spec_of("zyx", array.shape, "uint8", units=False), array)
     pixels = ome(path)["Pixels"]
     assert (pixels["PhysicalSizeZ"], pixels["PhysicalSizeZUnit"]) == (40.0, "reference frame")
@@ -244,7 +246,7 @@ def test_unknown_units_are_ratios(tmp_path: Path) -> None:
     [("micrometer", "µm"), ("angstrom", "Å"), ("millimeter", "mm"), ("inch", "in"), ("parsec", None)],
 )
 def test_units_have_omes_symbols(tmp_path: Path, unit: str, symbol: str | None) -> None:
-    array = voxels((3, 5, 7), "uint8")
+    array = noise((3, 5, 7), "uint8")
     spec = spec_of("zyx", array.shape, "uint8")
     axes = tuple(ShownAxis(axis.axis, axis.name, axis.kind, axis.size, 2.5, 0.0, unit) for axis in spec.axes)
     path = shown(tmp_path, ".tif", VolumeSpec(spec.box, spec.dtype, axes), array)
@@ -254,7 +256,7 @@ def test_units_have_omes_symbols(tmp_path: Path, unit: str, symbol: str | None) 
 def test_what_is_imported_is_what_was_shown(tmp_path: Path) -> None:
     from volfs.ingest.readers.tiff import open_tiff
 
-    array = voxels((3, 2, 5, 7, 11), "uint16")
+    array = noise((3, 2, 5, 7, 11), "uint16")
     source = open_tiff(shown(tmp_path, ".tif", spec_of("tczyx", array.shape), array))
     told = source.description
     assert [axis.name for axis in told.axes] == ["t", "z", "c", "y", "x"] and told.scale == (0.5, 40, 1, 4.5, 4)
@@ -271,7 +273,7 @@ def volumes_of_any_kind(draw: st.DrawFn) -> tuple[VolumeSpec, np.ndarray, Layout
     shape = (*(draw(st.integers(1, 5)) for _ in names[:-1]), draw(st.integers(1, 4)))
     dtype = draw(st.sampled_from(DTYPES))
     spec = spec_of(names, shape, dtype)
-    return spec, voxels(shape, dtype, draw(st.integers(0, 9))), layout_of(".tif", spec)
+    return spec, noise(shape, dtype, draw(st.integers(0, 9))), layout_of(".tif", spec)
 
 
 @given(volumes_of_any_kind(), st.data())
@@ -293,7 +295,7 @@ def test_any_range_equals_the_whole_and_writing_it_back_changes_nothing(
 @given(volumes_of_any_kind(), st.integers(1, 9))
 def test_voxels_are_written_and_headers_are_not(made: tuple[VolumeSpec, np.ndarray, Layout], seed: int) -> None:
     spec, array, layout = made
-    source, other = InMemory(array.copy()), voxels(array.shape, spec.dtype.name, seed)
+    source, other = InMemory(array.copy()), noise(array.shape, spec.dtype.name, seed)
     wanted = layout.read(InMemory(other), 0, layout.size)
     assert layout.write(source, 0, wanted) == layout.size
     np.testing.assert_array_equal(source.array, other)
@@ -362,7 +364,7 @@ def test_tifffile_finds_every_plane_of_a_large_file(tmp_path: Path, shape: tuple
 
 @pytest.mark.parametrize(("names", "shape"), [("zyx", (70_001, 3, 5)), ("tzyx", (300, 300, 3, 2))])
 def test_more_than_65535_pages(tmp_path: Path, names: str, shape: tuple[int, ...]) -> None:
-    array = voxels(shape, "uint16")
+    array = noise(shape, "uint16")
     path = shown(tmp_path, ".tif", spec_of(names, shape), array)
     with tifffile.TiffFile(path) as file:
         assert file.series[0].kind == "ome"
@@ -373,7 +375,7 @@ def test_more_than_65535_pages(tmp_path: Path, names: str, shape: tuple[int, ...
 
 def test_axes_longer_than_65535(tmp_path: Path) -> None:
     for shape in ((2, 70_000, 3), (2, 3, 70_000)):
-        array = voxels(shape, "uint16")
+        array = noise(shape, "uint16")
         path = shown(tmp_path, ".tif", spec_of("zyx", shape), array)
         np.testing.assert_array_equal(tifffile.imread(path), array)
 

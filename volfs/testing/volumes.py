@@ -60,6 +60,22 @@ def image(shape: tuple[int, ...], dtype: DTypeLike = "uint8", seed: int = 0) -> 
     return (mixed * 2 - 1).astype(kind)
 
 
+def noise(shape: tuple[int, ...], dtype: DTypeLike = "uint16", seed: int = 0) -> Volume:
+    """Voxels of all values that a type has, in this machine's byte order; floats are finite, most below a few thousand.
+
+    Nothing compresses it, and no chunk is all of one value.
+    """
+    kind = np.dtype(dtype).newbyteorder("=")
+    rng = np.random.default_rng(seed)
+    if kind.kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if kind.kind in "iu":
+        bounds = np.iinfo(kind)
+        return rng.integers(bounds.min, bounds.max, shape, kind, endpoint=True)
+    made = rng.standard_normal(shape) * 1000
+    return (made + 1j * made[::-1]).astype(kind) if kind.kind == "c" else made.astype(kind)
+
+
 def segmentation(shape: tuple[int, ...], dtype: DTypeLike = "uint64", seed: int = 0, cell: int = 9) -> Volume:
     """Blocks of one label each, with ids far apart and background between; ids beyond 2**32 where the type has room."""
     kind = np.dtype(dtype)
