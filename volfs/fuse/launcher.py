@@ -229,7 +229,7 @@ def unmount(
                 if on_mended is not None:
                     on_mended(f"{place}: {trouble}; programs that wait for it get an error")
                 end_connection()
-            detach(place, lazy=force or (daemon is None and is_broken(place)))
+            detach(place, lazy=force or is_broken(place))
         if daemon is None:
             return
         if force:
