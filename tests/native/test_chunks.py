@@ -123,6 +123,7 @@ def test_voxels_are_those_that_python_decodes(
             codec.decode(reader.read(payload), expected[place])
         listed.drain()
         assert listed.doubts() == []
+    reader.close()
     np.testing.assert_array_equal(target, expected)
 
 
@@ -165,8 +166,10 @@ def test_whatever_is_damaged_is_in_doubt_or_decodes_to_what_python_says(tmp_path
         with DecodeList.of(codec, target, 1) as listed:  # type: ignore[union-attr]
             listed.add(reader, Payload("chunks", 0, len(mutant), crc32c_library.crc32c(mutant)), (0, 0, 0))
             listed.drain()
-            if listed.doubts():
-                continue
+            doubts = listed.doubts()
+        reader.close()
+        if doubts:
+            continue
         done += 1
         np.testing.assert_array_equal(target, codec.decode(mutant))
     assert done < len(mutants)

@@ -18,6 +18,8 @@ import volfs
 from tests.kits.cells import CELLS, CHUNKS, add, make_store
 from tests.kits.trees import Client, run, serving
 from volfs.catalog.connections import Connections
+from volfs.model.box import Index
+from volfs.storage.decode_list import DecodeList
 from volfs.storage.payload import Payload, PayloadReader
 from volfs.volume.image import image_at
 from volfs.volume.volume_context import store_context
@@ -40,6 +42,7 @@ class Counts:
         self.statements: list[str] = []
         self.reads: list[int] = []
         connect, read, resident = Connections._connect, PayloadReader.read, PayloadReader.read_resident
+        add = DecodeList.add
 
         def traced(connections: Connections) -> object:
             connection = connect(connections)
@@ -59,6 +62,11 @@ class Counts:
                 self.reads.append(payload.length)
             return data
 
+        def noted_in_list(chunks: DecodeList, reader: PayloadReader, payload: Payload, start: Index) -> bool:
+            self.reads.append(payload.length)
+            return add(chunks, reader, payload, start)
+
+        monkeypatch.setattr(DecodeList, "add", noted_in_list)
         monkeypatch.setattr(PayloadReader, "read", noted)
         monkeypatch.setattr(PayloadReader, "read_resident", noted_resident)
         self.client: Client

@@ -16,8 +16,10 @@ from pathlib import Path
 import trio
 
 import volfs
+from volfs.catalog.inode_table import ORDINAL_BITS
 from volfs.errors import VolfsError
 from volfs.fuse.dump import block_signal
+from volfs.fuse.front import make_front
 from volfs.fuse.limits import tune_process
 from volfs.fuse.logs import FORMATS, LEVELS, start_logging
 from volfs.fuse.notify import KernelNotifier
@@ -63,8 +65,9 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         readiness.ready(str(options.mountpoint))
         threading.Thread(target=load_libraries, name="volfs-libraries", daemon=True).start()
 
+    front = make_front(ORDINAL_BITS)
     await serve(
-        Tree(store, presented, notifier),
+        Tree(store, presented, notifier, front),
         notifier,
         options.mountpoint,
         kernel,
@@ -72,6 +75,7 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         on_leaving=readiness.stopping,
         read_only=options.read_only,
         foreground=options.foreground,
+        front=front,
     )
 
 

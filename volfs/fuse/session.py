@@ -17,6 +17,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyfuse3
 import trio
@@ -24,6 +25,7 @@ import trio
 from volfs.errors import VolfsError
 from volfs.fuse.adapter import Adapter
 from volfs.fuse.dump import heed_signal
+from volfs.fuse.front import check, pass_notes, stand_before
 from volfs.fuse.limits import tune_kernel
 from volfs.fuse.logs import reopen_log
 from volfs.fuse.mountpoints import detach
@@ -68,8 +70,11 @@ def mount_options(
 
 
 @contextlib.contextmanager
-def _mounted(adapter: Adapter, mountpoint: Path, options: set[str], notifier: KernelNotifier) -> Iterator[None]:
+def _mounted(
+    adapter: Adapter, mountpoint: Path, options: set[str], notifier: KernelNotifier, front: Any | None
+) -> Iterator[None]:
     """The FUSE session. Leaving it ends the connection and takes no mount away: that is done, or must not be."""
+    stand_before(front)
     with tempfile.TemporaryFile() as said, _stderr_to(said.fileno()):
         try:
             pyfuse3.init(adapter, str(mountpoint), options)
@@ -78,9 +83,12 @@ def _mounted(adapter: Adapter, mountpoint: Path, options: set[str], notifier: Ke
             lines = said.read().decode(errors="replace").strip().splitlines()
             reason = lines[-1].removeprefix("fusermount3: ") if lines else "the kernel refused"
             raise VolfsError(f"{mountpoint}: cannot be mounted: {reason}") from None
+    check(front)
     try:
         yield
     finally:
+        if front is not None:
+            front.end()
         if notifier.close():
             pyfuse3.close(unmount=False)
         else:
@@ -194,12 +202,13 @@ async def serve(
     on_leaving: Callable[[], None] = lambda: None,
     read_only: bool = False,
     foreground: bool = False,
+    front: Any | None = None,
 ) -> None:
     """Mount ``tree`` and answer requests until it is unmounted, or until a signal asks to end.
 
     ``on_ready`` is called once, when the mount has answered; ``on_leaving`` when a signal has asked to end it. In the
     foreground of a terminal SIGHUP means that the terminal is gone; anywhere else it asks for a new log. SIGUSR1
-    writes a report to the log.
+    writes a report to the log. ``front``: what answers for the tree without Python (:mod:`volfs.fuse.front`).
     """
     stay_awake()
     heed_signal(tree.meter)
@@ -208,9 +217,10 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(tree.run)
             try:
-                with _mounted(adapter, mountpoint, options, notifier):
+                with _mounted(adapter, mountpoint, options, notifier, front):
                     serving = _Serving(mountpoint, on_ready, on_leaving, terminal=foreground and _has_terminal())
                     nursery.start_soon(serving.heed, signals)
+                    nursery.start_soon(pass_notes, front, tree.passed)
                     await serving.until_unmounted()
             finally:
                 with trio.CancelScope(shield=True):

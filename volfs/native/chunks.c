@@ -178,12 +178,12 @@ static void scatter_tile(const uint8_t *from, int64_t from_a, uint8_t *to, int64
 /* Rows of voxels, as they are stored, to their places. */
 static void place(const struct volfs_form *form, const uint8_t *from, uint8_t *to)
 {
-    const int last = form->axes - 1, item = form->item;
+    const int last = form->axes - 1, item = form->item, swap = form->swap && item > 1;
     const int64_t run = form->shape[last];
     int64_t at[VOLFS_MAX_AXES] = {0};
     if (form->strides[last] == item) {
         for (;;) {
-            copy_run(to, from, run, item, form->swap);
+            copy_run(to, from, run, item, swap);
             from += run * item;
             int axis = last - 1;
             for (; axis >= 0; axis--) {
@@ -213,7 +213,7 @@ static void place(const struct volfs_form *form, const uint8_t *from, uint8_t *t
         for (int64_t b = 0; b < run; b += 32) {
             int64_t m = run - b < 32 ? run - b : 32;
             scatter_tile(from + b * item, stored[side], to + b * form->strides[last], last ? form->strides[side] : 0,
-                form->strides[last], sides, m, item, form->swap);
+                form->strides[last], sides, m, item, swap);
         }
         int axis = last - 1;
         for (; axis >= 0; axis--) {

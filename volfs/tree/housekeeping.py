@@ -115,7 +115,7 @@ class Housekeeping:
     async def _look_around(self) -> None:
         context = self._context
         if await trio.to_thread.run_sync(context.store.refresh):
-            context.epoch += 1
+            context.names_moved()
         await trio.to_thread.run_sync(context.access.look_again)
         for mounted in self._branches:
             try:

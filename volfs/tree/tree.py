@@ -29,7 +29,8 @@ from volfs.tree.contract.meter import Meter
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.inodes import Inodes
 from volfs.tree.core.node import Dir, Node
-from volfs.tree.core.open_files import Handle
+from volfs.tree.core.open_files import STATELESS, Handle
+from volfs.tree.core.ports import Front
 from volfs.tree.housekeeping import Housekeeping
 from volfs.tree.leftovers import Leftovers
 from volfs.tree.nodes.root import RootDir
@@ -46,12 +47,19 @@ _WHOLE_STORE = "/"
 class Tree:
     """Implements :class:`volfs.tree.contract.api.TreeApi`."""
 
-    def __init__(self, store: Store, options: TreeOptions, notifier: Notifier | None = None) -> None:
-        self._context = TreeContext(store, options, notifier or NoNotifier(), Inodes.of(store))
+    def __init__(
+        self, store: Store, options: TreeOptions, notifier: Notifier | None = None, front: Front | None = None
+    ) -> None:
+        self._context = TreeContext(store, options, notifier or NoNotifier(), Inodes.of(store), front)
         self._epoch = 0
         self._branches = BranchRegistry(self._context, Leftovers(self._at).settle)
         self._root = RootDir(self._context, ROOT_INO, self._branches)
         self._housekeeping = Housekeeping(self._context, self._branches)
+
+    def passed(self, stack: int, plane: int) -> None:
+        """The front has read a plane that it was lent: see :class:`volfs.tree.core.lender.Lender`."""
+        if self._context.lender is not None:
+            self._context.lender.passed(stack, plane)
 
     @property
     def meter(self) -> Meter:
@@ -241,19 +249,32 @@ class Tree:
             raise
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
-        handle = self._context.files.get(fh)
+        handle = await self._stateless(fh) if fh & STATELESS else self._context.files.get(fh)
         if handle.mounted is not None and handle.mounted.buffers:
             await self._context.in_time(handle.mounted.settled)
         return await handle.read(offset, size)
+
+    async def _stateless(self, fh: int) -> Handle:
+        """A file that the front opened. Raises NotFound if it is gone."""
+        ino, files = fh & ~STATELESS, self._context.files.stateless
+        handle = files.get(ino)
+        if handle is None:
+            node = await self._node(ino)
+            await self._ready(node)
+            handle = await node.open(os.O_RDONLY)
+            files.put(ino, handle)
+        return handle
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
         return await self._context.files.get(fh).write(offset, data)
 
     async def flush(self, fh: int) -> None:
-        await self._context.files.get(fh).flush()
+        if not fh & STATELESS:
+            await self._context.files.get(fh).flush()
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._context.files.get(fh).fsync()
+        if not fh & STATELESS:
+            await self._context.files.get(fh).fsync()
 
     async def fsyncdir(self, ino: int, datasync: bool) -> None:
         await self._directory(await self._node(ino)).sync()
@@ -269,7 +290,7 @@ class Tree:
                 del self._context.inodes.orphans[handle.ino]
 
     async def setattr(self, ino: int, changes: SetAttr, fh: int | None = None) -> Attr:
-        handle = self._context.files.get(fh) if fh is not None else None
+        handle = self._context.files.get(fh) if fh is not None and not fh & STATELESS else None
         if handle is not None and changes.size is not None:
             await handle.truncate(changes.size)
             changes = SetAttr(None, changes.mode, changes.uid, changes.gid, changes.atime_ns, changes.mtime_ns)
@@ -355,6 +376,7 @@ class Tree:
         """A directory found lately, but not before datasets, refs or directories moved."""
         if self._epoch != self._context.epoch:
             self._context.nodes.clear()
+            self._context.files.stateless.clear()
             self._epoch = self._context.epoch
         return self._context.nodes.get(ino)
 

@@ -6,6 +6,7 @@ stands in (``volfs.tree``).
 
 ``layout``     the algebra of extents: exact size, reading of any range, writing in place; once, for all formats
 ``frames``     zlib streams and checksums in that algebra; ``samples`` every n-th voxel of a box
+``flat``       which layouts are so simple that C can put their files together
 ``plane``      what one slice shows: which box, which way up, pixel size
 ``slices``     names, orientation and formats of slice files; the one door for the tree
 ``png`` ``tiff`` ``npy``  one format each: metadata to extents, and a whole written file back to voxels

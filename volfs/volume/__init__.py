@@ -4,6 +4,7 @@
 ``level``           :class:`Level`, from which boxes are read as from an array; ``selection`` numpy's indexing as boxes
 ``reader``          from a box to the blocks it crosses; ``deadline`` until when, ``travel`` what is read ahead
 ``pencils``         rows of blocks, decoded side by side for whoever takes plane after plane
+``planes``          the memory of decoded planes, for who puts files together from it
 ``cache``           decoded blocks, bounded in bytes; ``blocks`` how one is loaded, ``maps`` which payload holds it
 ``derivation``      blocks computed from a changed level above; ``downsample`` the arithmetic, ``changed_keys`` of a
                     branch

@@ -122,6 +122,14 @@ class _Segment:
         self.bytes = self.ghost_bytes = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watch:
+    """Who wants to know when the first of some entries leaves."""
+
+    keys: tuple[Hashable, ...]
+    gone: Callable[[], object]
+
+
 class _Count:
     """How many, and their bytes."""
 
@@ -148,6 +156,8 @@ class BlockCache:
         # Where blocks lie that are parts, and the names of the parts of what has them.
         self._places: dict[Hashable, tuple[Hashable, tuple[slice, ...]]] = {}
         self._parts: dict[Hashable, tuple[Hashable, ...]] = {}
+        # Who wants to know when an entry leaves, by its name.
+        self._watched: dict[Hashable, set[_Watch]] = {}
         # The uncommitted contents that places of branches have now, by place, and the place of each.
         self._current: dict[Hashable, Hashable] = {}
         self._homes: dict[Hashable, Hashable] = {}
@@ -178,6 +188,8 @@ class BlockCache:
             self._parts.clear()
             self._current.clear()
             self._homes.clear()
+            for key in list(self._watched):
+                self._tell(key)
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -276,6 +288,19 @@ class BlockCache:
             mine.done.set()
         return mine.block
 
+    def watch(self, keys: Sequence[Hashable], gone: Callable[[], object]) -> bool:
+        """Have ``gone`` called when the first of some entries leaves. It must be quick, and not use the cache.
+
+        False, and nothing is watched, if one of them is not an entry now: it has left, or is part of a larger one.
+        """
+        with self._lock:
+            if not all(key in self._protected.blocks or key in self._probation.blocks for key in keys):
+                return False
+            watch = _Watch(tuple(keys), gone)
+            for key in keys:
+                self._watched.setdefault(key, set()).add(watch)
+            return True
+
     def count_decoded(self, nbytes: int, blocks: int = 1) -> None:
         """Note that blocks were decoded, of so many bytes in all."""
         with self._lock:
@@ -361,6 +386,8 @@ class BlockCache:
 
     def _forget(self, gone: Hashable) -> None:
         """Forget what was known of an entry that left."""
+        if self._watched:
+            self._tell(gone)
         for part in self._parts.pop(gone, ()):
             if part in self._places and self._places[part][0] == gone:  # and not in a later one
                 del self._places[part]
@@ -369,3 +396,14 @@ class BlockCache:
             del self._current[place]
         if gone in self._unused:
             self._wasted.add(self._unused.pop(gone))
+
+    def _tell(self, gone: Hashable) -> None:
+        """Tell those who watch an entry that it has left."""
+        for watch in self._watched.pop(gone, ()):
+            for key in watch.keys:
+                if key != gone:
+                    watches = self._watched[key]
+                    watches.discard(watch)
+                    if not watches:
+                        del self._watched[key]
+            watch.gone()

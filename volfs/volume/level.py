@@ -7,7 +7,7 @@ state of them (`stamp`). How they are read, written and derived is in the module
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -301,6 +301,10 @@ class Level:
     def derived_keys(self) -> Keys:
         """Keys whose voxels are computed now, and differ from what is stored: `pyramid.derived_payload` has them."""
         return self.source.dirty() if isinstance(self.source, DerivedBlocks) else frozenset()
+
+    def cache_watch(self, keys: Sequence[Hashable], gone: Callable[[], object]) -> bool:
+        """See :meth:`volfs.volume.cache.BlockCache.watch`."""
+        return self._context.cache.watch(keys, gone)
 
     def cache_stats(self) -> CacheStats:
         """Counters of the store's block cache."""

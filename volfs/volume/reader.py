@@ -31,6 +31,7 @@ from volfs.volume.cache import Block, BlockCache
 from volfs.volume.deadline import deadline
 from volfs.volume.maps import Entries
 from volfs.volume.pencils import Orientation, PencilRef, lie
+from volfs.volume.planes import Piece, PlaneAxes, Planes, layer_of, piece_of
 from volfs.volume.travel import Ahead, Travel
 from volfs.volume.workers import Workers
 
@@ -122,6 +123,39 @@ class BlockReader:
             self._cache.count_copied(out.nbytes)
             return out
         return None
+
+    def planes(self, box: Box, axes: PlaneAxes) -> Planes | None:
+        """All planes of the layer of chunks in which the plane ``box`` lies, if they are decoded and their rows lie in
+        memory in one piece; else None. No I/O. Of a source that never changes."""
+        grid = self.source.grid
+        first = layer_of(box, axes, grid.chunk_shape)
+        start = first.start[axes.through]
+        count = min(grid.chunk_shape[axes.through], grid.shape[axes.through] - start)
+        orientation = self._orientation(first)
+        if self._count(first, orientation) > _MOST_INLINE:
+            return None
+        parts = list(self._parts(first, orientation))
+        keys = self._keys(first, parts, orientation)
+        blocks = None if keys is None else self._cache.get_all(keys, scan=True)
+        if keys is None or blocks is None:
+            return None
+        samples = 1 if axes.sample is None else grid.shape[axes.sample]
+        pieces: list[Piece] = []
+        for (_, target, within), block in zip(parts, blocks, strict=True):
+            if axes.sample is not None and target[axes.sample].stop - target[axes.sample].start != samples:
+                return None  # samples of a pixel lie in different chunks
+            memory = None if block is None else piece_of(block, axes, within, count)
+            if memory is None and block is not None:
+                return None
+            down, across = target[axes.down], target[axes.across]
+            place = (down.start, down.stop - down.start, across.start * samples, (across.stop - across.start) * samples)
+            pieces.append((memory, *place))
+        pieces.sort(key=lambda piece: (piece[1], piece[3]))
+        return Planes(tuple(key for key in keys if key is not None), count, tuple(pieces))
+
+    def passed(self, box: Box) -> None:
+        """Note that somebody read a box by other means: what comes next is decoded ahead all the same."""
+        self._note(box)
 
     def _keys(self, box: Box, parts: list[_Part], orientation: Orientation | None) -> list[Hashable] | None:
         """The names of blocks or pencils, None for what is not stored, if memory knows them."""

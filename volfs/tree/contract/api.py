@@ -107,6 +107,9 @@ class TreeOptions:
 class TreeApi(Protocol):
     """The tree, as an adapter sees it. :class:`volfs.tree.Tree` is the implementation."""
 
+    def passed(self, stack: int, plane: int) -> None:
+        """A front has answered a read of a plane of what this tree lent it. Does not block."""
+
     @property
     def meter(self) -> Meter:
         """The counts and times of requests, which the adapter begins and ends there."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 #: The first bucket takes all that took up to 2^12 ns (4 µs), the last but one up to 2^36 ns (69 s), the last the rest.
@@ -68,10 +69,21 @@ def quantile(buckets: Sequence[float], share: float) -> float:
     return BOUNDS[-2] if sum(buckets) else 0.0
 
 
-class Meter:
-    """One per tree. Counted on the tree's thread; may be read from any other."""
+#: Bytes read; by operation: answers, nanoseconds, and the answers in each bucket.
+Counts = tuple[int, dict[str, tuple[int, int, list[int]]]]
 
-    def __init__(self) -> None:
+
+class Meter:
+    """One per tree. Counted on the tree's thread; may be read from any other.
+
+    ``elsewhere``: the counts, since the start, of requests that are answered without this one's knowledge;
+    :meth:`gather` takes them in.
+    """
+
+    def __init__(self, elsewhere: Callable[[], Counts] | None = None) -> None:
+        self._elsewhere = elsewhere
+        self._gathered: Counts = (0, {})
+        self._gathering = threading.Lock()
         #: By operation: those that have come.
         self.requests: Counter[str] = Counter()
         #: By operation: those that were answered.
@@ -99,6 +111,26 @@ class Meter:
         if times is None:
             times = self.times[operation] = Histogram()
         times.add(time.monotonic_ns() - since)
+
+    def gather(self) -> None:
+        """Take in what was answered elsewhere since the last time: before counts are looked at."""
+        if self._elsewhere is None:
+            return
+        with self._gathering:
+            (bytes_before, before), now = self._gathered, self._elsewhere()
+            self._gathered = now
+            self.bytes_read += now[0] - bytes_before
+            for operation, (answers, nanoseconds, buckets) in now[1].items():
+                known = before.get(operation, (0, 0, [0] * len(buckets)))
+                if answers > known[0]:
+                    self.requests[operation] += answers - known[0]
+                    times = self.times.setdefault(operation, Histogram())
+                    times.nanoseconds += nanoseconds - known[1]
+                    times.buckets = [a + b - c for a, b, c in zip(times.buckets, buckets, known[2], strict=True)]
+
+    def elsewhere(self) -> Counter[str]:
+        """By operation: those of the answers that were given elsewhere."""
+        return Counter({operation: answers for operation, (answers, *_) in self._gathered[1].items()})
 
     def in_flight(self) -> list[Request]:
         """The requests that are not answered yet."""

@@ -7,5 +7,6 @@
 ``rendering``      a rendered document in one state
 ``open_files``     open files, and the table of them; ``openers`` which processes of the machine have one open
 ``layout_handle``  an open file that is read through its byte layout, or as it is stored
+``lender``         decoded planes of versions, lent to what answers reads of slices without Python
 ``ports``          Protocols by which these know what is above: a branch, a snapshot, a file with unstored bytes
 """

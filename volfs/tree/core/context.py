@@ -22,9 +22,10 @@ from volfs.tree.contract.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.contract.meter import Meter
 from volfs.tree.contract.time_limit import only_looks
 from volfs.tree.core.inodes import Inodes
+from volfs.tree.core.lender import Lender
 from volfs.tree.core.open_files import FileTable
 from volfs.tree.core.ownership import Ownership
-from volfs.tree.core.ports import WriteBuffer
+from volfs.tree.core.ports import Front, WriteBuffer
 from volfs.tree.core.rendering import Rendering
 from volfs.versions.dataset import Dataset
 from volfs.versions.store import Store
@@ -109,6 +110,7 @@ class TreeContext:
         options: TreeOptions,
         notifier: Notifier,
         inodes: Inodes,
+        front: Front | None = None,
     ) -> None:
         self.store = store
         self.options = options
@@ -118,6 +120,7 @@ class TreeContext:
         self.caches.add("inodes", inodes)
         self.files = FileTable()
         self.caches.add("stamps", self.files.stamps)
+        self.caches.add("stateless_files", self.files.stateless)
         self.renderings: BoundedMap[int, Rendering] = self.caches.add(
             "documents", BoundedMap(_RENDERING_BYTES, lambda rendering: len(rendering.data))
         )
@@ -135,9 +138,11 @@ class TreeContext:
         )
         self.clock = NameClock()
         self.started_ns = time.time_ns()
-        self.meter = Meter()
+        #: What is lent to the mount's front; None if there is none.
+        self.lender = None if front is None else Lender(front)
+        self.meter = Meter(None if front is None else front.counts)
         self.access = Ownership(store, options)
-        #: Counts up when a dataset or ref comes or goes: directories found before are looked for again.
+        #: Counts up with :meth:`names_moved`.
         self.epoch = 0
         #: The open files of all branches with written bytes that are not voxels yet.
         self.buffers: set[WriteBuffer] = set()
@@ -152,6 +157,12 @@ class TreeContext:
     @property
     def writable(self) -> bool:
         return not (self.options.read_only or self.store.read_only)
+
+    def names_moved(self) -> None:
+        """Have directories that were found before looked for again: datasets, refs or directories came or went."""
+        self.epoch += 1
+        if self.lender is not None:
+            self.lender.clear()
 
     def file_attr(
         self,

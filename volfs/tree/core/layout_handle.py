@@ -88,7 +88,8 @@ class CachedVoxels:
 
 
 class LayoutHandle(Handle):
-    """A file that is read through its layout. With ``quick``, what is in memory is answered at once."""
+    """A file that is read through its layout. With ``quick``, what is in memory is answered at once; ``served`` is
+    called with (offset, length) when bytes were read."""
 
     def __init__(
         self,
@@ -98,10 +99,15 @@ class LayoutHandle(Handle):
         source: VoxelSource,
         layout: Layout,
         quick: QuickSource | None = None,
+        *,
+        served: Callable[[int, int], object] | None = None,
+        stateless: bool = False,
     ) -> None:
         super().__init__(ino)
+        self.stateless = stateless
         self._context = context
         self._dataset = dataset
+        self._served = served
         self._source = source
         self._cached = CachedVoxels(quick) if quick is not None else None
         self._layout = layout
@@ -169,10 +175,15 @@ class LayoutHandle(Handle):
         if cached is not None and (layout.size <= _SUMMED_INLINE or offset + len(out) <= layout.size - _TAIL):
             try:
                 layout.read_into(cached, offset, out, memo)
-                return out
+                return self._told(offset, out)
             except NotCached:
                 pass
         await self._fetch(lambda: layout.read_into(self._source, offset, out, memo))
+        return self._told(offset, out)
+
+    def _told(self, offset: int, out: memoryview) -> memoryview:
+        if self._served is not None:
+            self._served(offset, len(out))
         return out
 
     async def _fetch(self, work: Callable[[], None]) -> None:

@@ -21,6 +21,12 @@ from volfs.tree.core.ports import BranchState
 _STAMPS = 100_000
 
 
+#: Set in the number of an open file that is nothing but its inode, which is the rest. A front opens such files by
+#: itself, and reads what it can of them; the tree reads what it cannot.
+STATELESS = 1 << 63
+_STATELESS_FILES = 256
+
+
 def wants_writing(flags: int) -> bool:
     """True if open flags ask for anything but reading."""
     return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
@@ -42,6 +48,8 @@ class Handle:
     synced = False
     #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
     slow_stamp = False
+    #: True if any open file of its inode is as good, and none needs to be closed: see :data:`STATELESS`.
+    stateless = False
 
     def __init__(self, ino: int) -> None:
         #: The inode it was opened through: a slice's own, or that of a temporary file that became the slice.
@@ -111,12 +119,20 @@ class FileTable:
         self._by_ino: defaultdict[int, set[Handle]] = defaultdict(set)
         #: (quick stamp, stamp) of inodes when they were last opened.
         self.stamps: BoundedMap[int, tuple[Hashable, Hashable]] = BoundedMap(_STAMPS)
+        #: Those of which the tree reads what the front cannot, by inode.
+        self.stateless: BoundedMap[int, Handle] = BoundedMap(_STATELESS_FILES)
+        #: Opened as such here less closed here: what the front opened may be closed here, and the other way round.
+        self.stateless_open = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, handle: Handle, *, keep_cache: bool) -> OpenFile:
         """Register an open file. Returns its number and flags, for the kernel."""
+        if handle.stateless:
+            self.stateless.put(handle.ino, handle)
+            self.stateless_open += 1
+            return OpenFile(handle.ino | STATELESS, keep_cache=True, direct_io=False)
         fh = self._next
         self._next += 1
         self._open[fh] = handle
@@ -131,7 +147,10 @@ class FileTable:
         return handle
 
     def remove(self, fh: int) -> Handle | None:
-        """Take a file out of the table; None if it is out already."""
+        """Take a file out of the table; None if it is out already, or was never in it."""
+        if fh & STATELESS:
+            self.stateless_open -= 1
+            return None
         handle = self._open.pop(fh, None)
         if handle is not None:
             there = self._by_ino[handle.ino]

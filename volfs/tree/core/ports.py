@@ -8,7 +8,7 @@ implementations are :mod:`volfs.tree.branches.mounted_branch` and :mod:`volfs.tr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from volfs.errors import VolfsError
 from volfs.tree.contract.attrs import Attr
@@ -71,6 +71,32 @@ class SnapshotState(Protocol):
 
     def refusal(self) -> VolfsError:
         """The error for an attempt to change something in it."""
+
+
+class Front(Protocol):
+    """What answers reads of slices by itself, from decoded planes that it was lent: ``volfs.native.core.Front``."""
+
+    def stack(self, planes: int, thick: int) -> int:
+        """A new stack of planes, lent ``thick`` at a time. Returns its number."""
+
+    def drop(self, stack: int) -> None:
+        """Forget a stack, its files, and what is lent of it."""
+
+    def serve(self, stack: int, first: int, stride: int, count: int, picture: Any) -> bool:
+        """Have ``count`` files, with inodes ``first``, ``first + stride``, …, show the planes of a stack."""
+
+    def lend(self, stack: int, number: int, slab: Any) -> bool:
+        """Lend planes from ``number`` times ``thick`` on. False if there is no such stack."""
+
+    def lent(self, stack: int, number: int) -> bool:
+        """True if they are lent."""
+
+    def recall(self, stack: int, number: int) -> None:
+        """Take them back: their memory is not read any more."""
+
+    def counts(self) -> tuple[int, dict[str, tuple[int, int, list[int]]]]:
+        """Bytes read; by operation: answers, nanoseconds, and those by the buckets of
+        :class:`volfs.tree.contract.meter.Histogram`."""
 
 
 class Orphan(Protocol):

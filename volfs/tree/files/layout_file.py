@@ -62,7 +62,8 @@ class Contents:
     bytes; it may look up chunks.
 
     ``level``: it can be written in place, and that is where the voxels go. ``replaceable``: it can be written as a
-    whole.
+    whole. ``fronted`` has a front answer for the file, and is true if it does; ``served`` is called with
+    (offset, length) when bytes of it were read without it.
     """
 
     layout: Layout
@@ -72,6 +73,8 @@ class Contents:
     quick: QuickSource | None = None
     level: Level | None = None
     replaceable: bool = False
+    fronted: Callable[[], bool] | None = None
+    served: Callable[[int, int], object] | None = None
 
     @property
     def resizes(self) -> bool:
@@ -147,7 +150,16 @@ class LayoutFile(Node):
             await self._enter()
         made, branch = self.made, self._branch
         if branch is None:
-            return LayoutHandle(self.context, self.ino, self.dataset, made.source, made.layout, made.quick)
+            return LayoutHandle(
+                self.context,
+                self.ino,
+                self.dataset,
+                made.source,
+                made.layout,
+                made.quick,
+                served=made.served,
+                stateless=made.fronted is not None and made.fronted(),
+            )
         return BranchLayoutHandle(
             branch, self.ino, made, lambda: branch.noting_refusals(self.up.path, self.name), writable=writable
         )

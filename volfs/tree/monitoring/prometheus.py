@@ -64,6 +64,7 @@ def exposition(facts: Mapping[str, Any]) -> bytes:
             for name, count in names.items()
         ),
     )
+    lines += _labelled("front_requests_total", "counter", "Requests answered by C.", "operation", facts["front"])
     lines += _labelled("requests_in_flight", "gauge", "Requests without an answer.", "operation", facts["in_flight"])
     lines += _labelled("sql_statements_total", "counter", "Statements run by SQLite.", "database", facts["statements"])
     parts: dict[str, dict[str, int]] = facts["memory"]["parts"]

@@ -32,6 +32,8 @@ def statistics(context: TreeContext, asked: int) -> dict[str, Any]:
     """All facts, as they are now. Safe in a thread. Requests for ``asked``, the inode of the file that is being made,
     do not count as in flight: there is always one."""
     meter, volumes = context.meter, store_context(context.store)
+    meter.gather()
+    front = meter.elsewhere()
     waiting = [request for request in meter.in_flight() if request.arguments[:1] != (asked,)]
     oldest = min((request.since for request in waiting), default=None)
     return {
@@ -43,8 +45,9 @@ def statistics(context: TreeContext, asked: int) -> dict[str, Any]:
         "started": context.started_ns / 1e9,
         "up_seconds": (time.time_ns() - context.started_ns) // 1_000_000_000,
         "cpu_seconds": round(time.process_time(), 3),
-        "open_files": len(context.files),
+        "open_files": len(context.files) + context.files.stateless_open + front["open"] - front["release"],
         "requests": dict(sorted(meter.requests.copy().items())),
+        "front": front,
         "latency": {operation: _latency(times) for operation, times in sorted(meter.times.copy().items())},
         "errors": meter.errors_by_operation(),
         "failed": meter.failed,

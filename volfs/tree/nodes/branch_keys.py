@@ -301,7 +301,7 @@ class BranchKeyDir(Dir):
             mounted.touch(to.ino)
             exchanged = before is not None and flags & RENAME_EXCHANGE and before.kind == "dir"
             if exchanged or (moving is not None and moving.kind == "dir"):
-                self.context.epoch += 1  # directories below have other keys now
+                self.context.names_moved()  # directories below have other keys now
                 mounted.images.forget()
         await self.moved(source, target)
 

@@ -50,7 +50,7 @@ class RefsDir(SmallDir):
         try:
             await self.context.look(self.dataset, work)
         finally:
-            self.context.epoch += 1
+            self.context.names_moved()
 
 
 class VersionsDir(RefsDir):

@@ -8,7 +8,7 @@ name. Not here: what slices are called and look like (:mod:`volfs.views.slices`)
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import GENERATION, READ_ONLY, WRITABLE, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import QuickShifted
+from volfs.tree.core.lender import Lender
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.files.document import DocumentFile
 from volfs.tree.files.layout_file import Contents, LayoutFile
@@ -219,7 +220,27 @@ class PlaneDir(Dir):
         level = facts.level
         source = QuickShifted(level, facts.geometry.start(self.plane, index, self.others))
         stamp = partial(self._stamp, index)
-        return Contents(layout, source, facts.time(index), stamp, source, replaceable=True)
+        made = Contents(layout, source, facts.time(index), stamp, source, replaceable=True)
+        lender = self.context.lender
+        if lender is None or not self.ref.images.lasting:
+            return made
+        return replace(made, fronted=partial(self._fronted, lender, ending), served=partial(self._lend, lender, index))
+
+    def _fronted(self, lender: Lender, ending: str) -> bool:
+        """Have the front answer for the slices with an ending. True if it does."""
+        facts = self.facts
+        layout = facts.geometry.layout(self.plane, ending)
+        stack = lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
+        if stack is None or layout is None:
+            return False
+        return stack.serve(layout, self.context.inodes.file(self.ino, self.ordinal(0, ending)), _STRIDE, facts.count)
+
+    def _lend(self, lender: Lender, index: int, offset: int, length: int) -> None:
+        """Lend the front the planes among which a slice is."""
+        facts = self.facts
+        stack = lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
+        if stack is not None:
+            stack.lend(index)
 
     def _stamp(self, index: int) -> Hashable:
         return self.facts.level.stamp(self.spec(index).box)

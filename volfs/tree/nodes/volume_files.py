@@ -6,13 +6,14 @@ Decided here: their inodes, times and stamps. Which formats hold a volume, and h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from volfs.model.box import Box
 from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.views.layout import Layout
+from volfs.views.slices import PLANES
 from volfs.views.volume import VolumeSpec
 from volfs.views.volumes import FORMATS, listed
 from volfs.views.volumes.volume_spec import LevelMeta, whole
@@ -69,7 +70,24 @@ class VolumeFiles:
         layout = shelf.layouts.get(name)
         if layout is None:
             layout = shelf.layouts[name] = FORMATS[name.removeprefix("volume")].layout(spec)
-        return Contents(layout, level, self._time(level, spec.box), lambda: (level.stamp(spec.box), spec), level, level)
+        made = Contents(layout, level, self._time(level, spec.box), lambda: (level.stamp(spec.box), spec), level, level)
+        lender, geometry = self._owner.context.lender, self._ref.geometry()[1]
+        if lender is None or geometry is None or not self._ref.images.lasting or spec.others:
+            return made
+
+        owner, others, count = self._owner, self._others, geometry.count(PLANES[0])
+
+        def fronted() -> bool:
+            stack = lender.stack(owner.ino, level, geometry, PLANES[0], others)
+            return stack is not None and stack.serve(layout, owner.context.inodes.file(owner.ino, VOLUME_SLOTS[name]))
+
+        def served(offset: int, length: int) -> None:
+            stack, plane = lender.stack(owner.ino, level, geometry, PLANES[0], others), max(1, layout.size // count)
+            if stack is not None:
+                for at in (offset, offset + length - 1):
+                    stack.lend(min(max(0, at // plane), count - 1))
+
+        return replace(made, fronted=fronted, served=served)
 
     def _time(self, level: Level, box: Box) -> int:
         """When any voxel changed last."""

@@ -1,0 +1,513 @@
+#include "front.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef FOPEN_NOFLUSH
+#define FOPEN_NOFLUSH (1 << 5)
+#endif
+
+#define STATELESS ((uint64_t)1 << 63)
+
+enum {
+    /* Directories are found by a table of so many lists. */
+    LISTS = 1024,
+    /* Notes that Python has not taken yet; more are dropped: they are hints. */
+    NOTES = 256,
+    /* Files whose checksums are remembered half way: the tail of a slice is asked for by itself. */
+    SUMMED = 64,
+    /* The kernel asks for no more at once (FUSE_MAX_MAX_PAGES is 256 pages by default). */
+    LARGEST = 1 << 20,
+    /* Planes that one read may show; a read of more tiny ones is Python's. */
+    MOST_PLANES = 512,
+    /* Of planes in order, the first two of a slab are noted, and then each so manieth. */
+    NOTED_EVERY = 16,
+};
+
+/* Bytes that are summed here for a read of the end of a file. More would hold up others. */
+#define MOST_BACKLOG ((int64_t)4 << 20)
+
+struct slab {
+    unsigned users; /* those who read it now */
+    int64_t seen;   /* planes noted or counted since it was lent */
+    int64_t last;   /* the plane read last */
+    size_t count;
+    struct volfs_piece pieces[];
+};
+
+struct stack {
+    uint64_t number;
+    int64_t planes, thick;
+    int64_t slabs;
+    struct slab **lent;
+    struct stack *next;
+};
+
+struct run {
+    uint64_t first;
+    int64_t stride, count;
+    struct stack *stack;
+    struct volfs_picture *picture;
+    struct run *next;
+};
+
+struct summed {
+    uint64_t inode;
+    const struct volfs_picture *picture;
+    struct volfs_sums sums;
+};
+
+struct volfs_front {
+    pthread_mutex_t mutex;
+    pthread_cond_t idle; /* somebody has finished with a slab or a picture */
+    int directory_bits;
+    uint64_t last_number;
+    struct stack *stacks;
+    struct run *runs[LISTS];
+    unsigned users; /* those who read any picture now */
+    struct summed summed[SUMMED];
+    struct volfs_note notes[NOTES];
+    size_t first_note, last_note;
+    int event;
+    struct volfs_counts counts;
+};
+
+/* ---------------------------------------------------------------- tables */
+
+struct volfs_front *volfs_front_new(int directory_bits)
+{
+    struct volfs_front *front = calloc(1, sizeof *front);
+    if (!front)
+        return NULL;
+    front->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (front->event < 0) {
+        free(front);
+        return NULL;
+    }
+    front->directory_bits = directory_bits;
+    pthread_mutex_init(&front->mutex, NULL);
+    pthread_cond_init(&front->idle, NULL);
+    return front;
+}
+
+static struct run **list_of(struct volfs_front *front, uint64_t inode)
+{
+    uint64_t directory = inode >> front->directory_bits;
+    return &front->runs[(directory * 0x9e3779b97f4a7c15u) >> 54];
+}
+
+static struct stack *stack_of(struct volfs_front *front, uint64_t number)
+{
+    struct stack *stack = front->stacks;
+    while (stack && stack->number != number)
+        stack = stack->next;
+    return stack;
+}
+
+/* The run that an inode is of, and which of its files it is. With the mutex held. */
+static struct run *run_of(struct volfs_front *front, uint64_t inode, int64_t *file)
+{
+    for (struct run *run = *list_of(front, inode); run; run = run->next) {
+        uint64_t distance = inode - run->first;
+        if (inode >= run->first && distance % (uint64_t)run->stride == 0
+            && distance / (uint64_t)run->stride < (uint64_t)run->count) {
+            *file = (int64_t)(distance / (uint64_t)run->stride);
+            return run;
+        }
+    }
+    return NULL;
+}
+
+uint64_t volfs_front_stack(struct volfs_front *front, int64_t planes, int64_t thick)
+{
+    if (planes < 1 || thick < 1)
+        return 0;
+    struct stack *stack = calloc(1, sizeof *stack);
+    if (!stack)
+        return 0;
+    stack->planes = planes;
+    stack->thick = thick;
+    stack->slabs = (planes - 1) / thick + 1;
+    stack->lent = calloc((size_t)stack->slabs, sizeof *stack->lent);
+    if (!stack->lent) {
+        free(stack);
+        return 0;
+    }
+    pthread_mutex_lock(&front->mutex);
+    stack->number = ++front->last_number;
+    stack->next = front->stacks;
+    front->stacks = stack;
+    uint64_t number = stack->number;
+    pthread_mutex_unlock(&front->mutex);
+    return number;
+}
+
+/* Put a slab into a stack, NULL for none, and wait until nobody reads the one that was there. With the mutex held, which
+ * is let go of meanwhile: the stack may be gone afterwards. */
+static void replace(struct volfs_front *front, struct stack *stack, int64_t number, struct slab *slab)
+{
+    struct slab *before = stack->lent[number];
+    stack->lent[number] = slab;
+    while (before && before->users)
+        pthread_cond_wait(&front->idle, &front->mutex);
+    free(before);
+}
+
+void volfs_front_drop(struct volfs_front *front, uint64_t number)
+{
+    pthread_mutex_lock(&front->mutex);
+    struct stack *stack = stack_of(front, number);
+    if (stack) {
+        struct run *gone = NULL;
+        for (size_t i = 0; i < LISTS; i++)
+            for (struct run **at = &front->runs[i]; *at;)
+                if ((*at)->stack == stack) {
+                    struct run *run = *at;
+                    *at = run->next;
+                    run->next = gone;
+                    gone = run;
+                } else {
+                    at = &(*at)->next;
+                }
+        for (struct stack **at = &front->stacks; *at; at = &(*at)->next)
+            if (*at == stack) {
+                *at = stack->next;
+                break;
+            }
+        /* From here on nobody finds the stack; those who found it before are waited for. */
+        while (front->users)
+            pthread_cond_wait(&front->idle, &front->mutex);
+        for (int64_t i = 0; i < stack->slabs; i++)
+            replace(front, stack, i, NULL);
+        while (gone) {
+            struct run *run = gone;
+            gone = run->next;
+            for (size_t i = 0; i < SUMMED; i++)
+                if (front->summed[i].picture == run->picture)
+                    front->summed[i].picture = NULL;
+            volfs_picture_free(run->picture);
+            free(run);
+        }
+        free(stack->lent);
+        free(stack);
+    }
+    pthread_mutex_unlock(&front->mutex);
+}
+
+void volfs_front_free(struct volfs_front *front)
+{
+    if (!front)
+        return;
+    while (front->stacks)
+        volfs_front_drop(front, front->stacks->number);
+    close(front->event);
+    pthread_cond_destroy(&front->idle);
+    pthread_mutex_destroy(&front->mutex);
+    free(front);
+}
+
+int volfs_front_serve(
+    struct volfs_front *front, uint64_t number, uint64_t first, int64_t stride, int64_t count, struct volfs_picture *picture)
+{
+    int served = 0;
+    struct run *run = calloc(1, sizeof *run);
+    pthread_mutex_lock(&front->mutex);
+    struct stack *stack = stack_of(front, number);
+    int64_t there;
+    if (run && stack && !(first & STATELESS) && stride > 0 && count > 0 && count <= stack->planes / picture->planes
+        && (uint64_t)(count - 1) <= (UINT64_MAX >> 1) / (uint64_t)stride
+        && first >> front->directory_bits == (first + (uint64_t)(count - 1) * (uint64_t)stride) >> front->directory_bits
+        && !run_of(front, first, &there)) {
+        *run = (struct run){first, stride, count, stack, picture, *list_of(front, first)};
+        *list_of(front, first) = run;
+        served = 1;
+    }
+    pthread_mutex_unlock(&front->mutex);
+    if (!served) {
+        free(run);
+        volfs_picture_free(picture);
+    }
+    return served;
+}
+
+int volfs_front_lend(
+    struct volfs_front *front, uint64_t number, int64_t slab_number, const struct volfs_piece *pieces, size_t count)
+{
+    struct slab *slab = calloc(1, sizeof *slab + count * sizeof *pieces);
+    if (!slab)
+        return 0;
+    memcpy(slab->pieces, pieces, count * sizeof *pieces);
+    slab->count = count;
+    slab->last = -1;
+    int lent = 0;
+    pthread_mutex_lock(&front->mutex);
+    struct stack *stack = stack_of(front, number);
+    if (stack && slab_number >= 0 && slab_number < stack->slabs) {
+        replace(front, stack, slab_number, slab);
+        lent = 1;
+    }
+    pthread_mutex_unlock(&front->mutex);
+    if (!lent)
+        free(slab);
+    return lent;
+}
+
+int volfs_front_lent(struct volfs_front *front, uint64_t number, int64_t slab_number)
+{
+    pthread_mutex_lock(&front->mutex);
+    struct stack *stack = stack_of(front, number);
+    int lent = stack && slab_number >= 0 && slab_number < stack->slabs && stack->lent[slab_number];
+    pthread_mutex_unlock(&front->mutex);
+    return lent;
+}
+
+void volfs_front_recall(struct volfs_front *front, uint64_t number, int64_t slab_number)
+{
+    pthread_mutex_lock(&front->mutex);
+    struct stack *stack = stack_of(front, number);
+    if (stack && slab_number >= 0 && slab_number < stack->slabs)
+        replace(front, stack, slab_number, NULL);
+    pthread_mutex_unlock(&front->mutex);
+}
+
+/* ---------------------------------------------------------------- notes and counts */
+
+/* With the mutex held. True if the event must be raised. */
+static int note(struct volfs_front *front, struct stack *stack, struct slab *slab, int64_t plane)
+{
+    if (slab->last == plane)
+        return 0;
+    slab->last = plane;
+    int64_t seen = slab->seen++;
+    if (seen > 1 && seen % NOTED_EVERY)
+        return 0;
+    size_t next = (front->last_note + 1) % NOTES;
+    if (next == front->first_note)
+        return 0;
+    front->notes[front->last_note] = (struct volfs_note){stack->number, plane};
+    front->last_note = next;
+    return 1;
+}
+
+int volfs_front_notes_fd(const struct volfs_front *front) { return front->event; }
+
+size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, size_t room)
+{
+    uint64_t raised;
+    if (read(front->event, &raised, sizeof raised) < 0 && errno != EAGAIN)
+        return 0;
+    size_t count = 0;
+    pthread_mutex_lock(&front->mutex);
+    while (count < room && front->first_note != front->last_note) {
+        notes[count++] = front->notes[front->first_note];
+        front->first_note = (front->first_note + 1) % NOTES;
+    }
+    int more = front->first_note != front->last_note;
+    pthread_mutex_unlock(&front->mutex);
+    if (more) {
+        uint64_t one = 1;
+        if (write(front->event, &one, sizeof one) < 0)
+            return count;
+    }
+    return count;
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* With the mutex held. */
+static void count(struct volfs_front *front, enum volfs_operation operation, int64_t since)
+{
+    int64_t took = now() - since;
+    int power = took > 1 ? 64 - __builtin_clzll((unsigned long long)took - 1) : 0, bucket = power - VOLFS_FIRST_BUCKET;
+    bucket = bucket < 0 ? 0 : bucket >= VOLFS_BUCKETS ? VOLFS_BUCKETS - 1 : bucket;
+    front->counts.answered[operation]++;
+    front->counts.nanoseconds[operation] += (uint64_t)took;
+    front->counts.buckets[operation][bucket]++;
+}
+
+void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts)
+{
+    pthread_mutex_lock(&front->mutex);
+    *counts = front->counts;
+    pthread_mutex_unlock(&front->mutex);
+}
+
+/* ---------------------------------------------------------------- answers */
+
+/* Send an answer. True if the kernel took it or has no more use for it: the request was interrupted, or the mount is
+ * going. */
+static int send_answer(int device, uint64_t unique, const void *data, size_t size)
+{
+    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + size), .error = 0, .unique = unique};
+    struct iovec parts[2] = {{&header, sizeof header}, {(void *)data, size}};
+    ssize_t sent;
+    do
+        sent = writev(device, parts, size ? 2 : 1);
+    while (sent < 0 && errno == EINTR);
+    return sent >= 0 || errno == ENOENT || errno == ENODEV || errno == EBADF;
+}
+
+static void answered(struct volfs_front *front, enum volfs_operation operation, int64_t since)
+{
+    pthread_mutex_lock(&front->mutex);
+    count(front, operation, since);
+    pthread_mutex_unlock(&front->mutex);
+}
+
+static int answer_open(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_open_in *asked,
+    int device, int64_t since)
+{
+    int64_t file;
+    if ((asked->flags & O_ACCMODE) != O_RDONLY || asked->flags & (O_TRUNC | O_CREAT | O_DIRECT))
+        return 0;
+    pthread_mutex_lock(&front->mutex);
+    int known = run_of(front, header->nodeid, &file) != NULL;
+    pthread_mutex_unlock(&front->mutex);
+    if (!known)
+        return 0;
+    struct fuse_open_out out = {
+        .fh = header->nodeid | STATELESS, .open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
+    if (!send_answer(device, header->unique, &out, sizeof out))
+        return 0;
+    answered(front, VOLFS_OPEN, since);
+    return 1;
+}
+
+static int answer_read(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_read_in *asked,
+    int device, int64_t since)
+{
+    if (asked->fh != (header->nodeid | STATELESS) || asked->size > LARGEST || asked->offset > INT64_MAX / 2)
+        return 0;
+    struct slab *slabs[MOST_PLANES];
+    struct volfs_plane planes[MOST_PLANES];
+    struct volfs_sums sums;
+    int64_t file, first = 0, last = -1, offset = (int64_t)asked->offset, length = 0;
+    size_t used = 0;
+    int raise = 0, found = 0;
+    pthread_mutex_lock(&front->mutex);
+    struct run *run = run_of(front, header->nodeid, &file);
+    const struct volfs_picture *picture = run ? run->picture : NULL;
+    struct summed *summed = &front->summed[(header->nodeid * 0x9e3779b97f4a7c15u) >> 58];
+    if (run) {
+        length = offset >= picture->size ? 0 : picture->size - offset;
+        if (length > asked->size)
+            length = asked->size;
+        if (summed->picture == picture && summed->inode == header->nodeid)
+            sums = summed->sums;
+        else
+            volfs_sums_begin(picture, &sums);
+        found = 1;
+        if (length > 0 && volfs_picture_planes(picture, offset, length, &first, &last)) {
+            struct stack *stack = run->stack;
+            found = last - first < MOST_PLANES && volfs_picture_backlog(picture, offset, length, &sums) <= MOST_BACKLOG;
+            for (int64_t i = first; found && i <= last; i++) {
+                int64_t plane = file * picture->planes + i, number = plane / stack->thick;
+                struct slab *slab = stack->lent[number];
+                if (!slab) {
+                    found = 0;
+                    break;
+                }
+                slab->users++;
+                slabs[used] = slab;
+                planes[used++] = (struct volfs_plane){slab->pieces, slab->count, plane - number * stack->thick};
+                raise |= note(front, stack, slab, plane);
+            }
+        }
+        if (found)
+            front->users++;
+    }
+    if (!found)
+        while (used)
+            slabs[--used]->users--;
+    pthread_mutex_unlock(&front->mutex);
+    if (!found)
+        return 0;
+
+    static _Thread_local uint8_t *buffer;
+    if (!buffer)
+        buffer = malloc(LARGEST);
+    int sent = 0;
+    if (buffer) {
+        volfs_picture_read(picture, planes, first, offset, length, buffer, &sums);
+        sent = send_answer(device, header->unique, buffer, (size_t)length);
+    }
+
+    pthread_mutex_lock(&front->mutex);
+    for (size_t i = 0; i < used; i++)
+        slabs[i]->users--;
+    front->users--;
+    if (sent) {
+        *summed = (struct summed){header->nodeid, picture, sums};
+        count(front, VOLFS_READ, since);
+        front->counts.bytes_read += (uint64_t)length;
+    }
+    pthread_cond_broadcast(&front->idle);
+    pthread_mutex_unlock(&front->mutex);
+    if (raise) {
+        uint64_t one = 1;
+        ssize_t written = write(front->event, &one, sizeof one);
+        (void)written; /* full: it is raised already */
+    }
+    return sent;
+}
+
+int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since)
+{
+    struct fuse_in_header header;
+    if (size < sizeof header)
+        return 0;
+    memcpy(&header, request, sizeof header);
+    const uint8_t *body = request + sizeof header;
+    const size_t rest = size - sizeof header;
+    switch (header.opcode) {
+    case FUSE_OPEN: {
+        struct fuse_open_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        return answer_open(front, &header, &asked, device, since);
+    }
+    case FUSE_READ: {
+        struct fuse_read_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        return answer_read(front, &header, &asked, device, since);
+    }
+    case FUSE_FLUSH: {
+        struct fuse_flush_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        if (asked.fh != (header.nodeid | STATELESS) || !send_answer(device, header.unique, NULL, 0))
+            return 0;
+        answered(front, VOLFS_FLUSH, since);
+        return 1;
+    }
+    case FUSE_RELEASE: {
+        struct fuse_release_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        if (asked.fh != (header.nodeid | STATELESS) || !send_answer(device, header.unique, NULL, 0))
+            return 0;
+        answered(front, VOLFS_RELEASE, since);
+        return 1;
+    }
+    default:
+        return 0;
+    }
+}

@@ -1,0 +1,80 @@
+/* The front: answers the kernel's OPEN, READ, FLUSH and RELEASE of files that never change, from decoded planes that
+ * Python lent it.
+ *
+ * Decided here: which requests can be answered wholly and rightly from memory, and their answers. It never waits, reads
+ * no disk and decodes nothing; every other request, and everything that is an error, is left to Python as it came. So
+ * nothing can hang here, and whoever asks for what is not lent waits in Python, where waiting is seen and bounded.
+ *
+ * Words: a *stack* is the planes of one directory of slices, one after the other, of which *slabs* are lent: so many
+ * planes as chunks are thick. A *run* is a run of inodes whose files show planes of one stack in one way.
+ *
+ * An open file has no state: its handle is its inode with the highest bit set, which no handle of Python's has. So
+ * Python can answer reads of files that were opened here, and nothing is lost when slabs come and go.
+ *
+ * Memory: the front owns runs, stacks, its copies of lists of pieces, and pictures given to it. Voxels belong to
+ * Python, which must keep them from volfs_front_lend until volfs_front_recall has returned.
+ * Threads: everything may be called from any thread.
+ */
+#ifndef VOLFS_FRONT_H
+#define VOLFS_FRONT_H
+
+#include "pictures.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct volfs_front;
+
+enum volfs_operation { VOLFS_OPEN, VOLFS_READ, VOLFS_FLUSH, VOLFS_RELEASE, VOLFS_OPERATIONS };
+
+/* Bucket i > 0 counts answers that took up to 2^(first + i) ns: as volfs.tree.contract.meter has them. */
+enum { VOLFS_FIRST_BUCKET = 12, VOLFS_BUCKETS = 26 };
+
+struct volfs_counts {
+    uint64_t answered[VOLFS_OPERATIONS];
+    uint64_t nanoseconds[VOLFS_OPERATIONS];
+    uint64_t buckets[VOLFS_OPERATIONS][VOLFS_BUCKETS];
+    uint64_t bytes_read;
+};
+
+/* A plane that somebody read. Python learns of some of them, to see who goes where. */
+struct volfs_note {
+    uint64_t stack;
+    int64_t plane;
+};
+
+/* `directory_bits`: inodes that agree above so many bits are of one directory. NULL if there is no memory. */
+struct volfs_front *volfs_front_new(int directory_bits);
+void volfs_front_free(struct volfs_front *front);
+
+/* A stack of `planes` planes, lent `thick` at a time. Returns its number, which is never given again; 0 if there is no
+ * memory. */
+uint64_t volfs_front_stack(struct volfs_front *front, int64_t planes, int64_t thick);
+
+/* Forget a stack with its runs and slabs, and wait for those who read it. No effect if there is none. */
+void volfs_front_drop(struct volfs_front *front, uint64_t stack);
+
+/* Have files first, first + stride, … (`count` of them) show planes of a stack: file i those from i * picture->planes.
+ * The front owns `picture` from now on. False, with the picture freed, if that cannot be. */
+int volfs_front_serve(
+    struct volfs_front *front, uint64_t stack, uint64_t first, int64_t stride, int64_t count, struct volfs_picture *picture);
+
+/* Lend a slab: planes from number * thick. In the place of what was lent before. False if there is no such stack. */
+int volfs_front_lend(
+    struct volfs_front *front, uint64_t stack, int64_t number, const struct volfs_piece *pieces, size_t count);
+int volfs_front_lent(struct volfs_front *front, uint64_t stack, int64_t number);
+
+/* Take a slab back, and wait for those who read it. */
+void volfs_front_recall(struct volfs_front *front, uint64_t stack, int64_t number);
+
+/* Answer a request of the kernel's, as read from `device`, there. True if it is answered; false if it is Python's.
+ * `since` is the time (ns, CLOCK_MONOTONIC) when it came. */
+int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since);
+
+/* The descriptor that can be read when there are notes, and up to `room` of them. */
+int volfs_front_notes_fd(const struct volfs_front *front);
+size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, size_t room);
+
+void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts);
+
+#endif

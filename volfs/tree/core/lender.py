@@ -1,0 +1,141 @@
+"""Planes of versions that are lent to the front, which then answers reads of their slices without Python.
+
+Decided here: which slices can be lent, when their planes are, and for how long: as long as the cache has them, which is
+told of reads now and then, and so are those who look where readers go. Not here: answering (``volfs/native/front.h``),
+decoding and what stays decoded (``volfs.volume``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+from volfs.model.bounded_map import BoundedMap
+from volfs.native import core
+from volfs.tree.core.ports import Front
+from volfs.views.flat import flat
+from volfs.views.layout import Layout
+from volfs.views.slices import SliceGeometry
+from volfs.volume.level import Level
+from volfs.volume.planes import PlaneAxes
+
+#: Directories of slices whose planes are lent at the same time.
+_STACKS = 256
+
+
+class PlaneStack:
+    """The planes of one directory of slices of a version. ``others``: where they lie along the axes between the level
+    and its planes. Used on the tree's thread."""
+
+    def __init__(
+        self, front: Front, level: Level, geometry: SliceGeometry, plane: str, others: tuple[int, ...]
+    ) -> None:
+        self._front = front
+        self._level = level
+        self._geometry = geometry
+        self._plane = plane
+        self._others = others
+        through = geometry.through(plane)
+        assert through is not None
+        self._axes = PlaneAxes(through, geometry.down(plane), geometry.across(plane), geometry.sample)
+        self._thick = level.chunk_shape[through]
+        self.number = front.stack(geometry.count(plane), self._thick)
+        self._served: dict[int, bool] = {}
+
+    def serve(self, layout: Layout, first: int, stride: int = 1, files: int = 1) -> bool:
+        """Have the front answer for files that show all planes in order, each as many, if C can put them together. True
+        if it does. Their inodes are ``first``, ``first + stride``, …, and ``layout`` is that of the first."""
+        served = self._served.get(first)
+        if served is None:
+            picture = self._picture(layout, self._geometry.count(self._plane) // files)
+            served = picture is not None and self._front.serve(self.number, first, stride, files, picture)
+            self._served[first] = served
+        return served
+
+    def _picture(self, layout: Layout, planes: int) -> Any | None:
+        """How a file shows so many planes; None if C cannot put it together."""
+        parts, level, axes = flat(layout), self._level, self._axes
+        if parts is None:
+            return None
+        shown, stored = parts.voxels.dtype, level.dtype
+        if (shown.kind, shown.itemsize) != (stored.kind, stored.itemsize) or stored.kind not in "biuf":
+            return None
+        order = (axes.through, axes.down, axes.across) if planes > 1 else (axes.down, axes.across)
+        order = order if axes.sample is None else (*order, axes.sample)
+        if parts.voxels.order[-len(order) :] != order:
+            return None
+        rows = self._geometry.shape[axes.down]
+        picture = core.Picture(
+            png=parts.png,
+            rows=rows,
+            row_bytes=parts.voxels.size // rows // planes,
+            item=stored.itemsize,
+            swap=not shown.isnative,
+            fill=level.fill_value.tobytes(),
+            planes=planes,
+            prefix=parts.prefix,
+            suffix=parts.suffix,
+        )
+        return picture if picture.size == layout.size else None
+
+    def lend(self, index: int) -> None:
+        """Lend the planes of the layer of chunks in which plane ``index`` lies, if they are decoded and not lent."""
+        number = index // self._thick
+        if self._front.lent(self.number, number):
+            return
+        planes = self._level.reader.planes(self._geometry.spec(self._plane, index, self._others).box, self._axes)
+        if planes is None:
+            return
+        item = self._level.dtype.itemsize
+        pieces = [(None if memory is None else memory.view(f"u{item}"), *place) for memory, *place in planes.pieces]
+        if not self._front.lend(self.number, number, core.Slab(planes.count, item, pieces)):
+            return
+        if not self._level.cache_watch(planes.keys, partial(self._front.recall, self.number, number)):
+            self._front.recall(self.number, number)
+
+    def passed(self, index: int) -> None:
+        """The front has answered a read of a plane: have what comes next decoded ahead, and lend it when it is."""
+        self._level.reader.passed(self._geometry.spec(self._plane, index, self._others).box)
+        for near in (index - self._thick, index + self._thick):
+            if 0 <= near < self._geometry.count(self._plane):
+                self.lend(near)
+
+
+class Lender:
+    """What one mount lends its front. Used on the tree's thread."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._stacks: BoundedMap[Hashable, PlaneStack] = BoundedMap(_STACKS)
+        self._numbers: dict[int, PlaneStack] = {}
+
+    def stack(
+        self, directory: int, level: Level, geometry: SliceGeometry, plane: str, others: tuple[int, ...]
+    ) -> PlaneStack | None:
+        """The planes of a directory of slices, by its inode; None if they have no order to be lent in."""
+        if geometry.through(plane) is None:
+            return None
+        stack = self._stacks.get(directory)
+        if stack is None:
+            stack = PlaneStack(self._front, level, geometry, plane, others)
+            self._numbers[stack.number] = stack
+            for gone in self._stacks.put(directory, stack):
+                self._forget(gone)
+        return stack
+
+    def passed(self, number: int, index: int) -> None:
+        """The front has answered a read of a plane of a stack."""
+        stack = self._numbers.get(number)
+        if stack is not None:
+            stack.passed(index)
+
+    def clear(self) -> None:
+        """Lend nothing of what was there before: directories may be others now."""
+        self._stacks.clear()
+        for stack in list(self._numbers.values()):
+            self._forget(stack)
+
+    def _forget(self, stack: PlaneStack) -> None:
+        self._numbers.pop(stack.number, None)
+        self._front.drop(stack.number)
