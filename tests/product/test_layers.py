@@ -30,11 +30,21 @@ FLOORS: dict[str, list[set[str]]] = {
     "ingest": [{"source"}, {"readers"}],
     "tree": [{"contract"}, {"core"}, {"images"}, {"branches"}, {"files"}, {"monitoring"}, {"nodes"}],
     "versions": [
-        {"keys", "author", "access", "dataset_file", "ledger", "ref_file", "history", "snapshot", "zarrstore"},
+        {"keys", "author", "access", "dataset_file", "ledger", "inventory", "ref_file"},
+        {"history", "snapshot", "zarrstore"},
         {"committed"},
         {"working"},
         {"commit"},
-        {"remote_commit", "branch_actions", "branch", "catalog_file", "dataset", "onlooker", "store"},
+        {
+            "remote_commit",
+            "branch_actions",
+            "branch",
+            "catalog_file",
+            "dataset",
+            "directory_inventory",
+            "onlooker",
+            "store",
+        },
     ],
     "views": [
         {"layout", "frames", "samples", "plane", "colour", "omero", "documents"},
@@ -214,15 +224,15 @@ def test_the_docstring_of_a_package_names_every_module_in_it(package: Path) -> N
 
 
 #: Who excludes other processes, or gives something its place by renaming it; nothing else may, because what is
-#: committed is reached through the two ports alone.
+#: committed is reached through the three ports alone.
 LOCAL = {
     "storage/files.py": "how a file of any kind is written and locked",
     "storage/directory_backend.py": "the directory as a backend",
     "storage/trash.py": "directories are thrown away: working copies, and by the directory's ledger",
     "storage/reserve.py": "space kept for a full disk: a file beside the catalog",
     "versions/commit/publish.py": "the directory as a ledger",
-    "versions/store.py": "datasets are made and removed as directories, with their working copies",
-    "versions/commit/recover.py": "datasets half made, and working copies whose process died",
+    "versions/directory_inventory.py": "the directory as an inventory",
+    "versions/commit/recover.py": "working copies whose process died",
     "versions/dataset.py": "a branch that is in use: the lock of its working copy",
     "versions/working/branch_lock.py": "the lock of a working copy",
     "versions/working/working_copy.py": "the working copy",
@@ -241,6 +251,28 @@ LOCAL = {
 def test_only_local_files_are_locked_or_renamed() -> None:
     found = {module.relative_to(PACKAGE).as_posix() for module in modules() if locks_or_renames(parsed(module))}
     assert found == set(LOCAL)
+
+
+#: Paths of what is committed, in the layouts of a store, a dataset and a version. A working copy's are not among them.
+COMMITTED = {"volfs_json", "datasets", "dataset", "unfinished"}
+COMMITTED |= {"refs", "ref", "versions", "version", "partial", "publish_intent", "previous_ref"}
+
+
+def test_paths_of_what_is_committed_are_known_to_directories_alone() -> None:
+    """So that a bucket can be another implementation of the three ports, and nothing above them changes."""
+    found = {
+        module.relative_to(PACKAGE / "versions").as_posix()
+        for module in (PACKAGE / "versions").rglob("*.py")
+        for node in ast.walk(parsed(module))
+        if isinstance(node, ast.Attribute) and node.attr in COMMITTED and is_layout(node.value)
+    }
+    assert found == {"commit/publish.py", "directory_inventory.py"}, "a directory as a ledger, and as an inventory"
+
+
+def is_layout(node: ast.AST) -> bool:
+    """Whether an expression is a layout of a store or a dataset, by its name or by what is called to get it."""
+    name = ast.unparse(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]
+    return name.lstrip("_") in ("layout", "StoreLayout", "DatasetLayout")
 
 
 def locks_or_renames(tree: ast.AST) -> bool:

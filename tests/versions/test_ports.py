@@ -1,4 +1,4 @@
-"""The two ports are enough: a dataset whose committed bytes, refs and numbers are all in memory is as good as any."""
+"""The three ports are enough: a store whose datasets, bytes, refs and numbers are in memory is as good as any."""
 
 from __future__ import annotations
 
@@ -10,45 +10,39 @@ import pytest
 import zarr
 
 from tests.kits.stores import array_json, chunk, meta_of, tree_of, volume, voxels_of, write_version
-from volfs import init_store
-from volfs.errors import Conflict, Damaged, NotFound
+from volfs import _settle
+from volfs.catalog import Catalog
+from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
+from volfs.model.bounded_map import Caches
 from volfs.model.metadata import group_zarr_json
 from volfs.model.refs import RefKind
 from volfs.storage.backend import read_document
-from volfs.storage.store_layout import DATASET_JSON, VERSIONS, version_dir_name
-from volfs.storage.trash import delete_tree
-from volfs.testing.memory_backend import MemoryBackend
-from volfs.testing.memory_ledger import MemoryLedger
+from volfs.storage.claim import DAY_SECONDS
+from volfs.storage.reserve import Reserve
+from volfs.storage.store_layout import DATASET_JSON, StoreLayout, version_dir_name
+from volfs.testing.inventory_conformance import make, remove
+from volfs.testing.memory_inventory import MemoryInventory
 from volfs.versions.access import Access
-from volfs.versions.check.fsck import Report, _dataset
+from volfs.versions.check.fsck import fsck, rebuild_catalog
 from volfs.versions.commit.placement import place
+from volfs.versions.commit.recover import recover
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.committed.version_files import VersionFiles, read_manifest, read_version
 from volfs.versions.dataset import Dataset
-from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile
-from volfs.versions.ledger import RefRecord
 from volfs.versions.store import Store
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Iterator[Dataset]:
-    """One of a store that has a place on disk for working copies and the catalog, and for nothing else of it."""
-    with init_store(tmp_path / "store") as store:
-        yield in_memory(store)
-
-
-def in_memory(store: Store) -> Dataset:
-    made = store.create_dataset("cells")
-    backend = MemoryBackend()
-    backend.put(DATASET_JSON, (made.layout.root / DATASET_JSON).read_bytes())
-    ledger = MemoryLedger(backend.below(VERSIONS))
-    ledger.set_ref(RefKind.BRANCH, DEFAULT_BRANCH, RefRecord(0), None)
-    delete_tree(made.layout.root)
-    made.layout.workings.mkdir(parents=True)
-    row = store.catalog.dataset_rows()[made.name]
-    dataset = Dataset(store, row, made.layout, backend, ledger, DEFAULT_BRANCH)
-    store._datasets["cells"] = dataset  # so that whoever asks the store for it is given this one
-    return dataset
+def store(tmp_path: Path) -> Iterator[Store]:
+    """One that has a place on disk for working copies and the catalog, and for nothing else."""
+    layout, caches = StoreLayout(tmp_path / "store"), Caches()
+    inventory = MemoryInventory(layout.datasets)
+    layout.datasets.mkdir(parents=True)
+    catalog = Catalog.open(layout.catalog, create=True, store="")
+    args = layout, "", inventory, catalog, layout.catalog, caches, _settle, Reserve([]), DAY_SECONDS, None
+    with Store(*args) as store:
+        yield store
+    assert not layout.volfs_json.exists() and not layout.lock.exists()
 
 
 def on_disk(dataset: Dataset) -> list[str]:
@@ -157,12 +151,12 @@ def test_a_commit_that_fails_leaves_nothing_and_loses_nothing(
     assert tree_of(dataset.version(2))["files/a"] == b"a"
 
 
-def test_a_check_reads_all_of_it_and_finds_what_is_wrong(dataset: Dataset) -> None:
+def test_a_check_reads_all_of_it_and_finds_what_is_wrong(store: Store, dataset: Dataset) -> None:
     write_version(dataset, volume((16, 16, 16)), files={"files/a": b"a"})
     write_version(dataset, volume((16, 16, 16), 1), parent=1, coords=[(0, 0, 0), (1, 1, 1)])
 
     def found() -> list[str]:
-        return [f"{one.where}: {one.what}" for one in _dataset(dataset.store, "cells", Report(), None)]
+        return [f"{one.where}: {one.what}" for one in fsck(store).findings]
 
     assert found() == []
     dataset.objects.put(f"{version_dir_name(1)}/files/a", b"b")
@@ -174,19 +168,52 @@ def test_a_check_reads_all_of_it_and_finds_what_is_wrong(dataset: Dataset) -> No
         dataset.version(1).read("files/a")
 
 
-def test_the_catalog_is_made_anew_from_it(dataset: Dataset) -> None:
+def test_the_catalog_is_made_anew_from_it(store: Store, dataset: Dataset) -> None:
     write_version(dataset, volume((16, 16, 16)))
     write_version(dataset, volume((16, 16, 16), 1), parent=1)
     kept = tree_of(dataset.version(2))
-    store = dataset.store
-    assert isinstance(store, Store)
-    store.catalog.clear()
-    file = DatasetFile.read(dataset.backend, "cells")
-    store.catalog.add_dataset("cells", file.created_ns, file.id)
-    row = store.catalog.dataset_rows()["cells"]
-    again = Dataset(store, row, dataset.layout, dataset.backend, dataset.ledger, DEFAULT_BRANCH)
-    with again.locked():
-        pass
-    assert again.branches() == {"main": 2}
+    rebuild_catalog(store)
+    again = store["cells"]
+    assert again is not dataset and again.branches() == {"main": 2}
     assert tree_of(again.version(2)) == kept
     assert group_zarr_json() == again.version(1).read("zarr/zarr.json")
+    assert fsck(store).findings == []
+
+
+def test_datasets_come_and_go(store: Store) -> None:
+    for name in ("cells", "mito"):
+        write_version(store.create_dataset(name), volume((8, 8, 8)))
+    with pytest.raises(AlreadyThere):
+        store.create_dataset("cells")
+    late = store["cells"]
+    late.branch("main").put("files/a", b"uncommitted")
+    with pytest.raises(Busy), late.branch("main").writing():
+        store.remove_dataset("cells")
+    store.remove_dataset("cells")
+    assert store.datasets() == ["mito"] and list(store.layout.datasets.iterdir()) == [store["mito"].layout.root]
+    with pytest.raises(NotFound):
+        late.create_tag("paper", 1)
+    made = store.create_dataset("cells")
+    with pytest.raises(NotFound, match="another one has its name"):
+        late.create_tag("paper", 1)
+    assert made.branches() == {"main": 0} and made.branch("main").is_clean()
+    for untouched in (True, False):
+        with pytest.raises(ZeroDivisionError), store.new_dataset("import") as new:
+            if not untouched:
+                write_version(new, volume((8, 8, 8)))
+            raise ZeroDivisionError
+        assert ("import" in store) != untouched
+    assert store.datasets() == ["cells", "import", "mito"]
+    assert fsck(store).findings == []
+
+
+def test_what_others_make_and_remove_is_seen_and_an_opening_recovers_it(store: Store) -> None:
+    kept = store.inventory
+    store.create_dataset("cells")
+    make(kept, "theirs")
+    store.refresh()
+    assert store.datasets() == ["cells", "theirs"] and store["theirs"].branches() == {"main": 0}
+    remove(kept, "cells")
+    recover(store)
+    assert store.datasets() == ["theirs"]
+    assert [one.what for one in fsck(store).findings] == []

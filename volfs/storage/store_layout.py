@@ -167,10 +167,6 @@ class DatasetLayout:
     root: Path
 
     @property
-    def dataset_json(self) -> Path:
-        return self.root / DATASET_JSON
-
-    @property
     def lock(self) -> Path:
         """Held for moments: while a version number is reserved, a version published, a ref changed."""
         return self.root / "lock"

@@ -6,7 +6,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
                     default
 ``access``          owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
                     file of a branch or tag
-``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names
+``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names;
+                    ``inventory`` the port for the datasets of a store: which there are, making and removing one
 ``history``         the dataset as its versions and branches know it
 ``snapshot``        one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
 ``committed``       versions: how a key or a chunk is found in one
@@ -15,7 +16,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``branch_actions``  commit, discard, update, publish, by this process or by the mount that holds the branch, which
                     ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
-``catalog_file``    whether a file is the catalog of a store; ``onlooker`` a store that is only read
+``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and as a
+                    store; ``onlooker`` a store that is only read
 ``store``           :class:`Store`: opening one, and how datasets come and go
 ``check``           ``fsck``
 """

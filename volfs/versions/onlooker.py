@@ -23,12 +23,13 @@ from typing import Protocol, TypeVar
 
 from volfs.catalog import Catalog, OlderFormat
 from volfs.errors import Busy, NoSpace, NotFound, ReadOnly, VolfsError
-from volfs.storage.files import FileLock, make_dirs, read_json
+from volfs.storage.files import FileLock, make_dirs
 from volfs.storage.state import state_directory
 from volfs.storage.store_layout import StoreLayout
 from volfs.versions.catalog_file import open_catalog
 from volfs.versions.commit.mirror import MirroredHistory, index_missing, missing
 from volfs.versions.commit.recover import RecoverableStore, look_over, register
+from volfs.versions.directory_inventory import store_id
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ class OnlookingStore(RecoverableStore, Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def layout(self) -> StoreLayout: ...
 
     @property
     def reading(self) -> Reading | None: ...
@@ -126,8 +130,7 @@ def check_catalog(root: Path) -> None:
     layout = StoreLayout(root)
     if os.path.lexists(layout.catalog) and os.access(root, os.W_OK):
         with suppress(NotFound, ReadOnly, Busy, NoSpace, OlderFormat):
-            ident = str(read_json(layout.volfs_json).get("id", ""))
-            Catalog.open(layout.catalog, read_only=True, store=ident).close()
+            Catalog.open(layout.catalog, read_only=True, store=store_id(layout)).close()
 
 
 def _followed(store: _S) -> _S:

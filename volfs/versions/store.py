@@ -1,8 +1,9 @@
 """A store: its datasets, and opening one safely.
 
-Decided here: what counts as a store, how datasets come and go, and when an opening recovers what a crash left. Not
-decided here: what recovery does (:mod:`volfs.versions.commit.recover`), where things lie
-(:mod:`volfs.storage.store_layout`), and what a dataset is (:mod:`volfs.versions.dataset`).
+Decided here: that datasets come and go in the store and in the catalog in one go, and when an opening recovers what a
+crash left. Not decided here: which datasets there are (:mod:`volfs.versions.inventory`), what counts as a store
+(:mod:`volfs.versions.directory_inventory`), what recovery does (:mod:`volfs.versions.commit.recover`), and what a
+dataset is (:mod:`volfs.versions.dataset`).
 """
 
 from __future__ import annotations
@@ -12,44 +13,31 @@ import os
 import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary
 
 from volfs.catalog import Catalog
-from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NoSpace, NotFound, ReadOnly, StoreFormat, VolfsError
+from volfs.errors import AlreadyThere, Busy, Damaged, NoSpace, NotFound, ReadOnly, VolfsError
 from volfs.model.bounded_map import Caches
 from volfs.model.names import check_dataset_name, natural_key
 from volfs.model.refs import RefKind, Refs
 from volfs.storage.backend import Backend
-from volfs.storage.claim import DAY_SECONDS, Claim
-from volfs.storage.directory_backend import DirectoryBackend
-from volfs.storage.files import (
-    FileLock,
-    fsync_dir,
-    make_dirs,
-    no_space,
-    read_json,
-    replace_durably,
-    unlink_durably,
-    write_json,
-)
+from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.reserve import Reserve
-from volfs.storage.store_layout import DATASETS, FORMAT, StoreLayout
-from volfs.storage.trash import delete_tree, empty_trash, throw_away
+from volfs.storage.store_layout import StoreLayout
 from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
-from volfs.versions.commit.publish import DirectoryLedger, is_untouched
-from volfs.versions.commit.recover import recover, register
+from volfs.versions.commit.recover import is_untouched, recover, register
 from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
-from volfs.versions.ledger import Ledger, RefRecord
+from volfs.versions.directory_inventory import DirectoryInventory, make_store, store_id
+from volfs.versions.inventory import Inventory
 from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
 from volfs.versions.snapshot import Derive, Snapshot
 
@@ -99,19 +87,7 @@ class Opening:
 
 def init_store(path: str | os.PathLike[str], *, derive: Derive, catalog: str | os.PathLike[str] | None = None) -> Store:
     """Make an empty store and open it. AlreadyThere if ``path`` is one, BadInput if other things are in it."""
-    root = Path(path)
-    layout = StoreLayout(root)
-    if layout.volfs_json.exists():
-        raise AlreadyThere(f"{root} is a volfs store already")
-    if root.exists():
-        if not root.is_dir():
-            raise BadInput(f"{root} is a file: a store is a directory")
-        if any(root.iterdir()):
-            raise BadInput(f"{root} holds other files: a store is made in an empty directory")
-    make_dirs(root.absolute())
-    make_dirs(layout.datasets.absolute())
-    # Last, because it is what makes the directory a store: before it, making the store may simply be repeated.
-    write_json(layout.volfs_json, {"format": FORMAT, "id": str(uuid.uuid4())})
+    make_store(StoreLayout(Path(path)))
     return open_store(path, derive=derive, catalog=catalog)
 
 
@@ -134,30 +110,24 @@ def open_store(
     StoreFormat for a directory that is no store or is of a newer format.
     """
     layout = StoreLayout(Path(path))
-    if create and not layout.volfs_json.exists():
-        return init_store(path, derive=derive, catalog=catalog)
-    ident = _check_format(layout)
+    if create:
+        with suppress(AlreadyThere):
+            make_store(layout)
+    ident = store_id(layout)
     own = None if catalog is None else Path(catalog)
+
+    def make(index: Catalog, place: Path, reading: Reading | None, reserve: Reserve) -> Store:
+        caches = Caches()
+        inventory = DirectoryInventory(layout, caches, dead_after)
+        return Store(layout, ident, inventory, index, place, caches, derive, reserve, dead_after, reading)
+
     if read_only:
-
-        def make(index: Catalog, place: Path, reading: Reading) -> Store:
-            return Store(
-                layout,
-                ident,
-                index,
-                place,
-                derive=derive,
-                reserve=Reserve([]),
-                dead_after=dead_after,
-                reading=reading,
-            )
-
-        return open_onlooker(layout, ident, own, make)
+        return open_onlooker(layout, ident, own, lambda index, place, reading: make(index, place, reading, Reserve([])))
     place = own or layout.catalog
     created = not os.path.lexists(place)
     try:
         try:
-            store = _open(layout, ident, place, derive=derive, dead_after=dead_after)
+            store = _open(layout, ident, place, make)
             if not store.catalog.suspected:
                 return store
             store.close()
@@ -165,7 +135,7 @@ def open_store(
             if Catalog.suspicion(place) is None:
                 raise
         # Recovery met a damaged row: a catalog of which that is known is made anew.
-        return _open(layout, ident, place, derive=derive, dead_after=dead_after)
+        return _open(layout, ident, place, make)
     except BaseException as error:
         if created:  # an empty catalog would make the next opening show an empty store
             remove_catalog(place)
@@ -176,13 +146,15 @@ def open_store(
         raise
 
 
-def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, dead_after: float) -> Store:
+def _open(
+    layout: StoreLayout, ident: str, place: Path, make: Callable[[Catalog, Path, Reading | None, Reserve], Store]
+) -> Store:
     beside = place.with_name(f"{place.name}.reserve")
     inside = place.absolute().parent == layout.root.absolute()
     reserve = Reserve([layout.reserve] if inside else [layout.reserve, beside])
     ours = place.absolute() == layout.catalog.absolute()
     index = reserve.freeing(lambda: open_catalog(place, ident, ours=ours, read_only=False))
-    store = Store(layout, ident, index, place, derive=derive, reserve=reserve, dead_after=dead_after)
+    store = make(index, place, None, reserve)
     try:
         reserve.freeing(lambda: recover(store))
         reserve.keep()
@@ -192,36 +164,11 @@ def _open(layout: StoreLayout, ident: str, place: Path, *, derive: Derive, dead_
     return store
 
 
-def _check_format(layout: StoreLayout) -> str:
-    """The store's id. NotFound or StoreFormat, with what to do, unless it is a store this volfs knows."""
-    if not layout.root.is_dir():
-        raise NotFound(f"{layout.root} does not exist: make a store with `volfs init {layout.root}`")
-    try:
-        doc = read_json(layout.volfs_json)
-    except NotFound:
-        raise StoreFormat(
-            f"{layout.root} is not a volfs store (no {layout.volfs_json.name}): make one with `volfs init`"
-        ) from None
-    except Damaged as error:
-        raise StoreFormat(f"{layout.root} is not a volfs store that can be read: {error}") from None
-    found = doc.get("format")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise StoreFormat(f"{layout.volfs_json} names no format: it is not the file of a volfs store")
-    if found > FORMAT:
-        raise StoreFormat(
-            f"{layout.root} has store format {found}, made by a newer volfs: this one knows up to {FORMAT}, upgrade it"
-        )
-    ident = doc.get("id", "")
-    if not isinstance(ident, str):
-        raise StoreFormat(f"{layout.volfs_json} names no id: it is not the file of a volfs store")
-    return ident
-
-
 def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> list[Path]:
     """Move away a catalog that cannot be used for the store, and a table of inodes that cannot be read. Opening the
     store for writing makes them anew. Returns their new paths."""
     layout = StoreLayout(Path(path))
-    return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), _check_format(layout))
+    return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), store_id(layout))
 
 
 class Store:
@@ -231,18 +178,19 @@ class Store:
         self,
         layout: StoreLayout,
         ident: str,
+        inventory: Inventory,
         catalog: Catalog,
         catalog_path: Path,
-        *,
+        caches: Caches,
         derive: Derive,
         reserve: Reserve,
         dead_after: float,
-        reading: Reading | None = None,
+        reading: Reading | None,
     ) -> None:
         self.layout = layout
         self.path = layout.root
-        self.caches = Caches()
-        self._backend = DirectoryBackend(layout.root, layout.lock, self.caches)
+        self.caches = caches
+        self.inventory = inventory
         self.id = ident
         self.catalog = catalog
         self.catalog_path = catalog_path
@@ -258,7 +206,7 @@ class Store:
         self._guard = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._seen = catalog.data_version()
-        self._stamped = 0
+        self._stamped: Hashable = None
         self._open = True
 
     def __repr__(self) -> str:
@@ -278,11 +226,7 @@ class Store:
 
     def backend_of(self, dataset: str) -> Backend:
         """Where a dataset is kept."""
-        return self._backend.below(f"{DATASETS}/{dataset}")
-
-    def ledger_of(self, dataset: str) -> Ledger:
-        """The refs and numbers of a dataset."""
-        return DirectoryLedger(self.layout.dataset(dataset), self.dead_after)
+        return self.inventory.backend(dataset)
 
     # -- datasets -----------------------------------------------------------------------------------------------
 
@@ -322,76 +266,48 @@ class Store:
                 known = ", ".join(self.datasets())
                 raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
             if dataset is None:
-                backend = self.backend_of(name)
+                there, backend = self.inventory, self.inventory.backend(name)
                 branch = DatasetFile.read(backend, name).default_branch
-                dataset = Dataset(self, row, self.layout.dataset(name), backend, self.ledger_of(name), branch)
+                dataset = Dataset(self, row, there.layout(name), backend, there.ledger(name), branch)
                 self._datasets[name] = dataset
             return dataset
 
     def create_dataset(self, name: str) -> Dataset:
         """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere."""
-        return self._create(name, None)
+        return self._create(name, unfinished=False)
 
     @contextmanager
     def new_dataset(self, name: str) -> Iterator[Dataset]:
         """Make a dataset that stays if the block ends well. If it raises, or this process dies in it, the dataset is
         removed again, unless somebody has put something into it meanwhile. Raises BadName or AlreadyThere.
         """
-        check_dataset_name(name)
-        marker = FileLock(self.layout.dataset(f".{name}.partial").unfinished)
+        dataset = self._create(name, unfinished=True)
         try:
-            dataset = self._create(name, marker)
-            try:
-                yield dataset
-            except BaseException:
-                if is_untouched(dataset.layout, dataset.ledger):
-                    with suppress(Busy):
-                        self.remove_dataset(name)
-                raise
-            finally:
-                if dataset.layout.unfinished.exists():
-                    unlink_durably(dataset.layout.unfinished)
+            yield dataset
+        except BaseException:
+            if is_untouched(dataset.layout, dataset.ledger):
+                with suppress(Busy):
+                    self.remove_dataset(name)
+            raise
         finally:
-            marker.release()
+            self.inventory.finish(name)
 
-    def _create(self, name: str, marker: FileLock | None) -> Dataset:
-        """``marker`` is taken before the dataset can be seen, where it is being made."""
+    def _create(self, name: str, *, unfinished: bool) -> Dataset:
         check_dataset_name(name)
         self.check_writable()
         with self.locked():
             register(self)
-            layout = self.layout.dataset(name)
-            if layout.root.exists():
-                raise AlreadyThere(f"there is a dataset {name!r} already")
             made = DatasetFile(name, new_id(), time.time_ns(), DEFAULT_BRANCH)
-            # Made whole under another name: a dataset that is seen is complete.
-            draft = self.layout.dataset(f".{name}.partial")
-            delete_tree(draft.root)
-            making = FileLock(draft.lock)
             try:
-                with no_space("making a dataset"):
-                    make_dirs(draft.root)
-                    making.lock(Claim.mine().facts())
-                    for folder in (*map(draft.refs, RefKind), draft.versions, draft.workings):
-                        make_dirs(folder)
-                    if marker is not None:
-                        marker.lock(Claim.mine().facts())
-                self.ledger_of(draft.root.name).set_ref(RefKind.BRANCH, DEFAULT_BRANCH, RefRecord(0), None)
-                made.write(self.backend_of(draft.root.name))
-                fsync_dir(draft.root)
-                replace_durably(draft.root, layout.root)
-                try:
-                    ident = self.catalog.add_dataset(name, made.created_ns, made.id)
-                except AlreadyThere:  # who only reads, by this catalog, has seen it first
-                    ident = self.catalog.datasets()[name]
-                self.catalog.set_refs(ident, {**Refs().named, RefKind.BRANCH: {DEFAULT_BRANCH: 0}})
+                with self.inventory.making(made, unfinished=unfinished):
+                    try:
+                        ident = self.catalog.add_dataset(name, made.created_ns, made.id)
+                    except AlreadyThere:  # who only reads, by this catalog, has seen it first
+                        ident = self.catalog.datasets()[name]
+                    self.catalog.set_refs(ident, {**Refs().named, RefKind.BRANCH: {DEFAULT_BRANCH: 0}})
             except BaseException:
-                delete_tree(draft.root)
-                delete_tree(layout.root)
                 self.reserve.freeing(lambda: register(self))  # if the catalog knew it, it forgets it again
                 raise
-            finally:
-                making.release()
         return self[name]
 
     def remove_dataset(self, name: str) -> None:
@@ -402,16 +318,16 @@ class Store:
             dataset = self[name]
             with dataset.locked():
                 check_unused(dataset)
-                throw_away(dataset.layout.root)
+                self.inventory.remove(name)
             try:
                 self.reserve.freeing(lambda: self.catalog.drop_dataset(dataset.id))
             except NoSpace:  # a large index needs more than the reserve to be removed, and less than what it is of
-                empty_trash(self.layout.datasets)
+                self.inventory.reclaim()
                 self.catalog.drop_dataset(dataset.id)
             with self._guard:
                 self._datasets.pop(name, None)
             dataset.close()
-        empty_trash(self.layout.datasets)
+        self.inventory.reclaim()
         self.reserve.keep()
 
     def forget(self, name: str) -> None:
@@ -449,9 +365,9 @@ class Store:
         return changed
 
     def _look_around(self) -> None:
-        """Learn from the store's directories what processes with other catalogs did. Waits for nobody: a dataset that
+        """Learn from the store itself what processes with other catalogs did. Waits for nobody: a dataset that
         is being changed is looked at the next time."""
-        stamp = self.layout.datasets.stat().st_mtime_ns
+        stamp = self.inventory.stamp()
         if stamp != self._stamped:
             with suppress(Busy), nullcontext() if self.read_only else self.locked(patience=0):
                 if self._may_write_catalog(lambda: is_registered(self)):
@@ -491,12 +407,14 @@ class Store:
             own = Store(
                 self.layout,
                 self.id,
+                self.inventory,
                 open_catalog(place, self.id, ours=True, read_only=True),
                 place,
-                derive=self.derive,
-                reserve=self.reserve,
-                dead_after=self.dead_after,
-                reading=Reading(False),
+                self.caches,
+                self.derive,
+                self.reserve,
+                self.dead_after,
+                Reading(False),
             )
             is_registered(own)
             return own
@@ -532,16 +450,9 @@ class Store:
         if self.read_only:
             raise ReadOnly(f"{self.path} was opened read-only")
 
-    @contextmanager
-    def locked(self, patience: float = _PATIENCE) -> Iterator[None]:
+    def locked(self, patience: float = _PATIENCE) -> AbstractContextManager[None]:
         """Hold the store's lock: while datasets come and go, and during recovery. Busy if others keep it so long."""
-        lock = FileLock(self.layout.lock)
-        with no_space("locking the store"):
-            lock.lock({"pid": os.getpid()}, timeout=patience)
-        try:
-            yield
-        finally:
-            lock.release()
+        return self.inventory.locked(patience)
 
     def close(self) -> None:
         """Release branches, close files. Closing twice is fine."""

@@ -127,9 +127,9 @@ def _unknown_datasets(store: Store) -> Iterator[Finding]:
         known = store.catalog.datasets().keys() | store.broken.keys()
     except VolfsError:
         return
-    for folder in sorted(store.layout.datasets.iterdir()):
-        if folder.name not in known and not folder.name.endswith(TRASH):
-            name = printable(folder.name)
+    for each in store.inventory.names():
+        if each not in known:
+            name = printable(each)
             yield Finding(name, f"datasets/{name}", "is not a dataset that the catalog knows")
 
 

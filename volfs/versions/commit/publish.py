@@ -65,7 +65,7 @@ from volfs.storage.store_layout import (
     version_dir_name,
 )
 from volfs.storage.trash import TRASH, delete_tree, empty_trash, throw_away
-from volfs.versions.ledger import Draft, Ledger, RefRecord, Stamp, T
+from volfs.versions.ledger import Draft, RefRecord, Stamp, T
 from volfs.versions.ref_file import read_ref, write_ref
 
 log = logging.getLogger(__name__)
@@ -443,16 +443,6 @@ def _keep(ref: Path, previous: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"no space left publishing a version: free some and try again ({ref})") from error
         write_atomic(previous, read_file(ref))
-
-
-def is_untouched(layout: DatasetLayout, ledger: Ledger) -> bool:
-    """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
-    try:
-        committed = any(ledger.ref(kind, name).version for kind in RefKind for name in ledger.names(kind))
-    except Damaged:
-        return False
-    loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
-    return not committed and not any(path.is_file() for path in loose)
 
 
 def _free(names: Sequence[str], at_least: int) -> int:

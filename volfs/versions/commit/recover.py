@@ -12,7 +12,6 @@ a new catalog that is all of them.
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -21,16 +20,15 @@ from volfs.catalog import Catalog, DatasetRow
 from volfs.errors import Busy, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.display import printable
 from volfs.model.names import is_dataset_name
-from volfs.storage.backend import Backend
-from volfs.storage.claim import is_abandoned, store_clock
-from volfs.storage.files import FileLock, unlink_durably
-from volfs.storage.store_layout import VERSIONS, StoreLayout
-from volfs.storage.trash import TRASH, empty_trash, throw_away
+from volfs.model.refs import RefKind
+from volfs.storage.files import FileLock
+from volfs.storage.store_layout import VERSIONS, DatasetLayout
+from volfs.storage.trash import empty_trash
 from volfs.versions.commit.mirror import MirroredHistory
-from volfs.versions.commit.publish import is_untouched
 from volfs.versions.commit.writable_history import Progress
 from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset_file import DatasetFile, give_id
+from volfs.versions.inventory import Inventory
 from volfs.versions.ledger import Ledger
 from volfs.versions.working.branch_lock import elsewhere
 
@@ -51,22 +49,13 @@ class RecoverableStore(Protocol):
     broken: dict[str, str]
 
     @property
-    def layout(self) -> StoreLayout: ...
-
-    def backend_of(self, dataset: str) -> Backend:
-        """Where a dataset is kept."""
-
-    def ledger_of(self, dataset: str) -> Ledger:
-        """The refs and numbers of a dataset."""
+    def inventory(self) -> Inventory: ...
 
     @property
     def catalog(self) -> Catalog: ...
 
     @property
     def catalog_path(self) -> Path: ...
-
-    @property
-    def dead_after(self) -> float: ...
 
     def datasets(self) -> list[str]:
         """Names of the datasets."""
@@ -95,7 +84,7 @@ def recover(store: RecoverableStore) -> None:
     with store.locked():
         _sweep(store)
         register(store)
-    empty_trash(store.layout.datasets)
+    store.inventory.reclaim()
     for name in store.datasets():
         try:
             recover_dataset(store[name])
@@ -146,22 +135,22 @@ def rebuild_catalog(store: RecoverableStore, progress: Progress | None = None) -
 def _sweep(store: RecoverableStore) -> None:
     """Throw away half-made datasets, as nobody can be making one while the store's lock is held here; and those that
     were to stay only with a version in them, and whose maker died before."""
-    now_ns = store_clock(store.layout.lock)
-    for folder in sorted(store.layout.datasets.iterdir()):
-        layout = store.layout.dataset(folder.name)
-        draft = folder.name.startswith(".")
-        if folder.name.endswith(TRASH) or not (draft or layout.unfinished.exists()):
-            continue
-        lock = FileLock(layout.lock if draft else layout.unfinished)
-        if not is_abandoned(lock, folder, now_ns, store.dead_after):
-            continue
-        if draft:
-            throw_away(folder)
+    there = store.inventory
+    for name in there.sweep():
+        if is_untouched(there.layout(name), there.ledger(name)):
+            there.remove(name)
         else:
-            if is_untouched(layout, store.ledger_of(folder.name)):
-                throw_away(folder)
-            else:
-                unlink_durably(layout.unfinished)
+            there.finish(name)
+
+
+def is_untouched(layout: DatasetLayout, ledger: Ledger) -> bool:
+    """Whether a dataset is as it was made: no version, no tag, and nothing in a working copy."""
+    try:
+        committed = any(ledger.ref(kind, name).version for kind in RefKind for name in ledger.names(kind))
+    except Damaged:
+        return False
+    loose = (path for folder in ("top", "staged", "frozen-*") for path in layout.workings.glob(f"*/{folder}/**/*"))
+    return not committed and not any(path.is_file() for path in loose)
 
 
 def register(store: RecoverableStore) -> None:
@@ -175,7 +164,7 @@ def register(store: RecoverableStore) -> None:
     for name in sorted(there):
         row = known.get(name)
         try:
-            file = DatasetFile.read(store.backend_of(name), name)
+            file = DatasetFile.read(store.inventory.backend(name), name)
             if row is not None:
                 why = _is_another(row, file) or _is_elsewhere(store, row)
                 if why is None:
@@ -186,8 +175,8 @@ def register(store: RecoverableStore) -> None:
         except (NoSpace, Busy):
             raise
         except Exception as error:  # whatever it is, it is this dataset's
-            if row is None and not _is_dataset(store, name):
-                continue  # fsck says so
+            if row is None and isinstance(error, NotFound):
+                continue  # it is none, and fsck says so
             store.broken[name] = _tell(name, "not indexed", error)
 
 
@@ -199,17 +188,17 @@ def look_over(store: RecoverableStore) -> None:
     known, there = store.catalog.dataset_rows(), datasets_there(store)
     for name in sorted(known.keys() | there):
         row = known.get(name)
-        if row is None and not _is_dataset(store, name):
-            continue
         why: str | None = "does not know it" if row is None else None
         if name not in there:
             why = "knows it, but it is not there"
-        elif row is not None:
+        else:
             try:
-                file = DatasetFile.read(store.backend_of(name), name)
-                why = _is_another(row, file) or _is_elsewhere(store, row)
-            except (NotFound, Damaged):
-                continue  # it says so itself
+                file = DatasetFile.read(store.inventory.backend(name), name)
+                if row is not None:
+                    why = _is_another(row, file) or _is_elsewhere(store, row)
+            except (NotFound, Damaged) as error:
+                if row is not None or isinstance(error, NotFound):
+                    continue  # it says so itself, or is none
         if why is not None:
             mend = "open the store once for writing, which mends it, or give another catalog with --catalog"
             store.broken[name] = (
@@ -231,7 +220,7 @@ def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
         return None
     newest = versions[max(versions)]
     try:
-        stored = read_version(VersionFiles.of(store.backend_of(row.name).below(VERSIONS), newest.number))
+        stored = read_version(VersionFiles.of(store.inventory.backend(row.name).below(VERSIONS), newest.number))
     except NotFound:
         return f"knows v{newest.number}, which is not there"
     except Damaged:
@@ -239,14 +228,9 @@ def _is_elsewhere(store: RecoverableStore, row: DatasetRow) -> str | None:
     return None if stored.info.content_id == newest.content_id else f"knows another v{newest.number}"
 
 
-def _is_dataset(store: RecoverableStore, name: str) -> bool:
-    """Whether a directory among the datasets is one, if perhaps a damaged one."""
-    return os.path.lexists(store.layout.dataset(name).dataset_json)
-
-
 def datasets_there(store: RecoverableStore) -> set[str]:
-    """Names of the datasets that are in the store's own directory."""
-    return {folder.name for folder in store.layout.datasets.iterdir() if is_dataset_name(folder.name)}
+    """Names of the datasets that the store holds, whatever the catalog knows."""
+    return set(filter(is_dataset_name, store.inventory.names()))
 
 
 def _tell(name: str, what: str, error: Exception) -> str:
