@@ -16,11 +16,11 @@ import pytest
 
 from volfs.native import core
 
-OPEN, READ, RELEASE, FLUSH, GETATTR = 14, 15, 18, 25, 3
+OPEN, READ, RELEASE, FLUSH, OPENDIR = 14, 15, 18, 25, 27
 STATELESS = 1 << 63
 DIRECTORY = 5 << 27
 FIRST, STRIDE, COUNT, THICK = DIRECTORY + 1, 8, 10, 4
-KEEP_CACHE, NOFLUSH = 2, 32
+KEEP_CACHE, CACHE_DIR, NOFLUSH = 2, 8, 32
 
 
 def readable(fd: int) -> bool:
@@ -157,6 +157,18 @@ def test_a_file_of_several_planes_is_read_across_slabs(kernel: Kernel, front: co
         assert kernel.read(FIRST + file, 30, 40) == expected[30:70]
 
 
+def test_a_directory_is_opened_so_that_its_listing_is_kept(kernel: Kernel, front: core.Front) -> None:
+    assert kernel.ask(OPENDIR, DIRECTORY, bytes(8)) is None
+    front.keep_listing(DIRECTORY)
+    answer = kernel.ask(OPENDIR, DIRECTORY, bytes(8))
+    assert answer is not None
+    assert struct.unpack("<QII", answer)[:2] == (DIRECTORY, KEEP_CACHE | CACHE_DIR)
+    assert kernel.ask(OPENDIR, DIRECTORY + (1 << 27), bytes(8)) is None
+    assert kernel.ask(OPENDIR, 0, bytes(8)) is None
+    front.forget_listings()
+    assert kernel.ask(OPENDIR, DIRECTORY, bytes(8)) is None
+
+
 def test_fill_is_the_fill_value(kernel: Kernel, front: core.Front, stack: int) -> None:
     front.lend(stack, 0, core.Slab(4, 1, [(None, 0, 3, 0, 5)]))
     assert kernel.read(FIRST, 0, 100) == b"head" + b"f" * 15 + b"tail"
@@ -241,6 +253,7 @@ def test_answers_are_counted_with_their_times(kernel: Kernel, front: core.Front,
         "read": 2,
         "flush": 0,
         "release": 0,
+        "opendir": 0,
     }
     for count, nanoseconds, buckets in operations.values():
         assert sum(buckets) == count and (nanoseconds > 0) == (count > 0)

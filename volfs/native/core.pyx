@@ -189,9 +189,9 @@ cdef extern from "front.h" nogil:
         pass
 
     struct volfs_counts:
-        uint64_t answered[4]
-        uint64_t nanoseconds[4]
-        uint64_t buckets[4][26]
+        uint64_t answered[5]
+        uint64_t nanoseconds[5]
+        uint64_t buckets[5][26]
         uint64_t bytes_read
 
     struct volfs_note:
@@ -204,6 +204,8 @@ cdef extern from "front.h" nogil:
     void volfs_front_drop(volfs_front *front, uint64_t stack)
     int volfs_front_serve(volfs_front *front, uint64_t stack, uint64_t first, int64_t stride, int64_t count,
         volfs_picture *picture)
+    void volfs_front_keep_listing(volfs_front *front, uint64_t inode)
+    void volfs_front_forget_listings(volfs_front *front)
     int volfs_front_lend(volfs_front *front, uint64_t stack, int64_t number, const volfs_piece *pieces, size_t count)
     int volfs_front_lent(volfs_front *front, uint64_t stack, int64_t number)
     void volfs_front_recall(volfs_front *front, uint64_t stack, int64_t number)
@@ -219,7 +221,7 @@ cdef extern from "session.h" nogil:
     void volfs_session_end()
 
 
-OPERATIONS = ("open", "read", "flush", "release")
+OPERATIONS = ("open", "read", "flush", "release", "opendir")
 
 
 cdef class Picture:
@@ -368,6 +370,14 @@ cdef class Front:
         if not copy:
             raise MemoryError
         return bool(volfs_front_serve(self._front, stack, first, stride, count, copy))
+
+    def keep_listing(self, uint64_t directory):
+        """Have the kernel keep the listing of a directory, whose names never change."""
+        volfs_front_keep_listing(self._front, directory)
+
+    def forget_listings(self):
+        """Have the kernel keep no listing that is opened from now on."""
+        volfs_front_forget_listings(self._front)
 
     def lend(self, uint64_t stack, int64_t number, Slab slab):
         """Lend a slab of a stack. False if there is no such stack."""

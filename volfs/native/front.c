@@ -11,6 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef FOPEN_CACHE_DIR
+#define FOPEN_CACHE_DIR (1 << 3)
+#endif
 #ifndef FOPEN_NOFLUSH
 #define FOPEN_NOFLUSH (1 << 5)
 #endif
@@ -20,6 +23,8 @@
 enum {
     /* Directories are found by a table of so many lists. */
     LISTS = 1024,
+    /* Directories with listings to be kept: each has its place, which a later one may take. */
+    LISTINGS = 4096,
     /* Notes that Python has not taken yet; more are dropped: they are hints. */
     NOTES = 256,
     /* Files whose checksums are remembered half way: the tail of a slice is asked for by itself. */
@@ -74,6 +79,7 @@ struct volfs_front {
     struct run *runs[LISTS];
     unsigned users; /* those who read any picture now */
     struct summed summed[SUMMED];
+    uint64_t listings[LISTINGS];
     struct volfs_note notes[NOTES];
     size_t first_note, last_note;
     int event;
@@ -238,6 +244,25 @@ int volfs_front_serve(
     return served;
 }
 
+static uint64_t *listing_of(struct volfs_front *front, uint64_t inode)
+{
+    return &front->listings[(inode * 0x9e3779b97f4a7c15u) >> 52];
+}
+
+void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode)
+{
+    pthread_mutex_lock(&front->mutex);
+    *listing_of(front, inode) = inode;
+    pthread_mutex_unlock(&front->mutex);
+}
+
+void volfs_front_forget_listings(struct volfs_front *front)
+{
+    pthread_mutex_lock(&front->mutex);
+    memset(front->listings, 0, sizeof front->listings);
+    pthread_mutex_unlock(&front->mutex);
+}
+
 int volfs_front_lend(
     struct volfs_front *front, uint64_t number, int64_t slab_number, const struct volfs_piece *pieces, size_t count)
 {
@@ -386,6 +411,20 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     return 1;
 }
 
+static int answer_opendir(struct volfs_front *front, const struct fuse_in_header *header, int device, int64_t since)
+{
+    pthread_mutex_lock(&front->mutex);
+    int known = header->nodeid && *listing_of(front, header->nodeid) == header->nodeid;
+    pthread_mutex_unlock(&front->mutex);
+    if (!known)
+        return 0;
+    struct fuse_open_out out = {.fh = header->nodeid, .open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR};
+    if (!send_answer(device, header->unique, &out, sizeof out))
+        return 0;
+    answered(front, VOLFS_OPENDIR, since);
+    return 1;
+}
+
 static int answer_read(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_read_in *asked,
     int device, int64_t since)
 {
@@ -480,6 +519,8 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
         memcpy(&asked, body, sizeof asked);
         return answer_open(front, &header, &asked, device, since);
     }
+    case FUSE_OPENDIR:
+        return answer_opendir(front, &header, device, since);
     case FUSE_READ: {
         struct fuse_read_in asked;
         if (rest < sizeof asked)

@@ -1,5 +1,5 @@
 /* The front: answers the kernel's OPEN, READ, FLUSH and RELEASE of files that never change, from decoded planes that
- * Python lent it.
+ * Python lent it, and OPENDIR of directories that never change, whose listing the kernel may then keep.
  *
  * Decided here: which requests can be answered wholly and rightly from memory, and their answers. It never waits, reads
  * no disk and decodes nothing; every other request, and everything that is an error, is left to Python as it came. So
@@ -25,7 +25,7 @@
 
 struct volfs_front;
 
-enum volfs_operation { VOLFS_OPEN, VOLFS_READ, VOLFS_FLUSH, VOLFS_RELEASE, VOLFS_OPERATIONS };
+enum volfs_operation { VOLFS_OPEN, VOLFS_READ, VOLFS_FLUSH, VOLFS_RELEASE, VOLFS_OPENDIR, VOLFS_OPERATIONS };
 
 /* Bucket i > 0 counts answers that took up to 2^(first + i) ns: as volfs.tree.contract.meter has them. */
 enum { VOLFS_FIRST_BUCKET = 12, VOLFS_BUCKETS = 26 };
@@ -58,6 +58,13 @@ void volfs_front_drop(struct volfs_front *front, uint64_t stack);
  * The front owns `picture` from now on. False, with the picture freed, if that cannot be. */
 int volfs_front_serve(
     struct volfs_front *front, uint64_t stack, uint64_t first, int64_t stride, int64_t count, struct volfs_picture *picture);
+
+/* Have a directory, whose names never change, opened so that the kernel keeps its listing. Its handle is its inode, as
+ * Python's is. Many are remembered, not all. */
+void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode);
+
+/* Remember none of them any more. */
+void volfs_front_forget_listings(struct volfs_front *front);
 
 /* Lend a slab: planes from number * thick. In the place of what was lent before. False if there is no such stack. */
 int volfs_front_lend(

@@ -24,7 +24,7 @@ from volfs.errors import NotAllowed, NotFound, OutOfTime, VolfsError, WrongKind
 from volfs.model.refs import RefKind
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.api import ROOT_INO, DirEntry, NoNotifier, Notifier, OpenFile, TreeOptions
-from volfs.tree.contract.attrs import Attr, SetAttr, missing
+from volfs.tree.contract.attrs import FOREVER, Attr, SetAttr, missing
 from volfs.tree.contract.meter import Meter
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.inodes import Inodes
@@ -395,8 +395,11 @@ class Tree:
             yield DirEntry(name, access.owned(attr, whose if dataset or whose in datasets else ""), at)
 
     def _keep(self, node: Node) -> None:
-        if isinstance(node, Dir) and self._context.nodes.peek(node.ino) is not node:
-            self._context.nodes.put(node.ino, node)
+        context = self._context
+        if isinstance(node, Dir) and context.nodes.peek(node.ino) is not node:
+            context.nodes.put(node.ino, node)
+            if context.lender is not None and node.absence == FOREVER:  # no name comes, and so none goes
+                context.lender.keep_listing(node.ino)
 
     @staticmethod
     def _directory(node: Node) -> Dir:

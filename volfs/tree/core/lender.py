@@ -130,8 +130,13 @@ class Lender:
         if stack is not None:
             stack.passed(index)
 
+    def keep_listing(self, directory: int) -> None:
+        """Have the kernel keep the listing of a directory whose names never change, by its inode."""
+        self._front.keep_listing(directory)
+
     def clear(self) -> None:
         """Lend nothing of what was there before: directories may be others now."""
+        self._front.forget_listings()
         self._stacks.clear()
         for stack in list(self._numbers.values()):
             self._forget(stack)

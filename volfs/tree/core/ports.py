@@ -94,6 +94,12 @@ class Front(Protocol):
     def recall(self, stack: int, number: int) -> None:
         """Take them back: their memory is not read any more."""
 
+    def keep_listing(self, directory: int) -> None:
+        """Have the kernel keep the listing of a directory whose names never change."""
+
+    def forget_listings(self) -> None:
+        """Have the kernel keep no listing that is opened from now on."""
+
     def counts(self) -> tuple[int, dict[str, tuple[int, int, list[int]]]]:
         """Bytes read; by operation: answers, nanoseconds, and those by the buckets of
         :class:`volfs.tree.contract.meter.Histogram`."""
