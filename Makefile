@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves (see .ci/setup).
 PY := .venv/bin/python
 
-.PHONY: help setup demo undemo judges test lint types suite soak suites bench clean
+.PHONY: help setup demo undemo judges test lint types suite soak suites bench wheel clean
 
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -41,6 +41,12 @@ suites:  ## file-system suites that package registries carry, in a mounted branc
 bench: setup  ## measure against other programs, about 15 minutes; writes docs/performance.md
 	@$(PY) -c 'import acquire_zarr, icechunk, matplotlib' 2>/dev/null || $(PY) -m pip install -q -e '.[bench]'
 	@$(PY) -m tests.benchmarks --write
+
+wheel: judges  ## a wheel with the C libraries in it, in dist/: who installs it needs no compiler for volfs
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@$(PY) -m build --no-isolation --wheel --outdir build/wheel . >/dev/null
+	@PATH=$(CURDIR)/.venv/bin:$$PATH $(PY) -m auditwheel repair -w dist build/wheel/*.whl >/dev/null
+	@ls -t dist/*.whl | head -1
 
 clean:  ## remove the virtual environment and all caches
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -49,6 +49,8 @@ class BuildExt(build_ext):
             from Cython.Build import cythonize
 
             self.distribution.ext_modules = cythonize(self.distribution.ext_modules, quiet=True)
+            for extension in self.distribution.ext_modules:
+                extension.optional = True  # which Cython forgets
         super().finalize_options()
 
 
