@@ -136,8 +136,10 @@ class BlockReader:
             return None
         parts = list(self._parts(first, orientation))
         keys = self._keys(first, parts, orientation)
-        blocks = None if keys is None else self._cache.get_all(keys, scan=True)
-        if keys is None or blocks is None:
+        if keys is None:
+            return None
+        blocks = [None if key is None else self._cache.peek(key) for key in keys]
+        if any(block is None and key is not None for block, key in zip(blocks, keys, strict=True)):
             return None
         samples = 1 if axes.sample is None else grid.shape[axes.sample]
         pieces: list[Piece] = []
@@ -153,8 +155,10 @@ class BlockReader:
         pieces.sort(key=lambda piece: (piece[1], piece[3]))
         return Planes(tuple(key for key in keys if key is not None), count, tuple(pieces))
 
-    def passed(self, box: Box) -> None:
-        """Note that somebody read a box by other means: what comes next is decoded ahead all the same."""
+    def passed(self, box: Box, keys: Sequence[Hashable]) -> None:
+        """Note that somebody read a box of the entries with these names by other means: they were used, and what comes
+        next is decoded ahead."""
+        self._cache.get_all(keys, scan=True)
         self._note(box)
 
     def _keys(self, box: Box, parts: list[_Part], orientation: Orientation | None) -> list[Hashable] | None:

@@ -26,7 +26,7 @@ _STACKS = 256
 
 class PlaneStack:
     """The planes of one directory of slices of a version. ``others``: where they lie along the axes between the level
-    and its planes. Used on the tree's thread."""
+    and its planes. Used on the tree's thread, but for what is said otherwise."""
 
     def __init__(
         self, front: Front, level: Level, geometry: SliceGeometry, plane: str, others: tuple[int, ...]
@@ -42,6 +42,8 @@ class PlaneStack:
         self._thick = level.chunk_shape[through]
         self.number = front.stack(geometry.count(plane), self._thick)
         self._served: dict[int, bool] = {}
+        # The names, in the cache, of what is lent.
+        self._keys: dict[int, tuple[Hashable, ...]] = {}
 
     def serve(self, layout: Layout, first: int, stride: int = 1, files: int = 1) -> bool:
         """Have the front answer for files that show all planes in order, each as many, if C can put them together. True
@@ -82,7 +84,7 @@ class PlaneStack:
     def lend(self, index: int) -> None:
         """Lend the planes of the layer of chunks in which plane ``index`` lies, if they are decoded and not lent."""
         number = index // self._thick
-        if self._front.lent(self.number, number):
+        if number in self._keys:
             return
         planes = self._level.reader.planes(self._geometry.spec(self._plane, index, self._others).box, self._axes)
         if planes is None:
@@ -91,12 +93,19 @@ class PlaneStack:
         pieces = [(None if memory is None else memory.view(f"u{item}"), *place) for memory, *place in planes.pieces]
         if not self._front.lend(self.number, number, core.Slab(planes.count, item, pieces)):
             return
-        if not self._level.cache_watch(planes.keys, partial(self._front.recall, self.number, number)):
-            self._front.recall(self.number, number)
+        self._keys[number] = planes.keys
+        if not self._level.cache_watch(planes.keys, partial(self._recall, number)):
+            self._recall(number)
+
+    def _recall(self, number: int) -> None:
+        """Take planes back whose memory leaves the cache. On any thread."""
+        self._front.recall(self.number, number)
+        self._keys.pop(number, None)
 
     def passed(self, index: int) -> None:
         """The front has answered a read of a plane: have what comes next decoded ahead, and lend it when it is."""
-        self._level.reader.passed(self._geometry.spec(self._plane, index, self._others).box)
+        box = self._geometry.spec(self._plane, index, self._others).box
+        self._level.reader.passed(box, self._keys.get(index // self._thick, ()))
         for near in (index - self._thick, index + self._thick):
             if 0 <= near < self._geometry.count(self._plane):
                 self.lend(near)

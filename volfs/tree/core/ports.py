@@ -88,9 +88,6 @@ class Front(Protocol):
     def lend(self, stack: int, number: int, slab: Any) -> bool:
         """Lend planes from ``number`` times ``thick`` on. False if there is no such stack."""
 
-    def lent(self, stack: int, number: int) -> bool:
-        """True if they are lent."""
-
     def recall(self, stack: int, number: int) -> None:
         """Take them back: their memory is not read any more."""
 
