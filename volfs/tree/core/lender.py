@@ -22,6 +22,10 @@ from volfs.volume.planes import PlaneAxes
 
 #: Directories of slices whose planes are lent at the same time.
 _STACKS = 256
+#: Layers of chunks of fewer planes are not lent: to lend one takes as long as to read two or three slices.
+_THINNEST = 4
+#: Layers that are lent at a time, while requests wait.
+_LAYERS = 16
 
 
 class PlaneStack:
@@ -81,10 +85,16 @@ class PlaneStack:
         )
         return picture if picture.size == layout.size else None
 
-    def lend(self, index: int) -> None:
-        """Lend the planes of the layer of chunks in which plane ``index`` lies, if they are decoded and not lent."""
-        number = index // self._thick
-        if number in self._keys:
+    def lend(self, first: int, last: int) -> None:
+        """Lend the planes of the layers of chunks in which planes ``first`` to ``last`` lie: those that are decoded, and
+        not too many at once."""
+        begin, end = max(0, first) // self._thick, last // self._thick + 1
+        for number in range(begin, min(end, begin + _LAYERS)):
+            self._lend(number)
+
+    def _lend(self, number: int) -> None:
+        index = number * self._thick
+        if number in self._keys or index >= self._geometry.count(self._plane):
             return
         planes = self._level.reader.planes(self._geometry.spec(self._plane, index, self._others).box, self._axes)
         if planes is None:
@@ -106,9 +116,7 @@ class PlaneStack:
         """The front has answered a read of a plane: have what comes next decoded ahead, and lend it when it is."""
         box = self._geometry.spec(self._plane, index, self._others).box
         self._level.reader.passed(box, self._keys.get(index // self._thick, ()))
-        for near in (index - self._thick, index + self._thick):
-            if 0 <= near < self._geometry.count(self._plane):
-                self.lend(near)
+        self.lend(index - self._thick, index + self._thick)
 
 
 class Lender:
@@ -122,8 +130,9 @@ class Lender:
     def stack(
         self, directory: int, level: Level, geometry: SliceGeometry, plane: str, others: tuple[int, ...]
     ) -> PlaneStack | None:
-        """The planes of a directory of slices, by its inode; None if they have no order to be lent in."""
-        if geometry.through(plane) is None:
+        """The planes of a directory of slices, by its inode; None if they are not lent."""
+        through = geometry.through(plane)
+        if through is None or level.chunk_shape[through] < _THINNEST:
             return None
         stack = self._stacks.get(directory)
         if stack is None:

@@ -240,7 +240,7 @@ class PlaneDir(Dir):
         facts = self.facts
         stack = lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
         if stack is not None:
-            stack.lend(index)
+            stack.lend(index, index)
 
     def _stamp(self, index: int) -> Hashable:
         return self.facts.level.stamp(self.spec(index).box)

@@ -84,8 +84,7 @@ class VolumeFiles:
         def served(offset: int, length: int) -> None:
             stack, plane = lender.stack(owner.ino, level, geometry, PLANES[0], others), max(1, layout.size // count)
             if stack is not None:
-                for at in (offset, offset + length - 1):
-                    stack.lend(min(max(0, at // plane), count - 1))
+                stack.lend(offset // plane, (offset + length) // plane)
 
         return replace(made, fronted=fronted, served=served)
 
