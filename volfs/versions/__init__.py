@@ -16,8 +16,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``branch_actions``  commit, discard, update, publish, by this process or by the mount that holds the branch, which
                     ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
-``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and as a
-                    store; ``onlooker`` a store that is only read
+``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and
+                    as a store; ``onlooker`` a store that is only read
 ``store``           :class:`Store`: opening one, and how datasets come and go
 ``check``           ``fsck``
 """

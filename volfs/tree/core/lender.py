@@ -86,8 +86,8 @@ class PlaneStack:
         return picture if picture.size == layout.size else None
 
     def lend(self, first: int, last: int) -> None:
-        """Lend the planes of the layers of chunks in which planes ``first`` to ``last`` lie: those that are decoded, and
-        not too many at once."""
+        """Lend the planes of the layers of chunks in which planes ``first`` to ``last`` lie: those that are decoded,
+        and not too many at once."""
         begin, end = max(0, first) // self._thick, last // self._thick + 1
         for number in range(begin, min(end, begin + _LAYERS)):
             self._lend(number)
