@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import imagecodecs
@@ -11,58 +10,22 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.kits.judged import Mounted, Volume, make_volumes
+from tests.kits.judged import Mounted, make_volumes
 from tests.kits.mounts import volfs
+from tests.kits.planes import planes_of
 from volfs.testing.kit import mounted
-
-PLANES = {"xy": "z", "xz": "y", "yz": "x"}
-
-
-def planes_of(volume: Volume) -> list[tuple[str, str, tuple[int | slice, ...]]]:
-    """(directory, file stem, numpy index) of every slice of a volume whose axes are ``…zyx``."""
-    found: list[tuple[str, str, tuple[int | slice, ...]]] = []
-    names = "atczyx"[-volume.ndim :] if volume.ndim > 2 else "yx"
-    others = [axis for axis in names if axis not in "zyx"]
-    for where in itertools.product(*(range(n) for n in volume.shape[: len(others)])):
-        parts = [f"{axis}{index:0{4 if axis == 't' else 2}d}" for axis, index in zip(others, where, strict=True)]
-        for plane, across in PLANES.items():
-            if across not in names:
-                continue
-            axis = names.index(across)
-            for position in range(volume.shape[axis]):
-                index: list[int | slice] = [*where, *([slice(None)] * (volume.ndim - len(where)))]
-                index[axis] = position
-                found.append(("/".join([*parts, plane]), f"{across}{position:05d}", tuple(index)))
-    return found
-
-
-def directory(judged: Mounted, name: str, relative: str) -> Path:
-    """The directory of a plane; index directories are found by their number, whatever their width."""
-    here = judged.version(name) / "s0"
-    for part in relative.split("/"):
-        if (here / part).exists():
-            here = here / part
-            continue
-        letter, number = part[0], int(part[1:])
-        [here] = [
-            p for p in here.iterdir() if p.name[0] == letter and p.name[1:].isdigit() and int(p.name[1:]) == number
-        ]
-    return here
 
 
 @pytest.mark.parametrize("name", sorted(make_volumes()))
 def test_every_slice_equals_the_source_in_every_ending(judged: Mounted, name: str) -> None:
     volume = judged.volumes[name]
-    slices = planes_of(volume) if volume.ndim > 2 else [("xy", "", (slice(None), slice(None)))]
-    for relative, stem, index in slices:
-        folder = directory(judged, name, relative)
-        stem = stem or sorted(folder.iterdir())[0].stem
-        expected = volume[index]
-        np.testing.assert_array_equal(np.load(folder / f"{stem}.npy"), expected)
-        np.testing.assert_array_equal(tifffile.imread(folder / f"{stem}.tif"), expected)
+    for plane in planes_of(volume, "atczyx"[-volume.ndim :] if volume.ndim > 2 else "yx"):
+        file = judged.version(name) / "s0" / plane.folder / plane.stem
+        np.testing.assert_array_equal(np.load(file.with_suffix(".npy")), plane.voxels)
+        np.testing.assert_array_equal(tifffile.imread(file.with_suffix(".tif")), plane.voxels)
         if volume.dtype in (np.uint8, np.uint16):
-            with Image.open(folder / f"{stem}.png") as picture:
-                np.testing.assert_array_equal(np.asarray(picture), expected)
+            with Image.open(file.with_suffix(".png")) as picture:
+                np.testing.assert_array_equal(np.asarray(picture), plane.voxels)
 
 
 @pytest.mark.parametrize("name", sorted(make_volumes()))
