@@ -85,7 +85,7 @@ def test_a_working_copy_dirtied_while_it_ran_puts_no_old_voxel_into_the_new_imag
 
     placed = meanwhile(store, "", OTHER, change)
     assert placed.branch == "import-v2"
-    assert "uncommitted changes to what this version changes: zarr/s0" in placed.why
+    assert "uncommitted changes to keys that this version changes: zarr/s0" in placed.why
     assert (voxels(dataset["import-v2"]) == OTHER).all()
     assert (stored_voxels(dataset, 2, "s0") == OTHER).all()
     assert dataset.branches()["main"] == 1
@@ -330,7 +330,7 @@ main()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "on the new branch import-v" in done.stdout
-    assert "has uncommitted changes to what this version changes: zarr/s0" in done.stderr
+    assert "has uncommitted changes to keys that this version changes: zarr/s0" in done.stderr
     assert status(main)["head"] == before
     assert status(main)["behind"] is None
     name = done.stdout.partition("new branch ")[2].partition(",")[0]

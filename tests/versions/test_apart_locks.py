@@ -72,9 +72,9 @@ def test_a_version_of_another_machine_is_dead_after_a_day_without_growth(tmp_pat
         age(partial.root, 25 * 3600)
         elsewhere(OPENS, dataset.store.path, locks=tmp_path / "locks")
         assert not partial.root.exists()
-        with pytest.raises(Busy, match="another machine has taken it away"):
+        with pytest.raises(Busy, match="another machine took the version for abandoned"):
             writer.put("files/b", b"b")
-        with pytest.raises(Busy, match="another machine has taken it away"):
+        with pytest.raises(Busy, match="another machine took the version for abandoned"):
             writer.publish("half")
         assert not partial.root.exists()
     assert dataset.branches() == {"main": 1}
@@ -201,7 +201,7 @@ def test_a_branch_that_a_mount_of_another_machine_writes_is_read_only_though_its
     branch.acquire("/mnt/here")
     branch.put("files/ours", b"ours")
     said = elsewhere(code, dataset.store.path, locks=tmp_path / "locks")
-    assert said.startswith("ReadOnly main is being written by the mount at /mnt/here")
+    assert said.startswith("ReadOnly branch 'main' is being written by the mount at /mnt/here")
     assert "mount at /mnt/here" in said.splitlines()[1]
     age(branch.working.layout.root, 25 * 3600)
     branch.working.lock.keep_fresh()

@@ -55,7 +55,7 @@ def test_a_branch_that_a_mount_writes_is_read_only_elsewhere_and_the_error_names
     with another_process(store, 'branch.acquire("/mnt/brain"); branch.put("files/x", b"1")') as process:
         assert not branch.writable
         assert branch.read("files/x") == b"1"
-        named = rf"main is being written by the mount at /mnt/brain \(pid {process.pid}\)"
+        named = rf"branch 'main' is being written by the mount at /mnt/brain \(pid {process.pid}\)"
         for attempt in (
             lambda: branch.put("files/x", b"2"),
             lambda: branch.acquire("/mnt/other"),

@@ -1,8 +1,7 @@
-"""Waiting for something to come true, on a machine that may be busy with fifteen other things.
+"""Waiting for a condition, on a machine that may be busy with other things.
 
-Decided here: how long is too long. A wait ends as soon as its condition holds, so a generous limit costs nothing; one
-that is tight fails tests in which nothing is wrong. Never wait for a fixed time in the hope that something is done by
-then.
+Decided here: how long a wait may last. It ends as soon as its condition holds, so a generous limit costs nothing; a
+tight one fails tests in which nothing is wrong. Never wait for a fixed time in the hope that something is done by then.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PAUSE = 0.02
 
 
 def until(condition: Callable[[], object], what: str | Callable[[], str] = "") -> None:
-    """Return as soon as ``condition()`` is true. ``what`` was waited for: the message of the failure, else."""
+    """Return as soon as ``condition()`` is true; fail if it never is. ``what`` names the condition in the failure."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, _late(what)
@@ -27,7 +26,7 @@ def until(condition: Callable[[], object], what: str | Callable[[], str] = "") -
 
 
 async def until_async(condition: Callable[[], Awaitable[object]], what: str | Callable[[], str] = "") -> None:
-    """The same in trio, for a condition that has to be awaited."""
+    """:func:`until` in trio, for a condition that has to be awaited."""
     deadline = time.monotonic() + PATIENCE
     while not await condition():
         assert time.monotonic() < deadline, _late(what)

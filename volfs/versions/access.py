@@ -42,14 +42,14 @@ def access_in(document: Mapping[str, Any]) -> Access:
     """The access that a ``dataset.json`` states. Raises Damaged."""
     facts = document.get(KEY, {})
     if not isinstance(facts, Mapping):
-        raise Damaged(f"dataset.json: {KEY} is no object")
+        raise Damaged(f"dataset.json: {KEY!r} is not an object of owner, group and mode")
     mode = facts.get("mode")
     try:
         bits = None if mode is None else int(str(mode), 8)
     except ValueError:
         bits = -1
     if bits is not None and not 0 <= bits <= 0o777:
-        raise Damaged(f"dataset.json: {mode!r} is no mode")
+        raise Damaged(f"dataset.json: the mode {mode!r} is not an octal number up to 0777")
     return Access(_number(facts, "owner"), _number(facts, "group"), bits)
 
 
@@ -57,4 +57,4 @@ def _number(facts: Mapping[str, Any], name: str) -> int | None:
     value = facts.get(name)
     if value is None or (type(value) is int and 0 <= value < _IDS):
         return value
-    raise Damaged(f"dataset.json: {value!r} is no number of an {name}")
+    raise Damaged(f"dataset.json: the {name} {value!r} is not the number of a user or group")

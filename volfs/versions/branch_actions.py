@@ -72,7 +72,7 @@ class Actions:
                 outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
             return info
         if left:
-            raise Busy(f"{branch.ref} is being written by {mount}: to leave keys behind, unmount it first")
+            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to leave keys behind, unmount it first")
         described = self._ask(mount, "commit", message, author or default_author())
         self.last = Action.by_mount(described)
         dataset.store.refresh()
@@ -96,8 +96,8 @@ class Actions:
                 branch.working.discard(prefix)
             if not key and not forget_staged(branch.working.layout, prefix) and prefix:
                 raise BadInput(
-                    f"{prefix!r}: nothing of this name is staged or was refused; write a key such as zarr/s0 or"
-                    " files/notes.txt, a slice as `volfs status` names it, or all"
+                    f"{prefix!r} is no key, and nothing of this name is staged or was refused: give a key such as"
+                    " zarr/s0 or files/notes.txt, a slice as `volfs status` names it, or all"
                 )
 
     def update(self, side: Side, keys: Iterable[str] = ()) -> Behind | None:
@@ -106,7 +106,7 @@ class Actions:
         branch.dataset.store.check_writable()
         chosen = tuple(key.strip("/") for key in keys)
         if "" in chosen:
-            raise BadInput("an empty key means nothing; to decide about all of them, name none")
+            raise BadInput("an empty key is no key: to decide about all keys, give none")
         mount = self._mount()
         if mount is not None:
             self._ask(mount, "update", "\n".join((side, *map(key_line, chosen))))
@@ -123,7 +123,7 @@ class Actions:
         if mount is not None:
             published = self._ask(mount, "publish", order).get("version")
             if not isinstance(published, int):
-                raise Busy(f"{mount} has not said as which version it published v{number}")
+                raise Busy(f"{mount} has published v{number}, and did not say under which number: see `volfs log`")
             return self._info(published)
         try:
             with self._acting("publish", order) as outcome, self._branch.writing():

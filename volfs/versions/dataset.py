@@ -427,7 +427,7 @@ class Dataset:
         try:
             catch_up(self, progress)
         except VolfsError as error:  # what is decided under the lock goes by the files
-            self.tell_once(f"the catalog cannot be told of what others did: {error}")
+            self.tell_once(f"the catalog cannot take over what other processes did: {error}")
         else:
             self._caught = stamp if settled else None
 
@@ -480,7 +480,9 @@ class Dataset:
         if not ref.version and not kind.may_be_empty:
             raise Damaged(f"{where} names no version; {how_to_mend(where)}")
         if not ref.version and not ref.sealed and self.newest_on(name):
-            raise Damaged(f"{where} names no version, but there are some of that branch; {how_to_mend(where)}")
+            raise Damaged(
+                f"{where} names no version, though there are versions made on this branch; {how_to_mend(where)}"
+            )
         if ref.version:
             try:
                 there = self._content_id(ref.version)
@@ -564,4 +566,4 @@ def check_unused(dataset: Dataset) -> None:
         if held or elsewhere(working, dataset.store.dead_after) is not None:
             owner = lock.owner() or {}
             who = owner.get("mountpoint") or f"process {owner.get('pid', '?')}"
-            raise Busy(f"branch {name!r} of dataset {dataset.name!r} is in use by {who}")
+            raise Busy(f"branch {name!r} of dataset {dataset.name!r} is being written by {who}: stop it first")

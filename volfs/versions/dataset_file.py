@@ -46,13 +46,13 @@ class DatasetFile:
         name, ident = document.get("name", called), document.get("id", "")
         created, branch = document.get("created_ns", 0), document.get("default_branch", DEFAULT_BRANCH)
         if not isinstance(name, str):
-            raise Damaged(f"{path}: its name is no text")
+            raise Damaged(f"{path}: its name is not text")
         if not isinstance(ident, str) or not (ident == "" or _ID.fullmatch(ident)):
-            raise Damaged(f"{path}: its id is not one")
+            raise Damaged(f"{path}: its id is not the id of a dataset")
         if not is_time(created):
             raise Damaged(f"{path}: created_ns is not a time")
         if not isinstance(branch, str) or not is_ref_name(branch):
-            raise Damaged(f"{path}: its default branch is not a branch's name")
+            raise Damaged(f"{path}: its default branch is not the name of a branch")
         return cls(name, ident, created, branch)
 
     def is_of(self, created_ns: int, ident: str) -> bool:

@@ -115,8 +115,8 @@ def _by_own(layout: StoreLayout, ident: str, make: Make[_S], seed: Catalog | Non
             catalog = open_catalog(place, ident, ours=True, read_only=False)
     except OSError as error:
         raise ReadOnly(
-            f"{layout.catalog} cannot be used ({why}), and {place} not be made ({error.strerror}): name a place with"
-            " --catalog, or set XDG_STATE_HOME"
+            f"{layout.catalog} cannot be used ({why}), and no other can be made at {place} ({error.strerror}): name a"
+            " place with --catalog, or set XDG_STATE_HOME"
         ) from None
     store = make(catalog, place, Reading(True, aside=layout.catalog.exists()))
     log.info("%s: read by %s, because %s %s", layout.root, place, layout.catalog.name, why)

@@ -31,7 +31,7 @@ def read_ref(path: Path) -> RefRecord:
     if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_VERSION:
         raise Damaged(f"{path} does not name a version; {how_to_mend(path)}")
     if content_id is not None and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
-        raise Damaged(f"{path} holds no content id; {how_to_mend(path)}")
+        raise Damaged(f"the content id in {path} is not 64 hexadecimal digits; {how_to_mend(path)}")
     return RefRecord(version, content_id, sealed=summed and (content_id is not None or not version))
 
 

@@ -45,7 +45,9 @@ def ask_mount(
     try:
         fd = os.open(control / action, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise ReadOnly(f"{branch} is being written by {holder}, which cannot be reached: {error.strerror}") from None
+        raise ReadOnly(
+            f"branch {branch!r} is being written by {holder}, which cannot be reached: {error.strerror}"
+        ) from None
     deadline = time.monotonic() + _PATIENCE
     try:
         _write(fd, written.encode("utf-8", "surrogateescape") or b"\n")

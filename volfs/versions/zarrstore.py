@@ -31,7 +31,7 @@ class ZarrStore(Store):
         if read_only is None:
             read_only = branch is None or snapshot.dataset.store.read_only
         if branch is None and not read_only:
-            raise NotAllowed(f"{snapshot.ref} is a version: it never changes. Write to a branch")
+            raise NotAllowed(f"{snapshot.ref} is a version and never changes: write to a branch")
         super().__init__(read_only=read_only)
         self.snapshot = snapshot
         self._branch = branch

@@ -177,12 +177,14 @@ class Proof:
             array = self.stored.arrays.get(path)
             meta = self._metas.get(path)
             if array is None:
-                yield self.finding("has chunks in the manifest, but version.json does not know it", key=node_key(path))
+                yield self.finding(
+                    "the manifest has chunks of this array, but version.json does not name it", key=node_key(path)
+                )
                 continue
             if meta is None:
                 continue
             if not self._describes(path, meta, array.shard_chunks):
-                what = "what other readers go by does not describe the array as it is stored"
+                what = "does not describe the array as it is stored: other programs read it wrong"
                 yield self.finding(what, key=f"versions/{version_dir_name(self.number)}/{json_key(path)}")
             if prod(array.shard_chunks) == 1:
                 continue
@@ -271,4 +273,4 @@ class Proof:
             root=tree_root(changes(manifest, self._metas)),
         )
         if identity != info.content_id:
-            yield self.finding("its content id is not that of what it holds: something was altered", key=VERSION_JSON)
+            yield self.finding("its content id does not match what it holds: something was altered", key=VERSION_JSON)

@@ -143,9 +143,13 @@ class ArrayWriter:
         order = np.lexsort(records["chunk"].T[::-1])
         builder.extend(records[order], pieces)
 
+    @property
+    def _name(self) -> str:
+        return f"array {self.path!r}" if self.path else "the array at the root"
+
     def _check(self, coords: Index) -> Index:
         if not self._grid.holds(coords):
-            raise BadInput(f"{self.path or 'the root array'}: {coords} is outside the chunk grid")
+            raise BadInput(f"{self._name}: there is no chunk {coords} in a grid of {self._grid.grid_shape} chunks")
         return coords
 
     def _claim(self, where: Index, cell: int, coords: Index) -> _Shard:
@@ -154,7 +158,7 @@ class ArrayWriter:
             if shard is None:
                 shard = self._shards[where] = self._new_shard(where)
             if shard.rows[cell] != _Shard.FREE:
-                raise AlreadyThere(f"{self.path or 'the root array'}: chunk {coords} is in this version already")
+                raise AlreadyThere(f"{self._name}: chunk {coords} was put or removed in this version already")
             shard.rows[cell] = _Shard.CLAIMED
             return shard
 

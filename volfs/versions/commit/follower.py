@@ -195,8 +195,8 @@ def refusal(branch: WritableBranch, behind: Behind) -> Conflict:
     where = f"{branch.dataset.name}@{branch.ref}"
     over = f"v{behind.base}" if behind.base else "no version"
     return Conflict(
-        f"branch {branch.ref!r} is behind: v{behind.head} and the uncommitted changes over {over} changed the same:"
-        f" {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
+        f"branch {branch.ref!r} is behind: v{behind.head} and the uncommitted changes over {over} changed the same"
+        f" keys: {named(behind.keys)}. Decide with `volfs update {where} --ours` or `--theirs`, or by writing ours or"
         " theirs into .volfs/update; nothing was committed"
     )
 

@@ -50,12 +50,12 @@ def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list
     try:
         done += dataset.ledger.settle(dataset.index_stored)
     except VolfsError as error:
-        dataset.tell_once(f"what was being published cannot be settled: {error}")
+        dataset.tell_once(f"a version that a dead process was publishing can be neither finished nor undone: {error}")
     try:
         if dataset.ref_files() != dataset.refs():
             dataset.mirror_refs()
     except VolfsError as error:
-        dataset.tell_once(f"its refs cannot be mirrored: {error}")
+        dataset.tell_once(f"the catalog cannot take over its branches and tags: {error}")
     return done
 
 
@@ -83,5 +83,5 @@ def index_missing(dataset: MirroredHistory, progress: Progress | None = None) ->
             dataset.unindexed[number] = (
                 str(error) if isinstance(error, VolfsError) else f"{type(error).__name__}: {error}"
             )
-            dataset.tell_once(f"v{number} cannot be indexed: {dataset.unindexed[number]}")
+            dataset.tell_once(f"v{number} cannot be added to the catalog: {dataset.unindexed[number]}")
     return done

@@ -208,7 +208,9 @@ def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
 
     keys = sorted(branch.working.look(see).conflicts)
     if keys:
-        raise Conflict(f"branch {branch.ref!r} has uncommitted changes to what this version changes: {named(keys)}")
+        raise Conflict(
+            f"branch {branch.ref!r} has uncommitted changes to keys that this version changes: {named(keys)}"
+        )
 
 
 def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
@@ -219,7 +221,9 @@ def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branc
     found = merge(base, PreparedSide(base, prepared), theirs)
     keys = found.conflicts.union(key for key, data in found.merged.items() if len(data) > PIECE)
     if keys:
-        raise Conflict(f"branch {branch!r} has moved to v{head.number}, which changed the same: {named(sorted(keys))}")
+        raise Conflict(
+            f"branch {branch!r} has moved to v{head.number}, which changed the same keys: {named(sorted(keys))}"
+        )
     return _rewritten(dataset, prepared, newer, found.merged)
 
 
@@ -384,7 +388,7 @@ def _find(dataset: WritableHistory, token: str, number: int) -> VersionInfo | in
         for found in sorted(n for n in dataset.graph.versions if n >= number):
             if read_version(VersionFiles.of(dataset.objects, found)).writer == token:
                 return dataset.info(found)
-    raise NotFound(f"what was prepared as v{number} is gone")
+    raise NotFound(f"the version that was prepared as v{number} is gone: another process has removed it")
 
 
 def _own_words(partial: VersionFiles) -> StoredVersion | None:

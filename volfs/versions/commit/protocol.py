@@ -121,12 +121,12 @@ def _nothing(
         message = wording()[0]
     if head is not None and head.message == message:
         return head
-    shows = f"{branch.ref!r}: it shows {f'v{head.number}' if head else 'no version'}"
+    same = f"branch {branch.ref!r} is {f'the same as v{head.number}' if head else 'empty'}"
     if left:
         raise NothingToCommit(
-            f"nothing to commit on {shows}, besides files open for writing: close {named(sorted(left), _NAMED)}"
+            f"nothing to commit: {same}, but for files open for writing; close {named(sorted(left), _NAMED)}"
         )
-    raise NothingToCommit(f"nothing to commit on {shows}")
+    raise NothingToCommit(f"nothing to commit: {same}")
 
 
 def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:

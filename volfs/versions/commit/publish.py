@@ -416,8 +416,8 @@ def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:
     """The error for a version that others took for a dead one while it was being written."""
     what = f"{version_dir_name(number)}/{name}" if name else f"the directory of v{number}"
     return Busy(
-        f"{what} {how}: another machine has taken it away while it was written (does its filesystem share locks?"
-        " `volfs doctor` tells); nothing was committed, try again"
+        f"{what} {how}: another machine took the version for abandoned while it was written; nothing was committed: try"
+        " again, and see with `volfs doctor` whether the store's filesystem shares locks"
     )
 
 

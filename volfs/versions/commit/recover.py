@@ -91,7 +91,7 @@ def recover(store: RecoverableStore) -> None:
         except NoSpace:
             raise
         except Exception as error:  # whatever it is, it is this dataset's
-            _tell(name, "not recovered", error)
+            _tell(name, "what dead processes left in it cannot be mended", error)
 
 
 def recover_dataset(dataset: RecoverableDataset) -> None:
@@ -177,7 +177,7 @@ def register(store: RecoverableStore) -> None:
         except Exception as error:  # whatever it is, it is this dataset's
             if row is None and isinstance(error, NotFound):
                 continue  # it is none, and fsck says so
-            store.broken[name] = _tell(name, "not indexed", error)
+            store.broken[name] = _tell(name, "cannot be added to the catalog", error)
 
 
 def look_over(store: RecoverableStore) -> None:
@@ -200,9 +200,9 @@ def look_over(store: RecoverableStore) -> None:
                 if row is not None or isinstance(error, NotFound):
                     continue  # it says so itself, or is none
         if why is not None:
-            mend = "open the store once for writing, which mends it, or give another catalog with --catalog"
+            mend = "open the store once for writing, which mends it, or name another catalog with --catalog"
             store.broken[name] = (
-                f"dataset {name!r} is not what {store.catalog_path} is the index of, which {why}; {mend}"
+                f"dataset {name!r} and the catalog {store.catalog_path} do not match: the catalog {why}; {mend}"
             )
 
 

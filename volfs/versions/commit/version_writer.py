@@ -138,7 +138,7 @@ class VersionWriter:
         payload = self._base.payload(key)
         owner = parse_version_dir(payload.file.partition("/")[0])
         if owner is None:
-            raise Damaged(f"{payload.file} lies in no version")
+            raise Damaged(f"{payload.file} is not in the directory of a version")
         with self._lock:
             self._objects[key] = _Object(payload, sha256, owner, mode, mtime_ns)
             self._removed.discard(key)
@@ -341,7 +341,9 @@ class VersionWriter:
             shard = tuple(s // c for s, c in zip(shard_shape, meta.chunk_shape, strict=True))
             if any(b % s for b, s in zip(block, shard, strict=True)):
                 if inherited is not None:
-                    raise BadInput(f"shards of {shard} chunks do not divide the array's index blocks of {block} chunks")
+                    raise BadInput(
+                        f"shards of {shard} chunks do not divide the array's index blocks of {block}: choose others"
+                    )
                 block = tuple(s * max(1, b // s) for b, s in zip(block, shard, strict=True))
                 if prod(block) > MAX_CELLS:
                     raise BadInput(f"shards of {shard} chunks are too large: at most {MAX_CELLS} chunks fit")
@@ -398,7 +400,7 @@ class VersionWriter:
         first = self._infos[0].time_ns + _SECOND if self._infos else 0
         when = max(time.time_ns() if time_ns is None else time_ns, first)
         if not is_time(when):
-            raise BadInput(f"{when} ns is no time of a version: it lies between 1970 and 2262")
+            raise BadInput(f"a version's time lies between 1970 and 2262: {when} ns does not")
         metas = {path: array.meta for path, array in self._arrays.items()}
         info = VersionInfo(self.number, self._parents, 0, 0, when, author, message, "")
         identity = content_id(

@@ -176,11 +176,11 @@ def read_version(files: VersionFiles) -> StoredVersion:
         arrays = {path: _array(array) for path, array in doc["arrays"].items()}
         stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{where}: not what a version says about itself ({printable(str(error))})") from None
+        raise Damaged(f"{where}: not the description of a version ({printable(str(error))})") from None
     if files.number not in (None, info.number):
         raise Damaged(f"{where}: says it is v{info.number}, but lies where v{files.number} belongs")
     if not 0 < info.number <= MAX_VERSION:
-        raise Damaged(f"{where}: its number is none of a version")
+        raise Damaged(f"{where}: {info.number} is not a version's number")
     if any(not 0 < parent < info.number for parent in info.parents):
         raise Damaged(f"{where}: a parent is not older than the version")
     return stored
@@ -241,13 +241,13 @@ def _array(facts: Mapping[str, object]) -> StoredArray:
     block_shape, shard_chunks = _ints(facts["block_shape"]), _ints(facts["shard_chunks"])
     fits = len(block_shape) == len(shard_chunks) and all(n > 0 for n in (*block_shape, *shard_chunks))
     if not fits or prod(block_shape) > MAX_CELLS or prod(shard_chunks) > MAX_CELLS:
-        raise TypeError(f"{block_shape} and {shard_chunks} are no shapes of blocks and shards")
+        raise TypeError(f"{block_shape} and {shard_chunks} are not shapes of blocks and shards")
     return StoredArray(block_shape, shard_chunks, bool(facts["complete"]))
 
 
 def _time(value: object) -> int:
     if not is_time(value):
-        raise TypeError(f"{str(value)[:40]} is no time")
+        raise TypeError(f"{str(value)[:40]} is not a time")
     return value
 
 
@@ -259,7 +259,7 @@ def _count(value: object) -> int:
 
 def _content_id(value: object) -> str:
     if not _CONTENT_ID.fullmatch(_str(value)):
-        raise TypeError("its content id is none")
+        raise TypeError("its content id is not 64 hexadecimal digits")
     return _str(value)
 
 

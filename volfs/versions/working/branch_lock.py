@@ -145,15 +145,17 @@ class BranchLock:
         pause = 0.001
         if (other := elsewhere(self._layout, self._dead_after)) is not None:
             raise ReadOnly(
-                f"{self._branch} is being written by {other}, whose locks are not visible here: write through it, or"
-                " stop it; if that machine is gone for good, give --dead-after 0"
+                f"branch {self._branch!r} is being written by {other}, whose locks are not visible here: write through"
+                " it, or stop it; if that machine is gone for good, give --dead-after 0"
             )
         while not self._try():
             holder = self.holder()
             if holder is not None and (holder.mountpoint is not None or time.monotonic() >= deadline):
-                raise ReadOnly(f"{self._branch} is being written by {holder}: write through it, or stop it first")
+                raise ReadOnly(
+                    f"branch {self._branch!r} is being written by {holder}: write through it, or stop it first"
+                )
             if holder is None and time.monotonic() >= deadline + PATIENCE:
-                raise ReadOnly(f"{self._branch} is being written by other processes in turns: try again")
+                raise ReadOnly(f"branch {self._branch!r} is being written by other processes in turns: try again")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
         self.times_taken += 1

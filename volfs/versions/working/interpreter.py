@@ -132,7 +132,7 @@ class Interpreter:
         meaning = meaning or self.meaning(union, change.key)
         if meaning.kind == "orphan":
             where = node_key(meaning.path or "")
-            return f"looks like a chunk, but {where} is no array (yet): there is no valid {where}/{NODE_JSON}"
+            return f"looks like a chunk of {where}, which is no array (yet): there is no valid {where}/{NODE_JSON}"
         if meaning.kind == "metadata":
             assert meaning.path is not None
             parsed = self.node(union, meaning.path)

@@ -263,7 +263,7 @@ class WorkingCopy:
         """Make a symbolic link among the side files. Nothing of volfs ever follows it."""
         check_key(key)
         if not key.startswith("files/"):
-            raise NotAllowed(f"{key}: only side files may be symbolic links")
+            raise NotAllowed(f"{key}: symbolic links can only be made below files/")
         with self._changing() as union:
             if union.entry(key) is not None:
                 raise AlreadyThere(f"{key} exists")
@@ -278,7 +278,7 @@ class WorkingCopy:
         def see(union: Union) -> str:
             entry = union.existing(key)
             if not entry.is_link:
-                raise WrongKind(f"{key} is no symbolic link", errno=errno.EINVAL)
+                raise WrongKind(f"{key} is not a symbolic link", errno=errno.EINVAL)
             return os.fsdecode(b"".join(union.pieces(key, entry)))
 
         return self.look(see)
@@ -292,7 +292,7 @@ class WorkingCopy:
         check_key(source)
         check_key(target)
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
-            raise BadInput("a branch knows RENAME_NOREPLACE and RENAME_EXCHANGE, one at a time")
+            raise BadInput("of the flags of rename only RENAME_NOREPLACE or RENAME_EXCHANGE can be given")
         with self._changing() as union:
             moving, there = union.existing(source), union.entry(target)
             if there is not None and flags & RENAME_NOREPLACE:
@@ -993,7 +993,9 @@ class _Steps:
 
 def _check_movable(top: Layer, key: str, entry: Entry) -> None:
     if entry.dirs != (top,) or entry.below is not None:
-        raise NotAllowed(f"{key} is in the head version: copy it, then remove it", errno=errno.EXDEV)
+        raise NotAllowed(
+            f"{key} is a committed directory, which cannot be renamed: copy it, then remove it", errno=errno.EXDEV
+        )
 
 
 def _same_file(one: Entry, other: Entry | None) -> bool:
