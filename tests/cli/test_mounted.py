@@ -77,7 +77,7 @@ def test_everything_else_works_beside_a_mount(store: Path, files: Path) -> None:
     assert (files.parent.parent.parent / "tags" / "beside-tag" / "version.json").is_file()
     volfs(store, "branch", "cells", "--delete", "beside")
     volfs(store, "tag", "cells", "--delete", "beside-tag")
-    assert "use" in refused(store, "rm", "cells", "--yes")
+    assert "is being written by" in refused(store, "rm", "cells", "--yes")
     assert answer(store, "info", "cells")["images"]
 
 

@@ -375,7 +375,7 @@ def test_where_all_that_changed_is_being_written_the_refusal_names_it(dataset, b
     branch.commit("one")
     with branch.working.open("files/recording", os.O_WRONLY | os.O_CREAT) as file:
         file.pwrite(b"half", 0)
-        with pytest.raises(NothingToCommit, match="open for writing: close files/recording"):
+        with pytest.raises(NothingToCommit, match="open for writing; close files/recording"):
             branch.commit("two")
     assert branch.commit("two").message == "two"
 

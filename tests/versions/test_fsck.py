@@ -215,7 +215,7 @@ def test_an_altered_version_json_is_found_by_content_id_and_catalog(root, field,
 
 def test_an_altered_content_id_shows_in_all_that_descends_from_it(root):
     edit_json(cells(root) / "versions/00000001/version.json", content_id="0" * 64)
-    versions = {finding.version for finding in check(root).findings if "content id is not" in finding.what}
+    versions = {finding.version for finding in check(root).findings if "content id does not match" in finding.what}
     assert versions == {1, 2, 4}  # 3 says what its parent 2 says of itself
 
 
@@ -278,7 +278,7 @@ def test_metadata_that_other_readers_would_go_wrong_by_is_found(root, number, fi
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [16, 16, 4]}},
     }
     edit_json(cells(root) / f"versions/{number:08d}/zarr/s0/zarr.json", **{field: wrong[field]})
-    told(root, "other readers", "zarr/s0/zarr.json")
+    told(root, "other programs", "zarr/s0/zarr.json")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_dataset_that_is_not_what_it_says_is_found(root):
 
 def test_a_directory_that_is_no_dataset_is_found(root):
     (root / "datasets/photos").mkdir()
-    told(root, "not a dataset", "photos")
+    told(root, "is no dataset", "photos")
 
 
 # -- the catalog --------------------------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ def test_a_chunk_row_that_says_something_else_is_found(root, sealed):
         said = told(root, "does not match its checksum")
         assert "v2" in [finding.where for finding in said]
         return
-    (finding,) = told(root, "another payload", "v2 zarr/s0/c/1/1/1")
+    (finding,) = told(root, "other bytes for this chunk", "v2 zarr/s0/c/1/1/1")
     assert finding.version == 2
 
 

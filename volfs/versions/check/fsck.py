@@ -119,7 +119,6 @@ def guarded(dataset: str, where: str, findings: Iterator[Finding]) -> Iterator[F
 
 # The parameter of fsck has the name of the function: the CLI's option is called so.
 _rebuild = rebuild_catalog
-_MEND = "; --rebuild-catalog mends it"
 _MODED = (Op.PUT, Op.TAKE, Op.DIRECTORY)
 
 
@@ -288,26 +287,24 @@ class _Check:
         known, info = self._dataset.info(proof.number), stored.info
         for name in ("parents", "time_ns", "author", "message", "content_id"):
             if getattr(known, name) != getattr(info, name):
-                yield proof.finding(f"the catalog has another {name}{_MEND}", key="version.json")
+                yield proof.finding(f"the catalog has another {name}", key="version.json")
         try:
             version = self._dataset.version(proof.number)
             yield from self._indexed_keys(proof, version, manifest)
             yield from self._indexed_chunks(proof, version, manifest)
         except VolfsError as error:
-            yield proof.finding(f"the catalog cannot be read here: {error}{_MEND}")
+            yield proof.finding(f"the catalog cannot be read here: {error}")
 
     def _indexed_keys(self, proof: Proof, version: Version, manifest: Manifest) -> Iterator[Finding]:
         for i in np.flatnonzero(manifest.records["ndim"] == 0).tolist():
             record = manifest.record(i)
             entry = version.catalog.entry(self._dataset.id, version.at, record.name)
             if record.payload is not None and (entry is None or entry.payload != record.payload):
-                yield proof.finding(
-                    f"the catalog has other bytes for this key{_MEND}", key=record.name, payload=record.payload
-                )
+                yield proof.finding("the catalog has other bytes for this key", key=record.name, payload=record.payload)
             elif entry is not None and record.op in _MODED and _kept(entry) != _kept(record):
-                yield proof.finding(f"the catalog has another mode or time for this key{_MEND}", key=record.name)
+                yield proof.finding("the catalog has another mode or time for this key", key=record.name)
             elif record.op == Op.REMOVE and entry is not None and entry.kind == "object":
-                yield proof.finding(f"was removed, but the catalog has it{_MEND}", key=record.name)
+                yield proof.finding("was removed, but the catalog has it", key=record.name)
 
     def _indexed_chunks(self, proof: Proof, version: Version, manifest: Manifest) -> Iterator[Finding]:
         for path, rows in manifest.chunks():
@@ -315,7 +312,7 @@ class _Check:
             records = manifest.records[rows]
             if array is None:
                 if (records["op"] != Op.REMOVE).any():
-                    yield proof.finding(f"the catalog has no such array{_MEND}", key=node_key(path))
+                    yield proof.finding("the catalog has no such array", key=node_key(path))
                 continue
             parent = version.dataset.graph.at(version.info.parents[0] if version.info.parents else 0)
             listed = {
@@ -336,10 +333,10 @@ class _Check:
                     at, found = where[0], version.catalog.block_map(array.node, version.at, where[0])
                 indexed = found.payload(where[1]) if found.owner[where[1]] else None
                 if indexed != payload or (where not in listed and payload is not None):
-                    yield proof.finding(f"the catalog has other bytes for this chunk{_MEND}", key=key, payload=payload)
+                    yield proof.finding("the catalog has other bytes for this chunk", key=key, payload=payload)
                 listed.discard(where)
             for block, cell in sorted(listed):
-                what = f"the catalog has a change of chunk {cell} of block {block} that the manifest has not{_MEND}"
+                what = f"the catalog has a change of chunk {cell} of block {block} that the manifest has not"
                 yield proof.finding(what, key=node_key(path))
 
     def _listed(self, proven: dict[int, tuple[StoredVersion, Manifest]]) -> Iterator[Finding]:
@@ -356,9 +353,9 @@ class _Check:
             version = self._dataset.version(number)
             listed = set(_walk(version, self._dataset.id))
             for key in sorted(expected - listed):
-                yield self._finding(f"v{number} {key}", f"is committed, but the catalog does not list it{_MEND}")
+                yield self._finding(f"v{number} {key}", "is committed, but the catalog does not list it")
             for key in sorted(listed - expected):
-                yield self._finding(f"v{number} {key}", f"is listed by the catalog, but was never committed{_MEND}")
+                yield self._finding(f"v{number} {key}", "is listed by the catalog, but was never committed")
 
 
 def _kept(of: Entry | Record) -> tuple[int, int]:
