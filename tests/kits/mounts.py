@@ -86,9 +86,10 @@ def stopped(process: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def disk_that_can_stop(folder: Path) -> Iterator[int]:
-    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it."""
-    content = folder.with_name("content")
+def disk_that_can_stop(folder: Path, content: Path | None = None) -> Iterator[int]:
+    """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it. What it holds is moved to
+    ``content``, by default beside it."""
+    content = content or folder.with_name("content")
     folder.rename(content)
     folder.mkdir()
     device = folder.stat().st_dev

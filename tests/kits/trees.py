@@ -238,7 +238,7 @@ class Client:
 async def serving(store: Path, **options: Any) -> AsyncIterator[Client]:
     """A tree over a store, with its background work."""
     kernel = Kernel()
-    with volfs.open_store(store) as opened:
+    with volfs.open_store(store, read_only=options.get("read_only", False)) as opened:
         tree = Tree(opened, TreeOptions(uid=os.getuid(), gid=os.getgid(), **options), kernel)
         async with trio.open_nursery() as nursery:
             await nursery.start(tree.run)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -88,11 +89,45 @@ def mount_holding(path: Path) -> Mounted | None:
     return _holder(place, mounts())
 
 
-def mounts_of(place: Path) -> list[Mounted | None]:
-    """The mounted filesystem that a directory lies on, and those that lie below it. ``place`` is its path as
-    :func:`canonical` spells it: no filesystem is asked."""
-    table = mounts()
-    return [_holder(place, table), *(mount for mount in table if place in mount.mountpoint.parents)]
+def far_disks(place: Path, table: list[Mounted]) -> frozenset[str]:
+    """The devices that may stop answering and that files of a directory lie on: it lies there itself, some of it does,
+    or a link in its place leads there. If there are none, no call on such a file blocks for ever.
+
+    ``place`` is its path, whose directory is spelled as :func:`canonical` does. No such device is asked.
+    """
+    at, rest, links = place.parent, [place.name], 0
+    while rest:
+        name = rest.pop(0)
+        at = at.parent if name == ".." else at / name  # an absolute link begins at "/" again
+        if may_stop_answering(holder := _holder(at, table)):
+            return frozenset([holder.device if holder is not None else "unknown"])
+        if links < _LINKS and os.path.islink(at):
+            links += 1
+            at, rest = at.parent, [*at.readlink().parts, *rest]
+    return frozenset(each.device for each in table if at in each.mountpoint.parents and may_stop_answering(each))
+
+
+class MountTable:
+    """The table of mounts as it was last read, and whether it has changed since."""
+
+    def __init__(self) -> None:
+        self.mounts = mounts()
+        self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLPRI)
+        self._poll.poll(0)
+
+    def changed(self) -> bool:
+        """Read the table again if it has changed since this was last asked: proc(5) tells by POLLPRI. Asks no
+        filesystem."""
+        if not self._poll.poll(0):
+            return False
+        self.mounts = mounts()
+        return True
+
+    def close(self) -> None:
+        """Close the kernel's file."""
+        os.close(self._fd)
 
 
 def _holder(place: Path, table: list[Mounted]) -> Mounted | None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from volfs.errors import BadInput, Damaged, NotFound, VolfsError
 from volfs.model.box import Box
 from volfs.tree.branches.invalidation import VoxelChange
+from volfs.tree.branches.stage_handle import unstored
 from volfs.tree.branches.stages import Stage, StageTarget
 from volfs.tree.core.node import Node
 from volfs.tree.files.staged_dir import StagedDir
@@ -54,7 +55,9 @@ class Leftovers:
         All are judged before any is stored: planes that were being written at once may cross the same chunks. They are
         stored in the order in which they were begun.
         """
-        left: list[tuple[Stage, str | None]] = await mounted.look(lambda: mounted.stages.load(mounted.limit))
+        left: list[tuple[Stage, str | None]] = await mounted.look(lambda: mounted.stages.left(mounted.limit))
+        for stage, _ in left:
+            mounted.stages.take_over(stage)
         verdicts = []
         for stage, damage in left:
             async with _dropped_if_hopeless(mounted, stage):
@@ -63,7 +66,7 @@ class Leftovers:
         for verdict in sorted(verdicts, key=lambda each: each.stage.record.began_ns):
             async with _dropped_if_hopeless(mounted, verdict.stage):
                 await mounted.fetch(partial(_store, mounted, verdict))
-                mounted.stages.drop(verdict.stage)
+                await mounted.stages.drop(verdict.stage)
         if left:
             mounted.stages.changes += 1
             await mounted.kernel.invalidate_soon(VoxelChange())
@@ -74,11 +77,11 @@ class Leftovers:
             raise Damaged(damage)
         target = await self._target(mounted, stage)
         if target is None:
-            stage.note(reason="the mount ended while it was being written")
+            await mounted.asked(lambda: stage.note(reason="the mount ended while it was being written"))
             return None
         stage.target = target
         if not stage.size:
-            mounted.stages.drop(stage)
+            await mounted.stages.drop(stage)
             return None
         return _Verdict(stage, target, await mounted.fetch(lambda: _unchanged(mounted, stage, target)))
 
@@ -87,9 +90,8 @@ class Leftovers:
         folder = await self._at(f"{mounted.images.path}/{stage.place[0]}")
         if not isinstance(folder, StagedDir):
             raise NotFound(f"there is no {stage.place[0]} any more")
-        if folder.cold:
-            await folder.prepare()
-        target = folder.writer.target(stage.place[1])
+        await folder.ready()
+        target = await mounted.asked(lambda: folder.writer.target(stage.place[1]))
         if target is None and (stage.record.target or folder.writer.is_like(stage.place[1])):
             raise NotFound(f"{stage.place[1]} is no {folder.writer.word} of this image any more")
         return target
@@ -136,11 +138,10 @@ async def _dropped_if_hopeless(mounted: MountedBranch, stage: Stage) -> AsyncIte
                 await mounted.look(lambda: mounted.reject(stage.place, reason))
             except (VolfsError, OSError) as full:  # it stays, since only its record names it
                 log.warning("branch %s: %s stays: %s; %s", mounted.name, stage.name, reason, full)
-                stage.note(reason=reason, refused=True)
+                await mounted.asked(lambda: stage.note(reason=reason, refused=True))
                 return
             log.warning("branch %s: %s was dropped: %s", mounted.name, stage.name, reason)
-        mounted.stages.drop(stage)
+        await mounted.stages.drop(stage)
     except (VolfsError, OSError) as error:  # a full disk: it stays, to be tried again or written anew
         log.warning("branch %s: %s was left half written, and stays: %s", mounted.name, stage.name, error)
-        stage.note(reason=str(error), began_ns=mounted.tick(), storing_ns=0)
-        stage.failed = True
+        await unstored(mounted, stage, error)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
@@ -39,9 +39,9 @@ from volfs.versions.store import Store
 _NAME_MAX = 255
 #: Entries of a listing that are made at a time in a far branch, where the disk must be asked for each.
 _FAR_ENTRIES = 128
-#: What concerns the store as a whole has threads of its own: those that wait for a dead disk take none from what lies
-#: in memory.
-_WHOLE_STORE = "/"
+#: What concerns the store's own disk has threads of its own: those that wait for a dead one take none from anything
+#: else.
+_WHOLE_STORE = "/statfs"
 
 
 class Tree:
@@ -109,7 +109,7 @@ class Tree:
             return missing(directory.absence)
         self._keep(found)
         if directory is self._root:
-            await self._see_access((found.dataset,))
+            await self._see_access(found.dataset)
         return self._owned(found, attr)
 
     async def _lookup_far(self, directory: Dir, name: bytes) -> Attr:
@@ -143,16 +143,29 @@ class Tree:
         await self._ready(node)
         return self._owned(node, await node.asked(node.attr) if node.far else node.attr())
 
-    async def _see_access(self, datasets: Collection[str]) -> None:
-        """See who owns those datasets that nobody has looked into yet."""
+    async def _see_access(self, dataset: str) -> None:
+        """See who owns a dataset, if nobody has looked into it yet."""
+        access = self._context.access
+        if access.unseen([dataset]):
+            await self._context.in_time(lambda: self._context.look(dataset, lambda: access.look_at([dataset])))
+
+    async def _see_access_of_all(self) -> None:
+        """See who owns the datasets. Those whose disk does not say stay closed, and hold up no others."""
         context = self._context
-        unseen = context.access.unseen(datasets)
+        unseen = context.access.unseen(context.store.catalog.datasets())
+
+        async def see(disks: frozenset[str], datasets: list[str]) -> None:
+            with suppress(OutOfTime):
+                await context.in_time(lambda: context.look_at_disks(disks, lambda: context.access.look_at(datasets)))
+
         if unseen:
-            await context.in_time(lambda: context.look(_WHOLE_STORE, lambda: context.access.look_at(unseen)))
+            async with trio.open_nursery() as nursery:
+                for disks, datasets in context.by_disk(unseen).items():
+                    nursery.start_soon(see, disks, datasets)
 
     async def getattr(self, ino: int) -> Attr:
         orphan = self._context.inodes.orphans.get(ino)
-        if orphan is not None and (attr := orphan.orphan_attr()) is not None:
+        if orphan is not None and (attr := await orphan.orphan_attr()) is not None:
             mounted = orphan.mounted
             return self._context.access.owned(attr, mounted.dataset.name if mounted is not None else "")
         return await self._attr(await self._node(ino))
@@ -165,7 +178,7 @@ class Tree:
             load = partial(directory.load_listing, cookie)
             await self._context.in_time(partial(self._context.fetch, directory.dataset, load))
         if directory is self._root:
-            await self._see_access(self._context.store.catalog.datasets())
+            await self._see_access_of_all()
         if not directory.far:
             return self._owned_entries(directory, directory.entries(cookie))
         entries = await directory.asked(lambda: list(islice(directory.entries(cookie), _FAR_ENTRIES)))
@@ -294,7 +307,7 @@ class Tree:
         if handle is not None and changes.size is not None:
             await handle.truncate(changes.size)
             changes = SetAttr(None, changes.mode, changes.uid, changes.gid, changes.atime_ns, changes.mtime_ns)
-        if handle is None or handle.orphan_attr() is None:
+        if handle is None or await handle.orphan_attr() is None:
             node = await self._node(ino)
             await self._ready(node)
             async with self._noting_refusals_of(node):
@@ -358,7 +371,7 @@ class Tree:
             if found is None:
                 return None
             if depth == 0:
-                await self._see_access((found.dataset,))
+                await self._see_access(found.dataset)
             kept = self._known(found.ino)
             node = kept if kept is not None else found
             self._keep(node)

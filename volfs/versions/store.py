@@ -251,26 +251,30 @@ class Store:
             with self._guard:
                 self._datasets.pop(name, None)
             held.close()
-            self._look_around()
+            self.look_for_datasets()
         row = self.catalog.dataset_rows().get(name)
         with self._guard:
             dataset = self._datasets.get(name)
-            if row is None or (dataset is not None and dataset.id != row.id):
-                if dataset is not None:
-                    del self._datasets[name]
-                    dataset.close()
-                dataset = None
-            if name in self.broken:
-                raise Damaged(self.broken[name])
-            if row is None:
-                known = ", ".join(self.datasets())
-                raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
-            if dataset is None:
-                there, backend = self.inventory, self.inventory.backend(name)
-                branch = DatasetFile.read(backend, name).default_branch
-                dataset = Dataset(self, row, there.layout(name), backend, there.ledger(name), branch)
-                self._datasets[name] = dataset
-            return dataset
+            if dataset is not None and (row is None or dataset.id != row.id):
+                del self._datasets[name]
+        if dataset is not None and (row is None or dataset.id != row.id):
+            dataset.close()
+            dataset = None
+        if name in self.broken:
+            raise Damaged(self.broken[name])
+        if row is None:
+            known = ", ".join(self.datasets())
+            raise NotFound(f"no dataset {name!r} in {self.path}" + (f": there is {known}" if known else ""))
+        if dataset is None:
+            # Without the guard: a dataset whose disk does not answer holds up no other.
+            there, backend = self.inventory, self.inventory.backend(name)
+            branch = DatasetFile.read(backend, name).default_branch
+            with self._guard:
+                dataset = self._datasets.get(name)
+                if dataset is None or dataset.id != row.id:
+                    dataset = Dataset(self, row, there.layout(name), backend, there.ledger(name), branch)
+                    self._datasets[name] = dataset
+        return dataset
 
     def create_dataset(self, name: str) -> Dataset:
         """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere."""
@@ -352,21 +356,32 @@ class Store:
     def refresh(self) -> bool:
         """Whether other processes have changed anything since the last call. Cheap.
 
-        Versions and refs need no refresh to be seen: this is for those who cache what they made of them.
+        Versions and refs need no refresh to be seen: this is for those who cache what they made of them. It looks at
+        one dataset after the other: who must not wait for any of them calls the methods it consists of.
         """
-        self._look_around()
-        with self._guard:
-            branches = [branch for dataset in self._datasets.values() for branch in dataset.open_branches()]
-        for branch in branches:
-            branch.working.lock.keep_fresh()
+        self.look_for_datasets()
+        for name in self.datasets():
+            self.look_at(name)
+        return self.has_changed()
+
+    def has_changed(self) -> bool:
+        """Whether the catalog has changed since the last call."""
         now = self.catalog.data_version()
         with self._guard:
             changed, self._seen = now != self._seen, now
         return changed
 
-    def _look_around(self) -> None:
-        """Learn from the store itself what processes with other catalogs did. Waits for nobody: a dataset that
-        is being changed is looked at the next time."""
+    def look_at(self, name: str) -> None:
+        """Learn what processes with other catalogs did to a dataset, and give machines that may not see the locks held
+        in it a sign of life. Waits for nobody: if it is being changed it is looked at the next time."""
+        with suppress(VolfsError):
+            self[name].look_around()
+        dataset = self._datasets.get(name)
+        for branch in dataset.open_branches() if dataset is not None else ():
+            branch.working.lock.keep_fresh()
+
+    def look_for_datasets(self) -> None:
+        """Learn which datasets processes with other catalogs made or removed. Waits for nobody."""
         stamp = self.inventory.stamp()
         if stamp != self._stamped:
             with suppress(Busy), nullcontext() if self.read_only else self.locked(patience=0):
@@ -374,9 +389,6 @@ class Store:
                     register(self)
                 # As it was before: datasets that came while it looked are looked for again.
                 self._stamped = stamp
-        for name in self.datasets():
-            with suppress(VolfsError):
-                self[name].look_around()
 
     def follow(self, dataset: Dataset) -> None:
         """Have the catalog of a store that is only read learn of the changes of others to a dataset."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -42,7 +43,7 @@ async def discard(mounted: MountedBranch, text: str) -> Order:
         for stage in list(mounted.stages):
             if not prefix or covers(prefix, stage.name):
                 # Its file is removed with the branch's: nobody reads what is still written to it.
-                mounted.stages.drop(stage, keep=True)
+                await mounted.stages.drop(stage, keep=True)
         await run_alone(lambda: mounted.branch.discard(prefix))
         mounted.stages.changes += 1
         mounted.images.forget()
@@ -66,7 +67,7 @@ async def tag(mounted: MountedBranch, text: str) -> None:
     try:
         await mounted.look(make)
     finally:
-        context.epoch += 1
+        context.names_moved()
     tags = context.inodes.directory(f"{context.origin(dataset.name)}/{RefKind.TAG.directory}")
     context.notifier.queue_entry(tags, os.fsencode(name))
 
@@ -98,7 +99,7 @@ async def publish(mounted: MountedBranch, text: str) -> Order:
         await settle(mounted)
         await run_alone(lambda: mounted.branch.publish(number, token))
         mounted.images.forget()
-        _show_head(mounted)
+        _show_head(mounted, await _head(mounted))
 
     return await _begin(mounted, Order("publish", text), work)
 
@@ -175,20 +176,20 @@ async def _carry_out(mounted: MountedBranch, order: Order, work: Work) -> None:
 async def _commit(mounted: MountedBranch, order: Order, author: str | None, draft: Draft | None) -> None:
     await _closed(mounted)
     await settle(mounted)
-    before = _head(mounted)
+    before = await _head(mounted)
     message = order.words[1]
     wording = draft.wording if draft is not None else None
     await run_alone(lambda: mounted.branch.commit(message, author, wording=wording))
-    if _head(mounted) != before:
-        _show_head(mounted)
+    if (head := await _head(mounted)) != before:
+        _show_head(mounted, head)
     mounted.images.forget()
 
 
-def _show_head(mounted: MountedBranch) -> None:
-    """Have the kernel ask for the branch's new version."""
+def _show_head(mounted: MountedBranch, head: int) -> None:
+    """Have the kernel ask for the branch's new version, ``head``."""
     dataset = mounted.context.origin(mounted.dataset.name)
     versions = mounted.context.inodes.directory(f"{dataset}/versions")
-    for name in (f"v{_head(mounted)}", LATEST):
+    for name in (f"v{head}", LATEST):
         mounted.context.notifier.queue_entry(versions, name.encode())
 
 
@@ -245,9 +246,10 @@ async def run_alone(work: Callable[[], object]) -> None:
     await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
 
 
-def _head(mounted: MountedBranch) -> int:
-    try:
-        head = mounted.branch.head
-    except NotFound:
-        return 0
-    return head.number if head is not None else 0
+async def _head(mounted: MountedBranch) -> int:
+    """The number of the branch's newest version; 0 if there is none."""
+    with suppress(NotFound):
+        head = await mounted.asked(lambda: mounted.branch.head)
+        if head is not None:
+            return head.number
+    return 0

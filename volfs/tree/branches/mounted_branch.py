@@ -66,11 +66,9 @@ class MountedBranch:
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
-        #: Whether the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`.
-        self.far = context.is_far(dataset.name)
         self.images = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(context, self, self.branch, self.images)
-        self.stages = Stages(self.branch.working.layout.staged)
+        self.stages = Stages(self.branch.working.layout.staged, self.asked)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
         self.hidden: dict[SlicePath, float] = {}
         self._settle_leftovers = settle_leftovers
@@ -97,6 +95,11 @@ class MountedBranch:
     def generation(self) -> Hashable:
         """The generation of the branch's contents, which no other branch of this name has, before or after."""
         return self._itself, self.branch.generation()
+
+    @property
+    def far(self) -> bool:
+        """True if the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`."""
+        return self.context.is_far(self.dataset.name)
 
     # -- who may write ----------------------------------------------------------------------------------------------
 
@@ -140,7 +143,8 @@ class MountedBranch:
                 # Before anybody changes anything: what is written from now on meets no stage of another daemon.
                 await self._settle_leftovers(self)
             except BaseException:
-                self.branch.release()
+                with trio.CancelScope(shield=True):
+                    await self.look(self.branch.release)
                 raise
             self._held = True
 
@@ -166,14 +170,12 @@ class MountedBranch:
         """Close the branch before it is removed. Raises Busy if something is staged."""
         if any(not stage.decoded and stage.size for stage in self.stages):
             raise Busy(f"branch {self.name!r} has slices that are being written")
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all stages and give the lock back. Staged files stay for the next mount."""
-        self.stages.close()
-        if self._held:
-            self._held = False
-            self.branch.release()
+        await self.stages.close()
+        await self.leave()
 
     def limit(self, folder: str) -> int:
         """The size (bytes) of a slice in a directory, for stages that an earlier mount left."""
@@ -322,11 +324,11 @@ class MountedBranch:
     # -- slices that are written ----------------------------------------------------------------------------------
 
     def tick(self) -> int:
-        """A time (ns) on the branch's clock, later than any change before."""
+        """A time (ns) on the branch's clock, later than any change before. Blocks as :meth:`Stage.note` does."""
         return self.branch.working.pulse.tick()
 
     def record(self, target: StageTarget | None) -> StageRecord:
-        """The record of a stage that begins now; ``target`` is None for a temporary name."""
+        """The record of a stage that begins now; ``target`` is None for a temporary name. Blocks likewise."""
         base = self.branch.base
         over = base.number if base is not None else 0
         return StageRecord(self.tick(), over, target.digest() if target is not None else "")

@@ -22,6 +22,8 @@ class BranchRegistry:
         self._settle_leftovers = settle_leftovers
         self._mutex = threading.Lock()
         self._known: dict[tuple[str, str], MountedBranch] = {}
+        #: Branches that others of their names have replaced, and that are to be closed.
+        self.replaced: list[MountedBranch] = []
 
     def __iter__(self) -> Iterator[MountedBranch]:
         return iter(list(self._known.values()))
@@ -32,14 +34,16 @@ class BranchRegistry:
 
     def get(self, dataset: Dataset, branch: str) -> MountedBranch:
         """A branch, mounted now if it is not yet. Safe in a thread."""
+        # Without the mutex: a dataset whose disk does not answer holds up no other.
+        current = dataset.branch(branch)
         with self._mutex:
-            before = found = self.find(dataset.name, branch)
-            if found is None or found.dataset is not dataset or found.branch is not dataset.branch(branch):
+            found = self.find(dataset.name, branch)
+            if found is None or found.dataset is not dataset or found.branch is not current:
+                if found is not None:
+                    self.replaced.append(found)
                 path = f"{self._context.origin(dataset.name)}/{RefKind.BRANCH.directory}/{branch}"
                 found = MountedBranch(self._context, dataset, branch, path, self._settle_leftovers)
                 self._known[dataset.name, branch] = found
-        if before is not None and before is not found:
-            before.close()
         return found
 
     def discard(self, mounted: MountedBranch) -> None:

@@ -66,15 +66,15 @@ class StageHandle(Handle):
             return await slices.read(offset, size)
         data = None if self.mounted.far else read_resident(stage.fd, size, stage.start + offset)
         if data is None:
+            stage.handles += 1  # it must not be closed under the thread
             data = await self.mounted.context.in_time(partial(self._fetch, stage, offset, size))
         return data
 
     async def _fetch(self, stage: Stage, offset: int, size: int) -> bytes:
-        stage.handles += 1  # it must not be closed under the thread
         try:
             return bytes(await self.mounted.look(lambda: stage.read(offset, size)))
         finally:
-            self._let_go(stage)
+            await self._let_go(stage)
 
     def _showing(self) -> Stage | None:
         """The stage whose bytes this file has now."""
@@ -88,10 +88,11 @@ class StageHandle(Handle):
         target = self.target
         assert target is not None
         source, layout = target.rendered()
-        if self._slice is None or self._slice[0] != source:
-            mounted = self.mounted
+        mounted = self.mounted
+        made_of = source, mounted.far
+        if self._slice is None or self._slice[0] != made_of:
             quick = None if mounted.far else source  # else whether they are those of now is for the disk to say
-            self._slice = source, LayoutHandle(mounted.context, self.ino, mounted.dataset.name, source, layout, quick)
+            self._slice = made_of, LayoutHandle(mounted.context, self.ino, mounted.dataset.name, source, layout, quick)
         handle = self._slice[1]
         generation = self.mounted.branch.generation()
         if generation != self._generation:
@@ -103,7 +104,7 @@ class StageHandle(Handle):
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def write(self, offset: int, data: bytes) -> int:
-        stage = self._stage_to_write()
+        stage = await self._stage_to_write()
         async with stage.lock:
             await self._revive(stage)
             stage.failed = False
@@ -111,36 +112,39 @@ class StageHandle(Handle):
             return int(await self.mounted.fetch(lambda: stage.write(offset, data)))
 
     async def truncate(self, size: int) -> None:
-        stage = self._stage_to_write()
+        mounted, stage = self.mounted, await self._stage_to_write()
+
+        def cut() -> None:
+            stage.truncate(size)
+            if not size:
+                stage.begin(mounted.record(stage.target))
+
         async with stage.lock:
             if stage.decoded and size:
                 target = stage.target
-                if target is not None and target.rendered()[1].size == size:
+                if target is not None and await mounted.asked(lambda: target.rendered()[1].size) == size:
                     return  # as it is
                 await self._revive(stage)
-            await self.mounted.look(lambda: stage.truncate(size))
+            await mounted.look(cut)
             if size:
                 stage.filled = None  # cut or extended: a file of its own
-            else:
-                stage.begin(self.mounted.record(stage.target))
             stage.dirty = True
             self._show(stage)
 
-    def _stage_to_write(self) -> Stage:
+    async def _stage_to_write(self) -> Stage:
         if not self.writable:
             raise ReadOnly("this file is not open for writing")
         if self.stage is not None:
             return self.stage
-        target = self._target
+        target, mounted = self._target, self.mounted
         assert target is not None
-        stages = self.mounted.stages
-        stage = stages.get(target.place)
+        stage = mounted.stages.get(target.place)
         if stage is None:
-            stage = stages.open(target.place, target.rendered()[1].size, self.mounted.record(target))
-            stage.target = target
-            stage.decoded = True  # until it has the slice's bytes, the slice shows
-        self._attach(stage)
-        return stage
+            size, record = await mounted.asked(lambda: (target.rendered()[1].size, mounted.record(target)))
+            stage = await mounted.stages.open(target.place, size, record, target)
+        if self.stage is None:  # else another write through this file came first
+            self._attach(stage)
+        return self.stage or stage
 
     async def _revive(self, stage: Stage) -> None:
         """Let a stage show again that has become the slice, or has nothing of it yet. With its lock held."""
@@ -189,18 +193,18 @@ class StageHandle(Handle):
             if self.writable:
                 await decode(self.mounted, stage)
         finally:
-            self._let_go(stage)
+            await self._let_go(stage)
 
     def _attach(self, stage: Stage) -> None:
         self.stage = stage
         stage.handles += 1
 
-    def _let_go(self, stage: Stage) -> None:
+    async def _let_go(self, stage: Stage) -> None:
         stage.handles -= 1
         if stage.handles == 0:
             stage.idle_since = time.monotonic()
             if stage.decoded or stage.removed:
-                self.mounted.stages.drop(stage)
+                await self.mounted.stages.drop(stage)
 
     # -- what it shows ----------------------------------------------------------------------------------------------
 
@@ -215,7 +219,7 @@ class StageHandle(Handle):
     def quick_stamp(self) -> Hashable:
         return None if self._showing() is not None else (self.mounted.branch.generation(), self.mounted.stages.changes)
 
-    def orphan_attr(self) -> Attr | None:
+    async def orphan_attr(self) -> Attr | None:
         stage = self.stage
         if stage is None or not stage.removed:
             return None
@@ -242,27 +246,26 @@ async def decode(mounted: MountedBranch, stage: Stage, *, late: bool = False) ->
         stage.dirty = False
         try:
             if not stage.size:
-                stage.note(reason="it is empty", refused=False)
+                await _note(mounted, stage, reason="it is empty", refused=False)
                 return
             stage.stamp = await mounted.fetch(lambda: _store(mounted, stage, target, late=late or stage.failed))
         except Incomplete as error:
-            stage.note(reason=str(error), refused=False)
+            await _note(mounted, stage, reason=str(error), refused=False)
             return
         except BadInput as error:
             if target.keeps_refused:
-                stage.note(reason=str(error), refused=True)
+                await _note(mounted, stage, reason=str(error), refused=True)
             else:
-                mounted.stages.drop(stage)
+                await mounted.stages.drop(stage)
             if not late:
                 await mounted.note_refusal(stage.name, error)
             raise
         except (VolfsError, OSError) as error:
             stage.dirty = True
             if isinstance(error, Superseded):
-                stage.note(reason=str(error), refused=True)
-            else:  # some of its voxels may be stored: what changes from here on is newer
-                stage.note(reason=str(error), refused=False, began_ns=mounted.tick(), storing_ns=0)
-                stage.failed = True
+                await _note(mounted, stage, reason=str(error), refused=True)
+            else:
+                await unstored(mounted, stage, error)
             if not late:
                 await mounted.note_refusal(stage.name, error)
             raise
@@ -270,10 +273,21 @@ async def decode(mounted: MountedBranch, stage: Stage, *, late: bool = False) ->
             mounted.stages.changes += 1
         stage.decoded = True
         if stage.handles:
-            stage.note(reason="")
+            await _note(mounted, stage, reason="")
     if not stage.handles:
-        mounted.stages.drop(stage)
+        await mounted.stages.drop(stage)
     await mounted.kernel.invalidate(VoxelChange(inodes=mounted.names_of(target.ino)))
+
+
+async def unstored(mounted: MountedBranch, stage: Stage, error: Exception) -> None:
+    """Record that the disk failed when voxels were stored: some may be there, and what changes from here on is
+    newer."""
+    await mounted.asked(lambda: stage.note(reason=str(error), refused=False, began_ns=mounted.tick(), storing_ns=0))
+    stage.failed = True
+
+
+async def _note(mounted: MountedBranch, stage: Stage, *, reason: str, refused: bool = False) -> None:
+    await mounted.asked(lambda: stage.note(reason=reason, refused=refused))
 
 
 def _store(mounted: MountedBranch, stage: Stage, target: StageTarget, *, late: bool) -> Hashable:

@@ -1,8 +1,9 @@
 """Files that are being written over slices: kept beside the working copy until they decode.
 
 Decided here: how a stage lies on disk (``staged/s0/xy/NAME``, under the slice's own directory and name, so that it is
-found again after a crash), which bytes it has, and which of them its writer put there. What it says of itself to
-another daemon is a :class:`volfs.storage.stage_record.StageRecord`. Not here: when it is decoded, dropped or shown
+found again after a crash), which bytes it has, and which of them its writer put there; that the disk is asked for
+nothing that is known, and names change one after the other. What it says of itself to another daemon is a
+:class:`volfs.storage.stage_record.StageRecord`. Not here: when it is decoded, dropped or shown
 (:mod:`volfs.tree.nodes.branch_slices`, :mod:`volfs.tree.branches.mounted_branch`), and what becomes of one that an
 earlier daemon left (:mod:`volfs.tree.leftovers`)."""
 
@@ -13,11 +14,11 @@ import os
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 import trio
@@ -28,6 +29,8 @@ from volfs.storage.files import fsync_dir, no_space, open_regular, write_all
 from volfs.storage.stage_record import HEADER, StageRecord, has_stages, read_record, stage_files
 from volfs.tree.core.layout_handle import QuickSource
 from volfs.views.layout import Layout
+
+_T = TypeVar("_T")
 
 Voxels = npt.NDArray[Any]
 
@@ -112,26 +115,37 @@ class StageTarget(Protocol):
 
 
 class Stage:
-    """One such file. Its bytes are changed in threads, with ``lock`` held by the task that asks for it.
+    """One such file. Its bytes are changed with ``lock`` held by the task that asks for it, and by nobody else, so that
+    its size is known without the disk. Making one blocks.
 
     ``record``: None for one that a volfs left that wrote none; it has none until it is begun again.
+    ``target``: the slice it is going to be; None for a temporary name.
     """
 
-    def __init__(self, place: SlicePath, path: str, fd: int, limit: int, record: StageRecord | None) -> None:
+    def __init__(
+        self,
+        place: SlicePath,
+        path: str,
+        fd: int,
+        limit: int,
+        record: StageRecord | None,
+        target: StageTarget | None = None,
+    ) -> None:
+        found = os.fstat(fd)
         self.place = place
         self.path = path
         #: Where in the file its bytes begin.
         self.start = 0 if record is None else HEADER
-        self.record = record or StageRecord(os.fstat(fd).st_mtime_ns, 0, "", reason="an earlier mount left it")
+        self.record = record or StageRecord(found.st_mtime_ns, 0, "", reason="an earlier mount left it")
         self.lock = trio.Lock()
-        #: The slice it is going to be; None for a temporary name.
-        self.target: StageTarget | None = None
+        self.target = target
         #: Open files that may still write to it.
         self.handles = 0
         #: Bytes changed since it was last tried.
         self.dirty = False
-        #: It has become the slice, which is visible instead of it; it is kept in case its writer goes on.
-        self.decoded = False
+        #: It has become the slice, which is visible instead of it; it is kept in case its writer goes on. Or it has
+        #: nothing of the slice yet.
+        self.decoded = target is not None
         #: The name is gone: nobody finds it any more.
         self.removed = False
         #: The disk failed when its voxels were stored, which the writer has learned: later attempts are late.
@@ -146,6 +160,10 @@ class Stage:
         self.spans = Spans()
         #: Largest size that makes any sense.
         self.limit = 2 * limit + _SLACK
+        #: When its bytes changed last. It grows with every change, even if the clock has not ticked: the kernel sees by
+        #: it that its pages are old.
+        self.mtime_ns = found.st_mtime_ns
+        self._length = found.st_size
         self._fd: int | None = fd
 
     @property
@@ -156,11 +174,7 @@ class Stage:
 
     @property
     def size(self) -> int:
-        return os.fstat(self.fd).st_size - self.start
-
-    @property
-    def mtime_ns(self) -> int:
-        return os.fstat(self.fd).st_mtime_ns
+        return self._length - self.start
 
     @property
     def name(self) -> str:
@@ -173,13 +187,16 @@ class Stage:
         return self.record.reason
 
     def note(self, **changes: Any) -> None:
-        """Change fields of the record. Blocks no longer than a write of 4 KiB into the page cache."""
+        """Change fields of the record. Blocks, on a disk of this machine no longer than a write of 4 KiB into the page
+        cache."""
         self.record = replace(self.record, **changes)
         if self.start:
             os.pwrite(self.fd, self.record.pack(), 0)
+            self._length = max(self._length, HEADER)
 
     def begin(self, record: StageRecord, filled: Hashable = None) -> None:
-        """Begin another attempt, whose bytes are none yet, or those of the slice with the stamp ``filled``."""
+        """Begin another attempt, whose bytes are none yet, or those of the slice with the stamp ``filled``. Blocks as
+        :meth:`note` does."""
         self.filled = filled
         self.spans = Spans()
         self.failed = False
@@ -191,8 +208,7 @@ class Stage:
         """Write bytes at an offset. Blocks."""
         if offset + len(data) > self.limit:
             raise OSError(errno.EFBIG, f"{self.place[1]} is far larger than the slice")
-        before = os.fstat(self.fd)
-        with no_space("staging a slice"):
+        with self._changing():
             done = 0
             view = memoryview(data)
             while done < len(view):
@@ -201,17 +217,14 @@ class Stage:
             self.spans.add(offset, offset + len(data))
             if len(self.spans) > _SPANS:
                 self.filled = None
-        _raise_mtime(self.fd, before)
         return done
 
     def truncate(self, size: int) -> None:
         """Set the size (bytes). Blocks."""
         if size > self.limit:
             raise OSError(errno.EFBIG, f"{self.place[1]} is far larger than the slice")
-        before = os.fstat(self.fd)
-        with no_space("staging a slice"):
+        with self._changing():
             os.ftruncate(self.fd, self.start + size)
-        _raise_mtime(self.fd, before)
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from an offset on. Blocks."""
@@ -233,7 +246,7 @@ class Stage:
 
     def fill(self, pieces: Iterator[bytes]) -> None:
         """Replace all bytes. Blocks."""
-        with no_space("staging a slice"):
+        with self._changing():
             os.ftruncate(self.fd, self.start)
             os.lseek(self.fd, self.start, os.SEEK_SET)
             for piece in pieces:
@@ -245,6 +258,16 @@ class Stage:
         self.fill(pieces)
         for start, data in own:
             os.pwrite(self.fd, data, self.start + start)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change bytes in the block; what a full disk has cut short counts too."""
+        try:
+            with no_space("staging a slice"):
+                yield
+        finally:
+            self._length = os.fstat(self.fd).st_size
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
 
     def sync(self) -> None:
         """Make bytes and name durable. Blocks."""
@@ -262,19 +285,24 @@ class Stage:
             os.close(fd)
 
 
-def _raise_mtime(fd: int, before: os.stat_result) -> None:
-    """Set an mtime later than before, even if the clock has not ticked: the kernel sees by it that its pages are
-    old."""
-    os.utime(fd, ns=(before.st_atime_ns, max(time.time_ns(), before.st_mtime_ns + 1)))
+class Asked(Protocol):
+    """The way to a branch's disk: :meth:`volfs.tree.branches.mounted_branch.MountedBranch.asked`."""
+
+    async def __call__(self, question: Callable[[], _T]) -> _T: ...
 
 
 class Stages:
-    """The stages of one branch. Used on the tree's thread; looking one up, and :meth:`names`, are safe in others."""
+    """The stages of one branch. Used on the tree's thread; looking one up, and :meth:`names`, are safe in others.
 
-    def __init__(self, root: Path) -> None:
+    Which stages there are is known at once; what follows from it on the disk takes turns, in the same order.
+    """
+
+    def __init__(self, root: Path, asked: Asked) -> None:
         self.root = root
         #: Counts up whenever a stage comes, goes, or changes its visibility.
         self.changes = 0
+        self._asked = asked
+        self._turns = trio.Lock()
         self._by_folder: defaultdict[str, dict[str, Stage]] = defaultdict(dict)
 
     def __iter__(self) -> Iterator[Stage]:
@@ -294,27 +322,23 @@ class Stages:
         stages = self._by_folder.get(folder)
         return [] if stages is None else [name for name, stage in list(stages.items()) if not stage.decoded]
 
-    def open(self, place: SlicePath, limit: int, record: StageRecord) -> Stage:
-        """Make an empty stage. Raises the errors of the disk."""
-        folder = os.path.join(self.root, place[0])
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, place[1])
-        with no_space("staging a slice"):
-            fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.pwrite(fd, record.pack(), 0)
-            except BaseException:
-                os.close(fd)
-                os.unlink(path)
-                raise
-        return self._add(Stage(place, path, fd, limit, record))
+    async def open(self, place: SlicePath, limit: int, record: StageRecord, target: StageTarget | None = None) -> Stage:
+        """Make an empty stage, unless the name has one by now. One with a ``target`` does not show until it has bytes.
 
-    def load(self, limit: Callable[[str], int]) -> list[tuple[Stage, str | None]]:
-        """Take over the stages of an earlier mount, each with the damage of its record, if any.
-
-        ``limit`` gives the size of a slice in a directory. Blocks.
+        Raises the errors of the disk.
         """
-        loaded: list[tuple[Stage, str | None]] = []
+        path = self._path(place)
+
+        def make() -> Stage:
+            return Stage(place, path, _make(path, record), limit, record, target)
+
+        async with self._turn():
+            return self.get(place) or self._add(await self._asked(make))
+
+    def left(self, limit: Callable[[str], int]) -> list[tuple[Stage, str | None]]:
+        """The stages that an earlier mount left, each with the damage of its record, if any; :meth:`take_over` makes
+        them this mount's. ``limit`` gives the size of a slice in a directory. Blocks."""
+        found: list[tuple[Stage, str | None]] = []
         for folder, name, path in stage_files(self.root):
             if self.get((folder, name)) is not None:
                 continue
@@ -326,49 +350,113 @@ class Stages:
                 damage = str(error)
             stage = Stage((folder, name), str(path), fd, limit(folder), record)
             stage.dirty = True
-            loaded.append((self._add(stage), damage))
-        return loaded
+            found.append((stage, damage))
+        return found
+
+    def take_over(self, stage: Stage) -> None:
+        """Let a stage that an earlier mount left be one of this mount's."""
+        self._add(stage)
 
     def left_behind(self) -> bool:
         """True if an earlier mount left stages. Blocks."""
         return has_stages(self.root)
 
-    def move(self, stage: Stage, place: SlicePath) -> None:
+    async def move(self, stage: Stage, place: SlicePath) -> None:
         """Give a stage another name; a stage that has it is dropped."""
-        there = self.get(place)
-        if there is not None and there is not stage:
-            self.drop(there)
-        folder = os.path.join(self.root, place[0])
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, place[1])
-        os.rename(stage.path, path)
-        del self._by_folder[stage.place[0]][stage.place[1]]
-        stage.place, stage.path = place, path
-        self._add(stage)
+        async with self._turn():
+            there = self.get(place)
+            if there is not None and there is not stage:
+                self._forget(there)
+            before, path = stage.path, self._path(place)
 
-    def drop(self, stage: Stage, *, keep: bool = False) -> None:
+            def rename() -> None:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.rename(before, path)
+                if there is not None and there is not stage and not there.handles:
+                    there.close()
+
+            await self._asked(rename)
+            self._take_out(stage)
+            stage.place, stage.path = place, path
+            if not stage.removed:
+                self._add(stage)
+
+    async def drop(self, stage: Stage, *, keep: bool = False) -> None:
         """Forget a stage. Programs that have it open go on with it; no one else sees it. ``keep`` leaves its file."""
-        if not stage.removed:
-            stage.removed = True
-            self._by_folder[stage.place[0]].pop(stage.place[1], None)
-            if not self._by_folder[stage.place[0]]:
-                del self._by_folder[stage.place[0]]
-            if not keep:
+        there = not stage.removed
+        self._forget(stage)
+        if not there and stage.handles:
+            return
+
+        def remove() -> None:
+            if there and not keep:
                 with suppress(FileNotFoundError):
                     os.unlink(stage.path)
-            with suppress(OSError):
-                os.rmdir(os.path.dirname(stage.path))
-            self.changes += 1
-        if stage.handles == 0:
-            stage.close()
+            if there:
+                with suppress(OSError):
+                    os.rmdir(os.path.dirname(stage.path))
+            if not stage.handles:
+                stage.close()
 
-    def close(self) -> None:
+        # In turn: a stage that is made of the same name from now on is made after this file is gone.
+        async with self._turn():
+            await self._asked(remove)
+
+    async def close(self) -> None:
         """Close all files; they stay on the disk."""
-        for stage in self:
-            stage.close()
+        stages = list(self)
         self._by_folder.clear()
+
+        def close() -> None:
+            for stage in stages:
+                stage.close()
+
+        async with self._turn():
+            await self._asked(close)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Change names on the disk in the block. In the order of the calls, and at once if nobody else does."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _path(self, place: SlicePath) -> str:
+        return os.path.join(self.root, *place)
 
     def _add(self, stage: Stage) -> Stage:
         self._by_folder[stage.place[0]][stage.place[1]] = stage
         self.changes += 1
         return stage
+
+    def _forget(self, stage: Stage) -> None:
+        if not stage.removed:
+            stage.removed = True
+            self._take_out(stage)
+            self.changes += 1
+
+    def _take_out(self, stage: Stage) -> None:
+        folder = self._by_folder.get(stage.place[0], {})
+        if folder.get(stage.place[1]) is stage:
+            del folder[stage.place[1]]
+            if not folder:
+                del self._by_folder[stage.place[0]]
+
+
+def _make(path: str, record: StageRecord) -> int:
+    """The descriptor of a new stage's file, which has its record and no bytes."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with no_space("staging a slice"):
+        fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.pwrite(fd, record.pack(), 0)
+        except BaseException:
+            os.close(fd)
+            os.unlink(path)
+            raise
+    return fd

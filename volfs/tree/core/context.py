@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ import trio
 
 from volfs.errors import NotFound, OutOfTime, VolfsError
 from volfs.model.bounded_map import BoundedMap, Caches
-from volfs.storage.mount_table import canonical, may_stop_answering, mounts_of
+from volfs.storage.mount_table import MountTable, canonical, far_disks
 from volfs.tree.contract.api import Notifier, TreeOptions
 from volfs.tree.contract.attrs import BLOCK_SIZE, READ_ONLY, SOON, Attr
 from volfs.tree.contract.meter import Meter
@@ -150,7 +150,8 @@ class TreeContext:
         self._lanes: dict[str, Lane] = {}
         # As the kernel's table of mounts spells it, asked for while nobody waits yet.
         self._place = canonical(store.path)
-        self._far: dict[str, bool] = {}
+        self._mounts = MountTable()
+        self._far: dict[str, frozenset[str]] = {}
         self._origins: dict[int, str] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -227,12 +228,40 @@ class TreeContext:
 
     def is_far(self, dataset: str) -> bool:
         """Whether calls on the files of a dataset may block for ever, so that each is made in a thread: some lie on
-        another machine's disk, or another program's. Found out once; the disk is not asked."""
-        far = self._far.get(dataset)
-        if far is None:
+        another machine's disk, or another program's."""
+        return bool(self.far_disks(dataset))
+
+    def far_disks(self, dataset: str) -> frozenset[str]:
+        """Those disks. They are not asked."""
+        disks = self._far.get(dataset)
+        if disks is None:
             place = self._place / self.store.layout.dataset(dataset).root.relative_to(self.store.path)
-            far = self._far[dataset] = any(map(may_stop_answering, mounts_of(place)))
-        return far
+            disks = self._far[dataset] = far_disks(place, self._mounts.mounts)
+        return disks
+
+    def by_disk(self, datasets: Iterable[str]) -> dict[frozenset[str], list[str]]:
+        """Datasets by the disks that may stop answering: all the others together."""
+        groups: dict[frozenset[str], list[str]] = {}
+        for dataset in datasets:
+            groups.setdefault(self.far_disks(dataset), []).append(dataset)
+        return groups
+
+    async def look_at_disks(self, disks: frozenset[str], work: Callable[[], _T]) -> _T:
+        """Run something short that blocks and concerns datasets of these disks, on threads of their own: those that
+        wait for a dead disk take none from anything else."""
+        return await self.look("/" + "/".join(sorted(disks)), work)
+
+    def heed_mounts(self) -> None:
+        """Decide anew which datasets are far if anything was mounted or unmounted."""
+        if self._mounts.changed():
+            before, self._far = self._far, {}
+            if any(self.far_disks(dataset) != far for dataset, far in before.items()):
+                self.names_moved()  # directories are made anew, and know it
+
+    def close(self) -> None:
+        """Give back what the kernel holds for it. Nothing of it is used afterwards."""
+        self.inodes.close()
+        self._mounts.close()
 
     def lane(self, dataset: str) -> Lane:
         lane = self._lanes.get(dataset)

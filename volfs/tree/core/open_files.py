@@ -94,7 +94,7 @@ class Handle:
         """True if its bytes are surely those of :attr:`known_stamp`. Does not block."""
         return False
 
-    def orphan_attr(self) -> Attr | None:
+    async def orphan_attr(self) -> Attr | None:
         """The attributes of a file that has no name any more; None if it has one."""
         return None
 

@@ -75,9 +75,10 @@ class Ownership:
         for dataset in datasets:
             self._known[dataset] = self._read(dataset)
 
-    def look_again(self) -> None:
-        """Read the settings again that other processes have changed."""
-        for dataset, known in list(self._known.items()):
+    def look_again(self, dataset: str) -> None:
+        """Read the settings of a dataset that was seen before again, if another process has changed them."""
+        known = self._known.get(dataset)
+        if known is not None:
             self._known[dataset] = self._read(dataset, *known)
 
     def _read(self, dataset: str, tag: Tag | None = None, access: Access = CLOSED) -> tuple[Tag | None, Access]:

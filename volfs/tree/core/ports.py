@@ -23,6 +23,10 @@ class WriteBuffer(Protocol):
     ino: int
 
     @property
+    def mounted(self) -> BranchState:
+        """The branch that it is of."""
+
+    @property
     def gathered(self) -> int:
         """The number of those bytes."""
 
@@ -56,6 +60,9 @@ class BranchState(Protocol):
 
     async def look(self, work: Callable[[], T]) -> T:
         """Run something short that blocks, in a thread of the dataset."""
+
+    async def asked(self, question: Callable[[], T]) -> T:
+        """The answer to a question that the disk may have to be asked for: at once, or if it is far in a thread."""
 
 
 class SnapshotState(Protocol):
@@ -108,5 +115,5 @@ class Orphan(Protocol):
     @property
     def mounted(self) -> BranchState | None: ...
 
-    def orphan_attr(self) -> Attr | None:
+    async def orphan_attr(self) -> Attr | None:
         """Its attributes; None if it has a name."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from volfs.errors import VolfsError
 from volfs.tree.branches.invalidation import KeyChange
@@ -26,6 +26,7 @@ from volfs.versions.working.open_files import WorkingFile
 if TYPE_CHECKING:
     from volfs.tree.branches.mounted_branch import MountedBranch
 
+_T = TypeVar("_T")
 
 #: More is not copied into the disk's page cache on the tree's thread.
 _INLINE_BYTES = 1 << 20
@@ -89,8 +90,9 @@ class KeyHandle(Handle):
             return
         if self._file.key.endswith(NODE_JSON):
             self.mounted.images.forget()
-        await self.mounted.kernel.invalidate(KeyChange(self._own_keys(), through=self.ino))
-        self._shown_by_itself()
+        keys = await self._asked(self._own_keys)
+        await self.mounted.kernel.invalidate(KeyChange(keys, through=self.ino))
+        await self._asked(self._shown_by_itself)
 
     async def fsync(self) -> None:
         with self._used() as file:
@@ -151,22 +153,26 @@ class KeyHandle(Handle):
             there = self.mounted.branch.working.disk_stat(key)
             return there is not None and self.known_stamp == _stamp_of(os.fstat(fd)) == _stamp_of(there)
 
-    def _own_keys(self) -> Collection[str] | None:
-        """The keys that a write through this file changes: its own; None (unknown) for a file with several names."""
+    async def _asked(self, question: Callable[[WorkingFile], _T]) -> _T:
+        """The answer to a question about the present file."""
         with self._used() as file:
-            fd, key = file.fd, file.key
-            return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
+            return await self.mounted.asked(lambda: question(file))
 
-    def _shown_by_itself(self) -> None:
+    @staticmethod
+    def _own_keys(file: WorkingFile) -> Collection[str] | None:
+        """The keys that a write through this file changes: its own; None (unknown) for a file with several names."""
+        fd, key = file.fd, file.key
+        return (key,) if key is not None and fd is not None and os.fstat(fd).st_nlink == 1 else None
+
+    def _shown_by_itself(self, file: WorkingFile) -> None:
         """Note that the kernel's pages are right: they were written through this file.
 
         The stamp is that of this very file: if another one was put under the key meanwhile, the stamps differ.
         """
-        with self._used() as file:
-            if file.fd is not None and self.known_stamp is not None:
-                found = os.fstat(file.fd)
-                if found.st_nlink == 1:
-                    self.known_stamp = _stamp_of(found)
+        if file.fd is not None and self.known_stamp is not None:
+            found = os.fstat(file.fd)
+            if found.st_nlink == 1:
+                self.known_stamp = _stamp_of(found)
 
     def _follow(self) -> None:
         key = self._file.key or self._key
@@ -202,11 +208,10 @@ class KeyHandle(Handle):
             while self._retired:
                 self._retired.pop().close()
 
-    def orphan_attr(self) -> Attr | None:
+    async def orphan_attr(self) -> Attr | None:
         if not self.unlinked:
             return None
-        with self._used() as file:
-            info = file.stat()
+        info = await self._asked(WorkingFile.stat)
         mode = stat.S_IFREG | (info.mode or 0o644)
         return self.mounted.context.file_attr(self.ino, info.size, info.mtime_ns, mode=mode, nlink=0)
 

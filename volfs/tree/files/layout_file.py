@@ -230,9 +230,7 @@ class BranchLayoutHandle(LayoutHandle):
         *,
         writable: bool,
     ) -> None:
-        # Whether voxels in memory are those of now is for the disk to say.
-        quick = None if mounted.far else made.quick
-        super().__init__(mounted.context, ino, mounted.dataset.name, made.source, made.layout, quick)
+        super().__init__(mounted.context, ino, mounted.dataset.name, made.source, made.layout, made.quick)
         self.mounted: MountedBranch = mounted
         self.writable = writable
         self._made = made
@@ -247,7 +245,11 @@ class BranchLayoutHandle(LayoutHandle):
 
     async def read(self, offset: int, size: int) -> memoryview:
         mounted = self.mounted
-        generation = await mounted.asked(mounted.branch.generation) if mounted.far else mounted.branch.generation()
+        if mounted.far:  # whether voxels in memory are those of now is for the disk to say
+            self._cached = None
+            generation = await mounted.asked(mounted.branch.generation)
+        else:
+            generation = mounted.branch.generation()
         if generation != self._generation:
             # Checksums that were noted may be of voxels that have changed.
             self._generation = generation
@@ -275,9 +277,13 @@ class BranchLayoutHandle(LayoutHandle):
             if len(self._gathered) >= _GATHERED:
                 await self._put()
         # With no lock held: the files of two writers may each be the one that the other waits for.
-        files = self._context.buffers
-        while files and sum(each.gathered for each in files) > GATHERED_IN_ALL:
-            await max(files, key=lambda each: each.gathered).settle()
+        files, mine = self._context.buffers, self.mounted
+        while sum(each.gathered for each in files) > GATHERED_IN_ALL:
+            # Not that of another's far disk, which may not answer.
+            settling = [each for each in files if each.mounted is mine or not each.mounted.far]
+            if not settling:
+                break
+            await max(settling, key=lambda each: each.gathered).settle()
         return len(data)
 
     def may_cover(self, ino: int, array: str, offset: int, length: int) -> bool:

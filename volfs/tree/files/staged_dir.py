@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -154,21 +154,18 @@ class StagedDir(Dir):
     async def create(self, name: str, mode: int, flags: int) -> tuple[Node, Handle]:
         await self.writer.enter()
         writer, mounted, place = self.writer, self.mounted, self.writer.place(name)
-        if len(os.fsencode(name)) > 255:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        target = writer.target(name)
-        if target is None and writer.is_like(name):
-            raise BadInput(f"{name} is no {writer.word} of this image: it has {writer.files()}")
+        target, found = await mounted.asked(lambda: self._to_write(name))
         hidden = mounted.hidden.pop(place, None) is not None
+        if found is not None:
+            await found.ready()
         there = mounted.stages.visible(place)
-        found = self._file(self._rendered.find(name)) if target is not None else None
-        if found is not None and found.cold:
-            await found.prepare()
         absent = not isinstance(found, StagedFile) or not found.exists
         if flags & os.O_EXCL and not hidden and (there is not None or not absent):
             raise AlreadyThere(f"{name} exists")
         if target is None:
-            stage = there or mounted.stages.open(place, writer.size(), mounted.record(None))
+            if there is None:
+                record = await mounted.asked(lambda: mounted.record(None))
+            stage = there or await mounted.stages.open(place, writer.size(), record)
             node: Node = TemporaryFile(self.context, self.context.inodes.name(self.ino, name), self, name)
             handle = StageHandle(mounted, node.ino, None, stage, writable=wants_writing(flags))
             if flags & os.O_TRUNC and there is not None:
@@ -181,15 +178,23 @@ class StagedDir(Dir):
         mounted.touch(self.ino)
         return node, handle
 
+    def _to_write(self, name: str) -> tuple[StageTarget | None, Node | None]:
+        """What the file of a name becomes, None for a temporary one, and the file as it is."""
+        writer = self.writer
+        target = writer.target(name)
+        if target is None and writer.is_like(name):
+            raise BadInput(f"{name} is no {writer.word} of this image: it has {writer.files()}")
+        return target, self._file(self._rendered.find(name)) if target is not None else None
+
     async def unlink(self, name: str) -> None:
-        node = self.find(name)
+        node = await self.asked(lambda: self.find(name))
         if node is None:
             raise NotFound(f"{name} does not exist")
         await self.writer.enter()
         mounted = self.mounted
         stage = mounted.stages.get(self.writer.place(name))
         if stage is not None:
-            mounted.stages.drop(stage)
+            await mounted.stages.drop(stage)
         if isinstance(node, TemporaryFile):
             self._orphan(node.ino, stage)
             self.context.inodes.removed(self.ino, name)
@@ -210,7 +215,7 @@ class StagedDir(Dir):
         raise NotAllowed(f"a {self.writer.word} cannot have a second name")
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
-        node = self.find(name)
+        node = await self.asked(lambda: self.find(name))
         if node is None:
             raise NotFound(f"{name} does not exist")
         if not isinstance(to, StagedDir) or to.mounted is not self.mounted or not isinstance(node, TemporaryFile):
@@ -219,13 +224,13 @@ class StagedDir(Dir):
         if flags & RENAME_EXCHANGE:
             raise BadInput(f"{self.writer.word}s cannot be exchanged")
         await to.writer.enter()
-        if flags & RENAME_NOREPLACE and to.find(new_name) is not None:
+        if flags & RENAME_NOREPLACE and await to.asked(lambda: to.find(new_name)) is not None:
             raise AlreadyThere(f"{new_name} exists")
         mounted = self.mounted
         stage = mounted.stages.visible(self.writer.place(name))
         if stage is None:
             raise NotFound(f"{name} does not exist")
-        target = to.writer.target(new_name)
+        target = await to.asked(lambda: to.writer.target(new_name))
         if target is None:
             await self._rename_temporary(stage, name, to, new_name)
             return
@@ -246,9 +251,9 @@ class StagedDir(Dir):
         there = mounted.stages.visible(to.writer.place(new_name))
         if there is not None and there is not stage:
             ino = self.context.inodes.name(to.ino, new_name)
-            mounted.stages.drop(there)
+            await mounted.stages.drop(there)
             self._orphan(ino, there)
-        mounted.stages.move(stage, to.writer.place(new_name))
+        await mounted.stages.move(stage, to.writer.place(new_name))
         self.context.inodes.moved(self.context.inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
         mounted.touch(self.ino)
         mounted.touch(to.ino)
@@ -264,27 +269,34 @@ class StagedDir(Dir):
         except Incomplete as error:
             if stage.size and not stage.handles:
                 raise
+            reason = str(error)
             # Still being written: it shows as it is until it is whole.
-            stage.begin(replace(mounted.record(target), reason=str(error)))
-            mounted.stages.move(stage, target.place)
+            await mounted.asked(lambda: stage.begin(replace(mounted.record(target), reason=reason)))
+            await mounted.stages.move(stage, target.place)
             stage.target = target
             return
         except BadInput as error:
-            stage.note(reason=f"refused as {target.place[1]}: {error}")
+            reason = f"refused as {target.place[1]}: {error}"
+            await mounted.asked(lambda: stage.note(reason=reason))
             raise
         before = stage.place
-        mounted.stages.move(stage, target.place)  # first: under this name another daemon finds it, and completes it
-        stage.note(target=target.digest(), storing_ns=mounted.tick())
+        await mounted.stages.move(stage, target.place)  # first: another daemon finds it under this name, and stores it
+
+        def store() -> Hashable:
+            stage.note(target=target.digest(), storing_ns=mounted.tick())
+            return target.store(voxels)
+
         try:
-            stage.stamp = await mounted.fetch(lambda: target.store(voxels))
+            stage.stamp = await mounted.fetch(store)
         except BaseException:
-            mounted.stages.move(stage, before)
+            await mounted.stages.move(stage, before)
             raise
         stage.target = target
         stage.decoded = True
-        stage.note(reason="")
-        if not stage.handles:
-            mounted.stages.drop(stage)
+        if stage.handles:
+            await mounted.asked(lambda: stage.note(reason=""))
+        else:
+            await mounted.stages.drop(stage)
 
     def _orphan(self, ino: int, stage: Stage | None) -> None:
         """Record that a temporary file lost its name: its open handles keep the file."""
@@ -338,7 +350,7 @@ class StagedFile(Node):
         if changes.size is None:
             return
         await self.up.writer.enter()
-        own = self.handle(writable=True)
+        own = await self.asked(lambda: self.handle(writable=True))
         try:
             await own.truncate(changes.size)
         finally:

@@ -207,13 +207,15 @@ class BranchKeyDir(Dir):
             if there is None:
                 mounted.touch(self.ino)
             ino = self.context.inodes.name(self.ino, name)
-        entry: Entry | None
-        if wants_writing(flags) and file.fd is not None:
-            entry = Entry("file", mounted.branch.working.union().layers[0], os.fstat(file.fd), None)
-        else:
-            entry = await mounted.asked(lambda: self._entry(key))
+
+        def opened() -> Entry | None:
+            if wants_writing(flags) and file.fd is not None:
+                return Entry("file", mounted.branch.working.union().layers[0], os.fstat(file.fd), None)
+            return self._entry(key)
+
+        entry = await mounted.asked(opened)
         if entry is None or entry.kind != "file":
-            file.close()
+            await mounted.asked(file.close)
             raise NotFound(f"{key} was removed again")
         node = BranchKeyFile(self.context, ino, self, key, entry)
         return node, KeyHandle(mounted, ino, file, flags)

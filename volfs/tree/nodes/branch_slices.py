@@ -37,7 +37,7 @@ class SliceWriter(Writer):
     async def enter(self) -> None:
         await self._mounted.enter()
         ref = self._planes.ref
-        if ref.level().derived:
+        if await self._mounted.asked(lambda: ref.level().derived):
             raise NotAllowed(f"{ref.name} is computed from s0: write s0")
 
     def place(self, name: str) -> SlicePath:

@@ -279,12 +279,12 @@ class CommitHandle(ControlHandle):
         mounted = self._mounted
         path = mounted.branch.working.layout.message
         data = await mounted.look(lambda: read_message(path))
-        if not data.strip() and mounted.message_taken == mounted.branch.generation():
+        if not data.strip() and mounted.message_taken == await mounted.asked(mounted.branch.generation):
             return
         message, author = worded(data, author)
         await self._carry_out(branch_actions.commit(mounted, message, author))
         await mounted.look(lambda: path.unlink(missing_ok=True))
-        mounted.message_taken = mounted.branch.generation()
+        mounted.message_taken = await mounted.asked(mounted.branch.generation)
 
     async def flush(self) -> None:
         if self._order is not None and not self._order.done.is_set():

@@ -34,6 +34,8 @@ class DatasetDir(SmallDir):
         self._name = name
         self._branches = branches
         self._opened: Dataset | None = None
+        # Who only reads asks the ref files, not the catalog's mirror of them.
+        self.far = context.store.read_only and context.is_far(name)
 
     @property
     def dataset(self) -> str:

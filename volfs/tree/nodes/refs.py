@@ -109,6 +109,10 @@ class NamedRefsDir(RefsDir):
     #: How one is made, for messages.
     usage: ClassVar[str]
 
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
+        super().__init__(context, ino, up, path, open_dataset)
+        self.far = context.is_far(self.dataset)  # a name that the catalog does not know is looked for in the store
+
     def names(self) -> Sequence[str]:
         return sorted(self.opened.refs()[self.kind])
 
@@ -120,9 +124,9 @@ class NamedRefsDir(RefsDir):
         mtime = self.context.clock.mtime(self.path, self.content(), self.context.started_ns)
         return self.directory_attr(mtime, SOON, writable=self.context.writable)
 
-    def check_there(self, name: str) -> None:
+    async def check_there(self, name: str) -> None:
         """Raise NotFound unless there is such a ref."""
-        if name not in self.opened.refs()[self.kind]:
+        if name not in (await self.asked(self.opened.refs))[self.kind]:
             raise NotFound(f"there is no {self.kind.word} {name!r}")
 
     def refusal(self) -> VolfsError:
@@ -148,7 +152,6 @@ class BranchesDir(NamedRefsDir):
     ) -> None:
         super().__init__(context, ino, up, path, open_dataset)
         self._branches = branches
-        self.far = context.is_far(self.dataset)
 
     def find(self, name: str) -> Node | None:
         heads = self.opened.refs().heads
@@ -170,7 +173,7 @@ class BranchesDir(NamedRefsDir):
         if at and not ref:
             raise BadInput(f"{name}: say at which version, as in {branch}@v3")
         await self.changing(lambda: dataset.create_branch(branch, ref or None))
-        node = self.find(branch)
+        node = await self.asked(lambda: self.find(branch))
         if node is None:
             raise NotFound(f"branch {branch!r} was removed again")
         attr = await node.asked(node.attr)
@@ -183,15 +186,15 @@ class BranchesDir(NamedRefsDir):
 
     async def rmdir(self, name: str) -> None:
         dataset = self.opened
-        self.check_there(name)
+        await self.check_there(name)
         self.check_writable()
-        mounted = self._branches.get(dataset, name)
+        mounted = await self.asked(lambda: self._branches.get(dataset, name))
         await mounted.retire()
         await self.changing(lambda: dataset.delete_branch(name))
         self._branches.discard(mounted)
 
     async def unlink(self, name: str) -> None:
-        self.check_there(name)
+        await self.check_there(name)
         raise WrongKind(f"{name} is a directory: rmdir removes a branch", errno=errno.EISDIR)
 
     async def symlink(self, name: str, target: str) -> Node:
@@ -219,9 +222,9 @@ class TagsDir(NamedRefsDir):
     async def symlink(self, name: str, target: str) -> Node:
         dataset = self.opened
         self.check_writable()
-        number = _version_meant(dataset, target)
+        number = await self.asked(lambda: _version_meant(dataset, target))
         await self.changing(lambda: dataset.create_tag(name, number))
-        node = self.find(name)
+        node = await self.asked(lambda: self.find(name))
         if node is None:
             raise NotFound(f"tag {name!r} was removed again")
         return node
@@ -231,7 +234,7 @@ class TagsDir(NamedRefsDir):
         await self.changing(lambda: dataset.delete_tag(name))
 
     async def rmdir(self, name: str) -> None:
-        self.check_there(name)
+        await self.check_there(name)
         raise WrongKind(f"{name} is a link: rm removes a tag")
 
     async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
@@ -240,7 +243,7 @@ class TagsDir(NamedRefsDir):
             raise NotAllowed("a tag belongs to its dataset", errno=errno.EXDEV)
         if flags & RENAME_EXCHANGE:
             raise BadInput("tags cannot be exchanged")
-        number = dataset.refs().tags.get(name)
+        number = (await self.asked(dataset.refs)).tags.get(name)
         if number is None:
             raise NotFound(f"there is no tag {name!r}")
         check_ref_name(new_name)

@@ -196,6 +196,7 @@ class VersionDir(SnapshotDir):
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, version: Version) -> None:
         super().__init__(context, ino, up, path, ImageIndex(version, path))
         self._version = version
+        self.far = False  # what is loaded of a version is served whatever becomes of its disk
 
     def fixed(self) -> Sequence[str]:
         return ["version.json", *super().fixed()]
