@@ -19,7 +19,7 @@ from typing import Any
 
 import pyfuse3
 import trio
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext, SetattrFields, StatvfsData
 
 from tests.benchmarks.null_fs import serve
 
@@ -179,6 +179,13 @@ class Loopback(pyfuse3.Operations):
     @_told
     async def release(self, fh: int) -> None:
         os.close(fh)
+
+    @_told
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        found, out = os.statvfs(self._paths[pyfuse3.ROOT_INODE]), StatvfsData()
+        for name in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "namemax"):
+            setattr(out, f"f_{name}", getattr(found, f"f_{name}"))
+        return out
 
 
 def _attributes(ino: int, found: os.stat_result) -> EntryAttributes:

@@ -227,7 +227,7 @@ class TestBreaking:
         client = subprocess.Popen(["stat", str(place / "cells/versions")], stderr=subprocess.DEVNULL)
         said: list[str] = []
         try:
-            unmount(place, silence=3, on_mended=said.append)
+            unmount(place, silence=3, say=said.append)
         finally:
             os.kill(pid, signal.SIGCONT)
         assert client.wait(PATIENCE) != 0

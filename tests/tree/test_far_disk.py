@@ -24,9 +24,11 @@ from PIL import Image
 import volfs
 from tests.kits.cells import CELLS, add, make_store
 from tests.kits.mounts import disk_that_can_stop, stopped
+from tests.kits.mounts import volfs as command
 from tests.kits.store_calls import store_calls_of_this_thread
 from tests.kits.trees import Client, run, serving
 from volfs.errors import BadInput, NotAllowed, NotFound, OutOfTime
+from volfs.fuse.checkup import examine
 from volfs.fuse.processes import MountOptions
 from volfs.storage.mount_table import Mounted, far_disks, may_stop_answering
 from volfs.testing.kit import mounted
@@ -147,6 +149,23 @@ def test_a_disk_that_has_answered_nothing_yet_holds_no_other_dataset(tmp_path: P
                     await client.tree.statfs()
 
     run(work)
+
+
+def test_a_catalog_on_a_disk_that_may_stop_answering_is_told_of(tmp_path: Path, mountpoint: Path) -> None:
+    store = make_store(tmp_path / "store")
+    (tmp_path / "far").mkdir()
+    catalogs = {"far": tmp_path / "far" / "catalog.sqlite", "near": tmp_path / "catalog.sqlite"}
+    with disk_that_can_stop(tmp_path / "far"):
+        for place, catalog in catalogs.items():
+            said = command(store, "--catalog", catalog, "mount", mountpoint).stderr
+            command(store, "umount", mountpoint)
+            found = {each.name: each for each in examine(store, catalog)}["catalog"]
+            if place == "near":
+                assert not said and (found.state, found.mend) == ("ok", "")
+            else:
+                assert said.startswith(f"volfs: {catalog} is on fuse: the whole mount waits for it")
+                assert len(said.splitlines()) == 1 and "--catalog" in said
+                assert found.state == "note" and found.detail in said and "--catalog" in found.mend
 
 
 def test_each_branch_and_dataset_is_watched_on_its_own(tmp_path: Path) -> None:
@@ -274,10 +293,10 @@ def test_changing_asks_a_far_disk_in_threads_only(tmp_path: Path, monkeypatch: p
                     return bool(await client.rejected())
 
                 await until_async(dropped)
-                await client.mkdir("cells/branches/exp")
-                await client.write("cells/branches/exp/s0/xy/z00001.png", _png(_NEW[1]))
-                await client.order("cells/branches/exp/.volfs/discard", "all")
-                await client.rmdir("cells/branches/exp")
+                await client.mkdir("cells/branches/side")
+                await client.write("cells/branches/side/s0/xy/z00001.png", _png(_NEW[1]))
+                await client.order("cells/branches/side/.volfs/discard", "all")
+                await client.rmdir("cells/branches/side")
                 tags = await client.ino("cells/tags")
                 await client.tree.symlink(tags, b"one", b"../versions/v1")
                 await client.rename("cells/tags/one", "cells/tags/two")

@@ -123,8 +123,8 @@ def run(
 
     patience = math.inf if wait is None else launcher.wait_for(store, mountpoint, wait)
     if foreground:
-        launcher.mount_in_foreground(store, mountpoint, options, on_mended=_say)
-    process = launcher.mount(store, mountpoint, options, patience=patience, on_slow=_say_slow, on_mended=_say)
+        launcher.mount_in_foreground(store, mountpoint, options, say=_say)
+    process = launcher.mount(store, mountpoint, options, patience=patience, on_slow=_say_slow, say=_say)
     if as_json:
         place = canonical(mountpoint)
         log_file = options.log or str(default_log(place))
@@ -152,4 +152,4 @@ def umount(mountpoint: Path, force: bool) -> None:
     """Unmount, and wait until the daemon has closed its store. Mends a broken mount, too."""
     from volfs.fuse.launcher import unmount
 
-    unmount(mountpoint, force=force, on_mended=_say)
+    unmount(mountpoint, force=force, say=_say)

@@ -28,7 +28,7 @@ from typing import Literal
 from volfs.fuse.mountpoints import health, user_allow_other
 from volfs.storage.claim import Claim, Fate, changed_since
 from volfs.storage.files import FileLock
-from volfs.storage.mount_table import Locks, locks_on, mount_holding, mounts
+from volfs.storage.mount_table import Locks, locks_on, may_stop_answering, mount_holding, mounts
 from volfs.storage.state import state_directory
 from volfs.storage.store_layout import DatasetLayout, StoreLayout
 
@@ -40,10 +40,6 @@ _FREE = 1 << 30
 #: Where mount(8) looks for helpers, in util-linux as Debian, Fedora and Arch build it.
 _HELPERS = ("/sbin", "/sbin/fs.d", "/sbin/fs")
 
-#: Filesystems shared between machines: SQLite's write-ahead log cannot live there, nor can locks be relied on.
-_SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "glusterfs", "fuse.sshfs"}
-_SHARED |= {"fuse.glusterfs", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone", "fuse.mountpoint-s3", "mountpoint-s3"}
-
 _EXTRA = {
     "pillow": "PNG and JPEG slices",
     "tifffile": "TIFF stacks",
@@ -53,6 +49,9 @@ _EXTRA = {
     "pydicom": "DICOM series",
 }
 
+
+CATALOG_ELSEWHERE = "volfs --catalog /var/lib/volfs/NAME.sqlite …"
+"""How the command is told where a catalog lies."""
 
 #: Who holds a lock touches it every ten minutes.
 _LATELY_NS = 15 * 60 * 10**9
@@ -84,7 +83,13 @@ def examine(store: Path | None = None, catalog: Path | None = None) -> Iterator[
         _stale,
     ]
     if store is not None:
-        checks += [lambda: _disk(store), lambda: _shared(store), lambda: _locks(store), lambda: _store(store, catalog)]
+        checks += [
+            lambda: _disk(store),
+            lambda: _filesystem(store),
+            lambda: _catalog(catalog or StoreLayout(store).catalog),
+            lambda: _locks(store),
+            lambda: _store(store, catalog),
+        ]
     for check in checks:
         try:
             found = check()
@@ -249,12 +254,28 @@ def _options(path: Path) -> frozenset[str]:
     return holder.options if holder is not None else frozenset()
 
 
-def _shared(store: Path) -> Finding:
+def far_catalog(catalog: Path) -> str:
+    """What is wrong with the place of a catalog whose disk may stop answering; "" for one on a disk of this machine.
+
+    Which names and versions there are is asked of it by the thread that answers every request.
+    """
+    holder = mount_holding(catalog)
+    if not may_stop_answering(holder):
+        return ""
+    kind = holder.kind if holder is not None else "an unknown filesystem"
+    return f"{catalog} is on {kind}: the whole mount waits for it, and SQLite's log may fail there"
+
+
+def _catalog(catalog: Path) -> Finding:
+    trouble = far_catalog(catalog)
+    if trouble:
+        return Finding("catalog", "note", trouble, f"keep the index on a disk of this machine: {CATALOG_ELSEWHERE}")
+    return Finding("catalog", "ok", str(catalog))
+
+
+def _filesystem(store: Path) -> Finding:
     holder = mount_holding(store)
     kind = holder.kind if holder is not None else "unknown"
-    if kind in _SHARED:
-        mend = "keep the index on a local disk: volfs --catalog /var/lib/volfs/NAME.sqlite …"
-        return Finding("filesystem", "note", f"{kind}, shared between machines: SQLite's log cannot live there", mend)
     if kind == "fuse.volfs":
         return Finding("filesystem", "bad", "the store lies inside a volfs mount", "give the store's own path")
     return Finding("filesystem", "ok", kind)

@@ -18,6 +18,7 @@ import trio
 import volfs
 from volfs.catalog.inode_table import ORDINAL_BITS
 from volfs.errors import VolfsError
+from volfs.fuse.checkup import CATALOG_ELSEWHERE, far_catalog
 from volfs.fuse.dump import block_signal
 from volfs.fuse.front import make_front
 from volfs.fuse.limits import tune_process
@@ -57,12 +58,17 @@ async def _serve_store(store: Store, options: argparse.Namespace, readiness: Rea
         more=options.kernel,
     )
 
+    note = far_catalog(store.catalog_path)
+    if note:
+        note += f"; keep it on a disk of this machine: {CATALOG_ELSEWHERE}"
+        log.warning("%s", note)
+
     def on_ready() -> None:
         # A session of its own, so that no terminal ends it; and not before now: to a directory where an automounter
         # (autofs, systemd) waits for this very mount, the kernel lets only the automounter's process group through.
         if options.ready_fd is not None and os.getpgrp() != os.getpid():
             os.setsid()
-        readiness.ready(str(options.mountpoint))
+        readiness.ready(str(options.mountpoint), note)
         threading.Thread(target=load_libraries, name="volfs-libraries", daemon=True).start()
 
     front = make_front(ORDINAL_BITS)

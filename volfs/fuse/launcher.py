@@ -47,17 +47,18 @@ def mount(
     *,
     patience: float = math.inf,
     on_slow: Callable[[Path], None] | None = None,
-    on_mended: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Mount ``store`` at ``mountpoint`` in a daemon of its own; returns its process when the mount answers.
 
     ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash),
-    ``on_mended`` with a sentence if a dead mount had to be taken away first.
+    ``say`` with a sentence for whoever mounts: that a dead mount had to be taken away first, or that the catalog
+    lies badly.
     Raises the error, of this process or of the daemon, or Busy when ``patience`` (s) ends; nothing is left mounted
     then.
     """
     options = options or MountOptions()
-    place = prepare(store, mountpoint, options, on_mended)
+    place = prepare(store, mountpoint, options, say)
     log = Path(options.log) if options.log else default_log(place)
     _make_log_directory(log)
     options = replace(options, log=str(log))
@@ -78,7 +79,7 @@ def mount(
                     on_slow(log)
                 if not readable(read_end, patience - _SLOW_SECONDS):
                     raise Busy(f"{place}: the mount does not answer after {patience:g} seconds; see {log}")
-            _read_answer(ready.read(), process, log)
+            _read_answer(ready.read(), process, log, say)
         except BaseException:
             _end(process)
             raise
@@ -86,10 +87,10 @@ def mount(
 
 
 def mount_in_foreground(
-    store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
+    store: Path, mountpoint: Path, options: MountOptions, say: Callable[[str], None] | None = None
 ) -> None:
     """Become the daemon: replaces this process. Logs to stderr unless the options name a log."""
-    place = prepare(store, mountpoint, options, on_mended)
+    place = prepare(store, mountpoint, options, say)
     if options.log is None:
         options = replace(options, log="-")
     command = command_line(store, place, options, "--foreground")
@@ -102,14 +103,12 @@ def _environment() -> dict[str, str]:
     return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
 
 
-def prepare(
-    store: Path, mountpoint: Path, options: MountOptions, on_mended: Callable[[str], None] | None = None
-) -> Path:
+def prepare(store: Path, mountpoint: Path, options: MountOptions, say: Callable[[str], None] | None = None) -> Path:
     """The canonical mountpoint. Raises an error if it can be known beforehand that mounting will fail."""
     check_machine(allow_other=options.allow_other)
     said = mend(mountpoint)
-    if said and on_mended is not None:
-        on_mended(said)
+    if said and say is not None:
+        say(said)
     return check_mountpoint(mountpoint, store)
 
 
@@ -172,7 +171,9 @@ def _make_log_directory(log: Path) -> None:
         ) from None
 
 
-def _read_answer(message: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
+def _read_answer(
+    message: bytes, process: subprocess.Popen[bytes], log: Path, say: Callable[[str], None] | None
+) -> None:
     """Read the one line that the daemon writes when it is ready, or when it fails; none if it was killed or did not
     start."""
     if not message:
@@ -182,6 +183,8 @@ def _read_answer(message: bytes, process: subprocess.Popen[bytes], log: Path) ->
     if "error" in answer:
         process.wait()
         raise VolfsError(str(answer["error"]), errno=answer.get("errno"))
+    if answer["note"] and say is not None:
+        say(answer["note"])
 
 
 def _last_line(log: Path) -> str:
@@ -204,13 +207,13 @@ def unmount(
     force: bool = False,
     patience: float = 60.0,
     silence: float = _SILENT_SECONDS,
-    on_mended: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Unmount, and wait until the daemon has closed its store.
 
     ``force`` takes the mount away from programs that still use it. A broken mount, whose daemon has died, is taken
     away in either case; so is one whose daemon was killed and is held by the kernel, or has answered nothing for
-    ``silence`` seconds: ``on_mended`` is called with a sentence then. What a close or an fsync has acknowledged is safe
+    ``silence`` seconds: ``say`` is called with a sentence then. What a close or an fsync has acknowledged is safe
     however the daemon ends.
     """
     place = canonical(mountpoint)
@@ -226,8 +229,8 @@ def unmount(
             trouble = "" if force else _trouble(place, daemon, silence)
             if trouble:
                 force = True
-                if on_mended is not None:
-                    on_mended(f"{place}: {trouble}; programs that wait for it get an error")
+                if say is not None:
+                    say(f"{place}: {trouble}; programs that wait for it get an error")
                 end_connection()
             detach(place, lazy=force or is_broken(place))
         if daemon is None:

@@ -21,9 +21,9 @@ class Readiness:
         self._manager = os.environ.pop("NOTIFY_SOCKET", "")  # popped: it is not for programs that we start
         self.said = False
 
-    def ready(self, mountpoint: str) -> None:
-        """Report that the mount has answered."""
-        self._say({"pid": os.getpid()})
+    def ready(self, mountpoint: str, note: str = "") -> None:
+        """Report that the mount has answered, with a ``note`` for whoever mounts, if there is one."""
+        self._say({"pid": os.getpid(), "note": note})
         self._notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {mountpoint}")
 
     def stopping(self) -> None:
