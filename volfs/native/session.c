@@ -7,8 +7,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,17 +39,26 @@ struct request {
     void *memory;
 };
 
+/* Who reads the device. A request that is handed from one thread to another costs twice what it costs to answer a small
+ * one: so whoever answered most of the last ones reads the next. */
+enum { PYTHON, READER };
+/* Each request answered by the front is one up, each left to Python one down, from 0 to TOP. From HIGH on the reader
+ * thread reads, from LOW down Python. */
+enum { LOW = 8, HIGH = 24, TOP = 32 };
+
 static struct {
     struct volfs_front *wanted, *front;
     void *session;
-    int device, event, stop;
+    int device, waiting, event, wake, stop;
     pthread_t reader;
+    atomic_int turn, score;
     pthread_mutex_t mutex;
     struct request *first, **last;
     size_t room; /* of a buffer */
     void *kept[KEPT]; /* large buffers for the next requests */
     int many;
-} state = {.mutex = PTHREAD_MUTEX_INITIALIZER, .device = -1, .event = -1, .stop = -1};
+} state = {
+    .mutex = PTHREAD_MUTEX_INITIALIZER, .device = -1, .waiting = -1, .event = -1, .wake = -1, .stop = -1, .turn = PYTHON};
 
 static void *libfuse(const char *name)
 {
@@ -66,7 +77,14 @@ static int64_t now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* ---------------------------------------------------------------- requests for Python */
+static void raise_event(int event)
+{
+    uint64_t one = 1;
+    while (write(event, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+/* ---------------------------------------------------------------- requests */
 
 static void *take_buffer(void)
 {
@@ -97,41 +115,77 @@ static void leave_to_python(void *memory, size_t size)
     *state.last = request;
     state.last = &request->next;
     pthread_mutex_unlock(&state.mutex);
-    uint64_t one = 1;
-    while (write(state.event, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    raise_event(state.event);
+}
+
+/* The next request: its size; 0 if the session is over, -1 if there is none now. */
+static ssize_t next_request(void *buffer)
+{
+    for (;;) {
+        ssize_t size = read(state.device, buffer, state.room);
+        if (size > 0)
+            return size;
+        if (size < 0 && errno == EAGAIN)
+            return -1;
+        if (size == 0 || (errno != EINTR && errno != ENOENT))
+            return 0; /* unmounted */
+    }
+}
+
+/* Answer a request here, if that is possible. Keeps the score. */
+static int answered_here(const void *request, size_t size)
+{
+    int done = volfs_front_answer(state.front, request, size, state.device, now());
+    int score = atomic_load_explicit(&state.score, memory_order_relaxed);
+    score = done ? (score < TOP ? score + 1 : TOP) : (score > 0 ? score - 1 : 0);
+    atomic_store_explicit(&state.score, score, memory_order_relaxed);
+    return done;
+}
+
+/* Have the other one read. */
+static void pass_turn(int turn)
+{
+    struct epoll_event readable = {.events = EPOLLIN};
+    atomic_store(&state.turn, turn);
+    if (turn == PYTHON) {
+        epoll_ctl(state.waiting, EPOLL_CTL_ADD, state.device, &readable);
+    } else {
+        epoll_ctl(state.waiting, EPOLL_CTL_DEL, state.device, NULL);
+        raise_event(state.wake);
+    }
 }
 
 static void *read_requests(void *unused)
 {
     (void)unused;
     uint8_t *buffer = take_buffer();
-    struct pollfd polled[2] = {{state.device, POLLIN, 0}, {state.stop, POLLIN, 0}};
+    struct pollfd polled[3] = {{state.stop, POLLIN, 0}, {state.wake, POLLIN, 0}, {state.device, POLLIN, 0}};
     for (;;) {
-        ssize_t size = buffer ? read(state.device, buffer, state.room) : 0;
-        if (size < 0 && (errno == EINTR || errno == ENOENT))
-            continue;
-        if (size < 0 && errno == EAGAIN) {
-            poll(polled, 2, -1);
-            if (polled[1].revents)
+        int mine = atomic_load(&state.turn) == READER;
+        ssize_t size = !mine ? -1 : buffer ? next_request(buffer) : 0;
+        if (size < 0) {
+            poll(polled, mine ? 3 : 2, -1);
+            uint64_t woken;
+            if (polled[0].revents)
                 break;
-            continue;
-        }
-        if (size <= 0) { /* unmounted, or no memory to go on */
+            if (polled[1].revents && read(state.wake, &woken, sizeof woken) < 0)
+                continue;
+        } else if (size == 0) { /* over, or no memory to go on */
             leave_to_python(NULL, 0);
             break;
-        }
-        if (volfs_front_answer(state.front, buffer, (size_t)size, state.device, now()))
-            continue;
-        if (size <= SMALL) {
-            void *copy = malloc((size_t)size);
-            if (!copy)
-                abort();
-            memcpy(copy, buffer, (size_t)size);
-            leave_to_python(copy, (size_t)size);
-        } else {
-            leave_to_python(buffer, (size_t)size);
-            buffer = take_buffer();
+        } else if (!answered_here(buffer, (size_t)size)) {
+            if (size <= SMALL) {
+                void *copy = malloc((size_t)size);
+                if (!copy)
+                    abort();
+                memcpy(copy, buffer, (size_t)size);
+                leave_to_python(copy, (size_t)size);
+            } else {
+                leave_to_python(buffer, (size_t)size);
+                buffer = take_buffer();
+            }
+            if (atomic_load_explicit(&state.score, memory_order_relaxed) <= LOW)
+                pass_turn(PYTHON);
         }
     }
     free(buffer);
@@ -140,15 +194,27 @@ static void *read_requests(void *unused)
 
 /* ---------------------------------------------------------------- in the place of libfuse */
 
+static void close_all(void)
+{
+    int *all[] = {&state.waiting, &state.event, &state.wake, &state.stop};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (*all[i] >= 0)
+            close(*all[i]);
+        *all[i] = -1;
+    }
+}
+
 EXPORTED int fuse_session_fd(void *session)
 {
     int (*real)(void *) = (int (*)(void *))libfuse("fuse_session_fd");
     int device = real ? real(session) : -1;
     if (state.front && state.session == session)
-        return state.event;
+        return state.waiting;
     if (!state.wanted || device < 0)
         return device;
+    state.waiting = epoll_create1(EPOLL_CLOEXEC);
     state.event = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
+    state.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     state.stop = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     state.last = &state.first;
     state.room = PAGES * (size_t)sysconf(_SC_PAGESIZE) + HEADER;
@@ -156,21 +222,44 @@ EXPORTED int fuse_session_fd(void *session)
     state.session = session;
     state.front = state.wanted;
     state.wanted = NULL;
+    atomic_store(&state.turn, PYTHON);
+    atomic_store(&state.score, 0);
+    struct epoll_event readable = {.events = EPOLLIN};
+    int flags = fcntl(device, F_GETFL);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are Python's */
-    int flags = fcntl(device, F_GETFL);
-    int failed = state.event < 0 || state.stop < 0 || fcntl(device, F_SETFL, flags | O_NONBLOCK) < 0
+    int failed = state.waiting < 0 || state.event < 0 || state.wake < 0 || state.stop < 0
+        || epoll_ctl(state.waiting, EPOLL_CTL_ADD, state.event, &readable) < 0
+        || epoll_ctl(state.waiting, EPOLL_CTL_ADD, device, &readable) < 0 || fcntl(device, F_SETFL, flags | O_NONBLOCK) < 0
         || pthread_create(&state.reader, NULL, read_requests, NULL) != 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) {
         fcntl(device, F_SETFL, flags);
-        close(state.event);
-        close(state.stop);
+        close_all();
         state.front = NULL;
         return device;
     }
-    return state.event;
+    return state.waiting;
+}
+
+/* A request that the reader thread left. True if there was one. */
+static int take_request(struct fuse_buf *buffer)
+{
+    uint64_t one;
+    if (read(state.event, &one, sizeof one) < 0)
+        return 0;
+    pthread_mutex_lock(&state.mutex);
+    struct request *request = state.first;
+    state.first = request->next;
+    if (!state.first)
+        state.last = &state.first;
+    give_back(buffer->mem);
+    pthread_mutex_unlock(&state.mutex);
+    buffer->mem = request->memory;
+    buffer->size = request->size;
+    free(request);
+    return 1;
 }
 
 EXPORTED int fuse_session_receive_buf(void *session, struct fuse_buf *buffer)
@@ -179,33 +268,33 @@ EXPORTED int fuse_session_receive_buf(void *session, struct fuse_buf *buffer)
         int (*real)(void *, struct fuse_buf *) = (int (*)(void *, struct fuse_buf *))libfuse("fuse_session_receive_buf");
         return real ? real(session, buffer) : -ENOSYS;
     }
-    uint64_t one;
-    if (read(state.event, &one, sizeof one) < 0)
-        return -EINTR; /* another task was there first */
-    pthread_mutex_lock(&state.mutex);
-    struct request *request = state.first;
-    if (request) {
-        state.first = request->next;
-        if (!state.first)
-            state.last = &state.first;
-        give_back(buffer->mem);
-        buffer->mem = request->memory;
+    if (!take_request(buffer)) {
+        if (atomic_load(&state.turn) != PYTHON)
+            return -EINTR; /* another task was there first */
+        if (!buffer->mem || malloc_usable_size(buffer->mem) < state.room) {
+            free(buffer->mem);
+            buffer->mem = take_buffer();
+            if (!buffer->mem)
+                return -ENOMEM;
+        }
+        ssize_t size = next_request(buffer->mem);
+        if (size < 0)
+            return -EINTR;
+        if (size > 0 && answered_here(buffer->mem, (size_t)size)) {
+            if (atomic_load_explicit(&state.score, memory_order_relaxed) >= HIGH)
+                pass_turn(READER);
+            return -EINTR;
+        }
+        buffer->size = (size_t)size;
     }
-    pthread_mutex_unlock(&state.mutex);
-    if (!request)
-        return -EINTR;
-    size_t size = request->size;
-    free(request);
-    if (size == 0) {
+    buffer->flags = 0;
+    buffer->pos = 0;
+    if (buffer->size == 0) {
         void (*leave)(void *) = (void (*)(void *))libfuse("fuse_session_exit");
         if (leave)
             leave(session);
-        return 0;
     }
-    buffer->size = size;
-    buffer->flags = 0;
-    buffer->pos = 0;
-    return (int)size;
+    return (int)buffer->size;
 }
 
 void volfs_session_begin(struct volfs_front *front) { state.wanted = front; }
@@ -217,9 +306,7 @@ void volfs_session_end(void)
     state.wanted = NULL;
     if (!state.front)
         return;
-    uint64_t one = 1;
-    while (write(state.stop, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    raise_event(state.stop);
     pthread_join(state.reader, NULL);
     pthread_mutex_lock(&state.mutex);
     for (struct request *request = state.first; request;) {
@@ -234,7 +321,6 @@ void volfs_session_end(void)
         free(state.kept[--state.many]);
     state.front = NULL;
     pthread_mutex_unlock(&state.mutex);
-    close(state.stop);
-    close(state.event);
-    state.event = state.stop = state.device = -1;
+    close_all();
+    state.device = -1;
 }

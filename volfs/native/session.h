@@ -1,5 +1,5 @@
-/* A front on libfuse's session: one thread reads the kernel's requests, has the front answer what it can, and leaves the
- * rest to whoever uses libfuse in this process, pyfuse3.
+/* A front on libfuse's session: whoever reads the kernel's requests, a thread of its own or pyfuse3's, has the front
+ * answer what it can, and the rest goes to pyfuse3, which uses libfuse in this process.
  *
  * Decided here: how requests come to Python after that. This library stands before libfuse in symbol lookup (it is
  * loaded with RTLD_GLOBAL before pyfuse3), and has two of libfuse's functions: fuse_session_fd gives a descriptor that

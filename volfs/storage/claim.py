@@ -6,7 +6,7 @@ mountpoint and NFS with local locks do not. So the lock file says who holds it t
 
 Decided here: what a process says of itself, and what follows from it. Not here: what is locked, and what becomes of it
 (:mod:`volfs.versions.commit.publish`, :mod:`volfs.versions.commit.recover`), nor which filesystems share locks
-(:mod:`volfs.storage.filesystem`).
+(:mod:`volfs.storage.mount_table`).
 """
 
 from __future__ import annotations
