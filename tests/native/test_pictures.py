@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.kits.view_layouts import Volume
+from tests.kits.view_layouts import InMemory
 from volfs.native import core
 from volfs.views.flat import flat
 from volfs.views.layout import Layout, Shifted
@@ -83,7 +83,7 @@ def test_any_ranges_in_any_order_are_those_of_the_layout(
     shown = array.copy()
     if empty:
         blank(shown, geometry, plane, cuts)
-    whole = layout.read(Shifted(Volume(shown), geometry.start(plane, index)), 0, layout.size)
+    whole = layout.read(Shifted(InMemory(shown), geometry.start(plane, index)), 0, layout.size)
     picture = picture_of(layout, array, array.shape[geometry.down(plane)])
     assert picture.size == layout.size
     ends = st.integers(0, layout.size)
@@ -113,7 +113,7 @@ def test_stored_blocks_end_at_their_limits() -> None:
         layout = png_layout(geometry.spec("xy", 0))
         picture = picture_of(layout, array, 2)
         slab = core.Slab(1, 1, [(array, 0, 2, 0, columns)])
-        assert picture.read(slab, 0, [(0, layout.size)]) == [layout.read(Volume(array), 0, layout.size)]
+        assert picture.read(slab, 0, [(0, layout.size)]) == [layout.read(InMemory(array), 0, layout.size)]
 
 
 def test_a_png_of_several_idats_is_not_flat() -> None:
