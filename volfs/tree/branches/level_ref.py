@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.mounted_branch import MountedBranch, branch_of
 from volfs.tree.images.image_index import ImageIndex
 from volfs.views.slices import SliceGeometry
 from volfs.volume.level import Level
@@ -12,14 +12,16 @@ from volfs.volume.level import Level
 
 @dataclass(frozen=True, slots=True)
 class LevelRef:
-    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone.
-
-    ``mounted`` is the branch; None in a version."""
+    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone."""
 
     images: ImageIndex
-    mounted: MountedBranch | None
     image: str
     name: str
+
+    @property
+    def mounted(self) -> MountedBranch | None:
+        """The branch; None in a version."""
+        return branch_of(self.images)
 
     def level(self) -> Level:
         """Raises NotFound."""

@@ -365,3 +365,8 @@ class MountedBranch:
             return  # shells go on after an error, and close tells it once more
         with suppress(VolfsError, OSError):
             await self.look(lambda: refusals.note(self.branch.working.layout, path, reason))
+
+
+def branch_of(images: ImageIndex) -> MountedBranch | None:
+    """The mounted branch whose images these are; None if they are a version's."""
+    return images.state if isinstance(images.state, MountedBranch) else None

@@ -22,7 +22,7 @@ class BranchDir(SnapshotDir):
     lenient = True
 
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch) -> None:
-        super().__init__(context, ino, up, path, mounted.images, mounted)
+        super().__init__(context, ino, up, path, mounted.images)
         self.mounted: MountedBranch = mounted
 
     def fixed(self) -> Sequence[str]:

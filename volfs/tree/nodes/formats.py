@@ -13,9 +13,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from volfs.catalog.inode_table import MAX_ORDINAL
 from volfs.errors import BadInput, NotAllowed, NotFound
 from volfs.model.box import Box
 from volfs.tree.branches.invalidation import VoxelChange
-from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.mounted_branch import MountedBranch, branch_of
 from volfs.tree.branches.stages import SlicePath, Voxels
 from volfs.tree.branches.targets import digest_of, pieces_of, sync_voxels, unchanged_parts, write_parts
 from volfs.tree.contract.api import DirEntry
@@ -68,6 +69,9 @@ class _Listed:
 class ViewDir(Dir):
     """A directory of a format."""
 
+    #: Whether files in it can be written as a whole, in a branch.
+    takes_files: ClassVar[bool] = True
+
     def __init__(
         self,
         context: TreeContext,
@@ -75,12 +79,11 @@ class ViewDir(Dir):
         up: Dir,
         path: str,
         images: ImageIndex,
-        mounted: MountedBranch | None,
         make: Maker,
     ) -> None:
         super().__init__(context, ino, up, path)
         self.images = images
-        self.mounted: MountedBranch | None = mounted
+        self.mounted: MountedBranch | None = branch_of(images)
         self.absence = images.timeout
         self._make = make
         self._made: tuple[Hashable, Folder | None] | None = None
@@ -143,12 +146,13 @@ class ViewDir(Dir):
         if ordinal is None:
             path = f"{self.path}/{name}"
             mounted = self.mounted
-            folder = ViewDir(context, context.inodes.directory(path), self, path, self.images, mounted, make)
+            folder = ViewDir(context, context.inodes.directory(path), self, path, self.images, make)
             return folder if mounted is None else StagedDir(folder, ViewWriter(folder, mounted), mounted)
-        return LayoutFile(context, self.file_ino(name, ordinal), self, name, self.mounted, self._contents(make))
 
-    def _contents(self, make: Maker) -> Callable[[], Contents | None]:
-        return lambda: contents_of(make())
+        def contents() -> Contents | None:
+            return contents_of(make(), takes_files=self.takes_files)
+
+        return LayoutFile(context, self.file_ino(name, ordinal), self, name, self.mounted, contents)
 
     def file_ino(self, name: str, ordinal: int) -> int:
         inodes = self.context.inodes
@@ -221,12 +225,12 @@ def _cookie(entry: Fixed) -> int:
     return FIRST_COOKIE + entry.ordinal if entry.ordinal else name_cookie(entry.name)
 
 
-def contents_of(found: Folder | ViewFile | None) -> Contents | None:
-    """A file of a format, for the tree."""
+def contents_of(found: Folder | ViewFile | None, *, takes_files: bool = True) -> Contents | None:
+    """A file of a format, for the tree; ``takes_files``: its directory has files written as a whole."""
     if not isinstance(found, ViewFile):
         return None
     source, box, layout = found.source, found.box, found.layout
-    replaceable = is_replaceable(found)
+    replaceable = takes_files and is_replaceable(found)
     if source is None:
         whole = partial(layout.read, NoVoxels(), 0, layout.size)
         return Contents(layout, NoVoxels(), found.mtime, whole, replaceable=replaceable)
@@ -398,31 +402,17 @@ def _shape(name: str) -> str:
 
 
 class FormatsDir(ViewDir):
-    """``formats/`` of a snapshot, or of an image in it. ``group`` is its place in the hierarchy."""
+    """``formats/`` of a snapshot, or of an image in it. ``group`` is its place in the hierarchy. The XML of a project
+    beside its container is generated."""
+
+    takes_files = False
 
     def __init__(
-        self,
-        context: TreeContext,
-        ino: int,
-        up: Dir,
-        path: str,
-        images: ImageIndex,
-        mounted: MountedBranch | None,
-        group: str,
-        name: str,
+        self, context: TreeContext, ino: int, up: Dir, path: str, images: ImageIndex, group: str, name: str
     ) -> None:
-        super().__init__(context, ino, up, path, images, mounted, self.everything)
+        super().__init__(context, ino, up, path, images, self.everything)
         self._group = group
         self._name = name
-
-    def _contents(self, make: Maker) -> Callable[[], Contents | None]:
-        """The XML of a project beside its container: generated, and not written as a whole."""
-
-        def made() -> Contents | None:
-            found = contents_of(make())
-            return None if found is None else replace(found, replaceable=False)
-
-        return made
 
     def everything(self) -> Folder:
         """All that there is of this image and hierarchy."""
@@ -457,8 +447,8 @@ class FormatsDir(ViewDir):
         return iter(sorted(rows, key=attrgetter("cookie")))
 
 
-def formats_of(up: Dir, images: ImageIndex, mounted: MountedBranch | None, group: str) -> FormatsDir:
+def formats_of(up: Dir, images: ImageIndex, group: str) -> FormatsDir:
     """``formats/`` in the directory of an image, or of a snapshot."""
     path = f"{up.path}/{FORMATS}"
     name = group.rpartition("/")[2] or up.dataset
-    return FormatsDir(up.context, up.context.inodes.directory(path), up, path, images, mounted, group, name)
+    return FormatsDir(up.context, up.context.inodes.directory(path), up, path, images, group, name)

@@ -223,7 +223,7 @@ class LevelDir(AxisDir):
 
     def find(self, name: str) -> Node | None:
         if name == FORMATS and self._plain:
-            return formats_of(self, self.ref.images, self.ref.mounted, self.ref.image)
+            return formats_of(self, self.ref.images, self.ref.image)
         return super().find(name)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:

@@ -87,4 +87,4 @@ def _window_time(ref: LevelRef) -> int:
 
 def _coarsest(ref: LevelRef) -> LevelRef:
     image = ref.images.image(ref.image)
-    return LevelRef(ref.images, ref.mounted, ref.image, image.levels[-1].name) if image is not None else ref
+    return LevelRef(ref.images, ref.image, image.levels[-1].name) if image is not None else ref

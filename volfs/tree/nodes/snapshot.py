@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from volfs.errors import NotFound, VolfsError
 from volfs.tree.branches.level_ref import LevelRef
-from volfs.tree.branches.mounted_branch import MountedBranch
+from volfs.tree.branches.mounted_branch import MountedBranch, branch_of
 from volfs.tree.contract.attrs import FOREVER, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
@@ -30,19 +30,10 @@ class GroupDir(SmallDir):
 
     slots: ClassVar[dict[str, int]] = LevelContents.slots
 
-    def __init__(
-        self,
-        context: TreeContext,
-        ino: int,
-        up: Dir,
-        path: str,
-        images: ImageIndex,
-        mounted: MountedBranch | None,
-        group: str,
-    ) -> None:
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, images: ImageIndex, group: str) -> None:
         super().__init__(context, ino, up, path)
         self.images = images
-        self.mounted: MountedBranch | None = mounted
+        self.mounted: MountedBranch | None = branch_of(images)
         self.group = group
         self.absence = images.timeout
 
@@ -65,18 +56,18 @@ class GroupDir(SmallDir):
         image = self.images.image(self.group)
         path = f"{self.path}/{name}"
         if name == FORMATS and image is not None:
-            return formats_of(self, self.images, self.mounted, self.group)
+            return formats_of(self, self.images, self.group)
         if image is not None and image.is_array:
             return self._contents().find(name)
         if image is not None and image.level(name) is not None:
-            return self._level(path, LevelRef(self.images, self.mounted, self.group, name))
+            return self._level(path, LevelRef(self.images, self.group, name))
         if name not in self.images.below(self.group):
             return None
         child = f"{self.group}/{name}" if self.group else name
         inner = self.images.image(child)
         if inner is not None and inner.is_array:
-            return self._level(path, LevelRef(self.images, self.mounted, child, inner.levels[0].name), plain=True)
-        return GroupDir(self.context, self.context.inodes.directory(path), self, path, self.images, self.mounted, child)
+            return self._level(path, LevelRef(self.images, child, inner.levels[0].name), plain=True)
+        return GroupDir(self.context, self.context.inodes.directory(path), self, path, self.images, child)
 
     def attr(self) -> Attr:
         image = self.images.image(self.group)
@@ -101,7 +92,7 @@ class GroupDir(SmallDir):
     def _contents(self) -> LevelContents:
         image = self.images.image(self.group)
         assert image is not None
-        return LevelContents(self, LevelRef(self.images, self.mounted, self.group, image.levels[0].name))
+        return LevelContents(self, LevelRef(self.images, self.group, image.levels[0].name))
 
 
 class SnapshotDir(GroupDir):
@@ -109,16 +100,8 @@ class SnapshotDir(GroupDir):
 
     slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
 
-    def __init__(
-        self,
-        context: TreeContext,
-        ino: int,
-        up: Dir,
-        path: str,
-        images: ImageIndex,
-        mounted: MountedBranch | None = None,
-    ) -> None:
-        super().__init__(context, ino, up, path, images, mounted, "")
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, images: ImageIndex) -> None:
+        super().__init__(context, ino, up, path, images, "")
 
     def fixed(self) -> Sequence[str]:
         """The names that are the snapshot's own."""
@@ -146,7 +129,7 @@ class SnapshotDir(GroupDir):
         if name in ("zarr", "files"):
             return self.space(name)
         if name == FORMATS and name in self.fixed():
-            return formats_of(self, self.images, self.mounted, self.group)
+            return formats_of(self, self.images, self.group)
         return None
 
     def space(self, name: str) -> Node:
