@@ -81,6 +81,30 @@ def test_the_page_about_the_code_names_what_is_there() -> None:
         assert not gone, f"{page.name}: {gone}"
 
 
+def test_what_docstrings_refer_to_is_there() -> None:
+    """``:mod:`volfs.…```, and names in a module: functions, classes, their methods and fields."""
+    gone = set()
+    for module in (ROOT / "volfs").rglob("*.py"):
+        for name in re.findall(r":(?:mod|class|meth|func|attr|data):`~?(volfs\.[\w.\s]+)`", module.read_text()):
+            path, inner = _module_of("".join(name.split()))
+            text = path.read_text()
+            made = r"^\s*(?:async def|def|class) {0}\b|^\s*(?:self\.)?{0}\s*[:=]|^from .* import .*\b{0}\b|^    {0},$"
+            if any(not re.search(made.format(each), text, re.MULTILINE) for each in inner):
+                gone.add((module.name, name))
+    assert not gone
+
+
+def _module_of(name: str) -> tuple[Path, list[str]]:
+    """The file of the module in a dotted name, and the names after it."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        place = ROOT.joinpath(*parts[:count])
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.exists():
+                return path, parts[count:]
+    raise AssertionError(name)
+
+
 def test_the_readme_prints_the_commands_that_ci_runs() -> None:
     readme = (ROOT / "README.md").read_text()
     script = (ROOT / ".ci" / "run").read_text()

@@ -148,7 +148,9 @@ class Housekeeping:
     async def _look_around(self) -> None:
         """Begin a round."""
         context = self._context
-        context.heed_mounts()
+        if context.heed_mounts():
+            for mounted in self._branches:
+                mounted.far = context.is_far(mounted.dataset.name)
         self._begin("datasets", partial(self._see_changes, frozenset(), context.store.look_for_datasets))
         for disks, datasets in context.by_disk(context.store.datasets()).items():
             self._begin(("datasets", disks), partial(self._see_changes, disks, partial(self._look_at, datasets)))

@@ -481,6 +481,3 @@ class Tree:
             return files.add(handle, keep_cache=True)
         files.stamps.put(ino, (quick, stamp))
         return files.add(handle, keep_cache=last is not None and last[1] == stamp)
-
-
-__all__ = ["Tree"]

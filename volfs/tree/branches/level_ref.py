@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from volfs.tree.branches.mounted_branch import MountedBranch, branch_of
 from volfs.tree.images.image_index import ImageIndex
@@ -12,16 +12,17 @@ from volfs.volume.level import Level
 
 @dataclass(frozen=True, slots=True)
 class LevelRef:
-    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone."""
+    """A level, looked up again whenever it is needed: in a branch it may have changed, or gone.
+
+    ``mounted`` is the branch; None in a version."""
 
     images: ImageIndex
     image: str
     name: str
+    mounted: MountedBranch | None = field(init=False, compare=False)
 
-    @property
-    def mounted(self) -> MountedBranch | None:
-        """The branch; None in a version."""
-        return branch_of(self.images)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mounted", branch_of(self.images))  # once: it is asked for with every slice
 
     def level(self) -> Level:
         """Raises NotFound."""

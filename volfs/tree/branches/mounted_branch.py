@@ -66,6 +66,8 @@ class MountedBranch:
         #: As inodes are derived from it.
         self.path = path
         self.branch: Branch = dataset.branch(name)
+        #: Whether the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`.
+        self.far = context.is_far(dataset.name)
         self.images = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(context, self, self.branch, self.images)
         self.stages = Stages(self.branch.working.layout.staged, self.asked)
@@ -95,11 +97,6 @@ class MountedBranch:
     def generation(self) -> Hashable:
         """The generation of the branch's contents, which no other branch of this name has, before or after."""
         return self._itself, self.branch.generation()
-
-    @property
-    def far(self) -> bool:
-        """True if the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`."""
-        return self.context.is_far(self.dataset.name)
 
     # -- who may write ----------------------------------------------------------------------------------------------
 
@@ -181,7 +178,7 @@ class MountedBranch:
         """The size (bytes) of a slice in a directory, for stages that an earlier mount left."""
         for image in self.images.images():
             for level in image.levels:
-                if f"/{folder}/".find(f"/{level.name}/") >= 0:
+                if f"/{level.name}/" in f"/{folder}/":
                     return int(level.dtype.itemsize * max(level.shape[-2:]) ** 2 * 4)
         return 1 << 30
 

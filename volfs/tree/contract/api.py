@@ -105,7 +105,7 @@ class TreeOptions:
 
 
 class TreeApi(Protocol):
-    """The tree, as an adapter sees it. :class:`volfs.tree.Tree` is the implementation."""
+    """The tree, as an adapter sees it. :class:`volfs.tree.tree.Tree` is the implementation."""
 
     def passed(self, stack: int, plane: int) -> None:
         """A front has answered a read of a plane of what this tree lent it. Does not block."""

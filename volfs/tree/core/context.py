@@ -251,12 +251,15 @@ class TreeContext:
         wait for a dead disk take none from anything else."""
         return await self.look("/" + "/".join(sorted(disks)), work)
 
-    def heed_mounts(self) -> None:
-        """Decide anew which datasets are far if anything was mounted or unmounted."""
-        if self._mounts.changed():
-            before, self._far = self._far, {}
-            if any(self.far_disks(dataset) != far for dataset, far in before.items()):
-                self.names_moved()  # directories are made anew, and know it
+    def heed_mounts(self) -> bool:
+        """Decide anew which datasets are far if anything was mounted or unmounted. True if it is not as it was."""
+        if not self._mounts.changed():
+            return False
+        before, self._far = self._far, {}
+        moved = any(self.far_disks(dataset) != disks for dataset, disks in before.items())
+        if moved:
+            self.names_moved()  # directories are made anew, and know it
+        return moved
 
     def close(self) -> None:
         """Give back what the kernel holds for it. Nothing of it is used afterwards."""

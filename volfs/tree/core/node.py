@@ -24,7 +24,7 @@ from typing import ClassVar, TypeVar
 
 from volfs.errors import NotAllowed, NotFound, VolfsError, WrongKind
 from volfs.tree.contract.api import DirEntry
-from volfs.tree.contract.attrs import NEVER, SOON, Attr, SetAttr
+from volfs.tree.contract.attrs import SOON, Attr, SetAttr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.open_files import Handle
 from volfs.tree.core.ports import BranchState
@@ -290,6 +290,3 @@ def attr_of(node: Node | None) -> Attr | None:
         return node.attr()
     except NotFound:
         return None
-
-
-__all__ = ["FIRST_COOKIE", "NEVER", "Dir", "Link", "Node", "SmallDir", "attr_of", "name_cookie"]

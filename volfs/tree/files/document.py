@@ -24,7 +24,7 @@ class Document:
 
     ``mtime`` is that of the first rendering; later ones are as old as the change. ``lasting`` documents never change.
     ``pause``: it is live. Each open renders it anew, and reads that past the page cache; to those who only look at its
-    attributes a rendering is good for so many seconds. ``heavy``: it is made of voxels.
+    attributes a rendering is good for so many seconds. ``heavy``: it reads voxels, or much else of the disk.
     """
 
     render: Callable[[], bytes]

@@ -6,7 +6,7 @@ Decided here: the fixed names in it and what its documents depend on. Not here: 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 
 from volfs.errors import NotFound, VolfsError
@@ -87,8 +87,7 @@ class DatasetDir(SmallDir):
             return self.context.started_ns
         return latest.time_ns if latest is not None else self.context.started_ns
 
-    def _document(self, render: object) -> Document:
-        assert callable(render)
+    def _document(self, render: Callable[[], bytes]) -> Document:
         return Document(render, self._time(), self._refs)
 
     def _refs(self) -> Hashable:

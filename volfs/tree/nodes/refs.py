@@ -29,12 +29,12 @@ from volfs.versions.dataset import Dataset
 class RefsDir(SmallDir):
     """One of them. Nothing in it is ever cold."""
 
-    def listing_cold(self, cookie: int) -> bool:
-        return False
-
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
         super().__init__(context, ino, up, path)
         self._open_dataset = open_dataset
+
+    def listing_cold(self, cookie: int) -> bool:
+        return False
 
     @property
     def opened(self) -> Dataset:

@@ -198,6 +198,3 @@ class VersionDir(SnapshotDir):
             version.info,
             [documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in sorted(changes.nodes.items())],
         )
-
-
-__all__ = ["GroupDir", "SnapshotDir", "VersionDir"]
