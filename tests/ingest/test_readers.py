@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
+import mrcfile
 import nibabel
 import numpy as np
 import pytest
@@ -467,6 +468,31 @@ def test_npy_that_is_damaged_or_no_image_is_refused(tmp_path: Path) -> None:
         np.save(path, np.zeros(shape))
         with pytest.raises(BadInput, match=rf"bad\.npy has {len(shape)} axes, an image has 2 to 6"):
             open_source([path])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">f4"])
+@pytest.mark.parametrize("ending", [".npy", ".nii", ".tif", ".mrc"])
+def test_voxels_that_lie_in_a_file_as_in_memory_are_read_where_they_are_wanted(
+    tmp_path: Path, ending: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise((5, 9, 13), dtype)
+    path = tmp_path / f"a{ending}"
+    if ending == ".npy":
+        np.save(path, data)
+    elif ending == ".nii":
+        nifti(path, data.transpose(), zooms=(1.0, 1.0, 1.0), big=dtype[0] == ">")
+    elif ending == ".tif":
+        tifffile.imwrite(path, data, byteorder=">" if dtype[0] == ">" else "<")
+    else:
+        data = data.astype("f4")
+        mrcfile.write(path, data)
+    source = open_source([path])
+    monkeypatch.setattr(RawVoxels, "read", lambda *_: pytest.fail("it was read somewhere else first"))
+    out = np.zeros(source.description.shape, source.description.dtype)
+    source.read_into(Box((1, 0, 0), source.description.shape), out[1:])
+    np.testing.assert_array_equal(out[1:], data[1:])
+    assert not out[0].any()
+    source.close()
 
 
 def test_a_file_that_gets_shorter_while_it_is_read_is_an_error_not_a_crash(tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_planes_of_a_whole_are_read_once_each_even_when_memory_is_short(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("shape", [(1,), (3, 5, 7), (64, 100, 100), (0, 4)])
+def test_tiles_begin_where_a_cache_line_does(tmp_path: Path, shape: Index) -> None:
+    memory = Memory(1 << 24, tmp_path)
+    for dtype in ("?", "u1", "u2", "f8", "c16"):
+        made = memory.buffer(shape, np.dtype(dtype))
+        assert made.shape == shape and made.dtype == dtype
+        assert made.flags.c_contiguous and made.flags.writeable
+        assert made.ctypes.data % 64 == 0 or not made.size
+
+
 def test_memory_is_taken_from_a_file_past_the_limit_and_a_full_disk_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

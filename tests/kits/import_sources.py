@@ -22,7 +22,7 @@ from volfs.model.box import Box
 
 
 def holds(source: Source, expected: np.ndarray, axes: str) -> None:
-    """The description fits, and any box reads as numpy slices it."""
+    """The description fits, and any box reads as numpy slices it, into new memory or given one."""
     found = source.description
     assert "".join(a.name for a in found.axes) == axes
     assert found.shape == expected.shape and found.dtype == expected.dtype and found.dtype.isnative
@@ -34,6 +34,10 @@ def holds(source: Source, expected: np.ndarray, axes: str) -> None:
         seen = source.read(box)
         assert seen.dtype == expected.dtype and seen.dtype.isnative
         np.testing.assert_array_equal(seen, expected[box.slices()])
+        for room in (box.shape, tuple(n + 3 for n in box.shape)):  # memory of its own, and a part of larger memory
+            out = np.zeros(room, expected.dtype)[tuple(slice(n) for n in box.shape)]
+            source.read_into(box, out)
+            np.testing.assert_array_equal(out, seen)
     check_unchanged(source.fingerprint(), source.fingerprint())
     source.close()
 

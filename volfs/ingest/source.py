@@ -84,6 +84,11 @@ class Source(ABC):
         BadInput, naming the file, for one that is damaged, cut short or not as it was when the source was opened.
         """
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        """Write the voxels of a box into ``out``, which has its shape and the type of the description, in any strides.
+        Sources whose files hold voxels as they are in memory read there at once."""
+        out[...] = self.read(box)
+
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
         """How the files are now. Compared before and after an import with :func:`check_unchanged`."""

@@ -42,6 +42,8 @@ from volfs.volume.workers import Workers
 Voxels = np.ndarray[Any, np.dtype[Any]]
 
 _REPORT_SECONDS = 0.1
+_LINE = 64
+"""Bytes of a processor's cache line."""
 _SMALLEST_READ, _LARGEST_READ = 256 << 10, 8 << 20
 
 
@@ -97,7 +99,11 @@ class Memory:
         size = math.prod(shape) * dtype.itemsize
         if size <= self._left or not size:
             self._left -= size
-            return np.empty(shape, dtype)
+            # At a cache line's beginning, so that a row of a chunk of 64 bytes is in one line and not in two: taking
+            # chunks out of a tile took twice as long at numpy's own alignment.
+            raw = np.empty(size + _LINE, np.uint8)
+            at = -raw.ctypes.data % _LINE
+            return raw[at : at + size].view(dtype).reshape(shape)
         with no_space("for a temporary file of the import"), tempfile.TemporaryFile(dir=self._scratch) as file:
             # All of it now: writing into a mapped hole of a full disk would kill the process.
             os.posix_fallocate(file.fileno(), 0, size)
@@ -163,7 +169,7 @@ class VolumeStream:
 
         def read(piece: Box) -> None:
             self._meter.check()
-            target[piece.relative_to(tile.start).slices()] = self._source.read(piece)
+            self._source.read_into(piece, target[piece.relative_to(tile.start).slices()])
 
         self._workers.each(read, list(read_pieces(tile, self._grain, target.dtype.itemsize)))
         return target

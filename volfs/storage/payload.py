@@ -53,10 +53,11 @@ class PayloadDigest:
         """Take in the next bytes."""
         view = memoryview(data).cast("B")
         self._sha.update(view)
-        self._crc = crc32c(view, self._crc)
         while view:
             part = view[: PIECE - self.length % PIECE]
             self._piece = crc32c(part, self._piece)
+            # So far as there is one piece, and most payloads are no longer, it is the whole.
+            self._crc = self._piece if self.length < PIECE else crc32c(part, self._crc)
             self.length += len(part)
             if self.length % PIECE == 0:
                 self._pieces.append(self._piece)

@@ -114,6 +114,9 @@ class _Nifti(Source):
     def read(self, box: Box) -> np.ndarray:
         return self._voxels.read(box)
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        self._voxels.read_into(box, out)
+
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint(self._paths)
 

@@ -53,6 +53,12 @@ class _Npy(Source):
             return self._voxels.read(box)
         return self._voxels.read(Box(box.start[::-1], box.stop[::-1])).transpose()
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        if not self._fortran:
+            self._voxels.read_into(box, out)
+        else:
+            super().read_into(box, out)
+
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint([self._path])
 

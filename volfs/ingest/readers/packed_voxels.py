@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 
 from volfs.errors import BadInput
-from volfs.ingest.readers.raw import RawVoxels, row_grain
+from volfs.ingest.readers.raw import RawVoxels, Voxels, row_grain
 from volfs.ingest.source import unreadable
 from volfs.model.box import Box, Index
 from volfs.storage.files import no_space
@@ -61,7 +61,7 @@ def unpacked_start(path: Path, packing: Packing | None, size: int) -> bytes:
         raise unreadable(path, error) from error
 
 
-class PackedVoxels:
+class PackedVoxels(Voxels):
     """An array of ``shape`` in C order at ``offset`` of what is packed in a file from byte ``start`` on."""
 
     def __init__(
@@ -81,14 +81,20 @@ class PackedVoxels:
         return row_grain(self._shape, self._dtype.itemsize)
 
     def read(self, box: Box) -> np.ndarray:
-        with self._lock:
-            if self._voxels is None:
-                self._voxels = RawVoxels(self._path, self._dtype, self._shape, self._offset, self._unpacked())
-        return self._voxels.read(box)
+        return self._raw().read(box)
+
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        self._raw().read_into(box, out)
 
     def close(self) -> None:
         if self._voxels is not None:
             self._voxels.close()
+
+    def _raw(self) -> RawVoxels:
+        with self._lock:
+            if self._voxels is None:
+                self._voxels = RawVoxels(self._path, self._dtype, self._shape, self._offset, self._unpacked())
+            return self._voxels
 
     def _unpacked(self) -> IO[bytes]:
         limit = self._offset + math.prod(self._shape) * self._dtype.itemsize

@@ -30,6 +30,10 @@ class Voxels(Protocol):
         """The voxels of a box, native byte order."""
         ...
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        """The same into ``out``, of the box's shape and this type in native byte order, in any strides."""
+        out[...] = self.read(box)
+
     def close(self) -> None: ...
 
 
@@ -44,6 +48,9 @@ class FileSource(Source):
     def read(self, box: Box) -> np.ndarray:
         return self._voxels.read(box)
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        self._voxels.read_into(box, out)
+
     def fingerprint(self) -> Fingerprint:
         return files_fingerprint(self._files)
 
@@ -51,7 +58,7 @@ class FileSource(Source):
         self._voxels.close()
 
 
-class RawVoxels:
+class RawVoxels(Voxels):
     """An array of ``shape`` in C order at ``offset`` of a file. ``dtype`` carries the byte order of the file."""
 
     def __init__(
@@ -72,14 +79,22 @@ class RawVoxels:
         return row_grain(self._shape, self._dtype.itemsize)
 
     def read(self, box: Box) -> np.ndarray:
-        out = np.empty(box.shape, self._dtype)
+        out = np.empty(box.shape, self._dtype.newbyteorder("="))
+        self.read_into(box, out)
+        return out
+
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        if not out.flags.c_contiguous or out.dtype != self._dtype.newbyteorder("="):
+            out[...] = self.read(box)
+            return
         flat = out.reshape(-1).view(np.uint8).data
         at = 0
         for start, count in self._runs(box):
             size = count * self._dtype.itemsize
             self._fill(flat[at : at + size], self._offset + start * self._dtype.itemsize)
             at += size
-        return out.astype(self._dtype.newbyteorder("="), copy=False)
+        if not self._dtype.isnative:
+            out.byteswap(inplace=True)
 
     def close(self) -> None:
         self._file.close()
@@ -107,7 +122,7 @@ class RawVoxels:
             target, offset = target[got:], offset + got
 
 
-class StackedVoxels:
+class StackedVoxels(Voxels):
     """An array cut along its slowest axes into equal parts, one in each file, in C order. ``open_part`` opens the part
     in a file, which has the shape that it is told. A file is open only while it is read, for there may be thousands.
 
@@ -146,15 +161,18 @@ class StackedVoxels:
 
     def read(self, box: Box) -> np.ndarray:
         out = np.empty(box.shape, self._dtype.newbyteorder("="))
+        self.read_into(box, out)
+        return out
+
+    def read_into(self, box: Box, out: np.ndarray) -> None:
         for coords in self._grid.iter(self._grid.chunks(box)):
             there = self._grid.chunk_box(coords)
             wanted = there.intersect(box)
             part = self._part(self._paths[int(np.ravel_multi_index(coords, self._grid.grid_shape))])
             try:
-                out[wanted.relative_to(box.start).slices()] = part.read(wanted.relative_to(there.start))
+                part.read_into(wanted.relative_to(there.start), out[wanted.relative_to(box.start).slices()])
             finally:
                 part.close()
-        return out
 
     def close(self) -> None:
         return

@@ -160,6 +160,12 @@ class _Tiff(Source):
             return self._raw.read(box)
         return gather(box, self._outer, self._dtype, lambda n, rest: self._page(n)[rest.slices()])
 
+    def read_into(self, box: Box, out: np.ndarray) -> None:
+        if self._raw is not None:
+            self._raw.read_into(box, out)
+        else:
+            super().read_into(box, out)
+
     def fingerprint(self) -> Fingerprint:
         others = {Path(page.parent.filehandle.path) for page in self._pages if page is not None}
         return files_fingerprint([self._path, *sorted(others)])
