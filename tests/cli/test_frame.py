@@ -80,7 +80,9 @@ def test_a_defect_is_told_in_one_line_unless_asked_for_more() -> None:
 
 def test_starting_up_loads_no_library_that_help_does_not_need() -> None:
     code = "import sys; import volfs.cli.listings, volfs.cli.commits, volfs.cli.imports, volfs.cli.mounts\n"
-    code += "print([name for name in ('numpy', 'zarr', 'trio', 'pyfuse3', 'rich') if name in sys.modules])"
+    code += (
+        "print([name for name in ('numpy', 'zarr', 'trio', 'pyfuse3', 'rich', 'sqlite_utils') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -32,7 +32,7 @@ with open(sys.argv[1], "w") as out:
 
 #: Never for a command that only looks or changes refs. Some are packages of Python that other packages bring along.
 HEAVY = {
-    *("zarr", "numcodecs", "tifffile", "PIL", "trio", "pyfuse3", "rich", "isal"),
+    *("zarr", "numcodecs", "tifffile", "PIL", "trio", "pyfuse3", "sqlite_utils", "rich", "isal"),
     *("asyncio", "ssl", "http.client", "urllib.request", "multiprocessing", "concurrent.futures.process"),
     *("volfs.tree", "volfs.ingest", "volfs.export"),
 }
@@ -59,7 +59,7 @@ COMMANDS: dict[str, tuple[list[str], int, int, set[str]]] = {
     "discard": (["discard", "cells", "--yes"], 0, 480, HEAVY | {"volfs.volume"}),
     "commit of nothing": (["commit", "cells", "-m", "nothing"], 1, 480, HEAVY | {"volfs.volume"}),
     "info": (["info", "cells"], 0, 500, HEAVY),
-    "init": (["--store", "HERE/new", "init"], 0, 430, HEAVY | COMMIT),
+    "init": (["--store", "HERE/new", "init"], 0, 460, HEAVY - {"sqlite_utils"} | COMMIT),
     "doctor": (["doctor"], 0, 440, HEAVY | COMMIT),
     "import": (["import", "more", "HERE/small.npy"], 0, 530, HEAVY - {"volfs.ingest"}),
 }

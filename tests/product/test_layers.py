@@ -296,7 +296,7 @@ def test_every_room_is_known_here() -> None:
 
 
 def test_a_mount_waits_for_no_import_that_its_first_answer_does_not_need() -> None:
-    late = ["PIL", "numcodecs", "tifffile", "urllib.request", "zarr"]
+    late = ["PIL", "numcodecs", "sqlite_utils", "tifffile", "urllib.request", "zarr"]
     said = subprocess.run(
         [sys.executable, "-c", f"import sys, volfs.fuse.daemon; print([n for n in {late} if n in sys.modules])"],
         check=True,
