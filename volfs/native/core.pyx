@@ -193,6 +193,7 @@ cdef extern from "front.h" nogil:
         uint64_t nanoseconds[5]
         uint64_t buckets[5][26]
         uint64_t bytes_read
+        uint64_t bytes_copied
 
     struct volfs_note:
         uint64_t stack
@@ -413,11 +414,12 @@ cdef class Front:
         return [(notes[i].stack, notes[i].plane) for i in range(count)]
 
     def counts(self):
-        """Bytes read, and by operation: answers, nanoseconds, and the buckets of their durations."""
+        """Bytes read, bytes of voxels copied for that, and by operation: answers, nanoseconds, and the buckets of their
+        durations."""
         cdef volfs_counts counts
         cdef int i, j
         volfs_front_counts(self._front, &counts)
-        return counts.bytes_read, {
+        return counts.bytes_read, counts.bytes_copied, {
             OPERATIONS[i]: (
                 counts.answered[i], counts.nanoseconds[i], [counts.buckets[i][j] for j in range(VOLFS_BUCKETS)])
             for i in range(VOLFS_OPERATIONS)

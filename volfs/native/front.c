@@ -492,6 +492,7 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
         *summed = (struct summed){header->nodeid, picture, sums};
         count(front, VOLFS_READ, since);
         front->counts.bytes_read += (uint64_t)length;
+        front->counts.bytes_copied += (uint64_t)volfs_picture_voxels(picture, offset, length);
     }
     pthread_cond_broadcast(&front->idle);
     pthread_mutex_unlock(&front->mutex);

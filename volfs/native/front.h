@@ -35,6 +35,7 @@ struct volfs_counts {
     uint64_t nanoseconds[VOLFS_OPERATIONS];
     uint64_t buckets[VOLFS_OPERATIONS][VOLFS_BUCKETS];
     uint64_t bytes_read;
+    uint64_t bytes_copied; /* of them, voxels: the rest are headers and checksums */
 };
 
 /* A plane that somebody read. Python learns of some of them, to see who goes where. */

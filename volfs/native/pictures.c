@@ -111,6 +111,18 @@ int volfs_picture_planes(const struct volfs_picture *picture, int64_t offset, in
     return 1;
 }
 
+int64_t volfs_picture_voxels(const struct volfs_picture *picture, int64_t offset, int64_t length)
+{
+    int64_t low, high;
+    within_body(picture, offset, length, &low, &high);
+    low = rows_before(picture, low);
+    high = rows_before(picture, high);
+    if (picture->framing == VOLFS_ROWS)
+        return high - low;
+    const int64_t period = picture->row_bytes + 1; /* a zero byte begins each row */
+    return high - low - ((high + period - 1) / period - (low + period - 1) / period);
+}
+
 int64_t volfs_picture_backlog(const struct volfs_picture *picture, int64_t offset, int64_t length, const struct volfs_sums *sums)
 {
     int64_t low, high;

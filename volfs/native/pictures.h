@@ -53,6 +53,9 @@ void volfs_picture_free(struct volfs_picture *picture);
 /* The planes that a range of a file shows: *first to *last. True if it shows any. */
 int volfs_picture_planes(const struct volfs_picture *picture, int64_t offset, int64_t length, int64_t *first, int64_t *last);
 
+/* The bytes of voxels in a range. */
+int64_t volfs_picture_voxels(const struct volfs_picture *picture, int64_t offset, int64_t length);
+
 /* Bytes of voxels that must be summed, besides those of the range, before the range can be read. */
 int64_t volfs_picture_backlog(const struct volfs_picture *picture, int64_t offset, int64_t length, const struct volfs_sums *sums);
 

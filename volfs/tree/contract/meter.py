@@ -69,8 +69,8 @@ def quantile(buckets: Sequence[float], share: float) -> float:
     return BOUNDS[-2] if sum(buckets) else 0.0
 
 
-#: Bytes read; by operation: answers, nanoseconds, and the answers in each bucket.
-Counts = tuple[int, dict[str, tuple[int, int, list[int]]]]
+#: Bytes read; bytes of voxels copied for that; by operation: answers, nanoseconds, and the answers in each bucket.
+Counts = tuple[int, int, dict[str, tuple[int, int, list[int]]]]
 
 
 class Meter:
@@ -82,7 +82,7 @@ class Meter:
 
     def __init__(self, elsewhere: Callable[[], Counts] | None = None) -> None:
         self._elsewhere = elsewhere
-        self._gathered: Counts = (0, {})
+        self._gathered: Counts = (0, 0, {})
         self._gathering = threading.Lock()
         #: By operation: those that have come.
         self.requests: Counter[str] = Counter()
@@ -117,10 +117,10 @@ class Meter:
         if self._elsewhere is None:
             return
         with self._gathering:
-            (bytes_before, before), now = self._gathered, self._elsewhere()
+            (bytes_before, _, before), now = self._gathered, self._elsewhere()
             self._gathered = now
             self.bytes_read += now[0] - bytes_before
-            for operation, (answers, nanoseconds, buckets) in now[1].items():
+            for operation, (answers, nanoseconds, buckets) in now[2].items():
                 known = before.get(operation, (0, 0, [0] * len(buckets)))
                 if answers > known[0]:
                     self.requests[operation] += answers - known[0]
@@ -128,9 +128,14 @@ class Meter:
                     times.nanoseconds += nanoseconds - known[1]
                     times.buckets = [a + b - c for a, b, c in zip(times.buckets, buckets, known[2], strict=True)]
 
+    @property
+    def copied_elsewhere(self) -> int:
+        """Bytes of voxels that were copied for the answers given elsewhere."""
+        return self._gathered[1]
+
     def elsewhere(self) -> Counter[str]:
         """By operation: those of the answers that were given elsewhere."""
-        return Counter({operation: answers for operation, (answers, *_) in self._gathered[1].items()})
+        return Counter({operation: answers for operation, (answers, *_) in self._gathered[2].items()})
 
     def in_flight(self) -> list[Request]:
         """The requests that are not answered yet."""

@@ -104,8 +104,8 @@ class Front(Protocol):
     def forget_listings(self) -> None:
         """Have the kernel keep no listing that is opened from now on."""
 
-    def counts(self) -> tuple[int, dict[str, tuple[int, int, list[int]]]]:
-        """Bytes read; by operation: answers, nanoseconds, and those by the buckets of
+    def counts(self) -> tuple[int, int, dict[str, tuple[int, int, list[int]]]]:
+        """Bytes read; bytes of voxels copied for that; by operation: answers, nanoseconds, and those by the buckets of
         :class:`volfs.tree.contract.meter.Histogram`."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ def statistics(context: TreeContext, asked: int) -> dict[str, Any]:
     meter, volumes = context.meter, store_context(context.store)
     meter.gather()
     front = meter.elsewhere()
+    cache = volumes.cache.stats()
+    cache = replace(cache, copied_bytes=cache.copied_bytes + meter.copied_elsewhere)
     waiting = [request for request in meter.in_flight() if request.arguments[:1] != (asked,)]
     oldest = min((request.since for request in waiting), default=None)
     return {
@@ -59,7 +61,7 @@ def statistics(context: TreeContext, asked: int) -> dict[str, Any]:
             "stored_bytes": volumes.memory.decoded.stored_bytes,
             "bytes": volumes.memory.decoded.bytes,
         },
-        "cache": asdict(volumes.cache.stats()),
+        "cache": asdict(cache),
         "statements": {"catalog": context.store.catalog.statements, "inodes": context.inodes.statements},
         "memory": _memory(context),
     }
