@@ -86,14 +86,16 @@ def stopped(process: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def disk_that_can_stop(folder: Path, content: Path | None = None) -> Iterator[int]:
+def disk_that_can_stop(
+    folder: Path, content: Path | None = None, *, module: str = "tests.benchmarks.loopback_fs"
+) -> Iterator[int]:
     """Have ``folder`` lie on a filesystem of its own; gives the process that answers for it. What it holds is moved to
     ``content``, by default beside it."""
     content = content or folder.with_name("content")
     folder.rename(content)
     folder.mkdir()
     device = folder.stat().st_dev
-    command = [sys.executable, "-m", "tests.benchmarks.loopback_fs", content, folder]
+    command = [sys.executable, "-m", module, content, folder]
     with subprocess.Popen(command, cwd=ROOT) as disk:
         try:
             until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
@@ -102,3 +104,11 @@ def disk_that_can_stop(folder: Path, content: Path | None = None) -> Iterator[in
         finally:
             disk.send_signal(signal.SIGCONT)
             detach(folder, lazy=True)
+            disk.kill()  # a namespace that somebody else made meanwhile may have a copy of the mount, and keep it
+
+
+@contextlib.contextmanager
+def disk_that_can_fail(folder: Path) -> Iterator[Path]:
+    """Have ``folder`` lie on a filesystem whose reads fail while there is a file at the path that this gives."""
+    with disk_that_can_stop(folder, module="tests.kits.failing_disk"):
+        yield folder.with_name("content.fails")
