@@ -12,11 +12,11 @@ named. z, y and x are called so whatever the image calls them, other axes as the
 ``z-64`` is no name, since it can be read as minus 64; nor are numbers with leading zeros, empty parts, and parts that
 reach beyond the level: so that each box has few names, and no name two meanings.
 
-Every volume format is an ending. The file shows z, y and x, and of the other axes those longer than one, or named as a
-range. Where exactly one of z, y and x has length one, and no other axis is longer, the box is a plane too: then
-``.png`` and ``.jpg`` show it as slices are shown, and, where its place was named by one number (``y34_x0-512``), so do
-``.tif`` and ``.npy``: as in numpy, a number drops the axis and a range keeps it. A TIFF of an xy plane is the same
-picture either way; it is the volume's.
+Every volume format is an ending. The file shows z, y and x, and the other axes of which the level has more than one,
+unless they are named by one number. Where exactly one of z, y and x has length one, and no other axis is longer, the
+box is a plane too: then ``.png`` and ``.jpg`` show it as slices are shown, and, where its place was named by one number
+(``y34_x0-512``), so do ``.tif`` and ``.npy``: as in numpy, a number drops the axis and a range keeps it. A TIFF of an
+xy plane is the same picture either way; it is the volume's.
 
 Decided here: what names mean. Not here: what formats hold (:mod:`volfs.views.volumes`, :mod:`volfs.views.slices`).
 """
@@ -130,7 +130,7 @@ Planes (one of z, y, x of length one): {" ".join((*slices.ENDINGS, jpeg.ENDING))
 
 
 def _hidden(cut: Cut, axis: int, shape: Index) -> bool:
-    """True if a volume leaves an axis out: it was named by a number, or has length one and was not named."""
+    """True if a volume leaves an axis out: it was named by a number, or the level has no more than one of it."""
     return cut.box.shape[axis] == 1 and (axis in cut.dropped or shape[axis] == 1)
 
 
