@@ -21,7 +21,7 @@ enum {
     PAGES = 256,   /* FUSE_MAX_MAX_PAGES of libfuse: what a request may carry */
     HEADER = 4096, /* FUSE_BUFFER_HEADER_SIZE */
     SMALL = 1 << 14,
-    KEPT = 8,
+    KEPT = 2,
 };
 
 /* As fuse_common.h begins it: what fuse_session_receive_buf fills. */
