@@ -193,6 +193,16 @@ def test_slices_in_order_decode_each_chunk_exactly_once(prefetch, cache_bytes):
     assert set(level.snapshot.reads.values()) == {1}
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2"])
+def test_a_box_larger_than_a_part_of_the_cache_leaves_nothing_in_it_whatever_it_is_read_into(dtype):
+    level, voxels = open_level(cache_bytes=200_000, prefetch=False)
+    out = np.empty(voxels.shape, dtype)
+    level.read(Box.whole(level.shape), out)
+    np.testing.assert_array_equal(out, voxels)
+    assert level.cache_stats().blocks == 0
+    assert level.cache_stats().decoded == 8 * 16
+
+
 def test_slices_in_order_ask_the_catalog_once_per_tile():
     level, _ = open_level()
     for z in range(64):

@@ -307,6 +307,8 @@ static int read_all(int fd, uint8_t *to, int64_t length, int64_t offset)
 
 size_t volfs_drain(struct volfs_list *list, const atomic_int *stop)
 {
+    if (atomic_load_explicit(&list->next, memory_order_relaxed) >= list->count)
+        return 0; /* others were faster: nothing to make room for */
     const int64_t size = volfs_form_bytes(&list->form);
     uint8_t *scratch = straight(&list->form) ? NULL : malloc((size_t)size), *payload = NULL;
     /* One for the list, and not one for the thread: what waits for work keeps no memory. */

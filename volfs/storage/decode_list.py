@@ -17,7 +17,7 @@ from volfs.storage.chain import Array
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.payload import Payload, PayloadReader
 
-#: Chunks of fewer bytes are stored by the thousand in one file, and each is a request to the disk all the same.
+#: C decodes no larger chunks: MOST_BYTES of ``volfs/native/chunks.c``.
 _MOST_BYTES = 1 << 30
 
 
@@ -72,9 +72,6 @@ class DecodeList:
             except (NotFound, Damaged):
                 self._open[file] = None
         return self._open[file]
-
-    def __len__(self) -> int:
-        return len(self._chunks)
 
     def drain(self, _: object = None) -> None:
         """Decode what no other thread has taken yet. Blocks; needs no interpreter meanwhile."""

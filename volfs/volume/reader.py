@@ -191,7 +191,7 @@ class BlockReader:
         generation: Hashable,
     ) -> Voxels:
         """Fill `out` from what `entries` say, by pencils of an orientation or by blocks."""
-        past_cache = self._past_cache(box) and out.dtype == self.source.dtype
+        past_cache = self._past_cache(box)
         parts = list(self._parts(box, orientation))
         each: Each = self._workers.each if len(parts) <= self._workers.count else _one_by_one
         until = deadline()
@@ -208,7 +208,11 @@ class BlockReader:
             if ref is None:
                 out[target] = self.source.fill_value
             elif past_cache and isinstance(ref, BlockRef) and self._is_whole(within) and ref.key not in self._cache:
-                straight.append((ref, tuple(place.start for place in target)))
+                if out.dtype == self.source.dtype:
+                    straight.append((ref, tuple(place.start for place in target)))
+                else:
+                    out[target] = ref.load()
+                    self._cache.count_decoded(self._block_bytes)
             else:
                 out[target] = self._made(ref, each, scan)[within]
 
