@@ -62,7 +62,7 @@ setup(
         Extension(
             "volfs.native.core",
             [source(), *(f"{NATIVE}/{name}.c" for name in ("sums", "chunks", "pictures", "front", "session"))],
-            depends=[f"{NATIVE}/{name}.h" for name in ("sums", "chunks", "pictures", "front", "session")],
+            depends=[f"{NATIVE}/{name}.h" for name in ("bytes", "sums", "chunks", "pictures", "front", "session")],
             define_macros=[("_GNU_SOURCE", "1"), *sums[1]],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
             libraries=["zstd", "blosc", sums[0], "pthread"],

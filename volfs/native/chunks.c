@@ -1,5 +1,6 @@
 #include "chunks.h"
 
+#include "bytes.h"
 #include "sums.h"
 
 #include <blosc.h>
@@ -40,11 +41,6 @@ int volfs_form_valid(const struct volfs_form *form)
 
 /* ---------------------------------------------------------------- compressed bytes to voxels */
 
-static uint32_t little_u32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 /* RFC 8878: one whole frame with its content size, no dictionary, nothing before or after it. */
 static int zstd_decode(const uint8_t *data, size_t length, uint8_t *out, size_t size, ZSTD_DCtx *zstd)
 {
@@ -64,7 +60,7 @@ static int blosc_decode(const uint8_t *data, size_t length, uint8_t *out, size_t
 {
     if (length < 16)
         return 0;
-    uint32_t bytes = little_u32(data + 4), block = little_u32(data + 8), stored = little_u32(data + 12);
+    uint32_t bytes = volfs_little_u32(data + 4), block = volfs_little_u32(data + 8), stored = volfs_little_u32(data + 12);
     if ((data[0] != 1 && data[0] != 2) || data[3] == 0 || (data[2] & 0x08) || stored != length || bytes != size)
         return 0;
     if (data[2] & 0x02) { /* not compressed */
@@ -77,7 +73,7 @@ static int blosc_decode(const uint8_t *data, size_t length, uint8_t *out, size_t
         if (first > length)
             return 0;
         for (size_t i = 0; i < blocks; i++) {
-            uint32_t start = little_u32(data + 16 + 4 * i);
+            uint32_t start = volfs_little_u32(data + 16 + 4 * i);
             if (start < first || start > length - 4)
                 return 0;
         }
@@ -86,39 +82,6 @@ static int blosc_decode(const uint8_t *data, size_t length, uint8_t *out, size_t
 }
 
 /* ---------------------------------------------------------------- voxels to their place */
-
-static void copy_run(uint8_t *to, const uint8_t *from, int64_t count, int item, int swap)
-{
-    if (!swap) {
-        memcpy(to, from, (size_t)(count * item));
-        return;
-    }
-    switch (item) {
-    case 2:
-        for (int64_t i = 0; i < count; i++) {
-            uint16_t v;
-            memcpy(&v, from + 2 * i, 2);
-            v = __builtin_bswap16(v);
-            memcpy(to + 2 * i, &v, 2);
-        }
-        return;
-    case 4:
-        for (int64_t i = 0; i < count; i++) {
-            uint32_t v;
-            memcpy(&v, from + 4 * i, 4);
-            v = __builtin_bswap32(v);
-            memcpy(to + 4 * i, &v, 4);
-        }
-        return;
-    default:
-        for (int64_t i = 0; i < count; i++) {
-            uint64_t v;
-            memcpy(&v, from + 8 * i, 8);
-            v = __builtin_bswap64(v);
-            memcpy(to + 8 * i, &v, 8);
-        }
-    }
-}
 
 /* Eight rows of eight bytes become eight columns. */
 static void transpose8(const uint8_t *from, int64_t from_row, uint8_t *to, int64_t to_row)
@@ -183,7 +146,10 @@ static void place(const struct volfs_form *form, const uint8_t *from, uint8_t *t
     int64_t at[VOLFS_MAX_AXES] = {0};
     if (form->strides[last] == item) {
         for (;;) {
-            copy_run(to, from, run, item, swap);
+            if (swap)
+                volfs_swap(to, from, run * item, item);
+            else
+                memcpy(to, from, (size_t)(run * item));
             from += run * item;
             int axis = last - 1;
             for (; axis >= 0; axis--) {
@@ -257,7 +223,7 @@ enum volfs_outcome volfs_decode(const struct volfs_form *form, const uint8_t *pa
 {
     const size_t size = (size_t)volfs_form_bytes(form);
     if (form->summed) {
-        if (length < 4 || volfs_crc32c(0, payload, length - 4) != little_u32(payload + length - 4))
+        if (length < 4 || volfs_crc32c(0, payload, length - 4) != volfs_little_u32(payload + length - 4))
             return VOLFS_DOUBT;
         length -= 4;
     }

@@ -411,6 +411,20 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     return 1;
 }
 
+/* FLUSH and RELEASE: both begin with the handle, and have nothing to be done. */
+static int answer_close(struct volfs_front *front, const struct fuse_in_header *header, const uint8_t *body, size_t rest,
+    enum volfs_operation operation, int device, int64_t since)
+{
+    uint64_t fh;
+    if (rest < (operation == VOLFS_FLUSH ? sizeof(struct fuse_flush_in) : sizeof(struct fuse_release_in)))
+        return 0;
+    memcpy(&fh, body, sizeof fh);
+    if (fh != (header->nodeid | STATELESS) || !send_answer(device, header->unique, NULL, 0))
+        return 0;
+    answered(front, operation, since);
+    return 1;
+}
+
 static int answer_opendir(struct volfs_front *front, const struct fuse_in_header *header, int device, int64_t since)
 {
     pthread_mutex_lock(&front->mutex);
@@ -529,26 +543,10 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
         memcpy(&asked, body, sizeof asked);
         return answer_read(front, &header, &asked, device, since);
     }
-    case FUSE_FLUSH: {
-        struct fuse_flush_in asked;
-        if (rest < sizeof asked)
-            return 0;
-        memcpy(&asked, body, sizeof asked);
-        if (asked.fh != (header.nodeid | STATELESS) || !send_answer(device, header.unique, NULL, 0))
-            return 0;
-        answered(front, VOLFS_FLUSH, since);
-        return 1;
-    }
-    case FUSE_RELEASE: {
-        struct fuse_release_in asked;
-        if (rest < sizeof asked)
-            return 0;
-        memcpy(&asked, body, sizeof asked);
-        if (asked.fh != (header.nodeid | STATELESS) || !send_answer(device, header.unique, NULL, 0))
-            return 0;
-        answered(front, VOLFS_RELEASE, since);
-        return 1;
-    }
+    case FUSE_FLUSH:
+        return answer_close(front, &header, body, rest, VOLFS_FLUSH, device, since);
+    case FUSE_RELEASE:
+        return answer_close(front, &header, body, rest, VOLFS_RELEASE, device, since);
     default:
         return 0;
     }

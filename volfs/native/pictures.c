@@ -1,5 +1,6 @@
 #include "pictures.h"
 
+#include "bytes.h"
 #include "sums.h"
 
 #include <stdlib.h>
@@ -165,32 +166,6 @@ static void put(const struct window *window, int64_t at, const uint8_t *from, in
     }
 }
 
-static void swap_into(uint8_t *to, const uint8_t *from, int64_t bytes, int item)
-{
-    if (item == 2) {
-        for (int64_t i = 0; i < bytes; i += 2) {
-            uint16_t v;
-            memcpy(&v, from + i, 2);
-            v = __builtin_bswap16(v);
-            memcpy(to + i, &v, 2);
-        }
-    } else if (item == 4) {
-        for (int64_t i = 0; i < bytes; i += 4) {
-            uint32_t v;
-            memcpy(&v, from + i, 4);
-            v = __builtin_bswap32(v);
-            memcpy(to + i, &v, 4);
-        }
-    } else {
-        for (int64_t i = 0; i < bytes; i += 8) {
-            uint64_t v;
-            memcpy(&v, from + i, 8);
-            v = __builtin_bswap64(v);
-            memcpy(to + i, &v, 8);
-        }
-    }
-}
-
 /* Put a run of voxels, swapped or filled if need be. `from` NULL: the fill value. */
 static void put_voxels(const struct window *window, int64_t at, const uint8_t *from, int64_t bytes)
 {
@@ -203,7 +178,7 @@ static void put_voxels(const struct window *window, int64_t at, const uint8_t *f
     if (!from) {
         uint8_t fill[8];
         if (picture->swap)
-            swap_into(fill, picture->fill, picture->item, picture->item);
+            volfs_swap(fill, picture->fill, picture->item, picture->item);
         else
             memcpy(fill, picture->fill, (size_t)picture->item);
         for (int64_t i = 0; i < (int64_t)sizeof buffer; i += picture->item)
@@ -212,7 +187,7 @@ static void put_voxels(const struct window *window, int64_t at, const uint8_t *f
     for (int64_t done = 0; done < bytes; done += (int64_t)sizeof buffer) {
         int64_t here = least(bytes - done, (int64_t)sizeof buffer);
         if (from)
-            swap_into(buffer, from + done, here, picture->item);
+            volfs_swap(buffer, from + done, here, picture->item);
         put(window, at + done, buffer, here);
     }
 }

@@ -1,5 +1,7 @@
 #include "sums.h"
 
+#include "bytes.h"
+
 #include <pthread.h>
 #include <string.h>
 
@@ -37,17 +39,12 @@ static void make_table(void)
             table[slice][byte] = table[slice - 1][byte] >> 8 ^ table[0][table[slice - 1][byte] & 0xff];
 }
 
-static uint32_t little_u32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 uint32_t volfs_crc32c_plain(uint32_t before, const uint8_t *data, size_t size)
 {
     pthread_once(&table_made, make_table);
     uint32_t crc = ~before;
     for (; size >= 8; data += 8, size -= 8) {
-        uint32_t low = crc ^ little_u32(data), high = little_u32(data + 4);
+        uint32_t low = crc ^ volfs_little_u32(data), high = volfs_little_u32(data + 4);
         crc = table[7][low & 0xff] ^ table[6][low >> 8 & 0xff] ^ table[5][low >> 16 & 0xff] ^ table[4][low >> 24]
             ^ table[3][high & 0xff] ^ table[2][high >> 8 & 0xff] ^ table[1][high >> 16 & 0xff] ^ table[0][high >> 24];
     }
