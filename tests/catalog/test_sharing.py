@@ -160,6 +160,33 @@ def test_eight_processes_may_create_and_fill_one_catalog_at_once(path: Path) -> 
         assert catalog.check() == []
 
 
+def test_processes_that_open_a_new_catalog_in_the_same_moment_all_find_it_whole(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "import sqlite_utils\n"
+        "from volfs.catalog import Catalog\n"
+        "for round in range(20):\n"
+        "    begin, running = time.monotonic() + 0.01, []\n"
+        "    for number in range(8):\n"
+        "        child = os.fork()\n"
+        "        if not child:\n"
+        "            while time.monotonic() < begin: pass\n"
+        "            with Catalog.open(Path(sys.argv[1]) / f'{round}.sqlite', create=True, store='one') as catalog:\n"
+        "                catalog.add_dataset(f'd{number}', 0)\n"
+        "            os._exit(0)\n"
+        "        running.append(child)\n"
+        "    for child in running:\n"
+        "        _, status = os.waitpid(child, 0)\n"
+        "        assert status == 0, (round, status)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=PATIENCE)
+    for number in range(20):
+        with Catalog.open(tmp_path / f"{number}.sqlite", store="one") as catalog:
+            assert sorted(catalog.datasets()) == [f"d{i}" for i in range(8)]
+            assert catalog.check() == []
+
+
 def test_a_commit_elsewhere_is_seen_through_data_version_and_reads_here_change_nothing(path: Path) -> None:
     with Catalog.open(path, create=True) as one, Catalog.open(path) as other:
         dataset = one.add_dataset("cells", 0)

@@ -20,11 +20,12 @@ import mmap
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from volfs.catalog.sums import MEND
@@ -32,6 +33,7 @@ from volfs.errors import Busy, Damaged, NoSpace, NotAllowed, NotFound, ReadOnly,
 from volfs.storage.files import check_ordinary, is_full, is_full_disk
 
 BUSY_SECONDS = 60.0
+_MOMENT_SECONDS = 0.01
 _INDEX_ROOM = 128 << 10
 """Bytes that must be free where an index of a log is made: it begins with 32 KiB."""
 _CACHE, _LARGE_CACHE = 4 << 10, 256 << 10
@@ -59,6 +61,23 @@ def translate(error: sqlite3.Error, path: Path, mend: str = MEND) -> VolfsError:
     if isinstance(error, sqlite3.ProgrammingError):
         return NotAllowed(f"{path} is closed")
     return Damaged(f"{path}: {' '.join(str(error).split())[:200]}; {mend}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, how: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
+    """What the block sees and does is one: committed at its end, rolled back if it raises. ``DEFERRED`` only to read.
+    Within another one it is a part of that."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute(f"BEGIN {how}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 class _Connection(sqlite3.Connection):
@@ -129,10 +148,7 @@ class Connections:
                 self._try_read_only()
             else:
                 self._need_room()
-            connection = self.get()
-            if not self.read_only:
-                self._write_ahead(connection)
-            prepare(connection)
+            self._patiently(prepare)
             if not self._immutable:
                 self._hold_room()
         except sqlite3.Error as error:
@@ -144,6 +160,21 @@ class Connections:
         except BaseException:
             self.close()
             raise
+
+    def _patiently(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        # SQLite waits by itself for who writes, but not where a file is turned to WAL, nor where its log is recovered
+        # or taken away by the last who closes: there it says "busy" at once, and means a moment.
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection = self.get()
+                if not self.read_only:
+                    self._write_ahead(connection)
+                return prepare(connection)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != _SQLITE_BUSY or time.monotonic() >= end:
+                    raise
+            time.sleep(_MOMENT_SECONDS)
 
     def _try_read_only(self) -> None:
         stamp = self._look()
@@ -304,15 +335,9 @@ class Connections:
             try:
                 if large:
                     connection.execute(f"PRAGMA cache_size = -{_LARGE_CACHE}")
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with transaction(connection, "IMMEDIATE"):
                     yield connection
-                    connection.execute("COMMIT")
-                    self.written += 1
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
+                self.written += 1
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             finally:

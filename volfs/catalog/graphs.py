@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from volfs.catalog.connections import transaction
 from volfs.catalog.sums import MEND, check_row, mismatch, row_sum
 from volfs.errors import NotFound, StoreFormat
 from volfs.model.graph import Fork, VersionGraph, VersionInfo
@@ -22,6 +23,7 @@ _COLUMNS = (
     " ordinal"
 )
 _KINDS = {kind.row: kind for kind in RefKind}
+_STORES = "SELECT id, sum FROM store"
 _VERSIONS = f"SELECT seq, sum, {_COLUMNS} FROM version WHERE dataset = ? AND seq > ? ORDER BY seq"
 _DATASET = "id, name, uuid, created_ns, root, versions, newest, refs"
 
@@ -52,10 +54,13 @@ class DatasetRow:
 
 def check_store(cx: sqlite3.Connection, path: Path, store: str, *, claim: bool) -> None:
     """Raise StoreFormat unless this is the catalog of the store with this id. ``claim``: make it that if it is new."""
-    rows = cx.execute("SELECT id, sum FROM store").fetchall()
+    rows = cx.execute(_STORES).fetchall()
     if not rows and claim:
-        cx.execute("INSERT INTO store (id, sum) VALUES (?, ?)", (store, row_sum("store", store)))
-        return
+        with transaction(cx, "IMMEDIATE"):  # whoever comes first; the others find it claimed
+            rows = cx.execute(_STORES).fetchall()
+            if not rows:
+                rows = [(store, row_sum("store", store))]
+                cx.execute("INSERT INTO store (id, sum) VALUES (?, ?)", rows[0])
     if len(rows) != 1:
         raise mismatch(f"it names {len(rows) or 'no'} stores that it is the index of")
     check_row(rows[0][1], "store", rows[0][0])

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from volfs.catalog.connections import transaction
 from volfs.catalog.sums import MEND
 from volfs.errors import Damaged, StoreFormat
 
@@ -268,17 +269,11 @@ def migrate(
     # sqlite-utils knows how to change tables in place (transform), which migrations after the first will need.
     db = Database(connection, execute_plugins=False)
     for number, step in enumerate(migrations):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection, "IMMEDIATE"):
             if _format(connection, path, application_id, len(migrations), what) == number:
                 step(db)
                 connection.execute(f"PRAGMA application_id = {application_id}")
                 connection.execute(f"PRAGMA user_version = {number + 1}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
 
 def check(
@@ -296,9 +291,11 @@ def check(
 
 def _format(connection: sqlite3.Connection, path: Path, application_id: int, latest: int, what: str) -> int:
     try:
-        (found_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # Under one look: another process may be making the tables between two.
+        with transaction(connection, "DEFERRED"):
+            (found_id,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
