@@ -208,7 +208,6 @@ cdef extern from "front.h" nogil:
     void volfs_front_keep_listing(volfs_front *front, uint64_t inode)
     void volfs_front_forget_listings(volfs_front *front)
     int volfs_front_lend(volfs_front *front, uint64_t stack, int64_t number, const volfs_piece *pieces, size_t count)
-    int volfs_front_lent(volfs_front *front, uint64_t stack, int64_t number)
     void volfs_front_recall(volfs_front *front, uint64_t stack, int64_t number)
     int volfs_front_answer(volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since)
     int volfs_front_notes_fd(const volfs_front *front)
@@ -388,9 +387,6 @@ cdef class Front:
         if lent:
             self._lent[stack, number] = slab
         return bool(lent)
-
-    def lent(self, uint64_t stack, int64_t number):
-        return bool(volfs_front_lent(self._front, stack, number))
 
     def recall(self, uint64_t stack, int64_t number):
         """Take a slab back. Its memory is not read any more."""

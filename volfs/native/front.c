@@ -88,6 +88,13 @@ struct volfs_front {
 
 /* ---------------------------------------------------------------- tables */
 
+int64_t volfs_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
 struct volfs_front *volfs_front_new(int directory_bits)
 {
     struct volfs_front *front = calloc(1, sizeof *front);
@@ -104,10 +111,16 @@ struct volfs_front *volfs_front_new(int directory_bits)
     return front;
 }
 
+/* The place of a number among `places` of them, a power of two: numbers that follow each other lie apart. */
+static size_t spread(uint64_t number, uint64_t places)
+{
+    return (size_t)(number * 0x9e3779b97f4a7c15u >> (64 - __builtin_ctzll(places)));
+}
+
 static struct run **list_of(struct volfs_front *front, uint64_t inode)
 {
     uint64_t directory = inode >> front->directory_bits;
-    return &front->runs[(directory * 0x9e3779b97f4a7c15u) >> 54];
+    return &front->runs[spread(directory, LISTS)];
 }
 
 static struct stack *stack_of(struct volfs_front *front, uint64_t number)
@@ -246,7 +259,7 @@ int volfs_front_serve(
 
 static uint64_t *listing_of(struct volfs_front *front, uint64_t inode)
 {
-    return &front->listings[(inode * 0x9e3779b97f4a7c15u) >> 52];
+    return &front->listings[spread(inode, LISTINGS)];
 }
 
 void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode)
@@ -282,15 +295,6 @@ int volfs_front_lend(
     pthread_mutex_unlock(&front->mutex);
     if (!lent)
         free(slab);
-    return lent;
-}
-
-int volfs_front_lent(struct volfs_front *front, uint64_t number, int64_t slab_number)
-{
-    pthread_mutex_lock(&front->mutex);
-    struct stack *stack = stack_of(front, number);
-    int lent = stack && slab_number >= 0 && slab_number < stack->slabs && stack->lent[slab_number];
-    pthread_mutex_unlock(&front->mutex);
     return lent;
 }
 
@@ -345,17 +349,10 @@ size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, si
     return count;
 }
 
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 /* With the mutex held. */
 static void count(struct volfs_front *front, enum volfs_operation operation, int64_t since)
 {
-    int64_t took = now() - since;
+    int64_t took = volfs_now() - since;
     int power = took > 1 ? 64 - __builtin_clzll((unsigned long long)took - 1) : 0, bucket = power - VOLFS_FIRST_BUCKET;
     bucket = bucket < 0 ? 0 : bucket >= VOLFS_BUCKETS ? VOLFS_BUCKETS - 1 : bucket;
     front->counts.answered[operation]++;
@@ -453,7 +450,7 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
     pthread_mutex_lock(&front->mutex);
     struct run *run = run_of(front, header->nodeid, &file);
     const struct volfs_picture *picture = run ? run->picture : NULL;
-    struct summed *summed = &front->summed[(header->nodeid * 0x9e3779b97f4a7c15u) >> 58];
+    struct summed *summed = &front->summed[spread(header->nodeid, SUMMED)];
     if (run) {
         length = offset >= picture->size ? 0 : picture->size - offset;
         if (length > asked->size)

@@ -44,6 +44,9 @@ struct volfs_note {
     int64_t plane;
 };
 
+/* The time in ns, by the clock that never goes back. */
+int64_t volfs_now(void);
+
 /* `directory_bits`: inodes that agree above so many bits are of one directory. NULL if there is no memory. */
 struct volfs_front *volfs_front_new(int directory_bits);
 void volfs_front_free(struct volfs_front *front);
@@ -70,13 +73,12 @@ void volfs_front_forget_listings(struct volfs_front *front);
 /* Lend a slab: planes from number * thick. In the place of what was lent before. False if there is no such stack. */
 int volfs_front_lend(
     struct volfs_front *front, uint64_t stack, int64_t number, const struct volfs_piece *pieces, size_t count);
-int volfs_front_lent(struct volfs_front *front, uint64_t stack, int64_t number);
 
 /* Take a slab back, and wait for those who read it. */
 void volfs_front_recall(struct volfs_front *front, uint64_t stack, int64_t number);
 
 /* Answer a request of the kernel's, as read from `device`, there. True if it is answered; false if it is Python's.
- * `since` is the time (ns, CLOCK_MONOTONIC) when it came. */
+ * `since` is when it came, by volfs_now. */
 int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since);
 
 /* The descriptor that can be read when there are notes, and up to `room` of them. */

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
@@ -68,13 +67,6 @@ static void *libfuse(const char *name)
     if (!library)
         library = dlopen("libfuse3.so.3", RTLD_NOW);
     return library ? dlsym(library, name) : NULL;
-}
-
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 static void raise_event(int event)
@@ -135,7 +127,7 @@ static ssize_t next_request(void *buffer)
 /* Answer a request here, if that is possible. Keeps the score. */
 static int answered_here(const void *request, size_t size)
 {
-    int done = volfs_front_answer(state.front, request, size, state.device, now());
+    int done = volfs_front_answer(state.front, request, size, state.device, volfs_now());
     int score = atomic_load_explicit(&state.score, memory_order_relaxed);
     score = done ? (score < TOP ? score + 1 : TOP) : (score > 0 ? score - 1 : 0);
     atomic_store_explicit(&state.score, score, memory_order_relaxed);

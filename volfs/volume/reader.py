@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 #: Coordinates of a block or pencil, the part of the result that comes from it, and the part of the block that is.
 _Part = tuple[Index, tuple[slice, ...], tuple[slice, ...]]
+#: The same with the block or pencil in place of its coordinates; None where nothing is stored.
+_Found = tuple[BlockRef | PencilRef | None, tuple[slice, ...], tuple[slice, ...]]
 
 #: A box larger than this part of the cache is read past it, as far as it covers whole blocks.
 _CACHED_PART = 8
@@ -195,28 +197,36 @@ class BlockReader:
         parts = list(self._parts(box, orientation))
         each: Each = self._workers.each if len(parts) <= self._workers.count else _one_by_one
         until = deadline()
-        straight: list[tuple[BlockRef, Index]] = []
 
         def in_time() -> None:
             if until != math.inf and time.monotonic() > until:
                 raise OutOfTime(f"{len(parts)} chunks are too many to be read in time: ask again, or for fewer")
 
-        def one(part: _Part) -> None:
+        def passes(ref: BlockRef | PencilRef | None, within: tuple[slice, ...]) -> TypeGuard[BlockRef]:
+            """True for a block that goes past the cache."""
+            return past_cache and isinstance(ref, BlockRef) and self._is_whole(within) and ref.key not in self._cache
+
+        def one(part: _Found) -> None:
             in_time()
-            coords, target, within = part
-            ref = self._ref(coords, entries, orientation, generation)
+            ref, target, within = part
             if ref is None:
                 out[target] = self.source.fill_value
-            elif past_cache and isinstance(ref, BlockRef) and self._is_whole(within) and ref.key not in self._cache:
-                if out.dtype == self.source.dtype:
-                    straight.append((ref, tuple(place.start for place in target)))
-                else:
-                    out[target] = ref.load()
-                    self._cache.count_decoded(self._block_bytes)
+            elif passes(ref, within):
+                out[target] = ref.load()
+                self._cache.count_decoded(self._block_bytes)
             else:
                 out[target] = self._made(ref, each, scan)[within]
 
-        self._workers.each(one, parts)
+        straight: list[tuple[BlockRef, Index]] = []
+        others: list[_Found] = []
+        for coords, target, within in parts:
+            in_time()
+            ref = self._ref(coords, entries, orientation, generation)
+            if out.dtype == self.source.dtype and passes(ref, within):
+                straight.append((ref, tuple(place.start for place in target)))
+            else:
+                others.append((ref, target, within))
+        self._workers.each(one, others)
         for at in range(0, len(straight), _TOGETHER):
             in_time()
             blocks = straight[at : at + _TOGETHER]

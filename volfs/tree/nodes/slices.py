@@ -18,7 +18,7 @@ from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import GENERATION, READ_ONLY, WRITABLE, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.layout_handle import QuickShifted
-from volfs.tree.core.lender import Lender
+from volfs.tree.core.lender import Lender, PlaneStack
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.files.document import DocumentFile
 from volfs.tree.files.layout_file import Contents, LayoutFile
@@ -228,19 +228,21 @@ class PlaneDir(Dir):
 
     def _fronted(self, lender: Lender, ending: str) -> bool:
         """Have the front answer for the slices with an ending. True if it does."""
-        facts = self.facts
+        facts, stack = self.facts, self._stack(lender)
         layout = facts.geometry.layout(self.plane, ending)
-        stack = lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
         if stack is None or layout is None:
             return False
         return stack.serve(layout, self.context.inodes.file(self.ino, self.ordinal(0, ending)), _STRIDE, facts.count)
 
     def _lend(self, lender: Lender, index: int, offset: int, length: int) -> None:
         """Lend the front the planes among which a slice is."""
-        facts = self.facts
-        stack = lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
+        stack = self._stack(lender)
         if stack is not None:
             stack.lend(index, index)
+
+    def _stack(self, lender: Lender) -> PlaneStack | None:
+        facts = self.facts
+        return lender.stack(self.ino, facts.level, facts.geometry, self.plane, self.others)
 
     def _stamp(self, index: int) -> Hashable:
         return self.facts.level.stamp(self.spec(index).box)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from volfs.model.box import Box
 from volfs.tree.branches.level_ref import LevelRef
+from volfs.tree.core.lender import PlaneStack
 from volfs.tree.core.node import Dir, Node
 from volfs.tree.files.layout_file import Contents, LayoutFile
 from volfs.views.layout import Layout
@@ -77,12 +78,15 @@ class VolumeFiles:
 
         owner, others, count = self._owner, self._others, geometry.count(PLANES[0])
 
+        def planes() -> PlaneStack | None:
+            return lender.stack(owner.ino, level, geometry, PLANES[0], others)
+
         def fronted() -> bool:
-            stack = lender.stack(owner.ino, level, geometry, PLANES[0], others)
+            stack = planes()
             return stack is not None and stack.serve(layout, owner.context.inodes.file(owner.ino, VOLUME_SLOTS[name]))
 
         def served(offset: int, length: int) -> None:
-            stack, plane = lender.stack(owner.ino, level, geometry, PLANES[0], others), max(1, layout.size // count)
+            stack, plane = planes(), max(1, layout.size // count)
             if stack is not None:
                 stack.lend(offset // plane, (offset + length) // plane)
 
