@@ -57,8 +57,8 @@ def codec_of(shape: tuple[int, ...], dtype: str, order: tuple[int, ...], endian:
         "fill_value": 0,
         "codecs": codecs,
     }
-    if dtype == "bool":
-        document["fill_value"] = False
+    if dtype in ("bool", "complex64"):
+        document["fill_value"] = False if dtype == "bool" else [0.0, 0.0]
     return ChunkCodec.of(array_meta(document))
 
 
@@ -200,6 +200,22 @@ def test_a_bool_that_is_neither_true_nor_false_is_in_doubt(tmp_path: Path) -> No
         listed.add(reader, Payload("chunks", 0, 4, crc32c_library.crc32c(b"\0\1\2\0")), (0,))
         listed.drain()
         assert listed.doubts() == [0]
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_complex_numbers_are_decoded_right_or_left_to_python(tmp_path: Path, endian: str) -> None:
+    codec = codec_of((4,), "complex64", (0,), endian, [])
+    chunk = (np.arange(4) + 1j * np.arange(4, 8)).astype("c8")
+    reader, (payload,) = stored(tmp_path, codec, [chunk])
+    target = np.empty(4, "c8")
+    listed = DecodeList.of(codec, target, 1)
+    assert (listed is None) == (endian == OTHER)
+    if listed is not None:
+        with listed:
+            assert listed.add(reader, payload, (0,))
+            listed.drain()
+            assert listed.doubts() == []
+        np.testing.assert_array_equal(target, chunk)
 
 
 def test_what_lies_in_no_file_of_this_machine_is_read_otherwise() -> None:

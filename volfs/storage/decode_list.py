@@ -40,6 +40,8 @@ class DecodeList:
         stored = codec.stored_form
         if core is None or stored is None or codec.nbytes > _MOST_BYTES:
             return None
+        if codec.dtype.kind == "c" and stored.swapped:
+            return None  # C swaps items, of which a complex number has two
         if target.dtype != codec.dtype or target.dtype.itemsize not in (1, 2, 4, 8) or not target.flags.writeable:
             return None
         view = target.transpose(stored.axes).view(f"u{target.dtype.itemsize}")
