@@ -1,10 +1,13 @@
-"""The documentation is true: every command and option is described, and every test a promise names exists."""
+"""The documentation is true: every command and option is described, has its group, a summary that is shown whole and
+examples that are command lines; and every test a promise names exists."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -14,8 +17,11 @@ from tests.kits import cli_reference
 from tests.kits.cells import make_store
 from tests.kits.paths import DOCS, EXAMPLES, ROOT
 from tests.kits.trees import run, serving
+from volfs.cli import COMMANDS as MODULES
+from volfs.cli import GROUPS, SUMMARY_LENGTH, main
 
-COMMANDS = [(context.command_path, context.command) for context in cli_reference.every_command()]
+CONTEXTS = [(context.command_path, context) for context in cli_reference.every_command()]
+COMMANDS = [(name, context.command) for name, context in CONTEXTS]
 
 
 def test_the_command_reference_is_what_the_program_says() -> None:
@@ -28,6 +34,71 @@ def test_every_command_and_option_says_what_it_does(name: str, command: click.Co
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts[0]} has no help text"
+
+
+def example_lines(text: str) -> list[str]:
+    """The lines below `Examples:` of a help text as it is shown."""
+    found = re.search(r"^ *Examples:\n((?: +volfs .*\n?| +export .*\n?)+)", text, re.MULTILINE)
+    return [line.strip() for line in found[1].splitlines()] if found else []
+
+
+def parse(words: list[str]) -> None:
+    """Read a command line as the program would, and do nothing."""
+    context = main.make_context("volfs", words)
+    at = next(position for position, word in enumerate(words) if word in MODULES)
+    command = main.get_command(context, words[at])
+    assert command is not None
+    command.make_context(words[at], words[at + 1 :], parent=context)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_summary_is_shown_whole(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    whole = (command.help or "").partition("\n\n")[0].replace("\n", " ").strip()
+    shown = command.get_short_help_str(SUMMARY_LENGTH)
+    assert shown and shown.rstrip(".") == whole.rstrip("."), (
+        f"{name}: {whole!r} is longer than {SUMMARY_LENGTH} letters"
+    )
+
+
+def test_the_list_of_commands_fits_a_terminal_of_80_columns() -> None:
+    text = click.Context(main, info_name="volfs", terminal_width=80, max_content_width=80).get_help()
+    shown = {line.split()[0]: line for line in text.splitlines() if re.match(r"  [a-z][\w-]* {2,}\S", line)}
+    assert list(shown) == list(MODULES)
+    assert all(len(line) <= 80 and not line.endswith("...") for line in shown.values())
+
+
+def test_commands_are_in_groups_and_each_in_one() -> None:
+    assert sum(map(len, GROUPS.values())) == len(MODULES)
+    text = click.Context(main, info_name="volfs").get_help()
+    assert all(f"\n{title}:\n" in text for title in GROUPS)
+
+
+@pytest.mark.parametrize(("name", "context"), CONTEXTS, ids=[name for name, _ in CONTEXTS])
+def test_every_help_has_examples_that_are_command_lines(name: str, context: click.Context) -> None:
+    examples = example_lines(context.get_help())
+    assert examples, f"{name} has no `Examples:` at the end of its docstring"
+    for example in examples:
+        for line in example.split(";"):
+            words = [os.path.expanduser(word) for word in shlex.split(line, comments=True)]
+            if words[0] == "export":
+                continue
+            cut = next((position for position, word in enumerate(words) if word in ("|", ">")), len(words))
+            try:
+                parse(words[1:cut])
+            except click.exceptions.Exit:  # of --help
+                pass
+            except click.ClickException as error:
+                pytest.fail(f"{name}: {line}: {error.format_message()}")
+
+
+@pytest.mark.parametrize(("name", "context"), CONTEXTS, ids=[name for name, _ in CONTEXTS])
+def test_an_example_of_a_command_is_of_that_command(name: str, context: click.Context) -> None:
+    command = context.command_path.split()
+    for example in example_lines(context.get_help()):
+        words = shlex.split(example, comments=True)
+        assert all(word in words for word in command), f"{name}: {example}"
 
 
 def defined_tests() -> set[str]:

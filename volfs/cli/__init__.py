@@ -28,30 +28,46 @@ from volfs import __version__
 from volfs.cli.frame import Frame, defect, duration_value, path_value, say, start_no_blas_threads
 from volfs.errors import VolfsError
 
-#: Command to module. The function is named as the command, with an underscore where Python has the word already.
-COMMANDS = {
-    "init": "stores",
-    "import": "imports",
-    "export": "exports",
-    "mount": "mounts",
-    "umount": "mounts",
-    "ls": "listings",
-    "info": "listings",
-    "log": "listings",
-    "status": "commits",
-    "commit": "commits",
-    "discard": "commits",
-    "update": "commits",
-    "branch": "branches_tags",
-    "tag": "branches_tags",
-    "config": "settings",
-    "rm": "removal",
-    "fsck": "stores",
-    "stats": "monitoring",
-    "top": "monitoring",
-    "doctor": "doctor",
-    "demo": "demo",
+#: What commands are for, as --help shows them: in each group, command to module. The function is named as the command,
+#: with an underscore where Python has the word already. Its docstring is the help: a first sentence that fits into the
+#: list of commands, and, last, `Examples:` that are complete commands. `tests/product/test_docs.py` tries every one.
+GROUPS = {
+    "Make": {
+        "init": "stores",
+        "import": "imports",
+        "export": "exports",
+        "demo": "demo",
+    },
+    "Look": {
+        "ls": "listings",
+        "info": "listings",
+        "log": "listings",
+    },
+    "Version": {
+        "status": "commits",
+        "commit": "commits",
+        "discard": "commits",
+        "update": "commits",
+        "branch": "branches_tags",
+        "tag": "branches_tags",
+        "rm": "removal",
+    },
+    "Mount": {
+        "mount": "mounts",
+        "umount": "mounts",
+        "top": "monitoring",
+    },
+    "Care": {
+        "config": "settings",
+        "fsck": "stores",
+        "stats": "monitoring",
+        "doctor": "doctor",
+    },
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+
+#: As many letters of a command's first sentence fit beside its name on a terminal of 80 columns.
+SUMMARY_LENGTH = 60
 
 
 class _Commands(click.Group):
@@ -88,10 +104,15 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """In the order of use rather than of the alphabet."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.get_short_help_str(70)) for name, command in commands if command])
+        """By what they are for, in the order of use."""
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            found = [(name, self.get_command(ctx, name)) for name in group]
+            with formatter.section(title):
+                formatter.write_dl(
+                    # Of equal width in every group, so that summaries stand below each other.
+                    [(name.ljust(width), each.get_short_help_str(SUMMARY_LENGTH)) for name, each in found if each]
+                )
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -133,6 +154,12 @@ def main(
 
     DATASET may carry a path in its hierarchy and a ref: cells/labels/nuclei@v3. A ref is a branch, a tag, a version
     (v3), or latest; main~2 is two versions before main.
+
+    \b
+    Examples:
+      volfs --store /data/store ls
+      export VOLFS_STORE=/data/store; volfs info cells@v3
+      volfs import --help
     """
     ctx.obj = Frame(store, catalog, read_only, dead_after)
 

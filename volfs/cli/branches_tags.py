@@ -20,9 +20,16 @@ _FORCE = "Even with uncommitted changes, which are lost."
 def branch(
     frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, force: bool, as_json: bool
 ) -> None:
-    """List the branches of DATASET, make one called NAME at REF, or delete it.
+    """List, make or delete branches.
 
-    Without REF a branch begins at the default branch's head. NAME may say where, too: exp@v3.
+    With NAME, makes a branch of that name at REF. Without REF a branch begins at the default branch's head. NAME may
+    say where, too: exp@v3.
+
+    \b
+    Examples:
+      volfs branch cells
+      volfs branch cells exp v3
+      volfs branch cells --delete exp
     """
     _check(name, at, delete)
     with frame.open(read_only=name is None) as store:
@@ -46,9 +53,15 @@ def branch(
 @json_option
 @pass_frame
 def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, as_json: bool) -> None:
-    """List the tags of DATASET, tag REF as NAME, or delete a tag.
+    """List, make or delete tags.
 
-    Without REF the default branch's head is tagged.
+    With NAME, tags REF by that name. Without REF the default branch's head is tagged.
+
+    \b
+    Examples:
+      volfs tag cells
+      volfs tag cells paper v7
+      volfs tag cells --delete paper
     """
     _check(name, at, delete)
     with frame.open(read_only=name is None) as store:

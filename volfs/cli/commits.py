@@ -50,9 +50,14 @@ def branch_meant(store: Store, argument: DatasetArg) -> Branch:
 @pass_frame
 @click.pass_context
 def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) -> None:
-    """What is not committed yet, and what stands in the way of a commit.
+    """Show what is not committed yet.
 
-    Without DATASET, of every branch that has changes.
+    And what stands in the way of a commit. Without DATASET, of every branch that has changes.
+
+    \b
+    Examples:
+      volfs status
+      volfs status cells@exp --json
     """
     failed = False
     with frame.open(read_only=True) as store:
@@ -139,7 +144,15 @@ def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
 def commit(
     frame: Frame, target: str, message: str | None, author: str | None, leave: tuple[str, ...], as_json: bool
 ) -> None:
-    """Make a version of the working copy of DATASET's branch (the default branch if none is named)."""
+    """Make a version of what was changed in a branch.
+
+    BRANCH is the default branch if none is named.
+
+    \b
+    Examples:
+      volfs commit cells -m "Removed the artefact"
+      volfs commit cells@exp --leave files/draft.txt
+    """
     argument = parse_dataset_arg(target)
     with frame.open() as store:
         branch = branch_meant(store, argument)
@@ -178,10 +191,16 @@ def _say_version(info: VersionInfo, as_json: bool) -> None:
 @yes_option
 @pass_frame
 def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None:
-    """Go back to the last version: everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt).
+    """Go back to the last version.
 
-    A slice that was refused, or is half written, is named as `volfs status` names it: s0/xy/z00011.png. On a terminal
-    it asks first. A script is taken at its word, as by git and rm.
+    Everywhere, or at and below each KEY (such as zarr/s0 or files/notes.txt). A slice that was refused, or is half
+    written, is named as `volfs status` names it: s0/xy/z00011.png. On a terminal it asks first. A script is taken at
+    its word, as by git and rm.
+
+    \b
+    Examples:
+      volfs discard cells
+      volfs discard cells@exp zarr/s0 files/notes.txt
     """
     if "" in keys:
         raise BadInput("an empty key means nothing; to discard everything, name none")
@@ -208,10 +227,16 @@ def discard(frame: Frame, target: str, keys: tuple[str, ...], yes: bool) -> None
 def update(
     ctx: click.Context, frame: Frame, target: str, keys: tuple[str, ...], side: Side | None, as_json: bool
 ) -> None:
-    """Have uncommitted changes lie over the branch's newest version, where both changed the same keys.
+    """Lay uncommitted changes over the newest version.
 
-    With KEYs only what is at and below them is decided. What nothing is in the way of follows by itself; `volfs status`
-    names the rest. Exit status 1 while some of it is undecided.
+    Decides where both changed the same keys. With KEYs only what is at and below them is decided. What nothing is in
+    the way of follows by itself; `volfs status` names the rest. Exit status 1 while some of it is undecided.
+
+    \b
+    Examples:
+      volfs update cells@exp
+      volfs update cells@exp --ours
+      volfs update cells@exp --theirs files/notes.txt
     """
     with frame.open() as store:
         branch = branch_meant(store, parse_dataset_arg(target))

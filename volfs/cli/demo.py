@@ -43,9 +43,15 @@ Look at it without:
 @click.option("--edge", default=256, show_default=True, type=click.IntRange(64, 2048), help="Voxels along each edge.")
 @json_option
 def demo(directory: Path, mount_it: bool, edge: int, as_json: bool) -> None:
-    """Build a demonstration store in DIR: a made-up tissue, its segmentation, three versions and a branch.
+    """Build a store to try volfs with.
 
-    A store that is there already is kept as it is.
+    In DIR: a made-up tissue, its segmentation, three versions and a branch. A store that is there already is kept as it
+    is.
+
+    \b
+    Examples:
+      volfs demo
+      volfs demo ~/demo --mount
     """
     store, mountpoint = directory / "store", directory / "mnt"
     if not (store / "volfs.json").exists():

@@ -16,9 +16,15 @@ _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "
 @pass_frame
 @click.pass_context
 def doctor(ctx: click.Context, frame: Frame, as_json: bool) -> None:
-    """Check what mounting needs on this machine, and say how to mend what is missing.
+    """Check what mounting needs on this machine.
 
-    With --store, checks the store's disk and filesystem too. Exit status 1 if something stops volfs from working.
+    Says how to mend what is missing. With --store, checks the store's disk and filesystem too. Exit status 1 if
+    something stops volfs from working.
+
+    \b
+    Examples:
+      volfs doctor
+      volfs --store /data/store doctor --json
     """
     from volfs.fuse.checkup import examine
 

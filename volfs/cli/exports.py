@@ -45,7 +45,9 @@ def export(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write an image, in any format that a mount shows, as a plain file or directory OUT.
+    """Write an image as a file of another program.
+
+    OUT is a plain file or directory, in any format that a mount shows.
 
     \b
     Files: tif nii nrrd nhdr npy mrc raw mha h5, and imagej.tif beyond 4 GiB
@@ -55,6 +57,12 @@ def export(
     XML.
 
     OUT appears when it is complete, or not at all.
+
+    \b
+    Examples:
+      volfs export cells@v3 cells.nii
+      volfs export cells slices/ --format slices --plane xz
+      volfs export cells/labels/nuclei part.tif --box z0-64_y100-612
     """
     from volfs.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
     from volfs.export import export as copy

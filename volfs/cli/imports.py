@@ -81,17 +81,23 @@ def import_(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Import SRC as a new version of DATASET, which is made if there is none.
+    """Import images as a new version of a dataset.
 
-    SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG, DICOM); a TIFF stack, NIfTI, NRRD,
-    MetaImage, MRC, HDF5 or NPY file; a ZIP of slices; Zarr v2 or v3 (also OME-Zarr), N5, the .xml of
-    BigDataViewer, or Neuroglancer's precomputed. Files are known by their content, whatever they are called.
+    DATASET is made if there is none. SRC is a directory, a glob or a list of slices (PNG, TIFF, JPEG, DICOM); a TIFF
+    stack, NIfTI, NRRD, MetaImage, MRC, HDF5 or NPY file; a ZIP of slices; Zarr v2 or v3 (also OME-Zarr), N5, the .xml
+    of BigDataViewer, or Neuroglancer's precomputed. Files are known by their content, whatever they are called.
 
     SRC:PART is one image of several, by its name or its number: scan.h5:/path/to/dataset, an image of a TIFF
     (slide.svs:Baseline, cells.ome.tif:1), a DICOM series by its number (head:4), a setup of an .xml
     (embryo.xml:0), a resolution level of Imaris (embryo.ims:1). Without PART the images of such a source are listed.
 
     PATH is where the image goes in the hierarchy: cells/labels/nuclei for a label image.
+
+    \b
+    Examples:
+      volfs import brain 'scan/*.tif' --voxel-size 40,4,4nm
+      volfs import brain/labels/nuclei nuclei.tif --labels
+      volfs import brain scan.h5:/raw --dry-run
     """
     from volfs.ingest.importer import ImportOptions, import_source, outline
     from volfs.ingest.readers import open_source

@@ -37,9 +37,17 @@ if TYPE_CHECKING:
 @json_option
 @pass_frame
 def ls(frame: Frame, target: str | None, long: bool, recursive: bool, as_json: bool) -> None:
-    """List the datasets, or the keys of one: at PATH of its hierarchy, or at KEY (zarr/… or files/…).
+    """List the datasets, or the keys of one.
 
-    Without REF, the default branch with its uncommitted changes.
+    Keys are those at PATH of the hierarchy, or at KEY (zarr/… or files/…). Without REF, of the default branch with its
+    uncommitted changes.
+
+    \b
+    Examples:
+      volfs ls -l
+      volfs ls cells@v3
+      volfs ls -R cells/labels/nuclei
+      volfs ls -l cells@main:files
     """
     with frame.open(read_only=True) as store:
         if target is None:
@@ -134,7 +142,15 @@ def _origin(info: KeyInfo) -> str:
 @json_option
 @pass_frame
 def info(frame: Frame, target: str, as_json: bool) -> None:
-    """What a dataset, or the image at PATH, is: axes, shape, type, voxel size, levels, refs."""
+    """Show what a dataset or an image is.
+
+    Axes, shape, type, voxel size, levels and refs; with PATH, those of the image there.
+
+    \b
+    Examples:
+      volfs info cells
+      volfs info cells/labels/nuclei@v3 --json
+    """
     import volfs
     from volfs.errors import NotFound
     from volfs.volume.image import image_at
@@ -250,7 +266,15 @@ def _voxel_text(scale: list[float], axes: list[dict[str, str | None]]) -> str:
 @json_option
 @pass_frame
 def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: bool) -> None:
-    """The versions of DATASET, newest first. With REF, only those it stands on."""
+    """List the versions of a dataset, newest first.
+
+    With REF, only those it stands on.
+
+    \b
+    Examples:
+      volfs log cells
+      volfs log cells@exp -n 5 --oneline
+    """
     from itertools import islice
 
     argument = parse_dataset_arg(target)

@@ -30,9 +30,15 @@ _WIDTH = 80
 @json_option
 @pass_frame
 def stats(frame: Frame, mountpoint: Path | None, as_json: bool) -> None:
-    """Sizes and counts of the store; with MOUNTPOINT, what its daemon has done since it was mounted.
+    """Show sizes and counts of a store or a mount.
 
-    --json with MOUNTPOINT is the mount's own .volfs/stats.json.
+    With MOUNTPOINT, what its daemon has done since it was mounted. --json with MOUNTPOINT is the mount's own
+    .volfs/stats.json.
+
+    \b
+    Examples:
+      volfs stats
+      volfs stats ~/mnt --json
     """
     if mountpoint is not None:
         _stats_of_mount(mountpoint, as_json)
@@ -103,10 +109,16 @@ def _stats_of_mount(mountpoint: Path, as_json: bool) -> None:
 @click.option("--once", is_flag=True, help="Look for one interval, say what happened in it, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON: one line per look.")
 def top(mountpoints: tuple[str, ...], interval: float, once: bool, as_json: bool) -> None:
-    """What mounts do at this moment: those at MOUNTPOINT, or all of this machine. Ctrl-C ends it.
+    """Watch what mounts do at this moment.
 
-    For every kind of request: how many a second, and how long they took (half of them at most p50, all but one in a
-    hundred at most p99). Ahead: blocks decoded before they were asked for, and how much of that was used.
+    Those at MOUNTPOINT, or all of this machine. Ctrl-C ends it. For every kind of request: how many a second, and how
+    long they took (half of them at most p50, all but one in a hundred at most p99). Ahead: blocks decoded before they
+    were asked for, and how much of that was used.
+
+    \b
+    Examples:
+      volfs top
+      volfs top ~/mnt --once --json
     """
     from volfs.errors import BadInput
     from volfs.fuse.mount_stats import Rounds

@@ -85,9 +85,15 @@ def mount(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Show the store at MOUNTPOINT, an empty directory. Returns when the mount answers.
+    """Show the store as directories and files.
 
-    A dead mount, left there by a daemon that died, is taken away first.
+    At MOUNTPOINT, an empty directory. Returns when the mount answers. A dead mount, left there by a daemon that died,
+    is taken away first.
+
+    \b
+    Examples:
+      volfs mount ~/mnt
+      volfs --store /data/store mount /srv/volfs --allow-other --cache-size 8G
     """
     from volfs.fuse.fstab import parse_options
     from volfs.fuse.processes import MountOptions
@@ -149,7 +155,14 @@ def _say_slow(log: Path) -> None:
 @click.argument("mountpoint", callback=path_value)
 @click.option("--force", is_flag=True, help="Even while programs use it; they get errors.")
 def umount(mountpoint: Path, force: bool) -> None:
-    """Unmount, and wait until the daemon has closed its store. Mends a broken mount, too."""
+    """Unmount; mends a broken mount, too.
+
+    Waits until the daemon has closed its store.
+
+    \b
+    Examples:
+      volfs umount ~/mnt
+    """
     from volfs.fuse.launcher import unmount
 
     unmount(mountpoint, force=force, say=_say)

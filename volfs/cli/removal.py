@@ -13,10 +13,16 @@ from volfs.cli.frame import Frame, confirm, count_text, parse_dataset_arg, pass_
 @yes_option
 @pass_frame
 def rm(frame: Frame, target: str, yes: bool) -> None:
-    """Remove DATASET with all its versions, for good; or, of a branch's working copy, what is at KEY.
+    """Remove a dataset, or a key of a working copy.
 
-    DATASET/PATH names the group or array at PATH of the hierarchy. What is removed from a working copy is in the
-    versions still, and comes back with `volfs discard`.
+    A DATASET goes with all its versions, for good. DATASET/PATH names the group or array at PATH of the hierarchy. What
+    is removed from a working copy is in the versions still, and comes back with `volfs discard`.
+
+    \b
+    Examples:
+      volfs rm cells
+      volfs rm cells@exp:files/notes.txt
+      volfs rm cells/labels/old
     """
     argument = parse_dataset_arg(target)
     with frame.open() as store:

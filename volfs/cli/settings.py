@@ -24,10 +24,16 @@ _NAMES = ("owner", "group", "mode")
 @json_option
 @pass_frame
 def config(frame: Frame, dataset: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Show or change who owns DATASET and who may enter it: owner=USER, group=GROUP, mode=OCTAL.
+    """Show or change who may enter a dataset.
 
-    The mode, such as 750, is that of directories; files have it without x, and versions without w. No value (mode=)
-    goes back to what the mount says. Mounts with --allow-other hold everybody to it, within a second or so.
+    Settings are owner=USER, group=GROUP and mode=OCTAL. The mode, such as 750, is that of directories; files have it
+    without x, and versions without w. No value (mode=) goes back to what the mount says. Mounts with --allow-other hold
+    everybody to it, within a second or so.
+
+    \b
+    Examples:
+      volfs config cells
+      volfs config cells owner=ada group=lab mode=750
     """
     changes = _changes(settings)
     with frame.open(read_only=not changes) as store:

@@ -16,7 +16,15 @@ from volfs.errors import ReadOnly
 @json_option
 @pass_frame
 def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
-    """Make a store: DIRECTORY, or the one that --store names."""
+    """Make an empty store.
+
+    At DIRECTORY, or where --store says.
+
+    \b
+    Examples:
+      volfs init /data/store
+      volfs --store /net/store --catalog ~/store.sqlite init
+    """
     import volfs
 
     path = directory or frame.store_path()
@@ -36,10 +44,16 @@ def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
 @pass_frame
 @click.pass_context
 def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_catalog: bool, as_json: bool) -> None:
-    """Read and decode everything in the store, and say what is wrong where.
+    """Check that all of a store can be read.
 
-    Exit status 1 if anything is. A catalog, or a table of inodes, that cannot be used for the store is set aside by
-    --rebuild-catalog, whatever it is, and made anew.
+    Reads and decodes everything, and says what is wrong where; exit status 1 if anything is. A catalog, or a table of
+    inodes, that cannot be used for the store is set aside by --rebuild-catalog, whatever it is, and made anew.
+
+    \b
+    Examples:
+      volfs fsck
+      volfs fsck cells --json
+      volfs fsck --rebuild-catalog
     """
     from volfs.versions.check.fsck import fsck as check
 
