@@ -15,6 +15,8 @@
     ├── OutOfTime              ETIMEDOUT  the answer takes longer than a client should wait: ask again
     ├── NothingToCommit        EINVAL   the working copy equals its head
     ├── Held                   EIO      a key in the working copy that cannot be interpreted yet
+    ├── Absent                 EIO / ESTALE  stored bytes that are known and not here: fetch them. ESTALE where they
+    │                                   went because no version that is kept shows them
     ├── Damaged                EIO      stored bytes fail their checksum or do not decode
     ├── StoreFormat            EIO      not a volfs store, or one made by a newer volfs
     └── NoSpace                ENOSPC   the disk is full; nothing was changed
@@ -116,6 +118,11 @@ class NothingToCommit(VolfsError):
 
 class Held(VolfsError):
     """A key of the working copy that cannot be interpreted (yet): it reads back as written, and has no voxels."""
+
+
+class Absent(VolfsError):
+    """Stored bytes that are known and not here: left out of a clone (EIO), or gone with a version that was dropped
+    (``errno`` is ESTALE). Nothing is wrong, and nothing but fetching them brings them back."""
 
 
 class Damaged(VolfsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,7 @@ from volfs.testing.memory_backend import MemoryBackend
 from volfs.testing.memory_ledger import MemoryLedger
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.commit.publish import DirectoryLedger
-from volfs.versions.ledger import Draft, RefRecord
+from volfs.versions.ledger import Draft, RefRecord, Retirement
 
 
 def in_directory(root: Path) -> Kept:
@@ -28,12 +29,14 @@ def in_directory(root: Path) -> Kept:
     layout.versions.mkdir(parents=True)
     for kind in RefKind:
         layout.refs(kind).mkdir(parents=True)
-    return Kept(DirectoryLedger(layout, 86_400.0), DirectoryBackend(layout.versions, layout.lock))
+    backend = DirectoryBackend(layout.versions, layout.lock)
+    return Kept(DirectoryLedger(layout, 86_400.0), backend, lambda number: shutil.rmtree(layout.version(number).root))
 
 
 def in_memory() -> Kept:
     objects = MemoryBackend()
-    return Kept(MemoryLedger(objects), objects)
+    ledger = MemoryLedger(objects)
+    return Kept(ledger, objects, ledger.lose)
 
 
 class TestDirectoryLedger(LedgerConformance):
@@ -129,9 +132,27 @@ class TwoLedgers(RuleBasedStateMachine):
                 made.append((kept.ledger.renumber(draft, at_least), sizes))
         self.drafts.append(tuple(made))
 
+    @rule(which=st.integers(0, 9))
+    def lose(self, which: int) -> None:
+        there = self.both[0].ledger.versions()
+        if there:
+            self.same(lambda kept: kept.lose(there[which % len(there)]) and None)
+
+    @rule(which=st.sets(st.integers(0, 9), max_size=3))
+    def retire(self, which: set[int]) -> None:
+        there = self.both[0].ledger.versions()
+        chosen = {there[n % len(there)]: ID for n in which} if there else {}
+
+        def act(kept: Kept) -> None:
+            with kept.ledger.locked(PATIENCE):
+                kept.ledger.retire(chosen, Retirement(1, "me", "why"), lambda done, total: None)
+
+        self.same(act)
+
     @invariant()
     def they_say_the_same(self) -> None:
         self.same(lambda kept: (kept.refs(), kept.ledger.versions(), kept.ledger.drafts()))
+        self.same(lambda kept: (kept.ledger.highest(), kept.ledger.retired()))
         for one, other in self.drafts:
             assert one[0].number == other[0].number
 

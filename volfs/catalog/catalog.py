@@ -15,7 +15,7 @@ import logging
 import sqlite3
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -66,6 +66,7 @@ class Catalog:
         self._graphs: dict[int, tuple[int, VersionGraph, int]] = {}
         self._datasets: tuple[int, dict[str, DatasetRow]] | None = None
         self._refs: dict[int, tuple[int, Refs]] = {}
+        self._retired: dict[int, tuple[int, frozenset[int]]] = {}
         self._roots: dict[int, int] = {}
         self._shapes: BoundedMap[int, tuple[int, NodeShape]] = self.caches.add("array_shapes", BoundedMap(_SHAPES_KEPT))
         # By dataset, lineage, position and key. The order of leaving is that of coming: a hit asks for no lock.
@@ -172,12 +173,13 @@ class Catalog:
                 ("touched", "node"),
             ):
                 cx.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM dir WHERE dataset = ?)", (dataset,))
-            for table in ("file_group", "dir", "version", "ref"):
+            for table in ("file_group", "dir", "version", "ref", "retired"):
                 cx.execute(f"DELETE FROM {table} WHERE dataset = ?", (dataset,))
             cx.execute("DELETE FROM dataset WHERE id = ?", (dataset,))
         with self._lock:
             self._graphs.pop(dataset, None)
             self._refs.pop(dataset, None)
+            self._retired.pop(dataset, None)
             self._roots.pop(dataset, None)
         self._shapes.clear()
         for kept in (self._paths, self._entries):
@@ -186,12 +188,12 @@ class Catalog:
     def clear(self) -> None:
         """Remove all rows, damaged ones too. Ids of datasets and directories are not given again."""
         with self._write() as cx:
-            for table in ("dataset", "version", "ref", "dir", "entry", "entry_lineages"):
+            for table in ("dataset", "version", "ref", "retired", "dir", "entry", "entry_lineages"):
                 cx.execute(f"DELETE FROM {table}")
             for table in ("block", "block_lineages", "touched", "file_group", "piece"):
                 cx.execute(f"DELETE FROM {table}")
         with self._lock:
-            for known in (self._graphs, self._refs, self._roots):
+            for known in (self._graphs, self._refs, self._retired, self._roots):
                 known.clear()
             self._datasets = None
         for kept in (self._paths, self._entries, self._shapes):
@@ -237,6 +239,19 @@ class Catalog:
         """Make these all the refs that ``read`` finds in their files, which others change and mirror here, too."""
         with self._write() as cx:
             graphs.replace_refs(cx, dataset, read().named)
+
+    def retired(self, dataset: int) -> frozenset[int]:
+        """Numbers of the versions that were dropped, as mirrored."""
+        seen = self.data_version()
+        held = self._retired.get(dataset)
+        if held is None or held[0] != seen:
+            held = self._retired[dataset] = seen, self._guard(lambda: graphs.load_retired(self._cx(), dataset))
+        return held[1]
+
+    def set_retired(self, dataset: int, numbers: Iterable[int]) -> None:
+        """Make these all the versions that were dropped."""
+        with self._write() as cx:
+            graphs.replace_retired(cx, dataset, numbers)
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the whole catalog, as it is now, into a new file."""

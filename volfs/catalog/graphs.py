@@ -1,4 +1,4 @@
-"""Datasets, refs and version graphs, out of their tables.
+"""Datasets, refs, dropped versions and version graphs, out of their tables.
 
 Decided here: that a graph handed out never changes: new versions, of whichever process, give a new graph. And that
 datasets, versions and refs are what was written, all of them: a dataset's row says how many versions it has, which is
@@ -8,10 +8,14 @@ the newest, and what the sum of its refs is.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from volfs.catalog.compression import compress, decompress
 from volfs.catalog.connections import transaction
 from volfs.catalog.sums import MEND, check_row, mismatch, row_sum
 from volfs.errors import NotFound, StoreFormat
@@ -183,6 +187,22 @@ def replace_refs(cx: sqlite3.Connection, dataset: int, refs: NamedRefs) -> None:
     for kind in refs:
         cx.execute("DELETE FROM ref WHERE dataset = ? AND kind = ?", (dataset, kind.row))
     _put(cx, dataset, refs)
+
+
+def load_retired(cx: sqlite3.Connection, dataset: int) -> frozenset[int]:
+    """Numbers of the versions that were dropped."""
+    row = cx.execute("SELECT dataset, numbers, sum FROM retired WHERE dataset = ?", (dataset,)).fetchone()
+    if row is None:
+        return frozenset()
+    check_row(row[2], "retired", *row[:2])
+    return frozenset(np.frombuffer(decompress(row[1]), "<u4").tolist())
+
+
+def replace_retired(cx: sqlite3.Connection, dataset: int, numbers: Iterable[int]) -> None:
+    """Make these all the versions that were dropped."""
+    packed = compress(np.array(sorted(numbers), "<u4").tobytes())
+    row = (dataset, packed, row_sum("retired", dataset, packed))
+    cx.execute("INSERT OR REPLACE INTO retired (dataset, numbers, sum) VALUES (?, ?, ?)", row)
 
 
 def _put(cx: sqlite3.Connection, dataset: int, refs: NamedRefs) -> None:

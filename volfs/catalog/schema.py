@@ -102,6 +102,13 @@ CREATE TABLE ref (
     PRIMARY KEY (dataset, kind, name)
 ) WITHOUT ROWID;
 
+-- Mirror of which versions were dropped, which their directories say. A dataset of which none was has no row.
+CREATE TABLE retired (
+    dataset  INTEGER PRIMARY KEY,
+    numbers  BLOB NOT NULL,                 -- zstd of the numbers, ascending, little-endian u32 each
+    sum      INTEGER NOT NULL
+);
+
 -- Incarnations of directories. parent and name never change, and lead to the dataset's root (parent 0).
 CREATE TABLE dir (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -245,7 +252,7 @@ def _create(db: Database) -> None:
     run_script(db, TABLES)
 
 
-MIGRATIONS: Sequence[Callable[[Database], None]] = (_replaced, _replaced, _create)
+MIGRATIONS: Sequence[Callable[[Database], None]] = (_replaced, _replaced, _replaced, _create)
 """Migration i brings ``user_version`` i to i + 1. Released ones never change what they lead to."""
 
 

@@ -6,7 +6,7 @@
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
-``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``
+``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
@@ -59,6 +59,7 @@ GROUPS = {
     },
     "Care": {
         "config": "settings",
+        "gc": "removal",
         "fsck": "stores",
         "stats": "monitoring",
         "doctor": "doctor",

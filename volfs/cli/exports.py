@@ -83,6 +83,7 @@ def export(
         progress(f"exporting {out.name}", in_bytes=True, show=not as_json) as tell,
     ):
         snapshot = argument.snapshot(store)
+        store[argument.spec.dataset].check_shown(snapshot)
         if path is not None:
             jobs = wanted_path(snapshot, path, out)
         else:

@@ -289,9 +289,17 @@ def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: b
         names: dict[int, list[str]] = {}
         for ref, at in (*dataset.branches().items(), *((f"tag {tag}", at) for tag, at in dataset.tags().items())):
             names.setdefault(at, []).append(ref)
+        dropped = dataset.dropped()
     if as_json:
-        say_json([{**version_facts(info), "refs": names.get(info.number, [])} for info in versions])
+        say_json(
+            [
+                {**version_facts(info), "refs": names.get(info.number, []), "dropped": info.number in dropped}
+                for info in versions
+            ]
+        )
         return
+    for number in dropped:  # which no ref names
+        names[number] = ["dropped"]
     if oneline:
         rows = [
             (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from volfs.cli.frame import Frame, json_option, pass_frame, path_value, progress, say, say_json
+from volfs.cli.frame import Frame, count_text, json_option, pass_frame, path_value, progress, say, say_json
 from volfs.errors import ReadOnly
 
 
@@ -72,6 +72,7 @@ def fsck(ctx: click.Context, frame: Frame, datasets: tuple[str, ...], rebuild_ca
         for finding in report.findings:
             click.echo(f"{finding.dataset}: {finding.where}: {finding.what}")
         if not report.findings:
-            click.echo("nothing is wrong")
+            absent = f"; {count_text(report.absent, 'payload')} absent, which is not lost" if report.absent else ""
+            click.echo(f"nothing is wrong{absent}")
     if report.findings:
         ctx.exit(1)

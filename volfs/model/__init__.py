@@ -2,7 +2,8 @@
 
 ``names``     rules for names and messages; ``display`` shows text of strangers on a terminal
 ``refs``      how people write which dataset, version and path they mean
-``graph``     the versions of one dataset: parents, and the chain along which one sees its changes
+``graph``     the versions of one dataset: parents, and the chain along which one sees its changes; ``thinning`` which
+              of them are too many
 ``box``       regions of voxels or of chunk coordinates; ``grid`` regular grids of chunks, and blocks of chunks
 ``metadata``  Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
               source said of an image

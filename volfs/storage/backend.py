@@ -104,6 +104,12 @@ class Backend(Protocol):
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects, durably. One that is not there is fine."""
 
+    def hollow(self, key: str, spans: Sequence[Bounded], tail: Buffer) -> bool:
+        """Free the bytes of some spans of an object, durably: they are zeros then. Its last bytes become ``tail``; all
+        others stay what and where they are. False if the medium cannot free parts of an object: then the spans are as
+        they were, and the end is ``tail`` all the same. NotFound if there is no such object. Repeating it does no
+        harm."""
+
     def batch(self, prefix: str) -> Batch:
         """Begin to write many objects below the directory ``prefix``, or go on doing so."""
 

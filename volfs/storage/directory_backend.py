@@ -31,6 +31,7 @@ from volfs.storage.backend import (
     check_object_key,
     tagged_object,
 )
+from volfs.storage.crash import crash_point
 from volfs.storage.files import (
     FileLock,
     fsync_dir,
@@ -41,6 +42,7 @@ from volfs.storage.files import (
     open_regular,
     opened,
     pread_all,
+    punch_hole,
     read_all,
     write_all,
     write_atomic,
@@ -164,6 +166,23 @@ class DirectoryBackend:
                     lasting = lasting.parent
             with suppress(FileNotFoundError):
                 fsync_dir(lasting)
+
+    def hollow(self, key: str, spans: Sequence[Bounded], tail: Buffer) -> bool:
+        path = self._path(key)
+        try:
+            with opened(path, os.O_RDWR) as fd:
+                os.lseek(fd, os.fstat(fd).st_size - memoryview(tail).nbytes, os.SEEK_SET)
+                write_all(fd, tail)
+                os.fsync(fd)
+                crash_point("backend.tail")
+                for span in spans:
+                    if not punch_hole(fd, span.offset, span.length):
+                        return False
+                    crash_point("backend.hole")
+                os.fsync(fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{path} does not exist") from None
+        return True
 
     def batch(self, prefix: str) -> DirectoryBatch:
         root = self._path(prefix)

@@ -13,6 +13,7 @@ parent has: every function below that says "durable" does both.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -35,6 +36,9 @@ _NOT_REGULAR = frozenset((errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV))
 """What open(2) says of a symbolic link, a FIFO without a reader or a socket, a directory, a device without a driver."""
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+"""FALLOC_FL_ of fallocate(2), which Python has not."""
+_libc = ctypes.CDLL(None, use_errno=True)
 _PROBE = 64 << 10
 _MEGABYTE = 1 << 20
 _UNREADABLE = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG))
@@ -272,6 +276,17 @@ def pread_all(fd: int, size: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Give the disk back the blocks of a part of a file, which reads as zeros then; the size stays. False if the
+    filesystem cannot."""
+    if _libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
+        return False
+    raise OSError(code, os.strerror(code))
 
 
 def replace_durably(source: Path, target: Path) -> None:

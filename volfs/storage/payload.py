@@ -10,6 +10,7 @@ large object is proved by reading the pieces it touches and no more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,11 +18,14 @@ from hashlib import sha256
 import numpy as np
 from crc32c import crc32c
 
-from volfs.errors import BadInput, Damaged, NotFound
+from volfs.errors import Absent, BadInput, Damaged, NotFound
 from volfs.storage.backend import Backend, Bounded, read_range
 
 PIECE = 1 << 20
 """Bytes per piece checksum."""
+
+WhyAbsent = Callable[["Payload"], Absent | None]
+"""The error for a payload that is not here, and is known not to be; None for any other. Raises Damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,12 @@ class PayloadReader:
     raises OSError.
 
     A missing file, a short file, an I/O error of the disk and a checksum that does not match are all Damaged, naming
-    file and offset.
+    file and offset; unless ``why_absent`` knows better. It is asked only then: what is here costs nothing.
     """
 
-    def __init__(self, versions: Backend) -> None:
+    def __init__(self, versions: Backend, why_absent: WhyAbsent | None = None) -> None:
         self._versions = versions
+        self._why_absent = why_absent
 
     def read(self, payload: Payload, offset: int = 0, length: int | None = None) -> bytes:
         """The payload's bytes from ``offset``, up to ``length`` of them (None: to the end). Like pread, short at the
@@ -109,14 +114,17 @@ class PayloadReader:
         stop = payload.length if length is None else min(payload.length, start + max(0, length))
         if stop <= start and payload.length:
             return b""
-        if payload.pieces is not None and (start, stop) != (0, payload.length):
-            return self._read_pieces(payload, start, stop)
-        data = self._stored(payload, 0, payload.length)
-        _check(data, payload.crc32c, payload.file, payload.offset)
+        try:
+            if payload.pieces is not None and (start, stop) != (0, payload.length):
+                return self._read_pieces(payload, start, stop)
+            data = self._stored(payload, 0, payload.length)
+            _check(data, payload.crc32c, payload.file, payload.offset)
+        except Damaged as error:
+            raise self._told(payload, error) from None
         return data if len(data) == stop - start else data[start:stop]
 
     def read_resident(self, payload: Payload) -> memoryview | None:
-        """A whole payload if no disk need be waited for, else None."""
+        """A whole payload if no disk need be waited for, else None. Damaged may mean absent: :meth:`read` can tell."""
         data = self._versions.resident(payload.file, Bounded(payload.offset, payload.length))
         if data is not None:
             _check(data, payload.crc32c, payload.file, payload.offset)
@@ -130,6 +138,15 @@ class PayloadReader:
     def close(self) -> None:
         """Close all files, those in use as soon as their readers are done. Reading again opens them again."""
         self._versions.forget()
+
+    def _told(self, payload: Payload, error: Damaged) -> Absent | Damaged:
+        """The error for a payload that could not be read."""
+        if self._why_absent is None:
+            return error
+        try:
+            return self._why_absent(payload) or error
+        except Damaged as unknown:
+            return Damaged(f"{error}; whether it should be there cannot be told: {unknown}")
 
     def _stored(self, payload: Payload, offset: int, length: int) -> bytes:
         """Bytes of a payload, not checked."""

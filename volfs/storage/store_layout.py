@@ -1,7 +1,7 @@
 """The path of everything in a store. Nothing here touches the disk.
 
     STORE/
-    ├── volfs.json                     {"format": 1, "id": UUID}
+    ├── volfs.json                     {"format": 2, "id": UUID}
     ├── catalog.sqlite                 the index; may be kept elsewhere
     └── datasets/NAME/
         ├── dataset.json
@@ -9,6 +9,9 @@
         ├── refs/tags/TAG.json
         ├── lock                       held while versions and refs change
         ├── unfinished                 held by the import that makes the dataset
+        ├── highest.json               the highest number that a version ever had
+        ├── retired.json               the versions that were dropped
+        ├── gc.lock, reclaim.json      held, and there, while bytes of dropped versions go
         ├── versions/00000012/         version.json, manifest.npy.zst, zarr/, files/
         ├── versions/.00000013.partial/    a version being written; ``lock`` inside is held by its writer
         ├── versions/.00000013.publish.json    the intent of giving it its place
@@ -30,12 +33,18 @@ from pathlib import Path
 
 from volfs.model.refs import RefKind
 
-FORMAT = 1
-"""The format that this code writes. A store with a larger number is refused."""
+FORMAT = 2
+"""The format that this code writes. A store with a larger number is refused, one with a smaller brought up to date."""
 
 DATASETS, VERSIONS = "datasets", "versions"
 DATASET_JSON, VERSION_JSON, MANIFEST = "dataset.json", "version.json", "manifest.npy.zst"
 """Names in a store, a dataset, and a version."""
+
+RECLAIM_JSON = "reclaim.json"
+"""Name in a dataset: the intent of taking away bytes of dropped versions (:mod:`volfs.versions.retention`)."""
+
+RETIRED_JSON, ABSENT = "retired.json", "absent.npy.zst"
+"""Names in a version that came later: that it was dropped, and which of its payloads are not here."""
 
 PREVIOUS_REF = ".publish.ref"
 """Ending of the name under which the ref before a version is kept while that is published."""
@@ -159,6 +168,11 @@ class VersionLayout:
         """Only in a partial version."""
         return self.root / "lock"
 
+    @property
+    def retired(self) -> Path:
+        """There once the version was dropped."""
+        return self.root / RETIRED_JSON
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetLayout:
@@ -170,6 +184,11 @@ class DatasetLayout:
     def lock(self) -> Path:
         """Held for moments: while a version number is reserved, a version published, a ref changed."""
         return self.root / "lock"
+
+    @property
+    def gc_lock(self) -> Path:
+        """Held while bytes of dropped versions are looked for and taken away."""
+        return self.root / "gc.lock"
 
     @property
     def unfinished(self) -> Path:
@@ -196,6 +215,16 @@ class DatasetLayout:
     def publish_intent(self, number: int) -> Path:
         """There while a complete version is being given its place: see :mod:`volfs.versions.commit.publish`."""
         return self.versions / f".{version_dir_name(number)}.publish.json"
+
+    @property
+    def highest(self) -> Path:
+        """The highest number that a version ever had, which none has again."""
+        return self.root / "highest.json"
+
+    @property
+    def retired(self) -> Path:
+        """The versions that were dropped: see :mod:`volfs.versions.commit.retired_list`."""
+        return self.root / "retired.json"
 
     def previous_ref(self, number: int) -> Path:
         """The ref as it was before version ``number``, kept beside the intent to publish it."""

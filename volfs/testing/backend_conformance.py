@@ -130,6 +130,22 @@ class BackendConformance:
         assert backend.resident("a", Bounded(90, 20)) is None
         assert backend.resident("b", Bounded(0, 1)) is None
 
+    def test_parts_of_an_object_go_and_the_rest_stays_where_it_is(self, backend: Backend) -> None:
+        data = bytes(range(1, 251)) * 400
+        backend.put("a/shard", data)
+        backend.put("a/other", data)
+        spans = [Bounded(10, 20_000), Bounded(50_000, 3)]
+        for _ in range(2):
+            freed = backend.hollow("a/shard", spans, b"new end")
+        expected = bytearray(data[:-7] + b"new end")
+        for span in spans if freed else ():
+            expected[span.offset : span.offset + span.length] = bytes(span.length)
+        assert tagged_object(backend, "a/shard")[0] == expected
+        assert backend.ranges("a/shard", [Bounded(20_010, 100)]) == [data[20_010:20_110]]
+        assert tagged_object(backend, "a/other")[0] == data
+        with pytest.raises(NotFound):
+            backend.hollow("a/none", spans, b"")
+
     def test_an_object_put_anew_is_read_anew(self, backend: Backend) -> None:
         backend.put("a", b"old")
         backend.ranges("a", [From(0)])

@@ -3,7 +3,8 @@
     class TestMyLedger(LedgerConformance):
         @pytest.fixture
         def kept(self, tmp_path):
-            return Kept(MyLedger(...), backend)        # no ref and no version; the backend is of its versions/
+            # no ref and no version; the backend is of its versions/; lose(number) has a version vanish
+            return Kept(MyLedger(...), backend, lose)
 
 pytest collects the class and runs each method against a new, empty ledger.
 """
@@ -11,6 +12,7 @@ pytest collects the class and runs each method against a new, empty ledger.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -20,17 +22,19 @@ from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
 from volfs.testing.waiting import PATIENCE
-from volfs.versions.ledger import Draft, Ledger, RefRecord
+from volfs.versions.ledger import Draft, Ledger, RefRecord, Retirement
 
 ID = "0123456789abcdef" * 4
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A ledger, and the objects of the versions that it knows."""
+    """A ledger, and the objects of the versions that it knows. ``lose`` takes a version away as a person would, past
+    the ledger."""
 
     ledger: Ledger
     objects: Backend
+    lose: Callable[[int], object]
 
     def refs(self) -> dict[RefKind, dict[str, int]]:
         """Every ref, with its version."""
@@ -150,6 +154,61 @@ class LedgerConformance:
         kept.publish(first, sizes, expected=5)
         assert kept.ledger.versions() == [1, 5] and kept.ledger.versions(above=1) == [5]
         assert kept.ledger.drafts() == [6]
+
+    def test_no_number_is_given_again_when_versions_are_taken_away_by_hand(self, kept: Kept) -> None:
+        for number in range(3):
+            kept.publish(*kept.written(), expected=number or None)
+        assert kept.ledger.highest() == 3
+        kept.lose(3)
+        kept.lose(2)
+        assert kept.ledger.versions() == [1]
+        draft, sizes = kept.written()
+        assert draft.number == 4
+        with kept.ledger.locked(PATIENCE):
+            assert kept.ledger.renumber(draft, 1).number == 5
+        kept.publish(kept.ledger.moved(draft, 5), sizes, expected=3)
+        late, _ = kept.written()
+        assert late.number == 6 and kept.ledger.highest() == 5
+        kept.ledger.abandon(late)  # it never was a version
+        assert kept.written()[0].number == 6
+
+    def test_a_number_that_is_published_late_is_not_the_highest(self, kept: Kept) -> None:
+        first, second = kept.written(), kept.written(7)
+        kept.publish(*second)
+        kept.publish(*first, expected=7)
+        assert kept.ledger.highest() == 7
+        kept.lose(7)
+        assert kept.written()[0].number == 8
+
+    # -- versions that were dropped -----------------------------------------------------------------------------
+
+    def test_retired_versions_are_named_for_good_and_exist_still(self, kept: Kept) -> None:
+        for number in range(4):
+            kept.publish(*kept.written(), expected=number or None)
+        why = Retirement(5 * 10**9, "me", "too many")
+        told: list[tuple[int, int]] = []
+        with kept.ledger.locked(PATIENCE):
+            assert kept.ledger.retired() == frozenset() and kept.ledger.retirement(2) is None
+            before = kept.ledger.stamp()
+            kept.ledger.retire({2: ID, 3: ID}, why, lambda done, total: told.append((done, total)))
+            assert kept.ledger.stamp() != before
+            kept.ledger.retire({3: ID, 4: ID}, Retirement(9 * 10**9, "you", "again"), lambda done, total: None)
+        assert told[-1] == (2, 2)
+        assert kept.ledger.retired() == {2, 3, 4}
+        assert kept.ledger.versions() == [1, 2, 3, 4] and kept.ledger.is_version(3)
+        assert kept.ledger.retirement(3) == Retirement(5 * 10**9, "me", "too many", ID)
+        assert kept.ledger.retirement(4) == Retirement(9 * 10**9, "you", "again", ID)
+        assert kept.ledger.retirement(1) is None
+        assert list(kept.ledger.strays()) == []
+
+    def test_bringing_up_to_date_changes_nothing_that_is(self, kept: Kept) -> None:
+        kept.publish(*kept.written())
+        with kept.ledger.locked(PATIENCE):
+            kept.ledger.retire({1: ID}, Retirement(1, "me", "why"), lambda done, total: None)
+            for _ in range(2):
+                kept.ledger.bring_up_to_date()
+        assert kept.ledger.highest() == 1 and kept.ledger.retired() == {1}
+        assert list(kept.ledger.strays()) == []
 
     def test_a_draft_given_up_leaves_nothing(self, kept: Kept) -> None:
         draft, _ = kept.written()

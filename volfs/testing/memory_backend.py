@@ -117,6 +117,15 @@ class MemoryBackend:
         for key in keys:
             self._objects.remove(self._full(key))
 
+    def hollow(self, key: str, spans: Sequence[Bounded], tail: Buffer) -> bool:
+        with self._objects.lock:
+            data = bytearray(self._found(key)[0])
+            for span in spans:
+                data[span.offset : span.offset + span.length] = bytes(span.length)
+            data[len(data) - memoryview(tail).nbytes :] = tail
+            self.put(key, data)
+        return True
+
     def batch(self, prefix: str) -> MemoryBatch:
         return MemoryBatch(self.below(prefix))
 

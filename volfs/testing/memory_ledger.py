@@ -11,12 +11,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from volfs.errors import AlreadyThere, Busy, Conflict, NotFound
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
-from volfs.versions.ledger import Draft, RefRecord, Stamp, T
+from volfs.versions.ledger import Draft, RefRecord, Retirement, Stamp, T
 
 
 class MemoryLedger:
@@ -28,6 +29,8 @@ class MemoryLedger:
         self._refs: dict[RefKind, dict[str, RefRecord]] = {kind: {} for kind in RefKind}
         self._versions: set[int] = set()
         self._drafts: dict[int, str] = {}
+        self._highest = 0
+        self._retired: dict[int, Retirement] = {}
         self._changes = itertools.count(1)
         self._stamp = 0
 
@@ -82,6 +85,9 @@ class MemoryLedger:
     def is_version(self, number: int) -> bool:
         return number in self._versions
 
+    def highest(self) -> int:
+        return self._highest
+
     def reserve(self, at_least: int) -> Draft:
         number, token = self._free(at_least), secrets.token_hex(8)
         self._drafts[number] = token
@@ -128,12 +134,14 @@ class MemoryLedger:
         heads[branch] = RefRecord(draft.number, content_id)
         self._versions.add(draft.number)
         del self._drafts[draft.number]
+        highest, self._highest = self._highest, max(self._highest, draft.number)
         try:
             return index()
         except BaseException:
             if not indexed():
                 self._versions.discard(draft.number)
                 self._drafts[draft.number] = draft.token
+                self._highest = highest
                 if before is None:
                     del heads[branch]
                 else:
@@ -157,11 +165,40 @@ class MemoryLedger:
     def reclaim(self) -> None:
         """What is given up is gone."""
 
+    def bring_up_to_date(self) -> None:
+        """All is kept from the start."""
+
+    # -- versions that were dropped -----------------------------------------------------------------------------
+
+    def retired(self) -> frozenset[int]:
+        return frozenset(self._retired)
+
+    def retirement(self, number: int) -> Retirement | None:
+        return self._retired.get(number)
+
+    def retire(
+        self, versions: Mapping[int, str], retirement: Retirement, progress: Callable[[int, int], object]
+    ) -> None:
+        new = {
+            number: replace(retirement, content_id=content_id)
+            for number, content_id in versions.items()
+            if number not in self._retired
+        }
+        self._retired |= new
+        progress(len(new), len(new))
+        self._changed()
+
+    def lose(self, number: int) -> None:
+        """Have a version vanish with all that it holds, as if somebody had taken it away by hand."""
+        self._versions.discard(number)
+        self._objects.remove(list(self._objects.list(version_dir_name(number))))
+        self._changed()
+
     def strays(self) -> Iterator[tuple[str, str]]:
         return iter(())
 
     def _free(self, at_least: int) -> int:
-        return max(at_least, 1 + max((*self._versions, *self._drafts), default=0))
+        return max(at_least, 1 + max((*self._versions, *self._drafts, self._highest), default=0))
 
     def _changed(self) -> None:
         self._stamp = next(self._changes)

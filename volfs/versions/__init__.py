@@ -13,6 +13,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``committed``       versions: how a key or a chunk is found in one
 ``working``         working copies: uncommitted files over a version, and what hides what
 ``commit``          from a working copy or an import to a version, its place on a branch, and recovery after a crash
+``retention``       which versions and bytes stay: dropping versions, and taking away what only those show
 ``branch_actions``  commit, discard, update, publish, by this process or by the mount that holds the branch, which
                     ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot

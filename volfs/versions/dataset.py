@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +34,7 @@ from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
 from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
+from volfs.versions.committed.absences import Absences
 from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version import Version, parse
 from volfs.versions.committed.version_files import (
@@ -102,7 +103,7 @@ class Dataset:
         self.backend = backend
         self.ledger = ledger
         self.objects = backend.below(VERSIONS)
-        self.reader = PayloadReader(self.objects)
+        self.reader = PayloadReader(self.objects, Absences(self.objects, row.name).why)
         self._guard = threading.RLock()
         self._versions: BoundedMap[int, Version] = store.caches.add("versions", BoundedMap(_VERSIONS_KEPT))
         self._branches: dict[str, Branch] = {}
@@ -115,6 +116,7 @@ class Dataset:
         self.unindexed: dict[int, str] = {}
         self._caught: Stamp | None = None
         self._filed: tuple[Stamp | None, Refs, Refs] | None = None
+        self._filed_retired: tuple[Stamp | None, frozenset[int]] | None = None
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -127,9 +129,29 @@ class Dataset:
         return self.catalog.graph(self.id)
 
     def versions(self) -> list[VersionInfo]:
-        """Every version, oldest first."""
+        """Every version, oldest first, dropped ones too."""
         found = self.graph.versions
         return [found[number] for number in sorted(found)]
+
+    def dropped(self) -> frozenset[int]:
+        """Numbers of the versions that were dropped: their history stays, and what they alone show goes."""
+        if not self.store.read_only:
+            return self.catalog.retired(self.id)
+        stamp = self.ledger.stamp()  # who may not write cannot have the catalog catch up: see :meth:`refs`
+        held = self._filed_retired
+        if held is None or held[0] != stamp:
+            settled = stamp.settled(time.time_ns())
+            held = self._filed_retired = stamp if settled else None, self.ledger.retired()
+        return held[1]
+
+    def check_shown(self, snapshot: Snapshot) -> None:
+        """Raise NotFound for a version that was dropped: no tree shows it."""
+        if isinstance(snapshot, Version) and snapshot.number in self.dropped():
+            raise NotFound(f"{snapshot.ref} of dataset {self.name!r} was dropped")
+
+    def kept(self) -> list[int]:
+        """Numbers of the versions that were not dropped, ascending."""
+        return sorted(self.graph.versions.keys() - self.dropped())
 
     def info(self, number: int) -> VersionInfo:
         """Parents, author, message and time of a version. Raises NotFound, or Damaged if it is there and cannot be
@@ -151,6 +173,20 @@ class Dataset:
         if not self.store.read_only:
             return {number for number in self.unindexed if number > above}
         return set(self.ledger.versions(above)) - self.graph.versions.keys()
+
+    def drop(
+        self,
+        *versions: str | int,
+        why: str = "dropped",
+        progress: Callable[[int, int, str], object] = lambda done, total, what: None,
+    ) -> list[int]:
+        """Drop versions; the numbers of those that were not before. Mounts and other machines list them no more within
+        a second or so. History and ids stay; payloads that no other version shows go with :meth:`Store.gc`, after its
+        grace. Busy, and nothing is dropped, if a branch, a tag or uncommitted changes hold one of them."""
+        from volfs.versions.retention.collector import drop  # late: few do
+
+        self.store.check_writable()
+        return drop(self, map(self.resolve, versions), why, progress)
 
     def time_of(self, number: int) -> int:
         """The time (ns) of a version. Raises NotFound."""
@@ -239,14 +275,18 @@ class Dataset:
         return self.graph.ancestor(number, expr.back) if expr.back else number
 
     def _resolve_now(self, ref: str | int) -> int:
-        """:meth:`resolve` by the ref files. Call with the dataset's lock held."""
-        return self.info(ref).number if isinstance(ref, int) else self._resolve(parse_ref(ref), self.ref_files())
+        """:meth:`resolve` by the ref files, for a new ref. Busy for a version that was dropped. Call with the dataset's
+        lock held."""
+        number = self.info(ref).number if isinstance(ref, int) else self._resolve(parse_ref(ref), self.ref_files())
+        if number in self.dropped():
+            raise Busy(f"v{number} of dataset {self.name!r} was dropped: no branch or tag can begin there")
+        return number
 
     def _base_of(self, expr: RefExpr, refs: Refs) -> int:
         graph = self.graph
         if expr.base == LATEST:
-            newest = max(graph.versions, default=0)
-            if newer := max(self._not_indexed(newest), default=0):
+            newest = max(self.kept(), default=0)
+            if newer := max(self._not_indexed(newest) - self.dropped(), default=0):
                 self._check_indexed(newer)
             if not newest:
                 raise NotFound(f"dataset {self.name!r} has no version yet")

@@ -95,7 +95,9 @@ class DirectoryInventory:
                     make_dirs(folder)
                 if unfinished:
                     marker.lock(Claim.mine().facts())
-            self.ledger(draft.root.name).set_ref(RefKind.BRANCH, file.default_branch, RefRecord(0), None)
+            ledger = self.ledger(draft.root.name)
+            ledger.set_ref(RefKind.BRANCH, file.default_branch, RefRecord(0), None)
+            ledger.bring_up_to_date()
             file.write(self.backend(draft.root.name))
             fsync_dir(draft.root)
             replace_durably(draft.root, place.root)
@@ -154,6 +156,16 @@ def make_store(layout: StoreLayout) -> None:
     make_dirs(layout.datasets.absolute())
     # Last, because it is what makes the directory a store: before it, making the store may simply be repeated.
     write_json(layout.volfs_json, {"format": FORMAT, "id": str(uuid.uuid4())})
+
+
+def is_older(layout: StoreLayout) -> bool:
+    """Whether a store is of an older format than this volfs writes."""
+    return int(read_json(layout.volfs_json)["format"]) < FORMAT
+
+
+def note_format(layout: StoreLayout) -> None:
+    """Say that a store is of the format that this volfs writes, once it is."""
+    write_json(layout.volfs_json, {**read_json(layout.volfs_json), "format": FORMAT})
 
 
 def store_id(layout: StoreLayout) -> str:

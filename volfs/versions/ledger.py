@@ -1,7 +1,9 @@
 """One dataset's truth about its refs and its numbers: the port through which everything above asks and changes it.
 
-Decided here: what a ledger promises. A version *exists* once its ledger lists it; a branch or tag *is* what its ledger
-says, and every catalog mirrors that. Not here: what is in a version (its objects are in a
+Decided here: what a ledger promises. A version *exists* once its ledger lists it, for as long as the dataset does: one
+that was dropped is *retired*, which is said of it and takes nothing away. No number is given to a second version, not
+even when somebody has taken the first away by hand. A branch or tag *is* what its ledger says. Every catalog mirrors
+that. Not here: what is in a version (its objects are in a
 :class:`~volfs.storage.backend.Backend`), what the number in a ref means (:mod:`volfs.versions.dataset`), and who may
 write to a branch. A directory is one ledger (:mod:`volfs.versions.commit.publish`), memory another
 (:mod:`volfs.testing.memory_ledger`); whoever writes a third has
@@ -44,9 +46,19 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Retirement:
+    """That a version was dropped: when, by the clock of the medium, by whom, and why. ``content_id``: which version."""
+
+    time_ns: int
+    who: str
+    why: str
+    content_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stamp:
-    """Equal values mean that no version or ref has come, gone or moved. ``changed_ns``: when one did last, by the clock
-    of the medium; 0 if every change makes another value."""
+    """Equal values mean that no version or ref has come, gone, moved or been retired. ``changed_ns``: when one did
+    last, by the clock of the medium; 0 if every change makes another value."""
 
     value: Hashable
     changed_ns: int
@@ -96,8 +108,12 @@ class Ledger(Protocol):
     def is_version(self, number: int) -> bool:
         """Whether one exists, and is not about to come to nothing."""
 
+    def highest(self) -> int:
+        """The highest number that a version ever had; 0 while there was none. Raises Damaged."""
+
     def reserve(self, at_least: int) -> Draft:
-        """Begin a version: under the next number that nobody has, not below ``at_least``. Locked."""
+        """Begin a version: under the next number that nobody has or a version ever had, not below ``at_least``.
+        Locked."""
 
     def drafts(self) -> list[int]:
         """Numbers of the versions that are being written, by whomever, ascending."""
@@ -136,14 +152,32 @@ class Ledger(Protocol):
         """Give up this process's draft, with all its objects. One that exists by now, or is another's, stays."""
 
     def settle(self, index: Callable[[int], object]) -> list[int]:
-        """Finish or undo what processes that died while publishing left; the numbers that exist now, each given to
-        ``index``. Locked."""
+        """Finish or undo what processes that died while publishing or retiring left; the numbers that exist now, each
+        given to ``index``. Locked."""
 
     def sweep(self) -> None:
         """Give up the drafts of processes that are gone. Locked."""
 
     def reclaim(self) -> None:
         """Free the space of what was given up. May take long."""
+
+    def bring_up_to_date(self) -> None:
+        """Note down what an older volfs did not, and a new dataset has from the start. Idempotent. Locked."""
+
+    # -- versions that were dropped -----------------------------------------------------------------------------
+
+    def retired(self) -> frozenset[int]:
+        """Numbers of the versions that were dropped. They exist still. Cheap while there is no new one."""
+
+    def retirement(self, number: int) -> Retirement | None:
+        """When and why a version was dropped; None if it was not. Raises Damaged."""
+
+    def retire(
+        self, versions: Mapping[int, str], retirement: Retirement, progress: Callable[[int, int], object]
+    ) -> None:
+        """Drop versions, durably and all of them: a process that dies in between leaves what :meth:`settle` finishes.
+        ``versions``: their content ids, by number. One that is retired already stays as it is. ``progress`` is told how
+        many are done, of how many. Locked."""
 
     def strays(self) -> Iterator[tuple[str, str]]:
         """What is kept and should not be there, or was left half done: (where, what), for a check."""

@@ -9,11 +9,12 @@ dataset is (:mod:`volfs.versions.dataset`).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,21 +26,26 @@ from volfs.errors import AlreadyThere, Busy, Damaged, NoSpace, NotFound, ReadOnl
 from volfs.model.bounded_map import Caches
 from volfs.model.names import check_dataset_name, natural_key
 from volfs.model.refs import RefKind, Refs
+from volfs.model.thinning import Rule
 from volfs.storage.backend import Backend
 from volfs.storage.claim import DAY_SECONDS
+from volfs.storage.mount_table import mounts
 from volfs.storage.reserve import Reserve
 from volfs.storage.store_layout import StoreLayout
 from volfs.versions import catalog_file
 from volfs.versions.catalog_file import open_catalog
-from volfs.versions.commit.recover import is_untouched, recover, register
+from volfs.versions.commit.recover import bring_up_to_date, is_untouched, recover, register
 from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
-from volfs.versions.directory_inventory import DirectoryInventory, make_store, store_id
+from volfs.versions.directory_inventory import DirectoryInventory, is_older, make_store, note_format, store_id
 from volfs.versions.inventory import Inventory
 from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
+from volfs.versions.retention.collector import GRACE_SECONDS, Collected, Plan, Progress, collect, go_on
 from volfs.versions.snapshot import Derive, Snapshot
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 60.0
 
@@ -157,11 +163,26 @@ def _open(
     store = make(index, place, None, reserve)
     try:
         reserve.freeing(lambda: recover(store))
+        reserve.freeing(lambda: _go_on(store))
+        if is_older(layout):
+            reserve.freeing(lambda: bring_up_to_date(store))
+            with store.locked():
+                note_format(layout)
         reserve.keep()
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _go_on(store: Store) -> None:
+    """Finish taking bytes away where a process died at it. What cannot be finished is its dataset's, and fsck says
+    so."""
+    for name in store.datasets():
+        try:
+            go_on(store[name])
+        except VolfsError as error:
+            log.error("dataset %s: bytes of dropped versions cannot be taken away: %s", name, error)
 
 
 def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -456,6 +477,40 @@ class Store:
                     loose += os.lstat(os.path.join(folder, name)).st_size
         refs = dataset.refs()
         return DatasetStats(dataset.name, len(numbers), len(refs.heads), len(refs.tags), payloads, stored, loose)
+
+    def gc(
+        self,
+        datasets: Iterable[str] | None = None,
+        *,
+        grace: float = GRACE_SECONDS,
+        before_ns: int | None = None,
+        keep: Sequence[Rule] = (),
+        dry_run: bool = False,
+        progress: Progress = lambda done, total, what: None,
+    ) -> list[Collected]:
+        """Drop the versions that nothing needs, and free the bytes of those that were dropped longer ago than ``grace``
+        (seconds). See :mod:`volfs.versions.retention`.
+
+        ``before_ns`` drops all versions older than a time, ``keep`` all that no rule keeps (of those, if both are
+        given): never what a branch, a tag or uncommitted changes stand on. Without grace nobody else may use the store:
+        Busy if a mount of this machine, or a writer, does.
+        """
+        plan = Plan(grace, before_ns, tuple(keep), dry_run)
+        if not dry_run:
+            self.check_writable()
+        names = self.datasets() if datasets is None else list(datasets)
+        if grace <= 0 and not dry_run:
+            self._check_alone(names)
+        return [collect(self[name], plan, progress) for name in names]
+
+    def _check_alone(self, names: Iterable[str]) -> None:
+        """Raise Busy if somebody is known to use the store."""
+        place = os.path.realpath(self.path)
+        for mount in mounts():
+            if mount.is_volfs and os.path.isabs(mount.source) and os.path.realpath(mount.source) == place:
+                raise Busy(f"{self.path} is mounted at {mount.mountpoint}: without grace nobody else may use the store")
+        for name in names:
+            check_unused(self[name])
 
     def check_writable(self) -> None:
         """Raise ReadOnly if the store was opened read-only."""

@@ -224,7 +224,7 @@ def status_json(
 
 
 def log_txt(versions: Sequence[VersionInfo], refs: Mapping[int, Sequence[str]] | None = None) -> bytes:
-    """Versions, newest first: number, refs, time, author, and the message indented below."""
+    """Versions, newest first: number, refs (or that it was dropped), time, author, and the message indented below."""
     blocks = []
     for info in sorted(versions, key=lambda info: info.number, reverse=True):
         names = ", ".join((refs or {}).get(info.number, ()))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volfs.errors import Damaged, Held
+from volfs.errors import Absent, Damaged, Held
 from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
@@ -270,7 +270,7 @@ class _ChunkRef(BlockRef):
             block = self._source.codec.decode(stored, out)
             self._source.decoded.add(len(stored), block.nbytes)
             return block
-        except (Damaged, Held) as error:
+        except (Absent, Damaged, Held) as error:
             raise _named(error, self._source.key_name(self._coords)) from error
 
 
@@ -292,7 +292,7 @@ class _InnerRef(BlockRef):
             if (where := shard.stored_range(self._inner)) is not None:
                 source.decoded.add(where[1], block.nbytes)
             return block
-        except (Damaged, Held) as error:
+        except (Absent, Damaged, Held) as error:
             raise _named(error, source.key_name(self._coords)) from error
 
 
@@ -300,9 +300,9 @@ def _home(source: StoredBlocks, payload: StoredPayload, at: Index) -> Home | Non
     return None if source.home is None else (("block", source.home, at), isinstance(payload, WorkingPayload))
 
 
-def _named(error: Damaged | Held, key: str) -> Damaged | Held:
+def _named(error: Absent | Damaged | Held, key: str) -> Absent | Damaged | Held:
     text = str(error)
-    return error if key in text else type(error)(f"{key}: {text}")
+    return error if key in text else type(error)(f"{key}: {text}", errno=error.errno)
 
 
 def is_version(snapshot: Snapshot) -> bool:

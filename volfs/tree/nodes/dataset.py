@@ -93,7 +93,7 @@ class DatasetDir(SmallDir):
     def _refs(self) -> Hashable:
         dataset = self.open_dataset()
         refs = dataset.refs().named.values()
-        return len(dataset.graph.versions), *(tuple(sorted(named.items())) for named in refs)
+        return len(dataset.graph.versions), dataset.dropped(), *(tuple(sorted(named.items())) for named in refs)
 
     def _log(self) -> bytes:
         dataset = self.open_dataset()
@@ -101,6 +101,8 @@ class DatasetDir(SmallDir):
         for names in dataset.refs().named.values():
             for name, number in sorted(names.items()):
                 named.setdefault(number, []).append(name)
+        for number in dataset.dropped():  # which no ref names
+            named[number] = ["dropped"]
         return documents.log_txt(dataset.versions(), named)
 
     def _dataset_json(self) -> bytes:
@@ -134,5 +136,5 @@ def image_facts(snapshot: Snapshot) -> list[documents.ImageFacts]:
 
 
 def _latest(dataset: Dataset) -> VersionInfo | None:
-    found = dataset.graph.versions
-    return found[max(found)] if found else None
+    kept = dataset.kept()
+    return dataset.info(kept[-1]) if kept else None

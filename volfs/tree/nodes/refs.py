@@ -54,12 +54,12 @@ class RefsDir(SmallDir):
 
 
 class VersionsDir(RefsDir):
-    """``versions/``: every version, and ``latest``. Nothing here is made or removed by hand."""
+    """``versions/``: every version that was not dropped, and ``latest``. Nothing here is made or removed by hand."""
 
     slots: ClassVar[dict[str, int]] = {LATEST: 1}
 
     def names(self) -> Sequence[str]:
-        numbers = sorted(self.opened.graph.versions)
+        numbers = self.opened.kept()
         return [*([LATEST] if numbers else []), *(f"v{number}" for number in numbers)]
 
     def find(self, name: str) -> Node | None:
@@ -71,7 +71,7 @@ class VersionsDir(RefsDir):
                 return None
             return Link(self.context, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
         number = version_number(name)
-        if number is None:
+        if number is None or number in dataset.dropped():
             return None
         try:
             version = dataset.version(number)
@@ -81,12 +81,12 @@ class VersionsDir(RefsDir):
         return VersionDir(self.context, self.context.inodes.directory(path), self, path, version)
 
     def attr(self) -> Attr:
-        versions = self.opened.graph.versions
+        versions, dropped = self.opened.graph.versions, self.opened.dropped()
         newest = max((info.time_ns for info in versions.values()), default=self.context.started_ns)
-        return self.directory_attr(self.context.clock.mtime(self.path, len(versions), newest), SOON)
+        return self.directory_attr(self.context.clock.mtime(self.path, (len(versions), len(dropped)), newest), SOON)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
-        numbers = sorted(self.opened.graph.versions)
+        numbers = self.opened.kept()
         if numbers and cookie < FIRST_COOKIE:
             with suppress(Damaged):  # an error for those who ask for it, and for no listing
                 attr = attr_of(self.find(LATEST))

@@ -12,7 +12,7 @@ from typing import ClassVar
 from volfs.errors import NotFound, VolfsError
 from volfs.tree.branches.level_ref import LevelRef
 from volfs.tree.branches.mounted_branch import MountedBranch, branch_of
-from volfs.tree.contract.attrs import FOREVER, Attr
+from volfs.tree.contract.attrs import FOREVER, SOON, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
 from volfs.tree.files.document import Document, DocumentFile
@@ -172,7 +172,7 @@ class SnapshotDir(GroupDir):
 
 
 class VersionDir(SnapshotDir):
-    """``versions/vN/``: everything in it may be cached for ever."""
+    """``versions/vN/``: everything in it may be cached for ever, but not that it is there: it may be dropped."""
 
     absence = FOREVER
 
@@ -180,6 +180,9 @@ class VersionDir(SnapshotDir):
         super().__init__(context, ino, up, path, ImageIndex(version, path))
         self._version = version
         self.far = False  # what is loaded of a version is served whatever becomes of its disk
+
+    def attr(self) -> Attr:
+        return super().attr()._replace(entry_timeout=SOON)
 
     def fixed(self) -> Sequence[str]:
         return ["version.json", *super().fixed()]

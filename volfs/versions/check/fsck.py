@@ -24,14 +24,16 @@ from volfs.storage.backend import read_document
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
-from volfs.storage.store_layout import DATASET_JSON, parse_version_dir
+from volfs.storage.store_layout import DATASET_JSON, RECLAIM_JSON, parse_version_dir
 from volfs.storage.trash import TRASH
 from volfs.versions.access import access_in
 from volfs.versions.check.proof import Finding, Proof
 from volfs.versions.commit.recover import rebuild_catalog
+from volfs.versions.committed.absences import Where, read_codes
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import StoredVersion, VersionFiles, read_manifest, read_version
 from volfs.versions.keys import covers, node_key
+from volfs.versions.retention.reclamation import intended
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -44,13 +46,15 @@ Progress = Callable[[int, int, str], object]
 
 @dataclass(slots=True)
 class Report:
-    """The number of versions and payloads checked, and the findings."""
+    """The number of versions and payloads checked, and the findings. ``absent``: payloads that are known and not here,
+    which is nothing wrong."""
 
     findings: list[Finding] = field(default_factory=list)
     datasets: int = 0
     versions: int = 0
     payloads: int = 0
     bytes: int = 0
+    absent: int = 0
 
     @property
     def clean(self) -> bool:
@@ -162,7 +166,8 @@ class _Check:
             if proof.stored is not None:
                 identities[number] = proof.stored.info.content_id
             if proof.manifest is not None:
-                self._report.payloads += int(np.count_nonzero(proof.manifest.records["op"] == Op.PUT))
+                self._report.absent += proof.absent
+                self._report.payloads += int(np.count_nonzero(proof.manifest.records["op"] == Op.PUT)) - proof.absent
                 if proof.stored is not None:
                     proven[number] = proof.stored, proof.manifest
                     yield from guarded(self._dataset.name, f"v{number}", self._taken(proof))
@@ -204,13 +209,18 @@ class _Check:
             yield self._finding("dataset.json", f"the default branch {doc.get('default_branch')!r} does not exist")
 
     def _strays(self) -> Iterator[Finding]:
+        if intended(self._dataset.backend) is not None and not FileLock(self._dataset.layout.gc_lock).locked_by_other():
+            what = (
+                "bytes of dropped versions were going when the process died: opening the store for writing finishes it"
+            )
+            yield self._finding(RECLAIM_JSON, what)
         for where, what in self._dataset.ledger.strays():
             if not self._is_payload(where):
                 yield self._finding(where, what)
 
     def _is_payload(self, where: str) -> bool:
         """Whether a file is that of a side file, which may be called as if it were half written."""
-        _, folder, *name = where.split("/", 2)
+        folder, *name = where.removeprefix("versions/").split("/", 1)
         number = parse_version_dir(folder) if name else None
         if number is None:
             return False
@@ -259,19 +269,31 @@ class _Check:
     def _taken(self, proof: Proof) -> Iterator[Finding]:
         """Payloads that a merge took from another version and that are not there."""
         assert proof.manifest is not None
-        owners: dict[int, set[Payload]] = {}
+        owners: dict[int, tuple[set[Payload], set[Payload]]] = {}
+        kept = proof.number not in self._dataset.dropped()
         for record in proof.manifest:
             if record.op != Op.TAKE or record.payload is None:
                 continue
             if record.owner not in owners:
-                try:
-                    manifest = read_manifest(VersionFiles.of(self._dataset.objects, record.owner))
-                    owners[record.owner] = {one.payload for one in manifest if one.payload is not None}
-                except VolfsError:
-                    owners[record.owner] = set()
-            if record.payload not in owners[record.owner]:
+                owners[record.owner] = self._payloads_of(record.owner)
+            there, dropped = owners[record.owner]
+            if record.payload not in there:
                 what = f"is taken from v{record.owner}, which has no such payload"
                 yield proof.finding(what, key=record.name, payload=record.payload)
+            elif kept and record.payload in dropped:
+                what = f"is taken from v{record.owner}, with which it went"
+                yield proof.finding(what, key=record.name, payload=record.payload)
+
+    def _payloads_of(self, number: int) -> tuple[set[Payload], set[Payload]]:
+        """All payloads that a version records, and those of them that went because it was dropped."""
+        files = VersionFiles.of(self._dataset.objects, number)
+        try:
+            manifest = read_manifest(files)
+            codes = read_codes(files, manifest)
+        except VolfsError:
+            return set(), set()
+        dropped = np.flatnonzero(codes == Where.DROPPED).tolist()
+        return {one.payload for one in manifest if one.payload is not None}, set(map(manifest.payload, dropped))
 
     # -- the catalog against the files --------------------------------------------------------------------------
 

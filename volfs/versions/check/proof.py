@@ -26,8 +26,9 @@ from volfs.storage.backend import read_range
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
-from volfs.storage.shards import read_shard_index
-from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
+from volfs.storage.shards import MISSING, read_shard_index
+from volfs.storage.store_layout import ABSENT, MANIFEST, RETIRED_JSON, VERSION_JSON, version_dir_name
+from volfs.versions.committed.absences import Codes, Where, may_be_absent, read_codes
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
@@ -68,6 +69,9 @@ class Proof:
         self.number = number
         self.stored: StoredVersion | None = None
         self.manifest: Manifest | None = None
+        #: Payloads that are known and not here.
+        self.absent = 0
+        self._codes: Codes = np.zeros(0, np.uint8)
         self._dataset = dataset
         self._files = VersionFiles.of(dataset.objects, number)
         self._parents = parents
@@ -93,6 +97,12 @@ class Proof:
         except (Damaged, NotFound) as error:
             yield self.finding(str(error), key=MANIFEST)
             return
+        try:
+            self._codes = read_codes(self._files, self.manifest)
+        except Damaged as error:
+            yield self.finding(f"{error}: what it says is absent is found missing or damaged below", key=ABSENT)
+            self._codes = np.zeros(len(self.manifest), np.uint8)
+        yield from self._absences(self.manifest)
         for path, _ in self.manifest.chunks():
             try:
                 self._metas[path] = array_meta(self._files, path)
@@ -104,6 +114,17 @@ class Proof:
         yield from self._orphans()
         if self.stored is not None:
             yield from self._identity(self.stored, self.manifest)
+
+    def _absences(self, manifest: Manifest) -> Iterator[Finding]:
+        """What is said to be absent can be, and was not dropped from a version that is kept."""
+        absent = self._codes != Where.HERE
+        self.absent = int(np.count_nonzero(absent))
+        for row in np.flatnonzero(absent & ~may_be_absent(manifest))[:1].tolist():
+            yield self.finding("is said to be absent, which it cannot be", key=self._key(manifest.record(row)))
+        dropped = self._codes == Where.DROPPED
+        if dropped.any() and self.number not in self._dataset.dropped():
+            row = int(np.flatnonzero(dropped)[0])
+            yield self.finding("went with a dropped version, but this one is kept", key=self._key(manifest.record(row)))
 
     # -- what the manifest says ---------------------------------------------------------------------------------
 
@@ -151,7 +172,8 @@ class Proof:
                 return self.finding(str(error), key=self._key(record), payload=record.payload)
             return None
 
-        records = (record for record in self.manifest if record.op == Op.PUT)
+        here = np.flatnonzero((self.manifest.records["op"] == Op.PUT) & (self._codes == Where.HERE))
+        records = map(self.manifest.record, here.tolist())
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
             while batch := list(islice(records, _BATCH)):
                 yield from (found for found in pool.map(prove, batch) if found is not None)
@@ -230,6 +252,7 @@ class Proof:
         cells = [split(records["chunk"][i][: len(shard_chunks)].tolist(), shard_chunks)[1] for i in members]
         said = index[cells]
         meant = np.stack([records["offset"][members], records["length"][members]], axis=1)
+        meant[self._codes[members] != Where.HERE] = MISSING
         if not np.array_equal(said, meant):
             yield self.finding("the index of the shard differs from the manifest", key=f"versions/{file}")
 
@@ -241,7 +264,7 @@ class Proof:
         for stored in self._dataset.objects.list(base):
             key = stored.removeprefix(f"{base}/")
             folder, _, name = key.rpartition("/")
-            if key in (VERSION_JSON, MANIFEST) or stored in used:
+            if key in (VERSION_JSON, MANIFEST, RETIRED_JSON, ABSENT) or stored in used:
                 continue
             below_zarr = folder == "zarr" or folder.startswith("zarr/")
             if below_zarr and name in (NODE_JSON, AS_WRITTEN) and self._is_metadata(folder):

@@ -9,7 +9,8 @@
 ``version_writer``    :class:`VersionWriter`, which alone makes versions; ``array_writer`` the chunks of one array in
                       it, ``shard_shape`` how densely they are packed
 ``placement``         a version that took hours to make, put onto a branch that moved meanwhile
-``publish``           a directory as a ledger: the few steps that make a version exist
+``publish``           a directory as a ledger: the few steps that make a version exist; ``retired_list`` those that were
+                      dropped
 ``mirror``            the catalog, catching up with a dataset's files
 ``recover``           what opening a store puts right
 """

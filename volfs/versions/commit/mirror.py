@@ -41,7 +41,7 @@ class MirroredHistory(WritableHistory, Protocol):
 
 def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list[int]:
     """Index the versions that the catalog does not know, settle what dead processes were publishing, and mirror the
-    refs if they differ. Call with the dataset's lock held. Returns the numbers indexed.
+    refs and which versions were dropped if they differ. Call with the dataset's lock held. Returns the numbers indexed.
 
     A version whose files are damaged is left out, with all that descends from it, and the rest is indexed: one bad
     version harms no other.
@@ -54,8 +54,11 @@ def catch_up(dataset: MirroredHistory, progress: Progress | None = None) -> list
     try:
         if dataset.ref_files() != dataset.refs():
             dataset.mirror_refs()
+        retired = dataset.ledger.retired()
+        if retired != dataset.catalog.retired(dataset.id):
+            dataset.catalog.set_retired(dataset.id, retired)
     except VolfsError as error:
-        dataset.tell_once(f"the catalog cannot take over its branches and tags: {error}")
+        dataset.tell_once(f"the catalog cannot take over its branches, tags and dropped versions: {error}")
     return done
 
 

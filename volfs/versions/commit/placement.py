@@ -46,6 +46,7 @@ from volfs.versions.commit.movement import base_of, described_anew, moved, paths
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
+from volfs.versions.committed.absences import check_taken
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
@@ -350,6 +351,7 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
     with dataset.locked(patience=_PATIENCE):
         if expected is None:
             delete_tree(dataset.layout.working(branch).root)  # an earlier branch of that name may have left one
+        check_taken(dataset.objects, prepared.manifest)
         return dataset.ledger.publish(
             prepared.draft,
             branch=branch,

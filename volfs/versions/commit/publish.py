@@ -12,7 +12,8 @@ Under the lock of the dataset:
 2. ``.N.partial`` is renamed to ``N``;
 3. the ref of the branch is replaced: **the commit point**;
 4. the catalog indexes the version, in one transaction with its mirror of the ref;
-5. the lock of the version's maker, which lay in it until now, is removed, and then the intent.
+5. the lock of the version's maker, which lay in it until now, is removed, and then the intent: the one with the highest
+   number stays as ``highest.json``, so that no number is given again when a version is taken away by hand.
 
 Whoever takes the lock and finds an intent knows that its writer is dead, and calls :meth:`DirectoryLedger.settle`: a
 ref that names version N means N is committed, so it is indexed; else N never was, and is removed, or given back to a
@@ -36,7 +37,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
-from volfs.model.names import is_ref_name
+from volfs.model.names import MAX_VERSION, is_ref_name
 from volfs.model.refs import RefKind
 from volfs.storage.claim import Claim, Fate, changed_since, is_abandoned, store_clock
 from volfs.storage.crash import crash_point
@@ -65,7 +66,8 @@ from volfs.storage.store_layout import (
     version_dir_name,
 )
 from volfs.storage.trash import TRASH, delete_tree, empty_trash, throw_away
-from volfs.versions.ledger import Draft, RefRecord, Stamp, T
+from volfs.versions.commit.retired_list import RetiredList
+from volfs.versions.ledger import Draft, RefRecord, Retirement, Stamp, T
 from volfs.versions.ref_file import read_ref, write_ref
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class DirectoryLedger:
         self._alive: dict[str, FileLock] = {}
         #: Numbers by directory, of versions that were seen to exist.
         self._seen: dict[str, int] = {}
+        self._retired = RetiredList(layout)
 
     @contextmanager
     def locked(self, patience: float) -> Iterator[int]:
@@ -99,9 +102,9 @@ class DirectoryLedger:
 
     def stamp(self) -> Stamp:
         folders = []
-        for folder in (self._layout.versions, *map(self._layout.refs, RefKind)):
+        for place in (self._layout.versions, self._layout.retired, *map(self._layout.refs, RefKind)):
             try:
-                found = folder.stat()
+                found = place.stat()
                 folders.append((found.st_ino, found.st_mtime_ns))
             except OSError:
                 folders.append((0, 0))
@@ -154,10 +157,19 @@ class DirectoryLedger:
         # A listing that takes a while may have passed the place of an intent before that came.
         return not self._layout.publish_intent(number).exists() and self._layout.version(number).root.is_dir()
 
+    def highest(self) -> int:
+        try:
+            number = read_json(self._layout.highest).get("version")
+        except NotFound:
+            return 0
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MAX_VERSION:
+            raise Damaged(f"{self._layout.highest} does not say which number was the highest")
+        return number
+
     def reserve(self, at_least: int) -> Draft:
         """See :meth:`Ledger.reserve`. Numbers of writers that died are taken again."""
         make_dirs(self._layout.versions)
-        number = _free(self._sweep(), at_least)
+        number = _free(self._sweep(), self._unused(at_least))
         with no_space("reserving a version"):
             while (lock := self._make_partial(number)) is None:
                 number += 1
@@ -201,7 +213,7 @@ class DirectoryLedger:
 
     def renumber(self, draft: Draft, at_least: int) -> Draft:
         """See :meth:`Ledger.renumber`. Its maker's lock goes along."""
-        number = _free(_names(self._layout.versions), at_least)
+        number = _free(_names(self._layout.versions), self._unused(at_least))
         replace_durably(self._layout.partial(draft.number).root, self._layout.partial(number).root)
         return self.moved(draft, number)
 
@@ -247,7 +259,7 @@ class DirectoryLedger:
             # it.
             with suppress(VolfsError, OSError):
                 if indexed():
-                    self._conclude(number)
+                    self._conclude(number, exists=True)
                 else:
                     if expected is None:
                         unlink_durably(head)
@@ -256,7 +268,7 @@ class DirectoryLedger:
                     self._roll_back(number)
             raise
         crash_point("commit.indexed")
-        self._conclude(number)
+        self._conclude(number, exists=True)
         if lock is not None:
             self._alive.pop(draft.token).release()
         return info
@@ -273,6 +285,7 @@ class DirectoryLedger:
         lock.release()
 
     def settle(self, index: Callable[[int], object]) -> list[int]:
+        self._retired.settle()
         forward = []
         for number in sorted(_intents(_names(self._layout.versions))):
             intent = self._layout.publish_intent(number)
@@ -281,7 +294,7 @@ class DirectoryLedger:
                 index(number)
                 forward.append(number)
                 crash_point("recover.indexed")
-                self._conclude(number)
+                self._conclude(number, exists=True)
             elif self._is_over(intent, number):
                 self._roll_back(number)
         return forward
@@ -312,7 +325,32 @@ class DirectoryLedger:
     def reclaim(self) -> None:
         empty_trash(self._layout.versions)
 
+    def bring_up_to_date(self) -> None:
+        make_dirs(self._layout.versions)
+        if not self._layout.highest.exists():
+            refs = (self.ref(kind, name).version for kind in RefKind for name in self._readable(kind))
+            write_json(self._layout.highest, {"version": max((*self.versions(), *refs), default=0)})
+        self._retired.bring_up_to_date()
+
+    # -- versions that were dropped -----------------------------------------------------------------------------
+
+    def retired(self) -> frozenset[int]:
+        return self._retired.numbers()
+
+    def retirement(self, number: int) -> Retirement | None:
+        return self._retired.retirement(number)
+
+    def retire(
+        self, versions: Mapping[int, str], retirement: Retirement, progress: Callable[[int, int], object]
+    ) -> None:
+        self._retired.add(versions, retirement, progress)
+
     def strays(self) -> Iterator[tuple[str, str]]:
+        yield from self._retired.wrong()
+        try:
+            self.highest()
+        except Damaged as error:
+            yield self._layout.highest.name, f"{error}: the next version that is made mends it"
         for name in sorted(_names(self._layout.versions)):
             partial, intent = parse_partial_dir(name), parse_publish_intent(name)
             if partial is not None:
@@ -355,14 +393,34 @@ class DirectoryLedger:
             moved = f"moved from {_name(expected)} to {_name(head)} meanwhile"
             raise Conflict(f"branch {branch!r} {moved}: nothing was committed, try again")
 
-    def _conclude(self, number: int) -> None:
+    def _unused(self, at_least: int) -> int:
+        """The lowest number that no version ever had, as far as is noted, not below ``at_least``."""
+        try:
+            return max(at_least, self.highest() + 1)
+        except Damaged as error:  # those that are there tell, and the next that is published mends it
+            log.error("%s", error)
+            return at_least
+
+    def _readable(self, kind: RefKind) -> Iterator[str]:
+        """Names of the refs that can be read."""
+        for name in self.names(kind):
+            with suppress(Damaged, NotFound):
+                self.ref(kind, name)
+                yield name
+
+    def _conclude(self, number: int, *, exists: bool = False) -> None:
         # Its maker's lock stayed in it until now: had it come to nothing, it would have been his again.
         lock = self._layout.version(number).lock
         if lock.exists():
             lock.unlink()
             fsync_dir(lock.parent)
         self._layout.previous_ref(number).unlink(missing_ok=True)
-        unlink_durably(self._layout.publish_intent(number))
+        intent = self._layout.publish_intent(number)
+        if exists and self._unused(0) <= number:
+            with suppress(FileNotFoundError):  # the process that was settling it died right here
+                replace_durably(intent, self._layout.highest)
+        else:
+            unlink_durably(intent)
 
     def _roll_back(self, number: int) -> None:
         """Make a version not exist. It is given back to its maker if that lives, as that of an import does when the

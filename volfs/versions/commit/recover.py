@@ -118,6 +118,17 @@ def recover_dataset(dataset: RecoverableDataset) -> None:
                     lock.release()
 
 
+def bring_up_to_date(store: RecoverableStore) -> None:
+    """Add to the datasets of a store what an older volfs did not note down. Repeating it does no harm."""
+    for name in store.datasets():
+        try:
+            dataset = store[name]
+            with dataset.locked():
+                dataset.ledger.bring_up_to_date()
+        except VolfsError as error:  # it is this dataset's, and fsck says so
+            _tell(name, "cannot be brought up to date", error)
+
+
 def rebuild_catalog(store: RecoverableStore, progress: Progress | None = None) -> None:
     """Make the catalog anew from the store's own files. Nothing committed is lost by it.
 

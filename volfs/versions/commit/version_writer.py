@@ -45,6 +45,7 @@ from volfs.versions.commit.array_writer import ArrayWriter, copy_in
 from volfs.versions.commit.publish import taken_away
 from volfs.versions.commit.shard_shape import choose_shard, dense_shard
 from volfs.versions.commit.writable_history import WritableHistory
+from volfs.versions.committed.absences import check_taken
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
@@ -263,6 +264,7 @@ class VersionWriter:
         assert self._ready is not None, "a version is prepared before it is placed"
         stored, manifest, sizes = self._ready
         with self.dataset.locked(patience=_PATIENCE):
+            check_taken(self.dataset.objects, manifest)
             info = self.dataset.ledger.publish(
                 self.draft,
                 branch=self.branch,

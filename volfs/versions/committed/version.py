@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from volfs.catalog import Entry
-from volfs.errors import BadMetadata, NotFound, Unsupported, WrongKind
+from volfs.errors import BadMetadata, Damaged, NotFound, Unsupported, WrongKind
 from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Index
 from volfs.model.graph import At, VersionInfo
@@ -118,7 +118,10 @@ class Version(CommittedSnapshot):
         return self.dataset.reader.read(self.payload(key), offset, length)
 
     def read_resident(self, key: str) -> memoryview | None:
-        return self.dataset.reader.read_resident(self.payload(key))
+        try:
+            return self.dataset.reader.read_resident(self.payload(key))
+        except Damaged:
+            return None  # or absent: read() finds out which, and may wait for a disk
 
     def payload(self, key: str) -> Payload:
         """Where the bytes of a file lie. Raises NotFound, or WrongKind for a directory."""
