@@ -111,3 +111,29 @@ def test_a_merge_base_is_the_newest_common_ancestor(history: list[tuple[int, ...
     a, b = data.draw(numbers), data.draw(numbers)
     assert graph.merge_base(a, b) == max(ancestors[a] & ancestors[b], default=0)
     assert graph.is_ancestor(a, b) == (a in ancestors[b])
+
+
+@given(histories(), st.data())
+def test_merge_bases_are_all_common_ancestors_but_those_of_others(
+    history: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    graph = VersionGraph()
+    ancestors: dict[int, set[int]] = {}
+    for number, parents in enumerate(history, 1):
+        grow(graph, number, *parents)
+        ancestors[number] = {number}.union(*(ancestors[parent] for parent in parents))
+    numbers = st.integers(1, len(history))
+    ours, b = data.draw(st.lists(numbers, min_size=1, max_size=3, unique=True)), data.draw(numbers)
+    common = set().union(*(ancestors[a] for a in ours)) & ancestors[b]
+    best = {x for x in common if not any(x != y and x in ancestors[y] for y in common)}
+    assert graph.merge_bases(ours, b) == tuple(sorted(best, reverse=True))
+    assert graph.merge_bases(ours[0], b)[:1] == tuple(filter(None, [graph.merge_base(ours[0], b)]))
+
+
+def test_histories_merged_crosswise_have_two_bases() -> None:
+    graph = VersionGraph()
+    for number, parents in enumerate([(), (1,), (1,), (2, 3), (3, 2)], 1):
+        grow(graph, number, *parents)
+    assert graph.merge_bases(4, 5) == (3, 2)
+    assert graph.merge_bases((2, 3), 4) == (3, 2)
+    assert graph.merge_bases(0, 5) == ()

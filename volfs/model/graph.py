@@ -2,7 +2,7 @@
 
 Decided here: how versions along one line of first parents form a *lineage*, where a new version goes, and what chain
 of lineages a version looks along. Not decided here: where rows lie on disk (``volfs.catalog``) and what a merge does
-with the base that :meth:`VersionGraph.merge_base` finds (``volfs.versions``).
+with the bases that :meth:`VersionGraph.merge_bases` finds (``volfs.versions``).
 
 A version is (lineage, position). The first child of a lineage's tip extends the lineage, on any branch; a second child
 forks a new lineage at (parent lineage, parent position). Two properties carry the whole index:
@@ -17,7 +17,7 @@ A chain's prefix property: below a row that lies on a chain, that chain equals t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeGuard
@@ -244,25 +244,39 @@ class VersionGraph:
 
     def merge_base(self, a: int, b: int) -> int:
         """The newest version that both descend from, by any parent (one of them may be it); 0 if there is none."""
-        if not (a and b):
-            return 0
-        self.info(a)
-        self.info(b)
+        return next(self._merge_bases((a,), b), 0)
+
+    def merge_bases(self, a: int | Collection[int], b: int) -> tuple[int, ...]:
+        """The versions that both descend from and that are no ancestors of one another, newest first: more than one
+        where histories were merged crosswise. ``a`` may be several versions, which count as one that merges them."""
+        return tuple(self._merge_bases((a,) if isinstance(a, int) else a, b))
+
+    def _merge_bases(self, ours: Collection[int], theirs: int) -> Iterator[int]:
+        if not (theirs and any(ours)):
+            return
+        one, other, passed = 1, 2, 4
         seen_by: dict[int, int] = {}
-        heap: list[int] = []
-        for side, number in ((1, a), (2, b)):
+        for side, number in (*((one, number) for number in ours if number), (other, theirs)):
+            self.info(number)
             seen_by[number] = seen_by.get(number, 0) | side
-            heapq.heappush(heap, -number)
-        # Every parent has a smaller number than its child: the first number that both sides reach is the newest.
-        while heap:
+        heap = [-number for number in seen_by]
+        heapq.heapify(heap)
+        # Numbers that may still lead to a base: not those below a base that was found.
+        alive = len(heap)
+        # Every parent has a smaller number than its child, so a number is final when it comes up.
+        while alive:
             number = -heapq.heappop(heap)
-            while heap and heap[0] == -number:
-                heapq.heappop(heap)
             sides = seen_by[number]
-            if sides == 3:
-                return number
+            alive -= not sides & passed
+            if sides == one | other:
+                yield number
+                sides |= passed
             for parent in self._versions[number].parents:
-                if parent not in seen_by:
+                before = seen_by.get(parent)
+                after = (before or 0) | sides
+                if before is None:
                     heapq.heappush(heap, -parent)
-                seen_by[parent] = seen_by.get(parent, 0) | sides
-        return 0
+                    alive += not after & passed
+                elif after & passed and not before & passed:
+                    alive -= 1
+                seen_by[parent] = after

@@ -1,8 +1,8 @@
-"""Lists of names in metadata, which two sides may change at once: they merge as sets.
+"""Metadata that two sides have changed at once: documents merge by key, and lists of names in them as sets.
 
 Decided here: which lists of a ``zarr.json`` are sets of names (label images, the series of a collection, the wells and
-fields of a plate), and how two documents merge that differ from their base in nothing else. Not here: when documents
-need to be merged (:mod:`volfs.versions.commit.merge`).
+fields of a plate), and how two documents merge. Not here: JSON in general (:mod:`volfs.model.three_way`), and when
+documents need to be merged (:mod:`volfs.versions.commit.merge`, :mod:`volfs.versions.combine`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, Final
+
+from volfs.model.three_way import CONFLICT, merge_json, same_json
 
 Json = dict[str, Any]
 Path = tuple[str, ...]
@@ -33,9 +35,8 @@ _PLACES: Final = ("rowIndex", "columnIndex")
 def merge_documents(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | None:
     """A ``zarr.json`` with the names that either side has added to its base, without those that either has removed.
 
-    None unless one of the two sides has changed nothing but lists of names, and nothing that the other has changed of
-    them; the rest is then as the other side has it. Without a base (both made the document) both must say the same but
-    for those lists.
+    The rest merges by key. None where both sides have changed one key, or what is said of one name, each in another
+    way. Without a base (both made the document) both must say the same but for those lists.
     """
     docs = [_parse(raw) for raw in (base, ours, theirs) if raw is not None]
     if any(doc is None for doc in docs):
@@ -43,17 +44,13 @@ def merge_documents(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | N
     parsed = [doc for doc in docs if doc is not None]
     mine, other = parsed[-2:]
     before = parsed[0] if base is not None else None
-    if before is None:
-        if _without_names(mine) != _without_names(other):
-            return None
-        result = other
-    elif _without_names(mine) == _without_names(before):
-        result = other
-    elif _without_names(other) == _without_names(before):
-        result = mine
-    else:
+    bare = [_without_names(doc) for doc in (mine, other)]
+    if before is None and not same_json(*bare):
         return None
-    merged: Json = json.loads(json.dumps(result))
+    merged = bare[1] if before is None else merge_json(_without_names(before), *bare)
+    if merged is CONFLICT:
+        return None
+    merged = json.loads(json.dumps(merged))
     for path in NAME_LISTS:
         lists = [_at(doc, path) for doc in (before, mine, other)]
         if lists[1] is None and lists[2] is None:
@@ -164,15 +161,15 @@ def _set(doc: Json, path: Path, names: list[Any]) -> None:
     holder[path[-1]] = names
 
 
-def _without_names(doc: Json) -> str:
-    """The document with every list of names taken out, as text."""
+def _without_names(doc: Json) -> Json:
+    """The document with every list of names taken out."""
     bare: Json = json.loads(json.dumps(doc))
     for path in NAME_LISTS:
         if _at(bare, path) is not None:
             holder = _object(bare, path[:-1])
             assert holder is not None
             del holder[path[-1]]
-    return _text(bare)
+    return bare
 
 
 def _number_wells(plate: Json | None) -> None:
