@@ -12,6 +12,7 @@
     ├── ReadOnly               EROFS    possible elsewhere: a read-only mount, a branch another process writes
     ├── Busy                   EBUSY    wait or stop the other party, then try again
     │   └── Conflict           EBUSY    the branch moved while this commit was made; commit again
+    │       └── MergeConflict  EBUSY    both sides changed the same: decide who wins
     ├── OutOfTime              ETIMEDOUT  the answer takes longer than a client should wait: ask again
     ├── NothingToCommit        EINVAL   the working copy equals its head
     ├── Held                   EIO      a key in the working copy that cannot be interpreted yet
@@ -99,6 +100,10 @@ class Busy(VolfsError):
 
 class Conflict(Busy):
     """The branch moved while a commit onto it was being made."""
+
+
+class MergeConflict(Conflict):
+    """Two lines of history have changed the same, each in another way; nothing was changed."""
 
 
 class OutOfTime(VolfsError):

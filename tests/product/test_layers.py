@@ -35,7 +35,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"committed"},
         {"working"},
         {"commit"},
-        {"retention"},
+        {"retention", "combine"},
         {
             "remote_commit",
             "branch_actions",

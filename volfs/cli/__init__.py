@@ -6,6 +6,7 @@
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
+``merges``         ``merge``, ``cherry-pick``, ``revert``, ``restore``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
@@ -48,6 +49,10 @@ GROUPS = {
         "commit": "commits",
         "discard": "commits",
         "update": "commits",
+        "merge": "merges",
+        "cherry-pick": "merges",
+        "revert": "merges",
+        "restore": "merges",
         "branch": "branches_tags",
         "tag": "branches_tags",
         "rm": "removal",
@@ -100,7 +105,7 @@ class _Commands(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        name = "import_" if cmd_name == "import" else cmd_name
+        name = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"volfs.cli.{module}"), name)
         return command
 

@@ -14,8 +14,9 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``working``         working copies: uncommitted files over a version, and what hides what
 ``commit``          from a working copy or an import to a version, its place on a branch, and recovery after a crash
 ``retention``       which versions and bytes stay: dropping versions, and taking away what only those show
-``branch_actions``  commit, discard, update, publish, by this process or by the mount that holds the branch, which
-                    ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
+``combine``         merge, cherry-pick, revert, restore: what one line of history changed, on top of another
+``branch_actions``  commit, discard, update, publish, combine, by this process or by the mount that holds the branch,
+                    which ``remote_commit`` asks; ``branch`` :class:`Branch`, the snapshot that can be written
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
 ``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and
                     as a store; ``onlooker`` a store that is only read

@@ -17,6 +17,9 @@ from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.versions.branch_actions import Actions
+from volfs.versions.combine.combination import Progress
+from volfs.versions.combine.merges import Combined
+from volfs.versions.combine.requests import RequestKind
 from volfs.versions.commit.changeset import problems
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.protocol import Wording, settle_own
@@ -292,6 +295,15 @@ class Branch(UnionSnapshot, WritableSnapshot):
         mount of another process writes to the branch, that mount commits, for the author given.
         """
         return self.actions.commit(message, author, leave=leave, wording=wording)
+
+    def combine(self, kind: RequestKind, words: str, progress: Progress = lambda done, total: None) -> Combined:
+        """Merge, cherry-pick, revert or restore: ``words`` are those that follow the command and the dataset.
+
+        What is in conflict is in the answer, and nothing has changed then. Raises BadInput, NotFound, or Conflict where
+        uncommitted changes are in the way. If a mount of another process writes to the branch, that mount does it, and
+        MergeConflict says what is in conflict.
+        """
+        return self.actions.combine(kind, words, progress)
 
     def discard(self, prefix: str = "") -> None:
         """Go back to the base at and below ``prefix``: a key, or a word of

@@ -1,14 +1,15 @@
-"""Commit, discard, update and publish: the actions that only the holder of a branch may carry out.
+"""Commit, discard, update, publish, merge and the like: the actions that only the holder of a branch may carry out.
 
 Decided here: whether this process acts, or asks the mount that holds the branch, and the record that is kept of an
 action (:class:`~volfs.versions.working.status.Action`). Not here: how a mount is asked
 (:mod:`volfs.versions.remote_commit`), how a commit is made (:mod:`volfs.versions.commit.protocol`), how a prepared
-version becomes the head (:mod:`volfs.versions.commit.placement`), and how the base follows the head
-(:mod:`volfs.versions.commit.follower`).
+version becomes the head (:mod:`volfs.versions.commit.placement`), how the base follows the head
+(:mod:`volfs.versions.commit.follower`), and how versions are combined (:mod:`volfs.versions.combine.merges`).
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from volfs.errors import BadInput, Busy, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_message
 from volfs.versions.author import default_author
+from volfs.versions.combine.combination import Progress as CombineProgress
+from volfs.versions.combine.merges import Combined, carry_out, refused
+from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import Wording, commit
@@ -132,6 +136,29 @@ class Actions:
         except ReadOnly as error:
             raise Busy(str(error)) from None  # others write in turns, or a mount has just come
         return info
+
+    def combine(self, kind: RequestKind, words: str, progress: CombineProgress = lambda done, total: None) -> Combined:
+        """See :meth:`volfs.versions.branch.Branch.combine`."""
+        branch = self._branch
+        branch.dataset.store.check_writable()
+        request = Request.read(kind, words)
+        mount = self._mount()
+        if mount is not None:
+            if request.author is None and kind != "cherry-pick":
+                words = f"{shlex.join([f'--author={default_author()}'])} {words}"
+            before = branch.head
+            described = self._ask(mount, kind, words)
+            branch.dataset.store.refresh()
+            number = described.get("version")
+            info = self._info(number) if isinstance(number, int) else branch.head
+            return Combined(info, made=info != before)
+        with self._acting(kind, words) as outcome, branch.writing():
+            found = carry_out(branch, request, progress)
+            outcome.version = None if found.version is None else found.version.number
+            action = self.last
+        if found.conflicts and action is not None:
+            self.last = action.failed(refused(request, branch.ref, found.conflicts))
+        return found
 
     def _mount(self) -> Holder | None:
         """The mount of another process that holds the branch; None if this process may act."""

@@ -12,9 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
@@ -25,6 +25,7 @@ from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
 from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
 from volfs.storage.backend import Backend, change_document, read_document
+from volfs.storage.crash import crash_point
 from volfs.storage.files import FileLock
 from volfs.storage.manifest import Manifest
 from volfs.storage.payload import Payload, PayloadReader
@@ -52,6 +53,8 @@ from volfs.versions.working.branch_lock import elsewhere
 
 if TYPE_CHECKING:
     from volfs.versions.branch import Branch
+    from volfs.versions.combine.merges import Combined
+    from volfs.versions.combine.requests import RequestKind
 
 log = logging.getLogger(__name__)
 
@@ -360,6 +363,79 @@ class Dataset:
             number = self._resolve_now(at)
             self._check_free(name)
             self.ledger.set_ref(RefKind.TAG, name, self._record(number), None)
+            self.mirror_refs()
+
+    def merge(
+        self,
+        ref: str,
+        into: str | None = None,
+        *,
+        conflicts: Literal["refuse", "ours", "theirs"] = "refuse",
+        message: str | None = None,
+        squash: bool = False,
+    ) -> Combined:
+        """Merge the version that a ref expression names into a branch (None: the default branch).
+
+        The answer has the branch's version, and what is in conflict, if ``conflicts`` does not decide all of it: then
+        nothing has changed. See :meth:`~volfs.versions.branch.Branch.combine` for all that can be said.
+        """
+        return self._combine("merge", into, (ref,), conflicts, message, ("--squash",) if squash else ())
+
+    def cherry_pick(
+        self,
+        ref: str,
+        onto: str | None = None,
+        *,
+        conflicts: Literal["refuse", "ours", "theirs"] = "refuse",
+        message: str | None = None,
+    ) -> Combined:
+        """Make the changes of a version once more, on a branch. See :meth:`merge`."""
+        return self._combine("cherry-pick", onto, (ref,), conflicts, message)
+
+    def revert(
+        self,
+        ref: str,
+        on: str | None = None,
+        *,
+        conflicts: Literal["refuse", "ours", "theirs"] = "refuse",
+        message: str | None = None,
+    ) -> Combined:
+        """Take back the changes of a version, by a new version on a branch. See :meth:`merge`."""
+        return self._combine("revert", on, (ref,), conflicts, message)
+
+    def restore(
+        self,
+        keys: Sequence[str],
+        source: str,
+        on: str | None = None,
+        *,
+        box: str | None = None,
+        message: str | None = None,
+    ) -> Combined:
+        """Give keys of a branch the content that they have in another version, by reference."""
+        return self._combine("restore", on, keys, "refuse", message, (), (("--from", source), ("--box", box)))
+
+    def _combine(
+        self,
+        kind: RequestKind,
+        branch: str | None,
+        positional: Sequence[str],
+        conflicts: str,
+        message: str | None,
+        flags: Sequence[str] = (),
+        values: Sequence[tuple[str, str | None]] = (),
+    ) -> Combined:
+        from volfs.versions.combine.requests import words_of  # late: who only reads needs nothing of it
+
+        side = () if conflicts == "refuse" else (f"--{conflicts}",)
+        words = words_of(positional, flags=(*side, *flags), values=(*values, ("--message", message)))
+        return self.branch(branch or self.default_branch).combine(kind, words)
+
+    def move_branch(self, name: str, number: int, expected: int) -> None:
+        """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
+        with self.locked():
+            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected)
+            crash_point("combine.forwarded")
             self.mirror_refs()
 
     def delete_branch(self, name: str, force: bool = False) -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,6 +243,21 @@ class WritableSnapshot(Snapshot):
     @abstractmethod
     def delete_tree(self, key: str) -> None:
         """Remove a directory or file with all below it, in one step. An array put there later is a new one."""
+
+
+@runtime_checkable
+class CombinedLevels(Protocol):
+    """A state that was combined from two versions, as the computation of coarser levels asks it."""
+
+    @property
+    def theirs(self) -> Snapshot | None:
+        """The version whose changes came on top."""
+
+    def like_theirs(self, path: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which chunks of an array, a row of coordinates each, are what theirs has."""
+
+    def take(self, path: str, chunks: Collection[Index]) -> None:
+        """Have these chunks of an array be what theirs has, by reference, and not computed."""
 
 
 Put = Callable[[str, bytes | None], None]

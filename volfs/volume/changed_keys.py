@@ -27,6 +27,19 @@ class WorkingArray(Protocol):
         """Keys that the working copy puts or removes, inside the grid or not."""
 
 
+@runtime_checkable
+class CombinedArray(Protocol):
+    """An array of a state that was combined from two versions."""
+
+    def settled(self) -> set[Index]:
+        """Keys that are known, and need not be computed, though those that they are computed from have changed."""
+
+
+def settled_keys(source: StoredBlocks) -> set[Index]:
+    """Keys of a coarser level that are not computed in any case."""
+    return source.array.settled() if isinstance(source.array, CombinedArray) else set()
+
+
 def changed_keys(source: StoredBlocks) -> set[Index]:
     """Keys of the array that may differ from the base's. Keys outside its grid may be among them."""
     array = source.array

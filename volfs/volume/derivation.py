@@ -41,11 +41,13 @@ class Derivation:
         levels: Sequence[StoredBlocks],
         factors: Sequence[Index],
         changed: Callable[[StoredBlocks], Set[Index]],
+        settled: Callable[[StoredBlocks], Set[Index]],
         generation: Callable[[], Hashable],
     ) -> None:
         self._levels = levels
         self._factors = factors
         self._changed = changed
+        self._settled = settled
         self._generation = generation
         self._lock = threading.Lock()
         self._known: tuple[Hashable, tuple[Keys, ...]] | None = None
@@ -63,6 +65,8 @@ class Derivation:
             if index:
                 own |= keys_above(found[-1], self._levels[index - 1].keys, source.keys, self._factors[index])
             found.append(frozenset(own))
+        # What is settled has changed all the same for the levels below.
+        found = [keys - self._settled(source) for keys, source in zip(found, self._levels, strict=True)]
         with self._lock:
             self._known = (generation, tuple(found))
         return found[level]

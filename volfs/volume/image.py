@@ -15,7 +15,7 @@ from volfs.model.box import Index
 from volfs.model.ngff import Axis, LevelSpec, Method, downsampled_shape
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.volume.blocks import StoredBlocks, is_version
-from volfs.volume.changed_keys import changed_keys
+from volfs.volume.changed_keys import changed_keys, settled_keys
 from volfs.volume.derivation import Derivation, DerivedBlocks
 from volfs.volume.level import Level, LevelFacts
 from volfs.volume.plan import Plan, image_paths, plan_at
@@ -156,7 +156,7 @@ def _following_levels(plan: Plan, context: VolumeContext) -> list[Level]:
     for index, array in plan.arrays:
         shape = downsampled_shape(shape, factors[index])
         stored.append(StoredBlocks(array, context.memory, shape))
-    derivation = Derivation(stored, factors, changed_keys, plan.snapshot.generation)
+    derivation = Derivation(stored, factors, changed_keys, settled_keys, plan.snapshot.generation)
     levels = [Level(plan.arrays[0][1], _facts(plan, 0), stored[0], context)]
     for index, array in plan.arrays[1:]:
         above, dirty = levels[-1], partial(derivation.dirty, index)

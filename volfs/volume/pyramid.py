@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from volfs.model.box import Box, Index
 from volfs.versions.keys import json_key, node_key
-from volfs.versions.snapshot import Snapshot, StoredPayload
-from volfs.volume.derivation import DerivedBlocks, Recipe
+from volfs.versions.snapshot import CombinedLevels, Snapshot, StoredPayload
+from volfs.volume.derivation import DerivedBlocks, Recipe, finer_box
 from volfs.volume.downsample import downsample, method_for
-from volfs.volume.image import images
+from volfs.volume.image import Image, image_at, images
 from volfs.volume.level import Level
 from volfs.volume.reader import retrying
 from volfs.volume.volume_context import context_of
@@ -65,6 +65,8 @@ def settle(snapshot: Snapshot, put: Callable[[str, bytes | None], None]) -> int:
     """
     count = 0
     for image in images(snapshot).values():
+        if isinstance(snapshot, CombinedLevels):
+            _take(snapshot, image)
         # All recipes are taken before anything is put: what is put changes the snapshot.
         pending = [
             (level, derived_metadata(level), _recipes(level, level.source))
@@ -80,6 +82,47 @@ def settle(snapshot: Snapshot, put: Callable[[str, bytes | None], None]) -> int:
                     put(node_key(level.array.path, level.array.meta.chunk_key(coords)), payload)
                     count += 1
     return count
+
+
+def _take(snapshot: CombinedLevels, image: Image) -> None:
+    """Take over the chunks of coarser levels that need not be computed, in a state combined from two versions: those
+    over none but chunks that are what theirs has. Where both sides have changed chunks under one, it is neither's."""
+    theirs = None if snapshot.theirs is None else image_at(snapshot.theirs, image.path)
+    if theirs is None or not theirs.managed or not _same_levels(image, theirs):
+        return
+    derived = [sorted(level.derived_keys()) for level in image.levels]
+    computed: set[Index] = set()
+    for index, level in enumerate(image.levels[1:], 1):
+        above, keys = image.levels[index - 1], derived[index]
+        if not keys:
+            return
+        under = [_under(above, level, key) for key in keys]
+        rows = np.concatenate(under)
+        like = snapshot.like_theirs(above.array.path, rows)
+        if computed:
+            like &= np.array([tuple(row) not in computed for row in rows.tolist()], np.bool_)
+        starts = np.cumsum([0, *(len(each) for each in under[:-1])])
+        whole = np.logical_and.reduceat(like, starts)
+        taken = {key for key, chosen in zip(keys, whole.tolist(), strict=True) if chosen}
+        snapshot.take(level.array.path, taken)
+        computed = set(keys) - taken
+
+
+def _under(above: Level, level: Level, key: Index) -> npt.NDArray[np.int64]:
+    """The chunks of the level above that a chunk is computed from, a row of coordinates each; at least one."""
+    keys = above.source.keys.chunks(finer_box(level.source.keys.chunk_box(key), level.factors, above.shape))
+    rows = np.stack(np.meshgrid(*map(np.arange, keys.start, keys.stop), indexing="ij"), axis=-1)
+    return rows.reshape(-1, len(key)).astype(np.int64)
+
+
+def _same_levels(one: Image, other: Image) -> bool:
+    """Whether the levels of two images are computed alike, and stored alike."""
+    return (
+        one.method == other.method
+        and [level.array.path for level in one.levels] == [level.array.path for level in other.levels]
+        and [(level.shape, level.factors) for level in one.levels] == [(lv.shape, lv.factors) for lv in other.levels]
+        and all(a.array.meta.same_storage(b.array.meta) for a, b in zip(one.levels, other.levels, strict=True))
+    )
 
 
 def _recipes(level: Level, source: DerivedBlocks) -> list[tuple[Index, Recipe]]:

@@ -21,6 +21,8 @@ from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stage_handle import Superseded, decode
 from volfs.versions.branch_actions import EVERYTHING
+from volfs.versions.combine.merges import refused
+from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Side
 from volfs.versions.keys import covers
 from volfs.versions.remote_commit import key_of_line
@@ -102,6 +104,28 @@ async def publish(mounted: MountedBranch, text: str) -> Order:
         _show_head(mounted, await _head(mounted))
 
     return await _begin(mounted, Order("publish", text), work)
+
+
+def combine(kind: RequestKind) -> Callable[[MountedBranch, str], Awaitable[Order]]:
+    """What begins a merge, or another of its kind, in the words of the command."""
+
+    async def begin(mounted: MountedBranch, text: str) -> Order:
+        request = Request.read(kind, text)
+
+        def work_alone() -> None:
+            found = mounted.branch.combine(kind, text)
+            if found.conflicts:
+                raise refused(request, mounted.name, found.conflicts)
+
+        async def work() -> None:
+            await settle(mounted)
+            await run_alone(work_alone)
+            mounted.images.forget()
+            _show_head(mounted, await _head(mounted))
+
+        return await _begin(mounted, Order(kind, text), work)
+
+    return begin
 
 
 async def commit_draft(mounted: MountedBranch, draft: Draft, author: str | None) -> Order:

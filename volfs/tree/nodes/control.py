@@ -1,4 +1,4 @@
-"""``.volfs`` of a branch: committing, discarding, tagging and updating by writing into a file.
+"""``.volfs`` of a branch: committing, discarding, tagging, updating and merging by writing into a file.
 
 Decided here: that the action happens in the write, whose error every program reports; that a message may have several
 writes, and when it ends; that an action waits for about ten seconds and then goes on by itself. ``status.json`` tells
@@ -53,6 +53,10 @@ CONTROLS: dict[ActionKind, Control] = {
     "tag": Control(4, branch_actions.tag, by_line=True),
     "update": Control(5, branch_actions.update),
     "publish": Control(6, branch_actions.publish),
+    "merge": Control(7, branch_actions.combine("merge")),
+    "revert": Control(10, branch_actions.combine("revert")),
+    "restore": Control(11, branch_actions.combine("restore")),
+    "cherry-pick": Control(12, branch_actions.combine("cherry-pick")),
 }
 _ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 

@@ -10,12 +10,14 @@ once. Everything is thread-safe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volfs.errors import AlreadyThere, BadInput
 from volfs.model.bounded_map import BoundedMap
@@ -58,6 +60,7 @@ class ArrayWriter:
         self._begin = begin
         self._lock = Lock()
         self._rows = _Rows(meta.ndim)
+        self._lots: list[_Lot] = []
         self._shards: dict[Index, _Shard] = {}
         self._open: BoundedMap[Index, ShardWriter] = BoundedMap(_OPEN_SHARDS)
         self._cells = prod(shard_chunks)
@@ -71,7 +74,13 @@ class ArrayWriter:
     def __len__(self) -> int:
         """Chunks put or removed so far."""
         with self._lock:
-            return len(self._rows)
+            return len(self._rows) + sum(len(lot.records) for lot in self._lots)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk of the array lies in this version."""
+        with self._lock:
+            return self.created and not any(len(lot.records) for lot in self._lots)
 
     def holds(self, coords: Index) -> bool:
         """Whether this version says something about a chunk already."""
@@ -110,6 +119,19 @@ class ArrayWriter:
         if self._grid.holds(coords):
             self._settled(where, shard)
 
+    def take(self, records: Records, files: Sequence[str], pieces: Records) -> None:
+        """Set chunks to payloads of other versions: records of :data:`Op.TAKE`. ``file`` counts into ``files``,
+        ``pieces_start`` into ``pieces``. Chunks that were put or removed must not be among them."""
+        with self._lock:
+            self._lots.append(_Lot(records, tuple(files), pieces))
+
+    def remove_many(self, rows: NDArray[np.int64]) -> None:
+        """:meth:`remove` of many chunks, a row of coordinates each, that were not put or removed before."""
+        records = np.zeros(len(rows), RECORD)
+        records["op"], records["ndim"], records["file"] = Op.REMOVE, self.meta.ndim, NO_FILE
+        records["chunk"][:, : self.meta.ndim] = rows
+        self.take(records, (), np.zeros(0, "<u4"))
+
     def skip(self, coords: Index) -> None:
         """Say that a chunk will not come (it is all fill), so that its shard can be finished when the rest is there."""
         where, cell = split(self._check(coords), self.shard_chunks)
@@ -142,6 +164,13 @@ class ArrayWriter:
         records["file"][held] = numbers[records["file"][held]]
         order = np.lexsort(records["chunk"].T[::-1])
         builder.extend(records[order], pieces)
+        for lot in self._lots:
+            records = lot.records.copy()
+            records["name"] = builder.string(self.path)
+            numbers = np.array([builder.string(name) for name in lot.files] or [0], "<u4")
+            held = records["file"] != NO_FILE
+            records["file"][held] = numbers[records["file"][held]]
+            builder.extend(records, lot.pieces)
 
     @property
     def _name(self) -> str:
@@ -202,6 +231,14 @@ class ArrayWriter:
             self._open.pop(where)
         if writer is not None:
             writer.finish()
+
+
+class _Lot(NamedTuple):
+    """Records that name payloads of other versions, or none."""
+
+    records: Records
+    files: tuple[str, ...]
+    pieces: Records
 
 
 class _Shard:

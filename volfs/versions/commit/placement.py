@@ -27,7 +27,7 @@ from volfs.model.refs import RefKind
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
 from volfs.storage.json_document import dump_document
-from volfs.storage.manifest import NO_FILE, Manifest, Op
+from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import PIECE, digest
 from volfs.storage.shards import wrap_array_json
 from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
@@ -122,7 +122,8 @@ def publish_prepared(branch: WritableBranch, number: int, token: str) -> Version
         prepared = Prepared.read(dataset, number, token)
         _check_uncommitted(branch, prepared)
         if prepared.parent != (head.number if head is not None else 0):
-            assert head is not None, "a branch loses no version"
+            if head is None or len(prepared.stored.info.parents) > 1:
+                raise Conflict(f"branch {branch.ref!r} has moved meanwhile: nothing was committed, try again")
             prepared = _onto(dataset, prepared, head, branch.ref)
         info = _publish(dataset, prepared, branch.ref, prepared.parent)
         crash_point("placement.published")
@@ -272,7 +273,8 @@ def _renamed(manifest: Manifest, folder: str) -> Manifest:
     """The manifest of a version whose directory has got another name."""
     records, strings = manifest.records.copy(), list(manifest.strings)
     at = {text: number for number, text in enumerate(strings)}
-    used = np.unique(records["file"][records["file"] != NO_FILE])
+    own = records["op"] == Op.PUT  # what was taken lies where it lay
+    used = np.unique(records["file"][own])
     table = np.arange(len(strings), dtype=np.uint32)
     for old in used.tolist():
         text = f"{folder}/{strings[old].partition('/')[2]}"
@@ -280,8 +282,7 @@ def _renamed(manifest: Manifest, folder: str) -> Manifest:
             at[text] = len(strings)
             strings.append(text)
         table[old] = at[text]
-    held = records["file"] != NO_FILE
-    records["file"][held] = table[records["file"][held]]
+    records["file"][own] = table[records["file"][own]]
     return Manifest(strings, records, manifest.pieces)
 
 
@@ -361,6 +362,13 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
             index=lambda: dataset.index(stored, prepared.manifest, heads={branch: prepared.number}),
             indexed=lambda: prepared.number in dataset.graph,
         )
+
+
+def publish_new(writer: VersionWriter, branch: str) -> VersionInfo:
+    """Make a prepared version the head of a branch that does not exist yet. Conflict if it does."""
+    info = _publish(writer.dataset, Prepared.read(writer.dataset, writer.number, writer.draft.token), branch, None)
+    writer.placed()
+    return info
 
 
 def _aside(writer: VersionWriter, why: str) -> Placed:

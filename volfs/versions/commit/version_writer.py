@@ -140,6 +140,11 @@ class VersionWriter:
         owner = parse_version_dir(payload.file.partition("/")[0])
         if owner is None:
             raise Damaged(f"{payload.file} is not in the directory of a version")
+        self.take(key, payload, sha256, owner, mode=mode, mtime_ns=mtime_ns)
+
+    def take(self, key: str, payload: Payload, sha256: bytes, owner: int, *, mode: int = 0, mtime_ns: int = 0) -> None:
+        """Put a whole key, no array's metadata, with the payload of version ``owner``: no byte of it is copied."""
+        check_key(key)
         with self._lock:
             self._objects[key] = _Object(payload, sha256, owner, mode, mtime_ns)
             self._removed.discard(key)
@@ -179,6 +184,11 @@ class VersionWriter:
             self._arrays[path] = writer
         self._declare(path, zarr_json)
         return writer
+
+    def writing(self, path: str) -> ArrayWriter | None:
+        """What :meth:`array` has begun for the array at that path."""
+        with self._lock:
+            return self._arrays.get(path)
 
     def remove(self, key: str) -> None:
         """Record that a whole key is gone."""
@@ -413,7 +423,7 @@ class VersionWriter:
             root=tree_root(changes(manifest, metas)),
         )
         arrays = {
-            path: StoredArray(array.block_shape, array.shard_chunks, array.created)
+            path: StoredArray(array.block_shape, array.shard_chunks, array.complete)
             for path, array in self._arrays.items()
         }
         stored = StoredVersion(
@@ -426,7 +436,8 @@ class VersionWriter:
         """Lay out the metadata of one array: for other readers, and as the client wrote it."""
         array = self._arrays.get(path)
         key = json_key(path)
-        if array is not None and array.created and not array.sharded:
+        complete = array is not None and array.complete
+        if complete and array is not None and not array.sharded:
             stored = raw
         else:
             shard = None
@@ -434,7 +445,7 @@ class VersionWriter:
                 shard = tuple(s * c for s, c in zip(array.shard_chunks, array.meta.chunk_shape, strict=True))
             note: Mapping[str, object] = {
                 "version": self.number,
-                "complete": array is not None and array.created,
+                "complete": complete,
                 "inherits_from": self.parent or None,
             }
             stored = wrap_array_json(raw, shard, note)

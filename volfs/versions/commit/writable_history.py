@@ -55,6 +55,12 @@ class WritableHistory(History[Version], Protocol):
         NotFound if the branch does not exist, or was removed.
         """
 
+    def resolve(self, ref: str | int) -> int:
+        """The number of the version that a ref expression names. Raises NotFound."""
+
+    def move_branch(self, name: str, number: int, expected: int) -> None:
+        """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
+
     def next_number(self) -> int:
         """The number after the newest version that the catalog knows."""
 

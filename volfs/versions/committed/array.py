@@ -174,6 +174,21 @@ class VersionArray(ArrayNode):
                 for coords, cell in self._cells(resolved.owner != 0, block, box):
                     yield coords, int(resolved.length[cell]), int(resolved.changed[cell])
 
+    def stored_rows(self) -> NDArray[np.int64]:
+        """The coordinates of every stored chunk, a row each."""
+        found = [np.zeros((0, self.meta.ndim), np.int64)]
+        for block in self._known_within(self._whole):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                cells = np.unravel_index(resolved.present(), self.block_shape)
+                rows = np.stack(cells, axis=1).astype(np.int64) + np.array(self._origin(block), np.int64)
+                found.append(rows[(rows < np.array(self._whole.stop)).all(axis=1)])
+        return np.concatenate(found)
+
+    def block_map(self, block: Index) -> BlockMap | None:
+        """All chunks of one index block; None if none of them ever changed."""
+        return self._resolved(block)
+
     # -- times --------------------------------------------------------------------------------------------------
 
     def newest(self, axes: tuple[int, ...]) -> NDArray[np.int64]:

@@ -184,6 +184,10 @@ class Version(CommittedSnapshot):
     def time_of(self, version: int) -> int:
         return self.dataset.time_of(version) if version else self.info.time_ns
 
+    def entry(self, key: str) -> Entry | None:
+        """The index's entry of a file or directory; None for chunks, and for what is not there."""
+        return self._entry(key)
+
     def described_in(self, path: str) -> Version:
         entry = self._entry(json_key(path))
         assert entry is not None, "a node has metadata"

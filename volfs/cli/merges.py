@@ -1,0 +1,271 @@
+"""``merge``, ``cherry-pick``, ``revert`` and ``restore``: versions combined with others, on a branch.
+
+They do the same whether the branch is mounted or not: a mount that writes to it is asked to do it, by the branch
+itself (:mod:`volfs.versions.branch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volfs.cli.commits import branch_meant
+from volfs.cli.frame import (
+    Frame,
+    count_text,
+    json_option,
+    parse_dataset_arg,
+    pass_frame,
+    progress,
+    say,
+    say_json,
+    version_facts,
+)
+
+if TYPE_CHECKING:
+    from volfs.versions.combine.merges import Combined
+    from volfs.versions.combine.requests import RequestKind
+
+_WINS = "decide conflicts: all of them, or those at and below a key (zarr/s0), or within a box (z0-9_y0-64_x0-64)."
+
+Command = Callable[..., Any]
+
+
+def _deciding(command: Command) -> Command:
+    for option in reversed(
+        (
+            click.option(
+                "--ours",
+                "ours",
+                multiple=True,
+                is_flag=False,
+                flag_value="",
+                metavar="[KEY|BOX]",
+                help=f"What the branch has wins: {_WINS} Repeatable.",
+            ),
+            click.option(
+                "--theirs",
+                "theirs",
+                multiple=True,
+                is_flag=False,
+                flag_value="",
+                metavar="[KEY|BOX]",
+                help="What REF has wins, in the same way.",
+            ),
+            click.option("--strict", is_flag=True, help="A chunk or file that both sides changed is a conflict."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _versioned(message: str) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option(*message.split(), help="The new version's message; else one that says what was done."),
+                click.option("--author", help="Who makes the version; else VOLFS_AUTHOR, else user@host."),
+                json_option,
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@INTO]")
+@click.argument("ref")
+@click.option("--no-ff", is_flag=True, help="Make a version even where the branch could just move forward.")
+@click.option("--squash", is_flag=True, help="Make a version with the branch's head as its only parent.")
+@_deciding
+@click.option("--allow-unrelated", is_flag=True, help="Merge versions that have no version in common.")
+@_versioned("-m --message")
+@pass_frame
+@click.pass_context
+def merge(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    ref: str,
+    no_ff: bool,
+    squash: bool,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    strict: bool,
+    allow_unrelated: bool,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Merge a version into a branch.
+
+    REF is merged into INTO, or into DATASET's default branch. Chunks and files that one side alone has changed are
+    taken over without a copy; chunks that both have changed are merged voxel by voxel, metadata by key, text files by
+    line. What both have changed, each in another way, is a conflict: it is listed, nothing is changed, and the exit
+    status is 1. Where the branch has nothing that REF lacks, it just moves forward.
+
+    \b
+    Examples:
+      volfs merge cells exp
+      volfs merge cells@exp main --theirs files/notes.txt
+      volfs merge cells exp --ours -m "Take what is new in exp"
+    """
+    flags = {"--no-ff": no_ff, "--squash": squash, "--strict": strict, "--allow-unrelated": allow_unrelated}
+    values = (("--message", message), ("--author", author))
+    _carry_out(ctx, frame, target, "merge", (ref,), ours, theirs, flags, values, as_json)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@ON]")
+@click.argument("ref")
+@click.option("-m", "--mainline", metavar="N", help="Of a merge: from which of its parents, counted from 1.")
+@_deciding
+@_versioned("--message")
+@pass_frame
+@click.pass_context
+def cherry_pick(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    ref: str,
+    mainline: str | None,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    strict: bool,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Make the changes of one version once more, on a branch.
+
+    REF's changes are those to its first parent. Conflicts are as for merge. Its author and message stay, and the
+    message says where it was picked from.
+
+    \b
+    Examples:
+      volfs cherry-pick cells v7
+      volfs cherry-pick cells@exp v7 --theirs
+    """
+    values = (("--mainline", mainline), ("--message", message), ("--author", author))
+    _carry_out(ctx, frame, target, "cherry-pick", (ref,), ours, theirs, {"--strict": strict}, values, as_json)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@ON]")
+@click.argument("ref")
+@click.option("-m", "--mainline", metavar="N", help="Of a merge: from which of its parents, counted from 1.")
+@_deciding
+@_versioned("--message")
+@pass_frame
+@click.pass_context
+def revert(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    ref: str,
+    mainline: str | None,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    strict: bool,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Take back the changes of one version, by a new version.
+
+    History stays. What was changed again since is a conflict, as for merge.
+
+    \b
+    Examples:
+      volfs revert cells v7
+      volfs revert cells@exp v9 -m 1
+    """
+    values = (("--mainline", mainline), ("--message", message), ("--author", author))
+    _carry_out(ctx, frame, target, "revert", (ref,), ours, theirs, {"--strict": strict}, values, as_json)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@ON]")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.option("--from", "source", metavar="REF", required=True, help="The version that has what is wanted.")
+@click.option("--box", metavar="BOX", help="These voxels alone: z10-40_y0-64_x128-192, first and one after the last.")
+@_versioned("-m --message")
+@pass_frame
+@click.pass_context
+def restore(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    keys: tuple[str, ...],
+    source: str,
+    box: str | None,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Give keys the content that they have in another version.
+
+    A KEY is a file, a directory or an array: files/notes.txt, zarr/labels/nuclei. Unlike git's, it makes a version:
+    by reference, so restoring a terabyte copies nothing. A BOX that cuts chunks writes those.
+
+    \b
+    Examples:
+      volfs restore cells zarr/labels/nuclei --from v3
+      volfs restore cells@exp zarr/s0 --from main --box z10-40_y0-64_x128-192
+    """
+    values = (("--from", source), ("--box", box), ("--message", message), ("--author", author))
+    _carry_out(ctx, frame, target, "restore", keys, (), (), {}, values, as_json)
+
+
+def _carry_out(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    kind: RequestKind,
+    positional: Sequence[str],
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    flags: dict[str, bool],
+    values: Sequence[tuple[str, str | None]],
+    as_json: bool,
+) -> None:
+    from volfs.versions.combine.requests import words_of
+
+    words = words_of(
+        positional,
+        orders=[*(("ours", text) for text in ours), *(("theirs", text) for text in theirs)],
+        flags=[name for name, given in flags.items() if given],
+        values=values,
+    )
+    with frame.open() as store:
+        branch = branch_meant(store, parse_dataset_arg(target))
+        with progress(kind, show=not as_json) as report:
+            found = branch.combine(kind, words, report)
+    _say(found, as_json)
+    if found.conflicts:
+        what = count_text(len(found.conflicts), "conflict")
+        say(f"volfs: {what}: nothing was changed; decide with --ours or --theirs, for all or by key or box", err=True)
+        ctx.exit(1)
+
+
+def _say(found: Combined, as_json: bool) -> None:
+    if as_json:
+        say_json(
+            {
+                "version": None if found.version is None else version_facts(found.version),
+                "made": found.made,
+                "conflicts": [each.to_json() for each in found.conflicts],
+                "notes": list(found.notes),
+            }
+        )
+        return
+    for conflict in found.conflicts:
+        say(str(conflict))
+    for note in found.notes:
+        say(f"volfs: {note}", err=True)
+    if found.version is not None and not found.conflicts:
+        say(f"v{found.version.number}  {found.version.message.partition(chr(10))[0]}")

@@ -1,0 +1,12 @@
+"""One engine for combining: by the changes of two lines of history, what one of them changed on top of the other.
+
+``selection``       the keys, and the box of voxels, that are meant
+``candidates``      the keys and chunks in which two versions may differ, from the manifests since their lines parted
+``chunk_states``    chunks of an array at a version, in columns; ``digests`` their SHA-256, from manifests
+``virtual_base``    a key or chunk at several merge bases, merged on demand; ``voxels`` one block, voxel by voxel
+``decisions``       conflicts, and who wins them; ``key_merge`` whole keys, ``array_merge`` an array, chunk by chunk
+``combination``     :func:`combine`: the outcome for all nodes, before anything is written
+``combined_state``  that outcome as a snapshot, for levels that are computed from it
+``combined_version``  the version that holds it
+``requests``        what is asked of a branch, in words; ``merges`` merge, cherry-pick and the others, carried out
+"""

@@ -1,0 +1,199 @@
+"""Merge, cherry-pick, revert and restore, on a branch.
+
+Decided here: which versions are bases and which is theirs, when a branch is merely moved forward, the messages, and
+that a repeat of what was done does nothing. Each is a call of one engine (:mod:`volfs.versions.combine.combination`).
+Not here: who may act on the branch (:mod:`volfs.versions.branch_actions`), and the words of a request
+(:mod:`volfs.versions.combine.requests`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from volfs.errors import BadInput, Conflict, MergeConflict, NotFound
+from volfs.model.graph import VersionInfo
+from volfs.model.names import check_key
+from volfs.versions.combine.combination import Progress
+from volfs.versions.combine.combined_version import Change, Words, combined
+from volfs.versions.combine.decisions import OpenConflict, Orders
+from volfs.versions.combine.requests import Request
+from volfs.versions.combine.selection import Selection, parse_box
+from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
+from volfs.versions.commit.movement import base_of, moved
+from volfs.versions.commit.protocol import settle_own
+from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.working.union import Union
+
+_TRIES = 5
+_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What came of a request. ``version``: where the branch stands now, None if it has no version. ``made``: whether it
+    has moved. ``conflicts``: what is in the way; then nothing has changed. ``notes``: what the user should know."""
+
+    version: VersionInfo | None
+    made: bool = False
+    conflicts: tuple[OpenConflict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def carry_out(branch: WritableBranch, request: Request, progress: Progress = lambda done, total: None) -> Combined:
+    """Do what is asked. The caller holds the branch's lock.
+
+    BadInput, NotFound, or Conflict (the branch moved, or uncommitted changes are in the way); nothing has changed then.
+    """
+    with branch.turn:
+        settle_own(branch)
+        branch.follow()
+    for left in range(_TRIES - 1, -1, -1):
+        head = branch.head
+        try:
+            match request.kind:
+                case "merge":
+                    return _merge(branch, head, request, progress)
+                case "cherry-pick" | "revert":
+                    return _pick(branch, head, request, progress)
+                case "restore":
+                    return _restore(branch, head, request, progress)
+        except Conflict as error:
+            # Threads of this process that hold the lock too may have moved it.
+            if not left or isinstance(error, MergeConflict) or branch.head == head:
+                raise
+    raise AssertionError("unreachable")
+
+
+def refused(request: Request, branch: str, conflicts: Sequence[OpenConflict]) -> MergeConflict:
+    """The error that names what is in conflict."""
+    listed = "; ".join(map(str, conflicts[:_NAMED]))
+    more = f"; and {len(conflicts) - _NAMED:,} more" if len(conflicts) > _NAMED else ""
+    return MergeConflict(
+        f"{request.kind} onto {branch!r}: both sides changed the same, and nothing was changed: {listed}{more}; decide"
+        " with --ours or --theirs, for all or by key or box"
+    )
+
+
+def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:
+    dataset = branch.dataset
+    ref = request.refs[0]
+    theirs = dataset.resolve(ref)
+    graph = dataset.graph
+    if head is None or graph.is_ancestor(head.number, theirs):
+        if head is not None and head.number == theirs:
+            return Combined(head, notes=(f"{branch.ref} is at v{theirs} already",))
+        if head is None or not (request.no_ff or request.squash):
+            return _forward(branch, head, theirs)
+    elif graph.is_ancestor(theirs, head.number):
+        return Combined(head, notes=(f"{branch.ref} has v{theirs} already",))
+    bases = graph.merge_bases(head.number, theirs)
+    if not bases and not request.allow_unrelated:
+        raise BadInput(
+            f"v{theirs} and branch {branch.ref!r} have no version in common: to merge them all the same, say"
+            " --allow-unrelated"
+        )
+    words = Words(request.message or f"{'squash' if request.squash else 'merge'} {ref}", request.author)
+    extra = () if request.squash else (theirs,)
+    return _make(branch, head, Change(bases, theirs), words, request, progress, extra=extra)
+
+
+def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> Combined:
+    """Have the branch name a version that has all that it has."""
+    dataset, there = branch.dataset, head.number if head is not None else 0
+
+    def see(union: Union) -> Merge:
+        base = base_of(union)
+        movement = moved(dataset, union.base_number, number)
+        return merge(
+            base, WorkingSide(union, branch.interpreter), CommittedSide(base, dataset.version(number), movement)
+        )
+
+    keys = sorted(branch.working.look(see).conflicts)
+    if keys:
+        raise Conflict(f"branch {branch.ref!r} has uncommitted changes to keys that v{number} changes: {named(keys)}")
+    with branch.turn:
+        dataset.move_branch(branch.ref, number, there)
+        branch.follow()
+    return Combined(dataset.info(number), made=True)
+
+
+def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:
+    dataset = branch.dataset
+    if head is None:
+        raise NotFound(f"branch {branch.ref!r} has no version yet")
+    number = dataset.resolve(request.refs[0])
+    info = dataset.info(number)
+    before = _mainline(info, request.mainline)
+    if request.kind == "revert":
+        if not dataset.graph.is_ancestor(number, head.number):
+            raise BadInput(f"branch {branch.ref!r} does not have v{number}: there is nothing to revert")
+        change = Change((number,), before)
+        title = info.message.partition("\n")[0]
+        message = f'Revert "{title}"\n\nThis reverts v{number}.'
+    else:
+        change = Change((before,) if before else (), number)
+        message = f"{info.message}\n\n(cherry picked from v{number})"
+    author = request.author or (info.author if request.kind == "cherry-pick" else None)
+    return _make(branch, head, change, Words(request.message or message, author), request, progress)
+
+
+def _mainline(info: VersionInfo, mainline: int | None) -> int:
+    """The parent that a version's changes are counted from; 0 for one without parents."""
+    if mainline is None:
+        if len(info.parents) > 1:
+            raise BadInput(
+                f"v{info.number} is a merge of {', '.join(f'v{n}' for n in info.parents)}: say with -m 1, 2, … from"
+                " which of them its changes count"
+            )
+        return next(iter(info.parents), 0)
+    if not 1 <= mainline <= len(info.parents):
+        raise BadInput(f"v{info.number} has {len(info.parents)} parents: there is no -m {mainline}")
+    return info.parents[mainline - 1]
+
+
+def _restore(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:
+    assert request.source is not None
+    if head is None:
+        raise NotFound(f"branch {branch.ref!r} has no version yet")
+    number = branch.dataset.resolve(request.source)
+    keys = tuple(key.strip("/") for key in request.keys)
+    for key in keys:
+        if key not in ("zarr", "files"):
+            check_key(key)
+    box = None if request.box is None else parse_box(request.box)
+    if request.box is not None and box is None:
+        raise BadInput(f"{request.box!r} is no box: write one such as z10-40_y0-64_x128-192")
+    versions = [branch.dataset.version(each) for each in (head.number, number)]
+    for key in keys:
+        if not any(version.stat(key) for version in versions):
+            raise NotFound(f"{key} is neither in v{number} nor in branch {branch.ref!r}")
+    change = Change((head.number,), number, Selection(keys, box))
+    where = "" if request.box is None else f" {request.box}"
+    words = Words(request.message or f"restore {' '.join(keys)}{where} from v{number}", request.author)
+    return _make(branch, head, change, words, request, progress)
+
+
+def _make(
+    branch: WritableBranch,
+    head: VersionInfo,
+    change: Change,
+    words: Words,
+    request: Request,
+    progress: Progress,
+    *,
+    extra: Sequence[int] = (),
+) -> Combined:
+    """Make the version. One that would be the same as the head is made only to have its parents."""
+    orders: Orders = request.decided
+    with combined(branch, head.number, change, orders, progress) as changes:
+        found = changes.found
+        notes = tuple(
+            f"volfs does not keep the coarser levels of {path or 'the image at the root'}: they were merged as arrays"
+            for path in sorted(found.unmanaged)
+        )
+        if found.conflicts:
+            return Combined(head, conflicts=tuple(sorted(found.conflicts, key=lambda each: (each.key, str(each)))))
+        if changes.empty and not extra:
+            return Combined(head, notes=("there is nothing to change",))
+        return Combined(changes.commit(words, extra), made=True, notes=notes)
