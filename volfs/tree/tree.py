@@ -326,7 +326,8 @@ class Tree:
     # -- from inode to node -----------------------------------------------------------------------------------------
 
     async def _node(self, ino: int) -> Node:
-        """The node of any inode ever handed out. Raises NotFound if it is gone."""
+        """The node of any inode ever handed out. NotFound if it is gone: to a client that is a stale handle, as of a
+        file of a version that was dropped."""
         context = self._context
         ino = context.inodes.actual(ino)
         if ino == ROOT_INO:
@@ -336,7 +337,7 @@ class Tree:
             return kept
         node = await self._resolve(ino)
         if node is None or node.ino != ino:
-            raise NotFound(f"inode {ino} is not there any more")
+            raise NotFound(f"inode {ino} is not there any more", errno=errno.ESTALE)
         self._keep(node)
         return node
 

@@ -119,7 +119,6 @@ class Dataset:
         self.unindexed: dict[int, str] = {}
         self._caught: Stamp | None = None
         self._filed: tuple[Stamp | None, Refs, Refs] | None = None
-        self._filed_retired: tuple[Stamp | None, frozenset[int]] | None = None
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
@@ -138,14 +137,7 @@ class Dataset:
 
     def dropped(self) -> frozenset[int]:
         """Numbers of the versions that were dropped: their history stays, and what they alone show goes."""
-        if not self.store.read_only:
-            return self.catalog.retired(self.id)
-        stamp = self.ledger.stamp()  # who may not write cannot have the catalog catch up: see :meth:`refs`
-        held = self._filed_retired
-        if held is None or held[0] != stamp:
-            settled = stamp.settled(time.time_ns())
-            held = self._filed_retired = stamp if settled else None, self.ledger.retired()
-        return held[1]
+        return self.catalog.retired(self.id)
 
     def check_shown(self, snapshot: Snapshot) -> None:
         """Raise NotFound for a version that was dropped: no tree shows it."""

@@ -185,10 +185,11 @@ def is_registered(store: RecoverableStore) -> bool:
 
 
 def knows(dataset: MirroredHistory) -> bool:
-    """Whether the catalog knows exactly the versions and refs of a dataset."""
+    """Whether the catalog knows exactly the versions and refs of a dataset, and which versions were dropped."""
     known = dataset.catalog.refs(dataset.id)
     refs = dataset.filed_refs(known)
-    return not missing(dataset) and refs == known
+    dropped = dataset.catalog.retired(dataset.id)
+    return not missing(dataset) and refs == known and dropped == dataset.ledger.retired()
 
 
 def follow(dataset: MirroredHistory) -> None:
@@ -196,6 +197,9 @@ def follow(dataset: MirroredHistory) -> None:
     are being published are left out."""
     index_missing(dataset)
     mirrored = dataset.catalog.refs(dataset.id)
+    retired = dataset.ledger.retired()
+    if retired != dataset.catalog.retired(dataset.id):
+        dataset.catalog.set_retired(dataset.id, retired)
     if dataset.filed_refs(mirrored) != mirrored:
         # Read within the transaction: should others use this catalog for writing, their mirror is never set back.
         dataset.catalog.mirror_refs(dataset.id, lambda: dataset.filed_refs(mirrored))
