@@ -4,8 +4,10 @@
 
     with volfs.open_store("/data/store") as store:
         version = store["cells"]["v3"]         # a snapshot; store["cells"]["main"] is a branch, writable
-        for image in volfs.images(version).values():
-            plane = image.levels[0][12]        # levels slice like arrays and give numpy
+        for image in version.values():
+            plane = image["s0"][12]            # levels slice like arrays and give numpy
+
+Stores, datasets, snapshots and images are mappings of what is in them; `docs/python.md` describes all of it.
 
 Everything that a mount does is done by the same code here. The rooms of it, each of which imports only those above it
 in this list:
@@ -20,22 +22,56 @@ in this list:
 ``tree``      the directories and files of a mount
 ``fuse``      the mount; ``export`` copies of what it would show
 ``ingest``    files of other programs become versions; knows nothing of ``views``, ``tree`` and ``fuse``
+``python``    pages in notebooks, plugins of other libraries for Python
 ``cli``       the command; ``testing`` the kit for tests
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from volfs.errors import VolfsError
+from volfs.python.face import Face as _Face
 
 if TYPE_CHECKING:
+    from volfs.model.graph import VersionInfo
+    from volfs.versions.branch import Branch
+    from volfs.versions.committed.version import Version
+    from volfs.versions.dataset import Dataset
     from volfs.versions.snapshot import Put, Snapshot
     from volfs.versions.store import Store
     from volfs.volume.image import Image
+    from volfs.volume.level import Level
 
-__all__ = ["VolfsError", "__version__", "images", "init_store", "open_store"]
+__all__ = [
+    "Branch",
+    "Dataset",
+    "Image",
+    "Level",
+    "Snapshot",
+    "Store",
+    "Version",
+    "VersionInfo",
+    "VolfsError",
+    "__version__",
+    "images",
+    "init_store",
+    "open_store",
+]
+
+#: Types are loaded when somebody names them: most commands need few of them.
+_TYPES = {
+    "Branch": "volfs.versions.branch",
+    "Dataset": "volfs.versions.dataset",
+    "Image": "volfs.volume.image",
+    "Level": "volfs.volume.level",
+    "Snapshot": "volfs.versions.snapshot",
+    "Store": "volfs.versions.store",
+    "Version": "volfs.versions.committed.version",
+    "VersionInfo": "volfs.model.graph",
+}
 
 __version__ = "0.1.0"
 
@@ -52,7 +88,13 @@ def open_store(
     from volfs.versions import store as stores
 
     return stores.open_store(
-        path, derive=_settle, catalog=catalog, create=create, read_only=read_only, dead_after=dead_after
+        path,
+        derive=_settle,
+        face=_Face(),
+        catalog=catalog,
+        create=create,
+        read_only=read_only,
+        dead_after=dead_after,
     )
 
 
@@ -60,7 +102,7 @@ def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] 
     """Make an empty store and open it; see :func:`volfs.versions.store.init_store`."""
     from volfs.versions import store as stores
 
-    return stores.init_store(path, derive=_settle, catalog=catalog)
+    return stores.init_store(path, derive=_settle, face=_Face(), catalog=catalog)
 
 
 def images(snapshot: Snapshot) -> dict[str, Image]:
@@ -68,6 +110,16 @@ def images(snapshot: Snapshot) -> dict[str, Image]:
     from volfs.volume.image import images as find
 
     return find(snapshot)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TYPES:
+        return getattr(import_module(_TYPES[name]), name)
+    raise AttributeError(f"module 'volfs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 def _settle(snapshot: Snapshot, put: Put) -> object:

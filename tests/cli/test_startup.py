@@ -21,6 +21,7 @@ from volfs.ingest.readers import open_source
 
 _RUN = """
 import sys
+sys.modules["pandas"] = None  # which sqlite-utils loads, all of it, where it is installed
 from volfs.cli import main
 try:
     main(prog_name="volfs", args=sys.argv[2:])

@@ -22,6 +22,7 @@ ALLOWED["views"] = {"model"}  # byte layouts know metadata, and nothing of where
 ALLOWED["ingest"] = {"model", "storage", "catalog", "versions", "volume"}
 ALLOWED["export"] = {*ORDER} - {"fuse"}
 ALLOWED["cli"] = {*ORDER, "export", "ingest"}
+ALLOWED["python"] = {*ORDER} - {"tree", "fuse"}
 ALLOWED["testing"] = {*ORDER, "export", "ingest", "cli"}
 
 #: What is inside a room, from the ground up: modules and packages that stand on the same floor. What is not named

@@ -27,6 +27,7 @@ from tests.kits.stores import (
 from volfs import open_store
 from volfs.errors import BadInput, Conflict, Held, NoSpace, NothingToCommit, ReadOnly
 from volfs.model.metadata import group_zarr_json
+from volfs.python.face import Face
 from volfs.storage.manifest import Op
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
@@ -532,7 +533,7 @@ def test_two_processes_commit_and_neither_loses_anything(tmp_path, dataset, bran
 @contextmanager
 def deriving(path, derive):
     """A branch whose commits hold what ``derive`` puts, besides what was changed."""
-    with init_store(path, derive=derive) as store:
+    with init_store(path, derive=derive, face=Face()) as store:
         dataset = store.create_dataset("cells")
         write_version(dataset, volume(SHAPE), files={"files/notes.txt": b"first", "files/deep/er/x": b"x"})
         yield dataset.branch("main")

@@ -16,6 +16,7 @@ from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
 from volfs.model.bounded_map import Caches
 from volfs.model.metadata import group_zarr_json
 from volfs.model.refs import RefKind
+from volfs.python.face import Face
 from volfs.storage.backend import read_document
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.reserve import Reserve
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     inventory = MemoryInventory(layout.datasets)
     layout.datasets.mkdir(parents=True)
     catalog = Catalog.open(layout.catalog, create=True, store="")
-    args = layout, "", inventory, catalog, layout.catalog, caches, _settle, Reserve([]), DAY_SECONDS, None
+    args = layout, "", inventory, catalog, layout.catalog, caches, _settle, Face(), Reserve([]), DAY_SECONDS, None
     with Store(*args) as store:
         yield store
     assert not layout.volfs_json.exists() and not layout.lock.exists()

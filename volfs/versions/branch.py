@@ -12,6 +12,7 @@ import time
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
+from typing import ClassVar
 
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
@@ -53,6 +54,10 @@ class Branch(UnionSnapshot, WritableSnapshot):
     Operations on single keys with POSIX semantics are those of ``branch.working``. A change takes the writer's lock for
     its own duration unless the process has it already: :meth:`acquire`, or ``with branch.writing():``.
     """
+
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("head", "status", "is_clean", "behind", "update", "validate", "writing", "commit", "discard"),
+    )
 
     dataset: WritableHistory
 

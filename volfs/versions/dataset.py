@@ -9,12 +9,13 @@ branch's working copy is (:mod:`volfs.versions.branch`).
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, SupportsIndex
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
@@ -23,6 +24,7 @@ from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
 from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
+from volfs.model.public_mapping import PublicMapping
 from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
 from volfs.storage.backend import Backend, change_document, read_document
 from volfs.storage.crash import crash_point
@@ -45,7 +47,7 @@ from volfs.versions.committed.version_files import (
     read_version,
 )
 from volfs.versions.dataset_file import DatasetFile
-from volfs.versions.history import OpenStore
+from volfs.versions.history import Opening, OpenStore
 from volfs.versions.ledger import Ledger, RefRecord, Stamp
 from volfs.versions.ref_file import how_to_mend
 from volfs.versions.snapshot import Derive, Snapshot
@@ -82,8 +84,20 @@ class StoreOfDatasets(OpenStore, Protocol):
         """Have the catalog of a store that is only read learn of the changes of others to a dataset."""
 
 
-class Dataset:
-    """One dataset of an open store. Made by :class:`~volfs.versions.store.Store`; thread-safe."""
+class Dataset(PublicMapping[Snapshot]):
+    """One dataset of an open store: a mapping of its snapshots by their refs. Thread-safe.
+
+    It lists branches, tags and versions, oldest first, without those that were dropped, and knows all other ref
+    expressions: ``dataset["main~3"]``, and the number of a version. Made by :class:`~volfs.versions.store.Store`.
+    """
+
+    #: What ``dir()`` shows, and `docs/python.md` describes.
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("name", "store", "default_branch", "access", "set_access"),
+        *("versions", "info", "version", "resolve", "snapshot", "kept", "dropped", "drop"),
+        *("branches", "branch", "create_branch", "delete_branch", "tags", "create_tag", "delete_tag"),
+        *("merge", "cherry_pick", "revert", "restore"),
+    )
 
     def __init__(
         self,
@@ -122,6 +136,20 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<dataset {self.name!r}>"
+
+    def _repr_html_(self) -> str:
+        return self.store.face.html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.store.opening(), self.name, self._row.uuid)
+
+    def __iter__(self) -> Iterator[str]:
+        refs = self.refs()
+        yield from dict.fromkeys(name for kind in RefKind for name in refs[kind])
+        yield from (f"v{number}" for number in self.kept())
+
+    def __len__(self) -> int:
+        return len(self.refs().by_name) + len(self.kept())
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -332,7 +360,12 @@ class Dataset:
 
         change_document(self.backend, DATASET_JSON, with_access)
 
-    def __getitem__(self, ref: str | int) -> Snapshot:
+    def __getitem__(self, ref: str | SupportsIndex | None) -> Snapshot:
+        if ref is not None and not isinstance(ref, str):
+            try:
+                ref = operator.index(ref)
+            except TypeError:
+                raise NotFound(f"{ref!r} is no ref: give a branch, a tag, v12, latest, or a version's number") from None
         return self.snapshot(ref)
 
     def create_branch(self, name: str, at: str | int | None = None) -> None:
@@ -662,6 +695,14 @@ class Dataset:
         for branch in branches:
             branch.close()
         self.reader.close()
+
+
+def _reopened(opening: Opening, name: str, uuid: str) -> Dataset:
+    """The dataset of a pickle. NotFound if another has its name by now."""
+    dataset: Dataset = opening.store()[name]
+    if dataset._row.uuid != uuid:
+        raise NotFound(f"dataset {name!r} is another one now than the one that was pickled")
+    return dataset
 
 
 def check_unused(dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ ask more: :mod:`volfs.versions.commit.writable_history`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +22,29 @@ from volfs.storage.store_layout import DatasetLayout
 from volfs.versions.ledger import Ledger
 
 V_co = TypeVar("V_co", covariant=True)
+
+
+class Face(Protocol):
+    """What rooms above make of an object of this one, for those who have only that object in hand."""
+
+    def images(self, snapshot: Any) -> Mapping[str, Any]:
+        """The images of a snapshot by their paths: :func:`volfs.volume.image.images`."""
+
+    def at(self, snapshot: Any, path: str) -> Any | None:
+        """The image at a path of a snapshot, or the level; None if there is neither."""
+
+    def html(self, shown: object) -> str:
+        """A store, dataset, snapshot, image or level as notebooks show it."""
+
+
+class Opening(Protocol):
+    """How a store was opened. Can be pickled, and opens the same store in another process."""
+
+    def store(self) -> Any:
+        """The store: one of this process that is open so already, or one that is opened now."""
+
+    def __call__(self, dataset: str, ref: str) -> Any:
+        """The snapshot of a dataset at a ref."""
 
 
 class OpenStore(Protocol):
@@ -47,8 +70,12 @@ class OpenStore(Protocol):
     def dead_after(self) -> float:
         """Seconds without a change after which work that another machine began counts as abandoned."""
 
-    def opening(self) -> Callable[[str, str], Any]:
-        """A function that can be pickled: it opens the same store, and returns the snapshot of a dataset at a ref."""
+    @property
+    def face(self) -> Face:
+        """What rooms above make of the store's objects."""
+
+    def opening(self) -> Opening:
+        """How the store was opened."""
 
     def check_writable(self) -> None:
         """Raise ReadOnly if the store was opened read-only."""

@@ -15,17 +15,18 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volfs.errors import NotFound, Unsupported
 from volfs.model.box import Box
+from volfs.model.public_mapping import PublicMapping
 from volfs.storage.codec import ChunkCodec
-from volfs.versions.history import History
+from volfs.versions.history import History, Opening
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrAbstractStore
@@ -166,11 +167,52 @@ def slab_of(chunks: Box, axis: int, index: int) -> Box:
     return Box(tuple(start), tuple(stop))
 
 
-class Snapshot(ABC):
-    """One state of a dataset: an immutable version, or a branch with its working copy."""
+class Snapshot(PublicMapping[Any]):
+    """One state of a dataset: an immutable version, or a branch with its working copy.
+
+    A mapping of its images by their paths, "" being the root's. It knows the paths of levels too: ``snapshot["s0"]``.
+    """
+
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("dataset", "ref", "base", "writable", "generation", "images"),
+        *("list", "read", "stat", "node", "children", "zarr_store"),
+    )
 
     dataset: History[Snapshot]
     ref: str
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    @property
+    def images(self) -> Mapping[str, Any]:
+        """The images by their paths, the root's first: :func:`volfs.images`, which says their type."""
+        return self.dataset.store.face.images(self)
+
+    def __getitem__(self, path: str) -> Any:
+        found = self.dataset.store.face.at(self, path) if isinstance(path, str) else None
+        if found is None:
+            there = ", ".join(repr(one) for one in self.images)
+            raise NotFound(
+                f"no image or level is at {path!r} in {self.dataset.name}@{self.ref}"
+                + (f": there is {there}" if there else "")
+            )
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _repr_html_(self) -> str:
+        return self.dataset.store.face.html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        number = 0 if isinstance(self, WritableSnapshot) or self.base is None else self.base.number
+        known = self.dataset.info(number).content_id if number else None
+        return _reopened, (self.dataset.store.opening(), self.dataset.name, self.ref, known)
+
+    # -- keys ---------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -229,6 +271,8 @@ class Snapshot(ABC):
 class WritableSnapshot(Snapshot):
     """A snapshot whose keys can be changed."""
 
+    PUBLIC: ClassVar[tuple[str, ...]] = ("put", "delete", "delete_tree")
+
     @abstractmethod
     def put(self, key: str, data: bytes | bytearray | memoryview, *, only_new: bool = False) -> bool:
         """Make ``data`` the whole content of a key, in one step, with the directories it needs.
@@ -258,6 +302,14 @@ class CombinedLevels(Protocol):
 
     def take(self, path: str, chunks: Collection[Index]) -> None:
         """Have these chunks of an array be what theirs has, by reference, and not computed."""
+
+
+def _reopened(opening: Opening, dataset: str, ref: str, content_id: str | None) -> Snapshot:
+    """The snapshot of a pickle. NotFound if the version of that number is another by now."""
+    snapshot: Snapshot = opening(dataset, ref)
+    if content_id is not None and (snapshot.base is None or snapshot.base.content_id != content_id):
+        raise NotFound(f"{dataset}@{ref} is another version now than the one that was pickled: {content_id[:12]}…")
+    return snapshot
 
 
 Put = Callable[[str, bytes | None], None]

@@ -14,17 +14,20 @@ import os
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from volfs.catalog import Catalog
 from volfs.errors import AlreadyThere, Busy, Damaged, NoSpace, NotFound, ReadOnly, VolfsError
 from volfs.model.bounded_map import Caches
 from volfs.model.names import check_dataset_name, natural_key
+from volfs.model.public_mapping import PublicMapping
 from volfs.model.refs import RefKind, Refs
 from volfs.model.thinning import Rule
 from volfs.storage.backend import Backend
@@ -40,6 +43,7 @@ from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.dataset import Dataset, check_unused
 from volfs.versions.dataset_file import DEFAULT_BRANCH, DatasetFile, new_id
 from volfs.versions.directory_inventory import DirectoryInventory, is_older, make_store, note_format, store_id
+from volfs.versions.history import Face
 from volfs.versions.inventory import Inventory
 from volfs.versions.onlooker import Reading, follow, is_registered, knows, open_onlooker, remove_catalog
 from volfs.versions.retention.collector import GRACE_SECONDS, Collected, Plan, Progress, collect, go_on
@@ -80,27 +84,41 @@ class Opening:
     catalog: str
     read_only: bool
     derive: Derive = field(compare=False)
+    face: Face = field(compare=False)
+
+    def store(self) -> Store:
+        """The store: one of this process that is open so already, or one that is opened now.
+
+        Those that are opened here stay open, a few of them: each task of a process that works for Dask brings its own
+        pickle, and has nothing else to hold the store.
+        """
+        with _opening:
+            store = _open_stores.get(self)
+            if store is None or store.closed:
+                store = _open_stores[self] = open_store(
+                    self.path, derive=self.derive, face=self.face, catalog=self.catalog, read_only=self.read_only
+                )
+                _kept_open.append(store)
+            return store
 
     def __call__(self, dataset: str, ref: str) -> Snapshot:
-        """The snapshot of a dataset at a ref, in a store of this process that is open so already, or is opened now."""
-        store = _open_stores.get(self)
-        if store is None or store.closed:
-            store = _open_stores[self] = open_store(
-                self.path, derive=self.derive, catalog=self.catalog, read_only=self.read_only
-            )
-        return store[dataset][ref]
+        """The snapshot of a dataset at a ref."""
+        return self.store()[dataset][ref]
 
 
-def init_store(path: str | os.PathLike[str], *, derive: Derive, catalog: str | os.PathLike[str] | None = None) -> Store:
+def init_store(
+    path: str | os.PathLike[str], *, derive: Derive, face: Face, catalog: str | os.PathLike[str] | None = None
+) -> Store:
     """Make an empty store and open it. AlreadyThere if ``path`` is one, BadInput if other things are in it."""
     make_store(StoreLayout(Path(path)))
-    return open_store(path, derive=derive, catalog=catalog)
+    return open_store(path, derive=derive, face=face, catalog=catalog)
 
 
 def open_store(
     path: str | os.PathLike[str],
     *,
     derive: Derive,
+    face: Face,
     catalog: str | os.PathLike[str] | None = None,
     create: bool = False,
     read_only: bool = False,
@@ -108,12 +126,12 @@ def open_store(
 ) -> Store:
     """Open a store. ``create`` makes it if there is nothing there.
 
-    ``derive`` adds to a commit the keys that follow from the changes; :func:`volfs.open_store` gives the one of images.
-    It has no default: a store opened without it would commit levels that disagree with s0. Opening for writing recovers
-    what crashed processes left, and indexes versions that the catalog does not know (all of them, if it is new):
-    ``catalog`` says where it lies, by default in the store. ``read_only`` changes nothing. Unfinished work of a process
-    of another machine counts as abandoned when it has not changed for ``dead_after`` seconds. Raises NotFound, or
-    StoreFormat for a directory that is no store or is of a newer format.
+    ``derive`` adds to a commit the keys that follow from the changes; :func:`volfs.open_store` gives the one of
+    images. It has no default: a store opened without it would commit levels that disagree with s0. ``face`` finds
+    images. Opening for writing recovers what crashed processes left, and indexes versions that the catalog does not
+    know (all of them, if it is new): ``catalog`` says where it lies, by default in the store. ``read_only`` changes
+    nothing. Unfinished work of a process of another machine counts as abandoned when it has not changed for
+    ``dead_after`` seconds. Raises NotFound, or StoreFormat for a directory that is no store or is of a newer format.
     """
     layout = StoreLayout(Path(path))
     if create:
@@ -125,7 +143,7 @@ def open_store(
     def make(index: Catalog, place: Path, reading: Reading | None, reserve: Reserve) -> Store:
         caches = Caches()
         inventory = DirectoryInventory(layout, caches, dead_after)
-        return Store(layout, ident, inventory, index, place, caches, derive, reserve, dead_after, reading)
+        return Store(layout, ident, inventory, index, place, caches, derive, face, reserve, dead_after, reading)
 
     if read_only:
         return open_onlooker(layout, ident, own, lambda index, place, reading: make(index, place, reading, Reserve([])))
@@ -192,8 +210,13 @@ def set_aside_damaged(path: str | os.PathLike[str], *, catalog: str | os.PathLik
     return catalog_file.set_aside_damaged(layout.catalog if catalog is None else Path(catalog), store_id(layout))
 
 
-class Store:
-    """An open store. Thread-safe; a context manager that closes it. Made by :func:`open_store`."""
+class Store(PublicMapping[Dataset]):
+    """An open store: a mapping of its datasets by name. Thread-safe; a context manager that closes it."""
+
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("path", "id", "read_only", "closed", "close", "refresh", "stats"),
+        *("datasets", "create_dataset", "new_dataset", "remove_dataset", "gc"),
+    )
 
     def __init__(
         self,
@@ -204,6 +227,7 @@ class Store:
         catalog_path: Path,
         caches: Caches,
         derive: Derive,
+        face: Face,
         reserve: Reserve,
         dead_after: float,
         reading: Reading | None,
@@ -219,6 +243,7 @@ class Store:
         self.reading = reading
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.derive = derive
+        self.face = face
         self.reserve = reserve
         self.dead_after = dead_after
         #: Datasets that the catalog does not know as they are, and why: each is an error for itself.
@@ -241,7 +266,7 @@ class Store:
     def opening(self) -> Opening:
         """The arguments with which another process opens this store, and this process finds it."""
         where = str(self.path.absolute()), str(self.catalog_path.absolute())
-        opening = Opening(*where, self.read_only, self.derive)
+        opening = Opening(*where, self.read_only, self.derive, self.face)
         _open_stores[opening] = self
         return opening
 
@@ -256,10 +281,19 @@ class Store:
         return sorted(self.catalog.datasets().keys() | self.broken.keys(), key=natural_key)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.catalog.datasets()
+        return name in self.catalog.datasets() or name in self.broken
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.datasets())
+
+    def __len__(self) -> int:
+        return len(self.datasets())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _store_of, (self.opening(),)
+
+    def _repr_html_(self) -> str:
+        return self.face.html(self)
 
     def has_open(self, name: str) -> bool:
         """Whether a dataset is open already, so that asking for it waits for no disk."""
@@ -445,6 +479,7 @@ class Store:
                 place,
                 self.caches,
                 self.derive,
+                self.face,
                 self.reserve,
                 self.dead_after,
                 Reading(False),
@@ -547,5 +582,11 @@ class Store:
         self.close()
 
 
+def _store_of(opening: Opening) -> Store:
+    return opening.store()
+
+
+_opening = threading.Lock()
+_kept_open: deque[Store] = deque(maxlen=4)
 _open_stores: WeakValueDictionary[Opening, Store] = WeakValueDictionary()
 """Stores of this process by how they were opened."""

@@ -7,7 +7,7 @@ Follows :class:`zarr.abc.store.Store` of zarr-python 3. Directories without file
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -16,6 +16,7 @@ from zarr.core.buffer.core import default_buffer_prototype
 
 from volfs.errors import BadName, NotAllowed, NotFound, WrongKind
 from volfs.model.names import check_key
+from volfs.versions.history import Opening
 from volfs.versions.snapshot import KeyInfo, Snapshot, WritableSnapshot
 
 _T = TypeVar("_T")
@@ -214,5 +215,5 @@ class ZarrStore(Store):
         return self._branch
 
 
-def _reopen(opening: Callable[[str, str], Snapshot], dataset: str, ref: str, read_only: bool) -> ZarrStore:
+def _reopen(opening: Opening, dataset: str, ref: str, read_only: bool) -> ZarrStore:
     return ZarrStore(opening(dataset, ref), read_only=read_only)

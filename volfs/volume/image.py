@@ -7,12 +7,15 @@ the levels of one hang together. Which images there are is decided in :mod:`volf
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
+from volfs.errors import NotFound
 from volfs.model.box import Index
 from volfs.model.ngff import Axis, LevelSpec, Method, downsampled_shape
+from volfs.model.public_mapping import PublicMapping
 from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.volume.blocks import StoredBlocks, is_version
 from volfs.volume.changed_keys import changed_keys, settled_keys
@@ -22,9 +25,17 @@ from volfs.volume.plan import Plan, image_paths, plan_at
 from volfs.volume.volume_context import VolumeContext, attached, context_of
 
 
-@dataclass(frozen=True, eq=False)
-class Image:
-    """An image in one snapshot. `path` is its place in the hierarchy, "" for the root."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Image(PublicMapping[Level]):
+    """An image in one snapshot: a mapping of its levels by name, "s0" being full resolution.
+
+    `path` is its place in the hierarchy, "" for the root. It knows the numbers of levels too, as a list does:
+    ``image[0]``, and ``image[-1]`` for the coarsest.
+    """
+
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("snapshot", "path", "name", "axes", "levels", "is_label", "rgb", "managed", "method", "problems"),
+    )
 
     snapshot: Snapshot
     path: str
@@ -49,11 +60,36 @@ class Image:
         """The level of that name, "s0" being full resolution."""
         return next((level for level in self.levels if level.name == name), None)
 
-    def __getitem__(self, name: str) -> Level:
-        level = self.level(name)
+    def __getitem__(self, name: str | int) -> Level:
+        if isinstance(name, int) and name < 0:
+            level = self.levels[name] if -name <= len(self.levels) else None
+        else:
+            level = self.level(f"s{name}" if isinstance(name, int) else name)
         if level is None:
-            raise KeyError(name)
+            there = ", ".join((*self, *self.problems))
+            raise NotFound(f"{self._place} has no level {name!r}: there is {there}")
         return level
+
+    def __iter__(self) -> Iterator[str]:
+        return (level.name for level in self.levels)
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __repr__(self) -> str:
+        kind = "label image" if self.is_label else "image"
+        axes, finest = "".join(axis.name for axis in self.axes), self.levels[0]
+        return f"<{kind} {self._place}: axes {axes}, shape {finest.shape}, {finest.dtype}, levels {', '.join(self)}>"
+
+    def _repr_html_(self) -> str:
+        return self.snapshot.dataset.store.face.html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _image_of, (self.snapshot, self.path)
+
+    @property
+    def _place(self) -> str:
+        return f"{self.snapshot.dataset.name}{self.path and '/'}{self.path}@{self.snapshot.ref}"
 
 
 def images(snapshot: Snapshot) -> dict[str, Image]:
@@ -64,6 +100,31 @@ def images(snapshot: Snapshot) -> dict[str, Image]:
 def image_at(snapshot: Snapshot, path: str) -> Image | None:
     """The image at a hierarchy path, None if there is none. Looks at nothing but that path and what is above it."""
     return attached(snapshot, _Images).at(snapshot, path)
+
+
+def level_at(snapshot: Snapshot, path: str) -> Level | None:
+    """The level at a hierarchy path; None if there is none.
+
+    That is its array's path, or its image's with the level's name: those that others wrote may lie at `0`, `1`, …
+    """
+    above = path
+    while True:
+        image = image_at(snapshot, above)
+        for level in image.levels if image is not None else ():
+            if path in (level.array.path, f"{above}{above and '/'}{level.name}"):
+                return level
+        if not above:
+            break
+        above = above.rpartition("/")[0]
+    node = snapshot.node(path)
+    return array_level(node) if isinstance(node, ArrayNode) and node.readable else None
+
+
+def _image_of(snapshot: Snapshot, path: str) -> Image:
+    image = image_at(snapshot, path)
+    if image is None:
+        raise NotFound(f"no image is at {path!r} in {snapshot.dataset.name}@{snapshot.ref} any more")
+    return image
 
 
 def array_level(array: ArrayNode) -> Level:

@@ -6,19 +6,21 @@ state of them (`stamp`). How they are read, written and derived is in the module
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from volfs.errors import BadInput, NotAllowed, ReadOnly
+from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly
 from volfs.model.box import Box, Index
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, LevelSpec
+from volfs.model.public_mapping import Public
 from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
@@ -50,8 +52,17 @@ class LevelFacts:
     rescale: Rescale | None = None
 
 
-class Level:
-    """A level. Thread-safe; cheap to keep. It shows the array's metadata as it was when the level was asked for."""
+class Level(Public):
+    """A level. Thread-safe; cheap to keep. It shows the array's metadata as it was when the level was asked for.
+
+    It can be pickled: another process then opens the store by its path.
+    """
+
+    PUBLIC: ClassVar[tuple[str, ...]] = (
+        *("snapshot", "name", "index", "axes", "shape", "ndim", "size", "dtype", "fill_value", "chunks", "nbytes"),
+        *("attrs", "units", "scale", "translation", "factors", "is_label", "rescale", "derived", "writable"),
+        *("read", "write", "prefetch"),
+    )
 
     def __init__(
         self,
@@ -109,8 +120,29 @@ class Level:
         return self.source.grid.chunk_shape
 
     @property
+    def chunks(self) -> Index:
+        """The shape of a chunk, as Zarr arrays name it: :attr:`chunk_shape`."""
+        return self.chunk_shape
+
+    @property
+    def size(self) -> int:
+        """How many voxels there are."""
+        return Box.whole(self.shape).size
+
+    @property
     def nbytes(self) -> int:
-        return Box.whole(self.shape).size * self.dtype.itemsize
+        """The bytes of all voxels, decoded."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes of the level's Zarr array, as a copy."""
+        return copy.deepcopy(self.array.meta.attributes)
+
+    @property
+    def units(self) -> tuple[str | None, ...]:
+        """The unit of the voxel size per axis, in OME-NGFF's words; None where none is known."""
+        return tuple(axis.unit for axis in self.axes)
 
     @property
     def unit(self) -> str | None:
@@ -127,7 +159,15 @@ class Level:
         return self.snapshot.writable and not self.derived
 
     def __repr__(self) -> str:
-        return f"<Level {self.name} of {self.snapshot.ref}:{self.array.path or '/'} {self.dtype} {self.shape}>"
+        path = self.array.path
+        place = f"{self.snapshot.dataset.name}{path and '/'}{path}@{self.snapshot.ref}"
+        return f"<level {place}: shape {self.shape}, {self.dtype}, chunks {self.chunks}>"
+
+    def _repr_html_(self) -> str:
+        return self.snapshot.dataset.store.face.html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.snapshot, self.array.path)
 
     # -- voxels -------------------------------------------------------------------------------------------------
 
@@ -312,3 +352,12 @@ class Level:
 
     def _dirty_within(self, keys: Box) -> Iterator[Box]:
         return map(self.source.keys.chunk_box, keys_within(self.derived_keys(), keys, self.source.keys))
+
+
+def _reopened(snapshot: Snapshot, path: str) -> Level:
+    """The level of a pickle."""
+    level = snapshot.dataset.store.face.at(snapshot, path)
+    level = level[0] if isinstance(level, Mapping) else level  # an image that is one array
+    if not isinstance(level, Level):
+        raise NotFound(f"no level is at {path!r} in {snapshot.dataset.name}@{snapshot.ref} any more")
+    return level

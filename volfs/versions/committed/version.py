@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from volfs.catalog import Entry
 from volfs.errors import BadMetadata, Damaged, NotFound, Unsupported, WrongKind
@@ -37,6 +37,8 @@ Node = VersionArray | GroupNode
 
 class Version(CommittedSnapshot):
     """Version ``info.number`` of a dataset. Thread-safe."""
+
+    PUBLIC: ClassVar[tuple[str, ...]] = ("number", "info", "changes")
 
     dataset: History[Version]
     writable = False
