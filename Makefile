@@ -6,7 +6,7 @@ PY := .venv/bin/python
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup:  ## system packages, a virtual environment, volfs
+setup:  ## what a user needs: system packages, a virtual environment, volfs
 	@sh .ci/setup
 
 demo: setup  ## build the demonstration store in ./demo, mount it, and say what to try
@@ -16,7 +16,7 @@ undemo:  ## unmount and delete ./demo
 	@if mountpoint -q demo/mnt; then .venv/bin/volfs umount demo/mnt; fi
 	@rm -rf demo
 
-judges:  # programs other than Python's that judge files in the suite
+judges:  # all that the suite needs: Python's packages for it, and programs that judge files
 	@sh .ci/setup tests
 
 test: judges lint types suite  ## everything CI checks
@@ -38,8 +38,8 @@ suites:  ## file-system suites that package registries carry, in a mounted branc
 	@sh .ci/setup suites
 	@$(PY) -m tests.suites
 
-bench: setup  ## measure against other programs, about 15 minutes; writes docs/performance.md
-	@$(PY) -c 'import acquire_zarr, icechunk, matplotlib' 2>/dev/null || $(PY) -m pip install -q -e '.[bench]'
+bench:  ## measure against other programs, about 15 minutes; writes docs/performance.md
+	@sh .ci/setup bench
 	@$(PY) -m tests.benchmarks --write
 
 wheel: judges  ## a wheel with the C libraries in it, in dist/: who installs it needs no compiler for volfs

@@ -1,14 +1,16 @@
 """How the C of ``volfs/native`` is built. Everything else about the package is in pyproject.toml."""
 
-import os
+import re
 import shutil
 import subprocess
+import tomllib
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = Path(__file__).resolve().parent
 NATIVE = "volfs/native"
 
 
@@ -26,6 +28,23 @@ def source() -> str:
     except ImportError:
         return f"{NATIVE}/core.c"
     return f"{NATIVE}/core.pyx"
+
+
+def readme() -> str:
+    """README.md as a package index shows it, where links into the checkout lead nowhere: they lead to the address that
+    `project.urls` has as `Source`. Without one they are their own words, and pictures stay out."""
+    settings = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
+    base = settings["project"].get("urls", {}).get("Source")
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+
+    def picture(found: re.Match[str]) -> str:
+        return f"![{found[1]}]({base}/raw/main/{found[2]})\n" if base else ""
+
+    def link(found: re.Match[str]) -> str:
+        return f"[{found[1]}]({base}/blob/main/{found[2]})" if base else found[1]
+
+    text = re.sub(r"!\[([^]]*)\]\((?![a-z]+:)([^)]+)\)\n", picture, text)
+    return re.sub(r"(?<!!)\[([^]]*)\]\((?![a-z]+:|#)([^)]+)\)", link, text)
 
 
 class Sdist(sdist):
@@ -57,6 +76,8 @@ class BuildExt(build_ext):
 sums = ("isal", [("VOLFS_ISAL", "1")]) if has("libisal") else ("z", [])
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_ext": BuildExt, "sdist": Sdist},
     ext_modules=[
         Extension(

@@ -1,15 +1,21 @@
-"""What is built to be given away: sources that need no Cython, and a wheel that needs no compiler and no libraries."""
+"""What is built to be given away: sources that need no Cython, a wheel that needs no compiler and no libraries, and
+what a package index shows of them."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from email import message_from_string
+from email.message import Message
 from pathlib import Path
 
 import pytest
+from trove_classifiers import classifiers
 
 from tests.kits.paths import ROOT
 
@@ -70,3 +76,47 @@ def test_a_wheel_brings_the_libraries_that_c_needs(sources: Path, tmp_path: Path
 def test_where_nothing_can_be_compiled_volfs_is_installed_without_c(sources: Path, tmp_path: Path) -> None:
     run(sys.executable, "setup.py", "-q", "build_ext", "-b", tmp_path, "-t", tmp_path / "t", cwd=sources, CC="false")
     assert not list(tmp_path.rglob("*.so"))
+
+
+def metadata(sources: Path, tmp_path: Path) -> Message:
+    """What a package index is told."""
+    run(sys.executable, "setup.py", "-q", "egg_info", "-e", tmp_path, cwd=sources)
+    return message_from_string((tmp_path / "volfs.egg-info" / "PKG-INFO").read_text())
+
+
+def test_a_package_index_is_told_who_what_and_for_whom(sources: Path, tmp_path: Path) -> None:
+    told = metadata(sources, tmp_path)
+    assert told["Author"] and told["License-Expression"] == "BSD-3-Clause" and told["Requires-Python"] == ">=3.11"
+    named = told.get_all("Classifier") or []
+    assert named and set(named) <= classifiers
+    assert set(told.get_all("Provides-Extra") or []) == {"formats", "hdf5", "import"}, "what tests need is no extra"
+    (fuse,) = (line for line in told.get_all("Requires-Dist") or [] if line.startswith("pyfuse3"))
+    assert fuse.replace('"', "'").endswith("sys_platform == 'linux'")
+    needed = {re.split("[^a-z0-9-]", line)[0] for line in told.get_all("Requires-Dist") or [] if "extra" not in line}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        groups = tomllib.load(file)["dependency-groups"]
+    assert not needed & {re.split("[^a-z0-9-]", line)[0] for group in groups.values() for line in group}
+
+
+@pytest.mark.parametrize("address", [None, "https://git.example.org/lab/volfs"])
+def test_links_and_pictures_of_the_readme_lead_somewhere_on_a_package_index(
+    sources: Path, tmp_path: Path, address: str | None
+) -> None:
+    settings = sources / "pyproject.toml"
+    kept = settings.read_text()
+    if address is not None:
+        settings.write_text(
+            kept.replace("[project.scripts]", f'[project.urls]\nSource = "{address}"\n\n[project.scripts]')
+        )
+    try:
+        shown = metadata(sources, tmp_path).get_payload()
+    finally:
+        settings.write_text(kept)
+    assert isinstance(shown, str) and "make demo" in shown and 'store["brain"]["latest"]' in shown
+    targets = re.findall(r"\]\(([^)]+)\)", shown)
+    assert all(target.startswith("https://") for target in targets), targets
+    if address is not None:
+        places = [target.removeprefix(f"{address}/").split("/", 2)[2] for target in targets if address in target]
+        assert any(place.endswith(".png") for place in places) and all((ROOT / place).exists() for place in places)
+    else:
+        assert "docs/layout.md: the tree of a mount" in shown

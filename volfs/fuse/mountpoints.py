@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib.util
 import os
 import shutil
 import stat
@@ -105,6 +106,11 @@ def _unusable(place: Path, error: OSError) -> VolfsError:
 
 def check_machine(*, allow_other: bool) -> None:
     """Raise an error with advice where FUSE cannot work at all."""
+    if importlib.util.find_spec("pyfuse3") is None:
+        raise NotFound(
+            "mounting needs the package pyfuse3, which is not installed: pip install pyfuse3, on Linux with FUSE 3, a "
+            "C compiler, pkg-config and libfuse3-dev; import, export and all else work without it"
+        )
     device = Path("/dev/fuse")
     if not device.exists():
         raise NotFound(
