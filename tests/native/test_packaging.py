@@ -15,9 +15,11 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+import yaml
 from trove_classifiers import classifiers
 
-from tests.kits.paths import ROOT
+import volfs
+from tests.kits.paths import BUILT_FROM, PACKAGING, ROOT
 
 CHECK = "from volfs.native import core; assert core.checksums(b'123456789')[:3] == (0xe3069283, 0xe3069283, 0xcbf43926)"
 
@@ -34,7 +36,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout: builds leave things where they run."""
     root = tmp_path_factory.mktemp("sources")
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+    for name in BUILT_FROM:
         (root / name).write_bytes((ROOT / name).read_bytes())
     listed = [
         path for path in (ROOT / "volfs").rglob("*") if path.suffix in (".py", ".c", ".h", ".pyx", ".md", ".typed")
@@ -120,3 +122,67 @@ def test_links_and_pictures_of_the_readme_lead_somewhere_on_a_package_index(
         assert any(place.endswith(".png") for place in places) and all((ROOT / place).exists() for place in places)
     else:
         assert "docs/layout.md: the tree of a mount" in shown
+
+
+def test_the_conda_recipe_asks_for_what_the_package_asks_for() -> None:
+    recipe = yaml.safe_load((PACKAGING / "conda" / "recipe.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    elsewhere = {"isal": "python-isal"}  # isa-l is the library
+
+    def named(requirement: str) -> tuple[str, str]:
+        name, at_least = re.fullmatch(r"([\w-]+) *(>=[\d.]+)?.*", requirement.partition(";")[0]).groups("")  # type: ignore[union-attr]
+        return elsewhere.get(name, name), at_least
+
+    wanted = {*map(named, project["project"]["dependencies"]), ("python", project["project"]["requires-python"])}
+    assert {named(each) for each in recipe["requirements"]["run"]} == wanted
+    host = {named(each) for each in recipe["requirements"]["host"]}
+    assert host >= set(map(named, project["build-system"]["requires"])), "there is no build isolation"
+    assert recipe["context"]["version"] == volfs.__version__
+    assert recipe["about"]["summary"] == project["project"]["description"]
+    assert (PACKAGING / "conda" / recipe["source"]["path"]).resolve() == ROOT
+
+
+@pytest.fixture(scope="module")
+def alone(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment, into which the wheel was installed as a user does."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder, ".", cwd=sources)
+    (wheel,) = folder.glob("*.whl")
+    run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    programs = folder / "venv" / "bin"
+    # Compiled as at set-up: who installs it takes as much time as that takes.
+    run(programs / "python", "-m", "pip", "install", "-q", wheel, cwd=folder, CFLAGS="-O1 -g0")
+    return programs
+
+
+def test_a_wheel_alone_in_a_fresh_environment_is_all_that_a_user_needs(alone: Path, tmp_path: Path) -> None:
+    assert run(alone / "volfs", "--version", cwd=tmp_path) == f"volfs {volfs.__version__}\n"
+    run(alone / "python", "-c", CHECK, cwd=tmp_path)
+    (tmp_path / "make.py").write_text(
+        "import numpy, tifffile\n"
+        "tifffile.imwrite('scan.tif', numpy.arange(9 * 40 * 50, dtype=numpy.uint16).reshape(9, 40, 50))\n"
+    )
+    run(alone / "python", "make.py", cwd=tmp_path)
+    store = {"VOLFS_STORE": str(tmp_path / "store")}
+    run(alone / "volfs", "init", cwd=tmp_path, **store)
+    run(alone / "volfs", "import", "scan", "scan.tif", "--voxel-size", "40,4,4nm", cwd=tmp_path, **store)
+    run(alone / "volfs", "export", "scan@v1", "copy.tif", cwd=tmp_path, **store)
+    (tmp_path / "compare.py").write_text(
+        "import tifffile\nassert (tifffile.imread('scan.tif') == tifffile.imread('copy.tif')).all()\n"
+    )
+    run(alone / "python", "compare.py", cwd=tmp_path)
+    assert "40 x 4 x 4 nanometer" in run(alone / "volfs", "info", "scan", cwd=tmp_path, **store)
+    place = tmp_path / "place"
+    place.mkdir()
+    run(alone / "volfs", "mount", place, cwd=tmp_path, **store)
+    try:
+        assert (place / "scan/versions/v1/s0/xy/z00008.png").read_bytes().startswith(b"\x89PNG")
+    finally:
+        run(alone / "volfs", "umount", place, cwd=tmp_path, **store)
+
+
+def test_nothing_that_tests_need_comes_with_it(alone: Path, tmp_path: Path) -> None:
+    listed = run(alone / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
+    names = {line.partition("==")[0].lower() for line in listed.splitlines()}
+    assert "volfs" in names and not names & {"pytest", "mypy", "jupyterhub", "selenium", "ruff", "hypothesis"}
+    assert len(names) < 45, sorted(names)
