@@ -105,6 +105,15 @@ def test_a_tree_is_synced_from_its_leaves_up(tmp_path: Path, monkeypatch: pytest
     assert log == ["f", "b", "a"]
 
 
+def test_files_of_a_tree_are_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they share a commit of the journal: one waits for another here, as it would for that."""
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(b"1")
+    both, tree = threading.Barrier(2), tmp_path.stat().st_ino
+    monkeypatch.setattr(os, "fsync", lambda fd: os.fstat(fd).st_ino == tree or both.wait(PATIENCE))
+    assert fsync_tree(tmp_path) == {"first": 1, "second": 1}
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
     write_atomic(path, b"old")
