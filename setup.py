@@ -12,6 +12,7 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 NATIVE = "volfs/native"
+FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "front", "session")
 
 
 def has(package: str) -> bool:
@@ -82,11 +83,11 @@ setup(
     ext_modules=[
         Extension(
             "volfs.native.core",
-            [source(), *(f"{NATIVE}/{name}.c" for name in ("sums", "chunks", "pictures", "front", "session"))],
-            depends=[f"{NATIVE}/{name}.h" for name in ("bytes", "sums", "chunks", "pictures", "front", "session")],
+            [source(), *(f"{NATIVE}/{name}.c" for name in FILES)],
+            depends=[f"{NATIVE}/{name}.h" for name in ("bytes", *FILES)],
             define_macros=[("_GNU_SOURCE", "1"), *sums[1]],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
-            libraries=["zstd", "blosc", sums[0], "pthread"],
+            libraries=["zstd", "blosc", sums[0], "pthread", "dl"],
             # Without a compiler or these libraries volfs works all the same: see volfs/native/__init__.py.
             optional=True,
         )

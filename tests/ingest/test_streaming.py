@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta, array_zarr_json, parse_node
 from volfs.model.ngff import Method, axis, downsampling_factors
 from volfs.storage.codec import ChunkCodec
+from volfs.storage.payload_maker import Batch
 from volfs.volume.downsample import downsample
 from volfs.volume.workers import Workers
 
@@ -41,6 +43,11 @@ class Chunks:
 
     def skip(self, coords: Index) -> None:
         self._take(coords, None)
+
+    def put_all(self, coords: Sequence[Index], batch: Batch) -> list[Index]:
+        for at, row in zip(coords, batch.rows, strict=True):
+            self._take(at, bytes(batch.data[row["offset"] :][: row["length"]]) or None)
+        return []
 
     def _take(self, coords: Index, payload: bytes | None) -> None:
         with self.lock:

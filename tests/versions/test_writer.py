@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -41,6 +42,8 @@ from volfs.errors import (
 )
 from volfs.model.box import Box
 from volfs.model.metadata import array_zarr_json, group_zarr_json
+from volfs.storage.codec import ChunkCodec
+from volfs.storage.payload_maker import ChunkEncoder, read_payloads
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.author import default_author
 from volfs.versions.check.fsck import fsck
@@ -78,6 +81,88 @@ def test_chunks_come_in_few_dense_shards(dataset):
     files = [p for p in (dataset.layout.version(1).root / "zarr" / "s0/c").rglob("*") if p.is_file()]
     assert len(files) == 1
     assert zarr_at(dataset, 1).shards == (64, 64, 64)
+
+
+def put_one_by_one(array, coords, payloads):
+    for at, payload in zip(coords, payloads, strict=True):
+        if payload:
+            array.put(at, payload)
+        else:
+            array.skip(at)
+
+
+@pytest.mark.parametrize("shard", [None, (16, 8, 32), (8, 8, 8)], ids=["one shard", "many", "files"])
+def test_chunks_put_together_are_as_those_put_one_by_one(dataset, shard):
+    """Some are all fill, some cut off at the edge, and the shards that they go to take turns."""
+    voxels = volume((30, 24, 36))
+    voxels[8:16, 8:16] = 0
+    raw = array_json(voxels, (8, 8, 8))
+    meta = meta_of(raw)
+    encoder = ChunkEncoder.of(ChunkCodec.of(meta))
+    coords = every_chunk(meta)
+    payloads = [chunk(meta, voxels, at) if at[:2] != (1, 1) else b"" for at in coords]
+    made = []
+    for number in range(2):
+        with VersionWriter(dataset, "main", number) as writer:
+            if not number:
+                writer.put("zarr/zarr.json", group_zarr_json())
+            array = writer.array(f"s{number}", raw, created=True, shard_shape=shard)
+            if number:
+                starts = np.array(coords) * 8
+                batch = encoder.encode(voxels, starts, np.minimum(8, np.array(voxels.shape) - starts))
+                assert array.put_all(coords, batch) == []
+                with pytest.raises(AlreadyThere):
+                    array.put_all(coords[-1:], encoder.encode(voxels, starts[-1:], np.array([[6, 8, 4]])))
+            else:
+                put_one_by_one(array, coords, payloads)
+            writer.publish(f"by way {number}", "me", START)
+        manifest = read_manifest(VersionFiles.of(dataset.objects, number + 1))
+        made.append(
+            [
+                (record.chunk, record.payload.offset, record.payload.length, record.payload.crc32c, record.sha256)
+                for record in manifest
+                if record.chunk is not None
+            ]
+        )
+        np.testing.assert_array_equal(voxels_of(dataset.version(number + 1), f"s{number}"), voxels)
+        np.testing.assert_array_equal(zarr_at(dataset, number + 1, f"s{number}")[...], voxels)
+    assert made[0] == made[1]
+
+
+def test_of_chunks_put_together_those_in_doubt_are_left(dataset, tmp_path):
+    voxels = volume((16, 8, 8))
+    raw = array_json(voxels, (8, 8, 8))
+    paths = [tmp_path / "first", tmp_path / "none"]
+    paths[0].write_bytes(chunk(meta_of(raw), voxels, (0, 0, 0)))
+    with VersionWriter(dataset, "main", 0) as writer:
+        writer.put("zarr/zarr.json", group_zarr_json())
+        array = writer.array("s0", raw, created=True, shard_shape=(16, 8, 8))
+        batch = read_payloads(list(map(str, paths)), 1 << 20)
+        assert array.put_all([(0, 0, 0), (1, 0, 0)], batch) == [(1, 0, 0)]
+        array.put((1, 0, 0), chunk(meta_of(raw), voxels, (1, 0, 0)))
+        writer.publish("both")
+    np.testing.assert_array_equal(voxels_of(dataset.version(1)), voxels)
+
+
+def test_chunks_put_together_that_do_not_fit_on_the_disk_can_be_put_again(dataset, monkeypatch):
+    voxels = volume((32, 8, 8))
+    raw = array_json(voxels, (8, 8, 8))
+    coords, starts = every_chunk(meta_of(raw)), np.array([[8 * i, 0, 0] for i in range(4)])
+    batch = ChunkEncoder.of(ChunkCodec.of(meta_of(raw))).encode(voxels, starts, np.full((4, 3), 8))
+
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, "full")
+
+    with VersionWriter(dataset, "main", 0) as writer:
+        writer.put("zarr/zarr.json", group_zarr_json())
+        array = writer.array("s0", raw, created=True, shard_shape=(32, 8, 8))
+        with monkeypatch.context() as patched, pytest.raises(NoSpace):
+            patched.setattr(os, "write", full)
+            array.put_all(coords, batch)
+        assert not any(array.holds(at) for at in coords)
+        array.put_all(coords, batch)
+        writer.publish("after all")
+    np.testing.assert_array_equal(voxels_of(dataset.version(1)), voxels)
 
 
 def test_a_scattered_change_becomes_single_chunk_files_that_say_they_are_a_delta(dataset):

@@ -35,6 +35,7 @@ from volfs.model.box import Box, Index
 from volfs.model.ngff import Method
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.files import no_space
+from volfs.storage.payload_maker import ChunkEncoder
 from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.volume.downsample import downsample
 from volfs.volume.workers import Workers
@@ -45,6 +46,11 @@ _REPORT_SECONDS = 0.1
 _LINE = 64
 """Bytes of a processor's cache line."""
 _SMALLEST_READ, _LARGEST_READ = 256 << 10, 8 << 20
+_TOGETHER = 2 << 20
+"""Bytes of voxels that are encoded in one go: enough that the interpreter is asked seldom, little enough that what
+comes of it is still in the processor's cache when it is written."""
+_SHARES = 4
+"""Goes for each core, if there are chunks enough: none is left waiting long for the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,8 @@ class VolumeStream:
         """Encode a box of level ``index`` and downsample it into the window of the next."""
         level = self._levels[index]
         jobs: list[Callable[[], object]] = [
-            partial(self._encode, index, level, box, voxels, coords) for coords in level.chunks(box)
+            partial(self._encode, index, level, box, voxels, coords)
+            for coords in level.chunks(box, self._workers.count)
         ]
         if index + 1 < len(self._levels):
             below = self._levels[index + 1]
@@ -188,8 +195,8 @@ class VolumeStream:
             ]
         self._workers.each(lambda job: job(), jobs)
 
-    def _encode(self, index: int, level: _Level, box: Box, voxels: Voxels, coords: Index) -> None:
-        size = level.put(box, voxels, coords)
+    def _encode(self, index: int, level: _Level, box: Box, voxels: Voxels, coords: list[Index]) -> None:
+        size = level.put_all(box, voxels, coords)
         if index == 0:
             self._meter.add(size)
         else:
@@ -225,6 +232,7 @@ class _Level:
         self.plan = plan
         self._writer = writer
         self._codec = ChunkCodec.of(writer.meta)
+        self._encoder = ChunkEncoder.of(self._codec)
         self._stream = whole.stream
         self._outer = whole.outer
         self._volume = Box.whole(plan.shape)
@@ -243,13 +251,25 @@ class _Level:
         self._volume = Box(tuple(start), tuple(stop))
         self._start = 0
 
-    def chunks(self, box: Box) -> list[Index]:
-        """The chunks of a box whose edges are chunk edges."""
+    def chunks(self, box: Box, cores: int) -> list[list[Index]]:
+        """The chunks of a box whose edges are chunk edges, those together that are encoded together."""
         inside = self._writer.meta.grid.chunks(box)
-        return list(itertools.product(*(range(a, b) for a, b in zip(inside.start, inside.stop, strict=True))))
+        coords = list(itertools.product(*(range(a, b) for a, b in zip(inside.start, inside.stop, strict=True))))
+        count = max(1, min(_TOGETHER // self._codec.nbytes, len(coords) // (_SHARES * cores)))
+        return [coords[at : at + count] for at in range(0, len(coords), count)]
 
-    def put(self, box: Box, voxels: Voxels, coords: Index) -> int:
-        """Encode one chunk of ``voxels`` (those of ``box``) and store it, unless it is all fill. Returns its size."""
+    def put_all(self, box: Box, voxels: Voxels, coords: list[Index]) -> int:
+        """Encode chunks of ``voxels`` (those of ``box``) and store them, save those that are all fill. Their size."""
+        chunk = np.array(self._codec.shape)
+        starts = np.array(coords) * chunk - box.start
+        shapes = np.minimum(chunk, np.array(box.shape) - starts)
+        batch = self._encoder.encode(voxels, starts, shapes) if self._encoder is not None else None
+        for at in coords if batch is None else self._writer.put_all(coords, batch):
+            self._put(box, voxels, at)
+        return int(shapes.prod(axis=1).sum()) * voxels.itemsize
+
+    def _put(self, box: Box, voxels: Voxels, coords: Index) -> None:
+        """Encode one chunk, in Python, and store it."""
         where = self._writer.meta.grid.chunk_box(coords)
         part = voxels[where.relative_to(box.start).slices()]
         if part.shape != self._codec.shape:
@@ -261,7 +281,6 @@ class _Level:
             self._writer.skip(coords)
         else:
             self._writer.put(coords, self._codec.encode(chunk))
-        return part.nbytes
 
     def fill(self, piece: Box, voxels: Voxels, method: Method, above: _Level) -> None:
         """Downsample ``voxels``, those of ``piece`` of the level above, into the window."""

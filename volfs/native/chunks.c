@@ -13,9 +13,6 @@
 /* No chunk that is decoded here has more voxels than these bytes; larger ones go the long way. */
 #define MOST_BYTES ((int64_t)1 << 30)
 
-/* The most bytes that a payload of a chunk may take: writers may cut blocks small. */
-static int64_t bound(int64_t bytes) { return 2 * bytes + 65536 + 8; }
-
 int64_t volfs_form_bytes(const struct volfs_form *form)
 {
     int64_t bytes = form->item;
@@ -23,6 +20,9 @@ int64_t volfs_form_bytes(const struct volfs_form *form)
         bytes *= form->shape[axis];
     return bytes;
 }
+
+/* Writers may cut blocks small. */
+int64_t volfs_form_bound(const struct volfs_form *form) { return 2 * volfs_form_bytes(form) + 65536 + 8; }
 
 int volfs_form_valid(const struct volfs_form *form)
 {
@@ -285,7 +285,7 @@ size_t volfs_drain(struct volfs_list *list, const atomic_int *stop)
         && (index = atomic_fetch_add_explicit(&list->next, 1, memory_order_relaxed)) < list->count) {
         const struct volfs_job *job = &list->jobs[index];
         list->outcomes[index] = VOLFS_DOUBT;
-        if (job->length < 0 || job->length > bound(size) || (!scratch && !straight(&list->form)))
+        if (job->length < 0 || job->length > volfs_form_bound(&list->form) || (!scratch && !straight(&list->form)))
             continue;
         if (job->length > room) {
             free(payload);

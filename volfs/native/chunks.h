@@ -55,6 +55,9 @@ int volfs_form_valid(const struct volfs_form *form);
 /* Bytes of the voxels of one chunk. */
 int64_t volfs_form_bytes(const struct volfs_form *form);
 
+/* The most bytes that a payload of one chunk may take. */
+int64_t volfs_form_bound(const struct volfs_form *form);
+
 /* Decode the list's next chunks until there are none left, or `stop` is not zero (it may be NULL). Blocks: reads
  * files. Returns how many chunks were done. */
 size_t volfs_drain(struct volfs_list *list, const atomic_int *stop);

@@ -2,10 +2,11 @@
 """The face of the C files beside this one, as thin as it can be: Python's objects in, addresses out, the interpreter let
 go of while C works. What each C file decides stands in its header; how they fit together in README.md."""
 
-from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBUF_FORMAT, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBUF_FORMAT, PyBUF_SIMPLE
+from cpython.buffer cimport PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 
 cdef extern from "sums.h" nogil:
@@ -145,6 +146,304 @@ cdef class ChunkList:
     def doubts(self):
         """The positions in the list of the chunks that were not done, once all are drained."""
         return [i for i in range(self._list.count) if self._list.outcomes[i] != VOLFS_DONE]
+
+
+cdef extern from "payloads.h" nogil:
+    struct volfs_encoding:
+        volfs_form form
+        uint8_t fill[8]
+        int level
+        int checksum
+        char compressor[12]
+        int effort
+        int shuffle
+        int type_size
+        size_t block_size
+
+    struct volfs_source:
+        const uint8_t *voxels
+        int64_t shape[8]
+
+    struct volfs_payload:
+        int64_t offset
+        int64_t length
+        uint32_t crc32c
+        uint8_t sha256[32]
+        uint8_t outcome
+
+    struct volfs_maker:
+        pass
+
+    struct volfs_workspace:
+        pass
+
+    enum: VOLFS_PIECE
+    int volfs_payloads_load(const char *zstd, const char *blosc, const char *sums)
+    volfs_maker *volfs_maker_new(const volfs_encoding *encoding)
+    void volfs_maker_free(volfs_maker *maker)
+    volfs_workspace *volfs_workspace_take(volfs_maker *maker)
+    void volfs_workspace_give(volfs_maker *maker, volfs_workspace *workspace)
+    const uint8_t *volfs_workspace_bytes(const volfs_workspace *workspace, size_t *size)
+    void volfs_encode(const volfs_maker *maker, volfs_workspace *workspace, const int64_t *strides,
+        const volfs_source *chunks, size_t count, volfs_payload *payloads)
+    void volfs_read_files(volfs_workspace *workspace, const char *const *paths, size_t count, int64_t most,
+        volfs_payload *payloads)
+    void volfs_check_files(const volfs_form *form, const char *const *paths, size_t count, uint8_t *outcomes)
+    void volfs_piece_sums(const uint8_t *payload, int64_t length, uint32_t *sums)
+
+
+#: Bytes of a row of what is said of payloads: offset, length (i8), crc32c (u4), sha256 (32 bytes), outcome (u1).
+PAYLOAD_BYTES = sizeof(volfs_payload)
+#: The outcome of a payload that was made.
+DONE = VOLFS_DONE
+
+
+def load_encoders(zstd, blosc, sums):
+    """Find what compresses and sums in the libraries at these paths, None for one that is not there. False if nothing
+    can be made."""
+    cdef const char *paths[3]
+    cdef int i
+    given = [zstd, blosc, sums]
+    for i in range(3):
+        paths[i] = NULL if given[i] is None else <const char *>given[i]
+    return bool(volfs_payloads_load(paths[0], paths[1], paths[2]))
+
+
+def piece_sums(data):
+    """CRC-32C of each MiB of bytes, and of the rest, as little-endian u4 on a machine that is."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        sums = bytearray(4 * ((view.len + VOLFS_PIECE - 1) // VOLFS_PIECE))
+        volfs_piece_sums(<const uint8_t *>view.buf, view.len, <uint32_t *><char *>sums)
+        return bytes(sums)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int form_of(volfs_form *form, shape, int item, bint swap, bint boolean, bint summed, compressor) except -1:
+    cdef int axis
+    memset(form, 0, sizeof(volfs_form))
+    if len(shape) > VOLFS_MAX_AXES:
+        raise ValueError("too many axes")
+    form.axes, form.item = <int>len(shape), item
+    for axis in range(form.axes):
+        form.shape[axis] = shape[axis]
+    form.swap, form.boolean, form.summed = swap, boolean, summed
+    form.compressor = COMPRESSORS[compressor]
+    if not volfs_form_valid(form):
+        raise ValueError("such chunks are not handled here")
+    return 0
+
+
+cdef class PathList:
+    """Paths of files as C takes them. Keeps the bytes."""
+
+    cdef const char **_paths
+    cdef size_t _count
+    cdef list _held
+
+    def __cinit__(self, paths):
+        cdef size_t i
+        self._held = list(paths)
+        self._count = len(self._held)
+        self._paths = <const char **>calloc(self._count or 1, sizeof(char *))
+        if not self._paths:
+            raise MemoryError
+        for i in range(self._count):
+            self._paths[i] = <const char *>self._held[i]
+
+    def __dealloc__(self):
+        free(self._paths)
+
+
+cdef class Maker:
+    """Payloads of the chunks of one array, or of files: see payloads.h. Any thread."""
+
+    cdef volfs_maker *_maker
+    cdef volfs_form _form
+
+    def __cinit__(self):
+        self._maker = NULL
+
+    def __init__(self, shape=None, *, int item=1, bint swap=False, bint summed=False, compressor=None, fill=b"",
+                 int level=0, bint checksum=False, bytes inner=b"", int effort=0, int shuffle=0, int type_size=1,
+                 size_t block_size=0):
+        """``shape`` of a chunk, in the order in which voxels are stored (slowest first); None for one that only reads
+        files. ``fill``: the bytes of the fill value in this machine's order. ``level`` and ``checksum`` are zstd's, the
+        rest Blosc's. ValueError for what is not made here."""
+        cdef volfs_encoding how
+        memset(&how, 0, sizeof(how))
+        if shape is None:
+            self._maker = volfs_maker_new(NULL)
+        else:
+            form_of(&how.form, shape, item, swap, False, summed, compressor)
+            if len(fill) != item or len(inner) >= sizeof(how.compressor):
+                raise ValueError("such chunks are not made here")
+            memcpy(how.fill, <const char *>fill, item)
+            memcpy(how.compressor, <const char *>inner, len(inner))
+            how.level, how.checksum, how.effort, how.shuffle = level, checksum, effort, shuffle
+            how.type_size, how.block_size = type_size, block_size
+            self._form = how.form
+            self._maker = volfs_maker_new(&how)
+        if not self._maker:
+            raise ValueError("such chunks are not made here")
+
+    def __dealloc__(self):
+        volfs_maker_free(self._maker)
+
+    def encode(self, source, const int64_t[:, ::1] starts, const int64_t[:, ::1] shapes, rows):
+        """Encode chunks of an array, whose axes are in the order in which voxels are stored: each from the coordinates
+        of its first voxel on, as much of it as there is. What is said of them goes to ``rows``. Returns their bytes."""
+        cdef Py_buffer view
+        cdef volfs_source *chunks = NULL
+        cdef int64_t strides[8]
+        cdef int64_t at
+        cdef size_t i, count = starts.shape[0]
+        cdef int axis
+        cdef Batch batch = Batch(self)
+        PyObject_GetBuffer(source, &view, PyBUF_STRIDES)
+        try:
+            if view.ndim != self._form.axes or view.itemsize != self._form.item:
+                raise ValueError("no chunks of these are in this memory")
+            if starts.shape[1] != view.ndim or shapes.shape[0] != starts.shape[0] or shapes.shape[1] != view.ndim:
+                raise ValueError("coordinates are those of voxels of the source")
+            for axis in range(view.ndim):
+                strides[axis] = view.strides[axis]
+            chunks = <volfs_source *>calloc(count or 1, sizeof(volfs_source))
+            if not chunks:
+                raise MemoryError
+            for i in range(count):
+                at = 0
+                for axis in range(view.ndim):
+                    if not (0 <= starts[i, axis] < view.shape[axis]
+                            and 0 < shapes[i, axis] <= view.shape[axis] - starts[i, axis]
+                            and shapes[i, axis] <= self._form.shape[axis]):
+                        raise IndexError("there is no such chunk in the source")
+                    chunks[i].shape[axis] = shapes[i, axis]
+                    at += starts[i, axis] * strides[axis]
+                chunks[i].voxels = <const uint8_t *>view.buf + at
+            batch.run_encode(strides, chunks, count, rows)
+        finally:
+            free(chunks)
+            PyBuffer_Release(&view)
+        return batch
+
+    def read(self, paths, int64_t most, rows):
+        """Read whole files, of ``most`` bytes together. What is said of them goes to ``rows``. Returns their bytes."""
+        cdef Batch batch = Batch(self)
+        batch.run_read(PathList(paths), most, rows)
+        return batch
+
+
+cdef class Batch:
+    """The payloads in a workspace, one after the other. Read-only memory."""
+
+    cdef Maker _owner
+    cdef volfs_workspace *_workspace
+
+    def __cinit__(self, Maker owner):
+        self._owner = owner
+        self._workspace = volfs_workspace_take(owner._maker)
+        if not self._workspace:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._workspace:
+            volfs_workspace_give(self._owner._maker, self._workspace)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef size_t size
+        cdef const uint8_t *bytes_ = volfs_workspace_bytes(self._workspace, &size)
+        PyBuffer_FillInfo(view, self, <void *>(bytes_ if bytes_ else <const uint8_t *>b""), size, 1, flags)
+
+    cdef int run_encode(self, const int64_t *strides, const volfs_source *chunks, size_t count, rows) except -1:
+        cdef Py_buffer view
+        payloads_of(rows, count, &view)
+        try:
+            with nogil:
+                volfs_encode(self._owner._maker, self._workspace, strides, chunks, count, <volfs_payload *>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int run_read(self, PathList paths, int64_t most, rows) except -1:
+        cdef Py_buffer view
+        payloads_of(rows, paths._count, &view)
+        try:
+            with nogil:
+                volfs_read_files(self._workspace, paths._paths, paths._count, most, <volfs_payload *>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+
+cdef int payloads_of(rows, size_t count, Py_buffer *view) except -1:
+    PyObject_GetBuffer(rows, view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    if <size_t>view.len != count * sizeof(volfs_payload):
+        PyBuffer_Release(view)
+        raise ValueError("a row for each payload")
+    return 0
+
+
+def check_files(paths, shape, *, int item, bint boolean, bint summed, compressor):
+    """See if each file is a chunk of this shape. Returns the positions of those that are in doubt."""
+    cdef volfs_form form
+    cdef PathList listed = PathList(paths)
+    cdef bytearray outcomes = bytearray(listed._count)
+    cdef uint8_t *at = <uint8_t *><char *>outcomes
+    form_of(&form, shape, item, False, boolean, summed, compressor)
+    with nogil:
+        volfs_check_files(&form, listed._paths, listed._count, at)
+    return [i for i in range(len(outcomes)) if outcomes[i] != VOLFS_DONE]
+
+
+cdef extern from "downsample.h" nogil:
+    enum volfs_method: VOLFS_MEAN, VOLFS_MODE
+
+    struct volfs_reduction:
+        int axes
+        int64_t shape[8]
+        int factors[8]
+        const uint8_t *from_ "from"
+        int64_t from_strides[8]
+        uint8_t *to
+        int64_t to_strides[8]
+        char kind
+        int item
+
+    int volfs_downsample(const volfs_reduction *reduction, volfs_method method)
+
+
+def downsample(source, target, factors, kind, bint mode):
+    """Make each voxel of ``target`` of those of ``source``: their mode or their mean. Both are of numpy's ``kind``, in
+    this machine's byte order. False if that is not done here."""
+    cdef Py_buffer fine, coarse
+    cdef volfs_reduction how
+    cdef int axis, done = 0
+    PyObject_GetBuffer(source, &fine, PyBUF_STRIDES)
+    try:
+        PyObject_GetBuffer(target, &coarse, PyBUF_STRIDES | PyBUF_WRITABLE)
+        try:
+            if fine.ndim > VOLFS_MAX_AXES:
+                return False
+            if fine.ndim != len(factors) or coarse.ndim != fine.ndim or coarse.itemsize != fine.itemsize:
+                raise ValueError("the axes or types differ")
+            memset(&how, 0, sizeof(how))
+            how.axes, how.item, how.kind = fine.ndim, <int>fine.itemsize, <char>ord(kind)
+            how.from_, how.to = <const uint8_t *>fine.buf, <uint8_t *>coarse.buf
+            for axis in range(fine.ndim):
+                how.shape[axis], how.factors[axis] = fine.shape[axis], min(factors[axis], 3)
+                how.from_strides[axis], how.to_strides[axis] = fine.strides[axis], coarse.strides[axis]
+                if coarse.shape[axis] != (fine.shape[axis] + <int64_t>factors[axis] - 1) // <int64_t>factors[axis]:
+                    raise ValueError("coarse and fine voxels do not go together")
+            with nogil:
+                done = volfs_downsample(&how, VOLFS_MODE if mode else VOLFS_MEAN)
+        finally:
+            PyBuffer_Release(&coarse)
+    finally:
+        PyBuffer_Release(&fine)
+    return bool(done)
 
 
 cdef extern from "pictures.h" nogil:

@@ -9,8 +9,8 @@
 ``compressors``    bytes to bytes; ``chain`` a chain of codecs, ``sharding_codec`` Zarr's "sharding_indexed" among them,
                    ``codec`` the chain of one array
 ``backend``        the port for what is committed: objects under keys; ``directory_backend`` a directory as one
-``payload``        reading stored bytes with proof that they are what was written; ``decode_list`` many of them at once;
-                   ``shards`` files in which a commit packs many chunks
+``payload``        reading stored bytes with proof that they are what was written; ``decode_list`` many of them at once,
+                   ``payload_maker`` many made at once; ``shards`` files in which a commit packs many chunks
 ``manifest``       the record of what one version changed
 ``reserve``        space kept for the day when the disk is full
 """

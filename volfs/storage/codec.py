@@ -34,12 +34,17 @@ _CNAMES = ("blosclz", "lz4", "lz4hc", "zlib", "zstd", "snappy")
 @dataclass(frozen=True, slots=True)
 class StoredForm:
     """A chain of few words: voxels in C order of ``axes`` (slowest first), ``swapped`` if in the other byte order than
-    this machine's, compressed by ``compressor`` ("zstd", "blosc", None), and a crc32c after all if ``summed``."""
+    this machine's, compressed by ``codec`` if there is one, and a crc32c after all if ``summed``."""
 
     axes: Index
     swapped: bool
     summed: bool
-    compressor: str | None
+    codec: Zstd | Blosc | None
+
+    @property
+    def compressor(self) -> str | None:
+        """The kind of the codec, in a word."""
+        return None if self.codec is None else "zstd" if isinstance(self.codec, Zstd) else "blosc"
 
 
 class ChunkCodec:
@@ -76,10 +81,10 @@ class ChunkCodec:
         summed = bool(after) and isinstance(after[-1], Crc32c)
         if summed:
             after.pop()
-        if len(after) > 1 or not all(isinstance(codec, Zstd | Blosc) for codec in after):
+        codec = after[0] if after else None
+        if len(after) > 1 or not isinstance(codec, Zstd | Blosc | None):
             return None
-        compressor = None if not after else "zstd" if isinstance(after[0], Zstd) else "blosc"
-        return StoredForm(chain.order, not chain.to_bytes.stored.isnative, summed, compressor)
+        return StoredForm(chain.order, not chain.to_bytes.stored.isnative, summed, codec)
 
     @property
     def sharded(self) -> bool:

@@ -24,7 +24,6 @@ import zstandard
 from crc32c import crc32c
 
 from volfs.errors import Damaged
-from volfs.model.bounded_map import BoundedMap
 
 Buffer = bytes | bytearray | memoryview
 
@@ -89,7 +88,10 @@ class Zstd(_Compressor):
     checksum: bool
 
     def encode(self, data: Buffer) -> bytes:
-        return _compressor(self.level, self.checksum).compress(data)
+        # By numcodecs, as zarr-python and volfs/native do: another release of zstd gives other bytes.
+        from numcodecs import zstd
+
+        return cast(bytes, zstd.compress(data, self.level, self.checksum))
 
     def decode(self, data: Buffer, wanted: Wanted, into: memoryview | None = None) -> Buffer:
         size = _zstd_content_size(data)
@@ -269,26 +271,6 @@ def _give(raw: Buffer, into: memoryview | None) -> Buffer:
         return raw
     into[:] = raw
     return into
-
-
-class _OfThread(threading.local):
-    """The compressors of one thread, by level and checksum: zstandard's objects must not be shared, and are dear to
-    make."""
-
-    def __init__(self) -> None:
-        self.kept: BoundedMap[tuple[int, bool], zstandard.ZstdCompressor] = BoundedMap(4)
-
-
-_compressors = _OfThread()
-
-
-def _compressor(level: int, checksum: bool) -> zstandard.ZstdCompressor:
-    return _compressors.kept.get_or_make(
-        (level, checksum),
-        lambda: zstandard.ZstdCompressor(
-            level=level, write_checksum=checksum, write_content_size=True, write_dict_id=False
-        ),
-    )
 
 
 def _off_main_thread(call: Callable[[], bytes]) -> bytes:

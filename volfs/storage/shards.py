@@ -61,16 +61,23 @@ class ShardWriter:
 
     def append(self, cell: int, payload: Buffer) -> tuple[int, int]:
         """Write one chunk's payload; its (offset, length) in the shard. ``cell`` is its ordinal in C order."""
+        return self.append_all((cell,), (len(payload),), payload), len(payload)
+
+    def append_all(self, cells: Sequence[int], lengths: Sequence[int], payloads: Buffer) -> int:
+        """Write the payloads of several chunks, one after the other in memory; the offset of the first."""
         with self._lock:
             assert not self._finished, "the shard is finished"
-            if not 0 <= cell < len(self._index):
-                raise BadInput(f"chunk {cell} of a shard of {len(self._index)}")
-            if self._index[cell, 1] != MISSING:
-                raise AlreadyThere(f"chunk {cell} is in the shard already")
-            offset = self._out.size
-            self._out.write(payload)
-            self._index[cell] = offset, len(payload)
-            return offset, len(payload)
+            for cell in cells:
+                if not 0 <= cell < len(self._index):
+                    raise BadInput(f"chunk {cell} of a shard of {len(self._index)}")
+                if self._index[cell, 1] != MISSING:
+                    raise AlreadyThere(f"chunk {cell} is in the shard already")
+            first = self._out.size
+            self._out.write(payloads)
+            places = list(cells)
+            self._index[places, 0] = first + np.cumsum((0, *lengths[:-1]))
+            self._index[places, 1] = lengths
+            return first
 
     def finish(self) -> int:
         """Write the index; the shard's size."""

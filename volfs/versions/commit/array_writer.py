@@ -10,6 +10,7 @@ once. Everything is thread-safe.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -28,6 +29,7 @@ from volfs.storage.backend import Buffer, ObjectWriter
 from volfs.storage.files import pieces_of, read_file
 from volfs.storage.manifest import NO_FILE, RECORD, ManifestBuilder, Op
 from volfs.storage.payload import Payload, PayloadDigest, digest
+from volfs.storage.payload_maker import Batch, Rows
 from volfs.storage.shards import ShardWriter
 from volfs.versions.keys import node_key
 
@@ -95,7 +97,7 @@ class ArrayWriter:
         AlreadyThere if the version says something about that chunk already.
         """
         where, cell = split(self._check(coords), self.shard_chunks)
-        shard = self._claim(where, cell, coords)
+        shard = self._claim(where, (cell,), (coords,))
         try:
             if self.sharded:
                 data = read_file(payload) if isinstance(payload, Path) else payload
@@ -106,15 +108,52 @@ class ArrayWriter:
                 out = self._opened(where, shard)
                 sums = copy_in(out, payload)
         except BaseException:
-            self._unclaim(shard, cell)
+            self._unclaim(shard, (cell,))
             raise
         self._record(shard, cell, coords, sums.payload(shard.file, offset), sums.sha256)
         self._settled(where, shard)
 
+    def put_all(self, coords: Sequence[Index], batch: Batch) -> list[Index]:
+        """Store chunks that were made together; those that are all fill are skipped. Returns those that are in doubt,
+        of which nothing is stored."""
+        places = {n: split(self._check(at), self.shard_chunks) for n, at in enumerate(coords) if n not in batch.doubts}
+        for where, run in itertools.groupby(places, lambda number: places[number][0]):
+            numbers = list(run)
+            cells = [places[number][1] for number in numbers]
+            self._put_run(where, cells, [coords[number] for number in numbers], batch, numbers)
+        return [coords[number] for number in batch.doubts]
+
+    def _put_run(
+        self, where: Index, cells: list[int], coords: Sequence[Index], batch: Batch, numbers: list[int]
+    ) -> None:
+        """Store chunks of one shard, which are those of a batch with these numbers, one after the other."""
+        rows = batch.rows[numbers]
+        held = np.flatnonzero(rows["length"]).tolist()
+        shard = self._claim(where, cells, coords)
+        try:
+            stored, into = rows[held], [cells[i] for i in held]
+            if held:
+                begin, end = int(stored["offset"][0]), int(stored["offset"][-1] + stored["length"][-1])
+                stored["offset"] -= begin
+                if self.sharded:
+                    lengths = stored["length"].tolist()
+                    stored["offset"] += self._writer(where, shard).append_all(into, lengths, batch.data[begin:end])
+                else:
+                    with self._opened(where, shard) as out:
+                        out.write(batch.data[begin:end])
+        except BaseException:
+            self._unclaim(shard, cells)
+            raise
+        if held:
+            pieces = [batch.pieces(numbers[i]) for i in held]
+            with self._lock:
+                shard.rows[into] = self._rows.add_all([coords[i] for i in held], shard.file, stored, pieces)
+        self._settled(where, shard, len(cells))
+
     def remove(self, coords: Index) -> None:
         """Record that a chunk is gone: it reads as fill. It may lie outside the array, which was shrunk."""
         where, cell = split(coords, self.shard_chunks)
-        shard = self._claim(where, cell, coords)
+        shard = self._claim(where, (cell,), (coords,))
         self._record(shard, cell, coords, None, b"")
         if self._grid.holds(coords):
             self._settled(where, shard)
@@ -135,7 +174,7 @@ class ArrayWriter:
     def skip(self, coords: Index) -> None:
         """Say that a chunk will not come (it is all fill), so that its shard can be finished when the rest is there."""
         where, cell = split(self._check(coords), self.shard_chunks)
-        shard = self._claim(where, cell, coords)
+        shard = self._claim(where, (cell,), (coords,))
         self._settled(where, shard)
 
     def finish(self) -> None:
@@ -181,19 +220,20 @@ class ArrayWriter:
             raise BadInput(f"{self._name}: there is no chunk {coords} in a grid of {self._grid.grid_shape} chunks")
         return coords
 
-    def _claim(self, where: Index, cell: int, coords: Index) -> _Shard:
+    def _claim(self, where: Index, cells: Sequence[int], coords: Sequence[Index]) -> _Shard:
         with self._lock:
             shard = self._shards.get(where)
             if shard is None:
                 shard = self._shards[where] = self._new_shard(where)
-            if shard.rows[cell] != _Shard.FREE:
-                raise AlreadyThere(f"{self._name}: chunk {coords} was put or removed in this version already")
-            shard.rows[cell] = _Shard.CLAIMED
+            for cell, at in zip(cells, coords, strict=True):
+                if shard.rows[cell] != _Shard.FREE:
+                    raise AlreadyThere(f"{self._name}: chunk {at} was put or removed in this version already")
+            shard.rows[list(cells)] = _Shard.CLAIMED
             return shard
 
-    def _unclaim(self, shard: _Shard, cell: int) -> None:
+    def _unclaim(self, shard: _Shard, cells: Sequence[int]) -> None:
         with self._lock:
-            shard.rows[cell] = _Shard.FREE
+            shard.rows[list(cells)] = _Shard.FREE
 
     def _new_shard(self, where: Index) -> _Shard:
         grid = self._grid.grid_shape
@@ -217,10 +257,10 @@ class ArrayWriter:
         with self._lock:
             shard.rows[cell] = self._rows.add(coords, payload, sha256)
 
-    def _settled(self, where: Index, shard: _Shard) -> None:
-        """Count a chunk of the shard as dealt with, and finish the shard with the last one."""
+    def _settled(self, where: Index, shard: _Shard, count: int = 1) -> None:
+        """Count chunks of the shard as dealt with, and finish the shard with the last one."""
         with self._lock:
-            shard.expected -= 1
+            shard.expected -= count
             complete = shard.expected == 0 and shard.writer is not None
         if complete:
             self._finish(where, shard)
@@ -273,8 +313,7 @@ class _Rows:
         return list(self._files)
 
     def add(self, coords: Index, payload: Payload | None, sha256: bytes) -> int:
-        if self._count == len(self._records):
-            self._records = np.concatenate([self._records, np.zeros(len(self._records), RECORD)])
+        self._make_room(1)
         op, file, offset, length, crc, start, count = Op.REMOVE, NO_FILE, 0, 0, 0, 0, 0
         if payload is not None:
             op, offset, length, crc = Op.PUT, payload.offset, payload.length, payload.crc32c
@@ -288,6 +327,28 @@ class _Rows:
         self._records[self._count] = (op, self._ndim, 0, chunk, file, offset, length, crc, start, count, sha, 0, 0, 0)
         self._count += 1
         return self._count - 1
+
+    def add_all(self, coords: Sequence[Index], file: str, rows: Rows, pieces: Sequence[bytes | None]) -> range:
+        """Records of payloads in one file, as :mod:`volfs.storage.payload_maker` tells of them. Their numbers."""
+        count = len(rows)
+        self._make_room(count)
+        added = self._records[self._count : self._count + count]
+        added["op"], added["ndim"] = Op.PUT, self._ndim
+        added["chunk"][:, : self._ndim] = coords
+        added["file"] = self._files.setdefault(file, len(self._files))
+        for name in ("offset", "length", "crc32c", "sha256"):
+            added[name] = rows[name]
+        for record, sums in zip(added, pieces, strict=True):
+            if sums is not None:
+                record["pieces_start"], record["pieces_count"] = self._piece_count, len(sums) // 4
+                self._pieces.append(sums)
+                self._piece_count += len(sums) // 4
+        self._count += count
+        return range(self._count - count, self._count)
+
+    def _make_room(self, count: int) -> None:
+        while self._count + count > len(self._records):
+            self._records = np.concatenate([self._records, np.zeros(len(self._records), RECORD)])
 
     def take(self) -> tuple[Records, Records]:
         return self._records[: self._count].copy(), np.frombuffer(b"".join(self._pieces), "<u4")
