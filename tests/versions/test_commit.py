@@ -31,9 +31,10 @@ from volfs.python.face import Face
 from volfs.storage.manifest import Op
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
-from volfs.versions.commit import protocol
+from volfs.versions.commit import changeset, protocol
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.store import init_store
+from volfs.versions.working import interpreter
 
 SHAPE, CHUNKS = (24, 16, 16), (8, 8, 8)
 
@@ -87,6 +88,38 @@ def test_a_commit_holds_what_the_branch_showed_and_leaves_nothing_loose(dataset,
     assert loose_files(branch) == []
     assert dataset.branches() == {"main": 2}
     assert branch.head == info
+
+
+@pytest.mark.parametrize("way", ["C", "Python"])
+def test_many_chunks_are_committed_as_they_are_by_c_and_by_python(dataset, branch, monkeypatch, way):
+    """Chunks with bytes of the base among them, and one that nobody can read together with others: it is empty."""
+    if way == "Python":
+        monkeypatch.setattr(changeset, "read_payloads", lambda paths, most: None)
+        monkeypatch.setattr(interpreter, "undecodable", lambda paths, codec: None)
+    again = volume(SHAPE, 3)
+    again[:8] = volume(SHAPE)[:8]
+    for at in every_chunk(meta(branch)):
+        branch.put(f"zarr/s0/{meta(branch).chunk_key(at)}", chunk(meta(branch), again, at))
+    info = branch.commit("many", "me")
+    np.testing.assert_array_equal(voxels_of(dataset.version(2)), again)
+    changed = [at for _, _, at in records(dataset, 2) if at is not None]
+    assert sorted(changed) == [at for at in every_chunk(meta(branch)) if at[0] > 0]
+    assert info.number == 2 and branch.is_clean()
+
+
+@pytest.mark.parametrize("way", ["C", "Python"])
+def test_of_many_chunks_those_that_do_not_decode_are_named(branch, monkeypatch, way):
+    if way == "Python":
+        monkeypatch.setattr(interpreter, "undecodable", lambda paths, codec: None)
+    for at in every_chunk(meta(branch)):
+        put_chunk(branch, at)
+    for at, data in (((0, 1, 1), b""), ((1, 0, 1), b"no chunk"), ((2, 1, 0), put_chunk(branch, (2, 1, 0))[:-1])):
+        branch.put(f"zarr/s0/{meta(branch).chunk_key(at)}", data)
+    with pytest.raises(Held) as refused:
+        branch.commit("many")
+    named = [part.partition(":")[0] for part in str(refused.value).partition("behind: ")[2].split("; ")]
+    assert sorted(named) == ["zarr/s0/c/0/1/1", "zarr/s0/c/1/0/1", "zarr/s0/c/2/1/0"]
+    assert all(" does not decode: " in part for part in str(refused.value).partition("behind: ")[2].split("; "))
 
 
 def test_only_what_changed_is_stored(dataset, branch):

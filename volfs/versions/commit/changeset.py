@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +27,7 @@ from volfs.errors import Damaged, Held, VolfsError
 from volfs.model.box import Box, Index
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.files import read_file
+from volfs.storage.payload_maker import read_payloads
 from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.versions.commit.movement import base_of
 from volfs.versions.commit.version_writer import VersionWriter
@@ -40,7 +41,9 @@ from volfs.versions.working.union import Entry, Union
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_BATCH = 256
+_BATCH = 64
+_TOGETHER, _TOGETHER_BYTES = 64, 4 << 20
+"""Chunks that are read in one go, with the interpreter let go of: so many, or fewer that are as large together."""
 _ANYBODY = 0o666
 _FILE = 0o644
 """Permission bits of which nothing is said in a version."""
@@ -57,9 +60,9 @@ def problems(union: Union, interpreter: Interpreter, leave: Iterable[str] = ()) 
     found: list[tuple[str, str]] = []
     described: set[str] = set()
 
-    def judge(item: tuple[Change, Meaning]) -> tuple[str, str] | None:
-        reason = interpreter.verdict(union, *item)
-        return None if reason is None else (item[0].key, reason)
+    def judge(items: list[tuple[Change, Meaning]]) -> list[tuple[str, str]]:
+        verdicts = interpreter.verdicts(union, items)
+        return [(change.key, why) for (change, _), why in zip(items, verdicts, strict=True) if why is not None]
 
     def put() -> Iterator[tuple[Change, Meaning]]:
         for change in union.changes():
@@ -71,7 +74,8 @@ def problems(union: Union, interpreter: Interpreter, leave: Iterable[str] = ()) 
             if change.kind == "put":
                 yield change, meanings.of(change.key)
 
-    found += [held for held in _in_parallel(judge, put()) if held is not None]
+    for held_ones in _in_parallel(judge, _together(put(), lambda item: item[0].size)):
+        found += held_ones
     for path in sorted(described):
         reason = _misread(union, interpreter, path)
         if reason is not None:
@@ -228,7 +232,11 @@ class Packer:
         raw = self._read(json_key(path))
         coords = np.array(sorted(array.puts), dtype=np.int64).reshape(len(array.puts), after.ndim)
         writer = self._writer.array(path, raw, created=before is None, chunks=coords)
-        for _ in _in_parallel(lambda item: self._put_chunk(writer, before, *item), array.puts.items()):
+        # Those of one shard one after the other: they are written to it together.
+        order = np.lexsort((coords // np.array(writer.shard_chunks)).T[::-1])
+        puts = ((at, array.puts[at]) for at in map(tuple, coords[order].tolist()))
+        batches = _together(puts, lambda item: item[1].size)
+        for _ in _in_parallel(lambda batch: self._put_chunks(writer, before, batch), batches):
             pass
         if before is None:
             return
@@ -236,13 +244,25 @@ class Packer:
         for at in sorted(gone - array.puts.keys()):
             writer.remove(at)
 
-    def _put_chunk(self, writer: ArrayWriter, before: VersionArray | None, coords: Index, change: Change) -> None:
+    def _put_chunks(
+        self, writer: ArrayWriter, before: VersionArray | None, chunks: Sequence[tuple[Index, Change]]
+    ) -> None:
+        fresh = [(coords, change) for coords, change in chunks if not self._is_old(before, coords, change)]
+        left = dict(fresh)
+        if writer.sharded:
+            batch = read_payloads([change.path for _, change in fresh], sum(change.size for _, change in fresh))
+            if batch is not None:
+                left = {coords: left[coords] for coords in writer.put_all([coords for coords, _ in fresh], batch)}
+        for coords, change in left.items():
+            writer.put(coords, Path(change.path))
+
+    def _is_old(self, before: VersionArray | None, coords: Index, change: Change) -> bool:
+        """True for a chunk that has the bytes of the base."""
         payload = None if before is None else before.payload(coords)
-        if payload is not None and payload.size == change.size:
-            data = read_file(change.path)
-            if crc32c(data) == payload.payload.crc32c and _same(payload.read, data):
-                return
-        writer.put(coords, Path(change.path))
+        if payload is None or payload.size != change.size:
+            return False
+        data = read_file(change.path)
+        return crc32c(data) == payload.payload.crc32c and _same(payload.read, data)
 
     def _outside(self, before: VersionArray, after: ArrayMeta) -> Iterator[Index]:
         """Stored chunks that a shrunk array no longer reaches."""
@@ -356,11 +376,25 @@ def _same(read: Callable[[], bytes], data: bytes) -> bool:
         return False
 
 
+def _together(items: Iterable[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Items so many at a time that each lot is worth a call, and none too large."""
+    lot: list[_T] = []
+    total = 0
+    for item in items:
+        if lot and (len(lot) == _TOGETHER or total + size(item) > _TOGETHER_BYTES):
+            yield lot
+            lot, total = [], 0
+        lot.append(item)
+        total += size(item)
+    if lot:
+        yield lot
+
+
 def _in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """``work`` of each item, in order, on all cores. Bounded: items are taken a batch at a time."""
+    """``work`` of each item, in order, on all cores. Bounded: items are taken so many at a time."""
     source = iter(items)
-    first = list(islice(source, 8))
-    if len(first) < 8:
+    first = list(islice(source, 2))
+    if len(first) < 2:
         yield from map(work, first)
         return
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Hashable
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ from volfs.model.box import Index
 from volfs.model.metadata import ArrayMeta, GroupMeta, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.files import opened, read_file
+from volfs.storage.payload_maker import undecodable
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
 from volfs.versions.snapshot import ArrayNode, GroupNode
 from volfs.versions.working.layer import Change
@@ -143,8 +145,26 @@ class Interpreter:
         assert meta is not None and coords is not None
         if not meta.grid.holds(coords):
             return f"lies outside its array of shape {meta.shape}"
-        token = (change.ino, change.mtime_ns, change.size, _storage(meta))
-        return self._verdicts.get_or_make(token, lambda: _decodes(change, meta))
+        return self._verdicts.get_or_make(_token(change, _storage(meta)), lambda: _decodes(change, meta))
+
+    def verdicts(self, union: Union, items: Sequence[tuple[Change, Meaning]]) -> list[str | None]:
+        """The same of many files, of which chunks of one array are decoded side by side."""
+        proven: set[int] = set()
+        together: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (_, meaning) in enumerate(items):
+            meta, coords = meaning.meta, meaning.coords
+            if meaning.kind == "chunk" and meta is not None and coords is not None and meta.grid.holds(coords):
+                together[id(meta)].append(number)
+        for numbers in together.values():
+            meta = items[numbers[0]][1].meta
+            assert meta is not None, "a chunk is of an array"
+            storage = _storage(meta)
+            tokens = {n: _token(items[n][0], storage) for n in numbers}
+            unknown = [n for n in numbers if self._verdicts.get(tokens[n], self) is self]
+            for place in _decodable(meta, [items[n][0].path for n in unknown]):
+                self._verdicts.put(tokens[unknown[place]], None)
+                proven.add(unknown[place])
+        return [None if n in proven else self.verdict(union, *item) for n, item in enumerate(items)]
 
     def _parse(self, union: Union, key: str, entry: Entry) -> Parsed:
         if entry.layer is not None:
@@ -166,6 +186,20 @@ def _identity(entry: Entry) -> Hashable:
 
 def _storage(meta: ArrayMeta) -> Hashable:
     return meta.dtype.str, meta.chunk_shape, repr(meta.codecs), meta.fill_value.tobytes()
+
+
+def _token(change: Change, storage: Hashable) -> Hashable:
+    """What a verdict on a chunk depends on."""
+    return change.ino, change.mtime_ns, change.size, storage
+
+
+def _decodable(meta: ArrayMeta, paths: Sequence[str]) -> list[int]:
+    """The numbers of those files that certainly are chunks of an array."""
+    try:
+        doubts = undecodable(paths, ChunkCodec.of(meta)) if paths else None
+    except Unsupported:
+        return []
+    return [] if doubts is None else sorted(set(range(len(paths))) - set(doubts))
 
 
 def _decodes(change: Change, meta: ArrayMeta) -> str | None:
