@@ -38,7 +38,7 @@ suites:  ## file-system suites that package registries carry, in a mounted branc
 	@sh .ci/setup suites
 	@$(PY) -m tests.suites
 
-bench:  ## measure against other programs, about 15 minutes; writes docs/performance.md
+bench:  ## measure against other programs, under 20 minutes; writes docs/performance.md
 	@sh .ci/setup bench
 	@$(PY) -m tests.benchmarks --write
 

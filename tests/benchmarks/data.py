@@ -73,6 +73,11 @@ def em_store(bench: Bench) -> Path:
     return bench.once("em", lambda path: imported(path, "em", em(bench.scale.em)))
 
 
+def small_store(bench: Bench) -> Path:
+    """A volume of few planes: its xz and yz slices are small files, of which there are many."""
+    return bench.once("small", lambda path: imported(path, "small", em(bench.scale.small)))
+
+
 def reread_store(bench: Bench) -> Path:
     return bench.once("reread", lambda path: imported(path, "em", em(bench.scale.reread)))
 

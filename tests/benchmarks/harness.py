@@ -27,6 +27,8 @@ class Scale:
     runs: int
     em: tuple[int, int, int]
     """The u8 volume, (z, y, x); x a power of two, so that 64 KiB are whole rows."""
+    small: tuple[int, int, int]
+    """A u8 volume of few planes: slices of 1 MiB along z, of 128 KiB along y and x."""
     reread: tuple[int, int, int]
     """The volume whose slices are read again: slices of 4 MiB, as microscopes make them."""
     light_sheet: tuple[int, int, int, int, int]
@@ -54,6 +56,7 @@ SCALES = {
     "full": Scale(
         runs=3,
         em=(512, 1024, 1024),
+        small=(128, 1024, 1024),
         reread=(128, 2048, 2048),
         light_sheet=(3, 2, 64, 512, 512),
         labels=(128, 256, 512),
@@ -70,6 +73,7 @@ SCALES = {
     "quick": Scale(
         runs=2,
         em=(192, 256, 512),
+        small=(64, 256, 512),
         reread=(32, 2048, 2048),
         light_sheet=(2, 2, 64, 128, 128),
         labels=(64, 128, 256),
@@ -86,6 +90,7 @@ SCALES = {
     "tiny": Scale(
         runs=1,
         em=(64, 128, 128),
+        small=(16, 64, 64),
         reread=(8, 256, 256),
         light_sheet=(2, 1, 16, 64, 64),
         labels=(16, 64, 64),

@@ -96,11 +96,17 @@ def listing(bench: Bench) -> Iterable[Ratio]:
 
     def theirs() -> list[float]:
         drop_caches()
-        return ls(copy)
+        on_disk = ls(copy)
+        drop_caches()
+        with passthrough(bench, copy, bench.root / "passed") as passed:
+            return on_disk + ls(passed)
 
-    cold, warm = bench.in_turn(ours, theirs)
-    yield longer("P5", f"ls -l of {bench.scale.planes:,} slices ÷ ext4, cold (time)", cold, at_most(1.0))
-    yield longer("P5", f"ls -l of {bench.scale.planes:,} slices ÷ ext4, warm (time)", warm)
+    cold, warm, cold_through, warm_through = bench.in_turn(lambda: ours() * 2, theirs)
+    what = f"ls -l of {bench.scale.planes:,} slices"
+    yield longer("P5", f"{what} ÷ ext4, cold (time)", cold, at_most(1.0))
+    yield longer("P5", f"{what} ÷ ext4, a second time (time)", warm, at_most(1.0))
+    yield longer("P5", f"{what} ÷ C FUSE passthrough, cold (time)", cold_through)
+    yield longer("P5", f"{what} ÷ C FUSE passthrough, a second time (time)", warm_through)
 
 
 @measure("P6", "attributes of known paths")

@@ -1,4 +1,4 @@
-/* A read-only passthrough: what libfuse costs in C, for machines without libfuse's own example.
+/* A passthrough: what libfuse costs in C, for machines without libfuse's own example.
  *
  *     passthrough SOURCE MOUNTPOINT
  */
@@ -23,6 +23,7 @@ static void *start(struct fuse_conn_info *connection, struct fuse_config *config
 	(void)connection;
 	config->kernel_cache = 1;
 	config->entry_timeout = config->attr_timeout = 3600;
+	config->hard_remove = 1;
 	return NULL;
 }
 
@@ -51,7 +52,7 @@ static int list(const char *path, void *out, fuse_fill_dir_t fill, off_t offset,
 
 static int opened(const char *path, struct fuse_file_info *info)
 {
-	int fd = openat(root, below(path), O_RDONLY);
+	int fd = openat(root, below(path), info->flags & ~(O_CREAT | O_EXCL));
 
 	if (fd < 0)
 		return -errno;
@@ -74,8 +75,87 @@ static int closed(const char *path, struct fuse_file_info *info)
 	return 0;
 }
 
+static int made(const char *path, mode_t mode, struct fuse_file_info *info)
+{
+	int fd = openat(root, below(path), (info->flags & ~O_ACCMODE) | O_CREAT | O_RDWR, mode);
+
+	if (fd < 0)
+		return -errno;
+	info->fh = fd;
+	return 0;
+}
+
+static int put(const char *path, const char *data, size_t size, off_t offset, struct fuse_file_info *info)
+{
+	ssize_t wrote = pwrite(info->fh, data, size, offset);
+
+	(void)path;
+	return wrote < 0 ? -errno : (int)wrote;
+}
+
+static int cut(const char *path, off_t size, struct fuse_file_info *info)
+{
+	int fd = info ? (int)info->fh : openat(root, below(path), O_WRONLY), failed;
+
+	if (fd < 0)
+		return -errno;
+	failed = ftruncate(fd, size) ? errno : 0;
+	if (!info)
+		close(fd);
+	return -failed;
+}
+
+static int synced(const char *path, int only_data, struct fuse_file_info *info)
+{
+	(void)path;
+	return (only_data ? fdatasync(info->fh) : fsync(info->fh)) ? -errno : 0;
+}
+
+static int directory_synced(const char *path, int only_data, struct fuse_file_info *info)
+{
+	int fd = openat(root, below(path), O_RDONLY | O_DIRECTORY), failed;
+
+	(void)only_data, (void)info;
+	if (fd < 0)
+		return -errno;
+	failed = fsync(fd) ? errno : 0;
+	close(fd);
+	return -failed;
+}
+
+static int directory_made(const char *path, mode_t mode) { return mkdirat(root, below(path), mode) ? -errno : 0; }
+
+static int directory_gone(const char *path) { return unlinkat(root, below(path), AT_REMOVEDIR) ? -errno : 0; }
+
+static int gone(const char *path) { return unlinkat(root, below(path), 0) ? -errno : 0; }
+
+static int linked(const char *path, const char *other)
+{
+	return linkat(root, below(path), root, below(other), 0) ? -errno : 0;
+}
+
+static int renamed(const char *path, const char *other, unsigned int flags)
+{
+	return renameat2(root, below(path), root, below(other), flags) ? -errno : 0;
+}
+
+static int mode_set(const char *path, mode_t mode, struct fuse_file_info *info)
+{
+	(void)info;
+	return fchmodat(root, below(path), mode, 0) ? -errno : 0;
+}
+
+static int times_set(const char *path, const struct timespec times[2], struct fuse_file_info *info)
+{
+	(void)info;
+	return utimensat(root, below(path), times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
 static const struct fuse_operations operations = {
 	.init = start, .getattr = attributes, .readdir = list, .open = opened, .read = get, .release = closed,
+	.create = made, .write = put, .truncate = cut, .fsync = synced, .fsyncdir = directory_synced,
+	.mkdir = directory_made, .rmdir = directory_gone, .unlink = gone, .link = linked, .rename = renamed,
+	.chmod = mode_set, .utimens = times_set,
 };
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ def reader(kind: str, array: Path) -> Iterator[Reader]:
 def _filesystem(command: Sequence[str], mountpoint: Path, *arguments: str) -> Iterator[Path]:
     """A foreign FUSE daemon in the foreground, until the block ends."""
     mountpoint.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen([*command, str(mountpoint), *arguments])
+    process = subprocess.Popen([*command, str(mountpoint), *arguments], preexec_fn=_with_many_files)
     try:
         for _ in range(1_000):
             if mountpoint.is_mount():
@@ -72,6 +73,12 @@ def _filesystem(command: Sequence[str], mountpoint: Path, *arguments: str) -> It
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _with_many_files() -> None:
+    """libfuse's example keeps a descriptor for every file that somebody has looked up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def doing_nothing(mountpoint: Path, size: int = 0) -> Any:

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from tests.benchmarks import data
 from tests.benchmarks.harness import (
@@ -28,34 +29,75 @@ from tests.benchmarks.harness import (
     drop_caches,
     faster,
     files_of,
+    longer,
     measure,
     read_files,
     timed,
 )
-from tests.benchmarks.peers import doing_nothing, reader
+from tests.benchmarks.peers import doing_nothing, passthrough, reader
+from volfs.testing.kit import daemon_pid
 
 AXIS = {"xy": -3, "xz": -2, "yz": -1}
 ZARR_PLANES = 8
 
 
-def _planes(bench: Bench, name: str, store: Path, dataset: str, plane: str, bar: Bar | None) -> Iterator[Ratio]:
-    """Every slice in order, twice, on both sides."""
+def _planes(
+    bench: Bench, name: str, store: Path, dataset: str, plane: str, bar: Bar, slabs: bool = False
+) -> Iterator[Ratio]:
+    """Every slice in order, twice, on both sides. ``bar`` is that of cold reads. With ``slabs`` TensorStore reads all
+    planes of a layer of chunks at once, too: who can take them so, need not decode ahead."""
     array = data.stored_array(store, dataset)
 
     def ours() -> list[float]:
         with bench.mounted(store, read_only=True) as mount:
-            level = mount / dataset / "versions" / "v1" / "s0"
-            stacks = sorted(path for path in level.rglob(plane) if path.is_dir() and "oblique" not in path.parts)
-            return [timed(lambda: [read_files(files_of(stack)) for stack in stacks]) for _ in range(2)]
+            stacks = _stacks(mount / dataset, plane)
+            cold, warm = (timed(lambda: [read_files(files_of(stack)) for stack in stacks]) for _ in range(2))
+        return [cold, warm, cold] if slabs else [cold, warm]
 
     def theirs() -> list[float]:
         drop_caches()
         with reader("tensorstore", array) as peer:
-            return [peer.ask(planes=AXIS[plane]) for _ in range(2)]
+            seconds = [peer.ask(planes=AXIS[plane]) for _ in range(2)]
+        if slabs:
+            drop_caches()
+            with reader("tensorstore", array) as peer:
+                seconds.append(peer.ask(planes=AXIS[plane], thick=data.CHUNK[0]))
+        return seconds
 
-    cold, warm = bench.in_turn(ours, theirs)
+    cold, warm, *whole = bench.in_turn(ours, theirs)
     yield faster(name, f"{dataset}, {plane} slices in order ÷ TensorStore, cold", cold, bar)
-    yield faster(name, f"{dataset}, {plane} slices in order ÷ TensorStore, warm", warm, bar)
+    yield faster(name, f"{dataset}, {plane} slices in order ÷ TensorStore, warm", warm, at_least(1.0))
+    for times in whole:
+        yield faster(name, f"{dataset}, {plane} slices in order ÷ TensorStore in whole slabs, cold", times)
+
+
+def _stacks(dataset: Path, plane: str) -> list[Path]:
+    level = dataset / "versions" / "v1" / "s0"
+    return sorted(path for path in level.rglob(plane) if path.is_dir() and "oblique" not in path.parts)
+
+
+def _processor_time(bench: Bench, store: Path, dataset: str, plane: str) -> Ratio:
+    """Of whoever reads and of the daemon, kernel included, against TensorStore's: what is left to others on a machine
+    whose processors are busy."""
+
+    def ours() -> list[float]:
+        with bench.mounted(store, read_only=True) as mount:
+            stacks, daemon = _stacks(mount / dataset, plane), psutil.Process(daemon_pid(mount))
+            before, start = daemon.cpu_times(), time.process_time()
+            for stack in stacks:
+                read_files(files_of(stack))
+            own, after = time.process_time() - start, daemon.cpu_times()
+        return [own + after.user + after.system - before.user - before.system]
+
+    def theirs() -> list[float]:
+        drop_caches()
+        with reader("tensorstore", data.stored_array(store, dataset)) as peer:
+            return [peer.ask(planes=AXIS[plane], processor=True)]
+
+    (times,) = bench.in_turn(ours, theirs)
+    return longer(
+        "P2", f"{dataset}, {plane} slices in order, processor time ÷ TensorStore's, cold", times, at_most(1.0)
+    )
 
 
 def _against_zarr(bench: Bench, store: Path) -> Ratio:
@@ -77,38 +119,54 @@ def _against_zarr(bench: Bench, store: Path) -> Ratio:
 
 @measure("P1", "xy slices in order")
 def xy_slices(bench: Bench) -> Iterable[Ratio]:
-    yield from _planes(bench, "P1", data.em_store(bench), "em", "xy", at_least(1.0))
-    yield from _planes(bench, "P1", data.light_sheet_store(bench), "sheet", "xy", at_least(1.0))
-    yield from _planes(bench, "P1", data.labels_store(bench), "labels", "xy", at_least(1.0))
+    yield from _planes(bench, "P1", data.em_store(bench), "em", "xy", at_least(1.0), slabs=True)
+    yield from _planes(bench, "P1", data.small_store(bench), "small", "xy", at_least(1.0), slabs=True)
+    yield from _planes(bench, "P1", data.light_sheet_store(bench), "sheet", "xy", at_least(0.9))
+    yield from _planes(bench, "P1", data.labels_store(bench), "labels", "xy", at_least(0.6))
     yield _against_zarr(bench, data.em_store(bench))
 
 
 @measure("P2", "xz and yz slices in order")
 def other_slices(bench: Bench) -> Iterable[Ratio]:
-    for plane in ("xz", "yz"):
-        yield from _planes(bench, "P2", data.em_store(bench), "em", plane, at_least(1.0))
+    for dataset, store in (("em", data.em_store(bench)), ("small", data.small_store(bench))):
+        yield from _planes(bench, "P2", store, dataset, "xz", at_least(1.0))
+        yield from _planes(bench, "P2", store, dataset, "yz", at_least(1.3))
+    yield _processor_time(bench, data.small_store(bench), "small", "xz")
 
 
 @measure("P3", "slices read again")
 def reread_slices(bench: Bench) -> Iterable[Ratio]:
-    store = data.reread_store(bench)
-    copy = bench.root / "slices"
+    """Slices of 4 MiB, 1 MiB and 128 KiB: the smaller, the more of it is opening and closing files."""
+    yield from _reread(bench, data.reread_store(bench), "em", "xy", at_least(0.8))
+    yield from _reread(bench, data.small_store(bench), "small", "xy", at_least(0.8))
+    yield from _reread(bench, data.small_store(bench), "small", "xz", at_least(0.5))
 
-    with bench.mounted(store, read_only=True) as mount:
-        slices = mount / "em" / "versions" / "v1" / "s0" / "xy"
-        if not copy.exists():
-            shutil.copytree(slices, copy)
-        files, copies = files_of(slices), files_of(copy)
 
-        def again(files: list[Path]) -> list[float]:
-            read_files(files)
-            return [timed(lambda: read_files(files))]
+def _reread(bench: Bench, store: Path, dataset: str, plane: str, bar: Bar) -> Iterator[Ratio]:
+    copy = bench.root / f"slices-{dataset}-{plane}"
 
-        (warm,) = bench.in_turn(lambda: again(files), lambda: again(copies))
-        with doing_nothing(bench.root / "nothing", copies[0].stat().st_size) as nothing:
-            (ceiling,) = bench.in_turn(lambda: again(files), lambda: again([nothing / file.name for file in copies]))
-    yield faster("P3", "xy slices read again ÷ the same files on ext4, warm", warm, at_least(0.8))
-    yield faster("P3", "xy slices read again ÷ files of a pyfuse3 that does nothing, warm", ceiling)
+    def again(files: list[Path]) -> float:
+        read_files(files)
+        return timed(lambda: read_files(files))
+
+    with bench.mounted(store, read_only=True) as mount, ExitStack() as peers:
+        slices = mount / dataset / "versions" / "v1" / "s0" / plane
+        shutil.copytree(slices, copy)
+        copies = files_of(copy)
+        size = copies[0].stat().st_size
+        passed = peers.enter_context(passthrough(bench, copy, bench.root / "passed"))
+        nothing = peers.enter_context(doing_nothing(bench.root / "nothing", size))
+        sides = [copies, files_of(passed), [nothing / file.name for file in copies]]
+        times = bench.in_turn(lambda: [again(files_of(slices))] * len(sides), lambda: [again(side) for side in sides])
+    what = f"{plane} slices of {_size(size)} read again ÷"
+    ext4, through, ceiling = times
+    yield faster("P3", f"{what} the same files on ext4, warm", ext4, bar)
+    yield faster("P3", f"{what} the same files through C FUSE passthrough, warm", through)
+    yield faster("P3", f"{what} files of a pyfuse3 that does nothing, warm", ceiling)
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.0f} MiB" if nbytes >= 2**20 else f"{nbytes / 2**10:.0f} KiB"
 
 
 @measure("P12", "random 64 KiB by mmap")

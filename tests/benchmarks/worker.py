@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.worker tensorstore|zarr|files PATH
 
-A request is one line of JSON: ``{"planes": AXIS, "every": N}``, ``{"boxes": [[z, y, rows], …]}`` or ``{"all": true}``.
+A request is one line of JSON: ``{"planes": AXIS, "every": N, "thick": M}`` (M planes at a time), ``{"boxes":
+[[z, y, rows], …]}`` or ``{"all": true}``; with ``"processor": true`` the answer is processor time.
 Of kind "files" it reads the first N files of a directory, ``{"files": N}``, and answers the seconds of each.
 """
 
@@ -45,12 +46,12 @@ def zarr_python(path: str) -> tuple[tuple[int, ...], Read]:
 def answer(shape: tuple[int, ...], read: Read, request: dict[str, Any]) -> None:
     if "planes" in request:
         along = range(len(shape))[request["planes"]]
-        every = request.get("every", 1)
+        every, thick = request.get("every", 1), request.get("thick", 1)
         leading = [range(size) for size in shape[:-3]]
         for outer in np.ndindex(*(len(axis) for axis in leading)):
-            for index in range(0, shape[along], every):
+            for index in range(0, shape[along], every * thick):
                 key: list[Any] = [*outer, slice(None), slice(None), slice(None)]
-                key[along] = index
+                key[along] = index if thick == 1 else slice(index, min(index + thick, shape[along]))
                 read(tuple(key))
     elif "boxes" in request:
         for z, y, rows in request["boxes"]:
@@ -76,9 +77,10 @@ def main() -> None:
     shape, read = {"tensorstore": tensorstore, "zarr": zarr_python}[kind](path)
     for line in sys.stdin:
         request = json.loads(line)
-        start = time.perf_counter()
+        clock = time.process_time if request.get("processor") else time.perf_counter
+        start = clock()
         answer(shape, read, request)
-        print(json.dumps(time.perf_counter() - start), flush=True)
+        print(json.dumps(clock() - start), flush=True)
 
 
 if __name__ == "__main__":
