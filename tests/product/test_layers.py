@@ -39,6 +39,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"retention", "combine"},
         {
             "remote_commit",
+            "transaction",
             "branch_actions",
             "branch",
             "catalog_file",

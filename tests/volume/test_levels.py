@@ -93,7 +93,7 @@ def test_a_level_is_an_array_to_numpy():
     assert len(level) == 10
     assert level[1, 2, 3] == voxels[1, 2, 3]
     assert not isinstance(level[1, 2, 3], np.ndarray)
-    for nonsense in (None, [0, 1], "a", np.zeros(10, bool), True):
+    for nonsense in (None, "a", True, 1.5):
         with pytest.raises(BadInput):
             level[nonsense]
     with pytest.raises(ValueError, match="memory"):
@@ -190,7 +190,7 @@ def test_wrong_shapes_and_types_are_refused_and_change_nothing():
     with pytest.raises(BadInput):
         level[0] = 70000
     with pytest.raises(BadInput):
-        level[::2] = 1
+        level[::2] = 1.5
     with pytest.raises(BadInput):
         level[0] = voxels[:2]
     with pytest.raises(BadInput):

@@ -27,6 +27,7 @@ from volfs.versions.commit.protocol import Wording, settle_own
 from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.committed.version import Version
 from volfs.versions.snapshot import Derive, WritableSnapshot
+from volfs.versions.transaction import Transaction, transaction
 from volfs.versions.working.base_file import Pin
 from volfs.versions.working.branch_lock import Holder
 from volfs.versions.working.interpreter import Interpreter
@@ -57,6 +58,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
 
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("head", "status", "is_clean", "behind", "update", "validate", "writing", "commit", "discard"),
+        "transaction",
     )
 
     dataset: WritableHistory
@@ -309,6 +311,20 @@ class Branch(UnionSnapshot, WritableSnapshot):
         MergeConflict says what is in conflict.
         """
         return self.actions.combine(kind, words, progress)
+
+    def transaction(self, message: str, author: str | None = None) -> AbstractContextManager[Transaction]:
+        """Commit what a block changes as one version; if it raises, take all of it back.
+
+        A block that changes nothing makes no version. While it runs this process is the branch's only writer: what its
+        other threads change is part of it. The value has the ``version`` afterwards, or None. Busy if there are
+        uncommitted changes before, ReadOnly if another process writes. A commit that is refused (Held, NoSpace) leaves
+        the changes uncommitted; so does the death of the process.
+        """
+        return transaction(self, message, author)
+
+    def undo(self) -> None:
+        """Take back every uncommitted change. What is staged, and no change yet, stays."""
+        self.working.discard()
 
     def discard(self, prefix: str = "") -> None:
         """Go back to the base at and below ``prefix``: a key, or a word of

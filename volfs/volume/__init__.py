@@ -1,7 +1,8 @@
 """Images on a hierarchy: boxes of voxels read and written, decoded blocks kept, coarser levels computed.
 
 ``plan``            which images a snapshot has; ``image`` :class:`Image`, one of them, with its levels
-``level``           :class:`Level`, from which boxes are read as from an array; ``selection`` numpy's indexing as boxes
+``level``           :class:`Level`, from which boxes are read as from an array; ``selection`` numpy's indexing as boxes,
+                    ``index_lists`` that by lists and masks as pieces of boxes
 ``reader``          from a box to the blocks it crosses; ``deadline`` until when, ``travel`` what is read ahead
 ``pencils``         rows of blocks, decoded side by side for whoever takes plane after plane
 ``planes``          the memory of decoded planes, for who puts files together from it

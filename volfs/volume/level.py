@@ -25,8 +25,9 @@ from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
 from volfs.volume.derivation import DerivedBlocks, Keys, Recipe, finer_box, keys_within
+from volfs.volume.index_lists import Orthogonal, Piece, Points, select_any, select_orthogonal, select_points
 from volfs.volume.reader import BlockReader
-from volfs.volume.selection import select
+from volfs.volume.selection import Selection
 from volfs.volume.travel import Ahead
 from volfs.volume.volume_context import VolumeContext
 from volfs.volume.writer import BoxWriter, conforming
@@ -61,7 +62,7 @@ class Level(Public):
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("snapshot", "name", "index", "axes", "shape", "ndim", "size", "dtype", "fill_value", "chunks", "nbytes"),
         *("attrs", "units", "scale", "translation", "factors", "is_label", "rescale", "derived", "writable"),
-        *("read", "write", "prefetch"),
+        *("read", "write", "prefetch", "oindex", "vindex"),
     )
 
     def __init__(
@@ -192,20 +193,44 @@ class Level(Public):
         Raises BadInput for another shape or type (labels: any unsigned type whose values fit), ReadOnly in a version,
         NotAllowed in a level that follows s0.
         """
+        self._check_written()
+        assert isinstance(self.source, StoredBlocks)
+        array = conforming(voxels, box.shape, self.dtype, self.is_label)
+        lock = self._context.array_lock(self.snapshot, self.array.path)
+        BoxWriter(self.snapshot, self.source, self.reader, self._context.workers, lock).write(box, array)
+
+    def _check_written(self) -> None:
         if not self.snapshot.writable:
             raise ReadOnly(f"{self.snapshot.ref} cannot be written")
         if self.derived:
             raise NotAllowed(f"{self.name} is computed from s0: write s0")
-        assert isinstance(self.source, StoredBlocks)
-        array = conforming(voxels, box, self.dtype, self.is_label)
-        lock = self._context.array_lock(self.snapshot, self.array.path)
-        BoxWriter(self.snapshot, self.source, self.reader, self._context.workers, lock).write(box, array)
 
     # -- like an array ------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: object) -> Any:
-        """Numpy's basic indexing: integers, slices with steps, an ellipsis. Always a copy."""
-        selection = select(key, self.shape)
+        """Integers, slices with steps, an ellipsis, lists and masks: as zarr-python has it. Always a copy."""
+        return self._select(select_any(key, self.shape))
+
+    def __setitem__(self, key: object, value: npt.ArrayLike) -> None:
+        """Write what the same index reads; the value is broadcast, a plain number is taken in the level's type.
+
+        What is no box is written piece by piece: an error may leave it half written.
+        """
+        self._assign(select_any(key, self.shape), value)
+
+    @property
+    def oindex(self) -> OrthogonalIndexing:
+        """Orthogonal indexing: each axis for itself, by an integer, a slice, a list or a mask of its length."""
+        return OrthogonalIndexing(self)
+
+    @property
+    def vindex(self) -> PointIndexing:
+        """Indexing by points: a list of coordinates for each axis, or one mask of the level's shape."""
+        return PointIndexing(self)
+
+    def _select(self, selection: Selection | Orthogonal | Points) -> Any:
+        if not isinstance(selection, Selection):
+            return self._gather(selection)
         if selection.contiguous:
             return self.read(selection.box)[selection.squeeze]
         result = np.empty(tuple(len(r) for r in selection.ranges), self.dtype)
@@ -213,22 +238,45 @@ class Level(Public):
             result[place] = self.read(piece.box)[piece.view]
         return result[selection.squeeze]
 
-    def __setitem__(self, key: object, value: npt.ArrayLike) -> None:
-        """Write a contiguous selection; the value is broadcast, a plain Python number is taken in the level's type."""
-        selection = select(key, self.shape)
-        if not selection.contiguous:
-            raise BadInput("only contiguous boxes can be written: use steps of 1")
-        if isinstance(value, bool | int | float | complex):
-            try:
-                value = np.asarray(value, self.dtype)
-            except (OverflowError, TypeError, ValueError) as error:
-                raise BadInput(f"{value!r} is no {self.dtype}: {error}") from None
-        array = np.asarray(value)
+    def _gather(self, selection: Orthogonal | Points) -> npt.NDArray[Any]:
+        result = np.empty(selection.full_shape, self.dtype)
+
+        def read(piece: Piece) -> None:
+            result[piece.place] = self.reader.fetch(piece.box, scan=False)[piece.within]
+
+        self._context.workers.each(read, selection.pieces(self.chunk_shape))
+        return result.reshape(selection.shape)[()]
+
+    def _assign(self, selection: Selection | Orthogonal | Points, value: npt.ArrayLike) -> None:
+        self._check_written()
+        array = np.asarray(self._in_type(value))
         try:
             array = np.broadcast_to(array, selection.shape)
         except ValueError:
             raise BadInput(f"voxels have the shape {array.shape}, {selection.shape} is needed") from None
-        self.write(selection.box, array.reshape(selection.box.shape))
+        if isinstance(selection, Selection):
+            if selection.contiguous:
+                self.write(selection.box, array.reshape(selection.box.shape))
+                return
+            selection = Orthogonal(tuple(np.asarray(r, np.intp) for r in selection.ranges), selection.dropped)
+        array = conforming(array, array.shape, self.dtype, self.is_label).reshape(selection.full_shape)
+        with self._context.array_lock(self.snapshot, self.array.path):
+            for piece in selection.pieces(self.chunk_shape):
+                voxels = self.reader.fetch(piece.box, scan=False)
+                voxels[piece.within] = array[piece.place]
+                self.write(piece.box, voxels)
+
+    def _in_type(self, value: npt.ArrayLike) -> npt.ArrayLike:
+        """Plain Python numbers, and lists of them, in the level's type; BadInput for one that has no place there."""
+        if not isinstance(value, bool | int | float | complex | list | tuple):
+            return value
+        try:
+            found, plain = np.asarray(value, self.dtype), np.asarray(value)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise BadInput(f"{value!r} is no {self.dtype}: {error}") from None
+        if self.dtype.kind in "iub" and not np.array_equal(found, plain):
+            raise BadInput(f"{value!r} is no {self.dtype}")
+        return found
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
@@ -352,6 +400,32 @@ class Level(Public):
 
     def _dirty_within(self, keys: Box) -> Iterator[Box]:
         return map(self.source.keys.chunk_box, keys_within(self.derived_keys(), keys, self.source.keys))
+
+
+@dataclass(frozen=True, slots=True)
+class OrthogonalIndexing:
+    """`level.oindex[…]`."""
+
+    level: Level
+
+    def __getitem__(self, key: object) -> Any:
+        return self.level._select(select_orthogonal(key, self.level.shape))
+
+    def __setitem__(self, key: object, value: npt.ArrayLike) -> None:
+        self.level._assign(select_orthogonal(key, self.level.shape), value)
+
+
+@dataclass(frozen=True, slots=True)
+class PointIndexing:
+    """`level.vindex[…]`."""
+
+    level: Level
+
+    def __getitem__(self, key: object) -> Any:
+        return self.level._select(select_points(key, self.level.shape))
+
+    def __setitem__(self, key: object, value: npt.ArrayLike) -> None:
+        self.level._assign(select_points(key, self.level.shape), value)
 
 
 def _reopened(snapshot: Snapshot, path: str) -> Level:

@@ -1,7 +1,7 @@
 """Numpy's basic indexing, as boxes.
 
 Decided here: what `level[3, ..., ::-1]` asks for: a box to read, and how to view what was read. Integers (negative ones
-too), slices with any step and one ellipsis; no masks, lists or new axes.
+too), slices with any step and one ellipsis; no new axes. Lists and masks are :mod:`volfs.volume.index_lists`.
 """
 
 from __future__ import annotations
@@ -68,29 +68,34 @@ class Selection:
             at = stop
 
 
-def select(key: object, shape: Index) -> Selection:
-    """What a basic index selects from an array of this shape. IndexError as numpy's for what lies outside."""
+def expanded(key: object, ndim: int) -> list[object]:
+    """The parts of an index, one for each axis. IndexError for too many."""
     parts = list(key) if isinstance(key, tuple) else [key]
     ellipses = sum(part is Ellipsis for part in parts)
     if ellipses > 1:
         raise IndexError("an index can have only one ellipsis")
-    if len(parts) - ellipses > len(shape):
-        raise IndexError(f"{len(parts) - ellipses} indices for {len(shape)} axes")
+    if len(parts) - ellipses > ndim:
+        raise IndexError(f"{len(parts) - ellipses} indices for {ndim} axes")
     if not ellipses:
         parts.append(Ellipsis)
     at = next(i for i, part in enumerate(parts) if part is Ellipsis)
-    parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    parts[at : at + 1] = [slice(None)] * (ndim - len(parts) + 1)
+    return parts
+
+
+def select(key: object, shape: Index) -> Selection:
+    """What a basic index selects from an array of this shape. IndexError as numpy's for what lies outside."""
     ranges, dropped = [], []
-    for axis, (part, size) in enumerate(zip(parts, shape, strict=True)):
+    for axis, (part, size) in enumerate(zip(expanded(key, len(shape)), shape, strict=True)):
         if isinstance(part, slice):
             ranges.append(range(*part.indices(size)))
             continue
         if isinstance(part, bool) or part is None:
-            raise BadInput("levels take integers, slices and an ellipsis; read a box first and index that")
+            raise BadInput("levels take integers, slices, lists and masks; read a box first and index that")
         try:
             index = operator.index(part)  # type: ignore[arg-type]
         except TypeError:
-            raise BadInput(f"levels take integers, slices and an ellipsis, not {type(part).__name__}") from None
+            raise BadInput(f"levels take integers, slices, lists and masks, not {type(part).__name__}") from None
         if not -size <= index < size:
             raise IndexError(f"index {index} is out of bounds for axis {axis} with size {size}")
         ranges.append(range(index % size, index % size + 1))

@@ -38,14 +38,14 @@ class WritableKeys(Protocol):
     def delete(self, key: str) -> object: ...
 
 
-def conforming(voxels: npt.ArrayLike, box: Box, dtype: np.dtype[Any], is_label: bool) -> npt.NDArray[Any]:
+def conforming(voxels: npt.ArrayLike, shape: Index, dtype: np.dtype[Any], is_label: bool) -> npt.NDArray[Any]:
     """The voxels as `dtype`, exactly; BadInput if their shape or type is another.
 
     Byte order does not matter. Labels may come in any unsigned type, if they fit: few file formats have 64 bits.
     """
     array = np.asarray(voxels)
-    if array.shape != box.shape:
-        raise BadInput(f"voxels have the shape {array.shape}, {box} needs {box.shape}")
+    if array.shape != shape:
+        raise BadInput(f"voxels have the shape {array.shape}, {shape} is needed")
     if array.dtype.newbyteorder("=") == dtype:
         return array.astype(dtype, copy=False)
     if is_label and array.dtype.kind == "u" and dtype.kind in "iu":
