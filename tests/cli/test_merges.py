@@ -136,6 +136,29 @@ def test_a_mount_that_holds_the_branch_merges_and_takes_the_words_by_file(store:
         assert "files/note: changed by both" in refusal
 
 
+def test_a_mount_shows_what_is_open_and_closes_it_by_file(store: Path, mountpoint: Path) -> None:
+    commit(store, "exp", note="theirs\nb\ntheirs\n")
+    assert volfs(store, "merge", "cells", "exp", "--on", "merging", ok=False).returncode == 1
+    with mounted(store, mountpoint):
+        branch = mountpoint / "cells" / "branches" / "merging"
+        assert (branch / "files/note").read_text() == "a\nb\nours\n"
+        assert sorted(os.listdir(branch / ".volfs/merge")) == ["base", "ours", "theirs"]
+        assert (branch / ".volfs/merge/theirs/files/note").read_text() == "theirs\nb\ntheirs\n"
+        assert (branch / ".volfs/merge/base/files/note").read_text() == "a\nb\nc\n"
+        listed = json.loads((branch / ".volfs/conflicts.json").read_text())
+        assert listed == [{"key": "files/note", "why": "changed by both"}]
+        assert os.readlink(mountpoint / "cells/versions/latest") == "v4"
+        (branch / "files/note").write_text("mended\n")
+        (branch / ".volfs/commit").write_text("mended by hand")
+        (branch / ".volfs/resolve").write_text("mine files/note")
+        until(lambda: not (branch / ".volfs/conflicts.json").exists(), "it is closed")
+        until((branch / ".volfs/merge").is_file, "the control file is there again")
+        assert (branch / "files/note").read_text() == "mended\n"
+        main = mountpoint / "cells" / "branches" / "main"
+        (main / ".volfs/merge").write_text("merging")
+        until(lambda: (main / "files/note").read_text() == "mended\n", "main moves forward")
+
+
 POINTS = ["combine.decided", "combine.written", "combine.prepared", "commit.renamed", "commit.ref", "commit.indexed"]
 
 

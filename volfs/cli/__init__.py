@@ -6,7 +6,7 @@
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
-``merges``         ``merge``, ``cherry-pick``, ``revert``, ``restore``
+``merges``         ``merge``, ``cherry-pick``, ``revert``, ``restore``, ``resolve``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
@@ -53,6 +53,7 @@ GROUPS = {
         "cherry-pick": "merges",
         "revert": "merges",
         "restore": "merges",
+        "resolve": "merges",
         "branch": "branches_tags",
         "tag": "branches_tags",
         "rm": "removal",

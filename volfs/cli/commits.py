@@ -136,29 +136,46 @@ def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
 
 @click.command()
 @click.argument("target", metavar="DATASET[@BRANCH]")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("-m", "--message", help="What changed and why; without it an editor asks.")
 @click.option("--author", help="Who made the changes; else VOLFS_AUTHOR, else user@host.")
 @click.option("--leave", multiple=True, metavar="KEY", help="A key or directory that stays uncommitted; repeatable.")
+@click.option("--amend", is_flag=True, help="Make the branch's newest version anew, with these changes in it.")
 @json_option
 @pass_frame
 def commit(
-    frame: Frame, target: str, message: str | None, author: str | None, leave: tuple[str, ...], as_json: bool
+    frame: Frame,
+    target: str,
+    keys: tuple[str, ...],
+    message: str | None,
+    author: str | None,
+    leave: tuple[str, ...],
+    amend: bool,
+    as_json: bool,
 ) -> None:
     """Make a version of what was changed in a branch.
 
-    BRANCH is the default branch if none is named.
+    BRANCH is the default branch if none is named. With KEYs (files, directories, arrays: zarr/labels/nuclei) only what
+    is at and below them is committed, the rest stays uncommitted. --amend keeps the message unless another is given; it
+    is refused if another branch or a tag has the version.
 
     \b
     Examples:
       volfs commit cells -m "Removed the artefact"
       volfs commit cells@exp --leave files/draft.txt
+      volfs commit cells zarr/labels/nuclei -m "Nuclei corrected"
+      volfs commit cells --amend
     """
     argument = parse_dataset_arg(target)
     with frame.open() as store:
         branch = branch_meant(store, argument)
-        if message is None:
-            message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
-        info = branch.commit(message, author, leave=leave)
+        left_out = frozenset(leave) | (branch.actions.leaving_all_but(keys) if keys else frozenset())
+        if amend:
+            info = branch.amend(message, author, leave=left_out)
+        else:
+            if message is None:
+                message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
+            info = branch.commit(message, author, leave=left_out)
         left = branch.actions.last.left if branch.actions.last is not None else ()
     _say_version(info, as_json)
     for each in left:

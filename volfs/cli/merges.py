@@ -1,4 +1,4 @@
-"""``merge``, ``cherry-pick``, ``revert`` and ``restore``: versions combined with others, on a branch.
+"""``merge``, ``cherry-pick``, ``revert``, ``restore``, ``resolve``: versions combined with others, on a branch.
 
 They do the same whether the branch is mounted or not: a mount that writes to it is asked to do it, by the branch
 itself (:mod:`volfs.versions.branch`).
@@ -82,6 +82,7 @@ def _versioned(message: str) -> Callable[[Command], Command]:
 @click.option("--no-ff", is_flag=True, help="Make a version even where the branch could just move forward.")
 @click.option("--squash", is_flag=True, help="Make a version with the branch's head as its only parent.")
 @_deciding
+@click.option("--on", metavar="BRANCH", help="Put the merge on a new branch, with its conflicts open for `resolve`.")
 @click.option("--allow-unrelated", is_flag=True, help="Merge versions that have no version in common.")
 @_versioned("-m --message")
 @pass_frame
@@ -96,6 +97,7 @@ def merge(
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
+    on: str | None,
     allow_unrelated: bool,
     message: str | None,
     author: str | None,
@@ -113,9 +115,10 @@ def merge(
       volfs merge cells exp
       volfs merge cells@exp main --theirs files/notes.txt
       volfs merge cells exp --ours -m "Take what is new in exp"
+      volfs merge cells exp --on merging
     """
     flags = {"--no-ff": no_ff, "--squash": squash, "--strict": strict, "--allow-unrelated": allow_unrelated}
-    values = (("--message", message), ("--author", author))
+    values = (("--message", message), ("--author", author), ("--on", on))
     _carry_out(ctx, frame, target, "merge", (ref,), ours, theirs, flags, values, as_json)
 
 
@@ -221,6 +224,29 @@ def restore(
     _carry_out(ctx, frame, target, "restore", keys, (), (), {}, values, as_json)
 
 
+@click.command()
+@click.argument("target", metavar="DATASET@BRANCH")
+@click.argument("choice", type=click.Choice(["ours", "theirs", "base", "mine"]))
+@click.argument("chosen", metavar="[KEY|BOX]...", nargs=-1)
+@json_option
+@pass_frame
+@click.pass_context
+def resolve(ctx: click.Context, frame: Frame, target: str, choice: str, chosen: tuple[str, ...], as_json: bool) -> None:
+    """Close conflicts that a merge has left open.
+
+    BRANCH is one that `volfs merge --on` has made. What is in conflict, or at and below KEY, or within BOX, becomes
+    what ours, theirs or their base has; mine: it stays as the branch has it now, mended by hand and committed. Without
+    KEY or BOX all of it is decided. Exit status 1 while some is open.
+
+    \b
+    Examples:
+      volfs resolve cells@merging theirs z10-40_y0-64_x128-192
+      volfs resolve cells@merging mine files/notes.txt
+      volfs resolve cells@merging ours
+    """
+    _carry_out(ctx, frame, target, "resolve", (choice, *chosen), (), (), {}, (), as_json)
+
+
 def _carry_out(
     ctx: click.Context,
     frame: Frame,
@@ -250,6 +276,11 @@ def _carry_out(
         what = count_text(len(found.conflicts), "conflict")
         say(f"volfs: {what}: nothing was changed; decide with --ours or --theirs, for all or by key or box", err=True)
         ctx.exit(1)
+    if found.left_open:
+        ref = found.version.number if found.version is not None else 0
+        what = count_text(len(found.left_open), "conflict")
+        say(f"volfs: {what} open in v{ref}: mend them there, or say `volfs resolve`", err=True)
+        ctx.exit(1)
 
 
 def _say(found: Combined, as_json: bool) -> None:
@@ -259,11 +290,12 @@ def _say(found: Combined, as_json: bool) -> None:
                 "version": None if found.version is None else version_facts(found.version),
                 "made": found.made,
                 "conflicts": [each.to_json() for each in found.conflicts],
+                "open": [each.to_json() for each in found.left_open],
                 "notes": list(found.notes),
             }
         )
         return
-    for conflict in found.conflicts:
+    for conflict in (*found.conflicts, *found.left_open):
         say(str(conflict))
     for note in found.notes:
         say(f"volfs: {note}", err=True)

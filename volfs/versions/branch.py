@@ -303,8 +303,15 @@ class Branch(UnionSnapshot, WritableSnapshot):
         """
         return self.actions.commit(message, author, leave=leave, wording=wording)
 
+    def amend(self, message: str | None = None, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
+        """Make the newest version anew, with the uncommitted changes in it, or with another message.
+
+        NotAllowed if another branch or tag has it; NothingToCommit; the rest as :meth:`commit`.
+        """
+        return self.actions.amend(message, author, leave=leave)
+
     def combine(self, kind: RequestKind, words: str, progress: Progress = lambda done, total: None) -> Combined:
-        """Merge, cherry-pick, revert or restore: ``words`` are those that follow the command and the dataset.
+        """Merge, cherry-pick, revert, restore or resolve: ``words`` are those that follow the command and the dataset.
 
         What is in conflict is in the answer, and nothing has changed then. Raises BadInput, NotFound, or Conflict where
         uncommitted changes are in the way. If a mount of another process writes to the branch, that mount does it, and

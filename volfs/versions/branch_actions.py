@@ -19,17 +19,20 @@ from volfs.errors import BadInput, Busy, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_message
 from volfs.versions.author import default_author
+from volfs.versions.combine.amendment import amend
 from volfs.versions.combine.combination import Progress as CombineProgress
+from volfs.versions.combine.decisions import OpenConflict
 from volfs.versions.combine.merges import Combined, carry_out, refused
 from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import Wording, commit
 from volfs.versions.commit.writable_history import WritableBranch
-from volfs.versions.keys import is_key
+from volfs.versions.keys import covers, is_key
 from volfs.versions.remote_commit import ask_mount, key_line
 from volfs.versions.working.branch_lock import Holder
 from volfs.versions.working.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
+from volfs.versions.working.union import Union
 
 EVERYTHING = ("", "all", ".", "/")
 """Words that stand, in the place of a key, for all uncommitted changes."""
@@ -72,7 +75,14 @@ class Actions:
         mount, left = self._mount(), frozenset(leave)
         if mount is None:
             with self._acting("commit", message) as outcome, branch.writing():
-                info = commit(branch, message, author, leave=left, wording=wording)
+                head = branch.head
+                if head is not None and dataset.conflicts(head.number):
+                    # On a branch of a merge that is not closed, what mends it goes into that version.
+                    if wording is not None:
+                        message, author = wording()
+                    info = amend(branch, message, author, leave=left)
+                else:
+                    info = commit(branch, message, author, leave=left, wording=wording)
                 outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
             return info
         if left:
@@ -137,6 +147,33 @@ class Actions:
             raise Busy(str(error)) from None  # others write in turns, or a mount has just come
         return info
 
+    def amend(self, message: str | None = None, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
+        """See :meth:`volfs.versions.branch.Branch.amend`."""
+        branch = self._branch
+        branch.dataset.store.check_writable()
+        if message is not None:
+            check_message(message)
+        if (mount := self._mount()) is not None:
+            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to amend its head, unmount it first")
+        with self._acting("commit", message or "") as outcome, branch.writing():
+            info = amend(branch, message, author, leave=frozenset(leave))
+            outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
+        return info
+
+    def leaving_all_but(self, keys: Iterable[str]) -> frozenset[str]:
+        """The changes that are neither at nor below any of some keys, for a commit to leave. BadInput for a key that is
+        unchanged."""
+        chosen = tuple(key.strip("/") for key in keys)
+
+        def see(union: Union) -> frozenset[str]:
+            changed = [*(change.key for change in union.changes()), *(folder for folder, _ in union.folder_modes())]
+            for key in chosen:
+                if not any(covers(key, each) for each in changed):
+                    raise BadInput(f"nothing is uncommitted at or below {key}")
+            return frozenset(each for each in changed if not any(covers(key, each) for key in chosen))
+
+        return self._branch.working.look(see)
+
     def combine(self, kind: RequestKind, words: str, progress: CombineProgress = lambda done, total: None) -> Combined:
         """See :meth:`volfs.versions.branch.Branch.combine`."""
         branch = self._branch
@@ -144,14 +181,15 @@ class Actions:
         request = Request.read(kind, words)
         mount = self._mount()
         if mount is not None:
-            if request.author is None and kind != "cherry-pick":
+            if request.author is None and kind not in ("cherry-pick", "resolve"):
                 words = f"{shlex.join([f'--author={default_author()}'])} {words}"
             before = branch.head
             described = self._ask(mount, kind, words)
             branch.dataset.store.refresh()
             number = described.get("version")
             info = self._info(number) if isinstance(number, int) else branch.head
-            return Combined(info, made=info != before)
+            left = () if info is None else branch.dataset.conflicts(info.number)
+            return Combined(info, made=info != before, left_open=tuple(map(OpenConflict.of_json, left)))
         with self._acting(kind, words) as outcome, branch.writing():
             found = carry_out(branch, request, progress)
             outcome.version = None if found.version is None else found.version.number

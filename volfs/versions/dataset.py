@@ -125,6 +125,7 @@ class Dataset(PublicMapping[Snapshot]):
         self._versions: BoundedMap[int, Version] = store.caches.add("versions", BoundedMap(_VERSIONS_KEPT))
         self._branches: dict[str, Branch] = {}
         self._times: dict[int, int] = {}
+        self._conflicts: dict[int, tuple[Mapping[str, Any], ...]] = {}
         self._metadata: BoundedMap[tuple[str, int], ArrayMeta | GroupMeta | None] = store.caches.add(
             "metadata", BoundedMap(_METADATA_KEPT)
         )
@@ -305,10 +306,17 @@ class Dataset(PublicMapping[Snapshot]):
             raise Busy(f"v{number} of dataset {self.name!r} was dropped: no branch or tag can begin there")
         return number
 
+    def _is_open(self, number: int) -> bool:
+        """Whether a version has open conflicts. One whose document cannot be read has none: reading it says why."""
+        try:
+            return bool(self.conflicts(number))
+        except VolfsError:
+            return False
+
     def _base_of(self, expr: RefExpr, refs: Refs) -> int:
         graph = self.graph
         if expr.base == LATEST:
-            newest = max(self.kept(), default=0)
+            newest = next((n for n in reversed(self.kept()) if not self._is_open(n)), 0)
             if newer := max(self._not_indexed(newest) - self.dropped(), default=0):
                 self._check_indexed(newer)
             if not newest:
@@ -386,6 +394,8 @@ class Dataset(PublicMapping[Snapshot]):
         self.store.check_writable()
         with self.locked():
             number = self._resolve_now(at)
+            if self.conflicts(number):
+                raise NotAllowed(f"v{number} has open conflicts, and cannot be tagged: `volfs resolve` closes them")
             self._check_free(name)
             self.ledger.set_ref(RefKind.TAG, name, self._record(number), None)
             self.mirror_refs()
@@ -455,6 +465,27 @@ class Dataset(PublicMapping[Snapshot]):
         side = () if conflicts == "refuse" else (f"--{conflicts}",)
         words = words_of(positional, flags=(*side, *flags), values=(*values, ("--message", message)))
         return self.branch(branch or self.default_branch).combine(kind, words)
+
+    def conflicts(self, number: int) -> tuple[Mapping[str, Any], ...]:
+        """What version ``number``, a merge, has left open, as its ``version.json`` has it."""
+        known = self._conflicts.get(number)
+        if known is None:
+            merged = len(self.info(number).parents) > 1  # others have none, and need not be read
+            known = read_version(VersionFiles.of(self.objects, number)).conflicts if merged else ()
+            self._conflicts[number] = known
+        return known
+
+    def knows_conflicts(self, number: int) -> bool:
+        """Whether :meth:`conflicts` reads nothing."""
+        return number in self._conflicts
+
+    def forget_branch(self, name: str) -> None:
+        """Remove a branch that nobody writes to, if there is one, whatever it names."""
+        with self.locked():
+            if self.ledger.drop_ref(RefKind.BRANCH, name):
+                self.mirror_refs()
+        with self._guard:
+            self._branches.pop(name, None)
 
     def move_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from volfs.errors import BadInput, VolfsError
+from volfs.model.graph import VersionInfo
 from volfs.storage.files import fsync_file, no_space, open_regular
 from volfs.tree.branches import branch_actions
 from volfs.tree.branches.draft import LONGEST, Draft, worded
@@ -26,7 +27,7 @@ from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.contract.attrs import NEVER, READ_ONLY, SOON, WRITABLE, Attr, SetAttr
 from volfs.tree.core.context import TreeContext
-from volfs.tree.core.node import Dir, Node, SmallDir
+from volfs.tree.core.node import Dir, Link, Node, SmallDir
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.tree.core.openers import is_open
 from volfs.tree.files.document import Document, DocumentFile
@@ -57,6 +58,7 @@ CONTROLS: dict[ActionKind, Control] = {
     "revert": Control(10, branch_actions.combine("revert")),
     "restore": Control(11, branch_actions.combine("restore")),
     "cherry-pick": Control(12, branch_actions.combine("cherry-pick")),
+    "resolve": Control(13, branch_actions.combine("resolve")),
 }
 _ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 
@@ -70,16 +72,40 @@ class ControlDir(SmallDir):
         **{name: control.ordinal for name, control in CONTROLS.items()},
         "errors.txt": 8,
         "message": 9,
+        "conflicts.json": 14,
     }
 
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch) -> None:
         super().__init__(context, ino, up, path)
         self.mounted: MountedBranch = mounted
 
+    @property
+    def cold(self) -> bool:
+        """Until it is known whether the head has open conflicts, which a file says."""
+        head = self.mounted.branch.head
+        return head is not None and not self.mounted.dataset.knows_conflicts(head.number)
+
+    def load(self) -> None:
+        head = self.mounted.branch.head
+        if head is not None:
+            self.mounted.dataset.conflicts(head.number)
+
     def names(self) -> Sequence[str]:
-        return list(self.slots)
+        return [name for name in self.slots if name != "conflicts.json" or self._open_head() is not None]
+
+    def _open_head(self) -> VersionInfo | None:
+        """The branch's head, if it has open conflicts."""
+        head = self.mounted.branch.head
+        return head if head is not None and self.mounted.dataset.conflicts(head.number) else None
 
     def find(self, name: str) -> Node | None:
+        if name in ("merge", "conflicts.json") and (head := self._open_head()) is not None:
+            if name == "merge":
+                path = f"{self.path}/{name}"
+                return MergeDir(self.context, self.context.inodes.directory(path), self, path, self.mounted, head)
+            return DocumentFile(self.context, self.slot_ino(name), self, self._conflicts(head))
+        if name == "conflicts.json":
+            return None
         if name == "status.json":
             head = self.mounted.branch.head
             mtime = head.time_ns if head is not None else self.context.started_ns
@@ -112,6 +138,10 @@ class ControlDir(SmallDir):
             holder,
         )
 
+    def _conflicts(self, head: VersionInfo) -> Document:
+        found = self.mounted.dataset.conflicts(head.number)
+        return Document(lambda: documents.to_json(list(found)), head.time_ns, lambda: head.number)
+
     def _errors(self) -> Document:
         layout = self.mounted.branch.working.layout
         return Document(
@@ -133,6 +163,34 @@ class ControlDir(SmallDir):
             writer=status.writer,
             behind=None if status.behind is None else status.behind.to_json(),
         )
+
+
+class MergeDir(SmallDir):
+    """``merge`` of a branch whose head has open conflicts: links to the versions that were merged."""
+
+    slots: ClassVar[dict[str, int]] = {"base": 1, "ours": 2, "theirs": 3}
+
+    def __init__(
+        self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch, head: VersionInfo
+    ) -> None:
+        super().__init__(context, ino, up, path)
+        bases = mounted.dataset.graph.merge_bases(head.parents[0], head.parents[1])
+        #: Of several bases the newest is shown.
+        self._versions = {"ours": head.parents[0], "theirs": head.parents[1], **({"base": bases[0]} if bases else {})}
+        self._head = head
+
+    def names(self) -> Sequence[str]:
+        return [name for name in self.slots if name in self._versions]
+
+    def find(self, name: str) -> Node | None:
+        number = self._versions.get(name)
+        if number is None:
+            return None
+        target = f"../../../../versions/v{number}"
+        return Link(self.context, self.slot_ino(name), self, target, self._head.time_ns, SOON)
+
+    def attr(self) -> Attr:
+        return self.directory_attr(self._head.time_ns, SOON)
 
 
 class ControlFile(Node):

@@ -294,6 +294,7 @@ class Proof:
             message=info.message,
             time_ns=info.time_ns,
             root=tree_root(changes(manifest, self._metas)),
+            conflicts=stored.conflicts,
         )
         if identity != info.content_id:
             yield self.finding("its content id does not match what it holds: something was altered", key=VERSION_JSON)

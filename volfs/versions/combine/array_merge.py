@@ -66,6 +66,15 @@ class _Chunk(NamedTuple):
         return codec.filled() if payload is None else codec.decode(payload.read())
 
 
+class ConflictBlock(NamedTuple):
+    """A full chunk on all sides. ``mask``: where it is in conflict."""
+
+    mask: Mask
+    base: Base
+    ours: Voxels
+    theirs: Voxels
+
+
 class _Work(NamedTuple):
     """A chunk to merge: whether ours has it, whether theirs has it, whether it lies outside of the merged array, and
     whether ours has it as the base does."""
@@ -105,19 +114,19 @@ class ArrayMerge:
         self._bases = {base.number: base for base in bases}
         self._ours, self._theirs = ours, theirs
         #: As it is after the merge.
-        self._meta = meta
+        self.meta = meta
         self._states, self._selection, self._orders = states, selection, orders
         self._readable = ours.readable
 
     def outcome(self, rows: Rows, put: PutChunk) -> ArrayOutcome:
         """Merge the chunks with these coordinates; those that are merged voxel by voxel are given to ``put``."""
-        ndim = self._meta.ndim
-        rows = rows[self._selection.within(self._meta, self.path, rows)] if len(rows) else rows.reshape(0, ndim)
+        ndim = self.meta.ndim
+        rows = rows[self._selection.within(self.meta, self.path, rows)] if len(rows) else rows.reshape(0, ndim)
         ours, theirs = self._states.of(self._ours, rows), self._states.of(self._theirs, rows)
         differs = ~self._states.same(self.path, rows, ours, theirs)
         rows, ours, theirs = rows[differs], ours[differs], theirs[differs]
         like_theirs, like_ours = self._compare(rows, ours, theirs)
-        outside = np.asarray((rows >= np.array(self._meta.grid.grid_shape)).any(axis=1), np.bool_)
+        outside = np.asarray((rows >= np.array(self.meta.grid.grid_shape)).any(axis=1), np.bool_)
         cut = self._cut(rows)
         here, there = ours["file"] >= 0, theirs["file"] >= 0
         take = like_ours & ~like_theirs & ~(outside & there) & ~cut
@@ -148,6 +157,14 @@ class ArrayMerge:
             coords = np.array(extra_removed, np.int64).reshape(-1, ndim)
             outcome.removed = np.concatenate([outcome.removed, coords])
         return outcome
+
+    def conflict(self, coords: Index) -> ConflictBlock:
+        """The voxels of a chunk that both sides have changed, each in another way."""
+        codec = self._ours.codec
+        mine, other = (_Chunk(a, coords, ("", 0)).voxels(codec) for a in (self._ours, self._theirs))
+        base = self._block(self._base(coords))
+        mask = _within(merge_block(base, mine, other).conflicts, self.meta.grid.chunk_box(coords), coords, self.meta)
+        return ConflictBlock(mask, base, mine, other)
 
     # -- by address ---------------------------------------------------------------------------------------------
 
@@ -225,12 +242,12 @@ class ArrayMerge:
 
     def _odd(self) -> Base:
         """A block of which no voxel is like any other."""
-        filled = self._ours.codec.filled() if self._readable else np.zeros(self._meta.chunk_shape, np.uint8)
+        filled = self._ours.codec.filled() if self._readable else np.zeros(self.meta.chunk_shape, np.uint8)
         return Base(filled, np.ones(filled.shape, np.bool_))
 
     def _merge(self, coords: Index, here: bool, there: bool, outside: bool, kept: bool) -> _Merged:
         """One chunk that both sides have changed, or that the selected box cuts. ``kept``: ours is as the base is."""
-        box = self._meta.grid.chunk_box(coords)
+        box = self.meta.grid.chunk_box(coords)
         if outside:
             why = "outside of the array as ours has it" if there else REMOVED_THERE
             return self._whole(coords, box, why, stays=there)
@@ -245,11 +262,11 @@ class ArrayMerge:
         below = Base(mine) if kept else self._block(base)
         if cut and self._selection.box is not None:
             inside = np.zeros(mine.shape, np.bool_)
-            inside[self._selection.box.intersect(box).relative_to(self._first(coords)).slices()] = True
+            inside[self._selection.box.intersect(box).relative_to(self.first(coords)).slices()] = True
             other = np.where(inside, other, below.voxels)
             below = Base(below.voxels, None if below.odd is None else below.odd & inside)
         merged = merge_block(below, mine, other)
-        conflicts = _within(merged.conflicts, box, coords, self._meta)
+        conflicts = _within(merged.conflicts, box, coords, self.meta)
         # Beyond the array's edge nobody sees what is there: ours stays.
         voxels = merged.voxels.copy()
         decided = np.zeros(conflicts.shape, np.bool_)
@@ -263,7 +280,7 @@ class ArrayMerge:
         left = conflicts & ~decided
         conflict = None
         if left.any():
-            conflict = ChunkConflict(coords, mask_box(left, self._first(coords)), int(left.sum()), "")
+            conflict = ChunkConflict(coords, mask_box(left, self.first(coords)), int(left.sum()), "")
         if not differ(voxels, mine).any():
             return _Merged(coords, conflict)
         return _Merged(coords, conflict, voxels=voxels)
@@ -278,18 +295,17 @@ class ArrayMerge:
         return _Merged(coords, ChunkConflict(coords, box, box.size, why))
 
     def _key(self, coords: Index) -> str:
-        return (
-            f"zarr/{self.path}/{self._meta.chunk_key(coords)}" if self.path else f"zarr/{self._meta.chunk_key(coords)}"
-        )
+        return f"zarr/{self.path}/{self.meta.chunk_key(coords)}" if self.path else f"zarr/{self.meta.chunk_key(coords)}"
 
-    def _first(self, coords: Index) -> Index:
-        return tuple(i * n for i, n in zip(coords, self._meta.chunk_shape, strict=True))
+    def first(self, coords: Index) -> Index:
+        """The first voxel of a chunk."""
+        return tuple(i * n for i, n in zip(coords, self.meta.chunk_shape, strict=True))
 
     def _cut(self, rows: Rows) -> Mask:
         """Which chunks the selected box holds only in part, as far as they lie inside the array."""
         if self._selection.box is None:
             return np.zeros(len(rows), np.bool_)
-        shape, whole = np.array(self._meta.chunk_shape, np.int64), np.array(self._meta.shape, np.int64)
+        shape, whole = np.array(self.meta.chunk_shape, np.int64), np.array(self.meta.shape, np.int64)
         start, stop = np.array(self._selection.box.start, np.int64), np.array(self._selection.box.stop, np.int64)
         held = (rows * shape >= start) & (np.minimum((rows + 1) * shape, whole) <= stop)
         return ~np.asarray(held.all(axis=1), np.bool_)

@@ -22,12 +22,12 @@ from volfs.storage.crash import crash_point
 from volfs.versions.combine.chunk_states import ChunkStates
 from volfs.versions.combine.combination import Combination, Progress, combine
 from volfs.versions.combine.combined_state import CombinedState
-from volfs.versions.combine.decisions import UNDECIDED, Orders
+from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders
 from volfs.versions.combine.selection import ALL, Selection
 from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.versions.commit.changeset import Packer
 from volfs.versions.commit.frozen_state import Additions
-from volfs.versions.commit.placement import publish_prepared
+from volfs.versions.commit.placement import publish_new, publish_prepared
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
 from volfs.versions.keys import json_key, node_path_of_json
@@ -63,6 +63,18 @@ class CombinedChanges:
     def empty(self) -> bool:
         """Whether ours stays as it is."""
         return self.found.empty and not self._additions.count
+
+    def commit_aside(
+        self, words: Words, extra_parents: Sequence[int], name: str, conflicts: Sequence[OpenConflict]
+    ) -> VersionInfo:
+        """Make it the first version of a new branch, with what is in conflict as ours has it. Conflict if there is
+        such a branch."""
+        with VersionWriter(self._branch.dataset, name, self._ours, extra_parents=extra_parents) as writer:
+            self.write(writer)
+            crash_point("combine.written")
+            writer.prepare(words.message, words.author, conflicts=[each.to_json() for each in conflicts])
+            crash_point("combine.prepared")
+            return publish_new(writer, name)
 
     def commit(self, words: Words, extra_parents: Sequence[int] = ()) -> VersionInfo:
         """Make it the branch's next version. The caller holds the branch's lock, and the branch stands at ours.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from volfs.versions.combine.selection import box_text, parse_box
 from volfs.versions.keys import covers, node_key, node_path
 
 Side = Literal["ours", "theirs"]
+Choice = Literal["ours", "theirs", "base", "mine"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+"""What an open conflict can be closed with: what a version has, or what the branch has now."""
 
 
 @dataclass(frozen=True, slots=True)

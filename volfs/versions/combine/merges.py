@@ -1,4 +1,4 @@
-"""Merge, cherry-pick, revert and restore, on a branch.
+"""Merge, cherry-pick, revert, restore and resolve, on a branch.
 
 Decided here: which versions are bases and which is theirs, when a branch is merely moved forward, the messages, and
 that a repeat of what was done does nothing. Each is a call of one engine (:mod:`volfs.versions.combine.combination`).
@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from volfs.errors import BadInput, Conflict, MergeConflict, NotFound
+from volfs.errors import AlreadyThere, BadInput, Conflict, MergeConflict, NotFound
 from volfs.model.graph import VersionInfo
-from volfs.model.names import check_key
+from volfs.model.names import check_key, check_ref_name
+from volfs.model.refs import RefKind
 from volfs.versions.combine.combination import Progress
 from volfs.versions.combine.combined_version import Change, Words, combined
 from volfs.versions.combine.decisions import OpenConflict, Orders
 from volfs.versions.combine.requests import Request
+from volfs.versions.combine.resolution import resolve
 from volfs.versions.combine.selection import Selection, parse_box
 from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved
@@ -32,11 +34,13 @@ _NAMED = 20
 @dataclass(frozen=True, slots=True)
 class Combined:
     """What came of a request. ``version``: where the branch stands now, None if it has no version. ``made``: whether it
-    has moved. ``conflicts``: what is in the way; then nothing has changed. ``notes``: what the user should know."""
+    has moved. ``conflicts``: what is in the way; then nothing has changed. ``left_open``: what ``version``, made on a
+    branch of its own, leaves to be decided. ``notes``: what the user should know."""
 
     version: VersionInfo | None
     made: bool = False
     conflicts: tuple[OpenConflict, ...] = ()
+    left_open: tuple[OpenConflict, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -58,6 +62,8 @@ def carry_out(branch: WritableBranch, request: Request, progress: Progress = lam
                     return _pick(branch, head, request, progress)
                 case "restore":
                     return _restore(branch, head, request, progress)
+                case "resolve":
+                    return _resolve(branch, request)
         except Conflict as error:
             # Threads of this process that hold the lock too may have moved it.
             if not left or isinstance(error, MergeConflict) or branch.head == head:
@@ -71,7 +77,7 @@ def refused(request: Request, branch: str, conflicts: Sequence[OpenConflict]) ->
     more = f"; and {len(conflicts) - _NAMED:,} more" if len(conflicts) > _NAMED else ""
     return MergeConflict(
         f"{request.kind} onto {branch!r}: both sides changed the same, and nothing was changed: {listed}{more}; decide"
-        " with --ours or --theirs, for all or by key or box"
+        " with --ours or --theirs, for all or by key or box, or keep them on a branch with --on"
     )
 
 
@@ -80,10 +86,15 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
     ref = request.refs[0]
     theirs = dataset.resolve(ref)
     graph = dataset.graph
+    _check_closed(branch, head, theirs)
+    if request.on is not None:
+        check_ref_name(request.on)
+        if any(dataset.ledger.has_ref(kind, request.on) for kind in RefKind):
+            raise AlreadyThere(f"there is a branch or a tag {request.on!r} already: --on makes a new branch")
     if head is None or graph.is_ancestor(head.number, theirs):
         if head is not None and head.number == theirs:
             return Combined(head, notes=(f"{branch.ref} is at v{theirs} already",))
-        if head is None or not (request.no_ff or request.squash):
+        if head is None or not (request.no_ff or request.squash or request.on):
             return _forward(branch, head, theirs)
     elif graph.is_ancestor(theirs, head.number):
         return Combined(head, notes=(f"{branch.ref} has v{theirs} already",))
@@ -123,6 +134,7 @@ def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, pr
     if head is None:
         raise NotFound(f"branch {branch.ref!r} has no version yet")
     number = dataset.resolve(request.refs[0])
+    _check_closed(branch, head, number)
     info = dataset.info(number)
     before = _mainline(info, request.mainline)
     if request.kind == "revert":
@@ -157,6 +169,7 @@ def _restore(branch: WritableBranch, head: VersionInfo | None, request: Request,
     if head is None:
         raise NotFound(f"branch {branch.ref!r} has no version yet")
     number = branch.dataset.resolve(request.source)
+    _check_closed(branch, head, number)
     keys = tuple(key.strip("/") for key in request.keys)
     for key in keys:
         if key not in ("zarr", "files"):
@@ -172,6 +185,20 @@ def _restore(branch: WritableBranch, head: VersionInfo | None, request: Request,
     where = "" if request.box is None else f" {request.box}"
     words = Words(request.message or f"restore {' '.join(keys)}{where} from v{number}", request.author)
     return _make(branch, head, change, words, request, progress)
+
+
+def _resolve(branch: WritableBranch, request: Request) -> Combined:
+    assert request.choice is not None
+    info, left = resolve(branch, request.choice, request.keys)
+    return Combined(info, made=True, left_open=left)
+
+
+def _check_closed(branch: WritableBranch, head: VersionInfo | None, theirs: int) -> None:
+    """Raise BadInput if either side is a version with open conflicts."""
+    if head is not None and branch.dataset.conflicts(head.number):
+        raise BadInput(f"branch {branch.ref!r} has open conflicts: close them first with `volfs resolve`")
+    if branch.dataset.conflicts(theirs):
+        raise BadInput(f"v{theirs} has open conflicts: close them first with `volfs resolve`, on its branch")
 
 
 def _make(
@@ -192,8 +219,12 @@ def _make(
             f"volfs does not keep the coarser levels of {path or 'the image at the root'}: they were merged as arrays"
             for path in sorted(found.unmanaged)
         )
-        if found.conflicts:
-            return Combined(head, conflicts=tuple(sorted(found.conflicts, key=lambda each: (each.key, str(each)))))
+        conflicts = tuple(sorted(found.conflicts, key=lambda each: (each.key, str(each))))
+        if request.on is not None:
+            made = changes.commit_aside(words, extra, request.on, conflicts)
+            return Combined(made, made=True, left_open=conflicts, notes=notes)
+        if conflicts:
+            return Combined(head, conflicts=conflicts)
         if changes.empty and not extra:
             return Combined(head, notes=("there is nothing to change",))
         return Combined(changes.commit(words, extra), made=True, notes=notes)

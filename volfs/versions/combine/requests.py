@@ -14,9 +14,9 @@ from typing import Any, Literal, NoReturn, get_args
 
 from volfs.errors import BadInput
 from volfs.model.names import check_message
-from volfs.versions.combine.decisions import Order, Orders, Side
+from volfs.versions.combine.decisions import CHOICES, Choice, Order, Orders, Side
 
-RequestKind = Literal["merge", "cherry-pick", "revert", "restore"]
+RequestKind = Literal["merge", "cherry-pick", "revert", "restore", "resolve"]
 KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 
 LONGEST = 1 << 20
@@ -26,7 +26,8 @@ LONGEST = 1 << 20
 class Request:
     """One request. ``refs``: the versions that it is about; ``keys`` those of ``restore``, ``source`` where from.
 
-    ``mainline``: which parent of a merge it is compared with, from 1.
+    ``mainline``: which parent of a merge it is compared with, from 1. ``on``: the branch that is made for what is in
+    conflict. ``choice``: what ``resolve`` makes of conflicts.
     """
 
     kind: RequestKind
@@ -39,6 +40,8 @@ class Request:
     no_ff: bool = False
     squash: bool = False
     allow_unrelated: bool = False
+    on: str | None = None
+    choice: Choice | None = None
     mainline: int | None = None
     message: str | None = None
     author: str | None = field(default=None, compare=False)
@@ -57,6 +60,8 @@ class Request:
         request = cls(kind, orders=tuple(orders), **values)
         if request.message is not None:
             check_message(request.message)
+        if request.on is not None and request.squash:
+            raise BadInput("--on keeps both sides for `volfs resolve`: it does not go with --squash")
         return request
 
     @classmethod
@@ -87,7 +92,7 @@ def _parser(kind: RequestKind) -> _Parser:
     # Of a merge, git's -m says which parent counts.
     parser.add_argument(*(("--message",) if _WORDS[kind] is _pick else ("-m", "--message")))
     parser.add_argument("--author")
-    if kind != "restore":
+    if kind not in ("restore", "resolve"):
         parser.add_argument("--ours", "--theirs", dest="orders", action=_Decide, nargs="?")
         parser.add_argument("--strict", action="store_true")
     _WORDS[kind](parser)
@@ -98,6 +103,7 @@ def _merge(parser: _Parser) -> None:
     parser.add_argument("refs", nargs=1, metavar="REF")
     for name in ("--no-ff", "--squash", "--allow-unrelated"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--on")
 
 
 def _pick(parser: _Parser) -> None:
@@ -111,11 +117,17 @@ def _restore(parser: _Parser) -> None:
     parser.add_argument("--box")
 
 
+def _resolve(parser: _Parser) -> None:
+    parser.add_argument("choice", choices=CHOICES)
+    parser.add_argument("keys", nargs="*", metavar="KEY|BOX")
+
+
 _WORDS: dict[RequestKind, Callable[[_Parser], None]] = {
     "merge": _merge,
     "cherry-pick": _pick,
     "revert": _pick,
     "restore": _restore,
+    "resolve": _resolve,
 }
 
 

@@ -260,6 +260,7 @@ def _rewritten(
         message=info.message,
         time_ns=when,
         root=tree_root(changes(manifest, metas)),
+        conflicts=prepared.stored.conflicts,
     )
     info = replace(
         info, number=draft.number, parents=() if head is None else (head.number,), time_ns=when, content_id=identity
@@ -367,6 +368,14 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
 def publish_new(writer: VersionWriter, branch: str) -> VersionInfo:
     """Make a prepared version the head of a branch that does not exist yet. Conflict if it does."""
     info = _publish(writer.dataset, Prepared.read(writer.dataset, writer.number, writer.draft.token), branch, None)
+    writer.placed()
+    return info
+
+
+def publish_over(writer: VersionWriter, branch: str, expected: int) -> VersionInfo:
+    """Make a prepared version the head of a branch in the place of version ``expected``, which need not be its parent.
+    Conflict if the branch stands elsewhere. The caller holds the branch's lock."""
+    info = _publish(writer.dataset, Prepared.read(writer.dataset, writer.number, writer.draft.token), branch, expected)
     writer.placed()
     return info
 

@@ -73,31 +73,18 @@ def commit(
 def _commit(
     branch: WritableBranch, message: str, author: str | None, leave: frozenset[str], wording: Wording | None
 ) -> VersionInfo:
-    behind = branch.follow()
-    if behind is not None:
-        raise refusal(branch, behind)
+    changed = check(branch, leave)
     head = branch.head
-
-    def look(union: Union) -> tuple[bool, list[tuple[str, str]]]:
-        left = leave | branch.left_behind(union)
-        changed = any(not any(covers(key, c.key) for key in left) for c in union.changes()) or any(
-            not any(covers(key, folder) for key in left) for folder, _ in union.folder_modes()
-        )
-        return changed, problems(union, branch.interpreter, left) if changed else []
-
-    changed, bad = branch.working.look(look)
-    if bad:
-        raise held(bad)
     if not changed:
         return _nothing(branch, head, message, wording, branch.working.look(branch.left_behind))
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
-        made = _Frozen(branch, writer.number)
+        made = Frozen(branch, writer.number)
         made.intend(message, writer.draft.token)
         crash_point("commit.intent")
         try:
             made.freeze(leave)
             crash_point("commit.frozen")
-            _pack(branch, made.union(), writer)
+            pack(branch, made.union(), writer)
             if writer.empty:
                 writer.abort()
                 made.end(committed=True)  # all of it is in the base already
@@ -112,6 +99,25 @@ def _commit(
     made.end(committed=True)
     crash_point("commit.cleaned")
     return info
+
+
+def check(branch: WritableBranch, leave: frozenset[str]) -> bool:
+    """Whether there is something to commit besides ``leave``. Raises Conflict for a branch that is behind, and Held."""
+    behind = branch.follow()
+    if behind is not None:
+        raise refusal(branch, behind)
+
+    def look(union: Union) -> tuple[bool, list[tuple[str, str]]]:
+        left = leave | branch.left_behind(union)
+        changed = any(not any(covers(key, c.key) for key in left) for c in union.changes()) or any(
+            not any(covers(key, folder) for key in left) for folder, _ in union.folder_modes()
+        )
+        return changed, problems(union, branch.interpreter, left) if changed else []
+
+    changed, bad = branch.working.look(look)
+    if bad:
+        raise held(bad)
+    return changed
 
 
 def _nothing(
@@ -129,7 +135,7 @@ def _nothing(
     raise NothingToCommit(f"nothing to commit: {same}")
 
 
-def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
+def pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
     """Write the version. Keys derived from the frozen state count as changed too, and replace others."""
     bad = problems(union, branch.interpreter)
     if bad:  # a file that was fit when first looked at was written to before it was frozen
@@ -145,7 +151,7 @@ def _pack(branch: WritableBranch, union: Union, writer: VersionWriter) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frozen:
+class Frozen:
     """The frozen layer of one commit in this process, and the intent that names it."""
 
     branch: WritableBranch

@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,12 +248,19 @@ class VersionWriter:
             raise
         return info
 
-    def prepare(self, message: str, author: str | None = None, time_ns: int | None = None) -> None:
-        """Write the version down completely and durably. It does not exist yet."""
+    def prepare(
+        self,
+        message: str,
+        author: str | None = None,
+        time_ns: int | None = None,
+        conflicts: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write the version down completely and durably. It does not exist yet. ``conflicts``: what a merge has left
+        open, as ``version.json`` has it."""
         if not self._open:
             raise BadInput(f"version v{self.number} is published or given up already")
         try:
-            stored, manifest = self._complete(message, author or default_author(), time_ns)
+            stored, manifest = self._complete(message, author or default_author(), time_ns, tuple(conflicts))
             crash_point("commit.packed")
             files = self.sync()
         except FileNotFoundError as error:
@@ -400,7 +407,9 @@ class VersionWriter:
             return NotFound(f"{error}, while v{self.number} of it was being written: nothing was committed")
         return taken_away(self.number, name)
 
-    def _complete(self, message: str, author: str, time_ns: int | None) -> tuple[StoredVersion, Manifest]:
+    def _complete(
+        self, message: str, author: str, time_ns: int | None, conflicts: tuple[Mapping[str, Any], ...]
+    ) -> tuple[StoredVersion, Manifest]:
         """Write all that is not written yet."""
         for array in self._arrays.values():
             array.finish()
@@ -421,13 +430,14 @@ class VersionWriter:
             message=message,
             time_ns=when,
             root=tree_root(changes(manifest, metas)),
+            conflicts=conflicts,
         )
         arrays = {
             path: StoredArray(array.block_shape, array.shard_chunks, array.complete)
             for path, array in self._arrays.items()
         }
         stored = StoredVersion(
-            replace(info, content_id=identity), self.branch, self.draft.token, count(manifest), arrays
+            replace(info, content_id=identity), self.branch, self.draft.token, count(manifest), arrays, conflicts
         )
         copy_in(self._open_object(VERSION_JSON), dump_document(stored.to_json()))
         return stored, manifest

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from volfs.versions.committed.version import Version
 from volfs.versions.history import History
@@ -57,6 +57,15 @@ class WritableHistory(History[Version], Protocol):
 
     def resolve(self, ref: str | int) -> int:
         """The number of the version that a ref expression names. Raises NotFound."""
+
+    def drop(self, *versions: str | int, why: str = "dropped") -> list[int]:
+        """Drop versions that no branch or tag names: they are listed no more, and what they alone show goes in time."""
+
+    def forget_branch(self, name: str) -> None:
+        """Remove a branch that nobody writes to, if there is one, whatever it names."""
+
+    def conflicts(self, number: int) -> tuple[Mapping[str, Any], ...]:
+        """What version ``number``, a merge, has left open, as its ``version.json`` has it."""
 
     def move_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""

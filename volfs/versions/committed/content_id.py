@@ -15,14 +15,15 @@ The construction (SHA-256 throughout; the tree is that of RFC 6962, section 2.1,
 - an inner node is ``H(0x01 ‖ left ‖ right)``, the left side holding the largest power of two of leaves below the
   total; the tree of no leaves is ``H()``;
 - the content id is the hex of ``H(0x02 ‖ header)``, the header being JSON with sorted keys and no spaces: ``author``,
-  ``message``, ``parents`` (their content ids, in order), ``time_ns``, ``tree`` (hex of the root).
+  ``message``, ``parents`` (their content ids, in order), ``time_ns``, ``tree`` (hex of the root); and ``conflicts``, as
+  in ``version.json``, where a merge has left some open: ids of versions without stay what they were.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 PUT, REMOVE, REMOVE_SUBTREE, DIRECTORY = 1, 2, 3, 5
@@ -59,14 +60,24 @@ def tree_root(changes: Iterable[Change]) -> bytes:
     return level[0]
 
 
-def content_id(*, parents: Sequence[str], author: str, message: str, time_ns: int, root: bytes) -> str:
+def content_id(
+    *,
+    parents: Sequence[str],
+    author: str,
+    message: str,
+    time_ns: int,
+    root: bytes,
+    conflicts: Sequence[Mapping[str, object]] = (),
+) -> str:
     """The id of a version, as 64 hex digits. ``parents`` are content ids, the first parent first."""
-    header = {
+    header: dict[str, object] = {
         "author": author,
         "message": message,
         "parents": list(parents),
         "time_ns": time_ns,
         "tree": root.hex(),
     }
+    if conflicts:
+        header["conflicts"] = [dict(each) for each in conflicts]
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(b"\x02" + text.encode("ascii")).hexdigest()

@@ -90,6 +90,8 @@ class StoredVersion:
     writer: str
     counts: Counts
     arrays: Mapping[str, StoredArray]
+    conflicts: tuple[Mapping[str, Any], ...] = ()
+    """What a merge has left open, as :class:`volfs.versions.combine.decisions.OpenConflict` spells it."""
 
     def to_json(self) -> dict[str, Any]:
         """The document. Times are for people; ``time_ns`` counts."""
@@ -114,6 +116,7 @@ class StoredVersion:
                 }
                 for path, array in sorted(self.arrays.items())
             },
+            **({"conflicts": [dict(each) for each in self.conflicts]} if self.conflicts else {}),
         }
 
 
@@ -174,7 +177,8 @@ def read_version(files: VersionFiles) -> StoredVersion:
         )
         counts = Counts(*(_count(doc["counts"][name]) for name in ("put", "removed", "bytes")))
         arrays = {path: _array(array) for path, array in doc["arrays"].items()}
-        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays)
+        conflicts = tuple(map(_conflict, doc.get("conflicts", ())))
+        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays, conflicts)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{where}: not the description of a version ({printable(str(error))})") from None
     if files.number not in (None, info.number):
@@ -243,6 +247,16 @@ def _array(facts: Mapping[str, object]) -> StoredArray:
     if not fits or prod(block_shape) > MAX_CELLS or prod(shard_chunks) > MAX_CELLS:
         raise TypeError(f"{block_shape} and {shard_chunks} are not shapes of blocks and shards")
     return StoredArray(block_shape, shard_chunks, bool(facts["complete"]))
+
+
+def _conflict(facts: Mapping[str, object]) -> Mapping[str, Any]:
+    found: dict[str, Any] = {"key": _str(facts["key"]), "why": _str(facts["why"])}
+    if "start" in facts:
+        start, stop = _ints(facts["start"]), _ints(facts["stop"])
+        if len(start) != len(stop) or any(not 0 <= a < b for a, b in zip(start, stop, strict=True)):
+            raise TypeError("the box of a conflict is none")
+        found |= {"start": list(start), "stop": list(stop), "voxels": _count(facts["voxels"])}
+    return found
 
 
 def _time(value: object) -> int:

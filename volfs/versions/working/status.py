@@ -26,7 +26,9 @@ from volfs.versions.snapshot import ArrayNode, Snapshot
 from volfs.versions.working.interpreter import Interpreter, chunk_root
 from volfs.versions.working.union import Union
 
-ActionKind = Literal["cherry-pick", "commit", "discard", "merge", "publish", "restore", "revert", "tag", "update"]
+ActionKind = Literal[
+    "cherry-pick", "commit", "discard", "merge", "publish", "resolve", "restore", "revert", "tag", "update"
+]
 
 
 @dataclass(frozen=True, slots=True)
