@@ -181,3 +181,36 @@ def test_a_kill_at_any_step_leaves_nothing_half_made_and_the_repeat_finishes(sto
         assert dataset.branches()[branch] == (3 if branch == "behind" else max(dataset.graph.versions))
         assert not list(dataset.layout.root.glob("versions/.*.partial"))
         assert not list(dataset.layout.working(branch).root.glob("tmp/*"))
+
+
+@pytest.mark.parametrize(
+    "point", ["rebase.picked", "rebase.picked:2", "commit.ref", "commit.ref:2", "combine.forwarded", "rebase.moved"]
+)
+def test_a_rebase_that_is_killed_has_moved_the_branch_once_or_not_at_all(store: Path, point: str) -> None:
+    commit(store, "exp", third="3\n")
+    command = [sys.executable, "-m", "volfs", "--store", str(store), "rebase", "cells@exp", "main"]
+    environment = {**os.environ, "VOLFS_CRASH_AT": point}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == -9, done.stderr
+    with open_store(store) as opened:
+        head = opened["cells"].branches()["exp"]
+        moved = point in ("combine.forwarded", "rebase.moved")
+        assert (head > 4) == moved, "the old head is v4"
+    volfs(store, *command[5:])
+    assert read(store, "third", "exp") == "3\n" and read(store, "note", "exp") == "theirs\nb\nours\n"
+    with open_store(store) as opened:
+        dataset = opened["cells"]
+        line = list(dataset.graph.first_parents(dataset.branches()["exp"]))
+        assert len(line) == 4 and line[2:] == [2, 1]
+        dataset.branch("exp").combine("rebase", "v1")
+        assert not list(dataset.layout.root.glob("versions/.*.partial"))
+    volfs(store, "fsck")
+
+
+def test_commands_rebase_and_move(store: Path) -> None:
+    assert volfs(store, "rebase", "cells@exp", "main").stdout == "v4  on exp\n"
+    again = volfs(store, "rebase", "cells@exp", "main")
+    assert again.stdout == "v4  on exp\n" and again.stderr == "volfs: exp stands on v2 already\n"
+    assert volfs(store, "mv", "cells@exp", "files/other", "files/more/other").stdout.startswith("v5  mv files/other")
+    assert read(store, "more/other", "exp") == "more\n"
+    assert "there is something at files/note" in refused(store, "mv", "cells@exp", "files/more/other", "files/note")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.kits.stores import array_json, chunk, codecs, every_chunk, meta_of, volume, voxels_of
-from volfs.errors import BadInput, Conflict, NotFound
+from volfs.errors import BadInput, Conflict, NotFound, VolfsError
 from volfs.model.metadata import group_zarr_json
 from volfs.storage.manifest import Op
 from volfs.versions.branch import Branch
@@ -414,3 +414,93 @@ def test_what_was_made_onto_a_head_that_moved_meanwhile_keeps_what_it_took(datas
         writer.placed()
     assert info.parents == (4,) or info.parents == (3,)
     assert dataset["main"].read("files/taken") == b"old"
+
+
+def test_rebase_makes_the_versions_once_more_and_moves_the_branch_once(dataset: Dataset) -> None:
+    begin(dataset, note=b"a\n")
+    write(dataset, "main", changed(OLD, 0, 0, 0))
+    write(dataset, "exp", changed(OLD, 15, 15, 15))
+    last = write(dataset, "exp", changed(changed(OLD, 15, 15, 15), 9, 9, 9), files={"files/note": b"b\n"})
+    branch = dataset.branch("exp")
+    branch.put("files/mine", b"uncommitted")
+    found = branch.combine("rebase", "main")
+    assert found.made and found.version is not None
+    line = list(dataset.graph.first_parents(found.version.number))
+    assert len(line) == 4 and line[2:] == [2, 1], "two versions on top of main"
+    assert [dataset.info(number).message for number in line[:2]] == ["on exp", "on exp"]
+    assert np.array_equal(voxels_of(branch), changed(changed(changed(OLD, 0, 0, 0), 15, 15, 15), 9, 9, 9))
+    assert branch.read("files/note") == b"b\n" and branch.read("files/mine") == b"uncommitted"
+    assert dataset.branches().keys() == {"main", "exp"}
+    assert not branch.combine("rebase", "main").made
+    assert branch.combine("rebase", f"v{last}").made, "and back: what was made is there already"
+
+
+def test_rebase_with_a_conflict_changes_nothing_and_leaves_nothing(dataset: Dataset) -> None:
+    begin(dataset)
+    write(dataset, "main", changed(OLD, 0, 0, 0, to=1001))
+    write(dataset, "exp", changed(OLD, 15, 15, 15))
+    write(dataset, "exp", changed(changed(OLD, 15, 15, 15), 0, 0, 0, to=2001))
+    before = dataset.branches()
+    found = dataset.branch("exp").combine("rebase", "main")
+    assert not found.made and [each.voxels for each in found.conflicts] == [1]
+    assert dataset.branches() == before and dataset.resolve("latest") == 4
+    assert dataset.branch("exp").combine("rebase", "main --theirs").made
+    assert voxels_of(dataset["exp"])[0, 0, 0] == 2001
+
+
+def labelled(dataset: Dataset) -> None:
+    begin(dataset, note=b"n")
+    names = {"ome": {"version": "0.5", "labels": ["nuclei", "cells"]}}
+    files = {"zarr/labels/zarr.json": group_zarr_json(names), "zarr/more/zarr.json": group_zarr_json()}
+    write(dataset, "main", OLD, path="labels/nuclei", files=files)
+
+
+def test_a_node_gets_another_name_by_reference_and_lists_follow(dataset: Dataset) -> None:
+    labelled(dataset)
+    branch = dataset.branch("main")
+    found = branch.combine("mv", "zarr/labels/nuclei zarr/labels/kerne")
+    assert found.made and found.version is not None
+    number = found.version.number
+    version = dataset.version(number)
+    assert np.array_equal(voxels_of(version, "labels/kerne"), OLD) and version.node("labels/nuclei") is None
+    assert json.loads(version.read("zarr/labels/zarr.json"))["attributes"]["ome"]["labels"] == ["kerne", "cells"]
+    manifest = read_manifest(VersionFiles.of(dataset.objects, number))
+    assert set(manifest.records["op"][manifest.records["ndim"] > 0].tolist()) == {Op.TAKE}
+    assert not branch.combine("mv", "zarr/labels/nuclei zarr/labels/kerne").made, "a repeat"
+    assert branch.combine("mv", "zarr/labels/kerne zarr/more/kerne").made
+    assert json.loads(branch.read("zarr/labels/zarr.json"))["attributes"]["ome"]["labels"] == ["cells"]
+    assert np.array_equal(voxels_of(branch, "more/kerne"), OLD)
+    assert branch.combine("mv", "zarr/more/kerne zarr/labels/nuclei").made
+    assert json.loads(branch.read("zarr/labels/zarr.json"))["attributes"]["ome"]["labels"] == ["cells", "nuclei"]
+    assert branch.combine("mv", "files/note files/deep/note").made and branch.read("files/deep/note") == b"n"
+    assert branch.combine("mv", "files/deep files/deeper").made and branch.read("files/deeper/note") == b"n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("zarr/none zarr/s1", "there is no node or file"),
+        ("zarr/s0 zarr/labels", "there is something at"),
+        ("zarr/labels zarr/labels/more", "lies below it"),
+        ("zarr/s0 files/s0", "two kinds"),
+        ("zarr/s0/c/0/0/0 zarr/x", "cannot be moved|there is no node"),
+        ("zarr/s0 zarr/labels/nuclei/x", "cannot be moved"),
+        ("zarr/s0 zarr/nowhere/x", "there is no group at zarr/nowhere"),
+        ("files/note files/note/x", "lies below it"),
+        ("files/note", "arguments are required"),
+    ],
+)
+def test_what_cannot_be_moved_is_refused_in_words(dataset: Dataset, words: str, said: str) -> None:
+    labelled(dataset)
+    with pytest.raises(VolfsError, match=said):
+        dataset.branch("main").combine("mv", words)
+    assert dataset.branches()["main"] == 2
+
+
+def test_an_array_that_moved_is_merged_as_one_removed_and_one_made(dataset: Dataset) -> None:
+    labelled(dataset)
+    dataset.create_branch("other", "main")
+    dataset.branch("main").combine("mv", "zarr/labels/nuclei zarr/labels/kerne")
+    write(dataset, "other", changed(OLD, 0, 0, 0), path="labels/nuclei")
+    assert [each.key for each in dataset.merge("other").conflicts] == ["zarr/labels/nuclei"]
+    assert dataset.merge("other", conflicts="ours").made

@@ -6,7 +6,7 @@
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
-``merges``         ``merge``, ``cherry-pick``, ``revert``, ``restore``, ``resolve``
+``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
@@ -52,7 +52,9 @@ GROUPS = {
         "merge": "merges",
         "cherry-pick": "merges",
         "revert": "merges",
+        "rebase": "merges",
         "restore": "merges",
+        "mv": "merges",
         "resolve": "merges",
         "branch": "branches_tags",
         "tag": "branches_tags",

@@ -1,4 +1,4 @@
-"""``merge``, ``cherry-pick``, ``revert``, ``restore``, ``resolve``: versions combined with others, on a branch.
+"""``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``: versions made of others.
 
 They do the same whether the branch is mounted or not: a mount that writes to it is asked to do it, by the branch
 itself (:mod:`volfs.versions.branch`).
@@ -222,6 +222,68 @@ def restore(
     """
     values = (("--from", source), ("--box", box), ("--message", message), ("--author", author))
     _carry_out(ctx, frame, target, "restore", keys, (), (), {}, values, as_json)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET@BRANCH")
+@click.argument("onto")
+@_deciding
+@json_option
+@pass_frame
+@click.pass_context
+def rebase(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    onto: str,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Make a branch's versions once more, on top of another.
+
+    Those that ONTO lacks, each in turn, with their messages and authors. All or nothing: the branch moves once, at the
+    end. Here ours is what ONTO and the versions made so far have, theirs the version that is made once more.
+
+    \b
+    Examples:
+      volfs rebase cells@exp main
+      volfs rebase cells@exp v12 --theirs
+    """
+    _carry_out(ctx, frame, target, "rebase", (onto,), ours, theirs, {"--strict": strict}, (), as_json)
+
+
+@click.command()
+@click.argument("target", metavar="DATASET[@ON]")
+@click.argument("old")
+@click.argument("new")
+@_versioned("-m --message")
+@pass_frame
+@click.pass_context
+def mv(
+    ctx: click.Context,
+    frame: Frame,
+    target: str,
+    old: str,
+    new: str,
+    message: str | None,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Give a node, or a side file, another name.
+
+    OLD and NEW are keys: zarr/labels/nuclei, files/notes.txt. It makes a version, by reference: nothing is copied.
+    Lists in metadata that name the node follow, such as those of label images.
+
+    \b
+    Examples:
+      volfs mv cells zarr/labels/nuclei zarr/labels/old-nuclei
+      volfs mv cells@exp files/notes.txt files/notes/first.txt
+    """
+    _carry_out(
+        ctx, frame, target, "mv", (old, new), (), (), {}, (("--message", message), ("--author", author)), as_json
+    )
 
 
 @click.command()

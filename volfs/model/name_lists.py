@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from volfs.errors import BadInput
 from volfs.model.three_way import CONFLICT, merge_json, same_json
 
 Json = dict[str, Any]
@@ -92,6 +93,42 @@ def merge_names(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any
         if item is not None:
             picked[name] = item
     return list(picked.values())
+
+
+def renamed_in(document: Json, before: str | None, after: str | None) -> bool:
+    """Have a group's lists of names, and the levels of its images, follow a node that moved; False if none names it.
+
+    ``before`` and ``after`` are its paths as the group sees them, None where it lies elsewhere: a list of plain names
+    then loses it, or gets it if the group is one of label images.
+    """
+    changed = False
+    for path in NAME_LISTS:
+        names = _at(document, path)
+        if names is None:
+            continue
+        kept: list[Any] = []
+        for item in names:
+            if before is None or _name(item) != before:
+                kept.append(item)
+            elif after is not None:
+                field = "path" if isinstance(item, Mapping) and "path" in item else "name"
+                kept.append({**item, field: after} if isinstance(item, Mapping) else after)
+        if before is None and after is not None and path[-1] == "labels" and "/" not in after and after not in names:
+            kept.append(after)
+        if kept != names:
+            _set(document, path, kept)
+            changed = True
+    for holder in (("attributes", "ome"), ("attributes",)):
+        found = (_object(document, holder) or {}).get("multiscales")
+        for multiscale in found if isinstance(found, list) else ():
+            levels = multiscale.get("datasets") if isinstance(multiscale, dict) else None
+            for level in levels if isinstance(levels, list) else ():
+                if isinstance(level, dict) and before is not None and level.get("path") == before:
+                    if after is None:
+                        raise BadInput(f"{before} is a level of an image, which would lack it")
+                    level["path"] = after
+                    changed = True
+    return changed
 
 
 def _by_name(items: list[Any]) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``working``         working copies: uncommitted files over a version, and what hides what
 ``commit``          from a working copy or an import to a version, its place on a branch, and recovery after a crash
 ``retention``       which versions and bytes stay: dropping versions, and taking away what only those show
-``combine``         merge, cherry-pick, revert, restore: what one line of history changed, on top of another
+``combine``         merge, cherry-pick, revert, rebase, restore, mv: what one line of history changed, on another
 ``branch_actions``  commit, discard, update, publish, combine, by this process or by the mount that holds the branch,
                     which ``remote_commit`` asks; ``transaction`` a block that is one version or nothing;
                     ``branch`` :class:`Branch`, the snapshot that can be written

@@ -181,7 +181,7 @@ class Actions:
         request = Request.read(kind, words)
         mount = self._mount()
         if mount is not None:
-            if request.author is None and kind not in ("cherry-pick", "resolve"):
+            if request.author is None and kind not in ("cherry-pick", "rebase", "resolve"):
                 words = f"{shlex.join([f'--author={default_author()}'])} {words}"
             before = branch.head
             described = self._ask(mount, kind, words)

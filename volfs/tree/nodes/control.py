@@ -59,6 +59,8 @@ CONTROLS: dict[ActionKind, Control] = {
     "restore": Control(11, branch_actions.combine("restore")),
     "cherry-pick": Control(12, branch_actions.combine("cherry-pick")),
     "resolve": Control(13, branch_actions.combine("resolve")),
+    "rebase": Control(15, branch_actions.combine("rebase")),
+    "mv": Control(16, branch_actions.combine("mv")),
 }
 _ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 

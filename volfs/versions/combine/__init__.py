@@ -8,6 +8,8 @@
 ``combination``     :func:`combine`: the outcome for all nodes, before anything is written
 ``combined_state``  that outcome as a snapshot, for levels that are computed from it
 ``combined_version``  the version that holds it
-``amendment``       the head of a branch made anew; ``resolution`` conflicts that were left open, closed
+``scratch_branch``  where several versions are made before a branch moves once: ``amendment`` its head made anew,
+                    ``rebase`` its versions on top of another; ``resolution`` conflicts that were left open, closed
+``relocation``      a node under another name
 ``requests``        what is asked of a branch, in words; ``merges`` merge, cherry-pick and the others, carried out
 """

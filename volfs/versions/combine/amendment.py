@@ -21,7 +21,8 @@ from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.storage.crash import crash_point
 from volfs.versions.combine.combined_version import Change, Words, combined
-from volfs.versions.commit.placement import publish_new, publish_over
+from volfs.versions.combine.scratch_branch import ScratchBranch
+from volfs.versions.commit.placement import publish_over
 from volfs.versions.commit.protocol import Frozen, check, pack, settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
@@ -62,7 +63,7 @@ def amendable(branch: WritableBranch) -> VersionInfo:
     dataset, head = branch.dataset, branch.head
     if head is None:
         raise BadInput(f"branch {branch.ref!r} has no version that could be amended")
-    _forget(branch)
+    _scratch(branch).remove()
     refs, graph = dataset.refs(), dataset.graph
     for kind in RefKind:
         for name, number in refs[kind].items():
@@ -81,7 +82,7 @@ def replaced(
     with _writers(branch, head) as (draft, writer):
         _write(branch, head, draft, writer, words, conflicts, fill)
         info = publish_over(writer, branch.ref, head.number)
-    _forget(branch)
+    _scratch(branch).remove()
     branch.follow()
     return info
 
@@ -100,7 +101,7 @@ def _with_changes(branch: WritableBranch, head: VersionInfo, words: Words, leave
             raise
     made.end(committed=True)
     crash_point("amend.cleaned")
-    _forget(branch)
+    _scratch(branch).remove()
     return info
 
 
@@ -109,7 +110,7 @@ def _writers(branch: WritableBranch, head: VersionInfo) -> Iterator[tuple[Versio
     """The writers of the changes and of the new head, which has the greater number."""
     first, *others = head.parents or (0,)
     with (
-        VersionWriter(branch.dataset, _scratch(branch), head.number) as draft,
+        VersionWriter(branch.dataset, _scratch(branch).name, head.number) as draft,
         VersionWriter(branch.dataset, branch.ref, first, extra_parents=others) as writer,
     ):
         yield draft, writer
@@ -130,7 +131,7 @@ def _write(
         fill(draft)
     if not draft.empty:
         draft.prepare(words.message, words.author)
-        content = publish_new(draft, _scratch(branch)).number
+        content = _scratch(branch).publish(draft).number
     crash_point("amend.drafted")
     first = next(iter(head.parents), 0)
     with combined(branch, first, Change((first,) if first else (), content)) as changes:
@@ -139,15 +140,5 @@ def _write(
     crash_point("amend.prepared")
 
 
-def _forget(branch: WritableBranch) -> None:
-    """Remove the short-lived branch, and drop its version: what is kept of it the new head has taken over."""
-    dataset, name = branch.dataset, _scratch(branch)
-    number = dataset.named_by_file(name)
-    dataset.forget_branch(name)
-    if number:
-        dataset.drop(number, why="amended")
-
-
-def _scratch(branch: WritableBranch) -> str:
-    """The name of the short-lived branch."""
-    return f"amending.{branch.ref}"[:128]
+def _scratch(branch: WritableBranch) -> ScratchBranch:
+    return ScratchBranch(branch.dataset, "amending", branch.ref)

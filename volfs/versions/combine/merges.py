@@ -1,4 +1,4 @@
-"""Merge, cherry-pick, revert, restore and resolve, on a branch.
+"""Merge, cherry-pick, revert, rebase, restore, mv and resolve, on a branch.
 
 Decided here: which versions are bases and which is theirs, when a branch is merely moved forward, the messages, and
 that a repeat of what was done does nothing. Each is a call of one engine (:mod:`volfs.versions.combine.combination`).
@@ -18,12 +18,16 @@ from volfs.model.refs import RefKind
 from volfs.versions.combine.combination import Progress
 from volfs.versions.combine.combined_version import Change, Words, combined
 from volfs.versions.combine.decisions import OpenConflict, Orders
+from volfs.versions.combine.rebase import rebased
+from volfs.versions.combine.relocation import check_move, write_move
 from volfs.versions.combine.requests import Request
 from volfs.versions.combine.resolution import resolve
 from volfs.versions.combine.selection import Selection, parse_box
 from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved
+from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import settle_own
+from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
 from volfs.versions.working.union import Union
 
@@ -62,6 +66,10 @@ def carry_out(branch: WritableBranch, request: Request, progress: Progress = lam
                     return _pick(branch, head, request, progress)
                 case "restore":
                     return _restore(branch, head, request, progress)
+                case "rebase":
+                    return _rebase(branch, head, request, progress)
+                case "mv":
+                    return _mv(branch, head, request)
                 case "resolve":
                     return _resolve(branch, request)
         except Conflict as error:
@@ -110,7 +118,7 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
 
 
 def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> Combined:
-    """Have the branch name a version that has all that it has."""
+    """Have the branch name another version that exists. Conflict if uncommitted changes are in the way."""
     dataset, there = branch.dataset, head.number if head is not None else 0
 
     def see(union: Union) -> Merge:
@@ -127,6 +135,43 @@ def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> C
         dataset.move_branch(branch.ref, number, there)
         branch.follow()
     return Combined(dataset.info(number), made=True)
+
+
+def _rebase(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:
+    dataset = branch.dataset
+    onto = dataset.resolve(request.refs[0])
+    _check_closed(branch, head, onto)
+    if head is None or dataset.graph.is_ancestor(head.number, onto):
+        if head is not None and head.number == onto:
+            return Combined(head, notes=(f"{branch.ref} is at v{onto} already",))
+        return _forward(branch, head, onto)
+    if dataset.graph.is_ancestor(onto, head.number):
+        return Combined(head, notes=(f"{branch.ref} stands on v{onto} already",))
+    if not dataset.graph.merge_bases(head.number, onto):
+        raise BadInput(f"v{onto} and branch {branch.ref!r} have no version in common")
+    conflicts = rebased(branch, head, onto, request.decided, progress, lambda tip: _moved_to(branch, head, tip))
+    return Combined(head, conflicts=conflicts) if conflicts else Combined(branch.head, made=True)
+
+
+def _moved_to(branch: WritableBranch, head: VersionInfo, tip: int) -> None:
+    _forward(branch, head, tip)
+
+
+def _mv(branch: WritableBranch, head: VersionInfo | None, request: Request) -> Combined:
+    if head is None:
+        raise NotFound(f"branch {branch.ref!r} has no version yet")
+    _check_closed(branch, head, head.number)
+    old, new = (key.strip("/") for key in request.keys)
+    version = branch.dataset.version(head.number)
+    if version.entry(old) is None and version.entry(new) is not None and head.message == f"mv {old} {new}":
+        return Combined(head, notes=("there is nothing to change",))  # a repeat
+    check_move(version, old, new)
+    with VersionWriter(branch.dataset, branch.ref, head.number) as writer:
+        write_move(writer, version, old, new)
+        writer.prepare(request.message or f"mv {old} {new}", request.author)
+        info = publish_prepared(branch, writer.number, writer.draft.token)
+        writer.placed()
+    return Combined(info, made=True)
 
 
 def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:

@@ -16,7 +16,7 @@ from volfs.errors import BadInput
 from volfs.model.names import check_message
 from volfs.versions.combine.decisions import CHOICES, Choice, Order, Orders, Side
 
-RequestKind = Literal["merge", "cherry-pick", "revert", "restore", "resolve"]
+RequestKind = Literal["merge", "cherry-pick", "revert", "rebase", "restore", "mv", "resolve"]
 KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 
 LONGEST = 1 << 20
@@ -92,7 +92,7 @@ def _parser(kind: RequestKind) -> _Parser:
     # Of a merge, git's -m says which parent counts.
     parser.add_argument(*(("--message",) if _WORDS[kind] is _pick else ("-m", "--message")))
     parser.add_argument("--author")
-    if kind not in ("restore", "resolve"):
+    if kind not in ("restore", "mv", "resolve"):
         parser.add_argument("--ours", "--theirs", dest="orders", action=_Decide, nargs="?")
         parser.add_argument("--strict", action="store_true")
     _WORDS[kind](parser)
@@ -122,12 +122,22 @@ def _resolve(parser: _Parser) -> None:
     parser.add_argument("keys", nargs="*", metavar="KEY|BOX")
 
 
+def _rebase(parser: _Parser) -> None:
+    parser.add_argument("refs", nargs=1, metavar="ONTO")
+
+
+def _mv(parser: _Parser) -> None:
+    parser.add_argument("keys", nargs=2, metavar="KEY")
+
+
 _WORDS: dict[RequestKind, Callable[[_Parser], None]] = {
     "merge": _merge,
     "cherry-pick": _pick,
     "revert": _pick,
     "restore": _restore,
     "resolve": _resolve,
+    "rebase": _rebase,
+    "mv": _mv,
 }
 
 

@@ -27,7 +27,18 @@ from volfs.versions.working.interpreter import Interpreter, chunk_root
 from volfs.versions.working.union import Union
 
 ActionKind = Literal[
-    "cherry-pick", "commit", "discard", "merge", "publish", "resolve", "restore", "revert", "tag", "update"
+    "cherry-pick",
+    "commit",
+    "discard",
+    "merge",
+    "mv",
+    "publish",
+    "rebase",
+    "resolve",
+    "restore",
+    "revert",
+    "tag",
+    "update",
 ]
 
 

@@ -1,0 +1,61 @@
+"""The versions of a branch, made once more on top of another version.
+
+Decided here: which versions these are, and that the branch moves once, at the end, or not at all. A merge among them
+counts as its changes to its first parent. Those whose changes are there already are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from volfs.model.graph import VersionInfo
+from volfs.storage.crash import crash_point
+from volfs.versions.combine.combination import Progress
+from volfs.versions.combine.combined_version import Change, combined
+from volfs.versions.combine.decisions import OpenConflict, Orders
+from volfs.versions.combine.scratch_branch import ScratchBranch
+from volfs.versions.commit.version_writer import VersionWriter
+from volfs.versions.commit.writable_history import WritableBranch
+
+
+def rebased(
+    branch: WritableBranch,
+    head: VersionInfo,
+    onto: int,
+    orders: Orders,
+    progress: Progress,
+    move: Callable[[int], None],
+) -> tuple[OpenConflict, ...]:
+    """Make the branch's versions that ``onto`` lacks on top of it, and have ``move`` make the newest the branch's head.
+
+    What is in conflict is the answer: then nothing has changed. The caller holds the branch's lock.
+    """
+    dataset, graph = branch.dataset, branch.dataset.graph
+    picked: list[int] = []
+    for number in graph.first_parents(head.number):
+        if graph.is_ancestor(number, onto):
+            break
+        picked.append(number)
+    scratch = ScratchBranch(dataset, "rebasing", branch.ref)
+    scratch.remove()
+    tip = onto
+    try:
+        for count, number in enumerate(reversed(picked)):
+            progress(count, len(picked))
+            info = dataset.info(number)
+            before = next(iter(info.parents), 0)
+            with combined(branch, tip, Change((before,) if before else (), number), orders) as changes:
+                if changes.found.conflicts:
+                    return tuple(changes.found.conflicts)
+                if changes.empty:
+                    continue
+                with VersionWriter(dataset, scratch.name, tip) as writer:
+                    changes.write(writer)
+                    writer.prepare(info.message, info.author)
+                    tip = scratch.publish(writer).number
+            crash_point("rebase.picked")
+        move(tip)
+        crash_point("rebase.moved")
+    finally:
+        scratch.remove()
+    return ()
