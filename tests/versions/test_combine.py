@@ -504,3 +504,77 @@ def test_an_array_that_moved_is_merged_as_one_removed_and_one_made(dataset: Data
     write(dataset, "other", changed(OLD, 0, 0, 0), path="labels/nuclei")
     assert [each.key for each in dataset.merge("other").conflicts] == ["zarr/labels/nuclei"]
     assert dataset.merge("other", conflicts="ours").made
+
+
+LABELS = np.zeros(SHAPE, "u2")
+LABELS[0:2, 0:2, 0:2] = 5
+LABELS[12:14, 0:2, 0:2] = 9
+SEGMENTS = array_json(LABELS, CHUNKS)
+
+
+def segmented(dataset: Dataset, raw: bytes = SEGMENTS) -> None:
+    """Both sides extend label 5, and make a new label 17 in chunks of their own."""
+    begin(dataset)
+    files = {"zarr/labels/zarr.json": group_zarr_json({"ome": {"version": "0.5", "labels": ["cells"]}})}
+    dtype = meta_of(raw).dtype
+    first = LABELS.astype(dtype)
+    write(dataset, "main", first, path="labels/cells", raw=raw, files=files)
+    dataset.delete_branch("exp")
+    dataset.create_branch("exp", "main")
+    ours, theirs = changed(first, 2, 0, 0, to=5), changed(first, 0, 2, 0, to=5)
+    write(dataset, "main", changed(ours, 0, 0, slice(8, 12), to=17), path="labels/cells", raw=raw)
+    write(dataset, "exp", changed(theirs, 15, 15, slice(8, 12), to=17), path="labels/cells", raw=raw)
+
+
+def test_a_label_that_both_sides_have_made_is_a_conflict_of_ids(dataset: Dataset) -> None:
+    segmented(dataset)
+    found = dataset.merge("exp")
+    assert [str(each) for each in found.conflicts] == ["zarr/labels/cells: both sides have made labels with the ids 17"]
+    assert dataset.merge("exp", conflicts="ours").conflicts, "neither side wins a fusion of two things"
+
+
+def test_relabel_gives_what_theirs_has_made_fresh_ids(dataset: Dataset) -> None:
+    segmented(dataset)
+    found = dataset.branch("main").combine("merge", "exp --relabel")
+    assert found.made and found.notes == (
+        "labels of labels/cells that both sides have made have other ids now: 17 became 18",
+    )
+    voxels = voxels_of(dataset["main"], "labels/cells")
+    assert np.unique(voxels).tolist() == [0, 5, 9, 17, 18]
+    assert voxels[0, 0, 8:12].tolist() == [17] * 4 and voxels[15, 15, 8:12].tolist() == [18] * 4
+    assert voxels[2, 0, 0] == voxels[0, 2, 0] == 5
+    assert dataset.merge("main", "exp").made, "and forward"
+
+
+def test_no_ids_does_not_look_for_them(dataset: Dataset) -> None:
+    segmented(dataset)
+    assert dataset.branch("main").combine("merge", "exp --no-ids").made
+    assert voxels_of(dataset["main"], "labels/cells")[15, 15, 8] == 17
+
+
+def test_a_type_without_ids_left_is_a_conflict_even_so(dataset: Dataset) -> None:
+    full = array_json(LABELS.astype("u1"), CHUNKS)
+    segmented(dataset, full)
+    voxels = voxels_of(dataset["main"], "labels/cells")
+    write(dataset, "main", changed(voxels, 8, 8, 8, to=255), path="labels/cells", raw=full)
+    found = dataset.branch("main").combine("merge", "exp --relabel")
+    assert "uint8 has no others left" in str(found.conflicts[0])
+
+
+def test_what_both_sides_have_painted_alike_is_one_thing(dataset: Dataset) -> None:
+    begin(dataset)
+    files = {"zarr/labels/zarr.json": group_zarr_json()}
+    write(dataset, "main", LABELS, path="labels/cells", raw=SEGMENTS, files=files)
+    dataset.delete_branch("exp")
+    dataset.create_branch("exp", "main")
+    both = changed(LABELS, 0, 0, slice(8, 12), to=17)
+    write(dataset, "main", both, path="labels/cells", raw=SEGMENTS)
+    write(dataset, "exp", changed(both, 15, 15, 15, to=9), path="labels/cells", raw=SEGMENTS)
+    assert dataset.merge("exp").made
+
+
+def test_an_image_that_is_no_label_image_has_no_ids(dataset: Dataset) -> None:
+    begin(dataset)
+    write(dataset, "main", changed(OLD, 0, 0, 0, to=60001))
+    write(dataset, "exp", changed(OLD, 15, 15, 15, to=60001))
+    assert dataset.merge("exp").made

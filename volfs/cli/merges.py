@@ -55,6 +55,8 @@ def _deciding(command: Command) -> Command:
                 help="What REF has wins, in the same way.",
             ),
             click.option("--strict", is_flag=True, help="A chunk or file that both sides changed is a conflict."),
+            click.option("--relabel", is_flag=True, help="Where both made labels of one id, theirs gets a fresh one."),
+            click.option("--no-ids", is_flag=True, help="Do not look for ids that both have given to new labels."),
         )
     ):
         command = option(command)
@@ -97,6 +99,8 @@ def merge(
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
+    relabel: bool,
+    no_ids: bool,
     on: str | None,
     allow_unrelated: bool,
     message: str | None,
@@ -117,7 +121,8 @@ def merge(
       volfs merge cells exp --ours -m "Take what is new in exp"
       volfs merge cells exp --on merging
     """
-    flags = {"--no-ff": no_ff, "--squash": squash, "--strict": strict, "--allow-unrelated": allow_unrelated}
+    flags = {"--no-ff": no_ff, "--squash": squash, "--allow-unrelated": allow_unrelated}
+    flags |= _flags(strict, relabel, no_ids)
     values = (("--message", message), ("--author", author), ("--on", on))
     _carry_out(ctx, frame, target, "merge", (ref,), ours, theirs, flags, values, as_json)
 
@@ -139,6 +144,8 @@ def cherry_pick(
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
+    relabel: bool,
+    no_ids: bool,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -154,7 +161,9 @@ def cherry_pick(
       volfs cherry-pick cells@exp v7 --theirs
     """
     values = (("--mainline", mainline), ("--message", message), ("--author", author))
-    _carry_out(ctx, frame, target, "cherry-pick", (ref,), ours, theirs, {"--strict": strict}, values, as_json)
+    _carry_out(
+        ctx, frame, target, "cherry-pick", (ref,), ours, theirs, _flags(strict, relabel, no_ids), values, as_json
+    )
 
 
 @click.command()
@@ -174,6 +183,8 @@ def revert(
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
+    relabel: bool,
+    no_ids: bool,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -188,7 +199,7 @@ def revert(
       volfs revert cells@exp v9 -m 1
     """
     values = (("--mainline", mainline), ("--message", message), ("--author", author))
-    _carry_out(ctx, frame, target, "revert", (ref,), ours, theirs, {"--strict": strict}, values, as_json)
+    _carry_out(ctx, frame, target, "revert", (ref,), ours, theirs, _flags(strict, relabel, no_ids), values, as_json)
 
 
 @click.command()
@@ -239,6 +250,8 @@ def rebase(
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
+    relabel: bool,
+    no_ids: bool,
     as_json: bool,
 ) -> None:
     """Make a branch's versions once more, on top of another.
@@ -251,7 +264,7 @@ def rebase(
       volfs rebase cells@exp main
       volfs rebase cells@exp v12 --theirs
     """
-    _carry_out(ctx, frame, target, "rebase", (onto,), ours, theirs, {"--strict": strict}, (), as_json)
+    _carry_out(ctx, frame, target, "rebase", (onto,), ours, theirs, _flags(strict, relabel, no_ids), (), as_json)
 
 
 @click.command()
@@ -307,6 +320,10 @@ def resolve(ctx: click.Context, frame: Frame, target: str, choice: str, chosen: 
       volfs resolve cells@merging ours
     """
     _carry_out(ctx, frame, target, "resolve", (choice, *chosen), (), (), {}, (), as_json)
+
+
+def _flags(strict: bool, relabel: bool, no_ids: bool) -> dict[str, bool]:
+    return {"--strict": strict, "--relabel": relabel, "--no-ids": no_ids}
 
 
 def _carry_out(

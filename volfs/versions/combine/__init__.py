@@ -5,6 +5,7 @@
 ``chunk_states``    chunks of an array at a version, in columns; ``digests`` their SHA-256, from manifests
 ``virtual_base``    a key or chunk at several merge bases, merged on demand; ``voxels`` one block, voxel by voxel
 ``decisions``       conflicts, and who wins them; ``key_merge`` whole keys, ``array_merge`` an array, chunk by chunk
+``label_ids``       ids that two sides have given to new things
 ``combination``     :func:`combine`: the outcome for all nodes, before anything is written
 ``combined_state``  that outcome as a snapshot, for levels that are computed from it
 ``combined_version``  the version that holds it

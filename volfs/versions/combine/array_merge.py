@@ -9,7 +9,7 @@ keeps, which are computed (:mod:`volfs.versions.combine.combined_state`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -117,6 +117,8 @@ class ArrayMerge:
         self.meta = meta
         self._states, self._selection, self._orders = states, selection, orders
         self._readable = ours.readable
+        #: Ids of theirs that become others, in a label image.
+        self.renumbered: Mapping[int, int] = {}
 
     def outcome(self, rows: Rows, put: PutChunk) -> ArrayOutcome:
         """Merge the chunks with these coordinates; those that are merged voxel by voxel are given to ``put``."""
@@ -130,6 +132,8 @@ class ArrayMerge:
         cut = self._cut(rows)
         here, there = ours["file"] >= 0, theirs["file"] >= 0
         take = like_ours & ~like_theirs & ~(outside & there) & ~cut
+        if self.renumbered:
+            take &= ~self._holds_renumbered(rows, take & there)
         open_rows = np.flatnonzero((~like_theirs & ~take) | (outside & here & ~like_ours))
         outcome = ArrayOutcome(rows[take & there], theirs["changed"][take & there], rows[take & ~there])
         flags = np.stack([here, there, outside, like_ours], axis=1)
@@ -158,6 +162,12 @@ class ArrayMerge:
             outcome.removed = np.concatenate([outcome.removed, coords])
         return outcome
 
+    def differing(self, rows: Rows) -> Rows:
+        """Those of some chunks that the two sides have otherwise, inside the merged array."""
+        rows = rows[(rows < np.array(self.meta.grid.grid_shape)).all(axis=1)]
+        ours, theirs = self._states.of(self._ours, rows), self._states.of(self._theirs, rows)
+        return rows[~self._states.same(self.path, rows, ours, theirs)]
+
     def conflict(self, coords: Index) -> ConflictBlock:
         """The voxels of a chunk that both sides have changed, each in another way."""
         codec = self._ours.codec
@@ -165,6 +175,23 @@ class ArrayMerge:
         base = self._block(self._base(coords))
         mask = _within(merge_block(base, mine, other).conflicts, self.meta.grid.chunk_box(coords), coords, self.meta)
         return ConflictBlock(mask, base, mine, other)
+
+    def _holds_renumbered(self, rows: Rows, chosen: Mask) -> Mask:
+        """Which of the chosen chunks of theirs have an id that becomes another."""
+        found = np.zeros(len(rows), np.bool_)
+        old = np.array(sorted(self.renumbered), self.meta.dtype)
+        for i in np.flatnonzero(chosen).tolist():
+            voxels = _Chunk(self._theirs, tuple(rows[i].tolist()), ("", 0)).voxels(self._theirs.codec)
+            found[i] = bool(np.isin(voxels, old).any())
+        return found
+
+    def _with_fresh_ids(self, voxels: Voxels) -> Voxels:
+        if not self.renumbered:
+            return voxels
+        out = voxels.copy()
+        for old, new in self.renumbered.items():
+            out[voxels == old] = new
+        return out
 
     # -- by address ---------------------------------------------------------------------------------------------
 
@@ -259,6 +286,7 @@ class ArrayMerge:
             return self._whole(coords, box, BOTH)
         codec = self._ours.codec
         mine, other = (_Chunk(a, coords, ("", 0)).voxels(codec) for a in (self._ours, self._theirs))
+        other = self._with_fresh_ids(other)
         below = Base(mine) if kept else self._block(base)
         if cut and self._selection.box is not None:
             inside = np.zeros(mine.shape, np.bool_)

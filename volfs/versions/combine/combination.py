@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from volfs.versions.combine.key_merge import (
     state_of,
     taken,
 )
+from volfs.versions.combine.label_ids import collision
 from volfs.versions.combine.selection import ALL, Selection
 from volfs.versions.committed.array import VersionArray
 from volfs.versions.committed.version import Version, parse
@@ -41,6 +43,9 @@ from volfs.versions.snapshot import GroupNode
 
 Put = Callable[[str, bytes | None], None]
 """Takes a key of the hierarchy and the bytes that it becomes, or None if it goes."""
+IdRule = Literal["refuse", "relabel", "ignore"]
+NEW_IDS = "both sides have made labels with the ids"
+"""How a conflict of ids begins."""
 Progress = Callable[[int, int], object]
 """Called with the number of arrays and keys that are done, and of all."""
 
@@ -61,6 +66,8 @@ class Combination:
     folders: dict[str, int] = field(default_factory=dict)
     conflicts: list[OpenConflict] = field(default_factory=list)
     unmanaged: set[str] = field(default_factory=set)
+    renumbered: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Ids of theirs that became others, by hierarchy path of a label image."""
 
     @property
     def empty(self) -> bool:
@@ -77,10 +84,15 @@ def combine(
     *,
     selection: Selection = ALL,
     orders: Orders = UNDECIDED,
+    ids: IdRule = "ignore",
     progress: Progress = lambda done, total: None,
 ) -> Combination:
-    """Combine versions (0: the empty one). Chunks that are merged by voxel, and metadata, are given to ``put``."""
-    return _Combining(dataset, bases, ours, theirs, put, selection, orders, progress).run()
+    """Combine versions (0: the empty one). Chunks that are merged by voxel, and metadata, are given to ``put``.
+
+    ``ids``: what is made of ids of labels that both sides have given to new things: a conflict, fresh ones for theirs,
+    or nothing, which looks for none.
+    """
+    return _Combining(dataset, bases, ours, theirs, put, selection, orders, ids, progress).run()
 
 
 class _Combining:
@@ -93,6 +105,7 @@ class _Combining:
         put: Put,
         selection: Selection,
         orders: Orders,
+        ids: IdRule,
         progress: Progress,
     ) -> None:
         def version(number: int) -> Version | None:
@@ -101,6 +114,7 @@ class _Combining:
         self._bases = [dataset.version(base) for base in bases if base]
         self._ours, self._theirs = version(ours), version(theirs)
         self._put, self._selection, self._orders, self._progress = put, selection, orders, progress
+        self._dataset, self._ids = dataset, ids
         digests = Digests(dataset)
         self._states = ChunkStates(digests)
         self._keys = KeyMerge(self._bases, self._ours, self._theirs, digests, orders)
@@ -228,12 +242,44 @@ class _Combining:
         def put(coords: Index, data: bytes) -> None:
             self._put(node_key(path, meta.chunk_key(coords)), data)
 
+        if self._ids != "ignore" and self._is_label(path, meta) and ours.readable:
+            self._check_ids(merging, path, ours)
         outcome = merging.outcome(rows, put)
         self._found.arrays[path] = outcome
         self._found.conflicts.extend(gathered(node_key(path), outcome.conflicts, meta.dimension_names))
         image = self._image_of(path)
         if outcome and image is not None:
             self._found.unmanaged.add(image)
+
+    def _check_ids(self, merging: ArrayMerge, path: str, ours: VersionArray) -> None:
+        """Find the ids that both sides have given to new things, and note a conflict or give theirs fresh ones."""
+        assert self._ours is not None and self._theirs is not None
+        rows = candidates(self._dataset, self._ours.number, self._theirs.number).chunks.get(path)
+        if rows is None or rows.shape[1] != ours.meta.ndim:
+            return
+        arrays = [array for base in self._bases if (array := base.array(path)) is not None]
+        found = collision(merging, merging.differing(rows), [each for each in arrays if alike(each.meta, ours.meta)])
+        if not found.ids:
+            return
+        fresh = found.fresh(ours.meta.dtype) if self._ids == "relabel" else None
+        if fresh is not None:
+            merging.renumbered = fresh
+            self._found.renumbered[path] = fresh
+            return
+        listed = ", ".join(map(str, found.ids[:9])) + (
+            f" and {len(found.ids) - 9:,} more" if len(found.ids) > 9 else ""
+        )
+        full = f", and {ours.meta.dtype} has no others left" if self._ids == "relabel" else ""
+        self._found.conflicts.append(OpenConflict(node_key(path), f"{NEW_IDS} {listed}{full}"))
+
+    def _is_label(self, path: str, meta: ArrayMeta) -> bool:
+        """Whether an array is a label image, or the first level of one."""
+        level = None if self._ours is None else _level_of(self._ours, path)
+        if meta.dtype.kind not in "iu" or (level is not None and level.number):
+            return False
+        return (level is not None and level.is_label) or "labels" in (path if level is None else level.image).split(
+            "/"
+        )[:-1]
 
     def _as_a_whole(self, path: str, ours: VersionArray | None, theirs: VersionArray | None) -> None:
         """An array that only one side has, or that the two read differently."""
@@ -294,16 +340,25 @@ class _Combining:
             for version in (self._ours, self._theirs)
             if version is not None and (level := _level_of(version, path)) is not None
         ]
-        return bool(found) and all(index > 0 and managed for _, index, managed in found)
+        return bool(found) and all(level.number > 0 and level.managed for level in found)
 
     def _image_of(self, path: str) -> str | None:
         """The image of which an array is a coarser level."""
         level = None if self._ours is None else _level_of(self._ours, path)
-        return level[0] if level is not None and level[1] > 0 else None
+        return level.image if level is not None and level.number else None
 
 
-def _level_of(version: Version, path: str) -> tuple[str, int, bool] | None:
+class _Level(NamedTuple):
     """The image that has an array as a level, which level that is, and whether volfs keeps the image's levels."""
+
+    image: str
+    number: int
+    managed: bool
+    is_label: bool
+
+
+def _level_of(version: Version, path: str) -> _Level | None:
+    """The image of which an array is a level; None for any other array."""
     above = path
     while above:
         above, _, _ = above.rpartition("/")
@@ -320,7 +375,8 @@ def _level_of(version: Version, path: str) -> tuple[str, int, bool] | None:
         if path in paths:
             arrays = [version.array(each) for each in paths]
             types = {array.meta.dtype for array in arrays if array is not None and array.readable}
-            return above, paths.index(path), multiscale.managed and None not in arrays and len(types) == 1
+            managed = multiscale.managed and None not in arrays and len(types) == 1
+            return _Level(above, paths.index(path), managed, multiscale.is_label)
     return None
 
 

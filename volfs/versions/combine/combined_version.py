@@ -20,7 +20,7 @@ from volfs.model.graph import VersionInfo
 from volfs.model.touch import Rows
 from volfs.storage.crash import crash_point
 from volfs.versions.combine.chunk_states import ChunkStates
-from volfs.versions.combine.combination import Combination, Progress, combine
+from volfs.versions.combine.combination import Combination, IdRule, Progress, combine
 from volfs.versions.combine.combined_state import CombinedState
 from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders
 from volfs.versions.combine.selection import ALL, Selection
@@ -161,6 +161,7 @@ def combined(
     change: Change,
     orders: Orders = UNDECIDED,
     progress: Progress = lambda done, total: None,
+    ids: IdRule = "ignore",
 ) -> Iterator[CombinedChanges]:
     """Combine a change with version ``ours``. What is merged lies in a scratch layer until the block ends."""
     additions = Additions(Path(scratch_name(branch.working.layout)))
@@ -173,6 +174,7 @@ def combined(
             additions.put,
             selection=change.selection,
             orders=orders,
+            ids=ids,
             progress=progress,
         )
         crash_point("combine.decided")

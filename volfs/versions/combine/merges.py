@@ -149,7 +149,7 @@ def _rebase(branch: WritableBranch, head: VersionInfo | None, request: Request, 
         return Combined(head, notes=(f"{branch.ref} stands on v{onto} already",))
     if not dataset.graph.merge_bases(head.number, onto):
         raise BadInput(f"v{onto} and branch {branch.ref!r} have no version in common")
-    conflicts = rebased(branch, head, onto, request.decided, progress, lambda tip: _moved_to(branch, head, tip))
+    conflicts = rebased(branch, head, onto, request, progress, lambda tip: _moved_to(branch, head, tip))
     return Combined(head, conflicts=conflicts) if conflicts else Combined(branch.head, made=True)
 
 
@@ -258,11 +258,17 @@ def _make(
 ) -> Combined:
     """Make the version. One that would be the same as the head is made only to have its parents."""
     orders: Orders = request.decided
-    with combined(branch, head.number, change, orders, progress) as changes:
+    ids = "ignore" if request.kind == "restore" else request.ids
+    with combined(branch, head.number, change, orders, progress, ids) as changes:
         found = changes.found
         notes = tuple(
             f"volfs does not keep the coarser levels of {path or 'the image at the root'}: they were merged as arrays"
             for path in sorted(found.unmanaged)
+        )
+        notes += tuple(
+            f"labels of {path} that both sides have made have other ids now: "
+            + ", ".join(f"{old} became {new}" for old, new in sorted(fresh.items()))
+            for path, fresh in sorted(found.renumbered.items())
         )
         conflicts = tuple(sorted(found.conflicts, key=lambda each: (each.key, str(each))))
         if request.on is not None:

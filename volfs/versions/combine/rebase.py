@@ -12,7 +12,8 @@ from volfs.model.graph import VersionInfo
 from volfs.storage.crash import crash_point
 from volfs.versions.combine.combination import Progress
 from volfs.versions.combine.combined_version import Change, combined
-from volfs.versions.combine.decisions import OpenConflict, Orders
+from volfs.versions.combine.decisions import OpenConflict
+from volfs.versions.combine.requests import Request
 from volfs.versions.combine.scratch_branch import ScratchBranch
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
@@ -22,7 +23,7 @@ def rebased(
     branch: WritableBranch,
     head: VersionInfo,
     onto: int,
-    orders: Orders,
+    request: Request,
     progress: Progress,
     move: Callable[[int], None],
 ) -> tuple[OpenConflict, ...]:
@@ -44,7 +45,8 @@ def rebased(
             progress(count, len(picked))
             info = dataset.info(number)
             before = next(iter(info.parents), 0)
-            with combined(branch, tip, Change((before,) if before else (), number), orders) as changes:
+            change = Change((before,) if before else (), number)
+            with combined(branch, tip, change, request.decided, ids=request.ids) as changes:
                 if changes.found.conflicts:
                     return tuple(changes.found.conflicts)
                 if changes.empty:

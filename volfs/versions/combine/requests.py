@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, get_args
 
 from volfs.errors import BadInput
 from volfs.model.names import check_message
+from volfs.versions.combine.combination import IdRule
 from volfs.versions.combine.decisions import CHOICES, Choice, Order, Orders, Side
 
 RequestKind = Literal["merge", "cherry-pick", "revert", "rebase", "restore", "mv", "resolve"]
@@ -40,6 +41,7 @@ class Request:
     no_ff: bool = False
     squash: bool = False
     allow_unrelated: bool = False
+    ids: IdRule = "refuse"
     on: str | None = None
     choice: Choice | None = None
     mainline: int | None = None
@@ -95,6 +97,8 @@ def _parser(kind: RequestKind) -> _Parser:
     if kind not in ("restore", "mv", "resolve"):
         parser.add_argument("--ours", "--theirs", dest="orders", action=_Decide, nargs="?")
         parser.add_argument("--strict", action="store_true")
+        parser.add_argument("--relabel", dest="ids", action="store_const", const="relabel", default="refuse")
+        parser.add_argument("--no-ids", dest="ids", action="store_const", const="ignore", default="refuse")
     _WORDS[kind](parser)
     return parser
 

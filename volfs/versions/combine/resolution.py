@@ -19,7 +19,7 @@ from volfs.model.graph import VersionInfo
 from volfs.versions.combine.amendment import amendable, replaced
 from volfs.versions.combine.array_merge import ArrayMerge, alike
 from volfs.versions.combine.chunk_states import ChunkStates
-from volfs.versions.combine.combination import Combination, combine
+from volfs.versions.combine.combination import NEW_IDS, Combination, combine
 from volfs.versions.combine.combined_version import CombinedChanges, Words
 from volfs.versions.combine.decisions import UNDECIDED, Choice, OpenConflict, Order, mask_box
 from volfs.versions.combine.digests import Digests
@@ -109,6 +109,8 @@ class _Resolving:
 
     def close(self, conflict: OpenConflict, parts: Sequence[Box]) -> list[OpenConflict]:
         """Note that parts of a conflict are decided; what is left of it."""
+        if conflict.why.startswith(NEW_IDS) and self._choice != "mine":
+            raise BadInput(f"{conflict.key}: give one side's labels other ids and say mine, or merge with --relabel")
         if conflict.box is None:
             if self._choice != "mine":
                 self._keys.append(conflict.key)
