@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volfs.model.metadata import ArrayMeta, array_zarr_json, parse_node
+from volfs.storage.manifest import ManifestBuilder
+from volfs.storage.payload import Payload
 from volfs.versions.commit.shard_shape import LARGEST, choose_shard, dense_shard
 from volfs.versions.committed import content_id as ids
+from volfs.versions.committed.version_files import changes, changes_root
 
 BLOCK = (4, 8, 8)
 CHUNK = 512 * 1024
@@ -112,3 +117,47 @@ def test_the_root_of_the_tree_is_that_of_rfc_6962() -> None:
     leaves = [h(b"\0\1" + bytes([k]) + b"\0" + bytes(32)) for k in range(5)]
     left = h(b"\1" + h(b"\1" + leaves[0] + leaves[1]) + h(b"\1" + leaves[2] + leaves[3]))
     assert ids.tree_root(ids.Change(bytes([k]), 1, bytes(32)) for k in range(5)) == h(b"\1" + left + leaves[4])
+
+
+KEYS = st.text("a/c012", min_size=1, max_size=4).map(str.encode)
+MODES = st.sampled_from([b"", b"\xed\1"])
+
+
+@given(
+    st.lists(st.tuples(KEYS, st.binary(min_size=32, max_size=32)), max_size=12),
+    st.lists(st.builds(ids.Change, KEYS, st.sampled_from([1, 2, 3, 5]), st.just(b""), MODES), max_size=6),
+)
+def test_puts_in_columns_have_the_root_that_changes_one_by_one_have(
+    puts: list[tuple[bytes, bytes]], others: list[ids.Change]
+) -> None:
+    plain = [ids.Change(key, ids.PUT, digest) for key, digest in puts]
+    columns = sorted(key + b"\0" + digest for key, digest in puts)
+    assert ids.tree_root_of_puts(columns, others) == ids.tree_root([*plain, *others])
+
+
+@given(st.data())
+def test_a_manifest_has_one_root_whichever_way_it_is_summed(data: st.DataObject) -> None:
+    builder, metas = ManifestBuilder(), {}
+    payload = Payload("00000001/x", 0, 1, 0)
+    for path in data.draw(st.sets(st.sampled_from(["", "a", "a/b", "b"]))):
+        separator = data.draw(st.sampled_from(["/", "."]))
+        kind = data.draw(st.sampled_from(["default", "v2"]))
+        encoding = {"name": kind, "configuration": {"separator": separator}}
+        raw = json.loads(array_zarr_json((4000, 4000), "u1", (1, 1)))
+        meta = parse_node(json.dumps({**raw, "chunk_key_encoding": encoding}).encode())
+        assert isinstance(meta, ArrayMeta)
+        metas[path] = meta
+        for at in data.draw(st.sets(st.tuples(st.integers(0, 3999), st.integers(0, 12)), max_size=9)):
+            digest = data.draw(st.binary(min_size=32, max_size=32))
+            match data.draw(st.integers(0, 2)):
+                case 0:
+                    builder.put_chunk(path, at, payload, digest)
+                case 1:
+                    builder.take_chunk(path, at, payload, digest, 1)
+                case _:
+                    builder.remove_chunk(path, at)
+    for key in data.draw(st.sets(st.sampled_from(["zarr/zarr.json", "zarr/a/c/1/x", "files/a", "files/ä"]))):
+        builder.put(key, payload, bytes(32), mode=data.draw(st.sampled_from([0, 0o755])) if key[0] == "f" else 0)
+    builder.remove_subtree("zarr/gone")
+    manifest = builder.build()
+    assert changes_root(manifest, metas) == ids.tree_root(changes(manifest, metas))

@@ -47,14 +47,14 @@ from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
 from volfs.versions.committed.absences import check_taken
-from volfs.versions.committed.content_id import content_id, tree_root
+from volfs.versions.committed.content_id import content_id
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
     StoredVersion,
     VersionFiles,
     array_meta,
-    changes,
+    changes_root,
     read_manifest,
     read_version,
 )
@@ -259,7 +259,7 @@ def _rewritten(
         author=info.author,
         message=info.message,
         time_ns=when,
-        root=tree_root(changes(manifest, metas)),
+        root=changes_root(manifest, metas),
         conflicts=prepared.stored.conflicts,
     )
     info = replace(

@@ -46,7 +46,7 @@ from volfs.versions.commit.publish import taken_away
 from volfs.versions.commit.shard_shape import choose_shard, dense_shard
 from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.committed.absences import check_taken
-from volfs.versions.committed.content_id import content_id, tree_root
+from volfs.versions.committed.content_id import content_id
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
@@ -54,7 +54,7 @@ from volfs.versions.committed.version_files import (
     StoredArray,
     StoredVersion,
     VersionFiles,
-    changes,
+    changes_root,
     count,
 )
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
@@ -429,7 +429,7 @@ class VersionWriter:
             author=author,
             message=message,
             time_ns=when,
-            root=tree_root(changes(manifest, metas)),
+            root=changes_root(manifest, metas),
             conflicts=conflicts,
         )
         arrays = {

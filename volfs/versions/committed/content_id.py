@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,13 +48,44 @@ def key_bytes(key: str) -> bytes:
 
 def tree_root(changes: Iterable[Change]) -> bytes:
     """The Merkle root over a version's changes, given in any order."""
+    return _root([_leaf(change) for change in sorted(changes)])
+
+
+def tree_root_of_puts(puts: Sequence[bytes], others: Iterable[Change]) -> bytes:
+    """:func:`tree_root`, where most changes are puts without a mode: a million of them costs half as much.
+
+    ``puts``: for each ``key ‖ 0x00 ‖ digest``, sorted. ``others``: all other changes, given in any order.
+    """
+    head = _OP_BYTE[PUT]
+    leaves: list[bytes] = []
+    at = 0
+    for change in sorted(others):
+        # No key has a NUL: so puts, which end theirs with one, are in the order of their keys.
+        after = bisect_left(puts, change.key + b"\0", at)
+        while after < len(puts) and puts[after].startswith(change.key + b"\0"):
+            if change.op == PUT and puts[after][len(change.key) + 1 :] > change.digest:
+                break
+            after += 1
+        leaves += [head + put for put in puts[at:after]]
+        leaves.append(_leaf(change))
+        at = after
+    leaves += [head + put for put in puts[at:]]
+    return _root(leaves)
+
+
+def _leaf(change: Change) -> bytes:
+    key, op, digest, mode = change
+    return _OP_BYTE[op] + key + b"\0" + digest + mode
+
+
+def _root(leaves: list[bytes]) -> bytes:
     sha256 = hashlib.sha256
-    level = [sha256(_OP_BYTE[op] + key + b"\0" + digest + mode).digest() for key, op, digest, mode in sorted(changes)]
+    level = [sha256(leaf).digest() for leaf in leaves]
     if not level:
         return sha256().digest()
     # Pairing neighbours and carrying an odd last node up unchanged is RFC 6962's split at the largest power of two.
     while len(level) > 1:
-        paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        paired = [sha256(b"\x01" + one + other).digest() for one, other in zip(level[::2], level[1::2], strict=False)]
         if len(level) % 2:
             paired.append(level[-1])
         level = paired

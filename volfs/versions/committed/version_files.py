@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.box import Index
@@ -25,7 +26,15 @@ from volfs.model.names import MAX_VERSION
 from volfs.storage.backend import Backend, Batch, read_document, read_object
 from volfs.storage.manifest import Manifest, Op
 from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
-from volfs.versions.committed.content_id import DIRECTORY, PUT, REMOVE, REMOVE_SUBTREE, Change, key_bytes
+from volfs.versions.committed.content_id import (
+    DIRECTORY,
+    PUT,
+    REMOVE,
+    REMOVE_SUBTREE,
+    Change,
+    key_bytes,
+    tree_root_of_puts,
+)
 from volfs.versions.keys import NODE_JSON, node_key
 
 AS_WRITTEN = "zarr.as-written.json"
@@ -221,7 +230,8 @@ def count(manifest: Manifest) -> Counts:
 
 
 def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Change]:
-    """The changes a manifest records, as the content id covers them: whole keys, whatever the packing."""
+    """The changes a manifest records, as the content id covers them: whole keys, whatever the packing. This is the
+    definition; who writes versions takes :func:`changes_root`."""
     records = manifest.records
     for i in np.flatnonzero(records["ndim"] == 0).tolist():
         op = Op(int(records["op"][i]))
@@ -239,6 +249,42 @@ def changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Chan
             leaf = _LEAF[code]
             digest = digests[32 * at : 32 * at + 32] if leaf == PUT else b""
             yield Change((prefix + meta.chunk_key(chunk)).encode(), leaf, digest)
+
+
+def changes_root(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> bytes:
+    """The Merkle root over :func:`changes`, with the chunks taken in columns."""
+    records = manifest.records
+    puts: list[bytes] = []
+    for path, rows in manifest.chunks():
+        meta = metas[path]
+        rows = rows[(records["op"][rows] == Op.PUT) | (records["op"][rows] == Op.TAKE)]
+        if len(rows):
+            puts += _chunk_puts(node_key(path), meta, records["chunk"][rows], records["sha256"][rows])
+    puts.sort()
+    return tree_root_of_puts(puts, _other_changes(manifest, metas))
+
+
+def _chunk_puts(folder: str, meta: ArrayMeta, coords: NDArray[np.uint32], digests: NDArray[np.void]) -> Iterator[bytes]:
+    """``key ‖ 0x00 ‖ digest`` of chunks that were put."""
+    kind, separator = meta.key_encoding
+    first = f"{folder}/c{separator}" if kind == "default" else f"{folder}/"
+    parts: list[list[bytes]] = []
+    for axis in range(meta.ndim):
+        # Few numbers are on an axis: each is spelt once.
+        numbers, which = np.unique(coords[:, axis], return_inverse=True)
+        before, after = (first if axis == 0 else ""), (separator if axis < meta.ndim - 1 else "\0")
+        spelt = [f"{before}{number}{after}".encode() for number in numbers.tolist()]
+        parts.append([spelt[at] for at in which.tolist()])
+    raw = np.ascontiguousarray(digests).tobytes()
+    ends = [raw[at : at + 32] for at in range(0, len(raw), 32)]
+    return map(b"".join, zip(*parts, ends, strict=True))
+
+
+def _other_changes(manifest: Manifest, metas: Mapping[str, ArrayMeta]) -> Iterator[Change]:
+    """Changes of whole keys, and removals of chunks."""
+    records = manifest.records
+    chosen = (records["ndim"] == 0) | (records["op"] == Op.REMOVE)
+    return changes(Manifest(manifest.strings, records[chosen], manifest.pieces), metas)
 
 
 def _array(facts: Mapping[str, object]) -> StoredArray:
