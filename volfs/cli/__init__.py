@@ -1,7 +1,7 @@
 """The command ``volfs``: every command, found by name and loaded only when it is used.
 
 ``frame``          the store a command works on, how answers are written, how progress is shown
-``stores``         ``init``, ``fsck``; ``demo``, ``doctor``  the commands of that name
+``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
@@ -26,7 +26,7 @@ from typing import Any
 import click
 
 from volfs import __version__
-from volfs.cli.frame import Frame, defect, duration_value, path_value, say, start_no_blas_threads
+from volfs.cli.frame import COMPLETE_VARIABLE, Frame, defect, duration_value, path_value, say, start_no_blas_threads
 from volfs.errors import VolfsError
 
 #: What commands are for, as --help shows them: in each group, command to module. The function is named as the command,
@@ -71,6 +71,7 @@ GROUPS = {
         "fsck": "stores",
         "stats": "monitoring",
         "doctor": "doctor",
+        "completion": "completion",
     },
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
@@ -93,6 +94,9 @@ class _Commands(click.Group):
         """Run one command and exit with its status."""
 
         start_no_blas_threads()
+        if COMPLETE_VARIABLE in os.environ:
+            importlib.import_module("volfs.cli.completion")  # whose classes answer it
+            complete_var = COMPLETE_VARIABLE
 
         def run() -> Any:
             return super(_Commands, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -110,6 +114,10 @@ class _Commands(click.Group):
             return None
         name = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"volfs.cli.{module}"), name)
+        if ctx.resilient_parsing:  # a shell completes a line
+            from volfs.cli.completion import read_from_help
+
+            read_from_help(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

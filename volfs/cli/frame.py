@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from volfs.versions.snapshot import Snapshot
     from volfs.versions.store import Store
 
+#: What a shell sets when it wants a line completed.
+COMPLETE_VARIABLE = "_VOLFS_COMPLETE"
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
@@ -169,7 +172,7 @@ def count_text(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def path_value(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+def path_value(_: click.Context, __: click.Parameter | None, text: str | None) -> Path | None:
     """Callback of a path. Unlike click's own type it asks nothing of what is there, which may be a broken mount."""
     return None if text is None else Path(text)
 
