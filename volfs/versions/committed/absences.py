@@ -80,7 +80,7 @@ def check_taken(objects: Backend, manifest: Manifest) -> None:
     records = manifest.records
     taken = np.flatnonzero(records["op"] == Op.TAKE)
     absences = Absences(objects, "")
-    for number in np.unique(records["file"][taken]).tolist():
+    for number in sorted(set(records["file"][taken].tolist())):
         file = manifest.strings[number]
         if objects.stat(f"{file.partition('/')[0]}/{ABSENT}") is None:
             continue
