@@ -99,6 +99,37 @@ def test_volume_files_are_read_without_python_in_any_order(place: Path) -> None:
             assert os.pread(file.fileno(), size, offset) == whole.getvalue()[offset : offset + size]
 
 
+def test_chunk_files_of_versions_are_opened_without_python(place: Path, store: Path) -> None:
+    root = place / "cells/versions/v1/zarr"
+    with package.open_store(store) as opened:
+        version = opened["cells"].version(1)
+        files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        assert len(files) == 2 + 5 * 3 * 5
+        assert files == {key: version.read(f"zarr/{key}") for key in files}
+    said = facts(place)
+    assert said["front"]["open"] >= len(files) - 5
+    assert "flush" not in said["requests"]
+    until(lambda: facts(place)["open_files"] <= 1)  # that of the statistics themselves
+    with pytest.raises(OSError) as refused:
+        (root / "zarr.json").open("r+b")
+    assert refused.value.errno == errno.EROFS
+
+
+def test_chunk_files_of_a_dataset_that_is_gone_cannot_be_read(store: Path, tmp_path: Path) -> None:
+    with package.open_store(store) as opened:
+        import_into(opened, "short", VOXELS[:16])
+    with mounted(store, tmp_path / "mnt") as place:
+        path = level(place, "short") / "chunks/c/0/0/0"
+        path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            volfs(store, "rm", "short", "--yes")
+            until(lambda: not path.exists())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with pytest.raises(OSError) as gone:
+                file.read()
+    assert gone.value.errno in (errno.ENOENT, errno.ESTALE, errno.EIO)
+
+
 def test_memory_that_is_too_small_is_taken_back_and_every_byte_is_right(store: Path, tmp_path: Path) -> None:
     """A cache for less than two slabs: what is lent leaves all the time."""
     with mounted(store, tmp_path / "mnt", cache_size=1 << 20) as place:

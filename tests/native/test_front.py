@@ -165,8 +165,23 @@ def test_a_directory_is_opened_so_that_its_listing_is_kept(kernel: Kernel, front
     assert struct.unpack("<QII", answer)[:2] == (DIRECTORY, KEEP_CACHE | CACHE_DIR)
     assert kernel.ask(OPENDIR, DIRECTORY + (1 << 27), bytes(8)) is None
     assert kernel.ask(OPENDIR, 0, bytes(8)) is None
-    front.forget_listings()
+    front.forget_directories()
     assert kernel.ask(OPENDIR, DIRECTORY, bytes(8)) is None
+
+
+def test_plain_files_of_a_directory_are_opened_here_and_read_by_python(kernel: Kernel, front: core.Front) -> None:
+    assert kernel.open(DIRECTORY + 5) is None
+    front.keep_files(DIRECTORY)
+    answer = kernel.open(DIRECTORY + 5)
+    assert answer is not None
+    assert struct.unpack("<QII", answer)[:2] == ((DIRECTORY + 5) | STATELESS, KEEP_CACHE | NOFLUSH)
+    assert kernel.read(DIRECTORY + 5, 0, 10) is None
+    assert kernel.ask(RELEASE, DIRECTORY + 5, struct.pack("<QIIQ", (DIRECTORY + 5) | STATELESS, 0, 0, 0)) == b""
+    assert kernel.open(DIRECTORY + 5, os.O_RDWR) is None
+    for inode in (DIRECTORY, DIRECTORY + (1 << 27) + 5, DIRECTORY - 1, 5, 0):
+        assert kernel.open(inode) is None
+    front.forget_directories()
+    assert kernel.open(DIRECTORY + 5) is None
 
 
 def test_fill_is_the_fill_value(kernel: Kernel, front: core.Front, stack: int) -> None:

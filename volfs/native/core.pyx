@@ -505,7 +505,8 @@ cdef extern from "front.h" nogil:
     int volfs_front_serve(volfs_front *front, uint64_t stack, uint64_t first, int64_t stride, int64_t count,
         volfs_picture *picture)
     void volfs_front_keep_listing(volfs_front *front, uint64_t inode)
-    void volfs_front_forget_listings(volfs_front *front)
+    void volfs_front_keep_files(volfs_front *front, uint64_t directory)
+    void volfs_front_forget_directories(volfs_front *front)
     int volfs_front_lend(volfs_front *front, uint64_t stack, int64_t number, const volfs_piece *pieces, size_t count)
     void volfs_front_recall(volfs_front *front, uint64_t stack, int64_t number)
     int volfs_front_answer(volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since)
@@ -674,9 +675,13 @@ cdef class Front:
         """Have the kernel keep the listing of a directory, whose names never change."""
         volfs_front_keep_listing(self._front, directory)
 
-    def forget_listings(self):
-        """Have the kernel keep no listing that is opened from now on."""
-        volfs_front_forget_listings(self._front)
+    def keep_files(self, uint64_t directory):
+        """Have the files of a directory, which never change, opened without Python. What is read of them is Python's."""
+        volfs_front_keep_files(self._front, directory)
+
+    def forget_directories(self):
+        """Know of no directory any more that its listing or its files are kept."""
+        volfs_front_forget_directories(self._front)
 
     def lend(self, uint64_t stack, int64_t number, Slab slab):
         """Lend a slab of a stack. False if there is no such stack."""

@@ -80,6 +80,7 @@ struct volfs_front {
     unsigned users; /* those who read any picture now */
     struct summed summed[SUMMED];
     uint64_t listings[LISTINGS];
+    uint64_t plain[LISTINGS]; /* directories without their low bits: see volfs_front_keep_files */
     struct volfs_note notes[NOTES];
     size_t first_note, last_note;
     int event;
@@ -269,10 +270,24 @@ void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode)
     pthread_mutex_unlock(&front->mutex);
 }
 
-void volfs_front_forget_listings(struct volfs_front *front)
+/* Where the directory of an inode stands if its files are plain. */
+static uint64_t *plain_of(struct volfs_front *front, uint64_t inode)
+{
+    return &front->plain[spread(inode >> front->directory_bits, LISTINGS)];
+}
+
+void volfs_front_keep_files(struct volfs_front *front, uint64_t directory)
+{
+    pthread_mutex_lock(&front->mutex);
+    *plain_of(front, directory) = directory >> front->directory_bits;
+    pthread_mutex_unlock(&front->mutex);
+}
+
+void volfs_front_forget_directories(struct volfs_front *front)
 {
     pthread_mutex_lock(&front->mutex);
     memset(front->listings, 0, sizeof front->listings);
+    memset(front->plain, 0, sizeof front->plain);
     pthread_mutex_unlock(&front->mutex);
 }
 
@@ -396,7 +411,9 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     if ((asked->flags & O_ACCMODE) != O_RDONLY || asked->flags & (O_TRUNC | O_CREAT | O_DIRECT))
         return 0;
     pthread_mutex_lock(&front->mutex);
-    int known = run_of(front, header->nodeid, &file) != NULL;
+    const uint64_t directory = header->nodeid >> front->directory_bits;
+    const int inside = directory && directory << front->directory_bits != header->nodeid;
+    int known = run_of(front, header->nodeid, &file) || (inside && *plain_of(front, header->nodeid) == directory);
     pthread_mutex_unlock(&front->mutex);
     if (!known)
         return 0;

@@ -1,5 +1,6 @@
 /* The front: answers the kernel's OPEN, READ, FLUSH and RELEASE of files that never change, from decoded planes that
- * Python lent it, and OPENDIR of directories that never change, whose listing the kernel may then keep.
+ * Python lent it; OPEN, FLUSH and RELEASE of other files that never change; and OPENDIR of directories that never change,
+ * whose listing the kernel may then keep.
  *
  * Decided here: which requests can be answered wholly and rightly from memory, and their answers. It never waits, reads
  * no disk and decodes nothing; every other request, and everything that is an error, is left to Python as it came. So
@@ -67,8 +68,12 @@ int volfs_front_serve(
  * Python's is. Many are remembered, not all. */
 void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode);
 
-/* Remember none of them any more. */
-void volfs_front_forget_listings(struct volfs_front *front);
+/* Have the files of a directory, which never change, opened without state; what is read of them is Python's, unless they
+ * are of a run. Their inodes are the directory's but for the low bits. Many are remembered, not all. */
+void volfs_front_keep_files(struct volfs_front *front, uint64_t directory);
+
+/* Remember no directory any more. */
+void volfs_front_forget_directories(struct volfs_front *front);
 
 /* Lend a slab: planes from number * thick. In the place of what was lent before. False if there is no such stack. */
 int volfs_front_lend(

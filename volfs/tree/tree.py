@@ -414,6 +414,8 @@ class Tree:
             context.nodes.put(node.ino, node)
             if context.lender is not None and node.absence == FOREVER:  # no name comes, and so none goes
                 context.lender.keep_listing(node.ino)
+                if node.plain:
+                    context.lender.keep_files(node.ino)
 
     @staticmethod
     def _directory(node: Node) -> Dir:

@@ -51,6 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             volfs_front_notes(front, notes, 8);
             volfs_front_counts(front, &counts);
             volfs_front_keep_listing(front, take(&input, 8));
+            volfs_front_keep_files(front, take(&input, 8));
             break;
         }
         default: {

@@ -152,9 +152,13 @@ class Lender:
         """Have the kernel keep the listing of a directory whose names never change, by its inode."""
         self._front.keep_listing(directory)
 
+    def keep_files(self, directory: int) -> None:
+        """Have the files of a directory that never change opened by the front, by the inode of the directory."""
+        self._front.keep_files(directory)
+
     def clear(self) -> None:
         """Lend nothing of what was there before: directories may be others now."""
-        self._front.forget_listings()
+        self._front.forget_directories()
         self._stacks.clear()
         for stack in list(self._numbers.values()):
             self._forget(stack)

@@ -152,6 +152,8 @@ class Dir(Node):
 
     #: How long the kernel may remember that a name does not exist.
     absence: float = SOON
+    #: True if its files never change, and all open files of one are alike: none has anything to be opened or closed.
+    plain = False
 
     def __init__(self, context: TreeContext, ino: int, up: Dir | None, path: str) -> None:
         super().__init__(context, ino, up)

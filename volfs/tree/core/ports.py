@@ -101,8 +101,12 @@ class Front(Protocol):
     def keep_listing(self, directory: int) -> None:
         """Have the kernel keep the listing of a directory whose names never change."""
 
-    def forget_listings(self) -> None:
-        """Have the kernel keep no listing that is opened from now on."""
+    def keep_files(self, directory: int) -> None:
+        """Have the files of a directory, which never change, opened by the front; any open file of theirs is as good as
+        another, and reads of it come here."""
+
+    def forget_directories(self) -> None:
+        """Keep no listing and no files of directories that are opened from now on."""
 
     def counts(self) -> tuple[int, int, dict[str, tuple[int, int, list[int]]]]:
         """Bytes read; bytes of voxels copied for that; by operation: answers, nanoseconds, and those by the buckets of

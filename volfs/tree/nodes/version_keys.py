@@ -37,6 +37,7 @@ class KeyDir(Dir):
     """A directory of keys in a version."""
 
     absence = FOREVER
+    plain = True
 
     def __init__(
         self,
