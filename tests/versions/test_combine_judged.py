@@ -44,6 +44,7 @@ class Judge:
             **{f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
         self._path = path
+        self._time = 1_700_000_000
         self.git("init", "-q", "--bare", ".")
         self._blobs = {
             (voxel, value): self.git("hash-object", "-w", "--stdin", text=f"voxel {voxel} alone\n{value}\n").strip()
@@ -65,6 +66,9 @@ class Judge:
             f"100644 blob {self._blobs[at, int(voxels[at])]}\t{at[0]}-{at[1]}\n" for at in VOXELS if voxels[at] != GONE
         ]
         tree = self.git("mktree", text="".join(sorted(lines, key=lambda line: line.partition("\t")[2]))).strip()
+        # Each a second later than the one before, as versions are: git takes several bases in the order of their dates.
+        self._time += 1
+        self._env["GIT_COMMITTER_DATE"] = self._env["GIT_AUTHOR_DATE"] = f"{self._time} +0000"
         return self.git("commit-tree", tree, *(word for p in parents for word in ("-p", p)), "-m", "x").strip()
 
     def merge(self, ours: str, theirs: str, base: str | None = None) -> tuple[np.ndarray, set[tuple[int, ...]]]:

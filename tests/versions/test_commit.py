@@ -439,7 +439,7 @@ def test_what_somebody_is_writing_stays_behind_and_the_rest_is_committed(dataset
 def test_writers_go_on_while_a_commit_packs(dataset, branch, monkeypatch):
     branch.put("files/a", b"before")
     branch.put("files/b", b"before")
-    real = protocol._pack
+    real = protocol.pack
 
     def pack(*args):
         branch.put("files/a", b"meanwhile")
@@ -449,7 +449,7 @@ def test_writers_go_on_while_a_commit_packs(dataset, branch, monkeypatch):
         assert branch.stat("files/b") is None
         return real(*args)
 
-    monkeypatch.setattr(protocol, "_pack", pack)
+    monkeypatch.setattr(protocol, "pack", pack)
     branch.commit("then")
     monkeypatch.undo()
     version = dataset.version(2)
@@ -466,14 +466,14 @@ def test_a_commit_that_fails_gives_everything_back(dataset, branch, monkeypatch)
     branch.delete("files/notes.txt")
     put_chunk(branch, (0, 0, 0))
     shown = tree_of(branch)
-    real = protocol._pack
+    real = protocol.pack
 
     def pack(*args):
         real(*args)
         branch.put("files/a", b"meanwhile")
         raise NoSpace("full")
 
-    monkeypatch.setattr(protocol, "_pack", pack)
+    monkeypatch.setattr(protocol, "pack", pack)
     with pytest.raises(NoSpace):
         branch.commit("no room")
     monkeypatch.undo()
@@ -486,13 +486,13 @@ def test_a_commit_that_fails_gives_everything_back(dataset, branch, monkeypatch)
 def test_a_branch_that_moved_meanwhile_is_a_conflict_and_loses_nothing(dataset, branch, monkeypatch):
     put_chunk(branch, (0, 0, 0))
     branch.put("files/mine", b"mine")
-    real = protocol._pack
+    real = protocol.pack
 
     def pack(*args):
         write_version(dataset, volume(SHAPE, 4), parent=1, coords=[(2, 1, 1)], message="theirs")
         return real(*args)
 
-    monkeypatch.setattr(protocol, "_pack", pack)
+    monkeypatch.setattr(protocol, "pack", pack)
     with pytest.raises(Conflict):
         branch.commit("mine")
     monkeypatch.undo()
