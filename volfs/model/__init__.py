@@ -8,6 +8,7 @@
 ``metadata``  Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
               source said of an image
 ``public_mapping``  what objects show of themselves to Python: as mappings, and to ``dir()``
+``extras``   what is said where an optional package is missing
 ``bounded_map``  the one kind of cache: a map within a bound, and the caches of one owner by name
 ``touch``     what a set of changes touches, and whether two sets collide
 ``three_way`` two sides of one base: values, JSON by key, text by line; ``name_lists`` metadata, and lists in it that

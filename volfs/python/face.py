@@ -7,7 +7,9 @@ asked for: whoever only looks at refs loads no voxels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from volfs.model.extras import needed
 
 if TYPE_CHECKING:
     from volfs.versions.snapshot import Snapshot
@@ -27,6 +29,16 @@ class Face:
         from volfs.volume.image import image_at, level_at
 
         return image_at(snapshot, path) or level_at(snapshot, path)
+
+    def data_array(self, level: Level) -> Any:
+        with needed("xarray"):
+            from volfs.python.labelled_array import data_array
+        return data_array(level)
+
+    def data_tree(self, image: Image) -> Any:
+        with needed("xarray"):
+            from volfs.python.labelled_array import data_tree
+        return data_tree(image)
 
     def html(self, shown: object) -> str:
         from volfs.python.html import page

@@ -33,6 +33,12 @@ class Face(Protocol):
     def at(self, snapshot: Any, path: str) -> Any | None:
         """The image at a path of a snapshot, or the level; None if there is neither."""
 
+    def data_array(self, level: Any) -> Any:
+        """A level as xarray's. Unsupported where xarray is not installed."""
+
+    def data_tree(self, image: Any) -> Any:
+        """An image as xarray's tree. Unsupported where xarray is not installed."""
+
     def html(self, shown: object) -> str:
         """A store, dataset, snapshot, image or level as notebooks show it."""
 

@@ -582,6 +582,19 @@ class Store(PublicMapping[Dataset]):
         self.close()
 
 
+def shared_store(path: str | os.PathLike[str], *, derive: Derive, face: Face, read_only: bool) -> Store:
+    """The store at a path: one that this process has open so already, or one that is opened now and stays open, of a
+    few. For those who are asked for it again and again by its path alone."""
+    place = Path(path).absolute()
+    with _opening:
+        for store in (*_kept_open, *_open_stores.values()):
+            if not store.closed and store.read_only == read_only and store.path.absolute() == place:
+                return store
+        store = open_store(place, derive=derive, face=face, read_only=read_only)
+        _kept_open.append(store)
+        return store
+
+
 def _store_of(opening: Opening) -> Store:
     return opening.store()
 

@@ -35,6 +35,7 @@ class Image(PublicMapping[Level]):
 
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("snapshot", "path", "name", "axes", "levels", "is_label", "rgb", "managed", "method", "problems"),
+        "to_datatree",
     )
 
     snapshot: Snapshot
@@ -75,6 +76,10 @@ class Image(PublicMapping[Level]):
 
     def __len__(self) -> int:
         return len(self.levels)
+
+    def to_datatree(self) -> Any:
+        """All levels as an :class:`xarray.DataTree`, each a node named as it is; see :meth:`Level.to_xarray`."""
+        return self.snapshot.dataset.store.face.data_tree(self)
 
     def __repr__(self) -> str:
         kind = "label image" if self.is_label else "image"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from volfs.errors import BadInput, NotAllowed, NotFound, ReadOnly
 from volfs.model.box import Box, Index
+from volfs.model.extras import needed
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, LevelSpec
 from volfs.model.public_mapping import Public
@@ -62,7 +63,7 @@ class Level(Public):
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("snapshot", "name", "index", "axes", "shape", "ndim", "size", "dtype", "fill_value", "chunks", "nbytes"),
         *("attrs", "units", "scale", "translation", "factors", "is_label", "rescale", "derived", "writable"),
-        *("read", "write", "prefetch", "oindex", "vindex"),
+        *("read", "write", "prefetch", "oindex", "vindex", "to_dask", "to_xarray"),
     )
 
     def __init__(
@@ -288,6 +289,32 @@ class Level(Public):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
+
+    # -- for other libraries ------------------------------------------------------------------------------------
+
+    def to_dask(self, chunks: Any = None) -> Any:
+        """The level as a :class:`dask.array.Array`, by its own chunks or by others, as ``da.from_array`` takes them.
+
+        Processes read for themselves. Unsupported where Dask is not installed.
+        """
+        with needed("dask"):
+            import dask.array
+        return dask.array.from_array(self, chunks=self.chunks if chunks is None else chunks, fancy=False)
+
+    def to_xarray(self) -> Any:
+        """The level as an :class:`xarray.DataArray`: dimensions are axes, coordinates the centres of voxels in units.
+
+        Voxels are read when they are asked for; ``.chunk()`` makes it Dask's. Unsupported where xarray is missing.
+        """
+        return self.snapshot.dataset.store.face.data_array(self)
+
+    def __dask_tokenize__(self) -> object:
+        snapshot, path = self.snapshot, self.array.path
+        place = str(snapshot.dataset.store.path), snapshot.dataset.name, snapshot.ref, path
+        base = snapshot.base
+        if is_version(snapshot):
+            return (*place, base.content_id if base is not None else "")
+        return (*place, repr(snapshot.generation()))
 
     # -- what changed -------------------------------------------------------------------------------------------
 
