@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from volfs.errors import BadInput, BadName
 from volfs.model.names import check_dataset_name, check_key, check_ref_name, natural_key, version_number
-from volfs.model.refs import DatasetSpec, RefExpr, parse_dataset_spec, parse_ref
+from volfs.model.refs import (
+    AsOf,
+    Back,
+    DatasetSpec,
+    NthParent,
+    RefExpr,
+    id_digits,
+    moment_of,
+    parse_dataset_spec,
+    parse_ref,
+)
 
 
 def test_z2_precedes_z10() -> None:
@@ -102,16 +112,48 @@ def test_keys_that_no_filesystem_holds_are_refused(key: str) -> None:
         check_key(key)
 
 
-def test_refs_go_back_like_gits() -> None:
-    assert parse_ref("main") == RefExpr("main", 0)
-    assert parse_ref("main~") == RefExpr("main", 1)
-    assert parse_ref("v12~3") == RefExpr("v12", 3)
-    assert parse_ref("latest~~2") == RefExpr("latest", 3)
+def test_refs_lead_on_like_gits() -> None:
+    assert parse_ref("main") == RefExpr("main") == parse_ref("main~0")
+    assert parse_ref("main~") == RefExpr("main", (Back(1),))
+    assert parse_ref("v12~3") == RefExpr("v12", (Back(3),))
+    assert parse_ref("latest~~2") == RefExpr("latest", (Back(3),))
+    assert parse_ref("main^") == RefExpr("main", (NthParent(1),))
+    assert parse_ref("main^2~3^") == RefExpr("main", (NthParent(2), Back(3), NthParent(1)))
+    assert parse_ref("0123ABCDef") == RefExpr("0123ABCDef")
     assert str(parse_ref("main~3")) == "main~3"
+    assert str(parse_ref("main^2@2026-11-01T12:00~")) == "main^2@2026-11-01T12:00~1"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "~", "~3", "main~x", "main~-1", "a b", "main~1x", "v0", "main@v3", "main~" + "9" * 10]
+    ("text", "seconds"),
+    [
+        ("2026-11-01", 1793491200),
+        ("2026-11-01Z", 1793491200),
+        ("2026-11-01T12:00", 1793534400),
+        ("2026-11-01T12:00:07", 1793534407),
+        ("2026-11-01T12:00:07Z", 1793534407),
+    ],
+)
+def test_a_time_is_the_beginning_of_a_day_or_a_minute_in_utc(text: str, seconds: int) -> None:
+    assert moment_of(text) == seconds * 10**9
+    assert parse_ref(f"main@{text}") == RefExpr("main", (AsOf(seconds * 10**9, text),))
+    assert parse_ref(f"@{text}").base == ""
+
+
+def test_digits_of_a_content_id_are_eight_or_more() -> None:
+    assert id_digits("0123ABCD") == "0123abcd"
+    assert id_digits("0" * 64) == "0" * 64
+    for none in ("0123abc", "0123abcg", "0" * 65, "main", ""):
+        assert id_digits(none) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "~", "~3", "^", "main~x", "main~-1", "a b", "main~1x", "v0", "main@v3", "main~" + "9" * 10),
+        *("@", "main@", "main@2026-13-01", "main@2026-11-01T25:00", "main@20261101", "main@{1}", "main^x", "main^-"),
+        *("main@2026-11-01@", "main@2026-11-01T12:00+01:00", "main:files/a", "^2", "main~3@yesterday"),
+    ],
 )
 def test_what_is_no_ref_is_refused(text: str) -> None:
     with pytest.raises(BadName):
@@ -122,6 +164,8 @@ def test_targets_name_dataset_path_and_ref() -> None:
     assert parse_dataset_spec("cells") == DatasetSpec("cells", "", None)
     assert parse_dataset_spec("cells/labels/nuclei@v3") == DatasetSpec("cells", "labels/nuclei", "v3")
     assert parse_dataset_spec("cells@main~2") == DatasetSpec("cells", "", "main~2")
+    assert parse_dataset_spec("cells/s0@main@2026-11-01") == DatasetSpec("cells", "s0", "main@2026-11-01")
+    assert parse_dataset_spec("cells@@2026-11-01").ref == "@2026-11-01"
     assert parse_dataset_spec("cells/") == DatasetSpec("cells", "", None)
     assert str(parse_dataset_spec("cells/labels/nuclei@v3")) == "cells/labels/nuclei@v3"
 

@@ -31,7 +31,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "ingest": [{"source"}, {"readers"}],
     "tree": [{"contract"}, {"core"}, {"images"}, {"branches"}, {"files"}, {"monitoring"}, {"nodes"}],
     "versions": [
-        {"keys", "author", "access", "dataset_file", "ledger", "inventory", "ref_file"},
+        {"keys", "author", "access", "dataset_file", "ledger", "inventory", "ref_file", "ref_log", "ref_expr"},
         {"history", "snapshot", "zarrstore"},
         {"committed"},
         {"working"},
@@ -47,6 +47,7 @@ FLOORS: dict[str, list[set[str]]] = {
             "directory_inventory",
             "onlooker",
             "store",
+            "version_log",
         },
     ],
     "views": [
@@ -235,6 +236,7 @@ LOCAL = {
     "storage/reserve.py": "space kept for a full disk: a file beside the catalog",
     "versions/commit/publish.py": "the directory as a ledger",
     "versions/directory_inventory.py": "the directory as an inventory",
+    "versions/commit/branch_rename.py": "the working copy of a branch that gets another name",
     "versions/commit/recover.py": "working copies whose process died",
     "versions/retention/collector.py": "one process collects at a time",
     "versions/retention/roots.py": "versions that arrive from another store, beside those that are there",

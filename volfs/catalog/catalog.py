@@ -23,15 +23,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from volfs.catalog import block_maps, chunk_changes, dirs, entries, graphs, schema, version_rows
+from volfs.catalog import block_maps, chunk_changes, dirs, entries, graphs, path_changes, schema, version_rows
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.graphs import DatasetRow
+from volfs.catalog.path_changes import PathChanges
 from volfs.catalog.payload_files import FileNames
 from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape
 from volfs.errors import AlreadyThere, Damaged, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap, Caches
-from volfs.model.box import Index
+from volfs.model.box import Box, Index
 from volfs.model.graph import At, VersionGraph, VersionInfo
 from volfs.model.refs import NamedRefs, Refs
 from volfs.storage.files import read_file, unlink_durably, write_atomic
@@ -430,6 +431,16 @@ class Catalog:
         return self._guard_each(
             lambda: chunk_changes.changes_since(self._cx(), node, self._node(node)[1].cells, at, since)
         )
+
+    def path_changes(self, dataset: int, key: str, *, below: bool = True) -> PathChanges:
+        """The versions, on whatever branch, that changed a key, or with ``below`` anything in it. Costs by the changes
+        there and the names below, not by the versions."""
+        path = [entries.encode(part) for part in key.split("/")]
+        return self._guard(lambda: path_changes.changes_of_path(self._cx(), self._root(dataset), path, below=below))
+
+    def box_changes(self, node: int, chunks: Box) -> set[int]:
+        """The versions, on whatever branch, that put or removed a chunk of an array in a box of chunk coordinates."""
+        return self._guard(lambda: path_changes.changes_in_box(self._cx(), node, self._node(node)[1], chunks))
 
     # --- inside ---
 

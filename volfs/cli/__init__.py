@@ -4,7 +4,7 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``, ``log``; ``monitoring`` ``stats``, ``top``
+``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
@@ -42,7 +42,8 @@ GROUPS = {
     "Look": {
         "ls": "listings",
         "info": "listings",
-        "log": "listings",
+        "log": "history",
+        "show": "history",
     },
     "Version": {
         "status": "commits",
@@ -170,7 +171,8 @@ def main(
     """Versioned image volumes as plain directories and files.
 
     DATASET may carry a path in its hierarchy and a ref: cells/labels/nuclei@v3. A ref is a branch, a tag, a version
-    (v3), or latest; main~2 is two versions before main.
+    (v3), latest, or 8 digits or more of a content id. Behind it, ~2 is two versions before, ^2 the second parent of a
+    merge, and @2026-11-01 or @2026-11-01T12:00 (UTC) the newest version that is not younger: main@2026-11-01.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``branch`` and ``tag``: list, make and delete refs."""
+"""``branch`` and ``tag``: list, make, move, rename and delete refs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import click
 
 from volfs.cli.frame import Frame, json_option, pass_frame, say_json, say_table
 
-_FORCE = "Even with uncommitted changes, which are lost."
-
 
 @click.command()
 @click.argument("dataset")
 @click.argument("name", required=False)
 @click.argument("at", metavar="[REF]", required=False)
 @click.option("-d", "--delete", is_flag=True, help="Delete the branch NAME. Its versions stay.")
-@click.option("--force", is_flag=True, help=f"With --delete: {_FORCE[0].lower()}{_FORCE[1:]}")
+@click.option("-m", "--move", is_flag=True, help="Rename the branch NAME, with its uncommitted changes, to REF.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Move a branch that is there to REF, if all of it is committed; with --delete, even with uncommitted changes,"
+    " which are lost.",
+)
 @json_option
 @pass_frame
 def branch(
-    frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, force: bool, as_json: bool
+    frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, move: bool, force: bool, as_json: bool
 ) -> None:
-    """List, make or delete branches.
+    """List, make, move, rename or delete branches.
 
     With NAME, makes a branch of that name at REF. Without REF a branch begins at the default branch's head. NAME may
     say where, too: exp@v3.
@@ -29,20 +34,34 @@ def branch(
     Examples:
       volfs branch cells
       volfs branch cells exp v3
-      volfs branch cells --delete exp
+      volfs branch cells --force exp main~2
+      volfs branch cells --move exp trial
+      volfs branch cells --delete trial
     """
-    _check(name, at, delete)
+    _check(name, at, delete, force)
+    if move and (name is None or at is None or delete or force):
+        raise click.UsageError("--move takes the branch's NAME and the new one, and neither --delete nor --force")
     with frame.open(read_only=name is None) as store:
         owner = store[dataset]
         if name is None:
             _list(owner.branches(), as_json, {owner.default_branch: "default"})
-        elif delete:
+            return
+        if delete:
             owner.delete_branch(name, force=force)
+            return
+        if move:
+            assert at is not None
+            owner.rename_branch(name, at)
+            name = at
         else:
             name, _, written = name.partition("@")
-            owner.create_branch(name, at or written or None)
-            if as_json:
-                _list({name: owner.branches()[name]}, as_json)
+            at = at or written or None
+            if force and name in owner.branches():
+                owner.move_branch(name, at or owner.default_branch)
+            else:
+                owner.create_branch(name, at)
+        if as_json:
+            _list({name: owner.branches()[name]}, as_json)
 
 
 @click.command()
@@ -50,10 +69,11 @@ def branch(
 @click.argument("name", required=False)
 @click.argument("at", metavar="[REF]", required=False)
 @click.option("-d", "--delete", is_flag=True, help="Delete the tag NAME. The version stays.")
+@click.option("-f", "--force", is_flag=True, help="Move a tag that is there.")
 @json_option
 @pass_frame
-def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, as_json: bool) -> None:
-    """List, make or delete tags.
+def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bool, force: bool, as_json: bool) -> None:
+    """List, make, move or delete tags.
 
     With NAME, tags REF by that name. Without REF the default branch's head is tagged.
 
@@ -61,9 +81,12 @@ def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bo
     Examples:
       volfs tag cells
       volfs tag cells paper v7
+      volfs tag cells --force paper v8
       volfs tag cells --delete paper
     """
-    _check(name, at, delete)
+    if delete and force:
+        raise click.UsageError("--delete needs no --force: the version stays")
+    _check(name, at, delete, force)
     with frame.open(read_only=name is None) as store:
         owner = store[dataset]
         if name is None:
@@ -71,12 +94,14 @@ def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bo
         elif delete:
             owner.delete_tag(name)
         else:
-            owner.create_tag(name, at or owner.default_branch)
+            owner.create_tag(name, at or owner.default_branch, force=force)
             if as_json:
                 _list({name: owner.tags()[name]}, as_json)
 
 
-def _check(name: str | None, at: str | None, delete: bool) -> None:
+def _check(name: str | None, at: str | None, delete: bool, force: bool) -> None:
+    if force and name is None:
+        raise click.UsageError("--force needs a NAME")
     if delete and name is None:
         raise click.UsageError("--delete needs a NAME")
     if delete and at is not None:

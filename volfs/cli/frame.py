@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: What a shell sets when it wants a line completed.
 COMPLETE_VARIABLE = "_VOLFS_COMPLETE"
+# The colon of a time (main@2026-11-01T12:00) begins no key.
+_TARGET = re.compile(r"((?:@[0-9-]{10}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?|[^:])*)(?::(.*))?", re.DOTALL)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -91,8 +93,10 @@ def parse_dataset_arg(text: str) -> DatasetArg:
     """``DATASET[/PATH][@REF][:KEY]``."""
     from volfs.model.refs import parse_dataset_spec
 
-    target, colon, key = text.partition(":")
-    return DatasetArg(parse_dataset_spec(target), key.strip("/") if colon else None)
+    found = _TARGET.fullmatch(text)
+    assert found is not None, "it matches every text"
+    target, key = found.groups()
+    return DatasetArg(parse_dataset_spec(target), None if key is None else key.strip("/"))
 
 
 def say_json(answer: Any) -> None:

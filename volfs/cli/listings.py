@@ -1,4 +1,4 @@
-"""``ls``, ``info`` and ``log``: what there is."""
+"""``ls`` and ``info``: what there is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from volfs.cli.frame import (
     version_facts,
 )
 from volfs.errors import VolfsError
-from volfs.model.display import printable_lines
 
 if TYPE_CHECKING:
     from volfs.versions.dataset import Dataset
@@ -66,9 +65,8 @@ def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
     for name in store.datasets():
         try:
             dataset = store[name]
-            versions = dataset.versions()
-            newest = versions[-1] if versions else None
-            facts.append((name, len(versions), len(dataset.branches()), len(dataset.tags()), newest))
+            counts = len(dataset.graph), len(dataset.branches()), len(dataset.tags())
+            facts.append((name, *counts, dataset.latest()))
         except VolfsError as error:  # it harms no other
             bad.append((name, str(error)))
     if as_json:
@@ -175,11 +173,11 @@ def info(frame: Frame, target: str, as_json: bool) -> None:
 
 
 def _dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    versions = dataset.versions()
+    latest = dataset.latest()
     return {
         "name": dataset.name,
-        "versions": len(versions),
-        "latest": version_facts(versions[-1]) if versions else None,
+        "versions": len(dataset.graph),
+        "latest": version_facts(latest) if latest is not None else None,
         "default_branch": dataset.default_branch,
         "branches": {name: f"v{number}" if number else None for name, number in dataset.branches().items()},
         "tags": {name: f"v{number}" for name, number in dataset.tags().items()},
@@ -257,68 +255,3 @@ def _voxel_text(scale: list[float], axes: list[dict[str, str | None]]) -> str:
     sizes = " x ".join(f"{size:g}" for size in scale)
     units = {axis["unit"] for axis in axes if axis["unit"]}
     return f"{sizes} {units.pop()}" if len(units) == 1 else sizes
-
-
-@click.command()
-@click.argument("target", metavar="DATASET[@REF]")
-@click.option("-n", "--number", type=click.IntRange(min=1), metavar="N", help="At most N versions.")
-@click.option("--oneline", is_flag=True, help="One line each.")
-@json_option
-@pass_frame
-def log(frame: Frame, target: str, number: int | None, oneline: bool, as_json: bool) -> None:
-    """List the versions of a dataset, newest first.
-
-    With REF, only those it stands on.
-
-    \b
-    Examples:
-      volfs log cells
-      volfs log cells@exp -n 5 --oneline
-    """
-    from itertools import islice
-
-    argument = parse_dataset_arg(target)
-    with frame.open(read_only=True) as store:
-        dataset = store[argument.spec.dataset]
-        if argument.spec.ref is None:
-            chosen = iter(reversed(dataset.versions()))
-        else:
-            start = dataset.resolve(argument.spec.ref)
-            chosen = (dataset.info(each) for each in dataset.graph.first_parents(start))
-        versions = list(islice(chosen, number))
-        names: dict[int, list[str]] = {}
-        for ref, at in (*dataset.branches().items(), *((f"tag {tag}", at) for tag, at in dataset.tags().items())):
-            names.setdefault(at, []).append(ref)
-        dropped = dataset.dropped()
-    if as_json:
-        say_json(
-            [
-                {**version_facts(info), "refs": names.get(info.number, []), "dropped": info.number in dropped}
-                for info in versions
-            ]
-        )
-        return
-    for number in dropped:  # which no ref names
-        names[number] = ["dropped"]
-    if oneline:
-        rows = [
-            (
-                f"v{info.number}",
-                time_text(info.time_ns),
-                info.message.partition("\n")[0],
-                ", ".join(names.get(info.number, [])),
-            )
-            for info in versions
-        ]
-        say_table(rows)
-        return
-    for position, info in enumerate(versions):
-        refs = f"  ({', '.join(names[info.number])})" if info.number in names else ""
-        parents = ", ".join(f"v{parent}" for parent in info.parents)
-        click.echo("\n" * (position > 0) + click.style(f"v{info.number}", fg="yellow") + refs)
-        if len(info.parents) > 1 or (info.parents != (info.number - 1,) and info.parents):
-            click.echo(f"parent  {parents}")
-        say(f"author  {info.author}")
-        click.echo(f"date    {time_text(info.time_ns)}\n")
-        for line in printable_lines(info.message or "(no message)"):
-            click.echo(f"    {line}".rstrip())

@@ -4,7 +4,8 @@
 ``refs``      how people write which dataset, version and path they mean
 ``graph``     the versions of one dataset: parents, and the chain along which one sees its changes; ``thinning`` which
               of them are too many
-``box``       regions of voxels or of chunk coordinates; ``grid`` regular grids of chunks, and blocks of chunks
+``box``       regions of voxels or of chunk coordinates, ``box_name`` as people write them; ``grid`` regular grids of
+              chunks, and blocks of chunks
 ``metadata``  Zarr v3 node metadata; ``ngff`` multiscale images in it, ``units`` their units, ``facts`` what else a
               source said of an image
 ``public_mapping``  what objects show of themselves to Python: as mappings, and to ``dir()``

@@ -33,6 +33,9 @@ Fork = tuple[int, int]
 
 _CHAINS_KEPT = 512
 
+ID_DIGITS = 8
+"""The fewest digits of a content id that can name a version."""
+
 
 _LATEST_NS = 2**63 - 1
 """The largest time (in the year 2262) that the catalog, and the kernel's times of files, can hold."""
@@ -123,6 +126,11 @@ class VersionGraph:
         self._numbers: dict[tuple[int, int], int] = {}
         self._tips: dict[int, int] = {}
         self._forks: dict[int, Fork | None] = {}
+        #: The largest number, and the latest time (ns); 0 while there is no version.
+        self.highest = 0
+        self.latest_ns = 0
+        #: By the first digits of content ids.
+        self._identified: dict[str, tuple[int, ...]] = {}
         #: What :meth:`at` remembers.
         self.chains: BoundedMap[int, At] = BoundedMap(_CHAINS_KEPT)
 
@@ -153,6 +161,8 @@ class VersionGraph:
         other._numbers = dict(self._numbers)
         other._tips = dict(self._tips)
         other._forks = dict(self._forks)
+        other._identified = dict(self._identified)
+        other.highest, other.latest_ns = self.highest, self.latest_ns
         return other
 
     def info(self, number: int) -> VersionInfo:
@@ -187,6 +197,9 @@ class VersionGraph:
             self._forks[info.lineage] = fork
         self._tips[info.lineage] = max(info.position, self._tips.get(info.lineage, 0))
         self._numbers[info.lineage, info.position] = info.number
+        self.highest, self.latest_ns = max(self.highest, info.number), max(self.latest_ns, info.time_ns)
+        digits = info.content_id[:ID_DIGITS]
+        self._identified[digits] = (*self._identified.get(digits, ()), info.number)
         self._versions[info.number] = info
 
     def at(self, number: int) -> At:
@@ -229,6 +242,33 @@ class VersionGraph:
         while fork is not None and wanted <= fork[1]:
             lineage, fork = fork[0], self._forks[fork[0]]
         return self.number_at(lineage, wanted)
+
+    def identified(self, digits: str) -> list[int]:
+        """The versions whose content ids begin with these digits, at least :data:`ID_DIGITS`; ascending."""
+        same = self._identified.get(digits[:ID_DIGITS], ())
+        return sorted(number for number in same if self._versions[number].content_id.startswith(digits))
+
+    def as_of(self, number: int, time_ns: int) -> int:
+        """The newest version that is not younger than a time, among ``number`` and its first parents, whose times
+        descend. Raises NotFound if all are younger."""
+        low, high = 0, self.info(number).position  # how many to go back: high is one too many
+        while low < high:
+            middle = (low + high) // 2
+            if self.info(self.ancestor(number, middle)).time_ns <= time_ns:
+                high = middle
+            else:
+                low = middle + 1
+        if low == self.info(number).position:
+            raise NotFound(f"v{number} and all versions before it are younger than that")
+        return self.ancestor(number, low)
+
+    def parent(self, number: int, which: int) -> int:
+        """The parent of a version by its place, from 1; 0 is the version itself. Raises NotFound."""
+        parents = self.info(number).parents
+        if which > len(parents):
+            count = f"{len(parents)} parents" if len(parents) != 1 else "one parent"
+            raise NotFound(f"v{number} has {count if parents else 'no parent'}: there is no ^{which} of it")
+        return parents[which - 1] if which else number
 
     def first_parents(self, number: int) -> Iterator[int]:
         """``number``, its first parent, and each further first parent to the root."""

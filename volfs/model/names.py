@@ -114,3 +114,8 @@ def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
         else:
             folded.append(part.casefold())
     return tuple(folded), name
+
+
+def subject(message: str) -> str:
+    """The first line of a message."""
+    return message.strip().partition("\n")[0]

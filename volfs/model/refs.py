@@ -9,12 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 
 from volfs.errors import BadInput, BadName
 from volfs.model.names import LATEST, check_dataset_name, check_key, check_ref_name, is_ref_name, version_number
 
-_EXPR = re.compile(r"([^~]+)((?:~[0-9]{0,9})*)")
+_EXPR = re.compile(r"([^~^@]*)((?:~[0-9]{0,9}|\^[0-9]{0,9}|@[^~^@]+)*)")
+_STEP = re.compile(r"([~^@])([^~^@]*)")
+_DIGITS = re.compile(r"[0-9A-Fa-f]{8,64}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?)?Z?")
+_HOW = "write a branch, a tag, v12, latest or digits of a content id, with ~N, ^N or @2026-11-01 behind it"
 
 
 class RefKind(Enum):
@@ -72,14 +77,49 @@ class Refs:
 
 
 @dataclass(frozen=True, slots=True)
-class RefExpr:
-    """A version as written: ``base`` is a branch, a tag, ``vN`` or ``latest``; ``back`` counts first parents."""
+class Back:
+    """``~N``: N first parents back."""
 
-    base: str
-    back: int = 0
+    count: int
 
     def __str__(self) -> str:
-        return f"{self.base}~{self.back}" if self.back else self.base
+        return f"~{self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class NthParent:
+    """``^N``: the N-th parent, counted from 1; 0 is the version itself, as in git."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"^{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """``@TIME``: the newest version on the line of first parents that is not younger. ``text`` as written."""
+
+    time_ns: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"@{self.text}"
+
+
+Step = Back | NthParent | AsOf
+
+
+@dataclass(frozen=True, slots=True)
+class RefExpr:
+    """A version as written: ``base`` is a branch, a tag, ``vN``, ``latest``, or the first digits of a content id; ""
+    stands for the default branch. ``steps`` lead on from there, from left to right."""
+
+    base: str
+    steps: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        return self.base + "".join(map(str, self.steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +135,63 @@ class DatasetSpec:
 
 
 def parse_ref(text: str) -> RefExpr:
-    """Parse ``main``, ``v12``, ``latest``, ``main~`` (one back), ``main~3``, ``main~~2`` (three back)."""
+    """Parse ``main``, ``v12``, ``latest``, ``1f3a90c2`` (a content id), with any of ``~`` (one back), ``~3``, ``^2``
+    (the second parent), ``@2026-11-01``, ``@2026-11-01T12:00`` (UTC) behind it. Raises BadName."""
     match = _EXPR.fullmatch(text)
     if match is None:
-        raise BadName(f"{text!r} is not a ref: write a branch, a tag, v12 or latest, with ~N to go back")
-    base, steps = match.groups()
-    if base != LATEST and version_number(base) is None and not is_ref_name(base):
+        raise BadName(f"{text!r} is not a ref: {_HOW}")
+    base, behind = match.groups()
+    steps: list[Step] = []
+    for sign, rest in _STEP.findall(behind):
+        if sign == "~":
+            steps.append(Back(int(rest or "1")))
+        elif sign == "^":
+            steps.append(NthParent(int(rest or "1")))
+        else:
+            when = moment_of(rest)
+            if when is None:
+                raise BadName(f"{rest!r} is no time: write @2026-11-01 or @2026-11-01T12:00, which is UTC")
+            steps.append(AsOf(when, rest))
+    if not base and not (steps and isinstance(steps[0], AsOf)):
+        raise BadName(f"{text!r} is not a ref: {_HOW}")
+    named = base == LATEST or version_number(base) is not None or is_ref_name(base) or moment_of(base) is not None
+    if base and not named:
         check_ref_name(base)
-    return RefExpr(base, sum(int(step or "1") for step in steps.split("~")[1:]))
+    return RefExpr(base, tuple(_joined(steps)))
+
+
+def _joined(steps: list[Step]) -> list[Step]:
+    """The steps, those back that follow each other as one: two expressions for the same are equal."""
+    found: list[Step] = []
+    for step in steps:
+        last = found[-1] if found else None
+        if isinstance(step, Back) and isinstance(last, Back):
+            found[-1] = Back(last.count + step.count)
+        else:
+            found.append(step)
+    return [step for step in found if step != Back(0)]
+
+
+def id_digits(name: str) -> str | None:
+    """The digits, if a name can be the beginning of a content id: 8 to 64 hexadecimal digits."""
+    return name.lower() if _DIGITS.fullmatch(name) else None
+
+
+def moment_of(text: str) -> int | None:
+    """The time (ns) at which a day or a minute begins, in UTC: ``2026-11-01``, ``2026-11-01T12:00``. None for anything
+    else."""
+    if _MOMENT.fullmatch(text) is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    # Through whole seconds: a float has not enough digits for ns.
+    return int(when.timestamp()) * 10**9
 
 
 def parse_dataset_spec(text: str) -> DatasetSpec:
-    """Parse ``DATASET[/PATH][@REF]``."""
+    """Parse ``DATASET[/PATH][@REF]``. All behind the first @ is the ref, which may have one of its own."""
     where, at, ref = text.partition("@")
     if at:
         parse_ref(ref)

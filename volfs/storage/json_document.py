@@ -42,6 +42,14 @@ def dump_document(value: Mapping[str, Any]) -> bytes:
     return json.dumps({**plain, CHECKSUM: {_ALGORITHM: _sum(plain)}}, indent=2).encode() + b"\n"
 
 
+def dump_line(value: Mapping[str, Any]) -> bytes:
+    """A document in one line: for files that grow by one with every event. :func:`load_document` reads it."""
+    if CHECKSUM in value:
+        raise AssertionError(f"a document has no member {CHECKSUM!r} of its own")
+    plain = json.loads(json.dumps(value))
+    return json.dumps({**plain, CHECKSUM: {_ALGORITHM: _sum(plain)}}).encode() + b"\n"
+
+
 def load_document(raw: bytes, name: object) -> tuple[dict[str, Any], bool]:
     """The value of a document without its checksum, and whether it had one. Damaged, with ``name`` first, if it is none
     or does not match."""

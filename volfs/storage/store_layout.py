@@ -140,6 +140,11 @@ class WorkingLayout:
         return self.root / "commit.json"
 
     @property
+    def rename_intent(self) -> Path:
+        """There while the branch gets another name: see :mod:`volfs.versions.commit.branch_rename`."""
+        return self.root / "rename.json"
+
+    @property
     def pulse(self) -> Path:
         """Changes with every change of the working copy."""
         return self.root / "pulse"
@@ -194,6 +199,11 @@ class DatasetLayout:
     def unfinished(self) -> Path:
         """There, and held, while a dataset is being made that shall not stay if that fails: an import's."""
         return self.root / "unfinished"
+
+    @property
+    def ref_log(self) -> Path:
+        """A line for every change of a ref: see :mod:`volfs.versions.ref_log`."""
+        return self.root / "refs" / "log.jsonl"
 
     def refs(self, kind: RefKind) -> Path:
         """Where all refs of a kind lie."""

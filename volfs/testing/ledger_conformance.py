@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from volfs.errors import AlreadyThere, Busy, Conflict, NotFound
+from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
 from volfs.testing.waiting import PATIENCE
-from volfs.versions.ledger import Draft, Ledger, RefRecord, Retirement
+from volfs.versions.ledger import Cause, Draft, Ledger, RefChange, RefRecord, Retirement
 
 ID = "0123456789abcdef" * 4
 
@@ -131,6 +131,64 @@ class LedgerConformance:
             kept.ledger.ref(RefKind.TAG, "paper")
         for name in ("paper", "a/b", "nul\0"):
             assert not kept.ledger.has_ref(RefKind.TAG, name)
+
+    @pytest.mark.parametrize("kind", RefKind)
+    def test_a_ref_that_is_renamed_says_the_same_by_its_new_name(self, kept: Kept, kind: RefKind) -> None:
+        with kept.ledger.locked(PATIENCE):
+            kept.ledger.set_ref(kind, "one", RefRecord(3, ID), None)
+            kept.ledger.set_ref(kind, "two", RefRecord(4, ID), None)
+            with pytest.raises(AlreadyThere):
+                kept.ledger.rename_ref(kind, "one", "two")
+            with pytest.raises(NotFound):
+                kept.ledger.rename_ref(kind, "three", "four")
+            assert kept.refs()[kind] == {"one": 3, "two": 4}
+            kept.ledger.rename_ref(kind, "one", "three")
+        assert kept.refs()[kind] == {"three": 3, "two": 4}
+        assert kept.ledger.ref(kind, "three") == RefRecord(3, ID)
+
+    # -- the log of refs ------------------------------------------------------------------------------------------
+
+    def test_every_change_of_a_ref_is_logged_and_kept_when_the_ref_is_gone(self, kept: Kept) -> None:
+        ledger, tag = kept.ledger, RefKind.TAG
+        assert list(ledger.ref_log()) == []
+        one, two = RefRecord(1, ID), RefRecord(2, ID)
+        with ledger.locked(PATIENCE):
+            ledger.set_ref(tag, "paper", one, None, Cause("tagged", "ada"))
+            ledger.set_ref(tag, "paper", two, 1, Cause("moved", "bob"))
+            ledger.set_ref(tag, "paper", two, 2)
+            ledger.rename_ref(tag, "paper", "poster", Cause("renamed", "cyd"))
+            ledger.drop_ref(tag, "poster", Cause("removed", "dan"))
+            ledger.drop_ref(tag, "poster")
+        changes = list(ledger.ref_log())
+        assert [(c.who, c.name, c.was, c.old, c.new, c.why) for c in map(_change, changes)] == [
+            ("dan", "poster", None, two, None, "removed"),
+            ("cyd", "poster", "paper", None, two, "renamed"),
+            ("bob", "paper", None, one, two, "moved"),
+            ("ada", "paper", None, None, one, "tagged"),
+        ]
+        assert all(_change(c).kind is tag and _change(c).time_ns > 0 for c in changes)
+
+    def test_a_version_that_is_published_is_a_change_of_its_branch(self, kept: Kept) -> None:
+        kept.publish(*kept.written())
+        kept.publish(*kept.written(), expected=1)
+        draft, sizes = kept.written()
+        with pytest.raises(ZeroDivisionError):
+            kept.publish(draft, sizes, expected=2, fail=True)
+        found = [(c.kind, c.name, c.old, c.new) for c in map(_change, kept.ledger.ref_log())]
+        assert found == [
+            (RefKind.BRANCH, "main", RefRecord(1, ID), RefRecord(2, ID)),
+            (RefKind.BRANCH, "main", None, RefRecord(1, ID)),
+        ]
+        assert all(_change(c).who and _change(c).why for c in kept.ledger.ref_log())
+
+    def test_what_is_refused_is_not_logged(self, kept: Kept) -> None:
+        with kept.ledger.locked(PATIENCE):
+            kept.ledger.set_ref(RefKind.TAG, "paper", RefRecord(1, ID), None)
+            with pytest.raises(AlreadyThere):
+                kept.ledger.set_ref(RefKind.TAG, "paper", RefRecord(2, ID), None)
+            with pytest.raises(Conflict):
+                kept.ledger.set_ref(RefKind.TAG, "paper", RefRecord(2, ID), 7)
+        assert len(list(kept.ledger.ref_log())) == 1
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -312,3 +370,8 @@ class LedgerConformance:
         for thread in threads:
             thread.join()
         assert kept.ledger.ref(RefKind.TAG, "count").version == 8
+
+
+def _change(line: RefChange | Damaged) -> RefChange:
+    assert isinstance(line, RefChange)
+    return line

@@ -9,15 +9,17 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from volfs.errors import AlreadyThere, Busy, Conflict, NotFound
+from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
-from volfs.versions.ledger import Draft, RefRecord, Retirement, Stamp, T
+from volfs.versions.author import default_author
+from volfs.versions.ledger import Cause, Draft, RefChange, RefRecord, Retirement, Stamp, T
 
 
 class MemoryLedger:
@@ -33,6 +35,7 @@ class MemoryLedger:
         self._retired: dict[int, Retirement] = {}
         self._changes = itertools.count(1)
         self._stamp = 0
+        self._log: list[RefChange] = []
 
     @contextmanager
     def locked(self, patience: float) -> Iterator[int]:
@@ -63,19 +66,48 @@ class MemoryLedger:
     def where(self, kind: RefKind, name: str) -> str:
         return f"memory/refs/{kind.folder}/{name}"
 
-    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+    def set_ref(
+        self, kind: RefKind, name: str, record: RefRecord, expected: int | None, cause: Cause | None = None
+    ) -> None:
         found = self._refs[kind].get(name)
         if expected is None and found is not None:
             raise AlreadyThere(f"there is a {kind.word} {name!r} already")
         if expected is not None and self.ref(kind, name).version != expected:
             raise Conflict(f"{kind.word} {name!r} has moved")
         self._refs[kind][name] = record
+        if found is None or not record.names_same(found):
+            self._note(kind, name, found, record, cause or Cause("made" if found is None else "moved"))
         self._changed()
 
-    def drop_ref(self, kind: RefKind, name: str) -> bool:
+    def rename_ref(self, kind: RefKind, name: str, new_name: str, cause: Cause | None = None) -> None:
+        record = self.ref(kind, name)
+        if new_name in self._refs[kind]:
+            raise AlreadyThere(f"there is a {kind.word} {new_name!r} already")
+        self._refs[kind][new_name] = self._refs[kind].pop(name)
+        self._note(kind, new_name, None, record, cause or Cause("renamed"), was=name)
+        self._changed()
+
+    def drop_ref(self, kind: RefKind, name: str, cause: Cause | None = None) -> bool:
         found = self._refs[kind].pop(name, None)
+        if found is not None:
+            self._note(kind, name, found, None, cause or Cause("removed"))
         self._changed()
         return found is not None
+
+    def ref_log(self) -> Iterator[RefChange | Damaged]:
+        return reversed(tuple(self._log))
+
+    def _note(
+        self,
+        kind: RefKind,
+        name: str,
+        old: RefRecord | None,
+        new: RefRecord | None,
+        cause: Cause,
+        was: str | None = None,
+    ) -> None:
+        who = cause.who or default_author()
+        self._log.append(RefChange(time.time_ns(), who, kind, name, old, new, cause.why, was))
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -120,6 +152,7 @@ class MemoryLedger:
         sizes: Mapping[str, int],
         index: Callable[[], T],
         indexed: Callable[[], bool],
+        cause: Cause | None = None,
     ) -> T:
         heads = self._refs[RefKind.BRANCH]
         before = heads.get(branch)
@@ -136,7 +169,9 @@ class MemoryLedger:
         del self._drafts[draft.number]
         highest, self._highest = self._highest, max(self._highest, draft.number)
         try:
-            return index()
+            result = index()
+            self._note(RefKind.BRANCH, branch, before, heads[branch], cause or Cause("commit"))
+            return result
         except BaseException:
             if not indexed():
                 self._versions.discard(draft.number)

@@ -337,6 +337,7 @@ class Tree:
             return kept
         node = await self._resolve(ino)
         if node is None or node.ino != ino:
+            # ESTALE has the kernel look up the path anew: a branch may have got another name a moment ago.
             raise NotFound(f"inode {ino} is not there any more", errno=errno.ESTALE)
         self._keep(node)
         return node

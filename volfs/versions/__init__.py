@@ -7,7 +7,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``access``          owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
                     file of a branch or tag
 ``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names;
-                    ``inventory`` the port for the datasets of a store: which there are, making and removing one
+                    ``ref_log`` the file of its changes; ``ref_expr`` from an expression to a version; ``inventory``
+                    the port for the datasets of a store: which there are, making and removing one
 ``history``         the dataset as its versions and branches know it
 ``snapshot``        one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
 ``committed``       versions: how a key or a chunk is found in one
@@ -18,6 +19,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``branch_actions``  commit, discard, update, publish, combine, by this process or by the mount that holds the branch,
                     which ``remote_commit`` asks; ``transaction`` a block that is one version or nothing;
                     ``branch`` :class:`Branch`, the snapshot that can be written
+``version_log``     the versions of a line of history that match what is asked
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
 ``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and
                     as a store; ``onlooker`` a store that is only read

@@ -343,6 +343,17 @@ class Branch(UnionSnapshot, WritableSnapshot):
         self.actions.discard(prefix)
 
     @contextmanager
+    def still(self) -> Iterator[None]:
+        """Keep everybody from writing while the branch is moved. Busy unless all of it is committed, ReadOnly if
+        another process writes to it."""
+        with self.writing(), self.turn:
+            if self.working.open_for_writing(wait=True):
+                raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
+            if not self.is_clean():
+                raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")
+            yield
+
+    @contextmanager
     def retiring(self, force: bool = False) -> Iterator[None]:
         """Keep everybody from writing while the branch is being removed, which needs ``force`` if it has changes."""
         try:

@@ -13,19 +13,21 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, SupportsIndex
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
 from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap
+from volfs.model.box import Box
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.model.names import LATEST, check_ref_name, is_ref_name, version_number
+from volfs.model.names import check_ref_name, is_ref_name
+from volfs.model.ngff import parse_multiscale
 from volfs.model.public_mapping import PublicMapping
-from volfs.model.refs import RefExpr, RefKind, Refs, parse_ref
+from volfs.model.refs import RefKind, Refs, parse_ref
 from volfs.storage.backend import Backend, change_document, read_document
 from volfs.storage.crash import crash_point
 from volfs.storage.files import FileLock
@@ -35,6 +37,7 @@ from volfs.storage.store_layout import DATASET_JSON, VERSIONS, DatasetLayout
 from volfs.storage.trash import delete_tree
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.commit.branch_rename import rename, settle_renames
 from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
 from volfs.versions.committed.absences import Absences
@@ -48,9 +51,12 @@ from volfs.versions.committed.version_files import (
 )
 from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import Opening, OpenStore
-from volfs.versions.ledger import Ledger, RefRecord, Stamp
+from volfs.versions.keys import is_key, node_key, node_path
+from volfs.versions.ledger import Cause, Ledger, RefChange, RefRecord, Stamp
+from volfs.versions.ref_expr import RefNames, offered
 from volfs.versions.ref_file import how_to_mend
-from volfs.versions.snapshot import Derive, Snapshot
+from volfs.versions.snapshot import Derive, GroupNode, Snapshot
+from volfs.versions.version_log import Wanted, ancestry, instant, matching
 from volfs.versions.working.branch_lock import elsewhere
 
 if TYPE_CHECKING:
@@ -116,7 +122,7 @@ class Dataset(PublicMapping[Snapshot]):
         self.gone = False
         self.layout = layout
         self.catalog = store.catalog
-        self.default_branch = default_branch
+        self._default_branch = default_branch
         self.backend = backend
         self.ledger = ledger
         self.objects = backend.below(VERSIONS)
@@ -152,6 +158,14 @@ class Dataset(PublicMapping[Snapshot]):
     def __len__(self) -> int:
         return len(self.refs().by_name) + len(self.kept())
 
+    @property
+    def default_branch(self) -> str:
+        """The branch that is meant when none is named."""
+        if self._default_branch not in self.refs().heads:  # another process may have renamed it
+            with suppress(NotFound, Damaged):
+                self._default_branch = DatasetFile.read(self.backend, self.name).default_branch
+        return self._default_branch
+
     # -- versions -----------------------------------------------------------------------------------------------
 
     @property
@@ -182,10 +196,10 @@ class Dataset(PublicMapping[Snapshot]):
         indexed."""
         graph = self.graph
         if number not in graph:
-            self._check_indexed(number)
+            self.check_indexed(number)
         return graph.info(number)
 
-    def _check_indexed(self, number: int) -> None:
+    def check_indexed(self, number: int) -> None:
         """Raise Damaged if a version lies in the store that the catalog does not know, and will not by itself."""
         if number in self._not_indexed(number - 1):
             why = self.unindexed.get(number, "opening the store for writing indexes it")
@@ -211,6 +225,50 @@ class Dataset(PublicMapping[Snapshot]):
 
         self.store.check_writable()
         return drop(self, map(self.resolve, versions), why, progress)
+
+    def log(
+        self,
+        ref: str | int | None = None,
+        *,
+        all: bool = False,
+        first_parent: bool = False,
+        path: str | None = None,
+        box: Box | None = None,
+        author: str | None = None,
+        grep: str | None = None,
+        since: str | int | None = None,
+        until: str | int | None = None,
+    ) -> Iterator[VersionInfo]:
+        """The versions that a ref descends from (None: the default branch), itself among them, newest first; with
+        ``all`` those of every branch, and of none.
+
+        ``path``: those that changed a node of the hierarchy, or a key (``files/notes.txt``), or anything in it; with
+        ``box``, in voxels, the chunks of the array or of the image's s0 there. ``author`` and ``grep`` are regular
+        expressions; times are ns, or texts as :func:`volfs.versions.version_log.instant` reads them. Raises NotFound,
+        BadInput.
+        """
+        starts = [] if all else [self._start(ref)]
+        numbers: Iterable[int] | None = sorted(self.graph.versions, reverse=True) if all else None
+        if numbers is None:
+            numbers = ancestry(self.graph, starts, first_parent=first_parent)
+        key = None if path is None else path if is_key(path) else node_key(path)
+        if key is not None and box is not None:
+            key = self._array_key(key, ref)
+        since_ns, until_ns = (instant(time) if isinstance(time, str) else time for time in (since, until))
+        return matching(self, numbers, Wanted(author, grep, since_ns, until_ns, key, box))
+
+    def _start(self, ref: str | int | None) -> int:
+        """The version that a log begins at; 0 for a default branch without one."""
+        if ref is None:
+            return self.refs().heads.get(self.default_branch, 0)
+        return self.resolve(ref)
+
+    def _array_key(self, key: str, ref: str | int | None) -> str:
+        """The key of the array that is meant by that of a group: the s0 of its image."""
+        start, at = self._start(ref), node_path(key)
+        node = self.version(start).node(at) if start and at is not None else None
+        image = parse_multiscale(node.attributes) if isinstance(node, GroupNode) else None
+        return key if image is None or at is None else node_key(at, image.levels[0].path)
 
     def time_of(self, number: int) -> int:
         """The time (ns) of a version. Raises NotFound."""
@@ -277,7 +335,7 @@ class Dataset(PublicMapping[Snapshot]):
             if name not in self.refs().heads and not self._came(name):
                 self._branches.pop(name, None)
                 self.check_ref(name)
-                raise NotFound(f"dataset {self.name!r} has no branch {name!r}{self._offer(self.branches())}")
+                raise NotFound(f"dataset {self.name!r} has no branch {name!r}{offered(self.branches())}")
             branch = self._branches.get(name)
             if branch is None:
                 from volfs.versions.branch import Branch  # late: who only reads needs nothing of working copies
@@ -286,22 +344,34 @@ class Dataset(PublicMapping[Snapshot]):
             return branch
 
     def resolve(self, ref: str | int) -> int:
-        """The number of the version that a ref expression names: a branch, a tag, ``v12``, ``latest``, with ``~N``.
+        """The number of the version that a ref expression names: a branch, a tag, ``v12``, ``latest``, digits of a
+        content id, with ``~N``, ``^N`` or ``@2026-11-01`` behind it (:mod:`volfs.versions.ref_expr`).
 
         Raises NotFound, also for a branch that has no version yet.
         """
         if isinstance(ref, int):
             return self.info(ref).number
-        return self._resolve(parse_ref(ref), self.refs())
+        return RefNames(self, self.refs()).resolve(parse_ref(ref))
 
-    def _resolve(self, expr: RefExpr, refs: Refs) -> int:
-        number = self._base_of(expr, refs)
-        return self.graph.ancestor(number, expr.back) if expr.back else number
+    def newest(self) -> int:
+        """The newest version that is kept and not half merged, as the catalog knows them; 0 if there is none. This is
+        what decides which versions ``latest`` passes over."""
+        highest = self.graph.highest
+        if highest not in self.dropped() and not (highest and self._is_open(highest)):
+            return highest
+        return next((number for number in reversed(self.kept()) if not self._is_open(number)), 0)
+
+    def latest(self) -> VersionInfo | None:
+        """The version that ``latest`` names, as far as the catalog knows; None while there is none."""
+        number = self.newest()
+        return self.graph.info(number) if number else None
 
     def _resolve_now(self, ref: str | int) -> int:
         """:meth:`resolve` by the ref files, for a new ref. Busy for a version that was dropped. Call with the dataset's
         lock held."""
-        number = self.info(ref).number if isinstance(ref, int) else self._resolve(parse_ref(ref), self.ref_files())
+        number = (
+            self.info(ref).number if isinstance(ref, int) else RefNames(self, self.ref_files()).resolve(parse_ref(ref))
+        )
         if number in self.dropped():
             raise Busy(f"v{number} of dataset {self.name!r} was dropped: no branch or tag can begin there")
         return number
@@ -313,29 +383,10 @@ class Dataset(PublicMapping[Snapshot]):
         except VolfsError:
             return False
 
-    def _base_of(self, expr: RefExpr, refs: Refs) -> int:
-        graph = self.graph
-        if expr.base == LATEST:
-            newest = next((n for n in reversed(self.kept()) if not self._is_open(n)), 0)
-            if newer := max(self._not_indexed(newest) - self.dropped(), default=0):
-                self._check_indexed(newer)
-            if not newest:
-                raise NotFound(f"dataset {self.name!r} has no version yet")
-            return newest
-        number = version_number(expr.base)
-        if number is not None:
-            if number not in graph:
-                self._check_indexed(number)
-                raise NotFound(f"dataset {self.name!r} has no version v{number}")
-            return number
-        named = refs.by_name.get(expr.base)
-        if named is None:
-            self.check_ref(expr.base)
-            words = ", ".join(kind.word for kind in RefKind)
-            raise NotFound(f"dataset {self.name!r} has no {words} or version {expr.base!r}{self._offer(refs.by_name)}")
-        if named == 0:
-            raise NotFound(f"branch {expr.base!r} of dataset {self.name!r} has no version yet")
-        return named
+    def check_latest(self, newest: int) -> None:
+        """Raise Damaged if a version newer than ``newest`` lies in the store that the catalog does not know."""
+        if newer := max(self._not_indexed(newest) - self.dropped(), default=0):
+            self.check_indexed(newer)
 
     def snapshot(self, ref: str | int | None = None) -> Snapshot:
         """The snapshot that a ref expression names; a branch's name, or None for the default branch, gives the branch
@@ -344,7 +395,7 @@ class Dataset(PublicMapping[Snapshot]):
             return self.branch(self.default_branch)
         if isinstance(ref, str):
             expr = parse_ref(ref)
-            if not expr.back and (expr.base in self.refs().heads or self._came(expr.base)):
+            if expr.base and not expr.steps and (expr.base in self.refs().heads or self._came(expr.base)):
                 return self.branch(expr.base)
         return self.version(self.resolve(ref))
 
@@ -376,8 +427,11 @@ class Dataset(PublicMapping[Snapshot]):
                 raise NotFound(f"{ref!r} is no ref: give a branch, a tag, v12, latest, or a version's number") from None
         return self.snapshot(ref)
 
-    def create_branch(self, name: str, at: str | int | None = None) -> None:
-        """Make a branch at a version; None means where the default branch stands. Raises AlreadyThere."""
+    def create_branch(self, name: str, at: str | int | None = None, *, who: str = "") -> None:
+        """Make a branch at a version; None means where the default branch stands. Raises AlreadyThere.
+
+        ``who`` is for the log of refs, here and below: "" is the user whose process this is.
+        """
         check_ref_name(name)
         self.store.check_writable()
         with self.locked():
@@ -385,19 +439,89 @@ class Dataset(PublicMapping[Snapshot]):
             self._check_free(name)
             # What an earlier branch of that name left behind is not this branch's.
             delete_tree(self.layout.working(name).root)
-            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), None)
+            cause = Cause(f"branch made at {self.default_branch if at is None else at}", who)
+            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), None, cause)
             self.mirror_refs()
 
-    def create_tag(self, name: str, at: str | int) -> None:
-        """Tag a version. Raises AlreadyThere."""
+    def move_branch(self, name: str, to: str | int, *, who: str = "") -> None:
+        """Have a branch stand at another version, wherever that lies. One that stands there already stays.
+
+        Busy if the branch has uncommitted changes, ReadOnly if another process writes to it. NotFound if there is no
+        such branch or version.
+        """
+        self.store.check_writable()
+        branch = self.branch(name)
+        with branch.still():
+            with self.locked():
+                number, before = self._resolve_now(to), self.read_ref(RefKind.BRANCH, name)
+                if number != before:
+                    cause = Cause(f"branch -f: moved to {to}", who)
+                    self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), before, cause)
+                    self.mirror_refs()
+            branch.follow()
+
+    def rename_branch(self, name: str, new_name: str, *, who: str = "") -> None:
+        """Give a branch another name, with its uncommitted changes; the default branch stays that. One that was renamed
+        so already stays.
+
+        Raises NotFound, AlreadyThere; Busy if somebody writes to it.
+        """
+        check_ref_name(new_name)
+        self.store.check_writable()
+        if name not in self.refs().heads and self._was(new_name, name):
+            return
+        branch = self.branch(name)
+        if name == new_name:
+            return
+        with branch.retiring(force=True), self.locked():
+            self._check_free(new_name)
+            rename(self, name, new_name, Cause(f"branch -m: renamed from {name}", who))
+            self.mirror_refs()
+            with self._guard:
+                self._branches.pop(name, None)
+
+    def _was(self, name: str, old: str) -> bool:
+        """Whether a branch has its name since it was renamed from ``old``."""
+        if name not in self.refs().heads:
+            return False
+        changes = (change for change in self.ledger.ref_log() if isinstance(change, RefChange))
+        mine = (change for change in changes if change.kind is RefKind.BRANCH and name == change.name)
+        made = next((change for change in mine if change.old is None), None)
+        return made is not None and made.was == old
+
+    def create_tag(self, name: str, at: str | int, *, force: bool = False, who: str = "") -> None:
+        """Tag a version. Raises AlreadyThere; with ``force`` a tag that is there moves."""
         check_ref_name(name)
         self.store.check_writable()
         with self.locked():
             number = self._resolve_now(at)
             if self.conflicts(number):
                 raise NotAllowed(f"v{number} has open conflicts, and cannot be tagged: `volfs resolve` closes them")
-            self._check_free(name)
-            self.ledger.set_ref(RefKind.TAG, name, self._record(number), None)
+            if force and self.ledger.has_ref(RefKind.TAG, name):
+                before = self.read_ref(RefKind.TAG, name)
+                if number == before:
+                    return
+                cause = Cause(f"tag -f: moved to {at}", who)
+                self.ledger.set_ref(RefKind.TAG, name, self._record(number), before, cause)
+            else:
+                self._check_free(name)
+                self.ledger.set_ref(RefKind.TAG, name, self._record(number), None, Cause(f"tagged {at}", who))
+            self.mirror_refs()
+
+    def rename_tag(self, name: str, new_name: str, *, replace: bool = False, who: str = "") -> None:
+        """Give a tag another name; with ``replace`` that of a tag which is there, and goes. Raises NotFound,
+        AlreadyThere."""
+        check_ref_name(new_name)
+        self.store.check_writable()
+        with self.locked():
+            if not self.ledger.has_ref(RefKind.TAG, name):
+                raise NotFound(f"dataset {self.name!r} has no tag {name!r}{offered(self.tags())}")
+            if name == new_name:
+                return
+            if replace:
+                self.ledger.drop_ref(RefKind.TAG, new_name, Cause(f"tag {name} took its name", who))
+            self._check_free(new_name)
+            self.ledger.rename_ref(RefKind.TAG, name, new_name, Cause(f"renamed from {name}", who))
             self.mirror_refs()
 
     def merge(
@@ -482,49 +606,52 @@ class Dataset(PublicMapping[Snapshot]):
     def forget_branch(self, name: str) -> None:
         """Remove a branch that nobody writes to, if there is one, whatever it names."""
         with self.locked():
-            if self.ledger.drop_ref(RefKind.BRANCH, name):
+            if self.ledger.drop_ref(RefKind.BRANCH, name, Cause("branch removed")):
                 self.mirror_refs()
         with self._guard:
             self._branches.pop(name, None)
 
-    def move_branch(self, name: str, number: int, expected: int) -> None:
+    def forward_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
         with self.locked():
-            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected)
+            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected, Cause("fast-forward"))
             crash_point("combine.forwarded")
             self.mirror_refs()
 
-    def delete_branch(self, name: str, force: bool = False) -> None:
+    def delete_branch(self, name: str, force: bool = False, *, who: str = "") -> None:
         """Remove a branch; its versions stay. Busy if somebody writes to it, or it has changes and not ``force``."""
         self.store.check_writable()
         branch = self.branch(name)
         if name == self.default_branch:
             raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
         with branch.retiring(force), self.locked():
-            self.ledger.drop_ref(RefKind.BRANCH, name)
+            cause = Cause("branch removed", who)
+            self.store.reserve.freeing(lambda: self.ledger.drop_ref(RefKind.BRANCH, name, cause))
             # After the ref: a crash in between must not leave the branch without what was uncommitted.
             self.store.reserve.freeing(lambda: delete_tree(self.layout.working(name).root))
             self.store.reserve.freeing(self.mirror_refs)
             with self._guard:
                 self._branches.pop(name, None)
 
-    def delete_tag(self, name: str) -> None:
+    def delete_tag(self, name: str, *, who: str = "") -> None:
         """Remove a tag; the version stays."""
         self.store.check_writable()
         with self.locked():
-            if not self.ledger.drop_ref(RefKind.TAG, name):
-                raise NotFound(f"dataset {self.name!r} has no tag {name!r}{self._offer(self.tags())}")
+            cause = Cause("tag removed", who)
+            if not self.store.reserve.freeing(lambda: self.ledger.drop_ref(RefKind.TAG, name, cause)):
+                raise NotFound(f"dataset {self.name!r} has no tag {name!r}{offered(self.tags())}")
             self.store.reserve.freeing(self.mirror_refs)
+
+    def ref_log(self) -> Iterator[RefChange | Damaged]:
+        """Every change of a branch or tag, newest first, also of those that are gone; damage where a line cannot be
+        read."""
+        return self.ledger.ref_log()
 
     def _check_free(self, name: str) -> None:
         for kind in RefKind:
             if self.ledger.has_ref(kind, name):
                 self.check_ref(name)
                 raise AlreadyThere(f"dataset {self.name!r} has a {kind.word} {name!r} already")
-
-    @staticmethod
-    def _offer(names: Mapping[str, int]) -> str:
-        return f": there is {', '.join(sorted(names))}" if names else ""
 
     # -- for the rest of this room ------------------------------------------------------------------------------
 
@@ -597,6 +724,7 @@ class Dataset(PublicMapping[Snapshot]):
             return
         self._caught = None
         try:
+            settle_renames(self)
             catch_up(self, progress)
         except VolfsError as error:  # what is decided under the lock goes by the files
             self.tell_once(f"the catalog cannot take over what other processes did: {error}")
@@ -612,7 +740,7 @@ class Dataset(PublicMapping[Snapshot]):
 
     def next_number(self) -> int:
         """The number after the newest version that the catalog knows."""
-        return max(self.graph.versions, default=0) + 1
+        return self.graph.highest + 1
 
     def index(self, stored: StoredVersion, manifest: Manifest, heads: Mapping[str, int] | None = None) -> VersionInfo:
         """Make the catalog know a version, in one transaction with its mirror of the refs given. Idempotent."""

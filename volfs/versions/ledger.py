@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from volfs.errors import Damaged
 from volfs.model.refs import RefKind
 
 T = TypeVar("T")
@@ -33,6 +34,35 @@ class RefRecord:
     version: int
     content_id: str | None = None
     sealed: bool = True
+
+    def names_same(self, other: RefRecord | None) -> bool:
+        """Whether both name the same version, as far as is known."""
+        if other is None or self.version != other.version:
+            return False
+        return None in (self.content_id, other.content_id) or self.content_id == other.content_id
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a ref changes, and who has it changed: for the log of refs. "": the user whose process this is."""
+
+    why: str
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefChange:
+    """One change of a ref. ``old`` is None for a new one, ``new`` for one that was removed; ``was``: the name that it
+    had before, if it was renamed."""
+
+    time_ns: int
+    who: str
+    kind: RefKind
+    name: str
+    old: RefRecord | None
+    new: RefRecord | None
+    why: str
+    was: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +123,26 @@ class Ledger(Protocol):
     def where(self, kind: RefKind, name: str) -> str:
         """How a message names a ref: so that a person finds it."""
 
-    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+    def set_ref(
+        self, kind: RefKind, name: str, record: RefRecord, expected: int | None, cause: Cause | None = None
+    ) -> None:
         """Make a ref durably what ``record`` says. ``expected``: the version that it names until now, else Conflict;
-        None makes a new one, AlreadyThere if there is one. Locked."""
+        None makes a new one, AlreadyThere if there is one. Locked.
 
-    def drop_ref(self, kind: RefKind, name: str) -> bool:
+        Every change of a ref is logged (:meth:`ref_log`), but one that only says more of the same version."""
+
+    def rename_ref(self, kind: RefKind, name: str, new_name: str, cause: Cause | None = None) -> None:
+        """Give a ref another name, durably and in one step. NotFound if there is none, AlreadyThere if a ref of its
+        kind has the new name. Locked."""
+
+    def drop_ref(self, kind: RefKind, name: str, cause: Cause | None = None) -> bool:
         """Remove a ref, whatever it says, durably. False if there is none. Locked."""
+
+    def ref_log(self) -> Iterator[RefChange | Damaged]:
+        """Every change of a ref, newest first, also of refs that are gone; damage in place of what cannot be read.
+
+        A change is logged no later than it is made, and no change that came to nothing is shown. One that was made by
+        other means (by hand, by a volfs that kept no log) is seen at the next change, if at all."""
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -138,6 +182,7 @@ class Ledger(Protocol):
         sizes: Mapping[str, int],
         index: Callable[[], T],
         indexed: Callable[[], bool],
+        cause: Cause | None = None,
     ) -> T:
         """Have a version exist, as the head of ``branch``: all of it at once, durably. Its objects are then in the
         folder of its number. Locked.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 
 from volfs.errors import NotFound, VolfsError
-from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.attrs import SOON, Attr
@@ -82,7 +81,7 @@ class DatasetDir(SmallDir):
 
     def _time(self) -> int:
         try:
-            latest = _latest(self.open_dataset())
+            latest = self.open_dataset().latest()
         except VolfsError:
             return self.context.started_ns
         return latest.time_ns if latest is not None else self.context.started_ns
@@ -114,7 +113,7 @@ class DatasetDir(SmallDir):
             default_branch=dataset.default_branch,
             branches=refs.heads,
             tags=refs.tags,
-            latest=_latest(dataset),
+            latest=dataset.latest(),
             images=image_facts(dataset.version(head)) if head else [],
         )
 
@@ -133,8 +132,3 @@ def image_facts(snapshot: Snapshot) -> list[documents.ImageFacts]:
         )
         for path, image in images(snapshot).items()
     ]
-
-
-def _latest(dataset: Dataset) -> VersionInfo | None:
-    kept = dataset.kept()
-    return dataset.info(kept[-1]) if kept else None

@@ -54,9 +54,16 @@ class RefsDir(SmallDir):
 
 
 class VersionsDir(RefsDir):
-    """``versions/``: every version that was not dropped, and ``latest``. Nothing here is made or removed by hand."""
+    """``versions/``: every version that was not dropped, and ``latest``. Nothing here is made or removed by hand.
+
+    Any other expression for a version (``main~3``) leads to it by name: a link that no listing shows.
+    """
 
     slots: ClassVar[dict[str, int]] = {LATEST: 1}
+
+    def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, open_dataset: Callable[[], Dataset]) -> None:
+        super().__init__(context, ino, up, path, open_dataset)
+        self.far = context.is_far(self.dataset)  # a ref that the catalog does not know is looked for in the store
 
     def names(self) -> Sequence[str]:
         numbers = self.opened.kept()
@@ -71,7 +78,9 @@ class VersionsDir(RefsDir):
                 return None
             return Link(self.context, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
         number = version_number(name)
-        if number is None or number in dataset.dropped():
+        if number is None:
+            return self._meant(name)
+        if number in dataset.dropped():
             return None
         try:
             version = dataset.version(number)
@@ -80,10 +89,22 @@ class VersionsDir(RefsDir):
         path = f"{self.path}/{name}"
         return VersionDir(self.context, self.context.inodes.directory(path), self, path, version)
 
+    def _meant(self, expression: str) -> Node | None:
+        dataset = self.opened
+        try:
+            version = dataset.info(dataset.resolve(expression))
+        except (NotFound, BadInput):
+            return None
+        if version.number in dataset.dropped():
+            return None
+        # By the hour it may be another version: the link may be kept for a second, what it leads to for ever.
+        ino = self.context.inodes.directory(f"{self.path}/{expression}")
+        return Link(self.context, ino, self, f"v{version.number}", version.time_ns, SOON)
+
     def attr(self) -> Attr:
-        versions, dropped = self.opened.graph.versions, self.opened.dropped()
-        newest = max((info.time_ns for info in versions.values()), default=self.context.started_ns)
-        return self.directory_attr(self.context.clock.mtime(self.path, (len(versions), len(dropped)), newest), SOON)
+        graph, dropped = self.opened.graph, self.opened.dropped()
+        newest = graph.latest_ns or self.context.started_ns
+        return self.directory_attr(self.context.clock.mtime(self.path, (len(graph), len(dropped)), newest), SOON)
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         numbers = self.opened.kept()
@@ -136,10 +157,10 @@ class NamedRefsDir(RefsDir):
 
 
 class BranchesDir(NamedRefsDir):
-    """``branches/``: mkdir makes one, rmdir removes it."""
+    """``branches/``: mkdir makes one, mv renames it, rmdir removes it."""
 
     kind = RefKind.BRANCH
-    usage = "branches only: mkdir makes one, rmdir removes it"
+    usage = "branches only: mkdir makes one, mv renames it, rmdir removes it"
 
     def __init__(
         self,
@@ -192,6 +213,27 @@ class BranchesDir(NamedRefsDir):
         await mounted.retire()
         await self.changing(lambda: dataset.delete_branch(name))
         self._branches.discard(mounted)
+
+    async def rename(self, name: str, to: Dir, new_name: str, flags: int) -> None:
+        """Another name for a branch, with its uncommitted changes. Over another branch none is put."""
+        dataset = self.opened
+        if not isinstance(to, BranchesDir) or to.ino != self.ino:
+            raise NotAllowed("a branch belongs to its dataset", errno=errno.EXDEV)
+        if flags & RENAME_EXCHANGE:
+            raise BadInput("branches cannot be exchanged")
+        await self.check_there(name)
+        self.check_writable()
+        check_ref_name(new_name)
+        if name == new_name:
+            return
+        if new_name in (await self.asked(dataset.refs)).heads:
+            raise AlreadyThere(f"there is a branch {new_name!r} already")
+        mounted = await self.asked(lambda: self._branches.get(dataset, name))
+        await mounted.retire()
+        await self.changing(lambda: dataset.rename_branch(name, new_name))
+        self._branches.discard(mounted)
+        for each in (name, new_name):  # the kernel takes the directory that it knows for the one of the new name
+            self.context.notifier.queue_entry(self.ino, os.fsencode(each))
 
     async def unlink(self, name: str) -> None:
         await self.check_there(name)
@@ -250,15 +292,9 @@ class TagsDir(NamedRefsDir):
         if name == new_name:
             return
 
-        def move() -> None:
-            if new_name in dataset.refs().tags:
-                if flags & RENAME_NOREPLACE:
-                    raise AlreadyThere(f"there is a tag {new_name!r} already")
-                dataset.delete_tag(new_name)
-            dataset.create_tag(new_name, number)
-            dataset.delete_tag(name)
-
-        await self.changing(move)
+        if flags & RENAME_NOREPLACE and new_name in (await self.asked(dataset.refs)).tags:
+            raise AlreadyThere(f"there is a tag {new_name!r} already")
+        await self.changing(lambda: dataset.rename_tag(name, new_name, replace=True))
 
 
 def _version_meant(dataset: Dataset, target: str) -> int:

@@ -152,7 +152,7 @@ class _Check:
 
     def run(self) -> Iterator[Finding]:
         """All findings, part after part. An error that ends one part early harms no other."""
-        for part in (self._dataset_file, self._strays, self._refs, self._working, self._contents):
+        for part in (self._dataset_file, self._strays, self._refs, self._ref_log, self._working, self._contents):
             yield from guarded(self._dataset.name, part.__name__.strip("_").replace("_", " "), part())
 
     def _contents(self) -> Iterator[Finding]:
@@ -250,6 +250,11 @@ class _Check:
             for name in sorted(known.keys() - set(names)):
                 yield self._finding(f"refs/{kind.folder}/{name}.json", "is missing, but the catalog knows the ref")
 
+    def _ref_log(self) -> Iterator[Finding]:
+        for line in self._dataset.ledger.ref_log():
+            if isinstance(line, Damaged):  # the other lines are none the worse for it
+                yield self._finding("refs/log.jsonl", str(line))
+
     def _working(self) -> Iterator[Finding]:
         layout = self._dataset.layout
         heads = self._dataset.branches()
@@ -260,6 +265,8 @@ class _Check:
             intent, lock = layout.working(folder.name).commit_intent, FileLock(layout.working(folder.name).lock)
             if intent.exists() and not lock.locked_by_other():
                 yield self._finding(f"working/{folder.name}", "a commit was under way when its process died")
+            if layout.working(folder.name).rename_intent.exists() and not lock.locked_by_other():
+                yield self._finding(f"working/{folder.name}", "it was being renamed when its process died")
             try:
                 if folder.name in heads:
                     self._dataset.branch(folder.name).base_version()

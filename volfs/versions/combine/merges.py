@@ -132,7 +132,7 @@ def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> C
     if keys:
         raise Conflict(f"branch {branch.ref!r} has uncommitted changes to keys that v{number} changes: {named(keys)}")
     with branch.turn:
-        dataset.move_branch(branch.ref, number, there)
+        dataset.forward_branch(branch.ref, number, there)
         branch.follow()
     return Combined(dataset.info(number), made=True)
 

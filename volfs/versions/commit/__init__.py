@@ -11,6 +11,7 @@
 ``placement``         a version that took hours to make, put onto a branch that moved meanwhile
 ``publish``           a directory as a ledger: the few steps that make a version exist; ``retired_list`` those that were
                       dropped
+``branch_rename``     a branch with its working copy under another name
 ``mirror``            the catalog, catching up with a dataset's files
 ``recover``           what opening a store puts right
 """

@@ -23,6 +23,7 @@ import numpy as np
 
 from volfs.errors import Conflict, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
+from volfs.model.names import subject
 from volfs.model.refs import RefKind
 from volfs.model.touch import Touched
 from volfs.storage.crash import crash_point
@@ -59,7 +60,7 @@ from volfs.versions.committed.version_files import (
     read_version,
 )
 from volfs.versions.keys import NODE_JSON, json_key, node_key, node_path, parents
-from volfs.versions.ledger import Draft
+from volfs.versions.ledger import Cause, Draft
 from volfs.versions.working.union import Union
 
 _SECOND = 10**9
@@ -362,6 +363,7 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
             sizes=prepared.files.sizes(),
             index=lambda: dataset.index(stored, prepared.manifest, heads={branch: prepared.number}),
             indexed=lambda: prepared.number in dataset.graph,
+            cause=Cause(f"import: {subject(stored.info.message)}", stored.info.author),
         )
 
 

@@ -10,7 +10,7 @@ Under the lock of the dataset:
 
 1. the intent ``versions/.N.publish.json`` is written, naming the branch;
 2. ``.N.partial`` is renamed to ``N``;
-3. the ref of the branch is replaced: **the commit point**;
+3. the change is logged (:mod:`volfs.versions.ref_log`), and the ref of the branch replaced: **the commit point**;
 4. the catalog indexes the version, in one transaction with its mirror of the ref;
 5. the lock of the version's maker, which lay in it until now, is removed, and then the intent: the one with the highest
    number stays as ``highest.json``, so that no number is given again when a version is taken away by hand.
@@ -32,8 +32,10 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
@@ -66,11 +68,17 @@ from volfs.storage.store_layout import (
     version_dir_name,
 )
 from volfs.storage.trash import TRASH, delete_tree, empty_trash, throw_away
+from volfs.versions.author import default_author
 from volfs.versions.commit.retired_list import RetiredList
-from volfs.versions.ledger import Draft, RefRecord, Retirement, Stamp, T
+from volfs.versions.ledger import Cause, Draft, RefChange, RefRecord, Retirement, Stamp, T
 from volfs.versions.ref_file import read_ref, write_ref
+from volfs.versions.ref_log import RefLog
 
 log = logging.getLogger(__name__)
+
+_FOUND = "found so: the change before was cut short, or this one was made by hand or by a volfs that kept no log"
+_Logged = tuple[RefChange, int]
+"""A change that a line of the log says, and the length of the log before it."""
 
 
 class DirectoryLedger:
@@ -87,6 +95,7 @@ class DirectoryLedger:
         #: Numbers by directory, of versions that were seen to exist.
         self._seen: dict[str, int] = {}
         self._retired = RetiredList(layout)
+        self._log = RefLog(layout.ref_log)
 
     @contextmanager
     def locked(self, patience: float) -> Iterator[int]:
@@ -126,20 +135,116 @@ class DirectoryLedger:
     def where(self, kind: RefKind, name: str) -> str:
         return str(self._layout.ref(kind, name))
 
-    def set_ref(self, kind: RefKind, name: str, record: RefRecord, expected: int | None) -> None:
+    def set_ref(
+        self, kind: RefKind, name: str, record: RefRecord, expected: int | None, cause: Cause | None = None
+    ) -> None:
+        old = None
         if expected is None:
-            if self.has_ref(kind, name):
-                raise AlreadyThere(f"there is a {kind.word} {name!r} already")
-        elif (found := self.ref(kind, name).version) != expected:
-            raise Conflict(f"{kind.word} {name!r} moved from {_name(expected)} to {_name(found)} meanwhile")
+            self._check_free(kind, name)
+        elif (old := self.ref(kind, name)).version != expected:
+            raise Conflict(f"{kind.word} {name!r} moved from {_name(expected)} to {_name(old.version)} meanwhile")
         make_dirs(self._layout.refs(kind))
-        write_ref(self._layout.ref(kind, name), record)
+        if old is not None and record.names_same(old):
+            write_ref(self._layout.ref(kind, name), record)
+            return
+        with self._logged(kind, name, old, record, cause or Cause("made" if old is None else "moved")):
+            write_ref(self._layout.ref(kind, name), record)
 
-    def drop_ref(self, kind: RefKind, name: str) -> bool:
+    def rename_ref(self, kind: RefKind, name: str, new_name: str, cause: Cause | None = None) -> None:
+        record = self.ref(kind, name)
+        self._check_free(kind, new_name)
+        with self._logged(kind, new_name, None, record, cause or Cause("renamed"), was=name):
+            replace_durably(self._layout.ref(kind, name), self._layout.ref(kind, new_name))
+
+    def drop_ref(self, kind: RefKind, name: str, cause: Cause | None = None) -> bool:
         if not self.has_ref(kind, name):
             return False
-        unlink_durably(self._layout.ref(kind, name))
+        old = None
+        with suppress(Damaged):  # it goes whatever it says
+            old = self.ref(kind, name)
+        with self._logged(kind, name, old, None, cause or Cause("removed")):
+            unlink_durably(self._layout.ref(kind, name))
         return True
+
+    def ref_log(self) -> Iterator[RefChange | Damaged]:
+        while True:
+            size = self._log.size()
+            pending = self._came_to_nothing(self._log.last(size))
+            if not pending or self._log.size() == size:  # else that look was of two moments
+                break
+        return islice(self._log.newest_first(size), int(pending), None)
+
+    def _check_free(self, kind: RefKind, name: str) -> None:
+        if self.has_ref(kind, name):
+            raise AlreadyThere(f"there is a {kind.word} {name!r} already")
+
+    @contextmanager
+    def _logged(
+        self,
+        kind: RefKind,
+        name: str,
+        old: RefRecord | None,
+        new: RefRecord | None,
+        cause: Cause,
+        was: str | None = None,
+    ) -> Iterator[None]:
+        """Log a change of a ref, which the block makes."""
+        logged = self._announce(kind, name, old, new, cause, was)
+        try:
+            yield
+        except BaseException:
+            self._take_back(logged)
+            raise
+
+    def _announce(
+        self,
+        kind: RefKind,
+        name: str,
+        old: RefRecord | None,
+        new: RefRecord | None,
+        cause: Cause,
+        was: str | None = None,
+    ) -> _Logged:
+        """Log a change of a ref that is about to be made."""
+        self._settle_log()
+        change = RefChange(time.time_ns(), cause.who or default_author(), kind, name, old, new, cause.why, was)
+        length = self._log.append(change)
+        crash_point("refs.logged")
+        return change, length
+
+    def _take_back(self, logged: _Logged) -> None:
+        """Remove the line of a change that failed, if it was not made. Should that fail, too, the next line says so."""
+        change, length = logged
+        with suppress(OSError, VolfsError):
+            if self._came_to_nothing(change):
+                self._log.withdraw(length)
+
+    def _settle_log(self) -> None:
+        """Log what the last line does not say of its ref: that its change never came to be, or what others did."""
+        last = self._log.last()
+        if last is None:
+            return
+        with suppress(Damaged):  # one that cannot be read says nothing
+            now = self._named(last.kind, last.name)
+            if not _same(now, last.new):
+                change = RefChange(time.time_ns(), default_author(), last.kind, last.name, last.new, now, _FOUND)
+                self._log.append(change)
+
+    def _came_to_nothing(self, change: RefChange | None) -> bool:
+        """Whether a change, the last of all, was not made: its ref is what it was before."""
+        if change is None or _same(change.old, change.new):
+            return False
+        with suppress(Damaged):
+            now = self._named(change.kind, change.name)
+            return _same(now, change.old) and not _same(now, change.new)
+        return False
+
+    def _named(self, kind: RefKind, name: str) -> RefRecord | None:
+        """What is kept of a ref; None if there is none."""
+        try:
+            return self.ref(kind, name)
+        except NotFound:
+            return None
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -232,6 +337,7 @@ class DirectoryLedger:
         sizes: Mapping[str, int],
         index: Callable[[], T],
         indexed: Callable[[], bool],
+        cause: Cause | None = None,
     ) -> T:
         layout, number = self._layout, draft.number
         lock = self._alive.get(draft.token)
@@ -240,6 +346,7 @@ class DirectoryLedger:
         if not (partial.root.is_dir() if lock is None else lock.in_place):
             raise taken_away(number)
         intent, head = layout.publish_intent(number), layout.ref(RefKind.BRANCH, branch)
+        logged: _Logged | None = None
         write_json(intent, {"version": number, "branch": branch, "by": Claim.mine().facts()})
         try:
             if expected is not None:
@@ -250,7 +357,9 @@ class DirectoryLedger:
             _check_files(final, number, sizes)
             crash_point("commit.renamed")
             make_dirs(head.parent)
-            write_ref(head, RefRecord(number, content_id))
+            before, record = self._named(RefKind.BRANCH, branch), RefRecord(number, content_id)
+            logged = self._announce(RefKind.BRANCH, branch, before, record, cause or Cause("commit"))
+            write_ref(head, record)
             crash_point("commit.ref")
             info = index()
         except BaseException:
@@ -265,6 +374,8 @@ class DirectoryLedger:
                         unlink_durably(head)
                     elif read_ref(head).version == number:
                         replace_durably(layout.previous_ref(number), head)
+                    if logged is not None:
+                        self._take_back(logged)
                     self._roll_back(number)
             raise
         crash_point("commit.indexed")
@@ -297,6 +408,8 @@ class DirectoryLedger:
                 self._conclude(number, exists=True)
             elif self._is_over(intent, number):
                 self._roll_back(number)
+        with suppress(NoSpace):  # the next change of a ref does it
+            self._settle_log()
         return forward
 
     def sweep(self) -> None:
@@ -468,6 +581,10 @@ class DirectoryLedger:
         """Whether nobody writes a partial version any more."""
         partial = self._layout.partial(number)
         return is_abandoned(FileLock(partial.lock), partial.root, store_clock(self._layout.lock), self._dead_after)
+
+
+def _same(one: RefRecord | None, other: RefRecord | None) -> bool:
+    return other is None if one is None else one.names_same(other)
 
 
 def taken_away(number: int, name: str = "", how: str = "is gone") -> Busy:

@@ -30,7 +30,7 @@ from volfs.model.box import Index
 from volfs.model.graph import VersionInfo, is_time
 from volfs.model.grid import block_shape_for
 from volfs.model.metadata import ArrayMeta, parse_node
-from volfs.model.names import check_key
+from volfs.model.names import check_key, subject
 from volfs.storage.backend import Buffer, ObjectWriter
 from volfs.storage.codec import ChunkCodec
 from volfs.storage.crash import crash_point
@@ -58,6 +58,7 @@ from volfs.versions.committed.version_files import (
     count,
 )
 from volfs.versions.keys import NODE_JSON, covers, json_key, node_key, node_path, node_path_of_json, parents
+from volfs.versions.ledger import Cause
 
 _SECOND = 10**9
 _PATIENCE = 3600.0
@@ -290,6 +291,7 @@ class VersionWriter:
                 sizes=sizes,
                 index=lambda: self.dataset.index(stored, manifest, heads={self.branch: self.number}),
                 indexed=lambda: self.number in self.dataset.graph,
+                cause=Cause(f"commit: {subject(stored.info.message)}", stored.info.author),
             )
         self._open = False
         return info

@@ -67,7 +67,7 @@ class WritableHistory(History[Version], Protocol):
     def conflicts(self, number: int) -> tuple[Mapping[str, Any], ...]:
         """What version ``number``, a merge, has left open, as its ``version.json`` has it."""
 
-    def move_branch(self, name: str, number: int, expected: int) -> None:
+    def forward_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
 
     def next_number(self) -> int:

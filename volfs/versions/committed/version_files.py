@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volfs.errors import Damaged, NotFound, VolfsError
-from volfs.model.box import Index
+from volfs.model.box import Box, Index
 from volfs.model.display import printable
 from volfs.model.graph import VersionInfo, is_time
 from volfs.model.metadata import ArrayMeta, parse_node
@@ -73,6 +73,8 @@ class NodeChanges:
     put: int = 0
     removed: int = 0
     bytes: int = 0
+    #: Of an array: the smallest box of chunk coordinates around its changed chunks.
+    chunks: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,15 +348,18 @@ def version_changes(files: VersionFiles) -> VersionChanges:
     manifest = read_manifest(files)
     nodes: dict[str, NodeChanges] = {}
 
-    def add(where: str, put: int, removed: int, size: int) -> None:
+    def add(where: str, put: int, removed: int, size: int, around: Box | None = None) -> None:
         before = nodes.get(where, NodeChanges())
-        nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size)
+        box = around if around is not None else before.chunks
+        nodes[where] = NodeChanges(before.put + put, before.removed + removed, before.bytes + size, box)
 
     ops, lengths = manifest.records["op"], manifest.records["length"]
     for path, rows in manifest.chunks():
         puts = rows[(ops[rows] == Op.PUT) | (ops[rows] == Op.TAKE)]
         size = int(lengths[puts].sum(dtype="u8"))
-        add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size)
+        coords = manifest.records["chunk"][rows][:, : int(manifest.records["ndim"][rows[0]])].astype(np.int64)
+        around = Box(tuple(coords.min(axis=0).tolist()), tuple((coords.max(axis=0) + 1).tolist()))
+        add(f"zarr/{path}" if path else "zarr", len(puts), len(rows) - len(puts), size, around)
     for i in manifest.keys().tolist():
         key = manifest.strings[manifest.records["name"][i]]
         if ops[i] == Op.DIRECTORY:
