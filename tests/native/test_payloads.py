@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -258,3 +259,42 @@ def test_rows_are_those_of_the_payloads() -> None:
     maker = core.Maker()
     with pytest.raises(ValueError):
         maker.read([b"/none"], 10, bytearray(core.PAYLOAD_BYTES + 1))
+
+
+ENCODED = """
+import hashlib, sys
+import numpy as np
+{first}
+from volfs.model.metadata import array_zarr_json, parse_node
+from volfs.storage.codec import ChunkCodec
+from volfs.storage.payload_maker import ChunkEncoder
+shape = (64, 64, 64)
+codec = ChunkCodec.of(parse_node(array_zarr_json(shape, np.dtype("u2"), shape)))
+voxels = np.random.default_rng(7).normal(100, 9, shape).cumsum(axis=0).astype("u2")
+by_python = codec.encode(voxels)
+encoder = ChunkEncoder.of(codec)
+by_c = None if encoder is None else bytes(encoder.encode(voxels, np.zeros((1, 3), int), np.array([shape])).data)
+print(hashlib.sha256(by_python).hexdigest(), by_c == by_python if by_c else "no C")
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("", "True"),
+        ("import volfs.fuse.front", "True"),
+        ("import zarr\nimport volfs.fuse.front", "True"),
+        ("import ctypes, volfs.native.core as core\nctypes.CDLL(core.__file__, ctypes.RTLD_GLOBAL)", "no C"),
+    ],
+    ids=["command", "daemon", "daemon with zarr", "another zstd before all"],
+)
+def test_no_two_releases_of_zstd_work_on_one_chunk(first: str, expected: str) -> None:
+    """Whatever is loaded, and in whatever order: one process after another makes the same bytes."""
+    digests = []
+    for code in (ENCODED.format(first=first), ENCODED.format(first="")):
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        digests.append(ran.stdout.split(maxsplit=1))
+    assert digests[0][1].strip() == expected
+    if expected == "True":
+        assert digests[0] == digests[1]

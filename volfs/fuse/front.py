@@ -17,10 +17,13 @@ from typing import Any
 import trio
 
 from volfs.native import core
+from volfs.storage.payload_maker import load_encoders
 
 log = logging.getLogger(__name__)
 
 if core is not None:
+    # What C is linked with is then before all others, too. Codecs that are loaded before keep to their own.
+    load_encoders()
     ctypes.CDLL(core.__file__, ctypes.RTLD_GLOBAL)
 
 

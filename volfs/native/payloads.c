@@ -47,14 +47,21 @@ struct volfs_maker {
 
 /* ---------------------------------------------------------------- functions of other libraries */
 
-/* A pointer to a function, which C does not let be made of one to an object. */
+/* Find a function, by a pointer to an object, of which C makes none to a function. None if all libraries of this process
+ * see another one under its name: the library may then call functions of two releases in turns. */
 static void find(void *library, const char *name, void *function)
 {
-    void *found = library ? dlsym(library, name) : NULL;
+    void *found = library ? dlsym(library, name) : NULL, *everywhere = dlopen(NULL, RTLD_NOW);
+    void *seen = everywhere ? dlsym(everywhere, name) : NULL;
+    if (seen && seen != found)
+        found = NULL;
     memcpy(function, &found, sizeof found);
+    if (everywhere)
+        dlclose(everywhere);
 }
 
-static void *opened(const char *path) { return path ? dlopen(path, RTLD_LAZY | RTLD_LOCAL) : NULL; }
+/* With RTLD_NOW, whatever the library calls is found now, and not when others have come. */
+static void *opened(const char *path) { return path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL; }
 
 int volfs_payloads_load(const char *zstd, const char *blosc, const char *sums)
 {

@@ -21,7 +21,7 @@
 
 /* Find functions in the libraries at these paths; NULL for one that is not there. `zstd` and `blosc` are modules of
  * numcodecs, `sums` is what hashlib runs. True if SHA-256 was found, without which nothing is made here. To be called
- * once, before all others. */
+ * once, before all others, and before another zstd or blosc is loaded with RTLD_GLOBAL. */
 int volfs_payloads_load(const char *zstd, const char *blosc, const char *sums);
 
 /* True if chunks can be compressed so. */

@@ -67,7 +67,12 @@ class ChunkEncoder:
     def of(cls, codec: ChunkCodec) -> ChunkEncoder | None:
         """None if C does not encode chunks like these."""
         stored = codec.stored_form
-        if not _ready() or stored is None or codec.nbytes > _MOST_BYTES or codec.dtype.itemsize not in (1, 2, 4, 8):
+        if (
+            not load_encoders()
+            or stored is None
+            or codec.nbytes > _MOST_BYTES
+            or codec.dtype.itemsize not in (1, 2, 4, 8)
+        ):
             return None
         if codec.dtype.kind == "c" and stored.swapped:
             return None  # C swaps items, of which a complex number has two
@@ -114,7 +119,7 @@ class ChunkEncoder:
 def read_payloads(paths: Sequence[str], most: int) -> Batch | None:
     """The bytes of whole files, which are ``most`` together; files that cannot be read, are empty, or no files, are in
     doubt. Follows no links. None without C."""
-    if not _ready():
+    if not load_encoders():
         return None
     rows = np.zeros(len(paths), _ROW)
     return Batch.of(core.Maker().read(list(map(os.fsencode, paths)), most, rows.view(np.uint8)), rows)
@@ -147,8 +152,9 @@ def _numbers(rows: Array, axes: list[int]) -> Array:
 
 
 @cache
-def _ready() -> bool:
-    """Find what C calls, without importing any of it: numcodecs reads the metadata of every package."""
+def load_encoders() -> bool:
+    """Find what C calls, without importing any of it: numcodecs reads the metadata of every package. False if C makes
+    no payloads. Done when first needed; before, where another zstd is about to be seen by all of the process."""
     if core is None:
         return False
     assert _ROW.itemsize == core.PAYLOAD_BYTES, "C and Python disagree about what is said of a payload"
