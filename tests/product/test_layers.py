@@ -31,7 +31,10 @@ FLOORS: dict[str, list[set[str]]] = {
     "ingest": [{"source"}, {"readers"}],
     "tree": [{"contract"}, {"core"}, {"images"}, {"branches"}, {"files"}, {"monitoring"}, {"nodes"}],
     "versions": [
-        {"keys", "author", "access", "dataset_file", "ledger", "inventory", "ref_file", "ref_log", "ref_expr"},
+        {
+            *("keys", "author", "access", "dataset_file", "ledger", "inventory", "notes", "rules"),
+            *("ref_file", "ref_log", "ref_expr"),
+        },
         {"history", "snapshot", "zarrstore"},
         {"committed"},
         {"working"},

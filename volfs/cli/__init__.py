@@ -7,7 +7,7 @@
 ``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``; ``monitoring`` ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
-``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``removal`` ``rm``, ``gc``
+``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``notes`` ``note``; ``removal`` ``rm``, ``gc``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
@@ -59,6 +59,7 @@ GROUPS = {
         "resolve": "merges",
         "branch": "branches_tags",
         "tag": "branches_tags",
+        "note": "notes",
         "rm": "removal",
     },
     "Mount": {

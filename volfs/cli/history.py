@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -103,15 +104,17 @@ def log(
             until=until,
         )
         versions = islice(chosen, number)
-        names = _names(dataset)
+        names, noted = _names(dataset), dataset.noted()
         if as_json:
-            say_json([_facts(dataset, info, names, stat) for info in versions])
+            say_json([_facts(dataset, info, names, stat, noted) for info in versions])
             return
         names = _shown_names(dataset)
         shown = list(versions) if graph else versions
         drawn = _drawn(dataset, shown) if graph and isinstance(shown, list) else None
         for position, info in enumerate(shown):
             lines = [_line(info, names)] if oneline else _lines(info, names, first=position == 0 or graph)
+            if not oneline and info.content_id in noted:
+                lines += _note_lines(dataset, info)
             if stat:
                 lines += [f"    {line}" for line in _stat(dataset, info, path)]
             _say(lines, None if drawn is None else drawn[position])
@@ -146,9 +149,23 @@ def _box(store: Store, target: str, text: str) -> Box:
     return parse_box(text, axis_names(node.meta.dimension_names, node.meta.ndim), node.meta.shape)
 
 
-def _facts(dataset: Dataset, info: VersionInfo, names: Mapping[int, list[str]], stat: bool) -> dict[str, Any]:
+def _note_lines(dataset: Dataset, info: VersionInfo) -> list[str]:
+    """What was said of a version later."""
+    lines = [""]
+    for note in dataset.notes(info.number):
+        first, *others = printable_lines(note.text)
+        lines.append(f"    {time_text(note.time_ns)}  {printable(note.author)}: {first}")
+        lines += [f"        {line}".rstrip() for line in others]
+    return lines
+
+
+def _facts(
+    dataset: Dataset, info: VersionInfo, names: Mapping[int, list[str]], stat: bool, noted: Collection[str]
+) -> dict[str, Any]:
     refs, dropped = names.get(info.number, []), info.number in dataset.dropped()
     facts = {**version_facts(info), "refs": refs, "dropped": dropped}
+    if info.content_id in noted:
+        facts["notes"] = [asdict(note) for note in dataset.notes(info.number)]
     return {**facts, "changes": _changes(dataset, info.number)} if stat else facts
 
 
@@ -301,10 +318,11 @@ def show(frame: Frame, target: str, as_json: bool) -> None:
         info = dataset.info(dataset.resolve(argument.spec.ref or dataset.default_branch))
         names = _names(dataset)
         if as_json:
-            say_json(_facts(dataset, info, names, stat=True))
+            say_json(_facts(dataset, info, names, stat=True, noted=dataset.noted()))
             return
         names = _shown_names(dataset)
-        _say([*_lines(info, names, first=True), f"    {info.content_id}", ""], None)
+        notes = _note_lines(dataset, info) if info.content_id in dataset.noted() else []
+        _say([*_lines(info, names, first=True), *notes, f"    {info.content_id}", ""], None)
         _say(_stat(dataset, info, None), None)
 
 

@@ -128,7 +128,8 @@ def gc(
 ) -> None:
     """Drop versions nothing needs, and free what only they show.
 
-    A version is needed if a branch, a tag or uncommitted changes stand on it. With --expire, --keep or both, versions
+    A version is needed if a branch, a tag or uncommitted changes stand on it, or if a branch or tag did within the
+    grace (`volfs log --refs`). With --expire, --keep or both, versions
     go that are older than DATE, or that no --keep keeps; never what a branch or tag names. Dropped versions are listed
     no more; `volfs log` marks them, and numbers and history stay. Bytes that only dropped versions show go after the
     grace.

@@ -6,7 +6,7 @@ import grp
 import pwd
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from volfs.versions.access import Access
 
 _NAMES = ("owner", "group", "mode")
+_RULES = ("protect", "require-message")
 
 
 @click.command()
@@ -24,27 +25,36 @@ _NAMES = ("owner", "group", "mode")
 @json_option
 @pass_frame
 def config(frame: Frame, dataset: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Show or change who may enter a dataset.
+    """Show or change who may enter a dataset, and its rules.
 
     Settings are owner=USER, group=GROUP and mode=OCTAL. The mode, such as 750, is that of directories; files have it
     without x, and versions without w. No value (mode=) goes back to what the mount says. Mounts with --allow-other hold
     everybody to it, within a second or so.
 
+    protect=BRANCH,… lets only merges and fast-forwards move these branches. require-message=REGEX asks for messages in
+    which this regular expression is found. No value lifts the rule.
+
     \b
     Examples:
       volfs config cells
       volfs config cells owner=ada group=lab mode=750
+      volfs config cells protect=main 'require-message=^[A-Z]'
     """
-    changes = _changes(settings)
-    with frame.open(read_only=not changes) as store:
+    changes, asked = _changes(settings), _rules(settings)
+    with frame.open(read_only=not settings) as store:
         found = store[dataset]
+        if asked:
+            found.set_rules(replace(found.rules, **asked))
         if changes:
             found.set_access(replace(found.access, **changes))
-        access = found.access
+        access, rules = found.access, found.rules
     if as_json:
-        say_json({"name": dataset, **dict.fromkeys(_NAMES), **access.facts()})
-    elif not changes:
+        said = {"protect": list(rules.protect), "require-message": rules.require_message or None}
+        say_json({"name": dataset, **dict.fromkeys(_NAMES), **access.facts(), **said})
+    elif not settings:
         say_table([(name, shown or "as the mount says") for name, shown in access_words(access)])
+        asked_for = zip(_RULES, (", ".join(rules.protect), rules.require_message), strict=True)
+        say_table([(name, value) for name, value in asked_for if value])
 
 
 def _changes(settings: tuple[str, ...]) -> dict[str, int | None]:
@@ -55,10 +65,25 @@ def _changes(settings: tuple[str, ...]) -> dict[str, int | None]:
     changes: dict[str, int | None] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
+        if equals and name in _RULES:
+            continue
         if not equals or name not in readers:
-            raise BadInput(f"{setting!r} is no setting; there are {', '.join(f'{each}=…' for each in _NAMES)}")
+            there = ", ".join(f"{each}=…" for each in (*_NAMES, *_RULES))
+            raise BadInput(f"{setting!r} is no setting; there are {there}")
         changes[name] = readers[name](value) if value else None
     return changes
+
+
+def _rules(settings: tuple[str, ...]) -> dict[str, Any]:
+    """The rules among settings, by the names of their fields."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name == "protect":
+            found["protect"] = tuple(filter(None, value.split(",")))
+        elif name == "require-message":
+            found["require_message"] = value
+    return found
 
 
 def access_words(access: Access) -> list[tuple[str, str]]:

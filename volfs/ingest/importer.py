@@ -96,14 +96,16 @@ def import_source(
     arranged = arrange(source, chosen.axes)
     store.check_writable()
     heard = Heard(list(source.description.remarks), list(source.description.lost))
+    message = chosen.message or f"import {source.description.name}"
     with _dataset_for(store, dataset) as target:
+        target.rules.check_message(message)  # and not when hours have gone by
         jobs = _jobs(target, path, source, arranged, chosen, cancel, heard)
         with VersionWriter(target, target.default_branch, jobs[0].parent) as writer:
             meter = Meter(sum(each.bytes for each in jobs), progress, cancel)
             for each in jobs:
                 each.write(writer, meter)
             check_unchanged(before, source.fingerprint())
-            writer.prepare(chosen.message or f"import {source.description.name}", chosen.author)
+            writer.prepare(message, chosen.author)
             made = place(writer)
     if made.why is not None:
         heard.remarks.append(f"{made.why}: v{made.number} is on a new branch, {made.branch!r}")

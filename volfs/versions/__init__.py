@@ -4,11 +4,13 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 
 ``keys``            keys of the hierarchy and paths of its nodes, from one to the other; ``author`` who commits, by
                     default
+``rules``           what a dataset asks of new versions
 ``access``          owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
                     file of a branch or tag
 ``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names;
                     ``ref_log`` the file of its changes; ``ref_expr`` from an expression to a version; ``inventory``
                     the port for the datasets of a store: which there are, making and removing one
+``notes``           what was said of a version later, apart from it
 ``history``         the dataset as its versions and branches know it
 ``snapshot``        one state of a dataset, readable by key and by array; ``zarrstore`` one as a store for zarr-python
 ``committed``       versions: how a key or a chunk is found in one

@@ -74,6 +74,8 @@ class Actions:
         check_message(message)
         mount, left = self._mount(), frozenset(leave)
         if mount is None:
+            if wording is None:
+                dataset.rules.check_message(message)
             with self._acting("commit", message) as outcome, branch.writing():
                 head = branch.head
                 if head is not None and dataset.conflicts(head.number):

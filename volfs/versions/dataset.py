@@ -37,6 +37,7 @@ from volfs.storage.store_layout import DATASET_JSON, VERSIONS, DatasetLayout
 from volfs.storage.trash import delete_tree
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
+from volfs.versions.author import default_author
 from volfs.versions.commit.branch_rename import rename, settle_renames
 from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
@@ -53,8 +54,10 @@ from volfs.versions.dataset_file import DatasetFile
 from volfs.versions.history import Opening, OpenStore
 from volfs.versions.keys import is_key, node_key, node_path
 from volfs.versions.ledger import Cause, Ledger, RefChange, RefRecord, Stamp
+from volfs.versions.notes import Note, Notes
 from volfs.versions.ref_expr import RefNames, offered
 from volfs.versions.ref_file import how_to_mend
+from volfs.versions.rules import PROTECT, REQUIRE_MESSAGE, Rules, checked, rules_in
 from volfs.versions.snapshot import Derive, GroupNode, Snapshot
 from volfs.versions.version_log import Wanted, ancestry, instant, matching
 from volfs.versions.working.branch_lock import elsewhere
@@ -101,6 +104,7 @@ class Dataset(PublicMapping[Snapshot]):
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("name", "store", "default_branch", "access", "set_access"),
         *("versions", "info", "version", "resolve", "snapshot", "kept", "dropped", "drop"),
+        *("notes", "add_note", "delete_notes", "rules", "set_rules"),
         *("branches", "branch", "create_branch", "delete_branch", "tags", "create_tag", "delete_tag"),
         *("merge", "cherry_pick", "revert", "restore"),
     )
@@ -419,6 +423,24 @@ class Dataset(PublicMapping[Snapshot]):
 
         change_document(self.backend, DATASET_JSON, with_access)
 
+    @property
+    def rules(self) -> Rules:
+        """What is asked of new versions, as it is now. Raises Damaged."""
+        return rules_in(read_document(self.backend, DATASET_JSON))
+
+    def set_rules(self, rules: Rules) -> None:
+        """Change what is asked of new versions. BadInput for a name or an expression that is none."""
+        self.store.check_writable()
+        self.check_itself()
+        checked(rules)
+
+        def with_rules(document: dict[str, Any]) -> dict[str, Any]:
+            self.check_itself()
+            kept = {name: value for name, value in document.items() if name not in (PROTECT, REQUIRE_MESSAGE)}
+            return {**kept, **rules.facts()}
+
+        change_document(self.backend, DATASET_JSON, with_rules)
+
     def __getitem__(self, ref: str | SupportsIndex | None) -> Snapshot:
         if ref is not None and not isinstance(ref, str):
             try:
@@ -455,6 +477,7 @@ class Dataset(PublicMapping[Snapshot]):
             with self.locked():
                 number, before = self._resolve_now(to), self.read_ref(RefKind.BRANCH, name)
                 if number != before:
+                    self.rules.check_moves(name, not before or self.graph.is_ancestor(before, number))
                     cause = Cause(f"branch -f: moved to {to}", who)
                     self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), before, cause)
                     self.mirror_refs()
@@ -473,6 +496,7 @@ class Dataset(PublicMapping[Snapshot]):
         branch = self.branch(name)
         if name == new_name:
             return
+        self.rules.check_moves(name, forward=False)
         with branch.retiring(force=True), self.locked():
             self._check_free(new_name)
             rename(self, name, new_name, Cause(f"branch -m: renamed from {name}", who))
@@ -614,6 +638,7 @@ class Dataset(PublicMapping[Snapshot]):
     def forward_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
         with self.locked():
+            self.rules.check_moves(name, not expected or self.graph.is_ancestor(expected, number))
             self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected, Cause("fast-forward"))
             crash_point("combine.forwarded")
             self.mirror_refs()
@@ -624,6 +649,7 @@ class Dataset(PublicMapping[Snapshot]):
         branch = self.branch(name)
         if name == self.default_branch:
             raise NotAllowed(f"{name!r} is the default branch of dataset {self.name!r}: it cannot be removed")
+        self.rules.check_moves(name, forward=False)
         with branch.retiring(force), self.locked():
             cause = Cause("branch removed", who)
             self.store.reserve.freeing(lambda: self.ledger.drop_ref(RefKind.BRANCH, name, cause))
@@ -646,6 +672,31 @@ class Dataset(PublicMapping[Snapshot]):
         """Every change of a branch or tag, newest first, also of those that are gone; damage where a line cannot be
         read."""
         return self.ledger.ref_log()
+
+    # -- notes --------------------------------------------------------------------------------------------------
+
+    def notes(self, ref: str | int) -> list[Note]:
+        """What was said of a version later, oldest first."""
+        return Notes(self.backend).read(self.info(self.resolve(ref)).content_id)
+
+    def noted(self) -> frozenset[str]:
+        """The content ids of all versions with notes."""
+        return Notes(self.backend).noted()
+
+    def add_note(self, ref: str | int, text: str, author: str | None = None) -> None:
+        """Say something of a version, which stays what it is. A repeat of the newest note is none."""
+        self.store.check_writable()
+        self.check_itself()
+        content_id, notes, by = self.info(self.resolve(ref)).content_id, Notes(self.backend), author or default_author()
+        before = notes.read(content_id)
+        if not before or (before[-1].author, before[-1].text) != (by, text):
+            notes.add(content_id, [Note(time.time_ns(), by, text)])
+
+    def delete_notes(self, ref: str | int) -> None:
+        """Remove all notes on a version. That there are none is fine."""
+        self.store.check_writable()
+        self.check_itself()
+        Notes(self.backend).remove(self.info(self.resolve(ref)).content_id)
 
     def _check_free(self, name: str) -> None:
         for kind in RefKind:

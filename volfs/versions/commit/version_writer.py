@@ -90,6 +90,7 @@ class VersionWriter:
         self._parents = ((parent,) if parent else ()) + tuple(extra_parents)
         self._base: Version | None = dataset.version(parent) if parent else None
         self._infos = [dataset.info(number) for number in self._parents]
+        dataset.rules.check_grows(branch, dataset.named_by_file(branch) or 0, self._parents)
         with dataset.locked():
             self.draft = dataset.ledger.reserve(dataset.next_number())
         self.files = VersionFiles(dataset.objects, self.draft.folder)
@@ -260,6 +261,7 @@ class VersionWriter:
         open, as ``version.json`` has it."""
         if not self._open:
             raise BadInput(f"version v{self.number} is published or given up already")
+        self.dataset.rules.check_message(message)
         try:
             stored, manifest = self._complete(message, author or default_author(), time_ns, tuple(conflicts))
             crash_point("commit.packed")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from volfs.model.refs import Refs
     from volfs.storage.manifest import Manifest
     from volfs.versions.committed.version_files import StoredVersion
+    from volfs.versions.rules import Rules
     from volfs.versions.snapshot import Derive
     from volfs.versions.working.interpreter import Interpreter
     from volfs.versions.working.status import Behind
@@ -39,6 +40,10 @@ class WritableHistory(History[Version], Protocol):
 
         The catalog then knows what other processes did. Busy if another process keeps the lock ``patience`` seconds.
         """
+
+    @property
+    def rules(self) -> Rules:
+        """What is asked of new versions. Raises Damaged."""
 
     def check_itself(self) -> None:
         """Raise NotFound if the dataset was removed, or if another has its name by now."""

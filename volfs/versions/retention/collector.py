@@ -29,6 +29,7 @@ from volfs.versions.retention.roots import (
     check_droppable,
     check_known,
     held_by_changes,
+    held_by_log,
     held_by_refs,
     reached,
     under_way,
@@ -159,7 +160,8 @@ def _not_needed(dataset: RetainedHistory, plan: Plan, now_ns: int) -> list[int]:
     graph, dropped = dataset.graph, dataset.dropped()
     named = held_by_refs(dataset)
     held = named.keys() | held_by_changes(dataset).keys()
-    needed = reached(graph, held)
+    lately = held_by_log(dataset, now_ns - int(plan.grace * 1e9))
+    needed = reached(graph, held | lately.keys())
     found = graph.versions.keys() - needed
     if plan.thins:
         found |= surplus(graph, dropped, plan.keep, before_ns=plan.before_ns, ends=named) - held

@@ -56,6 +56,20 @@ def held_by_changes(dataset: RetainedHistory) -> Holders:
     return found
 
 
+def held_by_log(dataset: RetainedHistory, since_ns: int) -> Holders:
+    """The versions that refs named lately, before or after a change. Raises Damaged."""
+    found: Holders = {}
+    for change in dataset.ledger.ref_log():
+        if isinstance(change, Damaged):
+            raise change
+        if change.time_ns < since_ns:
+            break  # the newest come first
+        for record in (change.old, change.new):
+            if record is not None and record.version:
+                found.setdefault(record.version, []).append(f"{change.kind.word} {change.name!r}, until lately")
+    return found
+
+
 def reached(graph: VersionGraph, roots: Iterable[int]) -> set[int]:
     """The versions given and all that they descend from, by any parent."""
     found: set[int] = set()
