@@ -178,3 +178,25 @@ def test_a_time_in_a_ref_is_no_key(store: Path) -> None:
     assert now == answer(store, "ls", "cells@latest") == answer(store, "ls", "cells@@2100-01-01T12:00:00")
     keys = answer(store, "ls", "cells@main@2100-01-01T12:00:zarr")
     assert keys == answer(store, "ls", "cells@latest:zarr")
+
+
+def test_diff_tells_what_changed_and_its_exit_status_is_gits(own: Path) -> None:
+    assert answer(own, "diff", "cells") == []
+    assert volfs(own, "diff", "cells", "--exit-code").stdout == ""
+    with library.open_store(own) as opened:
+        branch = opened["cells"].branch("main")
+        level = library.images(branch)[""].levels[0]
+        level[0, 0, :3] = level[0, 0, :3] ^ 1
+        branch.put("files/notes.txt", b"a\nb\n")
+    found = {each["key"]: each for each in answer(own, "diff", "cells")}
+    assert found["zarr/s0"]["voxels"] == {"count": 3, "box": "z0-1_y0-1_x0-3", "largest": 1, "mean": 1}
+    assert found["files/notes.txt"]["lines"][-2:] == ["+a", "+b"]
+    shown = volfs(own, "diff", "cells").stdout
+    assert "3 voxels in z0-1_y0-1_x0-3, largest difference 1" in shown and "+b" in shown
+    stat = {each["key"]: each for each in answer(own, "diff", "cells", "--stat")}
+    assert "voxels" not in stat["zarr/s0"] and stat["zarr/s0"]["chunks"]["changed"] == 1
+    assert volfs(own, "diff", "cells", "--exit-code", ok=False).returncode == 1
+    assert {each["key"] for each in answer(own, "diff", "cells", "v1", "v2")} >= {"zarr/labels/nuclei/s0"}
+    assert "no version v9" in refused(own, "diff", "cells", "v1", "v9")
+    assert "whole versions" in refused(own, "diff", "cells/s0")
+    assert volfs(own, "diff", "cells@main", "v1", "v2", ok=False).returncode == 2

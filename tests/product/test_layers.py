@@ -51,6 +51,7 @@ FLOORS: dict[str, list[set[str]]] = {
             "onlooker",
             "store",
             "version_log",
+            "diff",
         },
     ],
     "views": [

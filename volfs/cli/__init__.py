@@ -4,7 +4,8 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``; ``monitoring`` ``stats``, ``top``
+``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``; ``differences`` ``diff``
+``monitoring``     ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``notes`` ``note``; ``removal`` ``rm``, ``gc``
@@ -44,6 +45,7 @@ GROUPS = {
         "info": "listings",
         "log": "history",
         "show": "history",
+        "diff": "differences",
     },
     "Version": {
         "status": "commits",

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, SupportsIndex
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
-from volfs.errors import AlreadyThere, Busy, Damaged, NotAllowed, NotFound, VolfsError
+from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box
 from volfs.model.display import printable
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from volfs.versions.branch import Branch
     from volfs.versions.combine.merges import Combined
     from volfs.versions.combine.requests import RequestKind
+    from volfs.versions.diff import Diff
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +261,24 @@ class Dataset(PublicMapping[Snapshot]):
             key = self._array_key(key, ref)
         since_ns, until_ns = (instant(time) if isinstance(time, str) else time for time in (since, until))
         return matching(self, numbers, Wanted(author, grep, since_ns, until_ns, key, box))
+
+    def diff(self, a: str | int | None = None, b: str | int | None = None, *, branch: str | None = None) -> Diff:
+        """What differs between the versions that two refs name; without ``b``, between ``a`` (else the head) and the
+        uncommitted changes of ``branch`` (else of the default branch).
+
+        Iterate over it for nodes and side files; voxels are decoded when they are asked for. Raises NotFound.
+        """
+        from volfs.versions.diff import Diff, touched_between, touched_by
+
+        if b is not None:
+            if a is None:
+                raise BadInput("to compare two versions name both")
+            old, new = self.resolve(a), self.resolve(b)
+            return Diff(self.version(old), self.version(new), touched_between(self, old, new))
+        shown = self.branch(branch or self.default_branch)
+        head = shown.head
+        number = self.resolve(a) if a is not None else 0 if head is None else head.number
+        return Diff(self.version(number) if number else None, shown, touched_by(self, number, shown))
 
     def _start(self, ref: str | int | None) -> int:
         """The version that a log begins at; 0 for a default branch without one."""
