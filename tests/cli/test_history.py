@@ -164,7 +164,11 @@ def test_wrong_usage_says_so(store: Path, arguments: tuple[str, ...]) -> None:
         (("log", "cells", "--since", "soon"), "no time"),
         (("log", "cells/nowhere"), "ever had"),
         (("log", "cells", "--box", "q0-4"), "is no box"),
-        (("log", "cells:files", "--box", "z0-4"), "a box is one of an array"),
+        (("log", "cells:files", "--box", "z0-4"), "a box are those of an array"),
+        (("blame", "cells/labels", "0,0,0"), "there is none at labels"),
+        (("blame", "cells", "0,0"), "is no voxel of an array"),
+        (("blame", "cells", "0,0,999999"), "is no voxel of an array"),
+        (("blame", "cells", "here"), "is no voxel: write"),
         (("show", "cells@v9"), "no version v9"),
         (("ls", "cells@main@2000-01-01:zarr"), "younger"),
     ],
@@ -200,3 +204,16 @@ def test_diff_tells_what_changed_and_its_exit_status_is_gits(own: Path) -> None:
     assert "no version v9" in refused(own, "diff", "cells", "v1", "v9")
     assert "whole versions" in refused(own, "diff", "cells/s0")
     assert volfs(own, "diff", "cells@main", "v1", "v2", ok=False).returncode == 2
+
+
+def test_blame_tells_who_wrote_a_voxel_and_its_chunk(merged: Path) -> None:
+    with library.open_store(merged, read_only=True) as opened:
+        dataset = opened["cells"]
+        six = dataset.version(6)
+        level = library.images(six)["s0"].levels[0]
+        assert level.blame().ravel().tolist() == [2, 1, 1, 1, 1, 1, 1, 6]
+    said = answer(merged, "blame", "cells/s0@main", "15,15,15")
+    assert said["voxel"]["version"] == said["chunk"]["version"] == "v6" and said["uncommitted"] == []
+    assert answer(merged, "blame", "cells/s0", "0,0,15")["voxel"]["version"] == "v1"
+    shown = volfs(merged, "blame", "cells/s0", "0,0,0").stdout.splitlines()
+    assert [line.split()[:2] for line in shown] == [["voxel", "v2"], ["chunk", "v2"]] and "change 2" in shown[0]

@@ -52,6 +52,7 @@ FLOORS: dict[str, list[set[str]]] = {
             "store",
             "version_log",
             "diff",
+            "blame",
         },
     ],
     "views": [

@@ -4,7 +4,7 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``; ``differences`` ``diff``
+``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``, ``blame``; ``differences`` ``diff``
 ``monitoring``     ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
@@ -46,6 +46,7 @@ GROUPS = {
         "log": "history",
         "show": "history",
         "diff": "differences",
+        "blame": "history",
     },
     "Version": {
         "status": "commits",

@@ -1,4 +1,4 @@
-"""``log`` and ``show``: which versions there are, and what each changed."""
+"""``log``, ``show`` and ``blame``: which versions there are, what each changed, and which wrote a voxel."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from volfs.versions.committed.array import VersionArray
     from volfs.versions.dataset import Dataset
     from volfs.versions.ledger import RefChange
+    from volfs.versions.snapshot import ArrayNode
     from volfs.versions.store import Store
 
 _TIME = "2026-11-01, 2026-11-01T12:00 (UTC), or an age such as 12h, 7d, 2w."
@@ -134,8 +135,15 @@ def _shown_names(dataset: Dataset) -> dict[int, list[str]]:
 
 
 def _box(store: Store, target: str, text: str) -> Box:
-    from volfs.errors import NotFound
     from volfs.model.box_name import axis_names, parse_box
+
+    node = _array(store, target)
+    return parse_box(text, axis_names(node.meta.dimension_names, node.meta.ndim), node.meta.shape)
+
+
+def _array(store: Store, target: str) -> ArrayNode:
+    """The array that an argument names, or the s0 of the image."""
+    from volfs.errors import NotFound
     from volfs.versions.snapshot import ArrayNode
     from volfs.volume.image import image_at
 
@@ -145,8 +153,8 @@ def _box(store: Store, target: str, text: str) -> Box:
     image = image_at(snapshot, path)
     node = image.levels[0].array if image is not None else snapshot.node(path)
     if not isinstance(node, ArrayNode) or argument.where.startswith("files"):
-        raise NotFound(f"{target}: a box is one of an array, and there is none at {path or '/'}")
-    return parse_box(text, axis_names(node.meta.dimension_names, node.meta.ndim), node.meta.shape)
+        raise NotFound(f"{target}: voxels and a box are those of an array, and there is none at {path or '/'}")
+    return node
 
 
 def _note_lines(dataset: Dataset, info: VersionInfo) -> list[str]:
@@ -368,3 +376,50 @@ def _stat(dataset: Dataset, info: VersionInfo, path: str | None) -> list[str]:
         "  ".join(printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+@click.command()
+@click.argument("target", metavar="DATASET/PATH[@REF]")
+@click.argument("voxel", metavar="Z,Y,X")
+@json_option
+@pass_frame
+def blame(frame: Frame, target: str, voxel: str, as_json: bool) -> None:
+    """Tell which version wrote a voxel, and its chunk.
+
+    PATH is an array or an image, of which s0 is meant; the voxel has one number per axis, in their order, from 0.
+    Without REF uncommitted changes count. What a merge has taken over is its writer's.
+
+    \b
+    Examples:
+      volfs blame cells 12,100,100
+      volfs blame cells/labels/nuclei@v7 0,16,16
+    """
+    import re
+
+    from volfs.model.box import Box
+    from volfs.model.names import subject
+    from volfs.versions.blame import UNCOMMITTED, chunk_writers, voxel_writer
+
+    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", voxel):
+        raise BadInput(f"{voxel!r} is no voxel: write one number per axis, such as 12,100,100")
+    at = tuple(map(int, voxel.split(",")))
+    with frame.open(read_only=True) as store:
+        array = _array(store, target)
+        dataset = store[parse_dataset_arg(target).spec.dataset]
+        wrote = voxel_writer(array, at)
+        end = tuple(i + 1 for i in at)
+        chunk = int(chunk_writers(array, array.meta.grid.chunks(Box(at, end))).item())
+        facts = {
+            what: None if number <= 0 else version_facts(dataset.info(number))
+            for what, number in (("voxel", wrote), ("chunk", chunk))
+        }
+    if as_json:
+        uncommitted = [what for what, number in (("voxel", wrote), ("chunk", chunk)) if number == UNCOMMITTED]
+        say_json({**facts, "uncommitted": uncommitted})
+        return
+    for what, number in (("voxel", wrote), ("chunk", chunk)):
+        info = facts[what]
+        if info is None:
+            say(f"{what}  {'not committed yet' if number == UNCOMMITTED else 'never written'}")
+        else:
+            say(f"{what}  {info['version']}  {info['time']}  {info['author']}  {subject(info['message'])}")

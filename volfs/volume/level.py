@@ -22,6 +22,7 @@ from volfs.model.extras import needed
 from volfs.model.facts import Rescale
 from volfs.model.ngff import Axis, LevelSpec
 from volfs.model.public_mapping import Public
+from volfs.versions.blame import chunk_writers
 from volfs.versions.snapshot import slab_of
 from volfs.volume.blocks import BlockSource, StoredBlocks, is_version
 from volfs.volume.cache import CacheStats
@@ -172,6 +173,12 @@ class Level(Public):
         return _reopened, (self.snapshot, self.array.path)
 
     # -- voxels -------------------------------------------------------------------------------------------------
+
+    def blame(self, box: Box | None = None) -> npt.NDArray[np.int32]:
+        """The number of the version that wrote each stored chunk which a box of voxels crosses (None: each chunk), one
+        element per chunk; -1: uncommitted, 0: nobody. See :mod:`volfs.versions.blame`. Reads the index alone."""
+        grid = self.array.meta.grid
+        return chunk_writers(self.array, grid.chunks(Box.whole(grid.shape) if box is None else box))
 
     def read(self, box: Box, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """The voxels of a box, shape `box.shape`, into `out` if given. Blocking; uses all cores.

@@ -21,6 +21,7 @@ from volfs.model.graph import At, VersionInfo
 from volfs.model.grid import split
 from volfs.model.metadata import ArrayMeta
 from volfs.storage.payload import Payload, PayloadReader
+from volfs.storage.store_layout import parse_version_dir
 from volfs.versions.committed.lookups import Resolved, times_of
 from volfs.versions.committed.reshape import Reshape
 from volfs.versions.history import History
@@ -124,6 +125,23 @@ class VersionArray(ArrayNode):
         block, cell = split(coords, self.block_shape)
         resolved = self._resolved(block)
         return 0 if resolved is None else int(resolved.changed[cell])
+
+    def writers(self, chunks: Box) -> NDArray[np.int32]:
+        """The version that wrote each chunk of a range, shaped like it; where one was taken from another version, that
+        one. 0 where nothing ever was, the remover where something is gone. One look at the index per block."""
+        inside = chunks.intersect(self._whole)
+        found = np.zeros(chunks.shape, dtype=np.int32)
+        for block in self._blocks(inside):
+            resolved = self._resolved(block)
+            if resolved is not None:
+                # Where a payload lies tells who put it there: a version that takes one keeps its address.
+                lies = np.array([parse_version_dir(name.partition("/")[0]) or 0 for name in resolved.names], np.int32)
+                held = lies[resolved.name_of]
+                numbers = np.where((resolved.owner != 0) & (held != 0), held, resolved.changed)
+                box = self._block_box(block).intersect(inside)
+                part = numbers.reshape(self.block_shape)[box.relative_to(self._origin(block)).slices()]
+                found[box.relative_to(chunks.start).slices()] = part
+        return found
 
     def present(self, chunks: Box) -> NDArray[np.bool_]:
         inside = chunks.intersect(self._whole)
