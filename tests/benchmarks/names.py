@@ -98,7 +98,7 @@ def listing(bench: Bench) -> Iterable[Ratio]:
         drop_caches()
         on_disk = ls(copy)
         drop_caches()
-        with passthrough(bench, copy, bench.root / "passed") as passed:
+        with passthrough(bench, copy, bench.root / "passed", kept=True) as passed:
             return on_disk + ls(passed)
 
     cold, warm, cold_through, warm_through = bench.in_turn(lambda: ours() * 2, theirs)

@@ -91,13 +91,17 @@ def loopback(source: Path, mountpoint: Path) -> Any:
     return _filesystem([sys.executable, "-m", "tests.benchmarks.loopback_fs", str(source)], mountpoint)
 
 
-def passthrough(bench: Bench, source: Path, mountpoint: Path) -> Any:
-    """A directory through C: libfuse's own example where Debian's or Fedora's package has it, else a plainer one."""
+def passthrough(bench: Bench, source: Path, mountpoint: Path, *, kept: bool = False) -> Any:
+    """A directory through C: libfuse's own example where Debian's or Fedora's package has it, else a plainer one.
+
+    ``kept``: the kernel may keep names and pages for as long as it likes, as it may those of a version.
+    """
     example = next((path for path in _EXAMPLES if path.exists()), _OWN)
     program = bench.once("passthrough", lambda path: _compile(example, path))
     if example == _OWN:
         return _filesystem([str(program), str(source)], mountpoint)
-    return _filesystem([str(program), "-f", "-o", f"source={source}"], mountpoint)
+    cache = "always" if kept else "auto"
+    return _filesystem([str(program), "-f", "-o", f"source={source},cache={cache}"], mountpoint)
 
 
 def _compile(source: Path, program: Path) -> None:

@@ -154,7 +154,7 @@ def _reread(bench: Bench, store: Path, dataset: str, plane: str, bar: Bar) -> It
         shutil.copytree(slices, copy)
         copies = files_of(copy)
         size = copies[0].stat().st_size
-        passed = peers.enter_context(passthrough(bench, copy, bench.root / "passed"))
+        passed = peers.enter_context(passthrough(bench, copy, bench.root / "passed", kept=True))
         nothing = peers.enter_context(doing_nothing(bench.root / "nothing", size))
         sides = [copies, files_of(passed), [nothing / file.name for file in copies]]
         times = bench.in_turn(lambda: [again(files_of(slices))] * len(sides), lambda: [again(side) for side in sides])
