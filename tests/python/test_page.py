@@ -1,7 +1,8 @@
-"""The page about Python is true: every snippet on it runs, and gives what it says."""
+"""The pages about Python are true: every snippet on them runs, and gives what it says."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import volfs
@@ -21,3 +22,13 @@ def test_every_snippet_of_the_page_runs_and_gives_what_it_says(tmp_path: Path) -
         store = names["store"]
         assert isinstance(store, volfs.Store)
         store.close()
+
+
+def test_every_snippet_of_the_page_about_testing_runs_and_gives_what_it_says(tmp_path: Path) -> None:
+    assert run_page(DOCS / "testing.md", {}, {"tmp_path": tmp_path}) >= 3
+
+
+def test_every_module_of_the_test_kit_is_on_its_page() -> None:
+    page = (DOCS / "testing.md").read_text()
+    kit = Path(volfs.__file__).parent / "testing"
+    assert {path.stem for path in kit.glob("[!_]*.py")} <= set(re.findall(r"\w+", page))

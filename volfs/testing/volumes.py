@@ -1,6 +1,7 @@
 """Made-up volumes for tests: every kind of number, odd shapes, two to six axes.
 
-The same arguments give the same voxels. Nothing here is stored; see :mod:`volfs.testing.kit` for stores and mounts.
+The same arguments give the same voxels. Nothing here is stored; see :mod:`volfs.testing.stores`, and
+:mod:`volfs.testing.kit` for mounts.
 """
 
 from __future__ import annotations
