@@ -90,7 +90,8 @@ def _dataset(dataset: Dataset) -> Markup:
         for info in newest
     ]
     versions = _table(["version", "refs", "time", "author", "message"], rows)
-    head = dataset.snapshot(kept[-1]) if kept else dataset.snapshot()
+    latest = dataset.latest()
+    head = dataset.snapshot(latest.number) if latest is not None else dataset.snapshot()
     shown = _pictured(head)
     return _box(
         f"volfs dataset {dataset.name}",

@@ -58,7 +58,7 @@ class Branch(UnionSnapshot, WritableSnapshot):
 
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("head", "status", "is_clean", "behind", "update", "validate", "writing", "commit", "discard"),
-        "transaction",
+        *("transaction", "amend"),
     )
 
     dataset: WritableHistory

@@ -104,9 +104,10 @@ class Dataset(PublicMapping[Snapshot]):
     #: What ``dir()`` shows, and `docs/python.md` describes.
     PUBLIC: ClassVar[tuple[str, ...]] = (
         *("name", "store", "default_branch", "access", "set_access"),
-        *("versions", "info", "version", "resolve", "snapshot", "kept", "dropped", "drop"),
+        *("versions", "info", "version", "resolve", "snapshot", "latest", "log", "diff", "kept", "dropped", "drop"),
         *("notes", "add_note", "delete_notes", "rules", "set_rules"),
-        *("branches", "branch", "create_branch", "delete_branch", "tags", "create_tag", "delete_tag"),
+        *("branches", "branch", "create_branch", "rename_branch", "move_branch", "delete_branch"),
+        *("tags", "create_tag", "rename_tag", "delete_tag", "ref_log"),
         *("merge", "cherry_pick", "revert", "restore"),
     )
 
