@@ -27,7 +27,7 @@ from volfs.versions.branch import Branch
 from volfs.versions.snapshot import Snapshot
 from volfs.versions.store import Store
 from volfs.views.volumes import FORMATS
-from volfs.volume.image import image_at
+from volfs.volume.image import image_at, no_image
 
 #: Formats that are one file, by their names for people.
 FILES = {one.ending[1:]: one.ending for one in FORMATS.values() if one.ending != ".raw.json"}
@@ -97,7 +97,7 @@ def wanted(
         return [Wanted(out, f"{here}/formats/{name}{FOLDERS[kind]}")]
     image = image_at(snapshot, image_path)
     if image is None:
-        raise NotFound(f"there is no image at {image_path or 'the root'} of {snapshot.dataset.name}@{snapshot.ref}")
+        raise no_image(snapshot, image_path)
     if image.level(level) is None:
         raise NotFound(f"there is no level {level}: the image has {', '.join(one.name for one in image.levels)}")
     folder = here if image.is_array else f"{here}/{level}"
@@ -220,6 +220,11 @@ class _Export:
         return attr
 
     async def _absent(self, folder: int, path: str, part: str) -> str:
+        if path.split("/")[-2:-1] == ["cutout"]:
+            return (
+                f"there is no {path}: a box is ranges of voxels inside the level, such as z0-64_y100-612; "
+                "`volfs info` says how large it is"
+            )
         names = [os.fsdecode(entry.name) for entry in await self._tree.readdir(folder, 0)]
         like = [name for name in names if name.partition(".")[0] == part.partition(".")[0]] or names
         listed = ", ".join(like[:20]) or "none"

@@ -81,6 +81,17 @@ GROUPS = {
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
+#: What other programs call what is here.
+_ELSEWHERE = {
+    "checkout": "branch",
+    "copy": "export",
+    "delete": "rm",
+    "list": "ls",
+    "remove": "rm",
+    "unmount": "umount",
+    "verify": "fsck",
+}
+
 #: As many letters of a command's first sentence fit beside its name on a terminal of 80 columns.
 SUMMARY_LENGTH = 60
 
@@ -112,6 +123,18 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a command that is not there is told with those that may be meant."""
+        if not ctx.resilient_parsing and args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(_ELSEWHERE.get(args[0], args[0]), COMMANDS, 2)
+            meant = f"do you mean {' or '.join(near)}? " if near else ""
+            raise click.UsageError(f"there is no command {args[0]!r}: {meant}`volfs --help` lists all", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)

@@ -67,7 +67,7 @@ def export(
     from volfs.export import FILES, FOLDERS, OTHERS, wanted, wanted_path
     from volfs.export import export as copy
 
-    argument = parse_dataset_arg(source)
+    argument = parse_dataset_arg(source, key=True)
     if argument.key is not None:
         raise BadInput(f"{source}: an export writes an image; name DATASET, DATASET/PATH or DATASET/PATH@REF")
     known = (*FILES, *FOLDERS, *OTHERS)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: What a shell sets when it wants a line completed.
 COMPLETE_VARIABLE = "_VOLFS_COMPLETE"
+
 # The colon of a time (main@2026-11-01T12:00) begins no key.
 _TARGET = re.compile(r"((?:@[0-9-]{10}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?|[^:])*)(?::(.*))?", re.DOTALL)
 
@@ -89,14 +90,16 @@ class DatasetArg:
         return store[self.spec.dataset].snapshot(self.spec.ref)
 
 
-def parse_dataset_arg(text: str) -> DatasetArg:
-    """``DATASET[/PATH][@REF][:KEY]``."""
+def parse_dataset_arg(text: str, *, key: bool = False) -> DatasetArg:
+    """``DATASET[/PATH][@REF]``; with ``[:KEY]`` behind it where a ``key`` may be named."""
     from volfs.model.refs import parse_dataset_spec
 
     found = _TARGET.fullmatch(text)
     assert found is not None, "it matches every text"
-    target, key = found.groups()
-    return DatasetArg(parse_dataset_spec(target), None if key is None else key.strip("/"))
+    target, inside = found.groups()
+    if inside is not None and not key:
+        raise BadInput(f"{text!r}: no key can be named here; leave out the colon and what is behind it")
+    return DatasetArg(parse_dataset_spec(target), None if inside is None else inside.strip("/"))
 
 
 def say_json(answer: Any) -> None:

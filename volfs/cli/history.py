@@ -84,7 +84,7 @@ def log(
     """
     from itertools import islice
 
-    argument = parse_dataset_arg(target)
+    argument = parse_dataset_arg(target, key=True)
     if every and argument.spec.ref is not None:
         raise click.UsageError("--all is every version: give no REF with it")
     with frame.open(read_only=True) as store:
@@ -147,7 +147,7 @@ def _array(store: Store, target: str) -> ArrayNode:
     from volfs.versions.snapshot import ArrayNode
     from volfs.volume.image import image_at
 
-    argument = parse_dataset_arg(target)
+    argument = parse_dataset_arg(target, key=True)
     snapshot = argument.snapshot(store)
     path = argument.where.removeprefix("zarr").strip("/")
     image = image_at(snapshot, path)
@@ -318,7 +318,7 @@ def show(frame: Frame, target: str, as_json: bool) -> None:
       volfs show cells
       volfs show cells@main~2
     """
-    argument = parse_dataset_arg(target)
+    argument = parse_dataset_arg(target, key=True)
     if argument.spec.path or argument.key is not None:
         raise BadInput(f"{target}: show tells of a whole version; volfs log {target} finds those that changed a path")
     with frame.open(read_only=True) as store:

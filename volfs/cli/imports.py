@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
@@ -100,11 +100,12 @@ def import_(
       volfs import brain scan.h5:/raw --dry-run
     """
     from volfs.ingest.importer import ImportOptions, import_source, outline
+    from volfs.ingest.outline import by
     from volfs.ingest.readers import open_source
     from volfs.ingest.readers.slice_numbers import SliceRules
     from volfs.volume.image import image_at
 
-    argument = parse_dataset_arg(target)
+    argument = parse_dataset_arg(target, key=True)
     if argument.spec.ref is not None or argument.key is not None:
         raise BadInput(f"{target}: an import makes a version on the default branch; name DATASET or DATASET/PATH")
     options = ImportOptions(
@@ -158,11 +159,13 @@ def import_(
             click.echo(f"{target}: {line}", err=True)
         dtype = source.description.dtype if kept is None else kept.levels[0].dtype
         where = f" on the new branch {made.branch}" if made.why is not None else ""
-        click.echo(f"{target}: v{made.number}{where}, {_by(source.description.shape)} {dtype.name}")
+        click.echo(f"{target}: v{made.number}{where}, {by(source.description.shape)} {dtype.name}")
 
 
 def _say_outline(target: str, made: Outline, *, new: bool, as_json: bool) -> None:
     """What an import would make. Numbers are in the order of the axes."""
+    from volfs.ingest.outline import by, voxel_words
+
     if as_json:
         images = [image.document() for image in made.images]
         say_json({"target": target, "new_dataset": new, "images": images, "remarks": made.remarks})
@@ -171,27 +174,18 @@ def _say_outline(target: str, made: Outline, *, new: bool, as_json: bool) -> Non
         click.echo(f"{target}: {line}", err=True)
     for image in made.images:
         first = image.levels[0]
-        sizes = [
-            f"{a.name} {size:g}{f' {a.unit}' if a.unit else ''}"
-            for a, size in zip(image.axes, first.scale, strict=True)
-            if a.unit or size != 1
-        ]
         rows = {
             "image": f"{image.name}{' (labels)' if image.is_label else ''}{f', at {image.path}' if image.path else ''}",
             "axes": " ".join(a.name for a in image.axes),
-            "size": f"{_by(first.shape)} {image.dtype.name}",
-            "voxel size": ", ".join(sizes) or "unknown",
-            "chunks": _by(first.chunks) + (f", in shards of {_by(image.shard)}" if image.shard else ""),
-            "levels": f"{len(image.levels)}: {', '.join(_by(level.shape) for level in image.levels)}",
+            "size": f"{by(first.shape)} {image.dtype.name}",
+            "voxel size": voxel_words(image.axes, first.scale),
+            "chunks": by(first.chunks) + (f", in shards of {by(image.shard)}" if image.shard else ""),
+            "levels": f"{len(image.levels)}: {', '.join(by(level.shape) for level in image.levels)}",
             "bytes": f"{size_text(image.nbytes)}, {size_text(image.total_nbytes)} with all levels, before compression",
             "replaces": image.replaces or ("nothing: a new dataset" if new else "nothing"),
         }
         for name, text in rows.items():
             click.echo(f"{name:11}{text}")
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def ls(frame: Frame, target: str | None, long: bool, recursive: bool, as_json: b
         if target is None:
             _list_datasets(store, long, as_json)
         else:
-            _list_keys(parse_dataset_arg(target), store, long, recursive, as_json)
+            _list_keys(parse_dataset_arg(target, key=True), store, long, recursive, as_json)
 
 
 def _list_datasets(store: Store, long: bool, as_json: bool) -> None:
@@ -89,7 +89,8 @@ def _list_keys(argument: DatasetArg, store: Store, long: bool, recursive: bool, 
     snapshot = argument.snapshot(store)
     info = snapshot.stat(argument.where)
     if info is None:
-        raise NotFound(f"{argument.spec.dataset}@{snapshot.ref} has no key {argument.where!r}")
+        known = "" if argument.where.partition("/")[0] in ("zarr", "files") else "; keys begin with zarr/ or files/"
+        raise NotFound(f"{argument.spec.dataset}@{snapshot.ref} has no key {argument.where!r}{known}")
     if info.kind == "file":
         entries = [(argument.where.rpartition("/")[2], info)]
     else:
@@ -150,8 +151,7 @@ def info(frame: Frame, target: str, as_json: bool) -> None:
       volfs info cells/labels/nuclei@v3 --json
     """
     import volfs
-    from volfs.errors import NotFound
-    from volfs.volume.image import image_at
+    from volfs.volume.image import image_at, no_image
 
     argument = parse_dataset_arg(target)
     with frame.open(read_only=True) as store:
@@ -160,7 +160,7 @@ def info(frame: Frame, target: str, as_json: bool) -> None:
         if argument.spec.path:
             image = image_at(snapshot, argument.spec.path)
             if image is None:
-                raise NotFound(f"{target}: no image is at {argument.spec.path!r}; volfs ls {dataset.name} lists keys")
+                raise no_image(snapshot, argument.spec.path)
             found = [image]
         else:
             found = list(volfs.images(snapshot).values())
@@ -254,4 +254,6 @@ def _refs_text(refs: dict[str, str | None]) -> str:
 def _voxel_text(scale: list[float], axes: list[dict[str, str | None]]) -> str:
     sizes = " x ".join(f"{size:g}" for size in scale)
     units = {axis["unit"] for axis in axes if axis["unit"]}
+    if not units:
+        return f"{sizes}, unit unknown"
     return f"{sizes} {units.pop()}" if len(units) == 1 else sizes

@@ -49,7 +49,7 @@ def rm(frame: Frame, targets: tuple[str, ...], yes: bool) -> None:
       volfs rm cells/labels/old
       volfs rm cells@v1 cells@v2
     """
-    arguments = [parse_dataset_arg(target) for target in targets]
+    arguments = [parse_dataset_arg(target, key=True) for target in targets]
     numbers = list(map(_version_meant, arguments))
     with frame.open() as store:
         if all(number is not None for number in numbers):
@@ -71,7 +71,12 @@ def _version_meant(argument: DatasetArg) -> int | None:
 
 def _remove(store: Store, argument: DatasetArg, yes: bool) -> None:
     if argument.where:
-        branch_meant(store, argument).delete_tree(argument.where)
+        branch = branch_meant(store, argument)
+        from volfs.errors import NotFound
+
+        if branch.stat(argument.where) is None:
+            raise NotFound(f"{branch.dataset.name}@{branch.ref} has no key {argument.where!r}")
+        branch.delete_tree(argument.where)
         return
     if argument.spec.ref is not None or argument.key is not None:
         raise click.UsageError(

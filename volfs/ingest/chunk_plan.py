@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from volfs.errors import BadInput
+from volfs.ingest.axis_numbers import wanted
 from volfs.model.box import Box, Index
 from volfs.model.ngff import Axis, downsampled_shape
 
@@ -71,10 +72,8 @@ def chosen_chunks(given: Sequence[int], shape: Index, axes: Sequence[Axis], rgb:
     elif len(given) in (1, len(space)):
         where = space
     else:
-        names = "".join(a.name for a in axes)
-        raise BadInput(
-            f"chunks {tuple(given)}: the axes are {names}; give 1 number, {len(space)} (space) or {len(axes)}"
-        )
+        names = ",".join(a.name for a in axes)
+        raise BadInput(f"chunks {','.join(map(str, given))}: the axes are {names}: {wanted(axes)}")
     for i, at in enumerate(where):
         chunks[at] = given[i] if len(given) > 1 else given[0]
     return tuple(min(c, max(1, n)) for c, n in zip(chunks, shape, strict=True))

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from volfs.errors import BadInput, BadMetadata, BadName
+from volfs.ingest.axis_numbers import wanted
 from volfs.ingest.axis_order import arrange, parse_axes
 from volfs.ingest.chunk_plan import Plan, chosen_chunks, default_chunks, make_plan
-from volfs.ingest.outline import ImageOutline, LevelOutline, Outline
+from volfs.ingest.outline import ImageOutline, LevelOutline, Outline, by, voxel_words
 from volfs.ingest.segmentation import NotWhole, as_segmentation
 from volfs.ingest.source import Description, Source, check_unchanged
 from volfs.ingest.volume_stream import Memory, Meter, Report, VolumeStream
@@ -151,7 +152,9 @@ def _jobs(
     """The import of a source, and of the label images that lie with it."""
     told, is_label = _as_told(path, arranged, options, cancel, heard)
     job = _Job(dataset, path, told, is_label, options)
-    return [job, *_jobs_of_labels(dataset, job, source, options, cancel, heard)]
+    jobs = [job, *_jobs_of_labels(dataset, job, source, options, cancel, heard)]
+    heard.remarks.extend(line for each in jobs if (line := each.differences()))
+    return jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,18 +338,48 @@ class _Job:
         name, axes = self._image.name, self._image.axes
         return ImageOutline(self.path, name, axes, dtype, levels, self._shard, self.is_label, self._replaced())
 
-    def _replaced(self) -> str:
-        """What is there now, in a few words."""
+    def _old(self) -> tuple[str, Multiscale | None, ArrayNode | None]:
+        """What is there now: the word for it, its description and its finest level."""
         old = self._base.node(self.path) if self._base is not None else None
         if isinstance(old, GroupNode) and self._base is not None:
-            levels = _levels_of(old)
-            finest = self._base.node(_join(self.path, levels[0])) if levels else None
-            what, array = "the image", finest if isinstance(finest, ArrayNode) else None
-        else:
-            what, array = "the array", old if isinstance(old, ArrayNode) else None
+            image = _image_of(old)
+            finest = self._base.node(_join(self.path, image.levels[0].path)) if image is not None else None
+            return "the image", image, finest if isinstance(finest, ArrayNode) else None
+        return "the array", None, old if isinstance(old, ArrayNode) else None
+
+    def _replaced(self) -> str:
+        """What is there now, in a few words."""
+        what, _, array = self._old()
         if array is None:
             return ""
-        return f"{what} of v{self.parent}, {' x '.join(map(str, array.meta.shape))} {array.meta.dtype.name}"
+        return f"{what} of v{self.parent}, {by(array.meta.shape)} {array.meta.dtype.name}"
+
+    def differences(self) -> str:
+        """How the image differs from the one that it replaces, by more than its voxels; "" if in nothing."""
+        what, image, array = self._old()
+        if array is None:
+            return ""
+        found, first = self._source.description, self._plan.levels[0]
+        pairs: list[tuple[str, str, str]] = [
+            ("size", by(array.meta.shape), by(found.shape)),
+            ("type", array.meta.dtype.name, found.dtype.name),
+            ("chunks", by(array.meta.chunk_shape), by(first.chunks)),
+        ]
+        if image is not None:
+            made = self._image
+            old, new = (
+                (
+                    ",".join(a.name for a in each.axes),
+                    voxel_words(each.axes, each.levels[0].scale),
+                    str(len(each.levels)),
+                    "labels" if each.is_label else "intensities",
+                )
+                for each in (image, made)
+            )
+            pairs += zip(("axes", "voxel size", "levels", "kind"), old, new, strict=True)
+        changed = [f"{name} {now}, not {before}" for name, before, now in pairs if before != now]
+        at = f" at {self.path}" if self.path else ""
+        return f"differs from {what} of v{self.parent}{at} that it replaces: {'; '.join(changed)}" if changed else ""
 
     def write(self, writer: VersionWriter, meter: Meter) -> None:
         """Write metadata and voxels of all levels."""
@@ -470,21 +503,25 @@ def chosen_shard(given: Sequence[int], chunks: Index, axes: Sequence[Axis]) -> I
     shard = list(chunks)
     where = list(range(len(chunks))) if len(given) == len(chunks) else space
     if len(given) not in (1, len(where)):
-        raise BadInput(f"shard {tuple(given)}: give 1 number, {len(space)} (space) or {len(chunks)}")
+        raise BadInput(f"shard {','.join(map(str, given))}: {wanted(axes)}")
     for i, at in enumerate(where):
         shard[at] = given[i if len(given) > 1 else 0]
     if any(s < 1 or s % c for s, c in zip(shard, chunks, strict=True)):
-        raise BadInput(f"shard {tuple(shard)} is not a whole number of chunks {chunks}")
+        raise BadInput(f"shard {by(shard)} is not a whole number of chunks of {by(chunks)}")
     return tuple(shard)
+
+
+def _image_of(group: GroupNode) -> Multiscale | None:
+    """The image that a group is, if it is one."""
+    with suppress(BadMetadata):
+        return parse_multiscale(group.attributes)
+    return None
 
 
 def _levels_of(group: GroupNode) -> list[str]:
     """Paths of the arrays of an image, relative to its group."""
-    with suppress(BadMetadata):
-        image = parse_multiscale(group.attributes)
-        if image is not None:
-            return [level.path for level in image.levels]
-    return []
+    image = _image_of(group)
+    return [] if image is None else [level.path for level in image.levels]
 
 
 def _check_sizes(labels: Description, image: Multiscale, shape: Index) -> None:

@@ -6,6 +6,7 @@ Not here: how it follows from a source (:mod:`volfs.ingest.importer`), and how i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,21 @@ import numpy as np
 
 from volfs.model.box import Index
 from volfs.model.ngff import Axis
+
+
+def by(shape: Sequence[int]) -> str:
+    """``64 x 512 x 512``."""
+    return " x ".join(map(str, shape))
+
+
+def voxel_words(axes: Sequence[Axis], scale: Sequence[float]) -> str:
+    """``z 40 nanometer, y 4 nanometer``: of the axes of which it is known; "unknown" if of none."""
+    sizes = [
+        f"{a.name} {size:g}{f' {a.unit}' if a.unit else ''}"
+        for a, size in zip(axes, scale, strict=True)
+        if a.unit or size != 1
+    ]
+    return ", ".join(sizes) or "unknown"
 
 
 @dataclass(frozen=True, slots=True)

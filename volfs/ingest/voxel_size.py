@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from volfs.errors import BadInput
+from volfs.ingest.axis_numbers import wanted
 from volfs.model.ngff import Axis
 from volfs.model.units import normal_unit
 
@@ -35,16 +36,14 @@ class VoxelSize:
         elif len(self.values) in (1, len(space)):
             where = space
         else:
-            names = "".join(a.name for a in axes)
-            raise BadInput(
-                f"the voxel size has {len(self.values)} values, but the axes are {names}: "
-                f"give 1, {len(space)} (space) or {len(axes)}"
-            )
-        many = len(self.values) > 1
+            names = ",".join(a.name for a in axes)
+            many = "1 value" if len(self.values) == 1 else f"{len(self.values)} values"
+            raise BadInput(f"the voxel size has {many}, but the axes are {names}: {wanted(axes)}")
+        several = len(self.values) > 1
         new_axes, new_scale = list(axes), list(scale)
         for i, at in enumerate(where):
-            new_scale[at] = math.copysign(self.values[i if many else 0], scale[at])
-            unit = self.units[i if many else 0]
+            new_scale[at] = math.copysign(self.values[i if several else 0], scale[at])
+            unit = self.units[i if several else 0]
             # In 1,1,40,4,4nm the unit is one of length: it says nothing of time points and channels.
             if unit is not None and (axes[at].type == "space") == (not unit.endswith(("second", "minute", "hour"))):
                 new_axes[at] = replace(axes[at], unit=unit)

@@ -237,7 +237,8 @@ class VersionGraph:
         info = self.info(number)
         wanted = info.position - back
         if wanted < 1 or back < 0:
-            raise NotFound(f"v{number} has {info.position - 1} versions before it, not {back}")
+            before = info.position - 1
+            raise NotFound(f"v{number} has {before} version{'s' * (before != 1)} before it, not {back}")
         lineage, fork = info.lineage, self._forks[info.lineage]
         while fork is not None and wanted <= fork[1]:
             lineage, fork = fork[0], self._forks[fork[0]]

@@ -171,6 +171,8 @@ def note_format(layout: StoreLayout) -> None:
 def store_id(layout: StoreLayout) -> str:
     """The store's id. NotFound or StoreFormat, with what to do, unless it is a store this volfs knows."""
     if not layout.root.is_dir():
+        if layout.root.is_file():
+            raise BadInput(f"{layout.root} is a file: a store is a directory, made with `volfs init DIRECTORY`")
         raise NotFound(f"{layout.root} does not exist: make a store with `volfs init {layout.root}`")
     try:
         doc = read_json(layout.volfs_json)

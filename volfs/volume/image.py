@@ -24,6 +24,9 @@ from volfs.volume.level import Level, LevelFacts
 from volfs.volume.plan import Plan, image_paths, plan_at
 from volfs.volume.volume_context import VolumeContext, attached, context_of
 
+#: So many images are named where there are others than the one that was asked for.
+_NAMED = 8
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Image(PublicMapping[Level]):
@@ -100,6 +103,25 @@ class Image(PublicMapping[Level]):
 def images(snapshot: Snapshot) -> dict[str, Image]:
     """Every image of a snapshot by its path, the root's first, then in the order of the hierarchy."""
     return attached(snapshot, _Images).all(snapshot)
+
+
+def no_image(snapshot: Snapshot, path: str) -> NotFound:
+    """The error for a path at which no image is. It names the image that may be meant, or those that there are."""
+    from difflib import get_close_matches
+
+    found = list(images(snapshot))
+    ends = {each.rpartition("/")[2]: each for each in found if each}
+    near = [each for each in found if path and path in each.split("/")]
+    near += [each for each in found if path.rpartition("/")[2] == each.rpartition("/")[2]]
+    near += [ends.get(each, each) for each in get_close_matches(path.rpartition("/")[2], [*found, *ends], 3)]
+    where = f"no image is at {path or 'the root'} of {snapshot.dataset.name}@{snapshot.ref}"
+    name = snapshot.dataset.name
+    if near:
+        return NotFound(f"{where}; do you mean {' or '.join(f'{name}/{each}' for each in dict.fromkeys(near))}?")
+    if not found:
+        return NotFound(f"{where}, and none elsewhere in it; volfs ls {name} lists keys")
+    listed = ", ".join(f"{name}/{each}" if each else name for each in found[:_NAMED])
+    return NotFound(f"{where}; images are {listed}{' and others' if len(found) > _NAMED else ''}")
 
 
 def image_at(snapshot: Snapshot, path: str) -> Image | None:

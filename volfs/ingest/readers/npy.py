@@ -32,7 +32,9 @@ class _Npy(Source):
         if dtype.hasobject or dtype.kind not in "biufc":
             raise BadInput(f"{path} holds {dtype}, which are not voxels")
         if not 2 <= len(shape) <= len(NAMES):
-            raise BadInput(f"{path} has {len(shape)} axes, an image has 2 to {len(NAMES)}")
+            raise BadInput(
+                f"{path} has {len(shape)} {'axis' if len(shape) == 1 else 'axes'}, an image has 2 to {len(NAMES)}"
+            )
         axes = default_axes(len(shape))
         # Fortran order is C order with the axes the other way round.
         stored = shape[::-1] if self._fortran else shape
