@@ -36,10 +36,13 @@ from volfs.errors import VolfsError
 from volfs.python.face import Face as _Face
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from volfs.model.graph import VersionInfo
     from volfs.versions.branch import Branch
     from volfs.versions.committed.version import Version
     from volfs.versions.dataset import Dataset
+    from volfs.versions.remotes.exchange import Exchange
     from volfs.versions.snapshot import Put, Snapshot
     from volfs.versions.store import Store
     from volfs.volume.image import Image
@@ -56,6 +59,7 @@ __all__ = [
     "VersionInfo",
     "VolfsError",
     "__version__",
+    "clone",
     "images",
     "init_store",
     "open_store",
@@ -103,6 +107,37 @@ def init_store(path: str | os.PathLike[str], *, catalog: str | os.PathLike[str] 
     from volfs.versions import store as stores
 
     return stores.init_store(path, derive=_settle, face=_Face(), catalog=catalog)
+
+
+def clone(
+    source: str,
+    destination: str | os.PathLike[str],
+    *,
+    catalog: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> Mapping[str, Exchange]:
+    """Clone a dataset, or all of a store, into the store at ``destination``, which is made if there is none.
+
+    ``source`` is a path or ``ssh://host/path`` of a store or of a dataset in one. Returns what was done, by dataset.
+    The same again goes on with what was cut short. See :func:`volfs.versions.remotes.clone.clone`.
+    """
+    from pathlib import Path
+
+    from volfs.versions.directory_inventory import discard_new_store
+    from volfs.versions.remotes.address import Address
+    from volfs.versions.remotes.clone import clone_all
+    from volfs.versions.remotes.connection import connected
+
+    place = Path(destination)
+    with connected(Address.parse(source), "fetch") as connection:
+        new = not place.exists()
+        try:
+            with open_store(place, catalog=catalog, create=True) as store:
+                return clone_all(store, connection, progress)
+        except BaseException:
+            if new:
+                discard_new_store(place)
+            raise
 
 
 def images(snapshot: Snapshot) -> dict[str, Image]:

@@ -208,3 +208,10 @@ def test_wells_of_a_plate_merge_with_their_rows_and_columns() -> None:
         "C/2": (1, 1),
         "B/1": (2, 0),
     }
+
+
+def test_chunks_of_an_array_that_took_the_place_of_one_of_other_axes_count_as_all_of_it() -> None:
+    flat = Touched(chunks={"zarr/s0": np.array([[0, 1]], np.int64)})
+    deep = Touched(chunks={"zarr/s0": np.array([[0, 0, 1]], np.int64)})
+    for both in (flat | deep, deep | flat):
+        assert both.arrays == {"zarr/s0"}

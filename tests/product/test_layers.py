@@ -41,6 +41,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"commit"},
         {"retention", "combine"},
         {
+            "remotes",
             "remote_commit",
             "transaction",
             "branch_actions",
@@ -246,6 +247,7 @@ LOCAL = {
     "versions/retention/collector.py": "one process collects at a time",
     "versions/retention/roots.py": "versions that arrive from another store, beside those that are there",
     "versions/dataset.py": "a branch that is in use: the lock of its working copy",
+    "versions/remotes/transfer.py": "versions that are arriving lie on a local disk until they are whole",
     "versions/working/branch_lock.py": "the lock of a working copy",
     "versions/working/working_copy.py": "the working copy",
     "versions/working/layer.py": "the working copy",

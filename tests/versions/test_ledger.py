@@ -56,6 +56,11 @@ names = st.sampled_from(["main", "exp", "paper"])
 numbers = st.integers(0, 4)
 
 
+def spelled(kind: RefKind, name: str) -> str:
+    """A name as one of that kind: branches of remotes have that of the remote before them."""
+    return f"origin/{name}" if kind is RefKind.REMOTE else name
+
+
 class TwoLedgers(RuleBasedStateMachine):
     """The same calls of both; drafts are each one's own, and stand for each other by their order."""
 
@@ -86,7 +91,7 @@ class TwoLedgers(RuleBasedStateMachine):
     def set_ref(self, kind: RefKind, name: str, number: int, expected: int | None) -> None:
         def act(kept: Kept) -> None:
             with kept.ledger.locked(PATIENCE):
-                kept.ledger.set_ref(kind, name, RefRecord(number, ID if number else None), expected)
+                kept.ledger.set_ref(kind, spelled(kind, name), RefRecord(number, ID if number else None), expected)
 
         self.same(act)
 
@@ -94,7 +99,7 @@ class TwoLedgers(RuleBasedStateMachine):
     def drop_ref(self, kind: RefKind, name: str) -> None:
         def act(kept: Kept) -> bool:
             with kept.ledger.locked(PATIENCE):
-                return kept.ledger.drop_ref(kind, name)
+                return kept.ledger.drop_ref(kind, spelled(kind, name))
 
         self.same(act)
 

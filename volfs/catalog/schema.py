@@ -96,7 +96,7 @@ CREATE TABLE version (
 -- Mirror of the ref files, which are the truth. A branch without a version yet has version 0.
 CREATE TABLE ref (
     dataset  INTEGER NOT NULL,
-    kind     TEXT NOT NULL CHECK (kind IN ('head', 'tag')),
+    kind     TEXT NOT NULL CHECK (kind IN ('head', 'tag', 'remote')),
     name     TEXT NOT NULL,
     version  INTEGER NOT NULL,
     PRIMARY KEY (dataset, kind, name)
@@ -252,7 +252,7 @@ def _create(db: Database) -> None:
     run_script(db, TABLES)
 
 
-MIGRATIONS: Sequence[Callable[[Database], None]] = (_replaced, _replaced, _replaced, _create)
+MIGRATIONS: Sequence[Callable[[Database], None]] = (_replaced, _replaced, _replaced, _replaced, _create)
 """Migration i brings ``user_version`` i to i + 1. Released ones never change what they lead to."""
 
 

@@ -9,6 +9,7 @@
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``notes`` ``note``; ``removal`` ``rm``, ``gc``
+``remotes``        ``clone``, ``fetch``, ``pull``, ``push``, ``serve-stdio``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
@@ -64,6 +65,13 @@ GROUPS = {
         "tag": "branches_tags",
         "note": "notes",
         "rm": "removal",
+    },
+    "Share": {
+        "clone": "remotes",
+        "fetch": "remotes",
+        "pull": "remotes",
+        "push": "remotes",
+        "serve-stdio": "remotes",
     },
     "Mount": {
         "mount": "mounts",

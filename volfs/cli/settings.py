@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NAMES = ("owner", "group", "mode")
 _RULES = ("protect", "require-message")
+_OF_REMOTE = "remote."
 
 
 @click.command()
@@ -34,27 +35,45 @@ def config(frame: Frame, dataset: str, settings: tuple[str, ...], as_json: bool)
     protect=BRANCH,… lets only merges and fast-forwards move these branches. require-message=REGEX asks for messages in
     which this regular expression is found. No value lifts the rule.
 
+    remote.NAME=ADDRESS names another store of the dataset, a path or ssh://host/path, for fetch, pull and push.
+
     \b
     Examples:
       volfs config cells
       volfs config cells owner=ada group=lab mode=750
       volfs config cells protect=main 'require-message=^[A-Z]'
+      volfs config cells remote.lab=ssh://lab/data/store
     """
-    changes, asked = _changes(settings), _rules(settings)
+    remotes = dict(_remote(setting) for setting in settings if setting.startswith(_OF_REMOTE))
+    others = tuple(setting for setting in settings if not setting.startswith(_OF_REMOTE))
+    changes, asked = _changes(others), _rules(others)
     with frame.open(read_only=not settings) as store:
         found = store[dataset]
         if asked:
             found.set_rules(replace(found.rules, **asked))
         if changes:
             found.set_access(replace(found.access, **changes))
-        access, rules = found.access, found.rules
+        for name, address in remotes.items():
+            found.set_remote(name, address)
+        access, rules, known = found.access, found.rules, found.remotes()
     if as_json:
-        said = {"protect": list(rules.protect), "require-message": rules.require_message or None}
+        said = {"protect": list(rules.protect), "require-message": rules.require_message or None, "remotes": known}
         say_json({"name": dataset, **dict.fromkeys(_NAMES), **access.facts(), **said})
     elif not settings:
         say_table([(name, shown or "as the mount says") for name, shown in access_words(access)])
         asked_for = zip(_RULES, (", ".join(rules.protect), rules.require_message), strict=True)
-        say_table([(name, value) for name, value in asked_for if value])
+        said_of = [*asked_for, *((f"{_OF_REMOTE}{name}", address) for name, address in sorted(known.items()))]
+        say_table([(name, value) for name, value in said_of if value])
+
+
+def _remote(setting: str) -> tuple[str, str | None]:
+    """The name and the address of a remote; None for one that is to go."""
+    from volfs.errors import BadInput
+
+    name, equals, address = setting.removeprefix(_OF_REMOTE).partition("=")
+    if not equals or not name:
+        raise BadInput(f"{setting!r} is no setting: write {_OF_REMOTE}NAME=ADDRESS, or {_OF_REMOTE}NAME= to remove it")
+    return name, address or None
 
 
 def _changes(settings: tuple[str, ...]) -> dict[str, int | None]:
@@ -68,7 +87,7 @@ def _changes(settings: tuple[str, ...]) -> dict[str, int | None]:
         if equals and name in _RULES:
             continue
         if not equals or name not in readers:
-            there = ", ".join(f"{each}=…" for each in (*_NAMES, *_RULES))
+            there = ", ".join(f"{each}=…" for each in (*_NAMES, *_RULES, f"{_OF_REMOTE}NAME"))
             raise BadInput(f"{setting!r} is no setting; there are {there}")
         changes[name] = readers[name](value) if value else None
     return changes

@@ -56,6 +56,17 @@ def is_ref_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and name != LATEST and not _VERSION.fullmatch(name)
 
 
+def is_remote_branch(name: str) -> bool:
+    """Whether ``name`` can be that of a branch of a remote, as it was last seen there: ``origin/main``."""
+    remote, slash, branch = name.partition("/")
+    return bool(slash) and is_remote_name(remote) and is_ref_name(branch)
+
+
+def is_remote_name(name: str) -> bool:
+    """Whether ``name`` can be a remote's."""
+    return is_ref_name(name) and ".." not in name
+
+
 def version_number(name: str) -> int | None:
     """12 for "v12"; None for anything that is not the name of a version as volfs writes it."""
     if len(name) <= 10 and _VERSION.fullmatch(name) and name[1] != "0":

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from volfs.errors import BadInput, BadName
-from volfs.model.names import LATEST, check_dataset_name, check_key, check_ref_name, is_ref_name, version_number
+from volfs.model.names import (
+    LATEST,
+    check_dataset_name,
+    check_key,
+    check_ref_name,
+    is_ref_name,
+    is_remote_branch,
+    version_number,
+)
 
 _EXPR = re.compile(r"([^~^@]*)((?:~[0-9]{0,9}|\^[0-9]{0,9}|@[^~^@]+)*)")
 _STEP = re.compile(r"([~^@])([^~^@]*)")
@@ -27,6 +35,7 @@ class RefKind(Enum):
 
     BRANCH = "branch", "heads", "head", "branches"
     TAG = "tag", "tags", "tag", "tags"
+    REMOTE = "remote branch", "remotes", "remote", ""
 
     def __init__(self, word: str, folder: str, row: str, directory: str) -> None:
         #: In messages.
@@ -35,13 +44,17 @@ class RefKind(Enum):
         self.folder = folder
         #: In the catalog's table of refs.
         self.row = row
-        #: Its directory in a mounted dataset.
+        #: Its directory in a mounted dataset; "" for a kind that a mount does not show.
         self.directory = directory
 
     @property
     def may_be_empty(self) -> bool:
         """Whether such a ref can stand before the first version, and name version 0."""
         return self is RefKind.BRANCH
+
+    def takes(self, name: str) -> bool:
+        """Whether a ref of this kind can have that name in a store. Branches of remotes are called ``origin/main``."""
+        return is_remote_branch(name) if self is RefKind.REMOTE else is_ref_name(name)
 
 
 NamedRefs = Mapping[RefKind, Mapping[str, int]]
@@ -69,6 +82,11 @@ class Refs:
     @property
     def tags(self) -> Mapping[str, int]:
         return self.named[RefKind.TAG]
+
+    @property
+    def remotes(self) -> Mapping[str, int]:
+        """Branches of remotes, as they were last seen there."""
+        return self.named[RefKind.REMOTE]
 
     @property
     def by_name(self) -> dict[str, int]:
@@ -154,8 +172,8 @@ def parse_ref(text: str) -> RefExpr:
             steps.append(AsOf(when, rest))
     if not base and not (steps and isinstance(steps[0], AsOf)):
         raise BadName(f"{text!r} is not a ref: {_HOW}")
-    named = base == LATEST or version_number(base) is not None or is_ref_name(base) or moment_of(base) is not None
-    if base and not named:
+    named = is_ref_name(base) or is_remote_branch(base) or base == LATEST
+    if base and not (named or version_number(base) is not None or moment_of(base) is not None):
         check_ref_name(base)
     return RefExpr(base, tuple(_joined(steps)))
 

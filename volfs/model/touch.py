@@ -47,13 +47,20 @@ class Touched:
         return bool(self.keys or self.trees or self.arrays or self.regions or any(map(len, self.chunks.values())))
 
     def __or__(self, other: Touched) -> Touched:
-        chunks = dict(self.chunks)
+        chunks, anew = dict(self.chunks), set()
         for folder, rows in other.chunks.items():
-            chunks[folder] = np.unique(np.concatenate([chunks[folder], rows]), axis=0) if folder in chunks else rows
+            known = chunks.get(folder)
+            if known is None:
+                chunks[folder] = rows
+            elif known.shape[1] == rows.shape[1]:
+                chunks[folder] = np.unique(np.concatenate([known, rows]), axis=0)
+            else:  # an array of other axes took the place of the first one
+                anew.add(folder)
         regions = dict(self.regions)
         for folder, found in other.regions.items():
             regions[folder] = regions.get(folder, frozenset()) | found
-        return Touched(self.keys | other.keys, self.trees | other.trees, self.arrays | other.arrays, chunks, regions)
+        arrays = self.arrays | other.arrays | anew
+        return Touched(self.keys | other.keys, self.trees | other.trees, arrays, chunks, regions)
 
     @cached_property
     def folders(self) -> frozenset[str]:

@@ -489,3 +489,9 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def widen_pipe(fd: int, size: int = _MEGABYTE) -> None:
+    """Have a pipe hold ``size`` bytes, where the system allows it: fewer and larger reads and writes."""
+    with suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)

@@ -149,13 +149,21 @@ class Manifest:
         return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(out.getbuffer())
 
     @classmethod
-    def from_bytes(cls, raw: bytes, where: str = "manifest") -> Manifest:
-        """Read a manifest and check that its parts fit each other; Damaged, beginning with ``where``, if not."""
+    def from_bytes(cls, raw: bytes, where: str = "manifest", *, most: int | None = None) -> Manifest:
+        """Read a manifest and check that its parts fit each other; Damaged, beginning with ``where``, if not.
+
+        ``most``: bytes that it may unpack to, for one that somebody sent: more are refused before memory is taken.
+        """
         try:
-            decoder = zstandard.ZstdDecompressor().decompressobj()
-            data = decoder.decompress(raw)
-            if not decoder.eof or decoder.unused_data:
-                raise Damaged(f"{where}: not one whole zstd frame")
+            if most is not None:
+                if not 0 <= zstandard.frame_content_size(raw) <= most:
+                    raise Damaged(f"{where}: it does not say that it unpacks to {most:,} bytes or less")
+                data = zstandard.ZstdDecompressor().decompress(raw, allow_extra_data=False)
+            else:
+                decoder = zstandard.ZstdDecompressor().decompressobj()
+                data = decoder.decompress(raw)
+                if not decoder.eof or decoder.unused_data:
+                    raise Damaged(f"{where}: not one whole zstd frame")
             joined, records, pieces = _read_arrays(data, where)
         except (zstandard.ZstdError, ValueError, OverflowError, SyntaxError, MemoryError) as error:
             raise Damaged(f"{where}: {error}") from None

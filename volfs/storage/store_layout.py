@@ -7,6 +7,7 @@
         ├── dataset.json
         ├── refs/heads/BRANCH.json     {"version": 12}; 0 is a branch with no version yet
         ├── refs/tags/TAG.json
+        ├── refs/remotes/NAME/BRANCH.json  a branch of a remote, as it was last seen there
         ├── lock                       held while versions and refs change
         ├── unfinished                 held by the import that makes the dataset
         ├── highest.json               the highest number that a version ever had
@@ -15,6 +16,7 @@
         ├── versions/00000012/         version.json, manifest.npy.zst, zarr/, files/
         ├── versions/.00000013.partial/    a version being written; ``lock`` inside is held by its writer
         ├── versions/.00000013.publish.json    the intent of giving it its place
+        ├── incoming/CONTENT_ID/       a version arriving from another store
         └── working/BRANCH/
             ├── top/                   zarr/, files/, removed/: uncommitted changes
             ├── frozen-00000013/       the same, being committed as that version
@@ -37,7 +39,7 @@ FORMAT = 2
 """The format that this code writes. A store with a larger number is refused, one with a smaller brought up to date."""
 
 DATASETS, VERSIONS = "datasets", "versions"
-DATASET_JSON, VERSION_JSON, MANIFEST = "dataset.json", "version.json", "manifest.npy.zst"
+VOLFS_JSON, DATASET_JSON, VERSION_JSON, MANIFEST = "volfs.json", "dataset.json", "version.json", "manifest.npy.zst"
 """Names in a store, a dataset, and a version."""
 
 RECLAIM_JSON = "reclaim.json"
@@ -240,6 +242,12 @@ class DatasetLayout:
         """The ref as it was before version ``number``, kept beside the intent to publish it."""
         return self.versions / f".{version_dir_name(number)}{PREVIOUS_REF}"
 
+    @property
+    def incoming(self) -> Path:
+        """Versions that are arriving from another store, each in a directory named by its content id. ``lock`` inside
+        is held by the process that receives them."""
+        return self.root / "incoming"
+
     def working(self, branch: str) -> WorkingLayout:
         return WorkingLayout(self.root / "working" / branch)
 
@@ -256,7 +264,7 @@ class StoreLayout:
 
     @property
     def volfs_json(self) -> Path:
-        return self.root / "volfs.json"
+        return self.root / VOLFS_JSON
 
     @property
     def catalog(self) -> Path:

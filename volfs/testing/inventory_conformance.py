@@ -62,7 +62,8 @@ class InventoryConformance:
         assert inventory.names() == ["cells"]
         assert DatasetFile.read(inventory.backend("cells"), "cells") == made
         ledger = inventory.ledger("cells")
-        assert {kind: ledger.names(kind) for kind in RefKind} == {RefKind.BRANCH: ["main"], RefKind.TAG: []}
+        empty: dict[RefKind, list[str]] = {kind: [] for kind in RefKind}
+        assert {kind: ledger.names(kind) for kind in RefKind} == {**empty, RefKind.BRANCH: ["main"]}
         assert ledger.ref(RefKind.BRANCH, "main") == RefRecord(0)
         assert ledger.versions() == [] == ledger.drafts() and list(ledger.strays()) == []
         assert list(inventory.layout("cells").workings.iterdir()) == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -92,15 +93,35 @@ class LedgerConformance:
 
     @pytest.mark.parametrize("kind", RefKind)
     def test_a_ref_says_what_it_was_set_to(self, kept: Kept, kind: RefKind) -> None:
+        of = "origin/" if kind is RefKind.REMOTE else ""
         with kept.ledger.locked(PATIENCE):
-            kept.ledger.set_ref(kind, "one", RefRecord(3, ID), None)
-            kept.ledger.set_ref(kind, "été", RefRecord(4, ID), None)
-        assert kept.ledger.names(kind) == ["one", "été"]
-        assert kept.ledger.ref(kind, "one") == RefRecord(3, ID)
-        assert kept.ledger.has_ref(kind, "one") and not kept.ledger.has_ref(kind, "two")
-        assert "one" in kept.ledger.where(kind, "one")
+            kept.ledger.set_ref(kind, f"{of}one", RefRecord(3, ID), None)
+            kept.ledger.set_ref(kind, f"{of}two", RefRecord(4, ID), None)
+        assert kept.ledger.names(kind) == [f"{of}one", f"{of}two"]
+        assert kept.ledger.ref(kind, f"{of}one") == RefRecord(3, ID)
+        assert kept.ledger.has_ref(kind, f"{of}one") and not kept.ledger.has_ref(kind, f"{of}three")
+        assert f"{of}one" in kept.ledger.where(kind, f"{of}one")
         for other in set(RefKind) - {kind}:
             assert kept.ledger.names(other) == []
+
+    def test_a_name_need_not_be_one_of_today(self, kept: Kept) -> None:
+        with kept.ledger.locked(PATIENCE):
+            kept.ledger.set_ref(RefKind.TAG, "été", RefRecord(4, ID), None)
+        assert kept.ledger.names(RefKind.TAG) == ["été"]
+
+    def test_a_version_that_came_whole_exists_without_a_ref(self, kept: Kept, tmp_path: Path) -> None:
+        draft, sizes = kept.written()
+        came = tmp_path / "came"
+        (came / "zarr").mkdir(parents=True)
+        (came / "zarr" / "zarr.json").write_bytes(b"{}")
+        with kept.ledger.locked(PATIENCE):
+            assert kept.ledger.free_number(1) == 2 and kept.ledger.free_number(7) == 7
+            kept.ledger.adopt(2, came)
+        assert not came.exists()
+        assert kept.ledger.versions() == [2] and kept.ledger.is_version(2) and not kept.refs()[RefKind.BRANCH]
+        assert read_object(kept.objects, f"{version_dir_name(2)}/zarr/zarr.json") == b"{}"
+        kept.publish(draft, sizes)
+        assert kept.ledger.versions() == [1, 2]
 
     def test_a_branch_may_have_no_version(self, kept: Kept) -> None:
         with kept.ledger.locked(PATIENCE):
@@ -134,17 +155,18 @@ class LedgerConformance:
 
     @pytest.mark.parametrize("kind", RefKind)
     def test_a_ref_that_is_renamed_says_the_same_by_its_new_name(self, kept: Kept, kind: RefKind) -> None:
+        of = "origin/" if kind is RefKind.REMOTE else ""
         with kept.ledger.locked(PATIENCE):
-            kept.ledger.set_ref(kind, "one", RefRecord(3, ID), None)
-            kept.ledger.set_ref(kind, "two", RefRecord(4, ID), None)
+            kept.ledger.set_ref(kind, f"{of}one", RefRecord(3, ID), None)
+            kept.ledger.set_ref(kind, f"{of}two", RefRecord(4, ID), None)
             with pytest.raises(AlreadyThere):
-                kept.ledger.rename_ref(kind, "one", "two")
+                kept.ledger.rename_ref(kind, f"{of}one", f"{of}two")
             with pytest.raises(NotFound):
-                kept.ledger.rename_ref(kind, "three", "four")
-            assert kept.refs()[kind] == {"one": 3, "two": 4}
-            kept.ledger.rename_ref(kind, "one", "three")
-        assert kept.refs()[kind] == {"three": 3, "two": 4}
-        assert kept.ledger.ref(kind, "three") == RefRecord(3, ID)
+                kept.ledger.rename_ref(kind, f"{of}three", f"{of}four")
+            assert kept.refs()[kind] == {f"{of}one": 3, f"{of}two": 4}
+            kept.ledger.rename_ref(kind, f"{of}one", f"{of}three")
+        assert kept.refs()[kind] == {f"{of}three": 3, f"{of}two": 4}
+        assert kept.ledger.ref(kind, f"{of}three") == RefRecord(3, ID)
 
     # -- the log of refs ------------------------------------------------------------------------------------------
 

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
+from volfs.storage.trash import delete_tree
 from volfs.versions.author import default_author
 from volfs.versions.ledger import Cause, Draft, RefChange, RefRecord, Retirement, Stamp, T
 
@@ -184,6 +186,18 @@ class MemoryLedger:
             raise
         finally:
             self._changed()
+
+    def free_number(self, at_least: int) -> int:
+        return self._free(at_least)
+
+    def adopt(self, number: int, source: Path) -> None:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                self._objects.put(f"{version_dir_name(number)}/{path.relative_to(source).as_posix()}", path)
+        delete_tree(source)
+        self._versions.add(number)
+        self._highest = max(self._highest, number)
+        self._changed()
 
     def abandon(self, draft: Draft) -> None:
         if self._drafts.get(draft.number) == draft.token:

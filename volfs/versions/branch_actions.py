@@ -25,6 +25,7 @@ from volfs.versions.combine.decisions import OpenConflict
 from volfs.versions.combine.merges import Combined, carry_out, refused
 from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Follower, Side
+from volfs.versions.commit.head_move import HeadMove, move_head
 from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import Wording, commit
 from volfs.versions.commit.writable_history import WritableBranch
@@ -141,9 +142,11 @@ class Actions:
             if not isinstance(published, int):
                 raise Busy(f"{mount} has published v{number}, and did not say under which number: see `volfs log`")
             return self._info(published)
+        move = HeadMove.parse(number, token)
         try:
             with self._acting("publish", order) as outcome, self._branch.writing():
-                info = publish_prepared(self._branch, number, token)
+                branch = self._branch
+                info = publish_prepared(branch, number, token) if move is None else move_head(branch, move)
                 outcome.version = info.number
         except ReadOnly as error:
             raise Busy(str(error)) from None  # others write in turns, or a mount has just come

@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, SupportsIndex
 
 from volfs.catalog import Catalog, DatasetRow, NodeShape
-from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NotAllowed, NotFound, VolfsError
+from volfs.errors import AlreadyThere, BadInput, BadName, Busy, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap
 from volfs.model.box import Box
 from volfs.model.display import printable
 from volfs.model.graph import VersionGraph, VersionInfo
 from volfs.model.metadata import ArrayMeta, GroupMeta
-from volfs.model.names import check_ref_name, is_ref_name
+from volfs.model.names import check_ref_name, is_remote_name
 from volfs.model.ngff import parse_multiscale
 from volfs.model.public_mapping import PublicMapping
 from volfs.model.refs import RefKind, Refs, parse_ref
@@ -50,7 +50,7 @@ from volfs.versions.committed.version_files import (
     read_manifest,
     read_version,
 )
-from volfs.versions.dataset_file import DatasetFile
+from volfs.versions.dataset_file import REMOTES_KEY, DatasetFile, remotes_in
 from volfs.versions.history import Opening, OpenStore
 from volfs.versions.keys import is_key, node_key, node_path
 from volfs.versions.ledger import Cause, Ledger, RefChange, RefRecord, Stamp
@@ -67,8 +67,12 @@ if TYPE_CHECKING:
     from volfs.versions.combine.merges import Combined
     from volfs.versions.combine.requests import RequestKind
     from volfs.versions.diff import Diff
+    from volfs.versions.remotes.exchange import Exchange
 
 log = logging.getLogger(__name__)
+
+Tell = Callable[[int, int, str], object]
+"""Called with the bytes that have come or gone, the number of bytes in all as far as it is known, and what they are."""
 
 _VERSIONS_KEPT = 256
 _METADATA_KEPT = 4096
@@ -109,6 +113,7 @@ class Dataset(PublicMapping[Snapshot]):
         *("branches", "branch", "create_branch", "rename_branch", "move_branch", "delete_branch"),
         *("tags", "create_tag", "rename_tag", "delete_tag", "ref_log"),
         *("merge", "cherry_pick", "revert", "restore"),
+        *("uuid", "remotes", "set_remote", "fetch", "pull", "push"),
     )
 
     def __init__(
@@ -422,6 +427,63 @@ class Dataset(PublicMapping[Snapshot]):
             if expr.base and not expr.steps and (expr.base in self.refs().heads or self._came(expr.base)):
                 return self.branch(expr.base)
         return self.version(self.resolve(ref))
+
+    # -- other stores -------------------------------------------------------------------------------------------
+
+    @property
+    def uuid(self) -> str:
+        """The id in ``dataset.json``, which clones of the dataset have too; "" for one that an older volfs made, until
+        it is opened for writing."""
+        return DatasetFile.read(self.backend, self.name).id
+
+    def remotes(self) -> dict[str, str]:
+        """The address of each remote, by name. Raises Damaged."""
+        return remotes_in(read_document(self.backend, DATASET_JSON), self.backend.where(DATASET_JSON))
+
+    def set_remote(self, name: str, address: str | None) -> None:
+        """Name the address of a remote: a path, or ``ssh://host/path``. None removes it. Raises BadName or BadInput."""
+        self.store.check_writable()
+        self.check_itself()
+        if not is_remote_name(name):
+            raise BadName(f"{name!r} cannot be a remote's name")
+        from volfs.versions.remotes.address import Address  # late: who only reads has no remotes
+
+        written = None if address is None else str(Address.parse(address))
+
+        def with_remote(document: dict[str, Any]) -> dict[str, Any]:
+            self.check_itself()
+            known = remotes_in(document, self.backend.where(DATASET_JSON))
+            known.pop(name, None)
+            known |= {} if written is None else {name: written}
+            document.pop(REMOTES_KEY, None)
+            return {**document, **({REMOTES_KEY: known} if known else {})}
+
+        change_document(self.backend, DATASET_JSON, with_remote)
+
+    def fetch(self, remote: str = "origin", refs: Sequence[str] = (), *, progress: Tell | None = None) -> Exchange:
+        """Have the versions of a remote's branches and tags here; see :func:`volfs.versions.remotes.exchange.fetch`."""
+        from volfs.versions.remotes import exchange
+
+        return exchange.fetch(self, remote, refs, progress)
+
+    def pull(self, remote: str = "origin", branch: str | None = None, *, progress: Tell | None = None) -> Exchange:
+        """Fetch a branch, and move ours forward to it; see :func:`volfs.versions.remotes.exchange.pull`."""
+        from volfs.versions.remotes import exchange
+
+        return exchange.pull(self, remote, branch, progress)
+
+    def push(
+        self,
+        remote: str = "origin",
+        refs: Sequence[str] = (),
+        *,
+        force_with_lease: bool = False,
+        progress: Tell | None = None,
+    ) -> Exchange:
+        """Have a remote's branches and tags stand where ours do; see :func:`volfs.versions.remotes.exchange.push`."""
+        from volfs.versions.remotes import exchange
+
+        return exchange.push(self, remote, refs, force_with_lease=force_with_lease, progress=progress)
 
     # -- access -------------------------------------------------------------------------------------------------
 
@@ -845,7 +907,7 @@ class Dataset(PublicMapping[Snapshot]):
     def read_ref(self, kind: RefKind, name: str) -> int:
         """The version that a ref names, proved by its content id. Raises NotFound, or Damaged."""
         where = self.ledger.where(kind, name)
-        if not is_ref_name(name) and self.ledger.has_ref(kind, name):
+        if not kind.takes(name) and self.ledger.has_ref(kind, name):
             raise Damaged(f"{printable(where)} has a name that no ref can have: rename or remove it")
         ref = self.ledger.ref(kind, name)
         if not ref.version and not kind.may_be_empty:
@@ -869,9 +931,10 @@ class Dataset(PublicMapping[Snapshot]):
     def check_ref(self, name: str) -> None:
         """Raise Damaged if there is a branch or a tag of this name whose file cannot be read: the catalog does not know
         such a one."""
-        for kind in RefKind if is_ref_name(name) else ():
-            with suppress(NotFound):
-                self.read_ref(kind, name)
+        for kind in RefKind:
+            if kind.takes(name):
+                with suppress(NotFound):
+                    self.read_ref(kind, name)
 
     def seal_refs(self) -> None:
         """Give refs that an older volfs or a person wrote a checksum and their versions' content ids. Call with the

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from volfs.errors import Damaged
 from volfs.model.graph import is_time
-from volfs.model.names import is_ref_name
+from volfs.model.names import is_ref_name, is_remote_name
 from volfs.storage.backend import Backend, change_document, read_document
 from volfs.storage.json_document import dump_document
 from volfs.storage.store_layout import DATASET_JSON
 
 DEFAULT_BRANCH = "main"
+
+REMOTES_KEY = "remotes"
+"""The member that holds the addresses of remotes."""
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -78,3 +82,14 @@ def give_id(dataset: Backend, name: str) -> None:
         return None if made.id else {**document, "id": new_id()}
 
     change_document(dataset, DATASET_JSON, with_id)
+
+
+def remotes_in(document: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The addresses of a dataset's remotes, by name, in its document. Damaged, beginning with ``where``, if they are
+    none."""
+    found = document.get(REMOTES_KEY, {})
+    if not isinstance(found, dict) or not all(is_remote_name(name) for name in found):
+        raise Damaged(f"{where}: its remotes have no names")
+    if not all(isinstance(address, str) for address in found.values()):
+        raise Damaged(f"{where}: a remote's address is not text")
+    return dict(found)

@@ -16,6 +16,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from volfs.errors import AlreadyThere, BadInput, Damaged, NotFound, StoreFormat
 from volfs.model.bounded_map import Caches
@@ -193,3 +194,10 @@ def store_id(layout: StoreLayout) -> str:
     if not isinstance(ident, str):
         raise StoreFormat(f"{layout.volfs_json} names no id: it is not the file of a volfs store")
     return ident
+
+
+def discard_new_store(path: str | os.PathLike[str]) -> None:
+    """Remove a store that was just made, if nothing is in it."""
+    layout = StoreLayout(Path(path))
+    if layout.datasets.is_dir() and not os.listdir(layout.datasets):
+        delete_tree(layout.root)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from volfs.errors import Damaged
@@ -192,6 +193,15 @@ class Ledger(Protocol):
         runs, whose result is returned; if it raises, and ``indexed`` is false, nothing has changed. A process that dies
         in between leaves what :meth:`settle` finishes or undoes.
         """
+
+    def free_number(self, at_least: int) -> int:
+        """The next number that nobody has, not below ``at_least``. Locked: as long as it is, those after it are free,
+        too."""
+
+    def adopt(self, number: int, source: Path) -> None:
+        """Have a version exist that lies complete and durable in a directory of this machine, under a free number: all
+        of it at once, durably. No ref names it. The directory is gone then. Locked. If the process dies meanwhile, the
+        version exists or is in the directory still."""
 
     def abandon(self, draft: Draft) -> None:
         """Give up this process's draft, with all its objects. One that exists by now, or is another's, stays."""

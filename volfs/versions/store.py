@@ -331,9 +331,12 @@ class Store(PublicMapping[Dataset]):
                     self._datasets[name] = dataset
         return dataset
 
-    def create_dataset(self, name: str) -> Dataset:
-        """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere."""
-        return self._create(name, unfinished=False)
+    def create_dataset(self, name: str, *, ident: str | None = None, default_branch: str | None = None) -> Dataset:
+        """Make an empty dataset with a default branch that has no version yet. Raises BadName or AlreadyThere.
+
+        ``ident`` is that of the dataset of which this is to be a clone; without it the dataset has one of its own.
+        """
+        return self._create(name, unfinished=False, ident=ident, default_branch=default_branch)
 
     @contextmanager
     def new_dataset(self, name: str) -> Iterator[Dataset]:
@@ -351,19 +354,21 @@ class Store(PublicMapping[Dataset]):
         finally:
             self.inventory.finish(name)
 
-    def _create(self, name: str, *, unfinished: bool) -> Dataset:
+    def _create(
+        self, name: str, *, unfinished: bool, ident: str | None = None, default_branch: str | None = None
+    ) -> Dataset:
         check_dataset_name(name)
         self.check_writable()
         with self.locked():
             register(self)
-            made = DatasetFile(name, new_id(), time.time_ns(), DEFAULT_BRANCH)
+            made = DatasetFile(name, ident or new_id(), time.time_ns(), default_branch or DEFAULT_BRANCH)
             try:
                 with self.inventory.making(made, unfinished=unfinished):
                     try:
-                        ident = self.catalog.add_dataset(name, made.created_ns, made.id)
+                        row = self.catalog.add_dataset(name, made.created_ns, made.id)
                     except AlreadyThere:  # who only reads, by this catalog, has seen it first
-                        ident = self.catalog.datasets()[name]
-                    self.catalog.set_refs(ident, {**Refs().named, RefKind.BRANCH: {DEFAULT_BRANCH: 0}})
+                        row = self.catalog.datasets()[name]
+                    self.catalog.set_refs(row, {**Refs().named, RefKind.BRANCH: {made.default_branch: 0}})
             except BaseException:
                 self.reserve.freeing(lambda: register(self))  # if the catalog knew it, it forgets it again
                 raise

@@ -59,7 +59,7 @@ class DatasetDir(SmallDir):
         return self._opened
 
     def names(self) -> Sequence[str]:
-        return [*self.slots, "versions", *(kind.directory for kind in RefKind)]
+        return [*self.slots, "versions", *(kind.directory for kind in RefKind if kind.directory)]
 
     def find(self, name: str) -> Node | None:
         context = self.context

@@ -9,6 +9,7 @@
 ``version_writer``    :class:`VersionWriter`, which alone makes versions; ``array_writer`` the chunks of one array in
                       it, ``shard_shape`` how densely they are packed
 ``placement``         a version that took hours to make, put onto a branch that moved meanwhile
+``head_move``         a head that moves to a version which exists already
 ``publish``           a directory as a ledger: the few steps that make a version exist; ``retired_list`` those that were
                       dropped
 ``branch_rename``     a branch with its working copy under another name

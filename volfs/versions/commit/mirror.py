@@ -32,9 +32,6 @@ class MirroredHistory(WritableHistory, Protocol):
     def filed_refs(self, mirrored: Refs) -> Refs:
         """Branches and tags as their files say, as far as the catalog knows the versions that they name."""
 
-    def mirror_refs(self) -> None:
-        """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
-
     def tell_once(self, defect: str) -> None:
         """Log, once, a defect that keeps the catalog from knowing all of the dataset."""
 

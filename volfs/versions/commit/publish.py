@@ -39,7 +39,7 @@ from itertools import islice
 from pathlib import Path
 
 from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
-from volfs.model.names import MAX_VERSION, is_ref_name
+from volfs.model.names import MAX_VERSION, is_ref_name, is_remote_name
 from volfs.model.refs import RefKind
 from volfs.storage.claim import Claim, Fate, changed_since, is_abandoned, store_clock
 from volfs.storage.crash import crash_point
@@ -111,7 +111,7 @@ class DirectoryLedger:
 
     def stamp(self) -> Stamp:
         folders = []
-        for place in (self._layout.versions, self._layout.retired, *map(self._layout.refs, RefKind)):
+        for place in (self._layout.versions, self._layout.retired, *self._ref_folders()):
             try:
                 found = place.stat()
                 folders.append((found.st_ino, found.st_mtime_ns))
@@ -122,13 +122,16 @@ class DirectoryLedger:
     # -- refs ---------------------------------------------------------------------------------------------------
 
     def names(self, kind: RefKind) -> list[str]:
-        return sorted(path.stem for path in self._layout.refs(kind).glob("[!.]*.json"))
+        # A directory for each remote has its branches.
+        folder, above = self._layout.refs(kind), "*/" if kind is RefKind.REMOTE else ""
+        found = folder.glob(f"{above}[!.]*.json")
+        return sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in found)
 
     def has_ref(self, kind: RefKind, name: str) -> bool:
-        return _is_file_name(name) and os.path.lexists(self._layout.ref(kind, name))
+        return _is_file_name(kind, name) and os.path.lexists(self._layout.ref(kind, name))
 
     def ref(self, kind: RefKind, name: str) -> RefRecord:
-        if not _is_file_name(name):
+        if not _is_file_name(kind, name):
             raise NotFound(f"there is no {kind.word} {name!r}")
         return read_ref(self._layout.ref(kind, name))
 
@@ -143,7 +146,7 @@ class DirectoryLedger:
             self._check_free(kind, name)
         elif (old := self.ref(kind, name)).version != expected:
             raise Conflict(f"{kind.word} {name!r} moved from {_name(expected)} to {_name(old.version)} meanwhile")
-        make_dirs(self._layout.refs(kind))
+        make_dirs(self._layout.ref(kind, name).parent)
         if old is not None and record.names_same(old):
             write_ref(self._layout.ref(kind, name), record)
             return
@@ -384,6 +387,16 @@ class DirectoryLedger:
             self._alive.pop(draft.token).release()
         return info
 
+    def free_number(self, at_least: int) -> int:
+        return _free(self._sweep(), self._unused(at_least))
+
+    def adopt(self, number: int, source: Path) -> None:
+        make_dirs(self._layout.versions)
+        with no_space("giving a version its place"):
+            if self._unused(0) <= number:  # before it exists: whatever becomes of it, nobody is given its number again
+                write_json(self._layout.highest, {"version": number})
+            replace_durably(source, self._layout.version(number).root)
+
     def abandon(self, draft: Draft) -> None:
         lock = self._alive.pop(draft.token, None)
         if lock is None:
@@ -424,8 +437,8 @@ class DirectoryLedger:
         names = _names(self._layout.versions)
         hidden = _hidden(names)
         sweep_temporaries(self._layout.versions, hidden)
-        for kind in RefKind:
-            sweep_temporaries(self._layout.refs(kind))
+        for folder in self._ref_folders():
+            sweep_temporaries(folder)
         published_soon = _intents(hidden)
         for name in hidden:
             number = parse_partial_dir(name)
@@ -477,12 +490,20 @@ class DirectoryLedger:
                 yield from self._half_written(f"versions/{name}")
             elif not name.endswith((TRASH, PREVIOUS_REF)):
                 yield f"versions/{name}", "does not belong there"
-        for kind in RefKind:
-            for name in sorted(_names(self._layout.refs(kind))):
-                if not name.endswith(".json") or name.startswith("."):
-                    yield f"refs/{kind.folder}/{name}", "does not belong there"
+        remotes = self._layout.refs(RefKind.REMOTE)
+        for folder in self._ref_folders():
+            for name in sorted(_names(folder)):
+                of_remote = folder == remotes and is_remote_name(name) and (folder / name).is_dir()
+                if not of_remote and (not name.endswith(".json") or name.startswith(".") or folder == remotes):
+                    yield (folder / name).relative_to(self._layout.root).as_posix(), "does not belong there"
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _ref_folders(self) -> list[Path]:
+        """The directories in which files of refs lie, and that in which those of remotes do."""
+        remotes = self._layout.refs(RefKind.REMOTE)
+        inside = (remotes / name for name in sorted(_names(remotes)) if is_remote_name(name))
+        return [*map(self._layout.refs, RefKind), *inside]
 
     def _half_written(self, folder: str) -> Iterator[tuple[str, str]]:
         """Files of a version under the names that they have while they are written: no backend lists them."""
@@ -630,15 +651,15 @@ def _free(names: Sequence[str], at_least: int) -> int:
     return max(at_least, 1 + max(taken, default=0))
 
 
-def _is_file_name(name: str) -> bool:
+def _is_file_name(kind: RefKind, name: str) -> bool:
     """Whether a name, even one that an older volfs allowed, can be that of a ref's file."""
-    return "/" not in name and "\0" not in name
+    return kind.takes(name) if kind is RefKind.REMOTE else "/" not in name and "\0" not in name
 
 
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

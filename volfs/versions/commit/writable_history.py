@@ -84,6 +84,12 @@ class WritableHistory(History[Version], Protocol):
     def index_stored(self, number: int) -> VersionInfo:
         """Add a version that lies on disk to the catalog, with the refs as they are now. Idempotent."""
 
+    def dropped(self) -> frozenset[int]:
+        """Numbers of the versions that were dropped."""
+
+    def mirror_refs(self) -> None:
+        """Make the catalog's mirror equal the ref files. Call with the dataset's lock held."""
+
     def branch(self, name: str) -> WritableBranch:
         """The branch of that name with its working copy. Raises NotFound."""
 
@@ -135,4 +141,5 @@ class WritableBranch(Protocol):
         """Follow a head that another process moved, if this process may write now."""
 
     def publish(self, number: int, token: str) -> VersionInfo:
-        """Make a prepared version the head, here or by the mount that holds the branch. Raises Conflict, Busy."""
+        """Make a version the head, here or by the mount that holds the branch: one that was prepared, or one that
+        exists, by the token of a :class:`volfs.versions.commit.head_move.HeadMove`. Raises Conflict, Busy."""

@@ -32,6 +32,8 @@ from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.keys import NODE_JSON
 
 _KEPT = 4
+_HEADER = 4096
+"""Bytes that the header of an array has at most."""
 
 Codes = NDArray[np.uint8]
 """A :class:`Where` for each record of a manifest."""
@@ -51,7 +53,7 @@ def read_codes(files: VersionFiles, manifest: Manifest) -> Codes:
         raw = files.read(ABSENT)
     except NotFound:
         return np.zeros(len(manifest), np.uint8)
-    return _parse(raw, len(manifest), files.where(ABSENT))
+    return parse_codes(raw, len(manifest), files.where(ABSENT))
 
 
 def write_codes(files: VersionFiles, codes: Codes) -> None:
@@ -59,15 +61,30 @@ def write_codes(files: VersionFiles, codes: Codes) -> None:
     if not codes.any():
         files.objects.remove([files.key(ABSENT)])
         return
+    files.put(ABSENT, dump_codes(codes))
+
+
+def dump_codes(codes: Codes) -> bytes:
+    """The bytes of the object."""
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(codes, np.uint8), version=(1, 0), allow_pickle=False)
-    files.put(ABSENT, zstandard.ZstdCompressor(level=3, write_checksum=True).compress(out.getvalue()))
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(out.getvalue())
 
 
 def may_be_absent(manifest: Manifest) -> NDArray[np.bool_]:
     """For each record, whether its payload lies in the version's own directory and may go."""
+    return _no_metadata(manifest, Op.PUT)
+
+
+def may_be_taken(manifest: Manifest) -> NDArray[np.bool_]:
+    """For each record, whether it takes a payload that may be absent."""
+    return _no_metadata(manifest, Op.TAKE)
+
+
+def _no_metadata(manifest: Manifest, op: Op) -> NDArray[np.bool_]:
+    """For each record, whether it is of this kind, and not of the metadata of the hierarchy."""
     records = manifest.records
-    found: NDArray[np.bool_] = records["op"] == Op.PUT
+    found: NDArray[np.bool_] = records["op"] == op
     for row in np.flatnonzero(found & (records["ndim"] == 0)).tolist():
         key = manifest.strings[records["name"][row]]
         found[row] = not (key.startswith("zarr/") and key.rpartition("/")[2] == NODE_JSON)
@@ -138,14 +155,18 @@ class Absences:
             return known[1], known[2]
         raw, tag = found
         manifest = known[1] if known is not None else read_manifest(files)
-        codes = _parse(raw, len(manifest), files.where(ABSENT))
+        codes = parse_codes(raw, len(manifest), files.where(ABSENT))
         with self._lock:
             self._known.put(number, (tag, manifest, codes))
         return manifest, codes
 
 
-def _parse(raw: bytes, records: int, where: str) -> Codes:
+def parse_codes(raw: bytes, records: int, where: str) -> Codes:
+    """The codes that the bytes of the object say, for a manifest of so many records. Damaged, beginning with ``where``,
+    if they are none."""
     try:
+        if zstandard.frame_content_size(raw) > records + _HEADER:  # before memory is taken
+            raise Damaged(f"{where}: not one byte for each of the {records} records of the manifest beside it")
         decoder = zstandard.ZstdDecompressor().decompressobj()
         data = decoder.decompress(raw)
         if not decoder.eof or decoder.unused_data:

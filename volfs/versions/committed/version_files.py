@@ -173,8 +173,15 @@ class VersionFiles:
 
 def read_version(files: VersionFiles) -> StoredVersion:
     """Read ``version.json``. Raises Damaged, or NotFound."""
-    doc = read_document(files.objects, files.key(VERSION_JSON))
     where = files.where(VERSION_JSON)
+    stored = parse_version(read_document(files.objects, files.key(VERSION_JSON)), where)
+    if files.number not in (None, stored.info.number):
+        raise Damaged(f"{where}: says it is v{stored.info.number}, but lies where v{files.number} belongs")
+    return stored
+
+
+def parse_version(doc: Mapping[str, Any], where: str) -> StoredVersion:
+    """The value of ``version.json``. Damaged, beginning with ``where``, if it is none."""
     try:
         info = VersionInfo(
             number=_int(doc["version"]),
@@ -192,8 +199,6 @@ def read_version(files: VersionFiles) -> StoredVersion:
         stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays, conflicts)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{where}: not the description of a version ({printable(str(error))})") from None
-    if files.number not in (None, info.number):
-        raise Damaged(f"{where}: says it is v{info.number}, but lies where v{files.number} belongs")
     if not 0 < info.number <= MAX_VERSION:
         raise Damaged(f"{where}: {info.number} is not a version's number")
     if any(not 0 < parent < info.number for parent in info.parents):

@@ -24,9 +24,6 @@ class RetainedHistory(MirroredHistory, Protocol):
     def read_ref(self, kind: RefKind, name: str) -> int:
         """The version that a ref names, proved by its content id. Raises NotFound, or Damaged."""
 
-    def dropped(self) -> frozenset[int]:
-        """Numbers of the versions that were dropped."""
-
 
 Holders = dict[int, list[str]]
 """What holds each version, in words."""

@@ -1,0 +1,137 @@
+"""Processes killed at every step of a fetch and a push, at either end; and what one changed chunk costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import volfs
+from tests.kits.paths import ROOT
+from tests.kits.remotes import SHAPE, in_this_process, same, served
+from tests.kits.stores import START, volume, write_version
+from volfs import init_store, open_store
+from volfs.testing.waiting import PATIENCE
+from volfs.versions.check.fsck import fsck
+from volfs.versions.remotes import connection, exchange
+
+RECEIVING = ("receive.piece:2", "receive.arrived", "receive.written", "receive.adopted", "receive.indexed:2")
+SENDING = ("supplier.version", "supplier.piece:2")
+FETCHING = (*RECEIVING, "fetch.received", "fetch.noted", "head.moved", *SENDING)
+PUSHING = (*RECEIVING, "push.received", "head.moved", "push.moved", "fetch.noted", *SENDING)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two stores: ``one`` has versions that ``other``, a clone of it, has not; ``other`` has some on another branch."""
+    monkeypatch.setattr(connection, "connected", in_this_process)
+    monkeypatch.setattr(exchange, "connected", in_this_process)
+    with init_store(tmp_path / "one") as store:
+        write_version(store.create_dataset("cells"), volume(SHAPE), time_ns=START)
+    volfs.clone(str(tmp_path / "one"), tmp_path / "other")
+    for name, branch, seed in (("one", "main", 1), ("other", "mine", 7)):
+        with open_store(tmp_path / name) as store:
+            cells = store["cells"]
+            if branch != "main":
+                cells.create_branch(branch)
+            for at in ((0, 0, 0), (1, 1, 1)):
+                head = cells.branches()[branch]
+                files = {f"files/{branch}": bytes(2 << 20)} if at == (0, 0, 0) else {}
+                write_version(cells, volume(SHAPE, seed), parent=head, coords=[at], branch=branch, files=files)
+    return tmp_path
+
+
+def run(root: Path, *command: str, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ} | ({"VOLFS_CRASH_AT": crash_at} if crash_at else {})
+    return subprocess.run(
+        [sys.executable, "-m", "volfs", "--store", str(root / "other"), *command],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def check_died(died: subprocess.CompletedProcess[str]) -> None:
+    """The process was killed itself, or says in one line that the other end is gone."""
+    if died.returncode != -signal.SIGKILL:
+        assert died.returncode == 1 and len(died.stderr.splitlines()) == 1, (died.returncode, died.stderr)
+        assert "the same again goes on" in died.stderr
+
+
+def check_whole(root: Path) -> None:
+    for name in ("one", "other"):
+        with open_store(root / name) as store:
+            assert fsck(store).findings == []
+
+
+@pytest.mark.parametrize("point", FETCHING)
+def test_a_fetch_that_is_killed_at_any_step_is_finished_by_the_next(root: Path, point: str) -> None:
+    check_died(run(root, "pull", "cells", crash_at=point))
+    check_whole(root)
+    done = run(root, "pull", "cells")
+    assert done.returncode == 0, done.stderr
+    with open_store(root / "one") as one, open_store(root / "other") as other:
+        same(one["cells"], other["cells"])
+        heads = [store["cells"].info(store["cells"].branches()["main"]).content_id for store in (one, other)]
+        assert heads[0] == heads[1]
+        assert [path.name for path in other["cells"].layout.incoming.iterdir()] == ["lock"]
+    check_whole(root)
+    assert run(root, "pull", "cells").stdout == "nothing is new\n"
+
+
+@pytest.mark.parametrize("point", PUSHING)
+def test_a_push_that_is_killed_at_any_step_at_either_end_is_finished_by_the_next(root: Path, point: str) -> None:
+    if point == "head.moved":
+        run(root, "push", "cells", "origin", "mine")  # so that the branch is there, and moves
+        with open_store(root / "other") as store:
+            cells = store["cells"]
+            head = cells.branches()["mine"]
+            write_version(cells, volume(SHAPE, 9), parent=head, coords=[(0, 1, 0)], branch="mine")
+    check_died(run(root, "push", "cells", "origin", "mine", crash_at=point))
+    check_whole(root)
+    done = run(root, "push", "cells", "origin", "mine")
+    assert done.returncode == 0, done.stderr
+    with open_store(root / "one") as one, open_store(root / "other") as other:
+        same(other["cells"], one["cells"])
+        heads = [store["cells"].info(store["cells"].branches()["mine"]).content_id for store in (one, other)]
+        assert heads[0] == heads[1]
+    check_whole(root)
+    assert run(root, "push", "cells", "origin", "mine").stdout == "nothing is new\n"
+
+
+def test_what_has_arrived_is_not_sent_again(root: Path) -> None:
+    check_died(run(root, "fetch", "cells", crash_at="receive.arrived"))
+    with open_store(root / "other") as other, served(root / "one") as link:
+        exchange.fetch_from(other["cells"], link, "origin", (), None)
+        assert link.frames.heard_bytes < 20_000
+
+
+def costs(root: Path, common: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Messages and bytes of a fetch of one changed chunk, with so many versions that both have."""
+    monkeypatch.setattr(connection, "connected", in_this_process)
+    root.mkdir()
+    with init_store(root / "one") as one:
+        cells = one.create_dataset("cells")
+        number = write_version(cells, volume(SHAPE), time_ns=START)
+        for seed in range(common - 1):
+            number = write_version(cells, volume(SHAPE, seed % 3), parent=number, coords=[(0, 0, seed % 2)])
+        volfs.clone(str(one.path), root / "other")
+        write_version(cells, volume(SHAPE, 5), parent=number, coords=[(1, 0, 1)])
+    with open_store(root / "other") as other, served(root / "one") as link:
+        assert exchange.fetch_from(other["cells"], link, "origin", (), None).versions == 1
+        return link.frames.heard + link.frames.said, link.frames.heard_bytes + link.frames.said_bytes
+
+
+def test_what_one_changed_chunk_costs_does_not_grow_with_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = costs(tmp_path / "few", 5, monkeypatch), costs(tmp_path / "many", 150, monkeypatch)
+    assert many[0] == few[0]
+    assert many[1] <= 1.05 * few[1]

@@ -1,0 +1,350 @@
+"""Fetch, pull and push: versions go from one store to another, and then refs move.
+
+Decided here: which refs are meant, which of them may move, and that they move last. Not here: how versions come
+(:mod:`volfs.versions.remotes.transfer`), and how a head moves under a working copy
+(:mod:`volfs.versions.commit.head_move`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from volfs.errors import AlreadyThere, Conflict, Damaged, NotAllowed, NotFound, VolfsError
+from volfs.model.refs import RefKind
+from volfs.storage.crash import crash_point
+from volfs.versions.commit.head_move import HeadMove
+from volfs.versions.commit.writable_history import WritableHistory
+from volfs.versions.ledger import Cause, RefRecord
+from volfs.versions.remotes.address import Address
+from volfs.versions.remotes.connection import Connection, RemoteDataset, connected
+from volfs.versions.remotes.frames import Message
+from volfs.versions.remotes.questions import Peer, checked_id
+from volfs.versions.remotes.supplier import Supplier
+from volfs.versions.remotes.transfer import Progress, receive, receiving
+
+ORIGIN = "origin"
+"""The remote that is meant when none is named: the one that a dataset was cloned from."""
+_MOST_REFS = 1 << 16
+
+
+class SharedDataset(WritableHistory, Protocol):
+    """A dataset that has remotes."""
+
+    @property
+    def uuid(self) -> str:
+        """The id in its ``dataset.json``, which its clones have, too."""
+
+    @property
+    def default_branch(self) -> str: ...
+
+    def remotes(self) -> Mapping[str, str]:
+        """The address of each remote."""
+
+    def create_branch(self, name: str, at: str | int | None = None) -> None:
+        """Make a branch at a version. Raises AlreadyThere."""
+
+    def create_tag(self, name: str, at: str | int) -> None:
+        """Tag a version. Raises AlreadyThere."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefChange:
+    """What became of one ref: the versions that it named before and names now (here, or for a push by their numbers
+    here; 0: none); ``why`` it did not move, None if it did."""
+
+    kind: RefKind
+    name: str
+    before: int
+    after: int
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was done: versions that came or went, bytes of frames heard and said, and the refs meant."""
+
+    remote: str
+    versions: int
+    bytes: int
+    changes: tuple[RefChange, ...]
+
+
+def _quiet(done: int, total: int, what: str) -> None:
+    pass
+
+
+def address_of(dataset: SharedDataset, remote: str) -> Address:
+    """Where a remote is. NotFound, saying how to name one, if the dataset has none of that name."""
+    found = dataset.remotes().get(remote)
+    if found is None:
+        known = ", ".join(sorted(dataset.remotes()))
+        there = f"there is {known}" if known else f"name one with `volfs config {dataset.name} remote.{remote}=ADDRESS`"
+        raise NotFound(f"dataset {dataset.name!r} has no remote {remote!r}: {there}")
+    return Address.parse(found)
+
+
+# -- fetch and pull ---------------------------------------------------------------------------------------------------
+
+
+def fetch(
+    dataset: SharedDataset, remote: str = ORIGIN, refs: Sequence[str] = (), progress: Progress | None = None
+) -> Exchange:
+    """Have the versions that a remote's branches and tags name (all, or those given) here, and note where they stand:
+    branches as ``remote/branch``, tags as tags unless there is another of that name."""
+    dataset.store.check_writable()
+    with connected(address_of(dataset, remote), "fetch") as connection:
+        return fetch_from(dataset, connection, remote, refs, progress)
+
+
+def fetch_from(
+    dataset: SharedDataset, connection: Connection, remote: str, refs: Sequence[str], progress: Progress | None
+) -> Exchange:
+    """:func:`fetch` over a connection that is open."""
+    there = connection.open(dataset.uuid)
+    heads, tags = _meant(there, refs)
+    want = [*heads.values(), *tags.values()]
+    with receiving(dataset):
+        count = receive(dataset, connection.peer, want, progress or _quiet)
+        crash_point("fetch.received")
+        changes = _note(dataset, remote, heads, tags)
+    return Exchange(remote, count, connection.frames.heard_bytes + connection.frames.said_bytes, tuple(changes))
+
+
+def pull(
+    dataset: SharedDataset, remote: str = ORIGIN, branch: str | None = None, progress: Progress | None = None
+) -> Exchange:
+    """Fetch a branch (the default branch if none is named), and move ours forward to it. Conflict if both have versions
+    that the other has not, or if uncommitted changes are in the way."""
+    name = branch or dataset.default_branch
+    done = fetch(dataset, remote, [name], progress)
+    theirs = dataset.refs().remotes[f"{remote}/{name}"]
+    ours = dataset.refs().heads.get(name)
+    if ours is None:
+        dataset.create_branch(name, theirs)
+    elif ours and dataset.graph.is_ancestor(theirs, ours):
+        return done
+    elif ours and not dataset.graph.is_ancestor(ours, theirs):
+        raise Conflict(
+            f"{dataset.name}@{name} and {remote}/{name} have diverged: combine them with `volfs merge"
+            f" {dataset.name}@{name} {remote}/{name}`, or `volfs rebase {dataset.name}@{name} {remote}/{name}`"
+        )
+    else:
+        dataset.branch(name).publish(theirs, HeadMove(theirs, ours).token)
+    moved = RefChange(RefKind.BRANCH, name, ours or 0, theirs)
+    return Exchange(done.remote, done.versions, done.bytes, (*done.changes, moved))
+
+
+def _meant(there: RemoteDataset, refs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The branches and tags of a remote that are meant, with what they name."""
+    heads = {name: ident for name, ident in there.heads.items() if ident}
+    if not refs:
+        return heads, dict(there.tags)
+    for name in refs:
+        if name not in heads and name not in there.tags:
+            known = ", ".join(sorted({*heads, *there.tags})) or "none with a version"
+            raise NotFound(f"the remote has no branch or tag {name!r}: there is {known}")
+    branches = {name: heads[name] for name in refs if name in heads}
+    return branches, {name: there.tags[name] for name in refs if name not in heads}
+
+
+def _note(dataset: SharedDataset, remote: str, heads: Mapping[str, str], tags: Mapping[str, str]) -> list[RefChange]:
+    """Write down where the branches and tags of a remote stand."""
+    changes = []
+    with dataset.locked():
+        numbers = {info.content_id: info.number for info in dataset.graph.versions.values()}
+        refs = dataset.refs()
+        for name, ident in heads.items():
+            full, number = f"{remote}/{name}", numbers[ident]
+            before = refs.remotes.get(full)
+            if before != number:
+                _set(dataset, RefKind.REMOTE, full, number, ident, before)
+                changes.append(RefChange(RefKind.REMOTE, full, before or 0, number))
+        for name, ident in tags.items():
+            number, before = numbers[ident], refs.tags.get(name)
+            if before is None and name not in refs.heads:
+                _set(dataset, RefKind.TAG, name, number, ident, None)
+                changes.append(RefChange(RefKind.TAG, name, 0, number))
+            elif before != number:
+                what = "a branch" if before is None else "another tag"
+                changes.append(RefChange(RefKind.TAG, name, before or 0, before or 0, f"there is {what} of that name"))
+        dataset.mirror_refs()
+    return changes
+
+
+def _set(dataset: SharedDataset, kind: RefKind, name: str, number: int, ident: str, before: int | None) -> None:
+    expected = before if dataset.ledger.has_ref(kind, name) else None
+    dataset.ledger.set_ref(kind, name, RefRecord(number, ident), expected, Cause("seen at the remote"))
+    crash_point("fetch.noted")
+
+
+# -- push -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A ref that a push is to move, by content ids. ``expected``: what it names until now; "": nothing."""
+
+    kind: RefKind
+    name: str
+    to: str
+    expected: str
+    forced: bool = False
+
+    def facts(self) -> list[Any]:
+        """As a message says it."""
+        return [self.kind.folder, self.name, self.to, self.expected, self.forced]
+
+    @classmethod
+    def parse(cls, facts: object) -> Update:
+        """Read what a message says. Damaged if it is none."""
+        if not isinstance(facts, list) or [type(each) for each in facts] != [str, str, str, str, bool]:
+            raise Damaged("the other end sent something in the place of a ref")
+        folder, name, to, expected, forced = facts
+        kind = {RefKind.BRANCH.folder: RefKind.BRANCH, RefKind.TAG.folder: RefKind.TAG}.get(folder)
+        if kind is None or not kind.takes(name):
+            raise Damaged("the other end sent something in the place of a ref")
+        return cls(kind, name, checked_id(to), checked_id(expected) if expected else "", forced)
+
+
+def push(
+    dataset: SharedDataset,
+    remote: str = ORIGIN,
+    refs: Sequence[str] = (),
+    *,
+    force_with_lease: bool = False,
+    progress: Progress | None = None,
+) -> Exchange:
+    """Have a remote's branches and tags (the default branch, or those given) stand where ours do.
+
+    Conflict, and nothing has moved, if that would not be forward there. ``force_with_lease`` replaces what is there if
+    it is what was fetched or pushed last.
+    """
+    with connected(address_of(dataset, remote), "push") as connection:
+        there = connection.open(dataset.uuid)
+        updates = [
+            update
+            for name in dict.fromkeys(refs or (dataset.default_branch,))
+            if (update := _update(dataset, remote, there, name, force_with_lease)) is not None
+        ]
+        sent, changes = 0, []
+        if updates:
+            sent, whys = _push(dataset, connection, updates, progress or _quiet)
+            changes = [_pushed(dataset, remote, update, why) for update, why in zip(updates, whys, strict=True)]
+        count = connection.frames.heard_bytes + connection.frames.said_bytes
+    refused = [change for change in changes if change.why is not None]
+    if refused:
+        raise Conflict("; ".join(f"{change.name}: {change.why}" for change in refused))
+    return Exchange(remote, sent, count, tuple(changes))
+
+
+def _update(dataset: SharedDataset, remote: str, there: RemoteDataset, name: str, lease: bool) -> Update | None:
+    """The change of a remote's ref that makes it ours; None if it is."""
+    refs, graph = dataset.refs(), dataset.graph
+    if name in refs.heads:
+        if not refs.heads[name]:
+            raise NotFound(f"branch {name!r} of dataset {dataset.name!r} has no version yet")
+        ours, theirs = graph.info(refs.heads[name]), there.heads.get(name, "")
+        if dataset.conflicts(ours.number):
+            raise NotAllowed(f"branch {name!r} has open conflicts, and cannot be pushed: `volfs resolve` closes them")
+        if theirs == ours.content_id:
+            return None
+        if lease:
+            seen = refs.remotes.get(f"{remote}/{name}")
+            if theirs and (seen is None or graph.info(seen).content_id != theirs):
+                raise Conflict(
+                    f"branch {name!r} at {remote} is not what was fetched last: look at what came, with `volfs fetch"
+                    f" {dataset.name} {remote}`"
+                )
+            return Update(RefKind.BRANCH, name, ours.content_id, theirs, forced=True)
+        known = {info.content_id: number for number, info in graph.versions.items()}
+        if theirs and (theirs not in known or not graph.is_ancestor(known[theirs], ours.number)):
+            raise Conflict(
+                f"branch {name!r} at {remote} has versions that are not in ours: bring them in first, with `volfs pull"
+                f" {dataset.name} {remote}`"
+            )
+        return Update(RefKind.BRANCH, name, ours.content_id, theirs)
+    if name in refs.tags:
+        ident = graph.info(refs.tags[name]).content_id
+        theirs = there.tags.get(name, "")
+        if theirs and theirs != ident:
+            raise AlreadyThere(f"there is another tag {name!r} at {remote}")
+        return None if theirs else Update(RefKind.TAG, name, ident, "")
+    known_refs = ", ".join(sorted({*refs.heads, *refs.tags}))
+    raise NotFound(f"dataset {dataset.name!r} has no branch or tag {name!r}: there is {known_refs}")
+
+
+def _push(
+    dataset: SharedDataset, connection: Connection, updates: Sequence[Update], progress: Progress
+) -> tuple[int, list[str | None]]:
+    """Send what the other end asks for; how many versions it lacked, and why each ref did not move there."""
+    frames = connection.frames
+    tips = [_number(dataset, update.to) for update in updates]
+    gone = 0
+
+    def count(size: int) -> None:
+        nonlocal gone
+        gone += size
+        progress(gone, gone, "")
+
+    supplier = Supplier(dataset, frames, tips, count)
+    frames.tell("push", updates=[update.facts() for update in updates])
+    while (message := frames.hear()).say != "pushed":
+        supplier.answer(message)
+    whys = message.items("whys", len(updates))
+    if len(whys) != len(updates) or not all(isinstance(why, str) for why in whys):
+        raise Damaged(f"{connection.address} did not say what became of each ref")
+    return message.number("versions"), [why or None for why in whys]
+
+
+def _pushed(dataset: SharedDataset, remote: str, update: Update, why: str | None) -> RefChange:
+    """Note where a branch of a remote stands now."""
+    before, after = (0 if not ident else _number(dataset, ident) for ident in (update.expected, update.to))
+    if why is None and update.kind is RefKind.BRANCH:
+        with dataset.locked():
+            full = f"{remote}/{update.name}"
+            seen = dataset.refs().remotes.get(full)
+            if seen != after:
+                _set(dataset, RefKind.REMOTE, full, after, update.to, seen)
+                dataset.mirror_refs()
+    return RefChange(update.kind, update.name, before, after, why)
+
+
+def _number(dataset: SharedDataset, ident: str) -> int:
+    return next((number for number, info in dataset.graph.versions.items() if info.content_id == ident), 0)
+
+
+def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> tuple[int, list[str]]:
+    """The receiving end of a push: have the versions here, then move the refs. How many versions came, and for each ref
+    why it did not move; "" if it did."""
+    updates = [Update.parse(facts) for facts in message.items("updates", _MOST_REFS)]
+    with receiving(dataset):
+        came = receive(dataset, peer, [update.to for update in updates], _quiet)
+        crash_point("push.received")
+        whys = []
+        for update in updates:
+            try:
+                _apply(dataset, update)
+                whys.append("")
+            except VolfsError as error:
+                whys.append(str(error))
+            crash_point("push.moved")
+    return came, whys
+
+
+def _apply(dataset: SharedDataset, update: Update) -> None:
+    to = _number(dataset, update.to)
+    refs = dataset.refs()
+    if update.kind is RefKind.TAG:
+        if refs.tags.get(update.name) != to:
+            dataset.create_tag(update.name, to)
+        return
+    head = refs.heads.get(update.name)
+    if head is None and not update.expected:
+        dataset.create_branch(update.name, to)
+        return
+    expected = _number(dataset, update.expected) if update.expected else 0
+    if head is None or (update.expected and not expected):
+        raise Conflict(f"branch {update.name!r} has moved meanwhile: nothing was changed, try again")
+    dataset.branch(update.name).publish(to, HeadMove(to, expected, update.forced).token)
