@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,15 +123,25 @@ def test_the_types_have_names_in_the_package(store: volfs.Store) -> None:
         volfs.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["store", "dataset", "version", "branch", "image", "level"])
-def test_dir_names_what_the_page_describes_and_nothing_else(store: volfs.Store, name: str) -> None:
+SECTIONS = {
+    "Stores": ["store"],
+    "Datasets": ["dataset"],
+    "Versions and branches": ["version", "branch"],
+    "Images": ["image"],
+    "Levels": ["level"],
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_dir_names_what_the_page_describes_and_nothing_else(store: volfs.Store, section: str) -> None:
     page = (DOCS / "python.md").read_text()
-    shown = objects(store)[name]
-    public = [one for one in dir(shown) if not one.startswith("__")]
-    for one in public:
-        assert not one.startswith("_")
-        assert hasattr(shown, one)
-        assert f"`{one}`" in page or f"`{one}(" in page or f".{one}(" in page, f"{name}.{one} is not in python.md"
+    part = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in part.splitlines() if line.startswith("| `")]
+    described = {name for row in rows for name in re.findall(r"`(\w+)[`(\[]", row)} - {"level"}
+    shown = [objects(store)[name] for name in SECTIONS[section]]
+    named = {one for each in shown for one in dir(each) if not one.startswith("__")}
+    assert all(hasattr(each, one) for each in shown for one in dir(each) if not one.startswith("__"))
+    assert named - {"get", "items", "keys", "values"} == described
 
 
 # -- in notebooks ---------------------------------------------------------------------------------------------------
