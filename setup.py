@@ -12,7 +12,7 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 NATIVE = "volfs/native"
-FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "front", "session")
+FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "meter", "pulse", "files", "front", "session")
 
 
 def has(package: str) -> bool:
@@ -84,7 +84,7 @@ setup(
         Extension(
             "volfs.native.core",
             [source(), *(f"{NATIVE}/{name}.c" for name in FILES)],
-            depends=[f"{NATIVE}/{name}.h" for name in ("bytes", *FILES)],
+            depends=[f"{NATIVE}/{name}.h" for name in ("bytes", "replies", *FILES)],
             define_macros=[("_GNU_SOURCE", "1"), *sums[1]],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
             libraries=["zstd", "blosc", sums[0], "pthread", "dl"],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import socket
 import struct
 import threading
 import weakref
@@ -14,47 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.kits.kernel import FLUSH, OPEN, OPENDIR, RELEASE, RELEASEDIR, STATELESS, Kernel, readable
 from volfs.native import core
 
-OPEN, READ, RELEASE, FLUSH, OPENDIR = 14, 15, 18, 25, 27
-STATELESS = 1 << 63
 DIRECTORY = 5 << 27
 FIRST, STRIDE, COUNT, THICK = DIRECTORY + 1, 8, 10, 4
 KEEP_CACHE, CACHE_DIR, NOFLUSH = 2, 8, 32
-
-
-def readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-class Kernel:
-    """Asks the front, and gets its answers."""
-
-    def __init__(self, front: core.Front) -> None:
-        self.front = front
-        self.here, self.there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._unique = 0
-
-    def ask(self, opcode: int, inode: int, body: bytes) -> bytes | None:
-        """The answer without its header; None if the request was left to Python."""
-        self._unique += 2
-        header = struct.pack("<IIQQIIIHH", 40 + len(body), opcode, self._unique, inode, 1000, 1000, 1, 0, 0)
-        if not self.front.answer(header + body, self.there.fileno()):
-            assert not readable(self.here.fileno())
-            return None
-        answer = self.here.recv(4 << 20)
-        length, error, unique = struct.unpack_from("<IiQ", answer)
-        assert (length, error, unique) == (len(answer), 0, self._unique)
-        return answer[16:]
-
-    def open(self, inode: int, flags: int = os.O_RDONLY) -> bytes | None:
-        return self.ask(OPEN, inode, struct.pack("<II", flags, 0))
-
-    def read(self, inode: int, offset: int, size: int, fh: int | None = None) -> bytes | None:
-        fh = inode | STATELESS if fh is None else fh
-        return self.ask(READ, inode, struct.pack("<QQIIQII", fh, offset, size, 0, 0, 0, 0))
 
 
 @pytest.fixture
@@ -158,15 +121,20 @@ def test_a_file_of_several_planes_is_read_across_slabs(kernel: Kernel, front: co
 
 
 def test_a_directory_is_opened_so_that_its_listing_is_kept(kernel: Kernel, front: core.Front) -> None:
-    assert kernel.ask(OPENDIR, DIRECTORY, bytes(8)) is None
+    def opened(inode: int) -> tuple[int, int]:
+        answer = kernel.ask(OPENDIR, inode, bytes(8))
+        assert answer is not None
+        fh, flags, _ = struct.unpack("<QII", answer)
+        return fh, flags
+
+    assert opened(DIRECTORY) == (DIRECTORY, 0)
     front.keep_listing(DIRECTORY)
-    answer = kernel.ask(OPENDIR, DIRECTORY, bytes(8))
-    assert answer is not None
-    assert struct.unpack("<QII", answer)[:2] == (DIRECTORY, KEEP_CACHE | CACHE_DIR)
-    assert kernel.ask(OPENDIR, DIRECTORY + (1 << 27), bytes(8)) is None
+    assert opened(DIRECTORY) == (DIRECTORY, KEEP_CACHE | CACHE_DIR)
+    assert opened(DIRECTORY + (1 << 27)) == (DIRECTORY + (1 << 27), 0)
     assert kernel.ask(OPENDIR, 0, bytes(8)) is None
     front.forget_directories()
-    assert kernel.ask(OPENDIR, DIRECTORY, bytes(8)) is None
+    assert opened(DIRECTORY) == (DIRECTORY, 0)
+    assert kernel.ask(RELEASEDIR, DIRECTORY, bytes(24)) == b""
 
 
 def test_plain_files_of_a_directory_are_opened_here_and_read_by_python(kernel: Kernel, front: core.Front) -> None:
@@ -225,7 +193,7 @@ def test_an_answer_that_cannot_be_sent_is_left_to_python(front: core.Front, stac
     header = struct.pack("<IIQQIIIHH", 48, OPEN, 2, FIRST, 0, 0, 1, 0, 0) + struct.pack("<II", 0, 0)
     with Path("/dev/full").open("wb") as full:
         assert not front.answer(header, full.fileno())
-    assert front.counts()[2]["open"][0] == 0
+    assert front.counts()[3]["open"][0] == 0
 
 
 def test_notes_tell_of_the_first_planes_of_a_slab_and_of_some_others(kernel: Kernel, front: core.Front) -> None:
@@ -261,14 +229,18 @@ def test_answers_are_counted_with_their_times(kernel: Kernel, front: core.Front,
     kernel.read(FIRST, 0, 10)
     kernel.read(FIRST, 20, 10)
     kernel.read(FIRST + 8 * STRIDE, 0, 10)
-    nbytes, copied, operations = front.counts()
-    assert (nbytes, copied) == (13, 6)
+    nbytes, copied, written, operations = front.counts()
+    assert (nbytes, copied, written) == (13, 6, 0)
     assert {name: count for name, (count, _, _) in operations.items()} == {
         "open": 1,
         "read": 2,
         "flush": 0,
         "release": 0,
         "opendir": 0,
+        "releasedir": 0,
+        "write": 0,
+        "fsync": 0,
+        "fsyncdir": 0,
     }
     for count, nanoseconds, buckets in operations.values():
         assert sum(buckets) == count and (nanoseconds > 0) == (count > 0)

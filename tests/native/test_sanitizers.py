@@ -16,6 +16,7 @@ from tests.kits.paths import ROOT
 
 NATIVE = ROOT / "volfs" / "native"
 FUZZ = Path(__file__).parent / "fuzz"
+SOURCES = ("sums", "chunks", "payloads", "pictures", "meter", "pulse", "files", "front")
 IN_SUITE, IN_SOAK = 5, 900
 """Seconds for which a fuzzer looks."""
 FLAGS = [
@@ -46,10 +47,10 @@ def payloads() -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("target", ["chunks", "payloads", "pictures", "front"])
+@pytest.mark.parametrize("target", ["chunks", "payloads", "pictures", "front", "files"])
 def test_fuzzers_find_nothing(tmp_path: Path, target: str, soak: bool) -> None:
     program, corpus = tmp_path / f"fuzz_{target}", tmp_path / "corpus"
-    sources = [NATIVE / f"{name}.c" for name in ("sums", "chunks", "payloads", "pictures", "front")]
+    sources = [NATIVE / f"{name}.c" for name in SOURCES]
     harness = FUZZ / f"fuzz_{target}.c"
     compiled = subprocess.run(
         ["clang", *FLAGS, f"-I{NATIVE}", f"-I{FUZZ}", "-o", program, harness, *sources, *LIBRARIES],
@@ -110,7 +111,7 @@ def test_the_tests_of_c_pass_under_sanitizers(tmp_path: Path) -> None:
         subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    tests = [f"tests/native/test_{name}.py" for name in ("chunks", "payloads", "pictures", "front")]
+    tests = [f"tests/native/test_{name}.py" for name in ("chunks", "payloads", "pictures", "front", "files")]
     ran = subprocess.run(
         [sys.executable, "-c", RUN, library, *tests],
         cwd=ROOT,

@@ -4,9 +4,12 @@ go of while C works. What each C file decides stands in its header; how they fit
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBUF_FORMAT, PyBUF_SIMPLE
 from cpython.buffer cimport PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+from os import strerror
 
 
 cdef extern from "sums.h" nogil:
@@ -481,18 +484,97 @@ cdef extern from "pictures.h" nogil:
         int64_t length, uint8_t *out, volfs_sums *sums)
 
 
-cdef extern from "front.h" nogil:
+cdef extern from "replies.h" nogil:
+    int64_t volfs_now()
+
+
+cdef extern from "meter.h" nogil:
     enum: VOLFS_OPERATIONS, VOLFS_BUCKETS
 
-    struct volfs_front:
-        pass
-
     struct volfs_counts:
-        uint64_t answered[5]
-        uint64_t nanoseconds[5]
-        uint64_t buckets[5][26]
+        uint64_t answered[9]
+        uint64_t nanoseconds[9]
+        uint64_t buckets[9][26]
         uint64_t bytes_read
         uint64_t bytes_copied
+        uint64_t bytes_written
+
+
+cdef extern from "pulse.h" nogil:
+    enum: VOLFS_CHANGES
+
+    struct volfs_pulse:
+        pass
+
+    volfs_pulse *volfs_pulse_new()
+    void volfs_pulse_free(volfs_pulse *pulse)
+    void volfs_pulse_load(volfs_pulse *pulse, int fd)
+    void volfs_pulse_unload(volfs_pulse *pulse)
+    int64_t volfs_pulse_count(volfs_pulse *pulse)
+    int64_t volfs_pulse_last(volfs_pulse *pulse)
+    void volfs_pulse_floor(volfs_pulse *pulse, int64_t floor)
+    int64_t volfs_pulse_tick(volfs_pulse *pulse, int64_t after)
+    int volfs_pulse_stamp(volfs_pulse *pulse, int file, int64_t after)
+    int volfs_pulse_beat(volfs_pulse *pulse, uint64_t whom)
+    int volfs_pulse_changes(volfs_pulse *pulse, uint64_t *whom, int64_t *count)
+
+
+cdef extern from "<stdatomic.h>" nogil:
+    ctypedef struct atomic_int:
+        pass
+    ctypedef struct atomic_int_least64_t:
+        pass
+    int atomic_load(atomic_int *value)
+    void atomic_store(atomic_int *value, int other)
+    int atomic_exchange(atomic_int *value, int other)
+    int atomic_fetch_add(atomic_int *value, int other)
+    int64_t load_time "atomic_load"(atomic_int_least64_t *value)
+    void store_time "atomic_store"(atomic_int_least64_t *value, int64_t other)
+
+
+cdef extern from "files.h" nogil:
+    struct volfs_files:
+        pass
+
+    struct volfs_folder:
+        pass
+
+    struct volfs_watch:
+        atomic_int onlookers
+        atomic_int_least64_t until
+
+    struct volfs_file:
+        int fd
+        uint64_t number
+        volfs_pulse *pulse
+        volfs_watch *watch
+        atomic_int changed
+        atomic_int flushed
+        atomic_int synced
+        atomic_int shown
+        atomic_int error
+
+    struct volfs_waiting:
+        int operation
+        uint64_t of
+        int64_t since
+
+    volfs_folder *volfs_folder_new(int fd, volfs_folder *parent)
+    void volfs_folder_end(volfs_folder *folder)
+    int volfs_folder_error(volfs_folder *folder)
+    void volfs_folder_release(volfs_folder *folder)
+    void volfs_files_lend(volfs_files *files, volfs_file *file, uint64_t handle, uint64_t inode)
+    void volfs_files_place(volfs_files *files, volfs_file *file, volfs_folder *folder)
+    void volfs_files_recall(volfs_files *files, volfs_file *file)
+    void volfs_files_lend_folder(volfs_files *files, uint64_t inode, volfs_folder *folder)
+    void volfs_files_tidy(volfs_files *files)
+    size_t volfs_files_left(volfs_files *files, void **request)
+    size_t volfs_files_waiting(volfs_files *files, volfs_waiting *waiting, size_t room)
+
+
+cdef extern from "front.h" nogil:
+    struct volfs_front:
+        pass
 
     struct volfs_note:
         uint64_t stack
@@ -513,6 +595,7 @@ cdef extern from "front.h" nogil:
     int volfs_front_notes_fd(const volfs_front *front)
     size_t volfs_front_notes(volfs_front *front, volfs_note *notes, size_t room)
     void volfs_front_counts(volfs_front *front, volfs_counts *counts)
+    volfs_files *volfs_front_files(volfs_front *front)
 
 
 cdef extern from "session.h" nogil:
@@ -521,7 +604,7 @@ cdef extern from "session.h" nogil:
     void volfs_session_end()
 
 
-OPERATIONS = ("open", "read", "flush", "release", "opendir")
+OPERATIONS = ("open", "read", "flush", "release", "opendir", "releasedir", "write", "fsync", "fsyncdir")
 
 
 cdef class Picture:
@@ -631,17 +714,174 @@ cdef class Slab:
         free(self._pieces)
 
 
+cdef class Pulse:
+    """See pulse.h: the numbers of a working copy, loaded from its file."""
+
+    cdef volfs_pulse *_pulse
+
+    def __cinit__(self):
+        self._pulse = volfs_pulse_new()
+        if not self._pulse:
+            raise MemoryError
+
+    def __dealloc__(self):
+        volfs_pulse_free(self._pulse)
+
+    def load(self, int fd):
+        """Have the numbers be those of a file, which stays open until :meth:`unload`; both are 0 if there is none (-1)."""
+        volfs_pulse_load(self._pulse, fd)
+
+    def unload(self):
+        """Use its file no more: until another is loaded the numbers stay as they are."""
+        volfs_pulse_unload(self._pulse)
+
+    @property
+    def count(self):
+        return volfs_pulse_count(self._pulse)
+
+    @property
+    def last(self):
+        return volfs_pulse_last(self._pulse)
+
+    def floor(self, int64_t floor):
+        """Have no time from now on be up to ``floor`` (ns)."""
+        volfs_pulse_floor(self._pulse, floor)
+
+    def tick(self, int64_t after):
+        """A time (ns) later than all before, and than ``after``. OSError."""
+        cdef int64_t time
+        with nogil:
+            time = volfs_pulse_tick(self._pulse, after)
+        if time < 0:
+            raise OSError(-time, strerror(-time))
+        return time
+
+    def stamp(self, int file, int64_t after):
+        """Give an open file such a time. OSError."""
+        cdef int error
+        with nogil:
+            error = volfs_pulse_stamp(self._pulse, file, after)
+        if error:
+            raise OSError(error, strerror(error))
+
+    def beat(self):
+        """Count a change whose key Python notes. OSError."""
+        cdef int error
+        with nogil:
+            error = volfs_pulse_beat(self._pulse, 0)
+        if error:
+            raise OSError(error, strerror(error))
+
+    def changes(self):
+        """By whom the changes since the last time are, None if they were too many, and the count after them."""
+        cdef uint64_t whom[VOLFS_CHANGES]
+        cdef int64_t count
+        cdef int noted = volfs_pulse_changes(self._pulse, whom, &count)
+        return (None if noted < 0 else [whom[i] for i in range(noted)]), count
+
+
+cdef class Watch:
+    """Who looks at what is made of a branch's keys: see files.h."""
+
+    cdef volfs_watch _watch
+
+    def add(self, int onlookers):
+        """So many more open files of which a change of a key may concern any."""
+        atomic_fetch_add(&self._watch.onlookers, onlookers)
+
+    def until(self, int64_t time):
+        """Have flushes be Python's until a time (ns, CLOCK_MONOTONIC)."""
+        store_time(&self._watch.until, time)
+
+    def extend(self, int64_t time):
+        """Likewise, if it is not until later already."""
+        if load_time(&self._watch.until) < time:
+            store_time(&self._watch.until, time)
+
+
+cdef class Folder:
+    """A directory in another, or whose own name is durable: see files.h. The descriptor is this object's from now on."""
+
+    cdef volfs_folder *_folder
+
+    def __cinit__(self, int fd, Folder parent=None):
+        self._folder = volfs_folder_new(fd, NULL if parent is None else parent._folder)
+        if not self._folder:
+            raise MemoryError
+
+    def __dealloc__(self):
+        volfs_folder_release(self._folder)
+
+    def end(self):
+        """Have requests that concern it be Python's from now on."""
+        volfs_folder_end(self._folder)
+
+    def error(self):
+        """The errno of a sync of it that failed, once; 0 if none did."""
+        return volfs_folder_error(self._folder)
+
+
+cdef class File:
+    """An open file that is written: its descriptor, and what became of it. See files.h."""
+
+    cdef volfs_file _file
+    cdef readonly Pulse pulse
+    cdef readonly Watch watch
+
+    def __init__(self, int fd, uint64_t number, Pulse pulse, Watch watch):
+        self.pulse, self.watch = pulse, watch
+        self._file.fd, self._file.number = fd, number
+        self._file.pulse, self._file.watch = pulse._pulse, &watch._watch
+
+    @property
+    def changed(self):
+        """Written since the last flush."""
+        return bool(atomic_load(&self._file.changed))
+
+    @changed.setter
+    def changed(self, bint value):
+        atomic_store(&self._file.changed, value)
+
+    @property
+    def flushed(self):
+        """Flushed since the last write."""
+        return bool(atomic_load(&self._file.flushed))
+
+    @flushed.setter
+    def flushed(self, bint value):
+        atomic_store(&self._file.flushed, value)
+
+    @property
+    def synced(self):
+        """Flushed since the last write, by a sync."""
+        return bool(atomic_load(&self._file.synced))
+
+    @synced.setter
+    def synced(self, bint value):
+        atomic_store(&self._file.synced, value)
+
+    def take_shown(self):
+        """True, once, if it was flushed without Python."""
+        return bool(atomic_exchange(&self._file.shown, 0))
+
+    def take_error(self):
+        """The errno of a sync that failed, once; 0 if none did."""
+        return atomic_exchange(&self._file.error, 0)
+
+
 cdef class Front:
     """See front.h. What is lent is kept until it has been taken back."""
 
     cdef volfs_front *_front
     cdef dict _lent
+    cdef dict _files
 
     def __cinit__(self):
         self._front = NULL
 
     def __init__(self, int directory_bits):
         self._lent = {}
+        self._files = {}
         self._front = volfs_front_new(directory_bits)
         if not self._front:
             raise MemoryError
@@ -698,9 +938,53 @@ cdef class Front:
             volfs_front_recall(self._front, stack, number)
         self._lent.pop((stack, number), None)
 
+    def lend_file(self, uint64_t handle, uint64_t inode, File file):
+        """Have an open file's writes, flushes and syncs answered; the latter once it is placed."""
+        self._files[handle] = file
+        volfs_files_lend(volfs_front_files(self._front), &file._file, handle, inode)
+
+    def place_file(self, File file, Folder folder):
+        """Have syncs of a lent file include its name, which is in a folder; None: have them be Python's."""
+        volfs_files_place(volfs_front_files(self._front), &file._file, NULL if folder is None else folder._folder)
+
+    def recall_file(self, uint64_t handle):
+        """Take a file back. Its descriptor is not used any more. No effect if it is not lent."""
+        cdef File file = self._files.get(handle)
+        if file is None:
+            return
+        with nogil:
+            volfs_files_recall(volfs_front_files(self._front), &file._file)
+        self._files.pop(handle, None)
+
+    def lend_folder(self, uint64_t inode, Folder folder):
+        """Have syncs of a directory answered until the folder ends."""
+        volfs_files_lend_folder(volfs_front_files(self._front), inode, folder._folder)
+
+    def tidy(self):
+        """Close the descriptors of folders that have ended."""
+        volfs_files_tidy(volfs_front_files(self._front))
+
+    def waiting(self):
+        """Syncs that are not answered yet: operation, handle or inode, and since when (ns, CLOCK_MONOTONIC)."""
+        cdef volfs_waiting waiting[64]
+        cdef size_t i, count = volfs_files_waiting(volfs_front_files(self._front), waiting, 64)
+        return [(OPERATIONS[waiting[i].operation], waiting[i].of, waiting[i].since) for i in range(count)]
+
+    def left(self):
+        """A request that turned out to be Python's, where no session takes it; None if there is none. For tests."""
+        cdef void *request
+        cdef size_t size = volfs_files_left(volfs_front_files(self._front), &request)
+        if not size:
+            return None
+        try:
+            return PyBytes_FromStringAndSize(<char *>request, size)
+        finally:
+            free(request)
+
     def answer(self, const uint8_t[::1] request, int device):
         """Answer one request. For tests."""
-        return bool(volfs_front_answer(self._front, &request[0] if request.shape[0] else NULL, request.shape[0], device, 0))
+        return bool(volfs_front_answer(
+            self._front, &request[0] if request.shape[0] else NULL, request.shape[0], device, volfs_now()))
 
     @property
     def notes_fd(self):
@@ -714,12 +998,12 @@ cdef class Front:
         return [(notes[i].stack, notes[i].plane) for i in range(count)]
 
     def counts(self):
-        """Bytes read, bytes of voxels copied for that, and by operation: answers, nanoseconds, and the buckets of their
-        durations."""
+        """Bytes read, bytes of voxels copied for that, bytes written, and by operation: answers, nanoseconds, and the
+        buckets of their durations."""
         cdef volfs_counts counts
         cdef int i, j
         volfs_front_counts(self._front, &counts)
-        return counts.bytes_read, counts.bytes_copied, {
+        return counts.bytes_read, counts.bytes_copied, counts.bytes_written, {
             OPERATIONS[i]: (
                 counts.answered[i], counts.nanoseconds[i], [counts.buckets[i][j] for j in range(VOLFS_BUCKETS)])
             for i in range(VOLFS_OPERATIONS)

@@ -1,14 +1,13 @@
 #include "front.h"
 
+#include "replies.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef FOPEN_CACHE_DIR
@@ -84,17 +83,11 @@ struct volfs_front {
     struct volfs_note notes[NOTES];
     size_t first_note, last_note;
     int event;
-    struct volfs_counts counts;
+    struct volfs_meter meter;
+    struct volfs_files *files;
 };
 
 /* ---------------------------------------------------------------- tables */
-
-int64_t volfs_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 struct volfs_front *volfs_front_new(int directory_bits)
 {
@@ -102,10 +95,15 @@ struct volfs_front *volfs_front_new(int directory_bits)
     if (!front)
         return NULL;
     front->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (front->event < 0) {
+    front->files = volfs_files_new(&front->meter);
+    if (front->event < 0 || !front->files) {
+        if (front->event >= 0)
+            close(front->event);
+        volfs_files_free(front->files);
         free(front);
         return NULL;
     }
+    volfs_meter_begin(&front->meter);
     front->directory_bits = directory_bits;
     pthread_mutex_init(&front->mutex, NULL);
     pthread_cond_init(&front->idle, NULL);
@@ -228,6 +226,8 @@ void volfs_front_free(struct volfs_front *front)
         return;
     while (front->stacks)
         volfs_front_drop(front, front->stacks->number);
+    volfs_files_free(front->files);
+    volfs_meter_end(&front->meter);
     close(front->event);
     pthread_cond_destroy(&front->idle);
     pthread_mutex_destroy(&front->mutex);
@@ -364,45 +364,14 @@ size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, si
     return count;
 }
 
-/* With the mutex held. */
-static void count(struct volfs_front *front, enum volfs_operation operation, int64_t since)
-{
-    int64_t took = volfs_now() - since;
-    int power = took > 1 ? 64 - __builtin_clzll((unsigned long long)took - 1) : 0, bucket = power - VOLFS_FIRST_BUCKET;
-    bucket = bucket < 0 ? 0 : bucket >= VOLFS_BUCKETS ? VOLFS_BUCKETS - 1 : bucket;
-    front->counts.answered[operation]++;
-    front->counts.nanoseconds[operation] += (uint64_t)took;
-    front->counts.buckets[operation][bucket]++;
-}
-
 void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts)
 {
-    pthread_mutex_lock(&front->mutex);
-    *counts = front->counts;
-    pthread_mutex_unlock(&front->mutex);
+    volfs_meter_counts(&front->meter, counts);
 }
+
+struct volfs_files *volfs_front_files(struct volfs_front *front) { return front->files; }
 
 /* ---------------------------------------------------------------- answers */
-
-/* Send an answer. True if the kernel took it or has no more use for it: the request was interrupted, or the mount is
- * going. */
-static int send_answer(int device, uint64_t unique, const void *data, size_t size)
-{
-    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + size), .error = 0, .unique = unique};
-    struct iovec parts[2] = {{&header, sizeof header}, {(void *)data, size}};
-    ssize_t sent;
-    do
-        sent = writev(device, parts, size ? 2 : 1);
-    while (sent < 0 && errno == EINTR);
-    return sent >= 0 || errno == ENOENT || errno == ENODEV || errno == EBADF;
-}
-
-static void answered(struct volfs_front *front, enum volfs_operation operation, int64_t since)
-{
-    pthread_mutex_lock(&front->mutex);
-    count(front, operation, since);
-    pthread_mutex_unlock(&front->mutex);
-}
 
 static int answer_open(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_open_in *asked,
     int device, int64_t since)
@@ -419,9 +388,9 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
         return 0;
     struct fuse_open_out out = {
         .fh = header->nodeid | STATELESS, .open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
-    if (!send_answer(device, header->unique, &out, sizeof out))
+    if (!volfs_reply(device, header->unique, &out, sizeof out))
         return 0;
-    answered(front, VOLFS_OPEN, since);
+    volfs_meter_count(&front->meter, VOLFS_OPEN, since, 0, 0);
     return 1;
 }
 
@@ -433,23 +402,32 @@ static int answer_close(struct volfs_front *front, const struct fuse_in_header *
     if (rest < (operation == VOLFS_FLUSH ? sizeof(struct fuse_flush_in) : sizeof(struct fuse_release_in)))
         return 0;
     memcpy(&fh, body, sizeof fh);
-    if (fh != (header->nodeid | STATELESS) || !send_answer(device, header->unique, NULL, 0))
+    if (fh != (header->nodeid | STATELESS) || !volfs_reply(device, header->unique, NULL, 0))
         return 0;
-    answered(front, operation, since);
+    volfs_meter_count(&front->meter, operation, since, 0, 0);
     return 1;
 }
 
+/* An open directory has no state: its handle is its inode. */
 static int answer_opendir(struct volfs_front *front, const struct fuse_in_header *header, int device, int64_t since)
 {
+    if (!header->nodeid)
+        return 0;
     pthread_mutex_lock(&front->mutex);
-    int known = header->nodeid && *listing_of(front, header->nodeid) == header->nodeid;
+    int kept = *listing_of(front, header->nodeid) == header->nodeid;
     pthread_mutex_unlock(&front->mutex);
-    if (!known)
+    struct fuse_open_out out = {.fh = header->nodeid, .open_flags = kept ? FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR : 0};
+    if (!volfs_reply(device, header->unique, &out, sizeof out))
         return 0;
-    struct fuse_open_out out = {.fh = header->nodeid, .open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR};
-    if (!send_answer(device, header->unique, &out, sizeof out))
+    volfs_meter_count(&front->meter, VOLFS_OPENDIR, since, 0, 0);
+    return 1;
+}
+
+static int answer_releasedir(struct volfs_front *front, const struct fuse_in_header *header, int device, int64_t since)
+{
+    if (!volfs_reply(device, header->unique, NULL, 0))
         return 0;
-    answered(front, VOLFS_OPENDIR, since);
+    volfs_meter_count(&front->meter, VOLFS_RELEASEDIR, since, 0, 0);
     return 1;
 }
 
@@ -509,7 +487,7 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
     int sent = 0;
     if (buffer) {
         volfs_picture_read(picture, planes, first, offset, length, buffer, &sums);
-        sent = send_answer(device, header->unique, buffer, (size_t)length);
+        sent = volfs_reply(device, header->unique, buffer, (size_t)length);
     }
 
     pthread_mutex_lock(&front->mutex);
@@ -518,9 +496,8 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
     front->users--;
     if (sent) {
         *summed = (struct summed){header->nodeid, picture, sums};
-        count(front, VOLFS_READ, since);
-        front->counts.bytes_read += (uint64_t)length;
-        front->counts.bytes_copied += (uint64_t)volfs_picture_voxels(picture, offset, length);
+        volfs_meter_count(&front->meter, VOLFS_READ, since, (uint64_t)length,
+            (uint64_t)volfs_picture_voxels(picture, offset, length));
     }
     pthread_cond_broadcast(&front->idle);
     pthread_mutex_unlock(&front->mutex);
@@ -557,8 +534,15 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
         memcpy(&asked, body, sizeof asked);
         return answer_read(front, &header, &asked, device, since);
     }
+    case FUSE_RELEASEDIR:
+        return answer_releasedir(front, &header, device, since);
     case FUSE_FLUSH:
-        return answer_close(front, &header, body, rest, VOLFS_FLUSH, device, since);
+        return answer_close(front, &header, body, rest, VOLFS_FLUSH, device, since)
+            || volfs_files_answer(front->files, request, size, device, since);
+    case FUSE_WRITE:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+        return volfs_files_answer(front->files, request, size, device, since);
     case FUSE_RELEASE:
         return answer_close(front, &header, body, rest, VOLFS_RELEASE, device, since);
     default:

@@ -1,10 +1,12 @@
 /* The front: answers the kernel's OPEN, READ, FLUSH and RELEASE of files that never change, from decoded planes that
- * Python lent it; OPEN, FLUSH and RELEASE of other files that never change; and OPENDIR of directories that never change,
- * whose listing the kernel may then keep.
+ * Python lent it; OPEN, FLUSH and RELEASE of other files that never change; OPENDIR and RELEASEDIR, and of directories
+ * that never change so that the kernel may keep the listing; and what files.h has: writes and syncs of files whose
+ * descriptors Python lent.
  *
  * Decided here: which requests can be answered wholly and rightly from memory, and their answers. It never waits, reads
- * no disk and decodes nothing; every other request, and everything that is an error, is left to Python as it came. So
- * nothing can hang here, and whoever asks for what is not lent waits in Python, where waiting is seen and bounded.
+ * no disk and decodes nothing (what is written goes to the disk's page cache: see files.h); every other request, and
+ * everything that is an error, is left to Python as it came. So nothing can hang here, and whoever asks for what is not
+ * lent waits in Python, where waiting is seen and bounded.
  *
  * Words: a *stack* is the planes of one directory of slices, one after the other, of which *slabs* are lent: so many
  * planes as chunks are thick. A *run* is a run of inodes whose files show planes of one stack in one way.
@@ -19,6 +21,8 @@
 #ifndef VOLFS_FRONT_H
 #define VOLFS_FRONT_H
 
+#include "files.h"
+#include "meter.h"
 #include "pictures.h"
 
 #include <stddef.h>
@@ -26,27 +30,11 @@
 
 struct volfs_front;
 
-enum volfs_operation { VOLFS_OPEN, VOLFS_READ, VOLFS_FLUSH, VOLFS_RELEASE, VOLFS_OPENDIR, VOLFS_OPERATIONS };
-
-/* Bucket i > 0 counts answers that took up to 2^(first + i) ns: as volfs.tree.contract.meter has them. */
-enum { VOLFS_FIRST_BUCKET = 12, VOLFS_BUCKETS = 26 };
-
-struct volfs_counts {
-    uint64_t answered[VOLFS_OPERATIONS];
-    uint64_t nanoseconds[VOLFS_OPERATIONS];
-    uint64_t buckets[VOLFS_OPERATIONS][VOLFS_BUCKETS];
-    uint64_t bytes_read;
-    uint64_t bytes_copied; /* of them, voxels: the rest are headers and checksums */
-};
-
 /* A plane that somebody read. Python learns of some of them, to see who goes where. */
 struct volfs_note {
     uint64_t stack;
     int64_t plane;
 };
-
-/* The time in ns, by the clock that never goes back. */
-int64_t volfs_now(void);
 
 /* `directory_bits`: inodes that agree above so many bits are of one directory. NULL if there is no memory. */
 struct volfs_front *volfs_front_new(int directory_bits);
@@ -64,7 +52,7 @@ void volfs_front_drop(struct volfs_front *front, uint64_t stack);
 int volfs_front_serve(
     struct volfs_front *front, uint64_t stack, uint64_t first, int64_t stride, int64_t count, struct volfs_picture *picture);
 
-/* Have a directory, whose names never change, opened so that the kernel keeps its listing. Its handle is its inode, as
+/* Have a directory whose names never change opened so that the kernel keeps its listing. Its handle is its inode, as
  * Python's is. Many are remembered, not all. */
 void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode);
 
@@ -91,5 +79,8 @@ int volfs_front_notes_fd(const struct volfs_front *front);
 size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, size_t room);
 
 void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts);
+
+/* Its files that are written. */
+struct volfs_files *volfs_front_files(struct volfs_front *front);
 
 #endif

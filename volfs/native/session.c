@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include "replies.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -269,14 +271,18 @@ EXPORTED int fuse_session_receive_buf(void *session, struct fuse_buf *buffer)
             if (!buffer->mem)
                 return -ENOMEM;
         }
-        ssize_t size = next_request(buffer->mem);
-        if (size < 0)
-            return -EINTR;
-        if (size > 0 && answered_here(buffer->mem, (size_t)size)) {
-            if (atomic_load_explicit(&state.score, memory_order_relaxed) >= HIGH)
+        ssize_t size;
+        do { /* who asks in a hurry has asked again by now */
+            size = next_request(buffer->mem);
+            if (size < 0)
+                return -EINTR;
+            if (size == 0 || !answered_here(buffer->mem, (size_t)size))
+                break;
+            if (atomic_load_explicit(&state.score, memory_order_relaxed) >= HIGH) {
                 pass_turn(READER);
-            return -EINTR;
-        }
+                return -EINTR;
+            }
+        } while (1);
         buffer->size = (size_t)size;
     }
     buffer->flags = 0;
@@ -289,7 +295,11 @@ EXPORTED int fuse_session_receive_buf(void *session, struct fuse_buf *buffer)
     return (int)buffer->size;
 }
 
-void volfs_session_begin(struct volfs_front *front) { state.wanted = front; }
+void volfs_session_begin(struct volfs_front *front)
+{
+    state.wanted = front;
+    volfs_files_leave(volfs_front_files(front), leave_to_python);
+}
 
 int volfs_session_fronted(void) { return state.front != NULL; }
 
@@ -298,6 +308,7 @@ void volfs_session_end(void)
     state.wanted = NULL;
     if (!state.front)
         return;
+    volfs_files_stop(volfs_front_files(state.front));
     raise_event(state.stop);
     pthread_join(state.reader, NULL);
     pthread_mutex_lock(&state.mutex);

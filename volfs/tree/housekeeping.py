@@ -154,6 +154,8 @@ class Housekeeping:
         self._begin("datasets", partial(self._see_changes, frozenset(), context.store.look_for_datasets))
         for disks, datasets in context.by_disk(context.store.datasets()).items():
             self._begin(("datasets", disks), partial(self._see_changes, disks, partial(self._look_at, datasets)))
+        if context.lender is not None:
+            context.lender.tidy()
         for mounted in self._branches:
             self._begin(("branch", mounted.path), partial(self._look_after, mounted))
         while self._branches.replaced:

@@ -22,7 +22,7 @@ from volfs.tree.core.ports import BranchState
 from volfs.tree.images.computed_levels import computed_key
 from volfs.tree.images.image_index import ImageIndex
 from volfs.versions.branch import Branch
-from volfs.versions.keys import node_key
+from volfs.versions.keys import node_key, node_path
 from volfs.versions.working.interpreter import chunk_root
 
 #: The remembered sizes of one array's chunks are cleared of old ones when there are so many.
@@ -73,6 +73,8 @@ class Invalidation:
         self._state = state
         self._branch = branch
         self._images = images
+        #: Inodes whose invalidation was queued lately.
+        self._queued: set[int] = set()
         # By array, then by key.
         self._sizes: dict[str, dict[str, _Size]] = {}
 
@@ -86,15 +88,31 @@ class Invalidation:
         if len(sizes) >= _SIZES_SWEPT:
             sizes = self._sizes[array] = _recent(sizes, now)
         sizes[key] = _Size(ino, now, size, mtime)
+        if self._images.is_known_to_follow(node_path(array)):
+            self._state.size_given()
+
+    def sizes_follow(self) -> bool:
+        """True if the kernel was lately given sizes of chunks that are computed from others."""
+        now = time.monotonic()
+        return any(
+            self._images.is_known_to_follow(node_path(array)) and _recent(sizes, now)
+            for array, sizes in list(self._sizes.items())
+        )
 
     def tidy(self) -> None:
-        """Drop sizes that the kernel does not cache any more. Called once in a while."""
+        """Drop sizes that the kernel does not cache any more, and what has been queued for long. Called once in a
+        while."""
+        self._queued.clear()
         now = time.monotonic()
         self._sizes = {array: fresh for array, sizes in list(self._sizes.items()) if (fresh := _recent(sizes, now))}
 
     async def invalidate(self, change: Change) -> None:
         """Have the kernel forget what a change made stale, and wait until it has."""
         stale = await self._stale(change)
+        if change.through is not None:
+            # A file is closed that was perhaps cut before: what was queued for that may not be done yet.
+            stale |= self._queued - {change.through}
+            self._queued.clear()
         notifier = self._context.notifier
         if len(stale) == 1:
             await notifier.invalidate_inode(stale.pop())
@@ -107,6 +125,7 @@ class Invalidation:
         """Queue what a change made stale for the kernel to forget."""
         for ino in await self._stale(change):
             self._context.notifier.queue_inode(ino)
+            self._queued.add(ino)
 
     async def _stale(self, change: Change) -> set[int]:
         """Inodes of which the kernel has old bytes or an old size."""

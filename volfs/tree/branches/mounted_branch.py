@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
+from resource import RUSAGE_THREAD, getrusage
 from typing import TypeVar
 
 import trio
@@ -22,6 +23,7 @@ from volfs.storage.stage_record import StageRecord
 from volfs.tree.branches.invalidation import Invalidation, VoxelChange
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stages import SlicePath, Stages, StageTarget
+from volfs.tree.contract.attrs import SOON
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.ports import WriteBuffer
 from volfs.tree.images.image_index import ImageIndex
@@ -43,10 +45,12 @@ _PLAIN = frozenset(
 )
 #: Directories whose last change of names is remembered, beside what the disk says.
 _DIRECTORIES_KEPT = 50_000
-#: A change made on the tree's own thread that took longer than this (s) was held up by the disk: for a while, the next
-#: ones are made in threads.
+#: A change made on the tree's own thread that took longer than this (s), and in which the thread slept, was held up by
+#: the disk: for a while, the next ones are made in threads. (Where it did not sleep, others had the processor.)
 _SLOW_SECONDS = 0.02
 _SLOW_SPELL = 1.0
+#: Of the front's clock (ns).
+_SOON, _FOREVER = int(SOON * 1e9), 2**62
 
 
 class MountedBranch:
@@ -68,8 +72,11 @@ class MountedBranch:
         self.branch: Branch = dataset.branch(name)
         #: Whether the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`.
         self.far = context.is_far(dataset.name)
+        #: Who looks at what is made of its keys, for the front; None without one.
+        self.onlookers = None if context.lender is None else context.lender.watch()
         self.images = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(context, self, self.branch, self.images)
+        self.walk_lost()
         self.stages = Stages(self.branch.working.layout.staged, self.asked)
         #: Names of slices that were removed, and until when (monotonic) they stay so.
         self.hidden: dict[SlicePath, float] = {}
@@ -244,6 +251,28 @@ class MountedBranch:
             return False
         return True
 
+    def watched(self, change: int) -> None:
+        """So many more open files are there, or fewer, of which a change of a key may concern any."""
+        if self.onlookers is not None:
+            self.onlookers.add(change)
+
+    def walk_lost(self) -> None:
+        """Metadata changed, so that other levels may follow s0 now: until that is known, the front decides nothing at a
+        flush."""
+        if self.onlookers is not None:
+            self.onlookers.until(_FOREVER)
+
+    def walk_made(self) -> None:
+        """It is known again which levels follow s0. As long as the kernel keeps sizes of their chunks, which any change
+        may make wrong, it is as after :meth:`walk_lost`."""
+        if self.onlookers is not None and self.images.certain:
+            self.onlookers.until(time.monotonic_ns() + _SOON if self.kernel.sizes_follow() else 0)
+
+    def size_given(self) -> None:
+        """The kernel was given the size of such a chunk."""
+        if self.onlookers is not None:
+            self.onlookers.extend(time.monotonic_ns() + _SOON)
+
     # -- threads ----------------------------------------------------------------------------------------------------
 
     async def look(self, work: Callable[[], _T]) -> _T:
@@ -271,7 +300,7 @@ class MountedBranch:
         something, if the disk has lately made one wait, or if it is far. ``drop`` is given a file that was opened after
         nobody waited for it any more.
         """
-        began = time.monotonic()
+        began, waits = time.monotonic(), getrusage(RUSAGE_THREAD).ru_nvcsw
         if began >= self._slow_until and not self.far:
             with self.branch.working.at_once(change=change) as free:
                 if free:
@@ -279,7 +308,7 @@ class MountedBranch:
                         return work()
                     finally:
                         now = time.monotonic()
-                        if now - began > _SLOW_SECONDS:
+                        if now - began > _SLOW_SECONDS and getrusage(RUSAGE_THREAD).ru_nvcsw > waits:
                             self._slow_until = now + _SLOW_SPELL
         if not change:
             # However many wait for a long change to end, they leave the dataset its other threads for looking around.

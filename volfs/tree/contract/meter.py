@@ -69,20 +69,27 @@ def quantile(buckets: Sequence[float], share: float) -> float:
     return BOUNDS[-2] if sum(buckets) else 0.0
 
 
-#: Bytes read; bytes of voxels copied for that; by operation: answers, nanoseconds, and the answers in each bucket.
-Counts = tuple[int, int, dict[str, tuple[int, int, list[int]]]]
+#: Bytes read; bytes of voxels copied for that; bytes written; by operation: answers, nanoseconds, and the answers in
+#: each bucket.
+Counts = tuple[int, int, int, dict[str, tuple[int, int, list[int]]]]
 
 
 class Meter:
     """One per tree. Counted on the tree's thread; may be read from any other.
 
     ``elsewhere``: the counts, since the start, of requests that are answered without this one's knowledge;
-    :meth:`gather` takes them in.
+    :meth:`gather` takes them in. ``waiting``: those that are not answered yet: operation, what it is of, since when
+    (ns).
     """
 
-    def __init__(self, elsewhere: Callable[[], Counts] | None = None) -> None:
+    def __init__(
+        self,
+        elsewhere: Callable[[], Counts] | None = None,
+        waiting: Callable[[], list[tuple[str, int, int]]] = list,
+    ) -> None:
         self._elsewhere = elsewhere
-        self._gathered: Counts = (0, 0, {})
+        self._waiting = waiting
+        self._gathered: Counts = (0, 0, 0, {})
         self._gathering = threading.Lock()
         #: By operation: those that have come.
         self.requests: Counter[str] = Counter()
@@ -117,10 +124,11 @@ class Meter:
         if self._elsewhere is None:
             return
         with self._gathering:
-            (bytes_before, _, before), now = self._gathered, self._elsewhere()
+            (read_before, _, written_before, before), now = self._gathered, self._elsewhere()
             self._gathered = now
-            self.bytes_read += now[0] - bytes_before
-            for operation, (answers, nanoseconds, buckets) in now[2].items():
+            self.bytes_read += now[0] - read_before
+            self.bytes_written += now[2] - written_before
+            for operation, (answers, nanoseconds, buckets) in now[3].items():
                 known = before.get(operation, (0, 0, [0] * len(buckets)))
                 if answers > known[0]:
                     self.requests[operation] += answers - known[0]
@@ -135,11 +143,11 @@ class Meter:
 
     def elsewhere(self) -> Counter[str]:
         """By operation: those of the answers that were given elsewhere."""
-        return Counter({operation: answers for operation, (answers, *_) in self._gathered[2].items()})
+        return Counter({operation: answers for operation, (answers, *_) in self._gathered[3].items()})
 
     def in_flight(self) -> list[Request]:
         """The requests that are not answered yet."""
-        waiting = self._in_flight.copy().values()
+        waiting = [*self._in_flight.copy().values(), *((what, (of,), since) for what, of, since in self._waiting())]
         return [Request(operation, arguments, since / 1e9) for operation, arguments, since in waiting]
 
     def errors_by_operation(self) -> dict[str, dict[str, int]]:

@@ -1,8 +1,9 @@
-"""Planes of versions that are lent to the front, which then answers reads of their slices without Python.
+"""Planes of versions and open files of branches that are lent to the front, which then answers without Python.
 
 Decided here: which slices can be lent, when their planes are, and for how long: as long as the cache has them, which is
-told of reads now and then, and so are those who look where readers go. Not here: answering (``volfs/native/front.h``),
-decoding and what stays decoded (``volfs.volume``).
+told of reads now and then, and so are those who look where readers go. Not here: which files are lent
+(:mod:`volfs.tree.files.key_handle`), answering (``volfs/native/front.h``), decoding and what stays decoded
+(``volfs.volume``).
 """
 
 from __future__ import annotations
@@ -156,8 +157,39 @@ class Lender:
         """Have the files of a directory that never change opened by the front, by the inode of the directory."""
         self._front.keep_files(directory)
 
+    # -- files that are written ---------------------------------------------------------------------------------------
+
+    def watch(self) -> Any:
+        """Counts who looks at a branch."""
+        return core.Watch()
+
+    def file(self, fd: int, number: int, pulse: Any, watch: Any) -> Any:
+        """An open file to be lent: its descriptor, the number under which its changes are noted in the branch's pulse,
+        and those who look at the branch."""
+        return core.File(fd, number, pulse, watch)
+
+    def lend_file(self, fh: int, ino: int, file: Any) -> None:
+        """Have the front answer writes and flushes of an open file."""
+        self._front.lend_file(fh, ino, file)
+
+    def place_file(self, file: Any, folder: Any | None) -> None:
+        """Have it answer syncs of a lent file as well, which include its name in a folder; None: not any more."""
+        self._front.place_file(file, folder)
+
+    def recall_file(self, fh: int) -> None:
+        """Take a file back."""
+        self._front.recall_file(fh)
+
+    def lend_folder(self, ino: int, folder: Any) -> None:
+        """Have the front answer syncs of a directory until the folder ends."""
+        self._front.lend_folder(ino, folder)
+
+    def tidy(self) -> None:
+        """Close the descriptors of folders that have ended. Called once in a while."""
+        self._front.tidy()
+
     def clear(self) -> None:
-        """Lend nothing of what was there before: directories may be others now."""
+        """Lend no planes of what was there before: directories may be others now."""
         self._front.forget_directories()
         self._stacks.clear()
         for stack in list(self._numbers.values()):

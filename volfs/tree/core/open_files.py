@@ -42,10 +42,8 @@ class Handle:
     writable = False
     #: The user who opened it, by number; None if nobody said.
     caller: int | None = None
-    #: Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the last.
-    flushed = False
-    #: ``flushed``, by an fsync: so do NFS servers, which keep files open for a while, and programs that go on writing.
-    synced = False
+    #: A change of any key of its branch may concern it.
+    onlooker = True
     #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
     slow_stamp = False
     #: True if any open file of its inode is as good, and none needs to be closed: see :data:`STATELESS`.
@@ -56,6 +54,24 @@ class Handle:
         self.ino = ino
         #: The stamp of the bytes that the kernel may have cached.
         self.known_stamp: Hashable = None
+
+    @property
+    def flushed(self) -> bool:
+        """Open for writing, but nothing was written since one of its descriptors was closed: most likely it was the
+        last."""
+        return False
+
+    @property
+    def synced(self) -> bool:
+        """:attr:`flushed`, by an fsync: so do NFS servers, which keep files open for a while, and programs that go on
+        writing."""
+        return False
+
+    def registered(self, fh: int) -> None:
+        """Called when it has its number."""
+
+    def renamed(self) -> None:
+        """Called when its name has become another."""
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         raise BadInput("this file is not open for reading")
@@ -137,6 +153,9 @@ class FileTable:
         self._next += 1
         self._open[fh] = handle
         self._by_ino[handle.ino].add(handle)
+        if handle.onlooker and handle.mounted is not None:
+            handle.mounted.watched(1)
+        handle.registered(fh)
         return OpenFile(fh, keep_cache=keep_cache and not handle.direct_io, direct_io=handle.direct_io)
 
     def get(self, fh: int) -> Handle:
@@ -157,6 +176,8 @@ class FileTable:
             there.discard(handle)
             if not there:
                 del self._by_ino[handle.ino]
+            if handle.onlooker and handle.mounted is not None:
+                handle.mounted.watched(-1)
         return handle
 
     def at(self, ino: int) -> tuple[Handle, ...]:

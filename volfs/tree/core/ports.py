@@ -58,6 +58,12 @@ class BranchState(Protocol):
     async def settled(self) -> None:
         """Wait until no name is half changed and no written bytes wait to become voxels."""
 
+    def watched(self, change: int) -> None:
+        """So many more open files are there, or fewer, of which a change of a key may concern any."""
+
+    def size_given(self) -> None:
+        """The kernel was given the size of a chunk that is computed from others."""
+
     async def look(self, work: Callable[[], T]) -> T:
         """Run something short that blocks, in a thread of the dataset."""
 
@@ -76,12 +82,19 @@ class SnapshotState(Protocol):
     def writable(self) -> bool:
         """True if changes through this mount are possible now."""
 
+    def walk_lost(self) -> None:
+        """Metadata changed, so that other levels may follow s0 now."""
+
+    def walk_made(self) -> None:
+        """It is known again which do."""
+
     def refusal(self) -> VolfsError:
         """The error for an attempt to change something in it."""
 
 
 class Front(Protocol):
-    """What answers reads of slices by itself, from decoded planes that it was lent: ``volfs.native.core.Front``."""
+    """What answers by itself reads of slices, from decoded planes that it was lent, and writes of files that it was
+    lent: ``volfs.native.core.Front``."""
 
     def stack(self, planes: int, thick: int) -> int:
         """A new stack of planes, lent ``thick`` at a time. Returns its number."""
@@ -108,9 +121,27 @@ class Front(Protocol):
     def forget_directories(self) -> None:
         """Keep no listing and no files of directories that are opened from now on."""
 
-    def counts(self) -> tuple[int, int, dict[str, tuple[int, int, list[int]]]]:
-        """Bytes read; bytes of voxels copied for that; by operation: answers, nanoseconds, and those by the buckets of
-        :class:`volfs.tree.contract.meter.Histogram`."""
+    def lend_file(self, handle: int, inode: int, file: Any) -> None:
+        """Have the writes, flushes and syncs of an open file answered; the latter once it is placed."""
+
+    def place_file(self, file: Any, folder: Any | None) -> None:
+        """Have syncs of a lent file include its name, which is in a folder; None: have them be the tree's."""
+
+    def recall_file(self, handle: int) -> None:
+        """Take a file back: its descriptor is not used any more."""
+
+    def lend_folder(self, inode: int, folder: Any) -> None:
+        """Have syncs of a directory answered until the folder ends."""
+
+    def tidy(self) -> None:
+        """Close the descriptors of folders that have ended."""
+
+    def waiting(self) -> list[tuple[str, int, int]]:
+        """Syncs that are not answered yet: operation, handle or inode, and since when (ns, ``time.monotonic_ns``)."""
+
+    def counts(self) -> tuple[int, int, int, dict[str, tuple[int, int, list[int]]]]:
+        """Bytes read; bytes of voxels copied for that; bytes written; by operation: answers, nanoseconds, and those by
+        the buckets of :class:`volfs.tree.contract.meter.Histogram`."""
 
 
 class Orphan(Protocol):

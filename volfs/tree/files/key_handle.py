@@ -1,8 +1,10 @@
 """An open key of a branch: a real file of the working copy.
 
-Decided here: which reads wait for no thread, and that a file whose key was put anew under it (a slice over the chunk
-was written, or a commit or discard moved what is underneath) goes on with what is there now, because the kernel caches
-pages by inode, and the inode is the name's. What it had before is closed once no request uses it.
+Decided here: which reads wait for no thread; which files are lent to the front, which then answers their writes, and
+flushes and syncs that decide nothing (``volfs/native/files.h``); and that a file whose key was put anew under it (a
+slice over the chunk was written, or a commit or discard moved what is underneath) goes on with what is there now,
+because the kernel caches pages by inode, and the inode is the name's. What it had before is closed once no request
+uses it.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import stat
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from volfs.errors import VolfsError
 from volfs.tree.branches.invalidation import KeyChange
@@ -32,8 +35,29 @@ _T = TypeVar("_T")
 _INLINE_BYTES = 1 << 20
 
 
+@dataclass(slots=True)
+class FileState:
+    """What became of an open file, where no front knows."""
+
+    #: Written since the last flush.
+    changed: bool
+    #: Flushed since the last write, and whether that was a sync.
+    flushed: bool = False
+    synced: bool = False
+
+    def take_shown(self) -> bool:
+        """True, once, if it was flushed without Python."""
+        return False
+
+    def take_error(self) -> int:
+        """The errno of a sync without Python that failed, once; 0 if none did."""
+        return 0
+
+
 class KeyHandle(Handle):
     """One open file under ``zarr/`` or ``files/``."""
+
+    onlooker = False
 
     def __init__(self, mounted: MountedBranch, ino: int, file: WorkingFile, flags: int) -> None:
         super().__init__(ino)
@@ -43,13 +67,24 @@ class KeyHandle(Handle):
         self.unlinked = False
         self._file = file
         self._key = file.key
-        self._changed = bool(flags & (os.O_TRUNC | os.O_CREAT))
+        #: Or the front's ``core.File``, once the file has been lent.
+        self._state: Any = FileState(changed=bool(flags & (os.O_TRUNC | os.O_CREAT)))
+        # While it is lent: the number of the open file, and that under which its changes are noted.
+        self._lent: tuple[int, int] | None = None
         # Files it has gone over from, and how many requests are under way that may be using one of them.
         self._retired: list[WorkingFile] = []
         self._uses = 0
         self._closed = False
         # Going over to another file happens in threads that look at stamps.
         self._mutex = threading.Lock()
+
+    @property
+    def flushed(self) -> bool:
+        return bool(self._state.flushed)
+
+    @property
+    def synced(self) -> bool:
+        return bool(self._state.synced)
 
     @property
     def key(self) -> str | None:
@@ -69,23 +104,24 @@ class KeyHandle(Handle):
             return bytes(await self.mounted.fetch(lambda: file.pread(size, offset)))
 
     async def write(self, offset: int, data: bytes) -> int:
-        self._changed, self.flushed, self.synced = True, False, False
+        self._written()
         with self._used() as file:
             if len(data) > _INLINE_BYTES:
                 return int(await self.mounted.fetch(lambda: file.pwrite(data, offset)))
             return await self.mounted.soon(lambda: file.pwrite(data, offset), fetch=True)
 
     async def truncate(self, size: int) -> None:
-        self._changed, self.flushed, self.synced = True, False, False
+        self._written()
         with self._used() as file:
             await self.mounted.look(lambda: file.truncate(size))
         await self.mounted.kernel.invalidate_soon(KeyChange(through=self.ino))
 
     async def flush(self) -> None:
-        self.flushed = self.writable
-        if not self._changed:
+        state = self._state
+        state.flushed = self.writable
+        if not state.changed:
             return
-        self._changed = False
+        state.changed = False
         if self._file.key is None:
             return
         if self._file.key.endswith(NODE_JSON):
@@ -97,8 +133,10 @@ class KeyHandle(Handle):
     async def fsync(self) -> None:
         with self._used() as file:
             await self.flush()
-            await self.mounted.look(file.fsync)
-        self.synced = self.flushed
+            failed = self._state.take_error()
+            await self.mounted.look(lambda: file.fsync(failed))
+        self._state.synced = self.flushed
+        self._place()
 
     async def release(self) -> None:
         self.mounted.closing += 1
@@ -119,6 +157,7 @@ class KeyHandle(Handle):
             return False
         try:
             self._closed = True
+            self._take_back()
             for file in (self._file, *self._retired):
                 file.close()
         finally:
@@ -133,7 +172,7 @@ class KeyHandle(Handle):
         with self._mutex:
             if self._closed:
                 return None
-            if not self.unlinked:
+            if not self.unlinked and self._file.count != self.mounted.branch.working.pulse.read():
                 self._follow()
             self._let_go()
             fd = self._file.fd
@@ -147,6 +186,8 @@ class KeyHandle(Handle):
 
     def as_shown(self) -> bool:
         with self._used() as file:
+            if self._state.take_shown():
+                self._shown_by_itself(file)
             fd, key = file.fd, file.key
             if fd is None or key is None or self.unlinked:
                 return False
@@ -188,8 +229,58 @@ class KeyHandle(Handle):
             return  # both are the base's, which the file follows
         with suppress(VolfsError, OSError):
             again = working.open(key, os.O_RDWR if self.writable else os.O_RDONLY)
+            self._take_back()
             self._retired.append(self._file)
             self._file = again
+
+    def _written(self) -> None:
+        state = self._state
+        state.changed, state.flushed, state.synced = True, False, False
+
+    # -- without Python -----------------------------------------------------------------------------------------------
+
+    def registered(self, fh: int) -> None:
+        mounted, file = self.mounted, self._file
+        lender, working = mounted.context.lender, mounted.branch.working
+        key, fd, state = file.key, file.fd, self._state
+        if lender is None or mounted.far or not mounted.held or not file.writable or fd is None or key is None:
+            return
+        if key.endswith(NODE_JSON):
+            return  # closing it has the hierarchy walked again
+        number = working.pulse.lend(lambda: file.key)
+        self._state = lent = lender.file(fd, number, working.pulse.numbers, mounted.onlookers)
+        lent.changed, lent.flushed, lent.synced = state.changed, state.flushed, state.synced
+        self._lent = fh, number
+        file.on_attach(self._take_back)
+        lender.lend_file(fh, self.ino, lent)
+        self._place()
+
+    def renamed(self) -> None:
+        """Its key is another now."""
+        lender, lent = self.mounted.context.lender, self._lent
+        if lender is None or lent is None:
+            return
+        if self.key is None or self.key.endswith(NODE_JSON):
+            self._take_back()
+        else:
+            lender.place_file(self._state, None)
+
+    def _place(self) -> None:
+        """Have the front's syncs of a lent file include its name, if the directory that it is in is durable."""
+        key, lender = self.key, self.mounted.context.lender
+        if self._lent is None or lender is None or key is None:
+            return
+        folder = self.mounted.branch.working.anchor(key.rpartition("/")[0])
+        if folder is not None:
+            lender.place_file(self._state, folder)
+
+    def _take_back(self) -> None:
+        lent, lender = self._lent, self.mounted.context.lender
+        if lent is not None and lender is not None:
+            fh, number = lent
+            lender.recall_file(fh)  # twice is fine: both wait until nobody writes
+            self._lent = None
+            self.mounted.branch.working.pulse.recall(number)
 
     @contextmanager
     def _used(self) -> Iterator[WorkingFile]:

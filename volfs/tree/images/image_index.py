@@ -51,6 +51,12 @@ class Committed:
     def __init__(self, ref: str) -> None:
         self._ref = ref
 
+    def walk_lost(self) -> None:
+        """Nothing changes here."""
+
+    def walk_made(self) -> None:
+        """Nothing changes here."""
+
     def refusal(self) -> VolfsError:
         return ReadOnly(f"{self._ref} never changes: write into a branch")
 
@@ -97,14 +103,17 @@ class ImageIndex:
             if self.cold:
                 asked, walk = self._asked, self._look_around()
                 self._walk = walk
+                self.state.walk_made()
                 if asked is not self._asked:  # looked at after it is stored: forget() goes the other way
                     self._walk = replace(walk, when=-math.inf, held=False)
+                    self.state.walk_lost()
 
     def forget(self) -> None:
         """Record that metadata changed: the next question walks again, also if a walk under way has passed it
         already."""
         self._asked = object()
         self._walk = None
+        self.state.walk_lost()
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -127,6 +136,17 @@ class ImageIndex:
     def following(self) -> Iterable[str]:
         """Paths of the arrays whose level follows s0: in a branch, those of the images that volfs manages."""
         return self._walked().following
+
+    @property
+    def certain(self) -> bool:
+        """True if the last walk is right for as long as nobody says otherwise."""
+        walk = self._walk
+        return walk is not None and walk.held
+
+    def is_known_to_follow(self, array: str | None) -> bool:
+        """True if the level that has its array at a path follows s0, by the last walk: without another one."""
+        walk = self._walk
+        return walk is not None and array in walk.following
 
     def follower(self, array: str) -> Level | None:
         """The level that follows s0 and has its array at a path."""

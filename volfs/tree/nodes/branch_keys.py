@@ -48,6 +48,7 @@ class BranchKeyDir(Dir):
         super().__init__(context, ino, up, path)
         self.mounted: MountedBranch = mounted
         self.key = key
+        self._lent: object = None
 
     def _entry(self, key: str) -> Entry | None:
         return self.mounted.branch.working.look(lambda union: union.entry(key))
@@ -201,10 +202,11 @@ class BranchKeyDir(Dir):
         check_key(key)
         await self._check_not_computed(key)
         async with mounted.renaming():
-            there = await mounted.asked(lambda: self._entry(key))
-            change = mounted.soon if there is None or flags & os.O_TRUNC or _on_top(there) else mounted.look
-            file = await change(lambda: mounted.branch.working.open(key, flags | os.O_CREAT, stat.S_IMODE(mode)))
-            if there is None:
+            working, permissions = mounted.branch.working, stat.S_IMODE(mode)
+            file = await mounted.soon(lambda: working.open_quickly(key, flags | os.O_CREAT, permissions))
+            if file is None:
+                file = await mounted.look(lambda: working.open(key, flags | os.O_CREAT, permissions))
+            if file.made:
                 mounted.touch(self.ino)
             ino = self.context.inodes.name(self.ino, name)
 
@@ -217,6 +219,7 @@ class BranchKeyDir(Dir):
         if entry is None or entry.kind != "file":
             await mounted.asked(file.close)
             raise NotFound(f"{key} was removed again")
+        self._lend()
         node = BranchKeyFile(self.context, ino, self, key, entry)
         return node, KeyHandle(mounted, ino, file, flags)
 
@@ -290,26 +293,44 @@ class BranchKeyDir(Dir):
         await self._check_not_computed(target)
         inodes = self.context.inodes
         async with mounted.renaming():
-            before, moving = await mounted.asked(lambda: (self._entry(target), self._entry(source)))
-            change = mounted.soon if moving is not None and moving.kind == "file" and _on_top(moving) else mounted.look
-            renamed = await change(lambda: mounted.branch.working.rename(source, target, flags))
-            if renamed and flags & RENAME_EXCHANGE:
+            working = mounted.branch.working
+            renaming = await mounted.soon(lambda: working.rename_quickly(source, target, flags))
+            if renaming is None:
+                renaming = await mounted.look(lambda: working.rename(source, target, flags))
+            if renaming.moved and flags & RENAME_EXCHANGE:
                 inodes.exchanged((self.ino, name), (to.ino, new_name))
-            elif renamed:
-                if before is not None:
+            elif renaming.moved:
+                if renaming.replaced:
                     to._lost(inodes.name(to.ino, new_name), new_name)
                 inodes.moved(inodes.name(self.ino, name), (self.ino, name), (to.ino, new_name))
+            for handle in self.context.files.at(inodes.name(to.ino, new_name)):
+                handle.renamed()
+            if flags & RENAME_EXCHANGE:
+                for handle in self.context.files.at(inodes.name(self.ino, name)):
+                    handle.renamed()
             mounted.touch(self.ino)
             mounted.touch(to.ino)
-            exchanged = before is not None and flags & RENAME_EXCHANGE and before.kind == "dir"
-            if exchanged or (moving is not None and moving.kind == "dir"):
+            if renaming.folder or (flags & RENAME_EXCHANGE and renaming.replaced_folder):
                 self.context.names_moved()  # directories below have other keys now
                 mounted.images.forget()
         await self.moved(source, target)
 
     async def sync(self) -> None:
-        if self.mounted.held:
-            await self.mounted.look(lambda: self.mounted.branch.working.fsync_dir(self.key))
+        mounted = self.mounted
+        if mounted.held:
+            await mounted.look(lambda: mounted.branch.working.fsync_dir(self.key))
+            self._lend()
+
+    def _lend(self) -> None:
+        """Have the front answer syncs of this directory, if it can: that of a file that was made here is followed by
+        one, where the file gets its name."""
+        mounted, lender = self.mounted, self.context.lender
+        if lender is None or mounted.far or not mounted.held:
+            return
+        folder = mounted.branch.working.anchor(self.key)
+        if folder is not None and folder is not self._lent:
+            lender.lend_folder(self.ino, folder)
+            self._lent = folder
 
     def _hide_computed(self, key: str) -> None:
         """Hide a removed key of a level that follows s0 for some seconds, as removed slices are: a program that removes

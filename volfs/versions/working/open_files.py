@@ -41,20 +41,32 @@ class FileOwner(Protocol):
 class WorkingFile:
     """One open file. Thread-safe, but for closing it while others use it.
 
-    ``key`` follows renames; it is None once the file has been removed or replaced by another.
+    ``key`` follows renames; it is None once the file has been removed or replaced by another. ``made``: the file did
+    not exist before. ``count``: of changes to the branch, when the file was opened.
     """
 
     def __init__(
-        self, owner: FileOwner, key: str, fd: int | None, lower: tuple[Snapshot, KeyInfo] | None, writable: bool
+        self,
+        owner: FileOwner,
+        key: str,
+        fd: int | None,
+        lower: tuple[Snapshot, KeyInfo] | None,
+        writable: bool,
+        *,
+        made: bool = False,
+        count: int = -1,
     ) -> None:
         self.key: str | None = key
         self.writable = writable
+        self.made = made
+        self.count = count
         self._owner = owner
         self._fd = fd
         self._lower = lower
         self._lower_key = key
         self._retired: list[int] = []
         self._on_close: Callable[[], None] | None = None
+        self._on_attach: Callable[[], None] | None = None
 
     @property
     def fd(self) -> int | None:
@@ -105,17 +117,22 @@ class WorkingFile:
             self._owner.stamp(fd, before.st_mtime_ns)
         self._changed(before)
 
-    def fsync(self) -> None:
-        """Make bytes and name durable."""
+    def fsync(self, failed: int = 0) -> None:
+        """Make bytes and name durable. ``failed``: the errno of a sync that was tried already, which the disk does not
+        tell again."""
         if self._fd is None:
             return
         with no_space("syncing the working copy"):
+            if failed:
+                raise OSError(failed, os.strerror(failed))
             os.fsync(self._fd)
             if self.key is not None:
                 self._owner.sync_names(self.key)
 
     def attach(self, fd: int) -> None:
         """Go on with another descriptor: the file was copied up. The old one stays open for reads under way."""
+        if self._on_attach is not None:
+            self._on_attach()
         if self._fd is not None:
             self._retired.append(self._fd)
         self._fd = fd
@@ -140,6 +157,10 @@ class WorkingFile:
     def on_close(self, done: Callable[[], None]) -> None:
         """Have ``done`` called once when the file is closed."""
         self._on_close = done
+
+    def on_attach(self, before: Callable[[], None] | None) -> None:
+        """Have ``before`` called each time before the file goes on with another descriptor."""
+        self._on_attach = before
 
     def _writing(self) -> int:
         if not self.writable or self._fd is None:

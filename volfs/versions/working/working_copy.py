@@ -13,6 +13,7 @@ and a mutex. The mtime of a file grows with every change.
     _Reader         the union as it is now
     _Steps          the parts that a change is made of, each in an order that a crash may interrupt anywhere
     _UnsyncedNames  directories whose names are not durable yet
+    _Anchors        directories that are synced without looking around
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from volfs.errors import AlreadyThere, BadInput, Busy, NotAllowed, NotFound, Unsupported, WrongKind
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_key
+from volfs.native import core
 from volfs.storage.claim import DAY_SECONDS
 from volfs.storage.crash import crash_point
 from volfs.storage.files import no_space, open_dir, open_new, open_regular, write_all
@@ -57,6 +60,8 @@ from volfs.versions.working.union import Entry, Union
 _T = TypeVar("_T")
 _Stamp = tuple[object, ...]
 _ATTEMPTS = 1000
+_ANCHORS = 512
+"""Directories that are kept open to be synced."""
 
 
 class Owner(Protocol):
@@ -75,6 +80,18 @@ class Owner(Protocol):
 
     def settle(self) -> None:
         """Called after :meth:`keep_up`, with the lock held, before anything is changed under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """What a rename did. ``moved``: False if both are names of one file, so that nothing happened."""
+
+    moved: bool
+    #: A directory moved.
+    folder: bool
+    #: The new name existed, and whether it was a directory's.
+    replaced: bool
+    replaced_folder: bool
 
 
 class WorkingCopy:
@@ -97,7 +114,8 @@ class WorkingCopy:
         self.pulse = Pulse(layout, self._reader.base_time, lambda: self.lock.held)
         self._files = OpenFiles()
         self._names = _UnsyncedNames(self._mutex, self._reader)
-        self._steps = _Steps(layout, self.pulse, self._reader, self._files, self._names)
+        self._anchors = _Anchors(self._names)
+        self._steps = _Steps(layout, self.pulse, self._reader, self._files, self._names, self._anchors)
 
     def look(self, see: Callable[[Union], _T]) -> _T:
         """The result of ``see`` on a union that did not change meanwhile."""
@@ -132,6 +150,7 @@ class WorkingCopy:
     def close(self) -> None:
         """Close all files and release the lock, however often it was taken."""
         with self._mutex:
+            self._anchors.end()
             while self.lock.held:
                 self.lock.release()
             self.pulse.close()
@@ -148,6 +167,15 @@ class WorkingCopy:
 
         A file that is not in the top layer is copied there when opened for writing; empty, if it is truncated.
         """
+        file = self._open(key, flags, mode)
+        assert file is not None
+        return file
+
+    def open_quickly(self, key: str, flags: int, mode: int = 0o644) -> WorkingFile | None:
+        """:meth:`open`; None, with nothing done, if bytes would have to be copied up first."""
+        return self._open(key, flags, mode, quickly=True)
+
+    def _open(self, key: str, flags: int, mode: int, *, quickly: bool = False) -> WorkingFile | None:
         check_key(key)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if not writable and not flags & (os.O_TRUNC | os.O_CREAT):
@@ -173,6 +201,8 @@ class WorkingCopy:
                 return self._open_reading(key)
             else:
                 emptied = bool(flags & os.O_TRUNC)
+                if quickly and not emptied and entry.layer is not union.layers[0]:
+                    return None
                 self._steps.copy_up(union, key, entry, emptied=emptied)
                 fd = open_put(path, os.O_RDWR)
                 if emptied:
@@ -180,7 +210,7 @@ class WorkingCopy:
                     os.ftruncate(fd, 0)
                     self.stamp(fd, before.st_mtime_ns)
                     self.file_changed(key, linked=before.st_nlink > 1)
-            file = WorkingFile(self, key, fd, None, writable)
+            file = WorkingFile(self, key, fd, None, writable, made=entry is None, count=self.pulse.read())
             self._files.add(file)
             if writable:
                 self.lock.acquire()
@@ -283,18 +313,34 @@ class WorkingCopy:
 
         return self.look(see)
 
-    def rename(self, source: str, target: str, flags: int = 0) -> bool:
+    def rename(self, source: str, target: str, flags: int = 0) -> Renaming:
         """rename(2), or renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
 
-        Returns False if nothing moved: both are names of one file. A file's inode and times stay. A directory that
-        comes from a lower layer, or from the base, cannot move: EXDEV, as in overlayfs.
+        A file's inode and times stay. A directory that comes from a lower layer, or from the base, cannot move: EXDEV,
+        as in overlayfs.
         """
+        renaming = self._rename(source, target, flags)
+        assert renaming is not None
+        return renaming
+
+    def rename_quickly(self, source: str, target: str, flags: int = 0) -> Renaming | None:
+        """:meth:`rename`; None, with nothing done, if it is about a directory, or if bytes would have to be copied up
+        first."""
+        return self._rename(source, target, flags, quickly=True)
+
+    def _rename(self, source: str, target: str, flags: int, *, quickly: bool = False) -> Renaming | None:
         check_key(source)
         check_key(target)
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise BadInput("of the flags of rename only RENAME_NOREPLACE or RENAME_EXCHANGE can be given")
         with self._changing() as union:
-            moving, there = union.existing(source), union.entry(target)
+            moving = union.existing(source)
+            if quickly and (flags or moving.layer is not union.layers[0] or moving.kind == "dir"):
+                return None
+            there = union.entry(target)
+            renaming = Renaming(
+                True, moving.kind == "dir", there is not None, there is not None and there.kind == "dir"
+            )
             if there is not None and flags & RENAME_NOREPLACE:
                 raise AlreadyThere(f"{target} exists")
             if moving.kind == "dir" and target.startswith(f"{source}/"):
@@ -305,7 +351,7 @@ class WorkingCopy:
                 if there.kind == "dir" and source.startswith(f"{target}/"):
                     raise BadInput(f"{target} cannot move into itself")
             if source == target or _same_file(moving, there):
-                return False
+                return replace(renaming, moved=False)
             self._steps.make_parent(union, target)
             if flags & RENAME_EXCHANGE:
                 assert there is not None
@@ -314,7 +360,7 @@ class WorkingCopy:
                 self._rename_dir(union, source, target, moving, there)
             else:
                 self._rename_file(union, source, target, moving, there)
-            return True
+            return renaming
 
     def utimens(self, key: str, atime_ns: int, mtime_ns: int) -> None:
         """Set times, as utimensat(2)."""
@@ -389,8 +435,21 @@ class WorkingCopy:
     def fsync_dir(self, key: str) -> None:
         """fsync of a directory: its names and removals are durable, and so is its own name."""
         while key:
+            failed = self._anchors.error(key)
+            if failed:
+                raise OSError(failed, os.strerror(failed))
             self._names.sync(key)
             key = key.rpartition("/")[0]
+
+    def anchor(self, folder: str) -> Any | None:
+        """The ``core.Folder`` of a directory, a sync of which makes the names in it durable, and its own: for as long
+        as the lock is held, and no directory moves. None if more must be synced for that."""
+        found = self._anchors.get(folder)
+        if found is not None or core is None:
+            return found
+        with self._mutex:
+            layers = self._reader.layers
+            return self._anchors.make(folder, layers[0]) if len(layers) == 1 and self.lock.held else None
 
     # -- committing and discarding --------------------------------------------------------------------------------
 
@@ -435,6 +494,8 @@ class WorkingCopy:
 
     def rest_on(self, head: VersionInfo | None) -> None:
         """Make the branch's head the base; the changes must not be in conflict with it. Within :meth:`exclusive`."""
+        if head is not None:
+            self.pulse.base_moves(head.time_ns)
         layer_moves.rest_on(self.layout, self.base, head)
         self._reader.base_moved()
 
@@ -510,8 +571,7 @@ class WorkingCopy:
     # -- asked by open files ----------------------------------------------------------------------------------------
 
     def stamp(self, fd: int, after: int) -> None:
-        now = self.pulse.tick(after)
-        os.utime(fd, ns=(now, now))
+        self.pulse.stamp(fd, after)
 
     def file_changed(self, key: str, *, linked: bool) -> None:
         self.pulse.beat("" if linked else key)
@@ -525,6 +585,7 @@ class WorkingCopy:
         self.pulse.reread()
         layer_moves.prepare(self.layout)
         self._reader.reload()
+        self._anchors.end()
         self._steps.forget_rooted()
 
     @contextmanager
@@ -537,6 +598,7 @@ class WorkingCopy:
 
     def _rearrange(self, move: Callable[[], None], *, gone: bool = False) -> None:
         with self.exclusive():
+            self._anchors.end()
             try:
                 self._reader.in_motion()
                 move()
@@ -554,12 +616,13 @@ class WorkingCopy:
             if entry.is_link:
                 raise WrongKind(f"{key} is a symbolic link", errno=errno.ELOOP)
             if entry.layer is not None:
-                return WorkingFile(self, key, entry.layer.open(key), None, False)
+                return WorkingFile(self, key, entry.layer.open(key), None, False, count=count)
             assert union.lower is not None and entry.below is not None
-            return WorkingFile(self, key, None, (union.lower, entry.below), False)
+            return WorkingFile(self, key, None, (union.lower, entry.below), False, count=count)
 
         # The mutex: a copy-up must either see this file among the open ones, or come before it was opened.
         with self._mutex:
+            count = self.pulse.read()
             file = self.look(see)
             self._files.add(file)
         file.on_close(lambda: self._closed(file, False))
@@ -775,6 +838,10 @@ class _UnsyncedNames:
                         self._unsynced.setdefault(folder, covers)
                 mine.done.set()
 
+    def settled(self, folder: str) -> bool:
+        """True if the names in a directory are durable, and so are its whiteouts."""
+        return folder not in self._unsynced and folder not in self._syncing
+
     def _open_dirs(self, folder: str) -> list[int]:
         """The directories in which the names of one lie, and its whiteouts: they stay the same if layers move."""
         opened: list[int] = []
@@ -823,17 +890,68 @@ class _UnsyncedNames:
         }
 
 
+class _Anchors:
+    """Directories of the top layer of which syncs can be made without looking around, for as long as no whiteouts come
+    and none moves. Changed with the working copy's mutex held."""
+
+    def __init__(self, names: _UnsyncedNames) -> None:
+        self._names = names
+        self._folders: dict[str, Any] = {}
+
+    def get(self, folder: str) -> Any | None:
+        return self._folders.get(folder)
+
+    def make(self, folder: str, top: Layer) -> Any | None:
+        """A directory's, with those of all above it. None if whiteouts are not durable, or it is not in the layer."""
+        found = self._folders.get(folder)
+        if found is not None:
+            return found
+        above = folder.rpartition("/")[0]
+        parent = self.make(above, top) if above else None
+        if above and parent is None:
+            return None
+        if os.path.lexists(top.whiteout_path(folder)) and not self._names.settled(folder):
+            return None
+        if len(self._folders) >= _ANCHORS:
+            self.end()
+            return None
+        with suppress(FileNotFoundError):
+            self._folders[folder] = core.Folder(open_dir(top.path(folder)), parent)
+        return self._folders.get(folder)
+
+    def error(self, folder: str) -> int:
+        """The errno of a sync of a directory that failed, once; 0 if none did."""
+        found = self._folders.get(folder)
+        error = 0 if found is None else int(found.error())
+        if error:
+            self.end()
+        return error
+
+    def end(self) -> None:
+        """Layers, directories or whiteouts are about to change: from now on there are none."""
+        folders, self._folders = self._folders, {}
+        for folder in folders.values():
+            folder.end()
+
+
 class _Steps:
     """The steps that changes to a working copy are made of. Call them within :meth:`WorkingCopy.exclusive`."""
 
     def __init__(
-        self, layout: WorkingLayout, pulse: Pulse, reader: _Reader, files: OpenFiles, names: _UnsyncedNames
+        self,
+        layout: WorkingLayout,
+        pulse: Pulse,
+        reader: _Reader,
+        files: OpenFiles,
+        names: _UnsyncedNames,
+        anchors: _Anchors,
     ) -> None:
         self._layout = layout
         self._pulse = pulse
         self._reader = reader
         self._files = files
         self._names = names
+        self._anchors = anchors
         #: Directories that this process has once found in the top layer: their own names, and those of all above them,
         #: have been noted.
         self._rooted: set[str] = set()
@@ -952,6 +1070,7 @@ class _Steps:
         if not always and not top.hides(key) and union.beneath(top).entry(key) is None:
             return
         now = self._pulse.tick()
+        self._anchors.end()
         top.hide(key, scratch_dir(self._layout), time_ns=now)
         self.make_parent(union, key)
         parent = key.rpartition("/")[0]
@@ -972,6 +1091,7 @@ class _Steps:
             # (since Linux 6.13). To be changed once more is cheaper than a whiteout, for a commit too.
             os.utime(top.path(key), ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
             if os.lstat(top.path(key)).st_ctime_ns < last:
+                self._anchors.end()
                 top.hide(key, scratch_dir(self._layout), time_ns=self._pulse.tick())
         elif found.st_mtime_ns > last:
             self._pulse.tick(found.st_mtime_ns)
@@ -984,6 +1104,7 @@ class _Steps:
     def restructured(self, prefix: str, *, made: bool = False) -> None:
         """A directory was made, or moved or removed with everything in it."""
         if not made:
+            self._anchors.end()
             self._rooted.clear()
             for layer in self._reader.layers:
                 layer.forget_folders()
