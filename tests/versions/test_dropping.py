@@ -418,3 +418,23 @@ def test_the_number_of_a_version_that_was_taken_away_by_hand_is_not_given_again(
         branch.put("files/x", b"x")
         assert branch.commit("next").number == 4
         assert fsck(again).findings == []
+
+
+def test_what_merges_and_amended_versions_took_stays_when_its_owners_go(store: Store, dataset: Dataset) -> None:
+    history(dataset, [[(0, 0, 0)]])
+    dataset.create_branch("exp", 1)
+    write_version(dataset, volume(SHAPE, 7), parent=1, coords=[(1, 1, 1), (1, 1, 0)], branch="exp")
+    merged = dataset.merge("exp").version
+    assert merged is not None
+    tree = tree_of(dataset.version(merged.number))
+    branch = dataset.branch("main")
+    branch.put("files/more", b"more")
+    amended = branch.amend("amended")
+    tree |= {"files/more": b"more"}
+    assert tree_of(dataset.version(amended.number)) == tree
+    dataset.delete_branch("exp")
+    assert merged.number in store.gc(grace=0.001)[0].retired
+    dataset.drop(*(number for number in dataset.kept() if number != amended.number))
+    store.gc(grace=0)
+    assert tree_of(dataset.version(amended.number)) == tree
+    assert fsck(store).findings == []
