@@ -1,8 +1,9 @@
-"""``volfs note``, and ``volfs config`` with protect= and require-message=: said apart from versions, and asked of new
-ones."""
+"""``volfs note``, ``volfs commit --meta``, and ``volfs config`` with protect= and require-message=: what is said of
+versions, apart from them and in them, and what is asked of new ones."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import volfs as api
 from tests.kits.cells import CELLS
 from tests.kits.mounts import answer, refused, volfs
-from volfs.storage.files import read_json
+from volfs.storage.files import read_json, write_json
 from volfs.testing.kit import mounted
 
 
@@ -60,6 +61,44 @@ class TestNotes:
         assert "some text" in refused(store, "note", "small@v1", " ")
         assert volfs(store, "note", "small", "text", ok=False).returncode == 2
         assert "read-only" in refused(store, "--read-only", "note", "small@v1", "text")
+
+
+class TestMeta:
+    def test_what_is_said_of_a_version_is_in_it_and_in_its_content_id(self, store: Path, tmp_path: Path) -> None:
+        change(store, "main", "files/b")
+        made = answer(store, "commit", "small", "-m", "Third", "--meta", "instrument=SBEM-2", "--meta", "run.no=17=b")
+        said = {"instrument": "SBEM-2", "run.no": "17=b"}
+        document = store / "datasets/small/versions/00000003/version.json"
+        assert read_json(document)["meta"] == said
+        assert "meta" not in read_json(store / "datasets/small/versions/00000002/version.json")
+        assert answer(store, "show", "small@v3")["meta"] == said
+        assert "    instrument=SBEM-2\n    run.no=17=b\n" in volfs(store, "show", "small@v3").stdout
+        with mounted(store, tmp_path / "mnt") as mount:
+            shown = json.loads((mount / "small/versions/v3/version.json").read_text())
+            assert shown["meta"] == said
+            assert "meta" not in json.loads((mount / "small/versions/v2/version.json").read_text())
+        assert volfs(store, "fsck").stdout == "nothing is wrong\n"
+        change(store, "main", "files/c")
+        amended = answer(store, "commit", "small", "--amend")
+        assert amended["content_id"] != made["content_id"]
+        assert answer(store, "show", "small")["meta"] == said
+        altered = store / f"datasets/small/versions/{int(amended['version'][1:]):08d}/version.json"
+        write_json(altered, {**read_json(altered), "meta": {**said, "instrument": "SBEM-3"}})
+        assert "content id does not match" in volfs(store, "fsck", ok=False).stdout
+
+    @pytest.mark.parametrize("meta", ["instrument", "=x", "a b=c", "x=\0"])
+    def test_what_cannot_be_said_is_refused_and_nothing_is_committed(self, store: Path, meta: str) -> None:
+        change(store, "main", "files/b")
+        refused(store, "commit", "small", "-m", "Third", "--meta", meta)
+        refused(store, "commit", "small", "-m", "Third", "--meta", "x=1", "--meta", "x=2")
+        assert volfs(store, "commit", "small", "--amend", "--meta", "x=1", ok=False).returncode == 2
+        assert answer(store, "branch", "small")["main"] == 2
+
+    def test_a_mount_that_holds_the_branch_is_named(self, store: Path, tmp_path: Path) -> None:
+        with mounted(store, tmp_path / "mnt") as mount:
+            (mount / "small/branches/main/files/b").write_text("b")
+            said = refused(store, "commit", "small", "-m", "Third", "--meta", "x=1")
+            assert "unmount it first" in said and str(tmp_path / "mnt") in said
 
 
 class TestRules:

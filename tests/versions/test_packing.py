@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -106,6 +107,15 @@ def test_the_id_covers_parents_author_time_and_message() -> None:
         base | {"root": bytes(31) + b"\1"},
     ]
     assert len({ids.content_id(**fields) for fields in altered}) == len(altered)
+
+
+def test_the_content_id_covers_what_is_said_of_a_version_if_anything_is() -> None:
+    facts: dict[str, Any] = {"parents": ["aa"], "author": "me", "message": "m", "time_ns": 5, "root": bytes(32)}
+    assert ids.content_id(**facts) == ids.content_id(**facts, meta={})
+    said = [{}, {"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": "1"}]
+    assert len({ids.content_id(**facts, meta=meta) for meta in said}) == len(said)
+    assert ids.content_id(**facts, meta={"a": "1", "b": "2"}) == ids.content_id(**facts, meta={"b": "2", "a": "1"})
+    assert ids.content_id(**facts) == "68c1a23f65d9d33bfb91de6d42f34b66669903798ca6204d809dcaa06d805dc0"
 
 
 def test_the_root_of_the_tree_is_that_of_rfc_6962() -> None:

@@ -140,6 +140,7 @@ def _show_behind(dataset: str, branch: str, behind: Behind) -> None:
 @click.option("-m", "--message", help="What changed and why; without it an editor asks.")
 @click.option("--author", help="Who made the changes; else VOLFS_AUTHOR, else user@host.")
 @click.option("--leave", multiple=True, metavar="KEY", help="A key or directory that stays uncommitted; repeatable.")
+@click.option("--meta", multiple=True, metavar="NAME=VALUE", help="What else is said of the version; repeatable.")
 @click.option("--amend", is_flag=True, help="Make the branch's newest version anew, with these changes in it.")
 @json_option
 @pass_frame
@@ -150,6 +151,7 @@ def commit(
     message: str | None,
     author: str | None,
     leave: tuple[str, ...],
+    meta: tuple[str, ...],
     amend: bool,
     as_json: bool,
 ) -> None:
@@ -164,9 +166,13 @@ def commit(
       volfs commit cells -m "Removed the artefact"
       volfs commit cells@exp --leave files/draft.txt
       volfs commit cells zarr/labels/nuclei -m "Nuclei corrected"
+      volfs commit cells -m "Rescanned" --meta instrument=SBEM-2 --meta run=17
       volfs commit cells --amend
     """
     argument = parse_dataset_arg(target)
+    said = _meta(meta)
+    if said and amend:
+        raise click.UsageError("--amend keeps what is said of the version: no --meta with it")
     with frame.open() as store:
         branch = branch_meant(store, argument)
         left_out = frozenset(leave) | (branch.actions.leaving_all_but(keys) if keys else frozenset())
@@ -175,11 +181,22 @@ def commit(
         else:
             if message is None:
                 message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
-            info = branch.commit(message, author, leave=left_out)
+            info = branch.commit(message, author, leave=left_out, meta=said)
         left = branch.actions.last.left if branch.actions.last is not None else ()
     _say_version(info, as_json)
     for each in left:
         say(f"volfs: stays uncommitted: {each.path}: {each.reason}", err=True)
+
+
+def _meta(settings: tuple[str, ...]) -> dict[str, str]:
+    """What is said of a version, from NAME=VALUE each."""
+    found: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or name in found:
+            raise BadInput(f"{setting!r}: say NAME=VALUE, each name once")
+        found[name] = value
+    return found
 
 
 def _ask_for_message(what: str) -> str:

@@ -326,11 +326,15 @@ def show(frame: Frame, target: str, as_json: bool) -> None:
         info = dataset.info(dataset.resolve(argument.spec.ref or dataset.default_branch))
         names = _names(dataset)
         if as_json:
-            say_json(_facts(dataset, info, names, stat=True, noted=dataset.noted()))
+            meta = dict(dataset.version(info.number).changes().meta)
+            say_json({**_facts(dataset, info, names, stat=True, noted=dataset.noted()), "meta": meta})
             return
         names = _shown_names(dataset)
         notes = _note_lines(dataset, info) if info.content_id in dataset.noted() else []
-        _say([*_lines(info, names, first=True), *notes, f"    {info.content_id}", ""], None)
+        meta = dict(dataset.version(info.number).changes().meta)
+        said = [printable(f"    {name}={value}") for name, value in sorted(meta.items())]
+        lines = [*_lines(info, names, first=True), *(["", *said] if said else []), *notes]
+        _say([*lines, f"    {info.content_id}", ""], None)
         _say(_stat(dataset, info, None), None)
 
 

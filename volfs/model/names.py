@@ -8,6 +8,7 @@ chose, so almost anything a POSIX filesystem takes is a key.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from volfs.errors import BadInput, BadName
 
@@ -20,6 +21,8 @@ MAX_VERSION = 10**9 - 1
 """The largest number of a version: as many digits as its name may have."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_META = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_LONGEST_META, _MOST_META = 4096, 256
 _VERSION = re.compile(r"v[0-9]+")
 _DIGITS = re.compile(r"([0-9]+)")
 #: The ref that always names the newest version.
@@ -108,6 +111,22 @@ def check_message(text: str) -> None:
         raise BadInput("the message is not UTF-8; nothing was committed") from None
     if "\0" in text:
         raise BadInput("the message has a NUL character: it may be in UTF-16; nothing was committed")
+
+
+def check_meta(meta: Mapping[str, str]) -> None:
+    """Raise BadInput unless these can be said of a version, by name."""
+    for name, value in meta.items():
+        if not _META.fullmatch(name):
+            rule = "letters, digits, '.', '_' and '-' only, at most 64, beginning with a letter"
+            raise BadInput(f"{name!r} cannot name what is said of a version: {rule}")
+        if len(value) > _LONGEST_META or "\0" in value:
+            raise BadInput(f"{name}: what is said of a version has at most {_LONGEST_META:,} characters, and no NUL")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadInput(f"{name}: what is said of a version is UTF-8") from None
+    if len(meta) > _MOST_META:
+        raise BadInput(f"at most {_MOST_META} things are said of a version")
 
 
 def natural_key(name: str) -> tuple[tuple[str | tuple[int, str], ...], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from typing import ClassVar
@@ -294,14 +294,16 @@ class Branch(UnionSnapshot, WritableSnapshot):
         *,
         leave: Iterable[str] = (),
         wording: Wording | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> VersionInfo:
         """Make the working copy a version. ``leave``: keys or directories that stay uncommitted; ``wording`` has the
-        last word on message and author, once everything else is done (:mod:`volfs.versions.commit.protocol`).
+        last word on message and author, once everything else is done (:mod:`volfs.versions.commit.protocol`). ``meta``:
+        what else is said of the version, by name; it is part of the content id.
 
         Raises BadInput (a message that is none, or not UTF-8), Held (naming keys), NothingToCommit, Conflict. If a
         mount of another process writes to the branch, that mount commits, for the author given.
         """
-        return self.actions.commit(message, author, leave=leave, wording=wording)
+        return self.actions.commit(message, author, leave=leave, wording=wording, meta=meta)
 
     def amend(self, message: str | None = None, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
         """Make the newest version anew, with the uncommitted changes in it, or with another message.

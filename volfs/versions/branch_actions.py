@@ -10,14 +10,14 @@ version becomes the head (:mod:`volfs.versions.commit.placement`), how the base 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from volfs.errors import BadInput, Busy, ReadOnly
 from volfs.model.graph import VersionInfo
-from volfs.model.names import check_message
+from volfs.model.names import check_message, check_meta
 from volfs.versions.author import default_author
 from volfs.versions.combine.amendment import amend
 from volfs.versions.combine.combination import Progress as CombineProgress
@@ -67,12 +67,19 @@ class Actions:
         self.last: Action | None = None
 
     def commit(
-        self, message: str, author: str | None = None, *, leave: Iterable[str] = (), wording: Wording | None = None
+        self,
+        message: str,
+        author: str | None = None,
+        *,
+        leave: Iterable[str] = (),
+        wording: Wording | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> VersionInfo:
         """See :meth:`volfs.versions.branch.Branch.commit`."""
         branch, dataset = self._branch, self._branch.dataset
         dataset.store.check_writable()
         check_message(message)
+        check_meta(meta or {})
         mount, left = self._mount(), frozenset(leave)
         if mount is None:
             if wording is None:
@@ -81,15 +88,18 @@ class Actions:
                 head = branch.head
                 if head is not None and dataset.conflicts(head.number):
                     # On a branch of a merge that is not closed, what mends it goes into that version.
+                    if meta:
+                        raise BadInput(f"v{head.number} has open conflicts, and keeps what is said of it: no meta now")
                     if wording is not None:
                         message, author = wording()
                     info = amend(branch, message, author, leave=left)
                 else:
-                    info = commit(branch, message, author, leave=left, wording=wording)
+                    info = commit(branch, message, author, leave=left, wording=wording, meta=meta)
                 outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
             return info
-        if left:
-            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to leave keys behind, unmount it first")
+        if left or meta:
+            what = "leave keys behind" if left else "say more of a version than its message"
+            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to {what}, unmount it first")
         described = self._ask(mount, "commit", message, author or default_author())
         self.last = Action.by_mount(described)
         dataset.store.refresh()

@@ -122,9 +122,9 @@ def _image(image: ImageFacts) -> dict[str, Any]:
     }
 
 
-def version_json(info: VersionInfo, changes: Sequence[ChangeFacts]) -> bytes:
-    """Id, parents, author, date, message, and the changes of the version."""
-    return to_json({**_version(info), "changes": _changes(changes)})
+def version_json(info: VersionInfo, changes: Sequence[ChangeFacts], meta: Mapping[str, str] | None = None) -> bytes:
+    """Id, parents, author, date, message, what else was said of it, if anything was, and the changes of the version."""
+    return to_json({**_version(info), **({"meta": dict(meta)} if meta else {}), "changes": _changes(changes)})
 
 
 def _version(info: VersionInfo) -> dict[str, Any]:

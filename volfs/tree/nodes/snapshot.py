@@ -200,4 +200,5 @@ class VersionDir(SnapshotDir):
         return documents.version_json(
             version.info,
             [documents.ChangeFacts(path, c.put, c.removed, c.bytes) for path, c in sorted(changes.nodes.items())],
+            changes.meta,
         )

@@ -294,6 +294,7 @@ class Proof:
             message=info.message,
             time_ns=info.time_ns,
             root=tree_root(changes(manifest, self._metas)),
+            meta=stored.meta,
             conflicts=stored.conflicts,
         )
         if identity != info.content_id:

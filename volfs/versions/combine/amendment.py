@@ -26,6 +26,7 @@ from volfs.versions.commit.placement import publish_over
 from volfs.versions.commit.protocol import Frozen, check, pack, settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.committed.version_files import VersionFiles, read_version
 
 Fill = Callable[[VersionWriter], object]
 """Writes changes to the head into a version on top of it."""
@@ -136,7 +137,8 @@ def _write(
     first = next(iter(head.parents), 0)
     with combined(branch, first, Change((first,) if first else (), content)) as changes:
         changes.write(writer)
-    writer.prepare(words.message, words.author, conflicts=conflicts)
+    meta = read_version(VersionFiles.of(branch.dataset.objects, head.number)).meta
+    writer.prepare(words.message, words.author, conflicts=conflicts, meta=meta)
     crash_point("amend.prepared")
 
 

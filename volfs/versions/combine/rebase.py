@@ -17,6 +17,7 @@ from volfs.versions.combine.requests import Request
 from volfs.versions.combine.scratch_branch import ScratchBranch
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.committed.version_files import VersionFiles, read_version
 
 
 def rebased(
@@ -53,7 +54,8 @@ def rebased(
                     continue
                 with VersionWriter(dataset, scratch.name, tip) as writer:
                     changes.write(writer)
-                    writer.prepare(info.message, info.author)
+                    meta = read_version(VersionFiles.of(dataset.objects, number)).meta
+                    writer.prepare(info.message, info.author, meta=meta)
                     tip = scratch.publish(writer).number
             crash_point("rebase.picked")
         move(tip)

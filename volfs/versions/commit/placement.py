@@ -261,6 +261,7 @@ def _rewritten(
         message=info.message,
         time_ns=when,
         root=changes_root(manifest, metas),
+        meta=prepared.stored.meta,
         conflicts=prepared.stored.conflicts,
     )
     info = replace(

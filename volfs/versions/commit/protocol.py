@@ -18,7 +18,7 @@ moving layers (:mod:`volfs.versions.working.layer_moves`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def commit(
     *,
     leave: frozenset[str] = frozenset(),
     wording: Wording | None = None,
+    meta: Mapping[str, str] | None = None,
 ) -> VersionInfo:
     """Make the branch's uncommitted changes a version. The caller holds the branch's lock.
 
@@ -67,11 +68,16 @@ def commit(
     message = message.strip()
     with branch.turn:
         settle_own(branch)
-        return _commit(branch, message, author, leave, wording)
+        return _commit(branch, message, author, leave, wording, meta)
 
 
 def _commit(
-    branch: WritableBranch, message: str, author: str | None, leave: frozenset[str], wording: Wording | None
+    branch: WritableBranch,
+    message: str,
+    author: str | None,
+    leave: frozenset[str],
+    wording: Wording | None,
+    meta: Mapping[str, str] | None,
 ) -> VersionInfo:
     changed = check(branch, leave)
     head = branch.head
@@ -92,7 +98,7 @@ def _commit(
             if wording is not None:
                 writer.sync()  # what fails, fails before the first word is acknowledged
                 message, author = wording()
-            info = writer.publish(message, author)
+            info = writer.publish(message, author, meta=meta)
         except BaseException:
             made.end(committed=False)
             raise

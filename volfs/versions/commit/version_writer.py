@@ -230,7 +230,14 @@ class VersionWriter:
 
     # -- its end ------------------------------------------------------------------------------------------------
 
-    def publish(self, message: str, author: str | None = None, time_ns: int | None = None) -> VersionInfo:
+    def publish(
+        self,
+        message: str,
+        author: str | None = None,
+        time_ns: int | None = None,
+        *,
+        meta: Mapping[str, str] | None = None,
+    ) -> VersionInfo:
         """Make the version exist, as the new head of the branch, taking the branch's lock if the process does not hold
         it.
 
@@ -239,7 +246,7 @@ class VersionWriter:
         its first parent's: rsync skips a same-size change within one.
         """
         try:
-            self.prepare(message, author, time_ns)
+            self.prepare(message, author, time_ns, meta=meta)
             branch = self.dataset.branch(self.branch) if self.dataset.named_by_file(self.branch) is not None else None
             with nullcontext() if branch is None else branch.writing():
                 info = self.place()
@@ -256,14 +263,18 @@ class VersionWriter:
         author: str | None = None,
         time_ns: int | None = None,
         conflicts: Sequence[Mapping[str, Any]] = (),
+        *,
+        meta: Mapping[str, str] | None = None,
     ) -> None:
         """Write the version down completely and durably. It does not exist yet. ``conflicts``: what a merge has left
-        open, as ``version.json`` has it."""
+        open, as ``version.json`` has it. ``meta``: what else is said of it, by name."""
         if not self._open:
             raise BadInput(f"version v{self.number} is published or given up already")
         self.dataset.rules.check_message(message)
         try:
-            stored, manifest = self._complete(message, author or default_author(), time_ns, tuple(conflicts))
+            stored, manifest = self._complete(
+                message, author or default_author(), time_ns, tuple(conflicts), meta or {}
+            )
             crash_point("commit.packed")
             files = self.sync()
         except FileNotFoundError as error:
@@ -412,7 +423,12 @@ class VersionWriter:
         return taken_away(self.number, name)
 
     def _complete(
-        self, message: str, author: str, time_ns: int | None, conflicts: tuple[Mapping[str, Any], ...]
+        self,
+        message: str,
+        author: str,
+        time_ns: int | None,
+        conflicts: tuple[Mapping[str, Any], ...],
+        meta: Mapping[str, str],
     ) -> tuple[StoredVersion, Manifest]:
         """Write all that is not written yet."""
         for array in self._arrays.values():
@@ -434,6 +450,7 @@ class VersionWriter:
             message=message,
             time_ns=when,
             root=changes_root(manifest, metas),
+            meta=meta,
             conflicts=conflicts,
         )
         arrays = {
@@ -441,7 +458,7 @@ class VersionWriter:
             for path, array in self._arrays.items()
         }
         stored = StoredVersion(
-            replace(info, content_id=identity), self.branch, self.draft.token, count(manifest), arrays, conflicts
+            replace(info, content_id=identity), self.branch, self.draft.token, count(manifest), arrays, conflicts, meta
         )
         copy_in(self._open_object(VERSION_JSON), dump_document(stored.to_json()))
         return stored, manifest

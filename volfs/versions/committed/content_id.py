@@ -16,7 +16,8 @@ The construction (SHA-256 throughout; the tree is that of RFC 6962, section 2.1,
   total; the tree of no leaves is ``H()``;
 - the content id is the hex of ``H(0x02 ‖ header)``, the header being JSON with sorted keys and no spaces: ``author``,
   ``message``, ``parents`` (their content ids, in order), ``time_ns``, ``tree`` (hex of the root); and ``conflicts``, as
-  in ``version.json``, where a merge has left some open: ids of versions without stay what they were.
+  in ``version.json``, where a merge has left some open, and ``meta``, where there is some: ids of versions without stay
+  what they were.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def content_id(
     message: str,
     time_ns: int,
     root: bytes,
+    meta: Mapping[str, str] | None = None,
     conflicts: Sequence[Mapping[str, object]] = (),
 ) -> str:
     """The id of a version, as 64 hex digits. ``parents`` are content ids, the first parent first."""
@@ -109,6 +111,8 @@ def content_id(
         "time_ns": time_ns,
         "tree": root.hex(),
     }
+    if meta:
+        header["meta"] = dict(meta)
     if conflicts:
         header["conflicts"] = [dict(each) for each in conflicts]
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import prod
 from typing import Any
@@ -81,11 +81,13 @@ class NodeChanges:
 class VersionChanges:
     """The changes of one version: totals, and keys by place.
 
-    ``nodes`` has arrays by ``zarr/PATH``; other metadata, objects and side files by their directory.
+    ``nodes`` has arrays by ``zarr/PATH``; other metadata, objects and side files by their directory. ``meta``: what its
+    maker said of it, by name.
     """
 
     counts: Counts
     nodes: Mapping[str, NodeChanges]
+    meta: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class StoredVersion:
     arrays: Mapping[str, StoredArray]
     conflicts: tuple[Mapping[str, Any], ...] = ()
     """What a merge has left open, as :class:`volfs.versions.combine.decisions.OpenConflict` spells it."""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """What else its maker said of it, by name."""
 
     def to_json(self) -> dict[str, Any]:
         """The document. Times are for people; ``time_ns`` counts."""
@@ -127,6 +131,7 @@ class StoredVersion:
                 }
                 for path, array in sorted(self.arrays.items())
             },
+            **({"meta": dict(self.meta)} if self.meta else {}),
             **({"conflicts": [dict(each) for each in self.conflicts]} if self.conflicts else {}),
         }
 
@@ -196,7 +201,8 @@ def parse_version(doc: Mapping[str, Any], where: str) -> StoredVersion:
         counts = Counts(*(_count(doc["counts"][name]) for name in ("put", "removed", "bytes")))
         arrays = {path: _array(array) for path, array in doc["arrays"].items()}
         conflicts = tuple(map(_conflict, doc.get("conflicts", ())))
-        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays, conflicts)
+        meta = {_str(name): _str(value) for name, value in doc.get("meta", {}).items()}
+        stored = StoredVersion(info, _str(doc["branch"]), _str(doc["writer"]), counts, arrays, conflicts, meta)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{where}: not the description of a version ({printable(str(error))})") from None
     if not 0 < info.number <= MAX_VERSION:
@@ -371,4 +377,5 @@ def version_changes(files: VersionFiles) -> VersionChanges:
             continue
         is_put = ops[i] in (Op.PUT, Op.TAKE)
         add(key.rpartition("/")[0] or key, int(is_put), int(not is_put), int(lengths[i]) if is_put else 0)
-    return VersionChanges(read_version(files).counts, nodes)
+    stored = read_version(files)
+    return VersionChanges(stored.counts, nodes, stored.meta)
