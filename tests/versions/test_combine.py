@@ -578,3 +578,38 @@ def test_an_image_that_is_no_label_image_has_no_ids(dataset: Dataset) -> None:
     write(dataset, "main", changed(OLD, 0, 0, 0, to=60001))
     write(dataset, "exp", changed(OLD, 15, 15, 15, to=60001))
     assert dataset.merge("exp").made
+
+
+def test_newest_lays_any_number_of_versions_over_each_other(dataset: Dataset) -> None:
+    begin(dataset, note=b"old", gone=b"g", kept=b"k")
+    dataset.create_branch("third", 1)
+    write(dataset, "main", changed(OLD, 0, 0, 0, to=1001), files={"files/note": b"v2"})
+    write(dataset, "exp", changed(changed(OLD, 0, 0, 1, to=2001), 15, 15, 15, to=2002), files={"files/gone": None})
+    write(dataset, "third", changed(OLD, 15, 15, 14, to=3001), files={"files/note": b"v4"}, gone=((0, 1, 0),))
+    found = dataset.branch("main").combine("merge", "exp third --newest")
+    assert found.made and found.version is not None and found.version.parents == (2, 3, 4)
+    merged = dataset.version(found.version.number)
+    voxels = voxels_of(merged)
+    assert voxels[0, 0, 0] == OLD[0, 0, 0] and voxels[0, 0, 1] == 2001, "the whole chunk is that of v3"
+    assert voxels[15, 15, 14] == 3001 and voxels[15, 15, 15] == OLD[15, 15, 15], "and this one that of v4"
+    assert merged.array("s0").payload((0, 1, 0)) is None  # type: ignore[union-attr]
+    assert (
+        merged.read("files/note") == b"v4" and merged.stat("files/gone") is None and merged.read("files/kept") == b"k"
+    )
+    manifest = read_manifest(VersionFiles.of(dataset.objects, found.version.number))
+    assert set(manifest.records["op"].tolist()) == {Op.TAKE, Op.REMOVE}
+    assert not dataset.branch("main").combine("merge", "exp third --newest").made
+    with pytest.raises(BadInput, match="one at a time"):
+        dataset.branch("main").combine("merge", "exp third")
+    with pytest.raises(BadInput, match="no conflicts"):
+        dataset.branch("main").combine("merge", "exp third --newest --ours")
+
+
+def test_newest_takes_arrays_that_only_another_version_has(dataset: Dataset) -> None:
+    begin(dataset)
+    dataset.create_branch("third", 1)
+    write(dataset, "exp", OLD, path="t0")
+    write(dataset, "third", changed(OLD, 0, 0, 0), path="t0")
+    assert dataset.branch("main").combine("merge", "exp third --newest").made
+    assert np.array_equal(voxels_of(dataset["main"], "t0"), changed(OLD, 0, 0, 0))
+    assert np.array_equal(voxels_of(dataset["main"]), OLD)

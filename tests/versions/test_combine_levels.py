@@ -131,6 +131,19 @@ def test_an_image_born_on_a_branch_comes_whole_with_its_levels(store: Store) -> 
     assert fsck(store).findings == []
 
 
+def test_levels_of_versions_laid_over_each_other_are_computed(store: Store) -> None:
+    dataset = imported(store)
+    dataset.create_branch("third", 1)
+    paint(dataset, "main", np.s_[0:4, 0:8, 0:8], 1)
+    paint(dataset, "exp", np.s_[4:8, 0:8, 0:8], 2)
+    paint(dataset, "third", np.s_[12:16, 24:32, 24:32], 3)
+    assert dataset.branch("main").combine("merge", "exp third --newest").made
+    expected = VOXELS.copy()
+    expected[0:4, 0:8, 0:8], expected[4:8, 0:8, 0:8], expected[12:16, 24:32, 24:32] = 1, 2, 3
+    judge(dataset, dataset.branches()["main"], expected)
+    assert fsck(store).findings == []
+
+
 BOXES = st.tuples(*(st.tuples(st.integers(0, n // 4 - 1), st.integers(1, 3)) for n in SHAPE)).map(
     lambda spans: tuple(slice(4 * a, min(4 * a + 4 * b, n)) for (a, b), n in zip(spans, SHAPE, strict=True))
 )

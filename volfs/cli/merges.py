@@ -80,9 +80,10 @@ def _versioned(message: str) -> Callable[[Command], Command]:
 
 @click.command()
 @click.argument("target", metavar="DATASET[@INTO]")
-@click.argument("ref")
+@click.argument("refs", metavar="REF...", nargs=-1, required=True)
 @click.option("--no-ff", is_flag=True, help="Make a version even where the branch could just move forward.")
 @click.option("--squash", is_flag=True, help="Make a version with the branch's head as its only parent.")
+@click.option("--newest", is_flag=True, help="Each chunk and file from the highest version that changed it; any REFs.")
 @_deciding
 @click.option("--on", metavar="BRANCH", help="Put the merge on a new branch, with its conflicts open for `resolve`.")
 @click.option("--allow-unrelated", is_flag=True, help="Merge versions that have no version in common.")
@@ -93,9 +94,10 @@ def merge(
     ctx: click.Context,
     frame: Frame,
     target: str,
-    ref: str,
+    refs: tuple[str, ...],
     no_ff: bool,
     squash: bool,
+    newest: bool,
     ours: tuple[str, ...],
     theirs: tuple[str, ...],
     strict: bool,
@@ -120,11 +122,12 @@ def merge(
       volfs merge cells@exp main --theirs files/notes.txt
       volfs merge cells exp --ours -m "Take what is new in exp"
       volfs merge cells exp --on merging
+      volfs merge cells part1 part2 part3 --newest
     """
-    flags = {"--no-ff": no_ff, "--squash": squash, "--allow-unrelated": allow_unrelated}
+    flags = {"--no-ff": no_ff, "--squash": squash, "--newest": newest, "--allow-unrelated": allow_unrelated}
     flags |= _flags(strict, relabel, no_ids)
     values = (("--message", message), ("--author", author), ("--on", on))
-    _carry_out(ctx, frame, target, "merge", (ref,), ours, theirs, flags, values, as_json)
+    _carry_out(ctx, frame, target, "merge", refs, ours, theirs, flags, values, as_json)
 
 
 @click.command()

@@ -7,6 +7,7 @@
 ``decisions``       conflicts, and who wins them; ``key_merge`` whole keys, ``array_merge`` an array, chunk by chunk
 ``label_ids``       ids that two sides have given to new things
 ``combination``     :func:`combine`: the outcome for all nodes, before anything is written
+``newest``          the outcome of several versions that are laid over each other instead
 ``combined_state``  that outcome as a snapshot, for levels that are computed from it
 ``combined_version``  the version that holds it
 ``scratch_branch``  where several versions are made before a branch moves once: ``amendment`` its head made anew,

@@ -60,6 +60,8 @@ class Combination:
     ours: Version | None
     theirs: Version | None
     digests: Digests
+    others: tuple[Version, ...] = ()
+    """Of more than two versions all but ours; there is no ``theirs`` then."""
     keys: dict[str, KeyOutcome] = field(default_factory=dict)
     arrays: dict[str, ArrayOutcome] = field(default_factory=dict)
     levels: set[str] = field(default_factory=set)
@@ -334,18 +336,19 @@ class _Combining:
     # -- images -------------------------------------------------------------------------------------------------
 
     def _follows(self, path: str) -> bool:
-        """Whether an array is a coarser level that volfs keeps equal to what its image's first level makes of it."""
-        found = [
-            level
-            for version in (self._ours, self._theirs)
-            if version is not None and (level := _level_of(version, path)) is not None
-        ]
-        return bool(found) and all(level.number > 0 and level.managed for level in found)
+        return follows([each for each in (self._ours, self._theirs) if each is not None], path)
 
     def _image_of(self, path: str) -> str | None:
         """The image of which an array is a coarser level."""
         level = None if self._ours is None else _level_of(self._ours, path)
         return level.image if level is not None and level.number else None
+
+
+def follows(versions: Sequence[Version], path: str) -> bool:
+    """Whether an array is a coarser level that volfs keeps equal to what its image's first level makes of it, in all
+    versions that have it."""
+    found = [level for version in versions if (level := _level_of(version, path)) is not None]
+    return bool(found) and all(level.number > 0 and level.managed for level in found)
 
 
 class _Level(NamedTuple):

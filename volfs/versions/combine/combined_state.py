@@ -6,7 +6,7 @@ chunks count as changed. Not here: which coarse chunks are computed and which ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,8 @@ class CombinedState(FrozenState):
             return found
         known = self._combined.get(path)
         if known is None or known[0] is not found:
-            theirs = None if self.theirs is None else self.theirs.array(path)
+            versions = self._combination.others if self.theirs is None else (self.theirs,)
+            theirs = [array for version in versions if (array := version.array(path)) is not None]
             outcome = self._combination.arrays.get(path)
             known = self._combined[path] = found, CombinedArray(found, theirs, outcome, self.taken)
         return known[1]
@@ -89,7 +90,7 @@ class CombinedArray(ArrayNode):
     def __init__(
         self,
         under: BranchArray,
-        theirs: VersionArray | None,
+        theirs: Sequence[VersionArray],
         outcome: ArrayOutcome | None,
         settled: Mapping[str, Rows],
     ) -> None:
@@ -103,12 +104,17 @@ class CombinedArray(ArrayNode):
         found = dict(self._under.payloads(chunks))
         for rows in self.from_theirs():
             for coords in self._within(rows, chunks):
-                payload = None if self._theirs is None else self._theirs.payload(coords)
+                payload = self._payload(coords)
                 if payload is not None:
                     found[coords] = payload
                 else:
                     found.pop(coords, None)
         return found
+
+    def _payload(self, coords: Index) -> StoredPayload | None:
+        """A chunk as theirs has it; of several, the one that a higher version changed."""
+        newest = max(self._theirs, key=lambda array: array.changed_in(coords), default=None)
+        return None if newest is None else newest.payload(coords)
 
     def from_theirs(self) -> tuple[Rows, ...]:
         """Chunks that are what theirs has, a row of coordinates each."""

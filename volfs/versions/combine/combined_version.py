@@ -23,6 +23,7 @@ from volfs.versions.combine.chunk_states import ChunkStates
 from volfs.versions.combine.combination import Combination, IdRule, Progress, combine
 from volfs.versions.combine.combined_state import CombinedState
 from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders
+from volfs.versions.combine.newest import combine_newest
 from volfs.versions.combine.selection import ALL, Selection
 from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.versions.commit.changeset import Packer
@@ -152,6 +153,18 @@ def _unsaid(array: ArrayWriter, removed: Rows) -> Rows:
     """Chunks of which nothing is said yet: a shrunk array has removed those that it no longer reaches."""
     rows = [row for row in removed.tolist() if not array.holds(tuple(row))]
     return np.array(rows, np.int64).reshape(len(rows), array.meta.ndim)
+
+
+@contextmanager
+def combined_newest(branch: WritableBranch, ours: int, others: Sequence[int]) -> Iterator[CombinedChanges]:
+    """Lay versions over each other: each chunk and key from the highest version that changed it."""
+    additions = Additions(Path(scratch_name(branch.working.layout)))
+    try:
+        found = combine_newest(branch.dataset, ours, others, additions.put)
+        crash_point("combine.decided")
+        yield CombinedChanges(branch, ours, additions, found)
+    finally:
+        shutil.rmtree(additions.root, ignore_errors=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from volfs.model.graph import VersionInfo
 from volfs.model.names import check_key, check_ref_name
 from volfs.model.refs import RefKind
 from volfs.versions.combine.combination import Progress
-from volfs.versions.combine.combined_version import Change, Words, combined
+from volfs.versions.combine.combined_version import Change, Words, combined, combined_newest
 from volfs.versions.combine.decisions import OpenConflict, Orders
 from volfs.versions.combine.rebase import rebased
 from volfs.versions.combine.relocation import check_move, write_move
@@ -90,6 +90,8 @@ def refused(request: Request, branch: str, conflicts: Sequence[OpenConflict]) ->
 
 
 def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, progress: Progress) -> Combined:
+    if request.newest:
+        return _lay(branch, head, request)
     dataset = branch.dataset
     ref = request.refs[0]
     theirs = dataset.resolve(ref)
@@ -115,6 +117,27 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
     words = Words(request.message or f"{'squash' if request.squash else 'merge'} {ref}", request.author)
     extra = () if request.squash else (theirs,)
     return _make(branch, head, Change(bases, theirs), words, request, progress, extra=extra)
+
+
+def _lay(branch: WritableBranch, head: VersionInfo | None, request: Request) -> Combined:
+    """Each chunk and key from the highest version that changed it, of the branch and of any number of others."""
+    dataset, graph = branch.dataset, branch.dataset.graph
+    if head is None:
+        raise NotFound(f"branch {branch.ref!r} has no version yet")
+    numbers = dict.fromkeys(map(dataset.resolve, request.refs))
+    for number in numbers:
+        _check_closed(branch, head, number)
+        if not request.allow_unrelated and not graph.merge_bases(head.number, number):
+            raise BadInput(
+                f"v{number} and branch {branch.ref!r} have no version in common: to merge them all the same, say"
+                " --allow-unrelated"
+            )
+    others = [number for number in numbers if not graph.is_ancestor(number, head.number)]
+    if not others:
+        return Combined(head, notes=(f"{branch.ref} has all of it already",))
+    words = Words(request.message or f"merge the newest of {', '.join(request.refs)}", request.author)
+    with combined_newest(branch, head.number, others) as changes:
+        return Combined(changes.commit(words, () if request.squash else others), made=True)
 
 
 def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> Combined:

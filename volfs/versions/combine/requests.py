@@ -40,6 +40,7 @@ class Request:
     strict: bool = False
     no_ff: bool = False
     squash: bool = False
+    newest: bool = False
     allow_unrelated: bool = False
     ids: IdRule = "refuse"
     on: str | None = None
@@ -62,6 +63,12 @@ class Request:
         request = cls(kind, orders=tuple(orders), **values)
         if request.message is not None:
             check_message(request.message)
+        if len(request.refs) > 1 and not request.newest:
+            raise BadInput("versions are merged one at a time; --newest lays any number over each other")
+        if request.newest and (request.orders or request.strict or request.on or request.ids != "refuse"):
+            raise BadInput(
+                "--newest has no conflicts: --ours, --theirs, --strict, --on, --relabel and --no-ids do not go with it"
+            )
         if request.on is not None and request.squash:
             raise BadInput("--on keeps both sides for `volfs resolve`: it does not go with --squash")
         return request
@@ -104,8 +111,8 @@ def _parser(kind: RequestKind) -> _Parser:
 
 
 def _merge(parser: _Parser) -> None:
-    parser.add_argument("refs", nargs=1, metavar="REF")
-    for name in ("--no-ff", "--squash", "--allow-unrelated"):
+    parser.add_argument("refs", nargs="+", metavar="REF")
+    for name in ("--no-ff", "--squash", "--newest", "--allow-unrelated"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--on")
 
