@@ -90,8 +90,8 @@ class VersionWriter:
         self._parents = ((parent,) if parent else ()) + tuple(extra_parents)
         self._base: Version | None = dataset.version(parent) if parent else None
         self._infos = [dataset.info(number) for number in self._parents]
-        dataset.rules.check_grows(branch, dataset.named_by_file(branch) or 0, self._parents)
         with dataset.locked():
+            dataset.rules.check_grows(branch, dataset.named_by_file(branch) or 0, self._parents)
             self.draft = dataset.ledger.reserve(dataset.next_number())
         self.files = VersionFiles(dataset.objects, self.draft.folder)
         self._batch = self.files.batch()
