@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import pickle
 import posixpath
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +295,31 @@ def test_a_damaged_key_is_an_io_error_and_no_missing_one(path: Path) -> None:
 def no_instances_left() -> Iterator[Any]:
     yield
     VolfsFileSystem.clear_instance_cache()
+
+
+def test_many_threads_that_ask_at_once_open_a_store_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from volfs.versions import store as stores
+
+    opened: list[Any] = []
+    original = stores.open_store
+    monkeypatch.setattr(stores, "open_store", lambda *a, **k: opened.append(a) or original(*a, **k))
+    fs = VolfsFileSystem(store=path)
+
+    def look(_: int) -> list[str]:
+        with volfs.open_store(path, read_only=True) as mine:
+            mine.opening()  # as a pickle does
+            return list(fs.ls("cells@v3", detail=False))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(look, range(40))) == [["cells@v3/files", "cells@v3/zarr"]] * 40
+    assert len(opened) == 41
+
+
+def test_a_store_that_was_made_anew_at_a_path_is_the_one_that_is_read(path: Path) -> None:
+    fs = VolfsFileSystem(store=path)
+    assert fs.exists("cells@v3")
+    shutil.rmtree(path)
+    with pytest.raises(FileNotFoundError):
+        fs.ls("")
+    make_store(path, shape=(4, 5, 6))
+    assert not fs.exists("cells@v3") and fs.exists("cells@v2")

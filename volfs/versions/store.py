@@ -267,7 +267,8 @@ class Store(PublicMapping[Dataset]):
         """The arguments with which another process opens this store, and this process finds it."""
         where = str(self.path.absolute()), str(self.catalog_path.absolute())
         opening = Opening(*where, self.read_only, self.derive, self.face)
-        _open_stores[opening] = self
+        with _opening:
+            _open_stores[opening] = self
         return opening
 
     def backend_of(self, dataset: str) -> Backend:
@@ -588,12 +589,16 @@ class Store(PublicMapping[Dataset]):
 
 
 def shared_store(path: str | os.PathLike[str], *, derive: Derive, face: Face, read_only: bool) -> Store:
-    """The store at a path: one that this process has open so already, or one that is opened now and stays open, of a
-    few. For those who are asked for it again and again by its path alone."""
+    """The store at a path, for those who are asked for it again and again by its path alone.
+
+    Opened once, it stays open, of a few. Never one that somebody else opened, who may close it, nor one that lay there
+    before.
+    """
     place = Path(path).absolute()
+    ident = store_id(StoreLayout(place))
     with _opening:
-        for store in (*_kept_open, *_open_stores.values()):
-            if not store.closed and store.read_only == read_only and store.path.absolute() == place:
+        for store in _kept_open:
+            if (store.closed, store.read_only, store.id, store.path.absolute()) == (False, read_only, ident, place):
                 return store
         store = open_store(place, derive=derive, face=face, read_only=read_only)
         _kept_open.append(store)
@@ -604,7 +609,8 @@ def _store_of(opening: Opening) -> Store:
     return opening.store()
 
 
-_opening = threading.Lock()
+#: Guards the two below, and that a store which many ask for at once is opened once.
+_opening = threading.RLock()
 _kept_open: deque[Store] = deque(maxlen=4)
 _open_stores: WeakValueDictionary[Opening, Store] = WeakValueDictionary()
 """Stores of this process by how they were opened."""
