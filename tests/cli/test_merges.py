@@ -66,7 +66,7 @@ def test_conflicts_are_listed_with_exit_status_1(store: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("merge", "cells", "nobody"), "has no branch, tag or version 'nobody'"),
+        (("merge", "cells", "nobody"), "or version 'nobody'"),
         (("merge", "cells@nobody", "exp"), "has no branch 'nobody'"),
         (("merge", "cells", "exp", "--ours=s0"), "neither a key"),
         (("revert", "cells", "v3"), "does not have v3"),

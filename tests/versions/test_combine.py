@@ -613,3 +613,19 @@ def test_newest_takes_arrays_that_only_another_version_has(dataset: Dataset) -> 
     assert dataset.branch("main").combine("merge", "exp third --newest").made
     assert np.array_equal(voxels_of(dataset["main"], "t0"), changed(OLD, 0, 0, 0))
     assert np.array_equal(voxels_of(dataset["main"]), OLD)
+
+
+def test_combine_takes_any_bases_and_a_part(dataset: Dataset) -> None:
+    begin(dataset, note=b"a")
+    write(dataset, "exp", changed(OLD, 0, 0, 0), files={"files/note": b"b"})
+    write(dataset, "exp", changed(changed(OLD, 0, 0, 0), 15, 15, 15), files={"files/note": b"c"})
+    found = dataset.combine(["v1"], "exp", select=["zarr/s0"], box="z0-8_y0-8_x0-8", message="a part")
+    assert found.version is not None and (found.version.parents, found.version.message) == ((1,), "a part")
+    assert np.array_equal(voxels_of(dataset["main"]), changed(OLD, 0, 0, 0))
+    assert dataset["main"].read("files/note") == b"a"
+    assert dataset.combine(["v2"], "v3", select=["files"]).conflicts, "main never had what v2 changed"
+    assert dataset.combine(["v2"], "v3", select=["files"], conflicts="theirs").made
+    assert dataset["main"].read("files/note") == b"c"
+    assert not dataset.combine(["v1"], "v2", select=["zarr"]).made
+    with pytest.raises(BadInput, match="is no box"):
+        dataset.combine(["v1"], "exp", box="here")

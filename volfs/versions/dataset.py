@@ -646,6 +646,40 @@ class Dataset(PublicMapping[Snapshot]):
         """
         return self._combine("merge", into, (ref,), conflicts, message, ("--squash",) if squash else ())
 
+    def combine(
+        self,
+        bases: Sequence[str | int],
+        theirs: str | int,
+        onto: str | None = None,
+        *,
+        select: Sequence[str] = (),
+        box: str | None = None,
+        conflicts: Literal["refuse", "ours", "theirs"] = "refuse",
+        message: str | None = None,
+    ) -> Combined:
+        """Put what a version has changed since others, its bases, onto a branch (None: the default branch).
+
+        ``select``: keys and directories, all if there are none; ``box``: these voxels of their arrays alone. Merge and
+        its kin are calls of this with their own bases. ReadOnly while a mount writes to the branch.
+        """
+        from volfs.versions.combine.combined_version import Change, Words  # late: who only reads needs nothing of it
+        from volfs.versions.combine.decisions import Order, Orders
+        from volfs.versions.combine.merges import combine_onto
+        from volfs.versions.combine.selection import Selection, parse_box
+
+        self.store.check_writable()
+        numbers, other = tuple(map(self.resolve, bases)), self.resolve(theirs)
+        part = None if box is None else parse_box(box)
+        if box is not None and part is None:
+            raise BadInput(f"{box!r} is no box: write one such as z10-40_y0-64_x128-192")
+        change = Change(numbers, other, Selection(tuple(key.strip("/") for key in select), part))
+        since = ", ".join(f"v{number}" for number in numbers) or "nothing"
+        words = Words(message or f"combine v{other} since {since}")
+        orders = Orders.of(() if conflicts == "refuse" else (Order(conflicts),))
+        branch = self.branch(onto or self.default_branch)
+        with branch.writing():
+            return combine_onto(branch, change, words, orders)
+
     def cherry_pick(
         self,
         ref: str,

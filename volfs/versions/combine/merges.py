@@ -79,6 +79,25 @@ def carry_out(branch: WritableBranch, request: Request, progress: Progress = lam
     raise AssertionError("unreachable")
 
 
+def combine_onto(branch: WritableBranch, change: Change, words: Words, orders: Orders) -> Combined:
+    """Make a version of what a change does to the branch's head, whatever its bases are. The caller holds the branch's
+    lock. Raises as :func:`carry_out`."""
+    with branch.turn:
+        settle_own(branch)
+        branch.follow()
+    head = branch.head
+    if head is None:
+        raise NotFound(f"branch {branch.ref!r} has no version yet")
+    for number in (*change.bases, change.theirs):
+        _check_closed(branch, head, number)
+    with combined(branch, head.number, change, orders) as changes:
+        if changes.found.conflicts:
+            return Combined(head, conflicts=tuple(changes.found.conflicts))
+        if changes.empty:
+            return Combined(head, notes=("there is nothing to change",))
+        return Combined(changes.commit(words), made=True)
+
+
 def refused(request: Request, branch: str, conflicts: Sequence[OpenConflict]) -> MergeConflict:
     """The error that names what is in conflict."""
     listed = "; ".join(map(str, conflicts[:_NAMED]))
