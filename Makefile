@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves (see .ci/setup).
 PY := .venv/bin/python
 
-.PHONY: help setup demo undemo judges test lint types suite soak suites bench wheel clean
+.PHONY: help setup demo undemo judges test lint types suite soak suites bench wheel man clean
 
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ wheel: judges  ## a wheel with the C libraries in it, in dist/: who installs it 
 	@$(PY) -m build --no-isolation --wheel --outdir build/wheel . >/dev/null
 	@PATH=$(CURDIR)/.venv/bin:$$PATH $(PY) -m auditwheel repair -w dist build/wheel/*.whl >/dev/null
 	@ls -t dist/*.whl | head -1
+
+man: setup  ## manual pages, in build/man: `man -l build/man/volfs.1`
+	@$(PY) -m volfs.cli.manual build/man | tail -1
 
 clean:  ## remove the virtual environment and all caches
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -3,11 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.install import install
 from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +63,21 @@ class Sdist(sdist):
         super().make_release_tree(base_dir, [*files, f"{NATIVE}/core.c"])
 
 
+class Install(install):
+    """Manual pages, of the texts of --help, are installed where click is at hand to make them."""
+
+    def run(self) -> None:
+        sys.path.insert(0, str(HERE))
+        try:
+            from volfs.cli.manual import write
+        except ImportError:
+            pass
+        else:
+            pages = write(Path(self.get_finalized_command("build").build_base) / "man")
+            self.distribution.data_files = [("share/man/man1", [str(page) for page in pages])]
+        super().run()
+
+
 class BuildExt(build_ext):
     """Cython's part is made when something is built, not when the package is merely looked at."""
 
@@ -79,7 +96,7 @@ sums = ("isal", [("VOLFS_ISAL", "1")]) if has("libisal") else ("z", [])
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
-    cmdclass={"build_ext": BuildExt, "sdist": Sdist},
+    cmdclass={"build_ext": BuildExt, "install": Install, "sdist": Sdist},
     ext_modules=[
         Extension(
             "volfs.native.core",

@@ -91,7 +91,10 @@ def test_a_package_index_is_told_who_what_and_for_whom(sources: Path, tmp_path: 
     assert told["Author"] and told["License-Expression"] == "BSD-3-Clause" and told["Requires-Python"] == ">=3.11"
     named = told.get_all("Classifier") or []
     assert named and set(named) <= classifiers
-    assert set(told.get_all("Provides-Extra") or []) == {"formats", "hdf5", "import"}, "what tests need is no extra"
+    extras = set(told.get_all("Provides-Extra") or [])
+    assert {"formats", "hdf5", "import"} <= extras and not extras & {"bench", "dev", "test"}, "what tests need is none"
+    offered = {re.split("[^a-z0-9-]", line)[0] for line in told.get_all("Requires-Dist") or []}
+    assert not offered & {"pytest", "mypy", "hypothesis", "ruff", "jupyterhub", "selenium"}
     (fuse,) = (line for line in told.get_all("Requires-Dist") or [] if line.startswith("pyfuse3"))
     assert fuse.replace('"', "'").endswith("sys_platform == 'linux'")
     needed = {re.split("[^a-z0-9-]", line)[0] for line in told.get_all("Requires-Dist") or [] if "extra" not in line}
@@ -179,6 +182,11 @@ def test_a_wheel_alone_in_a_fresh_environment_is_all_that_a_user_needs(alone: Pa
         assert (place / "scan/versions/v1/s0/xy/z00008.png").read_bytes().startswith(b"\x89PNG")
     finally:
         run(alone / "volfs", "umount", place, cwd=tmp_path, **store)
+
+
+def test_manual_pages_come_with_it(alone: Path) -> None:
+    pages = {path.name for path in (alone.parent / "share" / "man" / "man1").iterdir()}
+    assert {"volfs.1", "volfs-commit.1", "volfs-mount.1"} <= pages
 
 
 def test_nothing_that_tests_need_comes_with_it(alone: Path, tmp_path: Path) -> None:

@@ -93,6 +93,33 @@ def test_every_help_has_examples_that_are_command_lines(name: str, context: clic
                 pytest.fail(f"{name}: {line}: {error.format_message()}")
 
 
+@pytest.mark.parametrize("page", ["questions.md"])
+def test_commands_that_a_page_advises_are_command_lines(page: str) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "volfs", line
+        try:
+            parse([os.path.expanduser(word) for word in words])
+        except click.ClickException as error:
+            pytest.fail(f"{page}: {line}: {error.format_message()}")
+
+
+def test_links_to_a_part_of_a_page_lead_to_a_heading() -> None:
+    for page in (DOCS / "questions.md", DOCS / "glossary.md"):
+        for target, part in re.findall(r"\]\((\w+\.md)#([^)]+)\)", page.read_text()):
+            headings = re.findall(r"^#+ (.*)$", (DOCS / target).read_text(), re.MULTILINE)
+            there = {re.sub(r"[^\w -]", "", each).strip().lower().replace(" ", "-") for each in headings}
+            assert part in there, f"{page.name}: {target}#{part}"
+
+
+def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
+    words = re.findall(r"^- \*\*(.+?)\*\*", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert words == sorted(words)
+
+
 @pytest.mark.parametrize(("name", "context"), CONTEXTS, ids=[name for name, _ in CONTEXTS])
 def test_an_example_of_a_command_is_of_that_command(name: str, context: click.Context) -> None:
     command = context.command_path.split()

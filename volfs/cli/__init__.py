@@ -8,6 +8,7 @@
 ``monitoring``     ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
+``manual``         no command: the same texts as pages for man(1)
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``notes`` ``note``; ``removal`` ``rm``, ``gc``
 ``remotes``        ``clone``, ``fetch``, ``pull``, ``push``, ``serve-stdio``
 
