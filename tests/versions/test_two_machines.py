@@ -260,8 +260,8 @@ def test_taking_the_lock_costs_no_listing_when_nothing_has_changed(
     mine, theirs = both
     caught: list[Dataset] = []
     monkeypatch.setattr("volfs.versions.dataset.catch_up", lambda dataset, _: caught.append(dataset))
-    for folder in (mine.layout.versions, *map(mine.layout.refs, RefKind)):
-        os.utime(folder, ns=(START, START))  # long before now: what comes next must show
+    for place in (mine.layout.versions, mine.layout.retired, *map(mine.layout.refs, RefKind)):
+        os.utime(place, ns=(START, START))  # long before now: what comes next must show
     for _ in range(3):
         with mine.locked():
             pass
