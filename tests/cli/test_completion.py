@@ -88,7 +88,7 @@ def test_without_a_store_nothing_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_argument_that_names_a_dataset_is_completed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for context in cli_reference.every_command():
         arguments = [each for each in context.command.params if isinstance(each, click.Argument)]
-        if arguments and "DATASET" in (arguments[0].metavar or arguments[0].name or "").upper():
+        if arguments and re.match(r"\[?DATASET", (arguments[0].metavar or arguments[0].name or "").upper()):
             assert "cells" in completed(store, f"{context.command_path} ce", monkeypatch), context.command_path
 
 

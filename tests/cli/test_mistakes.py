@@ -33,8 +33,14 @@ MISTAKES = [
     ("volfs ls cells@v9", "dataset 'cells' has no version v9"),
     ("volfs ls cells@v0", "'v0' cannot be a branch or tag: it names a version"),
     ("volfs ls cells@HEAD", "HEAD is no ref here: the head of a branch has the branch's name, such as main"),
-    ("volfs log cells@v1..v9", "dataset 'cells' has no branch, tag or version 'v1..v9': there is exp, main, paper"),
-    ("volfs merge cells nobody", "dataset 'cells' has no branch, tag or version 'nobody': there is exp, main, paper"),
+    (
+        "volfs log cells@v1..v9",
+        "dataset 'cells' has no branch, tag, remote branch or version 'v1..v9': there is exp, main, paper",
+    ),
+    (
+        "volfs merge cells nobody",
+        "dataset 'cells' has no branch, tag, remote branch or version 'nobody': there is exp, main, paper",
+    ),
     ("volfs show cells@v9", "dataset 'cells' has no version v9"),
     (
         "volfs ls cells@",
@@ -62,7 +68,10 @@ MISTAKES = [
         "volfs info 'my cells'",
         "'my cells' cannot be a dataset name: letters, digits, '.', '_', '+' and '-' only, at most 128,",
     ),
-    ("volfs log cells@nobody", "dataset 'cells' has no branch, tag or version 'nobody': there is exp, main, paper"),
+    (
+        "volfs log cells@nobody",
+        "dataset 'cells' has no branch, tag, remote branch or version 'nobody': there is exp, main, paper",
+    ),
     ("volfs log cells -n 0", "Invalid value for '-n' / '--number': 0 is not in the range x>=1."),
     ("volfs log cells@paper~1", "v1 has 0 versions before it, not 1"),
     ("volfs tag cells:zarr new", "no dataset 'cells:zarr' in store: there is cells, empty"),
