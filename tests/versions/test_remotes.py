@@ -16,7 +16,7 @@ import volfs
 from tests.kits.remotes import SHAPE, files_of, history, in_this_process, same, served, whole
 from tests.kits.stores import START, tree_of, volume, voxels_of, write_version
 from volfs import init_store, open_store
-from volfs.errors import AlreadyThere, BadInput, BadName, Conflict, Damaged, NotFound, VolfsError
+from volfs.errors import Absent, AlreadyThere, BadInput, BadName, Conflict, Damaged, NotFound, VolfsError
 from volfs.model.refs import RefKind
 from volfs.storage.manifest import Manifest, Op
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
@@ -156,6 +156,29 @@ class TestClone:
             same(theirs["cells"], again["cells"])
             whole(again)
 
+    def test_what_was_dropped_at_the_source_is_dropped_in_the_clone(self, tmp_path: Path) -> None:
+        """With what went of it absent, shards that have holes, and all the rest in its place."""
+        with init_store(tmp_path / "theirs") as theirs:
+            cells = theirs.create_dataset("cells")
+            number = 0
+            for seed, coords in enumerate([None, [(0, 0, 0), (0, 0, 1), (1, 1, 1)], [(0, 0, 0)], [(0, 0, 0)]]):
+                files = {"files/a": bytes([seed]) * 5000}
+                number = write_version(
+                    cells, volume(SHAPE, seed), parent=number, coords=coords, shard_shape=SHAPE, files=files
+                )
+            cells.drop(1, 2, 3)
+            assert theirs.gc(grace=0)[0].freed.payloads == 8
+            volfs.clone(str(theirs.path), tmp_path / "ours")
+            with open_store(tmp_path / "ours") as ours:
+                assert ours["cells"].dropped() == cells.dropped() == {1, 2, 3}
+                assert tree_of(ours["cells"]["main"]) == tree_of(cells["main"])
+                with pytest.raises(Absent):
+                    ours["cells"].version(1).read("files/a")
+                whole(ours)
+                one, other = (files_of(store["cells"].layout.root / "versions") for store in (theirs, ours))
+                assert one.keys() == other.keys()
+                assert all(one[name] == other[name] for name in one if "/zarr/" in name or "/files/" in name)
+
 
 class TestFetchAndPull:
     def test_fetch_moves_what_is_known_of_the_remote_and_nothing_of_ours(self, small: tuple[Dataset, Dataset]) -> None:
@@ -195,13 +218,30 @@ class TestFetchAndPull:
         ours.pull(branch="exp")
         assert id_of(ours, "exp") == id_of(theirs, "exp")
 
-    def test_pull_of_diverged_branches_moves_nothing_and_names_the_commands(
+    def test_pull_of_diverged_branches_merges_them(self, small: tuple[Dataset, Dataset]) -> None:
+        theirs, ours = small
+        extend(theirs, 1)
+        extend(ours, 2, coords=(1, 1, 1))
+        ours.pull()
+        merged = ours.info(ours.branches()["main"])
+        assert merged.parents == (2, 3) and dict(ours.refs().remotes) == {"origin/main": 3}
+        expected = voxels_of(ours["v2"])
+        expected[:8, :8, :8] = voxels_of(theirs["main"])[:8, :8, :8]
+        assert (voxels_of(ours["main"]) == expected).all()
+        ours.push()
+        theirs_now = theirs.info(theirs.branches()["main"])
+        assert theirs_now.content_id == merged.content_id
+        same(ours, theirs)
+        for dataset in small:
+            whole(dataset.store)  # type: ignore[arg-type]
+
+    def test_pull_of_branches_that_changed_the_same_moves_nothing_and_names_the_command(
         self, small: tuple[Dataset, Dataset]
     ) -> None:
         theirs, ours = small
         extend(theirs, 1)
         extend(ours, 2)
-        with pytest.raises(Conflict, match="volfs merge cells@main origin/main"):
+        with pytest.raises(Conflict, match="decide with `volfs merge cells@main origin/main`"):
             ours.pull()
         assert ours.branches() == {"main": 2} and dict(ours.refs().remotes) == {"origin/main": 3}
         same(theirs, ours)

@@ -85,11 +85,11 @@ def fetch(frame: Frame, dataset: str, remote: str, refs: tuple[str, ...], as_jso
 @json_option
 @pass_frame
 def pull(frame: Frame, target: str, remote: str, as_json: bool) -> None:
-    """Fetch a branch from a remote, and move ours forward to it.
+    """Fetch a branch from a remote, and merge it into ours.
 
-    The default branch unless one is named, and the remote origin. If both have versions of their own nothing moves, and
-    what was fetched is there as origin/BRANCH, to be merged. Uncommitted changes stay; if they touch what would move,
-    nothing does.
+    The default branch unless one is named, and the remote origin. If ours has no versions of its own it just moves
+    forward. If both changed the same nothing moves, and what was fetched is there as origin/BRANCH. Uncommitted changes
+    stay; if they touch what would move, nothing does.
 
     \b
     Examples:

@@ -296,7 +296,8 @@ class Arrival:
         have: those that ``readers`` leaves, given the key and its mode, and that new files here have."""
         usual = stat.S_IMODE(self.root.stat().st_mode) & 0o666
         for name, (key, mode) in self.private.items():
-            self.path(name).chmod(usual & readers(key, mode) | 0o600)
+            if name in self.segments:
+                self.path(name).chmod(usual & readers(key, mode) | 0o600)
 
     def _make_folder(self, folder: Path) -> None:
         try:

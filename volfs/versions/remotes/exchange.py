@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from volfs.errors import AlreadyThere, Conflict, Damaged, NotAllowed, NotFound, VolfsError
 from volfs.model.refs import RefKind
 from volfs.storage.crash import crash_point
+from volfs.versions.combine.merges import Combined
 from volfs.versions.commit.head_move import HeadMove
 from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.ledger import Cause, RefRecord
@@ -44,6 +45,9 @@ class SharedDataset(WritableHistory, Protocol):
 
     def create_branch(self, name: str, at: str | int | None = None) -> None:
         """Make a branch at a version. Raises AlreadyThere."""
+
+    def merge(self, ref: str, into: str | None = None) -> Combined:
+        """Merge a version into a branch; nothing has changed if there are conflicts."""
 
     def create_tag(self, name: str, at: str | int) -> None:
         """Tag a version. Raises AlreadyThere."""
@@ -115,8 +119,9 @@ def fetch_from(
 def pull(
     dataset: SharedDataset, remote: str = ORIGIN, branch: str | None = None, progress: Progress | None = None
 ) -> Exchange:
-    """Fetch a branch (the default branch if none is named), and move ours forward to it. Conflict if both have versions
-    that the other has not, or if uncommitted changes are in the way."""
+    """Fetch a branch (the default branch if none is named), and move ours forward to it, or merge it if both have
+    versions that the other has not. Conflict, and nothing of ours has moved, if what they changed does not go together,
+    or if uncommitted changes are in the way."""
     name = branch or dataset.default_branch
     done = fetch(dataset, remote, [name], progress)
     theirs = dataset.refs().remotes[f"{remote}/{name}"]
@@ -126,10 +131,13 @@ def pull(
     elif ours and dataset.graph.is_ancestor(theirs, ours):
         return done
     elif ours and not dataset.graph.is_ancestor(ours, theirs):
-        raise Conflict(
-            f"{dataset.name}@{name} and {remote}/{name} have diverged: combine them with `volfs merge"
-            f" {dataset.name}@{name} {remote}/{name}`, or `volfs rebase {dataset.name}@{name} {remote}/{name}`"
-        )
+        combined = dataset.merge(f"{remote}/{name}", into=name)
+        if combined.conflicts or combined.version is None:
+            raise Conflict(
+                f"{dataset.name}@{name} and {remote}/{name} changed the same, in {len(combined.conflicts):,} places:"
+                f" decide with `volfs merge {dataset.name}@{name} {remote}/{name}`, which lists them"
+            )
+        theirs = combined.version.number
     else:
         dataset.branch(name).publish(theirs, HeadMove(theirs, ours).token)
     moved = RefChange(RefKind.BRANCH, name, ours or 0, theirs)
