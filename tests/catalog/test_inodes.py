@@ -218,6 +218,29 @@ def test_what_memory_drops_is_read_back(catalog: Path, monkeypatch: pytest.Monke
         assert len(table._names) <= 3 and len(table._inos) <= 3 and len(table._paths) <= 3 and len(table._ids) <= 3
 
 
+def test_new_names_of_a_directory_ask_the_file_once(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volfs.catalog.inode_table._NAMES_KEPT", 20)
+    with InodeTable.open(catalog) as table:
+        parent = table.directory("cells")
+        table.allocate(parent, b"first")
+        before = table.statements
+        inos = [table.allocate(parent, b"%d.partial" % number) for number in range(10)]
+        for number, ino in enumerate(inos):
+            table.rename(ino, parent, b"%d" % number)
+        assert table.statements == before
+        table.flush()
+        assert [table.find(parent, b"%d" % number) for number in range(10)] == inos
+    with InodeTable.open(catalog) as table:
+        assert [table.find(parent, b"%d" % number) for number in range(10)] == inos
+        assert table.find(parent, b"0.partial") is None
+        many = [table.allocate(parent, b"more %d" % number) for number in range(30)]
+        table.flush()
+        assert table.find(parent, b"none") is None
+    with InodeTable.open(catalog) as table:
+        assert [table.find(parent, b"more %d" % number) for number in range(30)] == many
+        assert table.find(parent, b"none") is None
+
+
 def test_a_flush_in_progress_holds_up_nobody(catalog: Path) -> None:
     with InodeTable.open(catalog) as table:
         known = table.allocate(ROOT, b"known")

@@ -80,6 +80,9 @@ _KEPT = 200_000
 """Rows of each kind kept in memory besides those not written yet."""
 _ROW_BYTES = 150
 """What a row takes in memory, about."""
+_DIRECTORIES_KEPT = 64
+_NAMES_KEPT = 512
+"""Directories of which all names that the file has are kept in memory, and the most names of one."""
 
 Name = tuple[int, bytes]
 _T = TypeVar("_T")
@@ -110,6 +113,9 @@ class InodeTable:
         self._paths: BoundedMap[int, bytes] = BoundedMap(_KEPT)
         self._inos: BoundedMap[Name, int] = BoundedMap(_KEPT)
         self._names: BoundedMap[int, tuple[Name, ...]] = BoundedMap(_KEPT)
+        # All names that the file has in a directory, so that it need not be asked for those that it has not; None for
+        # too many.
+        self._stored: BoundedMap[int, set[bytes] | None] = BoundedMap(_DIRECTORIES_KEPT)
         self._new_directories: dict[int, bytes] = {}
         self._changed: dict[int, tuple[Name, ...]] = {}
         self._next = 0
@@ -161,7 +167,7 @@ class InodeTable:
 
     def usage(self, others: int = 0) -> Usage:
         """Rows in memory, and ``others`` that are none of the table. Those not written yet may exceed the limit."""
-        kept = len(self._ids) + len(self._paths) + len(self._inos) + len(self._names)
+        kept = len(self._ids) + len(self._paths) + len(self._inos) + len(self._names) + len(self._stored)
         rows = kept + len(self._new_directories) + len(self._changed) + others
         return Usage(rows, 4 * _KEPT * _ROW_BYTES, rows * _ROW_BYTES)
 
@@ -341,6 +347,9 @@ class InodeTable:
         found = self._inos.get((parent, name))
         if found is not None:
             return found
+        stored = self._stored_in(parent)
+        if stored is not None and name not in stored:
+            return None
         cx = self._connections.get()
         for (ino,) in cx.execute("SELECT ino FROM name WHERE parent = ? AND name = ? ORDER BY ino", (parent, name)):
             # What is not written yet says otherwise than the file.
@@ -348,6 +357,26 @@ class InodeTable:
                 self._inos.put((parent, name), ino)
                 return int(ino)
         return None
+
+    def _stored_in(self, parent: int) -> set[bytes] | None:
+        """All names that the file has in a directory, but for those that other mounts have written since; None if they
+        are too many to be kept."""
+        stored = self._stored.get(parent, False)
+        if stored is False:
+            query = "SELECT DISTINCT name FROM name WHERE parent = ? LIMIT ?"
+            rows = self._connections.get().execute(query, (parent, _NAMES_KEPT + 1)).fetchall()
+            stored = {name for (name,) in rows} if len(rows) <= _NAMES_KEPT else None
+            self._stored.put(parent, stored)
+        assert not isinstance(stored, bool)
+        return stored
+
+    def _store_name(self, parent: int, name: bytes) -> None:
+        """The file has a name now, which memory is about to be free to drop."""
+        stored = self._stored.get(parent)
+        if stored is not None:
+            stored.add(name)
+            if len(stored) > _NAMES_KEPT:
+                self._stored.put(parent, None)
 
     def _names_of(self, ino: int) -> tuple[Name, ...]:
         found = self._names.get(ino)
@@ -399,6 +428,8 @@ class InodeTable:
             self._paths.put(number, raw)
             self._ids.unpin(raw)
         for ino, names in changed.items():
+            for one in names:
+                self._store_name(*one)
             if self._changed.get(ino) is names:
                 del self._changed[ino]
                 self._names.unpin(ino)
