@@ -53,6 +53,7 @@ FLOORS: dict[str, list[set[str]]] = {
             "store",
             "version_log",
             "diff",
+            "diff_report",
             "blame",
         },
     ],

@@ -59,7 +59,9 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
     async def work() -> None:
         async with serving(store) as client:
             assert set(await client.ls("")) == {"README.txt", ".volfs", "cells"}
-            assert set(await client.ls("cells")) == {"dataset.json", "log.txt", "versions", "branches", "tags"}
+            assert set(await client.ls("cells")) == {
+                *("dataset.json", "log.txt", "versions", "branches", "tags", "diffs")
+            }
             assert list(await client.ls("cells/versions")) == ["latest", "v1", "v2"]
             assert set(await client.ls("cells/versions/v2")) == {
                 "version.json",

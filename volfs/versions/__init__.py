@@ -22,7 +22,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
                     which ``remote_commit`` asks; ``transaction`` a block that is one version or nothing;
                     ``branch`` :class:`Branch`, the snapshot that can be written
 ``version_log``     the versions of a line of history that match what is asked; ``diff`` what differs between two
-                    states, ``blame`` who wrote what
+                    states, ``diff_report`` the same in words, ``blame`` who wrote what
 ``remotes``         other stores of a dataset: clone, fetch, pull and push
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
 ``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and

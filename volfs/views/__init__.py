@@ -15,7 +15,8 @@ stands in (``volfs.tree``).
 ``folder``     formats that are directories; ``folders`` which there are
 ``cutout``     boxes of a level as files made by naming them
 ``interpolation`` ``oblique_planes`` ``iso_slices``  pictures whose pixels lie between the voxels
-``colour`` ``jpeg`` ``thumbnail``  pictures for people: windowed, pseudo-coloured, rendered whole
+``colour`` ``jpeg`` ``thumbnail`` ``difference``  pictures for people: windowed, pseudo-coloured, rendered whole;
+               what differs between two versions
 ``omero``      what the image's metadata say of its channels: names and windows
 ``documents``  ``version.json``, ``info.json``, ``README.txt`` and the other generated texts
 """

@@ -10,6 +10,7 @@
 ``derivation``      blocks computed from a changed level above; ``downsample`` the arithmetic, ``changed_keys`` of a
                     branch
 ``writer``          boxes written into a branch; ``pyramid`` the coarser levels that a commit writes
+``difference``      two versions as one snapshot: pictures and masks of what differs
 ``payloads``        stored bytes that formats pass through unchanged
 ``volume_context``  what the images of one store share; ``workers`` the threads that decode and encode
 

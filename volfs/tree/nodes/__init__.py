@@ -1,7 +1,7 @@
 """What is where in a mount, decided here and only here: one module for a kind of directory, from the root down.
 
 ``root``          the root and its ``.volfs``: ``README.txt``, ``stats.json``, ``metrics``
-``dataset``       a dataset; ``refs`` its ``versions/``, ``branches/`` and ``tags/``
+``dataset``       a dataset; ``refs`` its ``versions/``, ``branches/`` and ``tags/``, ``diffs`` its ``diffs/``
 ``snapshot``      a version, or what a branch has in common with one; ``branch`` what it has besides
 ``control``       ``.volfs`` of a branch: ``commit``, ``discard``, ``update``, ``status.json``; a ``merge`` would be one
                   more row of its table of actions

@@ -16,6 +16,7 @@ from volfs.tree.contract.attrs import SOON, Attr
 from volfs.tree.core.context import TreeContext
 from volfs.tree.core.node import Dir, Node, SmallDir
 from volfs.tree.files.document import Document, DocumentFile
+from volfs.tree.nodes.diffs import DIFFS, DiffsDir
 from volfs.tree.nodes.refs import BranchesDir, TagsDir, VersionsDir
 from volfs.versions.dataset import Dataset
 from volfs.versions.snapshot import Snapshot
@@ -59,13 +60,15 @@ class DatasetDir(SmallDir):
         return self._opened
 
     def names(self) -> Sequence[str]:
-        return [*self.slots, "versions", *(kind.directory for kind in RefKind if kind.directory)]
+        return [*self.slots, "versions", *(kind.directory for kind in RefKind if kind.directory), DIFFS]
 
     def find(self, name: str) -> Node | None:
         context = self.context
         path = f"{self.path}/{name}"
         if name == "versions":
             return VersionsDir(context, context.inodes.directory(path), self, path, self.open_dataset)
+        if name == DIFFS:
+            return DiffsDir(context, context.inodes.directory(path), self, path, self.open_dataset)
         if name == RefKind.BRANCH.directory:
             return BranchesDir(context, context.inodes.directory(path), self, path, self.open_dataset, self._branches)
         if name == RefKind.TAG.directory:
