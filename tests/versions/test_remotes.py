@@ -19,7 +19,7 @@ from volfs import init_store, open_store
 from volfs.errors import Absent, AlreadyThere, BadInput, BadName, Conflict, Damaged, NotFound, VolfsError
 from volfs.model.refs import RefKind
 from volfs.storage.manifest import Manifest, Op
-from volfs.versions.committed.version_files import VersionFiles, read_manifest
+from volfs.versions.committed.version_files import VersionFiles, read_manifest, read_version
 from volfs.versions.dataset import Dataset
 from volfs.versions.remotes import connection, exchange, server
 from volfs.versions.remotes.address import Address
@@ -574,3 +574,13 @@ def test_the_process_that_serves_ends_with_who_asked(small: tuple[Dataset, Datas
         pass
     after = subprocess.run(["pgrep", "-fc", "serve-stdio"], capture_output=True, text=True, check=False).stdout
     assert after == before
+
+
+def test_what_is_said_of_a_version_travels_in_it(small: tuple[Dataset, Dataset]) -> None:
+    theirs, ours = small
+    branch = theirs.branch("main")
+    branch.put("files/b", b"b")
+    made = branch.commit("with more", meta={"instrument": "SBEM-2"})
+    ours.pull()
+    assert read_version(VersionFiles.of(ours.objects, 2)).meta == {"instrument": "SBEM-2"}
+    assert ours.version(2).info.content_id == made.content_id

@@ -143,6 +143,7 @@ class LocalForm:
             message=info.message,
             time_ns=info.time_ns,
             root=tree_root(changes(self.manifest, metas)),
+            meta=self._arrival.stored.meta,
             conflicts=self._arrival.stored.conflicts,
         )
         if identity != self._arrival.id:
