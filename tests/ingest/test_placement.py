@@ -176,12 +176,12 @@ def test_a_dataset_removed_meanwhile_is_what_the_import_says_and_does_not_come_b
         assert store["cells"].branches() == {"main": 1}
 
 
-def test_a_branch_removed_meanwhile_is_no_loss_either(store, dataset):
+def test_a_branch_removed_meanwhile_is_no_loss_either(store, dataset, monkeypatch):
     dataset.create_branch("other", "main")
-    dataset.default_branch = "other"
+    monkeypatch.setattr(dataset, "_default_branch", "other")
 
     def change() -> None:
-        dataset.default_branch = "main"
+        monkeypatch.undo()
         dataset.delete_branch("other")
 
     placed = meanwhile(store, "labels/one", LABELS[0], change)
