@@ -52,7 +52,8 @@ class Connection:
         self.frames = frames
         self.address = address
         self.peer = Peer(frames)
-        frames.tell("hello", protocol=PROTOCOL, format=FORMAT, service=service)
+        with suppress(Cut):  # one that is gone already may have said why
+            frames.tell("hello", protocol=PROTOCOL, format=FORMAT, service=service)
         hello = frames.hear("hello")
         check_hello(hello, str(address))
         self.named = hello.text("dataset")
