@@ -157,7 +157,7 @@ def test_wrong_usage_says_so(store: Path, arguments: tuple[str, ...]) -> None:
     ("arguments", "expected"),
     [
         (("log", "cells@HEAD"), "HEAD is no ref here"),
-        (("log", "cells@main~99"), "versions before it"),
+        (("log", "cells@main~99"), "version before it"),
         (("log", "cells@main^2"), "no ^2 of it"),
         (("log", "cells@main@yesterday"), "no time"),
         (("log", "cells", "--grep", "("), "no regular expression"),

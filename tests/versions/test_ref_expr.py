@@ -74,9 +74,9 @@ def test_every_form_names_its_version(shared: Dataset, ref: str, number: int) ->
         ("main@2026-11-01", "all versions before it are younger"),
         ("HEAD", "has the branch's name, such as main"),
         ("HEAD~2", "has the branch's name, such as main"),
-        ("0123456789", "no branch, tag or version '0123456789': there is exp, main, paper"),
+        ("0123456789", "no branch, tag, remote branch or version '0123456789': there is exp, main, paper"),
         ("v9~1", "has no version v9"),
-        ("nope^2", "no branch, tag or version 'nope'"),
+        ("nope^2", "no branch, tag, remote branch or version 'nope'"),
     ],
 )
 def test_what_names_nothing_says_so_in_a_line(shared: Dataset, ref: str, says: str) -> None:
