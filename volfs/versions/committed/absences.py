@@ -133,14 +133,11 @@ class Absences:
     def _error(self, number: int, manifest: Manifest, row: int, where: Where) -> Absent:
         record = manifest.record(row)
         chunk = "" if record.chunk is None else f" chunk {'/'.join(map(str, record.chunk))}"
-        what = (record.name or "the root array") + chunk
-        fetch = f"volfs fetch {self._dataset}@v{number}"
+        what = f"{record.name or 'the root array'}{chunk} of {self._dataset}@v{number}"
         if where is Where.DROPPED:
-            gone = f"{what} of v{number} went when versions were dropped"
-            return Absent(f"{gone}: `{fetch}` brings it back from a store that has it", errno=errno.ESTALE)
-        return Absent(
-            f"{what} of v{number} was left out of this clone: `{fetch} --path {record.name or '/'}` brings it"
-        )
+            said = f"{what} went when versions were dropped, which `volfs log {self._dataset}` marks"
+            return Absent(f"{said}: only another store that has it can show it", errno=errno.ESTALE)
+        return Absent(f"{what} was left out of this clone: it is in the store that this one was cloned from")
 
     def _of(self, number: int) -> tuple[Manifest, Codes] | None:
         """Manifest and codes of a version; None if nothing of it is absent."""
