@@ -71,6 +71,25 @@ def check_whole(root: Path) -> None:
             assert fsck(store).findings == []
 
 
+@pytest.mark.parametrize("point", ["repair.patched:1", "repair.patched:2"])
+def test_a_repair_that_is_killed_at_any_step_has_lost_nothing_and_is_finished_by_the_next(
+    root: Path, point: str
+) -> None:
+    run(root, "pull", "cells")
+    (lost,) = (root / "other" / "datasets" / "cells" / "versions").glob("*/files/main")
+    whole = lost.read_bytes()
+    lost.write_bytes(whole[: 1 << 20])
+    mend = ("fsck", "--repair", "--from", "origin")
+    died = run(root, *mend, crash_at=point)
+    assert died.returncode
+    with open_store(root / "other") as store:
+        assert all("files/main" in str(found) for found in fsck(store).findings)
+    mended = run(root, *mend)
+    assert mended.returncode == 0, mended.stderr
+    assert lost.read_bytes() == whole
+    check_whole(root)
+
+
 @pytest.mark.parametrize("point", FETCHING)
 def test_a_fetch_that_is_killed_at_any_step_is_finished_by_the_next(root: Path, point: str) -> None:
     check_died(run(root, "pull", "cells", crash_at=point))

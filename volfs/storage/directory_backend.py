@@ -184,6 +184,16 @@ class DirectoryBackend:
             raise NotFound(f"{path} does not exist") from None
         return True
 
+    def patch(self, key: str, offset: int, data: Buffer) -> None:
+        path = self._path(key)
+        try:
+            with opened(path, os.O_RDWR) as fd, no_space(f"mending {path.name}"):
+                os.lseek(fd, offset, os.SEEK_SET)
+                write_all(fd, data)
+                os.fsync(fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{path} does not exist") from None
+
     def batch(self, prefix: str) -> DirectoryBatch:
         root = self._path(prefix)
         make_dirs(root)

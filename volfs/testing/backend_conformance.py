@@ -130,6 +130,15 @@ class BackendConformance:
         assert backend.resident("a", Bounded(90, 20)) is None
         assert backend.resident("b", Bounded(0, 1)) is None
 
+    def test_lost_bytes_are_put_back_in_their_place(self, backend: Backend) -> None:
+        backend.put("a/b", b"0123456789")
+        backend.patch("a/b", 3, b"xyz")
+        assert tagged_object(backend, "a/b")[0] == b"012xyz6789"
+        backend.patch("a/b", 12, memoryview(b"end"))
+        assert tagged_object(backend, "a/b")[0] == b"012xyz6789\0\0end"
+        with pytest.raises(NotFound):
+            backend.patch("a/c", 0, b"x")
+
     def test_parts_of_an_object_go_and_the_rest_stays_where_it_is(self, backend: Backend) -> None:
         data = bytes(range(1, 251)) * 400
         backend.put("a/shard", data)

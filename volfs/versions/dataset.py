@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from volfs.versions.combine.requests import RequestKind
     from volfs.versions.diff import Diff
     from volfs.versions.remotes.exchange import Exchange
+    from volfs.versions.remotes.repair import Repair
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Dataset(PublicMapping[Snapshot]):
         *("branches", "branch", "create_branch", "rename_branch", "move_branch", "delete_branch"),
         *("tags", "create_tag", "rename_tag", "delete_tag", "ref_log"),
         *("merge", "cherry_pick", "revert", "restore"),
-        *("uuid", "remotes", "set_remote", "fetch", "pull", "push"),
+        *("uuid", "remotes", "set_remote", "fetch", "pull", "push", "repair"),
     )
 
     def __init__(
@@ -471,6 +472,12 @@ class Dataset(PublicMapping[Snapshot]):
         from volfs.versions.remotes import exchange
 
         return exchange.pull(self, remote, branch, progress)
+
+    def repair(self, source: str, *, progress: Tell | None = None) -> Repair:
+        """Bring back bytes that are lost here: from a remote by its name, or from a store by its address."""
+        from volfs.versions.remotes import exchange
+
+        return exchange.mend(self, source, progress)
 
     def push(
         self,

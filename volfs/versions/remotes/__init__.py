@@ -11,4 +11,5 @@
 ``exchange``          fetch, pull and push: which refs are meant, and that they move last; ``clone`` a dataset made of
                       another store's
 ``server``            the served end
+``repair``            payloads that are lost here, brought back
 """

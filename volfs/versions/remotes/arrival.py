@@ -150,7 +150,7 @@ class Arrival:
             _check_keys(manifest)
             codes = _codes(told, manifest, where)
             arrival = cls(told.id, incoming / told.id, stored, manifest, told.names, codes, told.retired)
-            arrival.private = _side_files(stored, manifest)
+            arrival.private = side_files(stored, manifest)
             arrival.lay_out()
         except BadInput as error:
             raise Damaged(f"{where}: {error}") from None
@@ -161,7 +161,7 @@ class Arrival:
 
     def lay_out(self) -> None:
         """Find out which payloads come, and in which files they lie. Damaged if that cannot be."""
-        self.segments, self.tails, self.sizes = _layout(self.stored, self.manifest, self.codes == Where.HERE)
+        self.segments, self.tails, self.sizes = lay_out(self.stored, self.manifest, self.codes == Where.HERE)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -335,7 +335,7 @@ def _check_keys(manifest: Manifest) -> None:
         raise Damaged("a key is recorded twice")
 
 
-def _side_files(stored: StoredVersion, manifest: Manifest) -> dict[str, tuple[str, int]]:
+def side_files(stored: StoredVersion, manifest: Manifest) -> dict[str, tuple[str, int]]:
     """The files that hold payloads of side files, with key and mode."""
     records, own = manifest.records, f"{version_dir_name(stored.info.number)}/"
     found = {}
@@ -369,7 +369,7 @@ def _codes(told: TellOf, manifest: Manifest, where: str) -> Codes:
     return codes.copy()
 
 
-def _layout(
+def lay_out(
     stored: StoredVersion, manifest: Manifest, here: NDArray[np.bool_]
 ) -> tuple[dict[str, list[Segment]], dict[str, bytes], dict[str, int]]:
     """The payloads that are here in each file of the version itself, in order; what lies behind them in those that are

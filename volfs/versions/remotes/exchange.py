@@ -22,6 +22,7 @@ from volfs.versions.remotes.address import Address
 from volfs.versions.remotes.connection import Connection, RemoteDataset, connected
 from volfs.versions.remotes.frames import Message
 from volfs.versions.remotes.questions import Peer, checked_id
+from volfs.versions.remotes.repair import Repair, repair
 from volfs.versions.remotes.supplier import Supplier
 from volfs.versions.remotes.transfer import Progress, receive, receiving
 
@@ -185,6 +186,15 @@ def _set(dataset: SharedDataset, kind: RefKind, name: str, number: int, ident: s
     expected = before if dataset.ledger.has_ref(kind, name) else None
     dataset.ledger.set_ref(kind, name, RefRecord(number, ident), expected, Cause("seen at the remote"))
     crash_point("fetch.noted")
+
+
+def mend(dataset: SharedDataset, source: str, progress: Progress | None = None) -> Repair:
+    """Bring back payloads that are lost here, from a remote by its name or from a store by its address."""
+    known = dataset.remotes()
+    address = Address.parse(source) if source not in known and "/" in source else address_of(dataset, source)
+    with connected(address, "fetch") as connection:
+        connection.open(dataset.uuid)
+        return repair(dataset, connection.peer, progress or _quiet)
 
 
 # -- push -------------------------------------------------------------------------------------------------------------

@@ -122,7 +122,8 @@ class Supplier:
         for each in message.items("payloads", MOST_IDS):
             if not isinstance(each, list) or [type(part) for part in each] != [str, str]:
                 raise BadInput("a question for payloads names none")
-            payload = self._payload(self._number(each[0]), each[1])
+            number = self._numbers.get(checked_id(each[0]))
+            payload = None if number is None else self._payload(number, each[1])
             if payload is None:
                 self._frames.tell("payload", size=0, absent=True)
                 continue
