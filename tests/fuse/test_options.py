@@ -201,12 +201,8 @@ class TestUsers:
     def test_a_datasets_owner_group_and_mode_are_held_to_by_the_kernel(self, store: Path, open_place: Path) -> None:
         volfs(store, "config", "cells", f"owner={OWNER}", f"group={GROUP}", "mode=750")
         try:
-            assert answer(store, "config", "cells") == {
-                "name": "cells",
-                "owner": OWNER,
-                "group": GROUP,
-                "mode": "0750",
-            }
+            rest = {"name": "cells", "protect": [], "require-message": None, "remotes": {}}
+            assert answer(store, "config", "cells") == rest | {"owner": OWNER, "group": GROUP, "mode": "0750"}
             with mounted(store, open_place / "mnt", allow_other=True) as place:
                 version, branch = place / "cells" / "versions" / "v2", place / "cells" / "branches" / "main"
                 chunk = version / "zarr" / "s0" / "c" / "0" / "0" / "0"
@@ -224,7 +220,7 @@ class TestUsers:
                 until(lambda: as_user(MEMBER, "ls", place / "cells", gid=GROUP).returncode)
         finally:
             volfs(store, "config", "cells", "owner=", "group=", "mode=")
-        assert answer(store, "config", "cells") == {"name": "cells", "owner": None, "group": None, "mode": None}
+        assert answer(store, "config", "cells") == rest | {"owner": None, "group": None, "mode": None}
 
     def test_settings_that_are_none_are_refused(self, store: Path) -> None:
         assert "there are owner=…, group=…, mode=…" in refused(store, "config", "cells", "colour=red")

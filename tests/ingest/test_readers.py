@@ -466,7 +466,7 @@ def test_npy_that_is_damaged_or_no_image_is_refused(tmp_path: Path) -> None:
         open_source([path])
     for shape in ((), (9,), (1,) * 7):
         np.save(path, np.zeros(shape))
-        with pytest.raises(BadInput, match=rf"bad\.npy has {len(shape)} axes, an image has 2 to 6"):
+        with pytest.raises(BadInput, match=rf"bad\.npy has {len(shape)} ax[ei]s, an image has 2 to 6"):
             open_source([path])
 
 

@@ -287,5 +287,7 @@ def test_what_is_no_voxel_size_is_refused(text: str) -> None:
 
 
 def test_a_voxel_size_must_fit_the_axes() -> None:
-    with pytest.raises(BadInput, match="2 values, but the axes are czyx"):
+    with pytest.raises(
+        BadInput, match="2 values, but the axes are c,z,y,x: give 1 number, 3 for z,y,x, or 4 for c,z,y,x"
+    ):
         parse_voxel_size("4,4nm").apply([axis(n) for n in "czyx"], (1.0,) * 4)

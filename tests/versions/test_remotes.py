@@ -569,11 +569,10 @@ def test_nothing_outside_of_the_versions_meant_is_told(small: tuple[Dataset, Dat
 
 def test_the_process_that_serves_ends_with_who_asked(small: tuple[Dataset, Dataset]) -> None:
     theirs, _ = small
-    before = subprocess.run(["pgrep", "-fc", "serve-stdio"], capture_output=True, text=True, check=False).stdout
+    children = ["pgrep", "-f", "-c", "-P", str(os.getpid()), "serve-stdio"]
     with connected(Address.parse(str(theirs.store.path)), "fetch"):
-        pass
-    after = subprocess.run(["pgrep", "-fc", "serve-stdio"], capture_output=True, text=True, check=False).stdout
-    assert after == before
+        assert subprocess.run(children, capture_output=True, text=True, check=False).stdout == "1\n"
+    assert subprocess.run(children, capture_output=True, text=True, check=False).stdout == "0\n"
 
 
 def test_what_is_said_of_a_version_travels_in_it(small: tuple[Dataset, Dataset]) -> None:
