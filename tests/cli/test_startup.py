@@ -35,7 +35,7 @@ with open(sys.argv[1], "w") as out:
 HEAVY = {
     *("zarr", "numcodecs", "tifffile", "PIL", "trio", "pyfuse3", "sqlite_utils", "rich", "isal"),
     *("asyncio", "ssl", "http.client", "urllib.request", "multiprocessing", "concurrent.futures.process"),
-    *("volfs.tree", "volfs.ingest", "volfs.export"),
+    *("volfs.tree", "volfs.ingest", "volfs.export", "volfs.versions.combine"),
 }
 #: What makes versions and computes levels: not for those who only read.
 COMMIT = {"volfs.versions.branch", "volfs.versions.commit.protocol", "volfs.volume"}

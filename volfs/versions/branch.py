@@ -12,15 +12,12 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from volfs.errors import Busy, Damaged, NotFound, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.versions.branch_actions import Actions
-from volfs.versions.combine.combination import Progress
-from volfs.versions.combine.merges import Combined
-from volfs.versions.combine.requests import RequestKind
 from volfs.versions.commit.changeset import problems
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.protocol import Wording, settle_own
@@ -43,6 +40,11 @@ from volfs.versions.working.status import (
 from volfs.versions.working.union import Union
 from volfs.versions.working.union_snapshot import UnionSnapshot
 from volfs.versions.working.working_copy import WorkingCopy
+
+if TYPE_CHECKING:
+    from volfs.versions.combine.combination import Progress
+    from volfs.versions.combine.merges import Combined
+    from volfs.versions.combine.requests import RequestKind
 
 Bytes = bytes | bytearray | memoryview
 _HOLDER_SECONDS = 0.25

@@ -13,17 +13,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from volfs.errors import BadInput, Busy, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_message, check_meta
 from volfs.versions.author import default_author
-from volfs.versions.combine.amendment import amend
-from volfs.versions.combine.combination import Progress as CombineProgress
-from volfs.versions.combine.decisions import OpenConflict
-from volfs.versions.combine.merges import Combined, carry_out, refused
-from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Follower, Side
 from volfs.versions.commit.head_move import HeadMove, move_head
 from volfs.versions.commit.placement import publish_prepared
@@ -34,6 +29,11 @@ from volfs.versions.remote_commit import ask_mount, key_line
 from volfs.versions.working.branch_lock import Holder
 from volfs.versions.working.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
 from volfs.versions.working.union import Union
+
+if TYPE_CHECKING:
+    from volfs.versions.combine.combination import Progress as CombineProgress
+    from volfs.versions.combine.merges import Combined
+    from volfs.versions.combine.requests import RequestKind
 
 EVERYTHING = ("", "all", ".", "/")
 """Words that stand, in the place of a key, for all uncommitted changes."""
@@ -92,6 +92,8 @@ class Actions:
                         raise BadInput(f"v{head.number} has open conflicts, and keeps what is said of it: no meta now")
                     if wording is not None:
                         message, author = wording()
+                    from volfs.versions.combine.amendment import amend  # late, as in amend()
+
                     info = amend(branch, message, author, leave=left)
                 else:
                     info = commit(branch, message, author, leave=left, wording=wording, meta=meta)
@@ -164,6 +166,8 @@ class Actions:
 
     def amend(self, message: str | None = None, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
         """See :meth:`volfs.versions.branch.Branch.amend`."""
+        from volfs.versions.combine.amendment import amend  # late: who only reads or commits needs nothing of it
+
         branch = self._branch
         branch.dataset.store.check_writable()
         if message is not None:
@@ -191,6 +195,10 @@ class Actions:
 
     def combine(self, kind: RequestKind, words: str, progress: CombineProgress = lambda done, total: None) -> Combined:
         """See :meth:`volfs.versions.branch.Branch.combine`."""
+        from volfs.versions.combine.decisions import OpenConflict  # late: who only reads or commits needs nothing of it
+        from volfs.versions.combine.merges import Combined, carry_out, refused
+        from volfs.versions.combine.requests import Request
+
         branch = self._branch
         branch.dataset.store.check_writable()
         request = Request.read(kind, words)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,11 +22,12 @@ from volfs.tree.branches.mounted_branch import MountedBranch
 from volfs.tree.branches.order import Order
 from volfs.tree.branches.stage_handle import Superseded, decode
 from volfs.versions.branch_actions import EVERYTHING
-from volfs.versions.combine.merges import refused
-from volfs.versions.combine.requests import Request, RequestKind
 from volfs.versions.commit.follower import Side
 from volfs.versions.keys import covers
 from volfs.versions.remote_commit import key_of_line
+
+if TYPE_CHECKING:
+    from volfs.versions.combine.requests import RequestKind
 
 #: How long a commit waits for files that seem to be closed; and for those that were synced and left alone since, as
 #: NFS servers leave them, which close idle files a second or two later. And how long a close waits for the end of a
@@ -110,6 +112,9 @@ def combine(kind: RequestKind) -> Callable[[MountedBranch, str], Awaitable[Order
     """What begins a merge, or another of its kind, in the words of the command."""
 
     async def begin(mounted: MountedBranch, text: str) -> Order:
+        from volfs.versions.combine.merges import refused  # late: a mount that merges nothing needs nothing of it
+        from volfs.versions.combine.requests import Request
+
         request = Request.read(kind, text)
 
         def work_alone() -> None:
