@@ -6,7 +6,9 @@ itself (:mod:`volfs.versions.branch`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +27,7 @@ from volfs.cli.frame import (
 )
 
 if TYPE_CHECKING:
+    from volfs.versions.combine.decisions import Side
     from volfs.versions.combine.merges import Combined
     from volfs.versions.combine.requests import RequestKind
 
@@ -33,7 +36,45 @@ _WINS = "decide conflicts: all of them, or those at and below a key (zarr/s0), o
 Command = Callable[..., Any]
 
 
-def _deciding(command: Command) -> Command:
+@dataclass(frozen=True, slots=True)
+class _Decisions:
+    """What a command that may meet conflicts is told of them beforehand."""
+
+    ours: tuple[str, ...] = ()
+    theirs: tuple[str, ...] = ()
+    strict: bool = False
+    relabel: bool = False
+    no_ids: bool = False
+
+    @property
+    def orders(self) -> list[tuple[Side, str]]:
+        """Who wins, and at what key or in what box; "" for everything."""
+        return [*(("ours", text) for text in self.ours), *(("theirs", text) for text in self.theirs)]
+
+    @property
+    def flags(self) -> list[str]:
+        return _given({"--strict": self.strict, "--relabel": self.relabel, "--no-ids": self.no_ids})
+
+
+def _given(flags: Mapping[str, bool]) -> list[str]:
+    return [name for name, given in flags.items() if given]
+
+
+def _deciding(wrapped: Command) -> Command:
+    """Options for conflicts; the command gets them as one value, ``decisions``."""
+
+    @wraps(wrapped)
+    def command(
+        *args: Any,
+        ours: tuple[str, ...],
+        theirs: tuple[str, ...],
+        strict: bool,
+        relabel: bool,
+        no_ids: bool,
+        **others: Any,
+    ) -> Any:
+        return wrapped(*args, decisions=_Decisions(ours, theirs, strict, relabel, no_ids), **others)
+
     for option in reversed(
         (
             click.option(
@@ -98,11 +139,7 @@ def merge(
     no_ff: bool,
     squash: bool,
     newest: bool,
-    ours: tuple[str, ...],
-    theirs: tuple[str, ...],
-    strict: bool,
-    relabel: bool,
-    no_ids: bool,
+    decisions: _Decisions,
     on: str | None,
     allow_unrelated: bool,
     message: str | None,
@@ -124,10 +161,9 @@ def merge(
       volfs merge cells exp --on merging
       volfs merge cells part1 part2 part3 --newest
     """
-    flags = {"--no-ff": no_ff, "--squash": squash, "--newest": newest, "--allow-unrelated": allow_unrelated}
-    flags |= _flags(strict, relabel, no_ids)
+    flags = _given({"--no-ff": no_ff, "--squash": squash, "--newest": newest, "--allow-unrelated": allow_unrelated})
     values = (("--message", message), ("--author", author), ("--on", on))
-    _carry_out(ctx, frame, target, "merge", refs, ours, theirs, flags, values, as_json)
+    _carry_out(ctx, frame, target, "merge", refs, as_json, decisions=decisions, flags=flags, values=values)
 
 
 @click.command()
@@ -144,11 +180,7 @@ def cherry_pick(
     target: str,
     ref: str,
     mainline: str | None,
-    ours: tuple[str, ...],
-    theirs: tuple[str, ...],
-    strict: bool,
-    relabel: bool,
-    no_ids: bool,
+    decisions: _Decisions,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -164,9 +196,7 @@ def cherry_pick(
       volfs cherry-pick cells@exp v7 --theirs
     """
     values = (("--mainline", mainline), ("--message", message), ("--author", author))
-    _carry_out(
-        ctx, frame, target, "cherry-pick", (ref,), ours, theirs, _flags(strict, relabel, no_ids), values, as_json
-    )
+    _carry_out(ctx, frame, target, "cherry-pick", (ref,), as_json, decisions=decisions, values=values)
 
 
 @click.command()
@@ -183,11 +213,7 @@ def revert(
     target: str,
     ref: str,
     mainline: str | None,
-    ours: tuple[str, ...],
-    theirs: tuple[str, ...],
-    strict: bool,
-    relabel: bool,
-    no_ids: bool,
+    decisions: _Decisions,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -202,7 +228,7 @@ def revert(
       volfs revert cells@exp v9 -m 1
     """
     values = (("--mainline", mainline), ("--message", message), ("--author", author))
-    _carry_out(ctx, frame, target, "revert", (ref,), ours, theirs, _flags(strict, relabel, no_ids), values, as_json)
+    _carry_out(ctx, frame, target, "revert", (ref,), as_json, decisions=decisions, values=values)
 
 
 @click.command()
@@ -235,7 +261,7 @@ def restore(
       volfs restore cells@exp zarr/s0 --from main --box z10-40_y0-64_x128-192
     """
     values = (("--from", source), ("--box", box), ("--message", message), ("--author", author))
-    _carry_out(ctx, frame, target, "restore", keys, (), (), {}, values, as_json)
+    _carry_out(ctx, frame, target, "restore", keys, as_json, values=values)
 
 
 @click.command()
@@ -250,11 +276,7 @@ def rebase(
     frame: Frame,
     target: str,
     onto: str,
-    ours: tuple[str, ...],
-    theirs: tuple[str, ...],
-    strict: bool,
-    relabel: bool,
-    no_ids: bool,
+    decisions: _Decisions,
     as_json: bool,
 ) -> None:
     """Make a branch's versions once more, on top of another.
@@ -267,7 +289,7 @@ def rebase(
       volfs rebase cells@exp main
       volfs rebase cells@exp v12 --theirs
     """
-    _carry_out(ctx, frame, target, "rebase", (onto,), ours, theirs, _flags(strict, relabel, no_ids), (), as_json)
+    _carry_out(ctx, frame, target, "rebase", (onto,), as_json, decisions=decisions)
 
 
 @click.command()
@@ -297,9 +319,7 @@ def mv(
       volfs mv cells zarr/labels/nuclei zarr/labels/old-nuclei
       volfs mv cells@exp files/notes.txt files/notes/first.txt
     """
-    _carry_out(
-        ctx, frame, target, "mv", (old, new), (), (), {}, (("--message", message), ("--author", author)), as_json
-    )
+    _carry_out(ctx, frame, target, "mv", (old, new), as_json, values=(("--message", message), ("--author", author)))
 
 
 @click.command()
@@ -322,11 +342,7 @@ def resolve(ctx: click.Context, frame: Frame, target: str, choice: str, chosen: 
       volfs resolve cells@merging mine files/notes.txt
       volfs resolve cells@merging ours
     """
-    _carry_out(ctx, frame, target, "resolve", (choice, *chosen), (), (), {}, (), as_json)
-
-
-def _flags(strict: bool, relabel: bool, no_ids: bool) -> dict[str, bool]:
-    return {"--strict": strict, "--relabel": relabel, "--no-ids": no_ids}
+    _carry_out(ctx, frame, target, "resolve", (choice, *chosen), as_json)
 
 
 def _carry_out(
@@ -335,18 +351,18 @@ def _carry_out(
     target: str,
     kind: RequestKind,
     positional: Sequence[str],
-    ours: Sequence[str],
-    theirs: Sequence[str],
-    flags: dict[str, bool],
-    values: Sequence[tuple[str, str | None]],
     as_json: bool,
+    *,
+    decisions: _Decisions = _Decisions(),
+    flags: Sequence[str] = (),
+    values: Sequence[tuple[str, str | None]] = (),
 ) -> None:
     from volfs.versions.combine.requests import words_of
 
     words = words_of(
         positional,
-        orders=[*(("ours", text) for text in ours), *(("theirs", text) for text in theirs)],
-        flags=[name for name, given in flags.items() if given],
+        orders=decisions.orders,
+        flags=[*flags, *decisions.flags],
         values=values,
     )
     with frame.open() as store:
