@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from volfs.model.box import Index
-from volfs.testing.stores import CELLS, NUCLEI, make_store
-from volfs.testing.stores import add_image as add
+from volfs.testing.small_store import CELLS, NUCLEI, make_store
+from volfs.testing.small_store import add_image as add
 
 __all__ = ["CELLS", "CHUNKS", "NUCLEI", "add", "make_store"]
 

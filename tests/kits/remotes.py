@@ -19,7 +19,7 @@ from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.dataset import Dataset
 from volfs.versions.remotes.address import Address
 from volfs.versions.remotes.connection import Connection, Service, connected
-from volfs.versions.remotes.frames import Frames
+from volfs.versions.remotes.message_frames import Frames
 from volfs.versions.remotes.server import serve
 from volfs.versions.store import Store
 

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -188,6 +189,20 @@ def reached_modules(module: Path) -> set[Path]:
         reached |= new
         ahead += new
     return reached
+
+
+#: Modules that are called alike because one room mirrors another: a format is read and shown; what versions have the
+#: tree has nodes, and the command commands for; pictures of what the voxels of two versions differ in.
+MIRRORED = {
+    *("bdv", "hdf5", "metaimage", "mrc", "n5", "nifti", "npy", "nrrd", "precomputed", "raw", "slices", "tiff"),
+    *("branch", "branch_actions", "dataset", "level", "open_files", "refs", "snapshot"),
+    *("merges", "notes", "difference"),
+}
+
+
+def test_no_module_is_called_as_another_that_it_does_not_mirror() -> None:
+    names = Counter(module.stem for module in PACKAGE.rglob("*.py") if not module.stem.startswith("__"))
+    assert {name for name, times in names.items() if times > 1} == MIRRORED
 
 
 def test_no_two_files_import_each_other_on_whatever_way_round() -> None:

@@ -32,7 +32,7 @@ from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
 from volfs.versions.check.fsck import fsck
 from volfs.versions.dataset import Dataset
 from volfs.versions.remotes import connection, exchange
-from volfs.versions.remotes.frames import PIECE, Frames
+from volfs.versions.remotes.message_frames import PIECE, Frames
 from volfs.versions.remotes.missing_versions import missing_versions
 from volfs.versions.remotes.questions import Ancestor
 

@@ -4,7 +4,7 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``; ``history`` ``log``, ``show``, ``blame``; ``differences`` ``diff``
+``listings``       ``ls``, ``info``; ``log_blame`` ``log``, ``show``, ``blame``; ``differences`` ``diff``
 ``monitoring``     ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
@@ -45,10 +45,10 @@ GROUPS = {
     "Look": {
         "ls": "listings",
         "info": "listings",
-        "log": "history",
-        "show": "history",
+        "log": "log_blame",
+        "show": "log_blame",
         "diff": "differences",
-        "blame": "history",
+        "blame": "log_blame",
     },
     "Version": {
         "status": "commits",

@@ -144,7 +144,7 @@ def serve_stdio(frame: Frame, path: Path) -> None:
     """
     import volfs
     from volfs.storage.claim import DAY_SECONDS
-    from volfs.versions.remotes.frames import Frames
+    from volfs.versions.remotes.message_frames import Frames
     from volfs.versions.remotes.server import serve
 
     outgoing = os.dup(1)

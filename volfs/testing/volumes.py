@@ -1,6 +1,6 @@
 """Made-up volumes for tests: every kind of number, odd shapes, two to six axes.
 
-The same arguments give the same voxels. Nothing here is stored; see :mod:`volfs.testing.stores`, and
+The same arguments give the same voxels. Nothing here is stored; see :mod:`volfs.testing.small_store`, and
 :mod:`volfs.testing.kit` for mounts.
 """
 

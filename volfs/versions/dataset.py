@@ -671,8 +671,8 @@ class Dataset(PublicMapping[Snapshot]):
         """
         from volfs.versions.combine.combined_version import Change, Words  # late: who only reads needs nothing of it
         from volfs.versions.combine.decisions import Order, Orders
+        from volfs.versions.combine.key_selection import Selection, parse_box
         from volfs.versions.combine.merges import combine_onto
-        from volfs.versions.combine.selection import Selection, parse_box
 
         self.store.check_writable()
         numbers, other = tuple(map(self.resolve, bases)), self.resolve(theirs)

@@ -1,6 +1,6 @@
 """One engine for combining: by the changes of two lines of history, what one of them changed on top of the other.
 
-``selection``       the keys, and the box of voxels, that are meant
+``key_selection``   the keys, and the box of voxels, that are meant
 ``candidates``      the keys and chunks in which two versions may differ, from the manifests since their lines parted
 ``chunk_states``    chunks of an array at a version, in columns; ``digests`` their SHA-256, from manifests
 ``virtual_base``    a key or chunk at several merge bases, merged on demand; ``voxels`` one block, voxel by voxel

@@ -27,7 +27,7 @@ from volfs.versions.combine.candidates import union_rows
 from volfs.versions.combine.chunk_states import ChunkStates, States
 from volfs.versions.combine.decisions import ChunkConflict, Orders, mask_box
 from volfs.versions.combine.key_merge import BOTH, REMOVED_HERE, REMOVED_THERE
-from volfs.versions.combine.selection import Selection
+from volfs.versions.combine.key_selection import Selection
 from volfs.versions.combine.virtual_base import virtual_value
 from volfs.versions.combine.voxels import Base, Mask, Voxels, differ, merge_block
 from volfs.versions.committed.array import VersionArray

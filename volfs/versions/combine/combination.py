@@ -33,8 +33,8 @@ from volfs.versions.combine.key_merge import (
     state_of,
     taken,
 )
+from volfs.versions.combine.key_selection import ALL, Selection
 from volfs.versions.combine.label_ids import collision
-from volfs.versions.combine.selection import ALL, Selection
 from volfs.versions.committed.array import VersionArray
 from volfs.versions.committed.version import Version, parse
 from volfs.versions.history import History

@@ -23,8 +23,8 @@ from volfs.versions.combine.chunk_states import ChunkStates
 from volfs.versions.combine.combination import Combination, IdRule, Progress, combine
 from volfs.versions.combine.combined_state import CombinedState
 from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders
+from volfs.versions.combine.key_selection import ALL, Selection
 from volfs.versions.combine.newest import combine_newest
-from volfs.versions.combine.selection import ALL, Selection
 from volfs.versions.commit.array_writer import ArrayWriter
 from volfs.versions.commit.changeset import Packer
 from volfs.versions.commit.frozen_state import Additions

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from volfs.errors import BadInput
 from volfs.model.box import Box
-from volfs.versions.combine.selection import box_text, parse_box
+from volfs.versions.combine.key_selection import box_text, parse_box
 from volfs.versions.keys import covers, node_key, node_path
 
 Side = Literal["ours", "theirs"]

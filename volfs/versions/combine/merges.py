@@ -18,11 +18,11 @@ from volfs.model.refs import RefKind
 from volfs.versions.combine.combination import Progress
 from volfs.versions.combine.combined_version import Change, Words, combined, combined_newest
 from volfs.versions.combine.decisions import OpenConflict, Orders
+from volfs.versions.combine.key_selection import Selection, parse_box
 from volfs.versions.combine.rebase import rebased
 from volfs.versions.combine.relocation import check_move, write_move
 from volfs.versions.combine.requests import Request
 from volfs.versions.combine.resolution import resolve
-from volfs.versions.combine.selection import Selection, parse_box
 from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved
 from volfs.versions.commit.placement import publish_prepared

@@ -23,7 +23,7 @@ from volfs.versions.combine.combination import NEW_IDS, Combination, combine
 from volfs.versions.combine.combined_version import CombinedChanges, Words
 from volfs.versions.combine.decisions import UNDECIDED, Choice, OpenConflict, Order, mask_box
 from volfs.versions.combine.digests import Digests
-from volfs.versions.combine.selection import ALL, Selection
+from volfs.versions.combine.key_selection import ALL, Selection
 from volfs.versions.commit.frozen_state import Additions
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter

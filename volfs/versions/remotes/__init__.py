@@ -1,6 +1,6 @@
 """Other stores of the same dataset: clone, fetch, pull and push.
 
-``frames``            two volfs talk over a pair of streams: messages and data, bounded and with checksums
+``message_frames``    two volfs talk over a pair of streams: messages and data, bounded and with checksums
 ``questions``         what a store that receives asks, and :class:`Peer`, which asks it
 ``supplier``          the answers of a store that has versions
 ``missing_versions``  which versions are lacking, parents first

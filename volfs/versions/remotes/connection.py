@@ -23,7 +23,7 @@ from volfs.model.display import printable
 from volfs.model.names import is_dataset_name, is_ref_name
 from volfs.storage.store_layout import FORMAT
 from volfs.versions.remotes.address import Address
-from volfs.versions.remotes.frames import Cut, Frames, Message
+from volfs.versions.remotes.message_frames import Cut, Frames, Message
 from volfs.versions.remotes.questions import PROTOCOL, Peer, checked_id
 
 Service = Literal["fetch", "push"]

@@ -20,7 +20,7 @@ from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.ledger import Cause, RefRecord
 from volfs.versions.remotes.address import Address
 from volfs.versions.remotes.connection import Connection, RemoteDataset, connected
-from volfs.versions.remotes.frames import Message
+from volfs.versions.remotes.message_frames import Message
 from volfs.versions.remotes.questions import Peer, checked_id
 from volfs.versions.remotes.repair import Repair, repair
 from volfs.versions.remotes.supplier import Supplier

@@ -22,7 +22,7 @@ from typing import Any
 
 from volfs.errors import Damaged
 from volfs.model.names import MAX_VERSION
-from volfs.versions.remotes.frames import Frames
+from volfs.versions.remotes.message_frames import Frames
 
 PROTOCOL = 1
 """Changes when a message does. Both ends must speak the same."""

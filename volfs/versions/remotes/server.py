@@ -19,7 +19,7 @@ from volfs.model.names import is_dataset_name
 from volfs.storage.store_layout import FORMAT, VOLFS_JSON
 from volfs.versions.remotes.connection import check_hello
 from volfs.versions.remotes.exchange import SharedDataset, take_push
-from volfs.versions.remotes.frames import Cut, Frames, Message
+from volfs.versions.remotes.message_frames import Cut, Frames, Message
 from volfs.versions.remotes.questions import PROTOCOL, Peer
 from volfs.versions.remotes.supplier import Supplier
 

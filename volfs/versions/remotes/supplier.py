@@ -23,7 +23,7 @@ from volfs.storage.store_layout import ABSENT, MANIFEST, VERSION_JSON, parse_ver
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.history import History
-from volfs.versions.remotes.frames import PIECE, Frames, Message
+from volfs.versions.remotes.message_frames import PIECE, Frames, Message
 from volfs.versions.remotes.questions import MOST_HISTORY, MOST_IDS, checked_id
 
 _MANIFESTS = 64 << 20
