@@ -259,10 +259,11 @@ class Dataset(PublicMapping[Snapshot]):
         expressions; times are ns, or texts as :func:`volfs.versions.version_log.instant` reads them. Raises NotFound,
         BadInput.
         """
-        starts = [] if all else [self._start(ref)]
-        numbers: Iterable[int] | None = sorted(self.graph.versions, reverse=True) if all else None
-        if numbers is None:
-            numbers = ancestry(self.graph, starts, first_parent=first_parent)
+        numbers: Iterable[int]
+        if all:
+            numbers = sorted(self.graph.versions, reverse=True)
+        else:
+            numbers = ancestry(self.graph, [self._start(ref)], first_parent=first_parent)
         key = None if path is None else path if is_key(path) else node_key(path)
         if key is not None and box is not None:
             key = self._array_key(key, ref)
