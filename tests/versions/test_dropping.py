@@ -362,6 +362,27 @@ def test_gc_changes_nothing_while_something_cannot_be_read(store: Store, dataset
     assert store.gc(grace=0)[0].retired == ()
 
 
+def test_a_damaged_line_in_the_log_of_refs_keeps_what_is_not_reached_and_stops_nothing_else(
+    store: Store, dataset: Dataset
+) -> None:
+    """It may have named any version, until it is older than the grace."""
+    voxels = history(dataset, [[(0, 0, 0)]])
+    dataset.create_branch("exp", 1)
+    write_version(dataset, voxels[0], parent=1, coords=[(1, 1, 1)], branch="exp")
+    dataset.delete_branch("exp")
+    dataset.drop(1)
+    log = dataset.layout.ref_log
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:-1], lines[-1].replace(b"exp", b"ex?")]))
+    (done,) = store.gc(grace=3600)
+    assert done.retired == () and dataset.kept() == [2, 3]
+    assert f"{log} line {len(lines)}: " in done.unsure and "mend or remove that line" in done.unsure
+    assert store.gc(grace=0)[0].retired == ()
+    dataset.create_tag("later", 2)  # whose line is as old as the grace, so that any before it is
+    (done,) = store.gc(grace=0)
+    assert done.retired == (3,) and done.reclaimed == (1, 3) and not done.unsure
+
+
 def test_bytes_stay_while_something_is_being_written(store: Store, dataset: Dataset) -> None:
     history(dataset, [[(0, 0, 0)]])
     dataset.drop(1)

@@ -194,5 +194,7 @@ def _say_collected(each: Collected, dry_run: bool) -> None:
         say(f"{each.dataset}: later, after the grace: {size_text(size)} in {count_text(count, 'payload')}")
     if each.waiting:
         say(f"{each.dataset}: no bytes go now: {each.waiting}")
-    if not (each.retired or each.freed.payloads or each.later.payloads or each.waiting):
+    if each.unsure:
+        say(f"{each.dataset}: what no branch or tag reaches stays for now: {each.unsure}", err=True)
+    if not (each.retired or each.freed.payloads or each.later.payloads or each.waiting or each.unsure):
         say(f"{each.dataset}: nothing to collect")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
+from volfs.errors import AlreadyThere, BadInput, Busy, Conflict, Damaged, NotFound
+from volfs.model.names import MAX_VERSION
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
@@ -116,7 +117,13 @@ class LedgerConformance:
         (came / "zarr" / "zarr.json").write_bytes(b"{}")
         with kept.ledger.locked(PATIENCE):
             assert kept.ledger.free_number(1) == 2 and kept.ledger.free_number(7) == 7
+            for number in (0, -1, 1 << 20, MAX_VERSION + 1, 1 << 70):
+                with pytest.raises(BadInput):
+                    kept.ledger.adopt(number, came)
             kept.ledger.adopt(2, came)
+            with pytest.raises(AlreadyThere):
+                kept.ledger.adopt(2, came)
+        assert kept.ledger.highest() == 2
         assert not came.exists()
         assert kept.ledger.versions() == [2] and kept.ledger.is_version(2) and not kept.refs()[RefKind.BRANCH]
         assert read_object(kept.objects, f"{version_dir_name(2)}/zarr/zarr.json") == b"{}"

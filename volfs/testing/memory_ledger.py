@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NotFound
+from volfs.errors import AlreadyThere, BadInput, Busy, Conflict, Damaged, NotFound
+from volfs.model.names import MAX_VERSION
 from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, read_object
 from volfs.storage.store_layout import version_dir_name
 from volfs.storage.trash import delete_tree
 from volfs.versions.author import default_author
 from volfs.versions.ledger import Cause, Draft, RefChange, RefRecord, Retirement, Stamp, T
+
+_MOST_BETWEEN = 1 << 16
 
 
 class MemoryLedger:
@@ -191,6 +194,10 @@ class MemoryLedger:
         return self._free(at_least)
 
     def adopt(self, number: int, source: Path) -> None:
+        if not 0 < number <= min(MAX_VERSION, self._highest + 1 + _MOST_BETWEEN):
+            raise BadInput(f"v{number} cannot be the next version: the next is v{self._highest + 1}")
+        if number in self._versions:
+            raise AlreadyThere(f"there is a v{number} already")
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 self._objects.put(f"{version_dir_name(number)}/{path.relative_to(source).as_posix()}", path)

@@ -201,7 +201,8 @@ class Ledger(Protocol):
     def adopt(self, number: int, source: Path) -> None:
         """Have a version exist that lies complete and durable in a directory of this machine, under a free number: all
         of it at once, durably. No ref names it. The directory is gone then. Locked. If the process dies meanwhile, the
-        version exists or is in the directory still."""
+        version exists or is in the directory still. BadInput for a number that cannot be the next, AlreadyThere for one
+        that a version has: then nothing has changed."""
 
     def abandon(self, draft: Draft) -> None:
         """Give up this process's draft, with all its objects. One that exists by now, or is another's, stays."""

@@ -84,8 +84,12 @@ class RefLog:
         try:
             with opened(self.path) as fd:
                 end = os.fstat(fd).st_size if size is None else size
-                for raw in _lines_backwards(fd, _end_of_lines(fd, end)):
-                    yield _parse(raw, self.path)
+                whole = _end_of_lines(fd, end)
+                for back, raw in enumerate(_lines_backwards(fd, whole)):
+                    line = _parse(raw)
+                    if isinstance(line, Damaged):  # a person looks for it, who counts from the first
+                        line = Damaged(f"{self.path} line {_count_lines(fd, whole) - back:,}: {line}")
+                    yield line
         except (FileNotFoundError, NotADirectoryError):
             return
         except Damaged as error:
@@ -107,6 +111,11 @@ def _end_of_lines(fd: int, size: int) -> int:
             return start + at + 1
         size = start
     return 0
+
+
+def _count_lines(fd: int, size: int) -> int:
+    """The number of lines in the first ``size`` bytes."""
+    return sum(pread_all(fd, min(_PIECE, size - at), at).count(b"\n") for at in range(0, size, _PIECE))
 
 
 def _lines_backwards(fd: int, size: int) -> Iterator[bytes]:
@@ -141,8 +150,8 @@ def _facts(change: RefChange) -> dict[str, Any]:
     }
 
 
-def _parse(raw: bytes, path: Path) -> Line:
-    where = f"{path}: the line {raw[:60].decode('utf-8', 'replace')!r}…"
+def _parse(raw: bytes) -> Line:
+    where = f"{raw[:60].decode('utf-8', 'replace')!r}…"
     try:
         facts, _ = load_document(raw, where)
         kind = next(k for k in RefKind if facts["ref"].startswith(f"{k.folder}/"))

@@ -38,7 +38,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from volfs.errors import AlreadyThere, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
+from volfs.errors import AlreadyThere, BadInput, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
 from volfs.model.names import MAX_VERSION, is_ref_name, is_remote_name
 from volfs.model.refs import RefKind
 from volfs.storage.claim import Claim, Fate, changed_since, is_abandoned, store_clock
@@ -78,6 +78,8 @@ log = logging.getLogger(__name__)
 
 _FOUND = "found so: the change before was cut short, or this one was made by hand or by a volfs that kept no log"
 _Logged = tuple[RefChange, int]
+_MOST_BETWEEN = 1 << 16
+"""Numbers that may be free, or of versions being written, between the newest version and one that is adopted."""
 """A change that a line of the log says, and the length of the log before it."""
 
 
@@ -391,9 +393,14 @@ class DirectoryLedger:
         return _free(self._sweep(), self._unused(at_least))
 
     def adopt(self, number: int, source: Path) -> None:
+        unused = self._unused(0)
+        if not 0 < number <= min(MAX_VERSION, unused + _MOST_BETWEEN):
+            raise BadInput(f"v{number} cannot be the next version in {self._layout.versions}: the next is v{unused}")
+        if self.is_version(number):
+            raise AlreadyThere(f"there is a v{number} in {self._layout.versions} already")
         make_dirs(self._layout.versions)
         with no_space("giving a version its place"):
-            if self._unused(0) <= number:  # before it exists: whatever becomes of it, nobody is given its number again
+            if unused <= number:  # before it exists: whatever becomes of it, nobody is given its number again
                 write_json(self._layout.highest, {"version": number})
             replace_durably(source, self._layout.version(number).root)
 

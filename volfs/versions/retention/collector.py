@@ -62,7 +62,7 @@ class Plan:
 class Collected:
     """What was collected of a dataset, or would be. ``retired``: versions dropped now; ``reclaimed``: versions whose
     bytes went, as ``freed`` counts; ``later``: what goes when the grace of all dropped versions is over; ``waiting``:
-    why no bytes went."""
+    why no bytes went; ``unsure``: why nothing was dropped for not being reached."""
 
     dataset: str
     retired: tuple[int, ...] = ()
@@ -70,6 +70,7 @@ class Collected:
     freed: Freed = field(default_factory=Freed)
     later: Freed = field(default_factory=Freed)
     waiting: str = ""
+    unsure: str = ""
 
 
 def drop(dataset: RetainedHistory, numbers: Iterable[int], why: str, progress: Progress) -> list[int]:
@@ -100,12 +101,12 @@ def collect(dataset: RetainedHistory, plan: Plan, progress: Progress) -> Collect
             if busy is not None and plan.grace <= 0:
                 raise Busy(f"{busy}: without grace nobody else may use the store")
             now_ns = time.time_ns() if plan.dry_run else store_clock(dataset.layout.lock)
-            new = _not_needed(dataset, plan, now_ns)
+            new, unsure = _not_needed(dataset, plan, now_ns)
             if not plan.dry_run:
                 _retire(dataset, new, "thinned by gc" if plan.thins else "not reached: gc", progress)
             # With the lock, so that none of it is named by what comes later.
             due = _due(dataset, now_ns - int(plan.grace * 1e9)) | (set(new) if plan.grace <= 0 else set())
-            done = Collected(dataset.name, retired=tuple(new), waiting=busy or "")
+            done = Collected(dataset.name, retired=tuple(new), waiting=busy or "", unsure=unsure)
             shown = Shown(dataset, due)
         if plan.dry_run:
             later, _ = _size(Shown(dataset, dataset.dropped() | set(new)), progress)
@@ -155,17 +156,18 @@ def _reclaim(
     return replace(done, reclaimed=tuple(numbers), freed=freed)
 
 
-def _not_needed(dataset: RetainedHistory, plan: Plan, now_ns: int) -> list[int]:
-    """The versions to drop that are not dropped yet."""
+def _not_needed(dataset: RetainedHistory, plan: Plan, now_ns: int) -> tuple[list[int], str]:
+    """The versions to drop that are not dropped yet; and why none is for not being reached, if that cannot be told."""
     graph, dropped = dataset.graph, dataset.dropped()
     named = held_by_refs(dataset)
     held = named.keys() | held_by_changes(dataset).keys()
-    lately = held_by_log(dataset, now_ns - int(plan.grace * 1e9))
-    needed = reached(graph, held | lately.keys())
-    found = graph.versions.keys() - needed
+    lately, damage = held_by_log(dataset, now_ns - int(plan.grace * 1e9))
+    # A line that cannot be read may have named any version. It is passed over once it is older than the grace.
+    found = set() if damage else graph.versions.keys() - reached(graph, held | lately.keys())
     if plan.thins:
         found |= surplus(graph, dropped, plan.keep, before_ns=plan.before_ns, ends=named) - held
-    return sorted(found - dropped)
+    unsure = f"{damage}: mend or remove that line, or wait until it is older than the grace" if damage else ""
+    return sorted(found - dropped), unsure
 
 
 def _due(dataset: RetainedHistory, before_ns: int) -> set[int]:

@@ -53,18 +53,21 @@ def held_by_changes(dataset: RetainedHistory) -> Holders:
     return found
 
 
-def held_by_log(dataset: RetainedHistory, since_ns: int) -> Holders:
-    """The versions that refs named lately, before or after a change. Raises Damaged."""
+def held_by_log(dataset: RetainedHistory, since_ns: int) -> tuple[Holders, str]:
+    """The versions that refs named lately, before or after a change; and the damage to a line, which may have named any
+    version, or ""."""
     found: Holders = {}
+    damage = ""
     for change in dataset.ledger.ref_log():
         if isinstance(change, Damaged):
-            raise change
+            damage = str(change)
+            continue
         if change.time_ns < since_ns:
             break  # the newest come first
         for record in (change.old, change.new):
             if record is not None and record.version:
                 found.setdefault(record.version, []).append(f"{change.kind.word} {change.name!r}, until lately")
-    return found
+    return found, damage
 
 
 def reached(graph: VersionGraph, roots: Iterable[int]) -> set[int]:
