@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,11 @@ from tests.kits.times import SLOW, TimeByFile
 
 SOAK_SECONDS = 6 * 3600
 """What a single test may take of a soak."""
+
+# The suite starts a thousand processes: where bytecode is not kept (containers are often told so), each of them
+# compiles volfs anew, which takes as long as all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 class HasFileno(Protocol):
