@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves (see .ci/setup).
 PY := .venv/bin/python
 
-.PHONY: help setup demo undemo judges test lint types suite soak suites bench wheel man clean
+.PHONY: help setup demo undemo judges test lint types suite soak suites bench wheel man docs clean
 
 help:  ## show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -50,6 +50,12 @@ wheel: judges  ## a wheel with the C libraries in it, in dist/: who installs it 
 
 man: setup  ## manual pages, in build/man: `man -l build/man/volfs.1`
 	@$(PY) -m volfs.cli.manual build/man | tail -1
+
+docs:  ## the documentation as a site, in build/site: open build/site/index.html
+	@sh .ci/setup docs
+	@rm -rf build/site
+	@.venv/bin/sphinx-build -W --keep-going -q -b html -c packaging/site . build/site
+	@echo build/site/index.html
 
 clean:  ## remove the virtual environment and all caches
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
