@@ -30,7 +30,7 @@ def test_every_slice_equals_the_source_in_every_ending(judged: Mounted, name: st
 
 @pytest.mark.parametrize("name", sorted(make_volumes()))
 def test_a_listed_slice_is_as_long_as_it_says(judged: Mounted, name: str) -> None:
-    folder = next(p for p in (judged.version(name) / "s0").rglob("xy") if p.is_dir())
+    folder = next(p for p in (judged.version(name) / "s0").rglob("xy") if p.parent.name != "preview")
     listed = sorted(folder.iterdir())
     assert listed
     for path in listed[:5]:
@@ -38,6 +38,23 @@ def test_a_listed_slice_is_as_long_as_it_says(judged: Mounted, name: str) -> Non
         for ending in (".tif", ".npy"):
             other = path.with_suffix(ending)
             assert len(other.read_bytes()) == other.stat().st_size
+
+
+@pytest.mark.parametrize("name", sorted(make_volumes()))
+def test_every_slice_has_a_preview_that_viewers_open(judged: Mounted, name: str) -> None:
+    """Judged by Pillow and by libpng in imagecodecs."""
+    for folder in (p for p in (judged.version(name) / "s0").rglob("preview/*") if p.is_dir()):
+        slices = sorted(path.stem for path in (folder.parents[1] / folder.name).iterdir())
+        listed = sorted(folder.iterdir())
+        assert [path.stem for path in listed] == slices and {path.suffix for path in listed} == {".png"}
+        path = listed[len(listed) // 2]
+        data = path.read_bytes()
+        assert len(data) == path.stat().st_size
+        with Image.open(path) as picture:
+            shown = np.asarray(picture)
+        np.testing.assert_array_equal(imagecodecs.png_decode(data), shown)
+        assert shown.dtype == np.uint8
+        assert shown.shape[:2] == np.load(folder.parents[1] / folder.name / f"{path.stem}.npy").shape[:2]
 
 
 def test_the_planes_lie_as_documented(judged: Mounted) -> None:

@@ -86,9 +86,9 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
             control = {"status.json", "errors.txt", "message", "commit", "discard", "update", "publish", "tag"}
             control |= {"merge", "cherry-pick", "revert", "restore", "resolve", "rebase", "mv"}
             assert set(await client.ls("cells/branches/main/.volfs")) == control
-            assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz"}
+            assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz", "preview"}
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}
-            assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats"}
+            assert set(await client.ls("cells/versions/v2/labels/nuclei")) == {"s0", "s1", "formats", "thumbnail.png"}
             assert "labels" not in await client.ls("cells/versions/v1")
             assert set(await client.ls(".volfs")) == {"stats.json", "metrics", "version"}
 
@@ -170,7 +170,7 @@ def test_any_kind_of_volume_has_slices_under_directories_of_its_other_axes(tmp_p
                 assert len(entries) == at.shape[0]
                 path, at, names = f"{path}/{sorted(entries)[-1]}", at[-1], names[1:]
             planes = {name for name, attr in (await client.ls(path)).items() if attr.is_dir} - LEVEL - {"formats"}
-            assert planes == ({"xy", "xz", "yz"} if "z" in names else {"xy"})
+            assert planes == ({"xy", "xz", "yz", "preview"} if "z" in names else {"xy", "preview"})
             data = await client.read(f"{path}/xy/z00000.npy")
             assert (np.load(io.BytesIO(data)) == (at[0] if "z" in names else at)).all()
             if kind == "movie":
@@ -354,7 +354,9 @@ def test_names_that_collide_are_reachable_under_zarr_only(tmp_path: Path) -> Non
             }
             assert (await client.stat(f"{top}/thumbnail.png")).is_file
             assert await client.readlink(f"{top}/deep/er/chunks") == "../../zarr/deep/er"
-            assert without_volumes(await client.ls(f"{top}/deep/er")) == LEVEL | {"formats", "xy", "xz", "yz"}
+            level = LEVEL | {"formats", "xy", "xz", "yz", "preview", "thumbnail.png"}
+            assert without_volumes(await client.ls(f"{top}/deep/er")) == level
+            assert picture(await client.read(f"{top}/deep/er/thumbnail.png")).shape == (3, 4)
 
     run(work)
 
@@ -378,6 +380,7 @@ def test_an_array_at_the_root_shows_its_level_in_the_snapshot_itself(tmp_path: P
                 "xy",
                 "xz",
                 "yz",
+                "preview",
             }
             assert await client.readlink(f"{top}/chunks") == "zarr"
             assert (await client.ls(f"{top}/xy"))["z00001.png"] == await client.stat(f"{top}/xy/z00001.png")

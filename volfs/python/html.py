@@ -17,9 +17,10 @@ from volfs.errors import VolfsError
 from volfs.model.display import printable
 from volfs.model.refs import RefKind
 from volfs.versions.dataset import Dataset
-from volfs.versions.snapshot import Snapshot, WritableSnapshot
+from volfs.versions.snapshot import GroupNode, Snapshot, WritableSnapshot
 from volfs.versions.store import Store
 from volfs.views import thumbnail
+from volfs.views.label_colours import LabelColours
 from volfs.views.slices import SliceGeometry
 from volfs.volume.image import Image, images
 from volfs.volume.level import Level
@@ -171,15 +172,25 @@ def _pictured(snapshot: Snapshot) -> Image | None:
 
 
 def _picture(image: Image | None) -> Markup:
-    return "" if image is None else _rendered(image.levels, rgb=image.rgb, is_label=image.is_label)
+    return (
+        ""
+        if image is None
+        else _rendered(image.levels, rgb=image.rgb, is_label=image.is_label, colours=_colours(image))
+    )
 
 
-def _rendered(levels: Sequence[Level], *, rgb: bool, is_label: bool) -> Markup:
+def _colours(image: Image) -> LabelColours | None:
+    node = image.snapshot.node(image.path) if image.is_label else None
+    attributes = node.attributes if isinstance(node, GroupNode) else image.levels[0].array.meta.attributes
+    return LabelColours.of(attributes) if image.is_label else None
+
+
+def _rendered(levels: Sequence[Level], *, rgb: bool, is_label: bool, colours: LabelColours | None = None) -> Markup:
     pairs = [(geometry, level) for level in levels if (geometry := _geometry(level, rgb)) is not None]
     if not pairs:
         return ""
     try:
-        picture = thumbnail.render(pairs, is_label=is_label)
+        picture = thumbnail.render(pairs, is_label=is_label, colours=colours)
     except VolfsError as error:
         return _failed(error)
     return f'<img alt="thumbnail" src="data:image/png;base64,{b64encode(picture).decode()}">'

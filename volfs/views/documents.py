@@ -284,6 +284,7 @@ In a snapshot (a version, a branch, a tag):
     info.json, chunks        shape, type, voxel size; the level's own chunk files
     xy/z00012.png            slices along z; xz/ along y (z runs down), yz/ along x (y across, z down)
     xy/z00012.tif .npy .jpg  the same slice in another format: not listed, open it by name
+    preview/xy/z00012.png    the same for any picture viewer: 8 bits, labels in colours; read-only
     volume.tif .nii .nrrd .npy .mrc .h5 …   the whole level as one file
     cutout/z0-64_y100-612_x0-512.tif        a part of it, made by naming it; see cutout/README.txt
     oblique/                 planes at any angle, made by naming them; see oblique/README.txt

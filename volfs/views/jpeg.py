@@ -13,7 +13,8 @@ import numpy as np
 
 from volfs.model.box import Box
 from volfs.views import npy, omero
-from volfs.views.colour import Window, pseudo_colour, robust_window, windowed
+from volfs.views.colour import Window, robust_window, windowed
+from volfs.views.label_colours import LabelColours
 from volfs.views.layout import VoxelSource
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
@@ -66,17 +67,26 @@ def _sample(coarsest: SliceGeometry, channel: int, share: float) -> Box:
     return Box(tuple(start), tuple(stop))
 
 
-def render(source: VoxelSource, plane: PlaneSpec, shown: Window, *, is_label: bool = False) -> bytes:
-    """The slice as a JPEG file. Raises the errors of reading voxels."""
+def render(
+    source: VoxelSource,
+    plane: PlaneSpec,
+    shown: Window,
+    *,
+    is_label: bool = False,
+    colours: LabelColours | None = None,
+) -> bytes:
+    """The slice as a JPEG file; ``colours`` are those of its labels. Raises the errors of reading voxels."""
     picture = plane.picture(source.read(plane.box))
-    return encode(to_eight_bits(picture, shown, is_label=is_label and not plane.has_samples))
+    return encode(to_eight_bits(picture, shown, is_label=is_label and not plane.has_samples, colours=colours))
 
 
-def to_eight_bits(picture: np.ndarray, shown: Window, *, is_label: bool) -> np.ndarray:
+def to_eight_bits(
+    picture: np.ndarray, shown: Window, *, is_label: bool, colours: LabelColours | None = None
+) -> np.ndarray:
     """uint8 of shape (rows, columns) or (rows, columns, 3). Two samples are taken as gray and alpha, which is left
     out; so is the alpha of four."""
     if is_label:
-        return pseudo_colour(picture)
+        return (colours or LabelColours()).paint(picture)
     if picture.ndim == 3:
         picture = picture[..., 0] if picture.shape[2] <= 2 else picture[..., :3]
     if picture.dtype == np.uint8 and picture.ndim == 3:

@@ -14,6 +14,7 @@ import numpy as np
 from volfs.model.box import Box
 from volfs.views.colour import robust_window
 from volfs.views.jpeg import to_eight_bits
+from volfs.views.label_colours import LabelColours
 from volfs.views.layout import VoxelSource
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import SliceGeometry
@@ -23,8 +24,11 @@ _MOST = 2048
 """Voxels read along each side of the plane, at most."""
 
 
-def render(levels: Sequence[tuple[SliceGeometry, VoxelSource]], *, is_label: bool = False) -> bytes:
-    """The picture of an image with these levels, finest first, as a PNG file. Raises the errors of reading voxels."""
+def render(
+    levels: Sequence[tuple[SliceGeometry, VoxelSource]], *, is_label: bool = False, colours: LabelColours | None = None
+) -> bytes:
+    """The picture of an image with these levels, finest first, as a PNG file; ``colours`` are those of its labels.
+    Raises the errors of reading voxels."""
     from PIL import Image  # not every mount shows thumbnails, and it takes long
 
     geometry, source = next(
@@ -39,7 +43,8 @@ def render(levels: Sequence[tuple[SliceGeometry, VoxelSource]], *, is_label: boo
         rows = np.arange(height) * plane.rows // height
         columns = np.arange(width) * plane.columns // width
         picture = picture[rows][:, columns]
-    image = Image.fromarray(np.ascontiguousarray(to_eight_bits(picture, robust_window(picture), is_label=labels)))
+    eight = to_eight_bits(picture, robust_window(picture), is_label=labels, colours=colours)
+    image = Image.fromarray(np.ascontiguousarray(eight))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BOX)
     out = io.BytesIO()

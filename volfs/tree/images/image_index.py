@@ -71,13 +71,16 @@ class ImageIndex:
     def __init__(self, snapshot: Snapshot, path: str, state: SnapshotState | None = None) -> None:
         self.snapshot = snapshot
         self.path = path
+        #: Whether images have thumbnails. They are rendered to be listed, since that tells their size.
+        self.pictured = True
         #: True if nothing here ever changes.
         self.lasting = state is None
         self.state: SnapshotState = state or Committed(snapshot.ref)
         #: How long (s) clients may keep names and attributes.
         self.timeout = FOREVER if self.lasting else SOON
-        #: Of previews: by the path of an image, and the channel; and when they changed last, by the path of an image.
-        self.windows: dict[tuple[str, int], Window] = {}
+        #: Of previews: by the path of an image, and the channel, with the generation that they are of; and when they
+        #: changed last, by the path of an image.
+        self.windows: dict[tuple[str, int], tuple[Hashable, Window]] = {}
         self.window_times: dict[str, int] = {}
         self._mutex = threading.Lock()
         self._walk: Walk | None = None

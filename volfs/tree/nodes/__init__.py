@@ -9,7 +9,8 @@
 ``slices``        ``xy/``, ``xz/``, ``yz/``: a PNG, TIFF or NPY for each plane; ``branch_slices`` how a branch's are
                   written, and hidden once removed
 ``volume_files``  ``volume.tif`` and the like; ``cutouts`` boxes and oblique planes made by naming them; ``previews``
-                  pictures that cannot be written
+                  pictures that cannot be written, ``preview_slices`` those of ``preview/``
+``thumbnails``    ``thumbnail.png`` of a snapshot or an image
 ``formats``       ``formats/``: N5, precomputed, Zarr v2 and others
 ``version_keys``  ``zarr/`` and ``files/`` of a version; ``branch_keys`` those of a branch
 """

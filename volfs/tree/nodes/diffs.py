@@ -78,15 +78,13 @@ class DiffDir(SnapshotDir):
         self._shown = ImageIndex(b, path)  # the windows of pictures are those of the newer version's images
         snapshot = DifferenceSnapshot(a, b, self._paint)
         super().__init__(context, ino, up, path, ImageIndex(snapshot, path))
+        self.images.pictured = False  # a listing would decode
         self._refs = up
         self._a, self._b = a, b
         self.far = False  # what is loaded of a version is served whatever becomes of its disk
 
     def fixed(self) -> Sequence[str]:
         return ["summary.json", "changed.txt", *super().fixed()]
-
-    def _pictured(self) -> bool:
-        return False  # its size is known only when it is made, and so a listing would decode
 
     def find(self, name: str) -> Node | None:
         if name not in ("summary.json", "changed.txt"):

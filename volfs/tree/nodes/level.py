@@ -24,7 +24,10 @@ from volfs.tree.images.array_views import ShownArray
 from volfs.tree.nodes.branch_slices import SliceWriter
 from volfs.tree.nodes.cutouts import CUTOUT, OBLIQUE, CutoutDir, ObliqueDir
 from volfs.tree.nodes.formats import FORMATS, formats_of
+from volfs.tree.nodes.preview_slices import PREVIEW, PreviewDir, previewed
+from volfs.tree.nodes.previews import is_label
 from volfs.tree.nodes.slices import MAX_SLICES, PlaneDir
+from volfs.tree.nodes.thumbnails import THUMBNAIL, THUMBNAIL_ORDINAL, thumbnail_of
 from volfs.tree.nodes.volume_files import VOLUME_SLOTS, VolumeFiles
 from volfs.views import documents
 from volfs.views.folder import LISTED_WHOLE, listed
@@ -89,8 +92,10 @@ class LevelContents:
             if index is None:
                 return None
             return AxisDir(context, context.inodes.directory(path), owner, path, ref, (*self._others, index))
-        if name not in self._planes(geometry):
+        if name not in self._ends(geometry):
             return None
+        if name == PREVIEW:
+            return PreviewDir(context, context.inodes.directory(path), owner, path, ref, self._others)
         planes = PlaneDir(context, context.inodes.directory(path), owner, path, ref, name, self._others)
         return planes if ref.mounted is None else StagedDir(planes, SliceWriter(planes, ref.mounted), ref.mounted)
 
@@ -136,16 +141,17 @@ class LevelContents:
         if geometry is None:
             return 0
         at = len(self._others)
-        return geometry.others[at].count if at < len(geometry.others) else len(self._planes(geometry))
+        return geometry.others[at].count if at < len(geometry.others) else len(self._ends(geometry))
 
     def _step(self, geometry: SliceGeometry | None, index: int) -> str:
         assert geometry is not None
         at = len(self._others)
-        return geometry.others[at].name(index) if at < len(geometry.others) else self._planes(geometry)[index]
+        return geometry.others[at].name(index) if at < len(geometry.others) else self._ends(geometry)[index]
 
-    @staticmethod
-    def _planes(geometry: SliceGeometry) -> list[str]:
-        return [plane for plane in geometry.planes if geometry.count(plane) <= MAX_SLICES]
+    def _ends(self, geometry: SliceGeometry) -> list[str]:
+        """The directories of slices, where no axis is left: one for each plane, and that of their previews."""
+        planes = [plane for plane in geometry.planes if geometry.count(plane) <= MAX_SLICES]
+        return [*planes, PREVIEW] if previewed(geometry, is_label=is_label(self._ref)) else planes
 
     def _info(self, level: Level) -> Document:
         images = self._ref.images
@@ -224,10 +230,26 @@ class LevelDir(AxisDir):
     def find(self, name: str) -> Node | None:
         if name == FORMATS and self._plain:
             return formats_of(self, self.ref.images, self.ref.image)
+        if name == THUMBNAIL and self._plain:
+            return thumbnail_of(self, self.ref.images, self.ref.image)
         return super().find(name)
+
+    def numbered(self, ordinal: int) -> Node | None:
+        return self.find(THUMBNAIL) if ordinal == THUMBNAIL_ORDINAL else super().numbered(ordinal)
+
+    def listing_cold(self, cookie: int) -> bool:
+        thumbnail = self.find(THUMBNAIL)
+        return super().listing_cold(cookie) or (thumbnail is not None and thumbnail.cold)
+
+    def load_listing(self, cookie: int) -> None:
+        super().load_listing(cookie)
+        thumbnail = self.find(THUMBNAIL)
+        if thumbnail is not None:
+            thumbnail.warm()
 
     def entries(self, cookie: int) -> Iterator[DirEntry]:
         yield from super().entries(cookie)
-        at = name_cookie(FORMATS)
-        if self._plain and cookie < at and (attr := attr_of(self.find(FORMATS))) is not None:
-            yield DirEntry(FORMATS.encode(), attr, at)
+        more = sorted((name_cookie(name), name) for name in (FORMATS, THUMBNAIL)) if self._plain else ()
+        for at, name in more:
+            if cookie < at and (attr := attr_of(self.find(name))) is not None:
+                yield DirEntry(name.encode(), attr, at)

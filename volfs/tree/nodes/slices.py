@@ -22,7 +22,7 @@ from volfs.tree.core.lender import Lender, PlaneStack
 from volfs.tree.core.node import FIRST_COOKIE, Dir, Node
 from volfs.tree.files.document import DocumentFile
 from volfs.tree.files.layout_file import Contents, LayoutFile
-from volfs.tree.nodes.previews import preview, resampled_file
+from volfs.tree.nodes.previews import eight_bit_contents, eight_bit_layout, is_label, look_time, preview, resampled_file
 from volfs.views import iso_slices, jpeg
 from volfs.views.plane import PlaneSpec
 from volfs.views.slices import THROUGH, SliceGeometry
@@ -42,6 +42,7 @@ _ENDINGS = {
     ".iso.npy": 6,
     ".iso.jpg": 7,
 }
+_COLOURED = ".png"
 _STRIDE = 8
 MAX_SLICES = ((1 << 27) - 1) // _STRIDE
 
@@ -75,6 +76,15 @@ class LayerTimes:
         if kept is None or kept[0] != start:
             kept = self._kept = start, self._find(start, min(start + self._together, self._count))
         return kept[1][layer - start]
+
+    def at_least(self, time: int) -> LayerTimes:
+        """The same, where what is shown changed at ``time`` besides."""
+        later = LayerTimes(
+            self._count, lambda *layers: [max(each, time) for each in self._find(*layers)], self._together
+        )
+        if self._kept is not None:
+            later._kept = self._kept[0], [max(each, time) for each in self._kept[1]]
+        return later
 
     def knows(self, layer: int) -> bool:
         """Whether the time of a layer is remembered."""
@@ -185,13 +195,29 @@ class PlaneDir(Dir):
     def _slice(self, name: str, index: int, ending: str) -> Node | None:
         if ending in _ENDINGS and ending.startswith(iso_slices.MARK):
             return self._square(name, index, ending)
-        if ending not in _ENDINGS or self.size(ending) is None:
+        if ending not in _ENDINGS:
             return None
         ino = self.context.inodes.file(self.ino, self.ordinal(index, ending))
+        if self.size(ending) is None:
+            return self._coloured(ino, name, index) if ending == _COLOURED and is_label(self.ref) else None
         if ending == jpeg.ENDING:
             document = preview(self.ref, self.spec(index), self.others, self.facts.time(index))
             return DocumentFile(self.context, ino, self, document)
         return SliceFile(self.context, ino, self, name, index, ending)
+
+    def _coloured(self, ino: int, name: str, index: int) -> Node | None:
+        """The slice of labels that have no exact PNG, in their colours."""
+        facts = self.facts
+        layout = eight_bit_layout(facts.geometry, self.plane, is_label=True)
+        if layout is None:
+            return None
+        start = facts.geometry.start(self.plane, index, self.others)
+
+        def make() -> Contents:
+            mtime = max(facts.time(index), look_time(self.ref))
+            return eight_bit_contents(self.ref, layout, start, self.others, mtime)
+
+        return LayoutFile(self.context, ino, self, name, self.ref.mounted, make)
 
     def _square(self, name: str, index: int, ending: str) -> Node | None:
         """The slice with square pixels, if its own are not."""

@@ -6,7 +6,7 @@ only), and how groups of the hierarchy become directories. What a branch has bes
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from volfs.errors import NotFound, VolfsError
@@ -20,15 +20,16 @@ from volfs.tree.images.array_views import shown_node
 from volfs.tree.images.image_index import ImageIndex
 from volfs.tree.nodes.formats import FORMATS, formats_of
 from volfs.tree.nodes.level import LevelContents, LevelDir
+from volfs.tree.nodes.thumbnails import THUMBNAIL, THUMBNAIL_ORDINAL, has_thumbnail, pictured_image, thumbnail_of
 from volfs.tree.nodes.version_keys import KeyDir
 from volfs.versions.committed.version import Version
-from volfs.views import documents, thumbnail
+from volfs.views import documents
 
 
 class GroupDir(SmallDir):
     """A group of the hierarchy that is an image or leads to some: ``labels/``, ``labels/NAME/``."""
 
-    slots: ClassVar[dict[str, int]] = LevelContents.slots
+    slots: ClassVar[dict[str, int]] = {**LevelContents.slots, THUMBNAIL: THUMBNAIL_ORDINAL}
 
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, images: ImageIndex, group: str) -> None:
         super().__init__(context, ino, up, path)
@@ -50,6 +51,8 @@ class GroupDir(SmallDir):
         if image is not None:
             own = self._contents().names() if image.is_array else [level.name for level in image.levels]
             own.append(FORMATS)
+        if self.group and has_thumbnail(self.images, self.group):
+            own.append(THUMBNAIL)
         return [*own, *(name for name in self.images.below(self.group) if name not in own)]
 
     def find(self, name: str) -> Node | None:
@@ -57,6 +60,8 @@ class GroupDir(SmallDir):
         path = f"{self.path}/{name}"
         if name == FORMATS and image is not None:
             return formats_of(self, self.images, self.group)
+        if name == THUMBNAIL and image is not None:
+            return thumbnail_of(self, self.images, self.group)
         if image is not None and image.is_array:
             return self._contents().find(name)
         if image is not None and image.level(name) is not None:
@@ -98,7 +103,7 @@ class GroupDir(SmallDir):
 class SnapshotDir(GroupDir):
     """The directory of a version or branch. A subclass adds names of its own to ``slots`` and ``fixed``."""
 
-    slots: ClassVar[dict[str, int]] = {**LevelContents.slots, "version.json": 1, "thumbnail.png": 2}
+    slots: ClassVar[dict[str, int]] = {**GroupDir.slots, "version.json": 1}
 
     def __init__(self, context: TreeContext, ino: int, up: Dir, path: str, images: ImageIndex) -> None:
         super().__init__(context, ino, up, path, images, "")
@@ -106,7 +111,7 @@ class SnapshotDir(GroupDir):
     def fixed(self) -> Sequence[str]:
         """The names that are the snapshot's own."""
         return [
-            *(["thumbnail.png"] if self._pictured() else []),
+            *([THUMBNAIL] if pictured_image(self.images) is not None else []),
             "zarr",
             "files",
             *([FORMATS] if shown_node(self.images, "", "") is not None else []),
@@ -124,8 +129,8 @@ class SnapshotDir(GroupDir):
     def find(self, name: str) -> Node | None:
         if name not in self.reserved:
             return super().find(name)
-        if name == "thumbnail.png" and self._pictured():
-            return DocumentFile(self.context, self.slot_ino(name), self, self._thumbnail())
+        if name == THUMBNAIL:
+            return thumbnail_of(self, self.images, None)
         if name in ("zarr", "files"):
             return self.space(name)
         if name == FORMATS and name in self.fixed():
@@ -140,35 +145,6 @@ class SnapshotDir(GroupDir):
     def attr(self) -> Attr:
         base = self.images.snapshot.base
         return self.times_attr(base.time_ns if base is not None else 0)
-
-    def _pictured(self) -> bool:
-        return self._pictured_image() is not None
-
-    def _pictured_image(self) -> str | None:
-        """The image that the thumbnail shows: the first one, and rather no label image."""
-        images = [image for image in self.images.images() if self.images.geometry(image.path, image.levels[0].name)[1]]
-        if not images:
-            return None
-        return min(images, key=lambda image: (image.is_label, image.path.count("/"), image.path)).path
-
-    def _thumbnail(self) -> Document:
-        snapshot, images = self.images.snapshot, self.images
-
-        def render() -> bytes:
-            path = self._pictured_image()
-            image = images.image(path) if path is not None else None
-            if image is None:
-                raise NotFound("there is no image to show")
-            pairs = [(images.geometry(image.path, level.name)[1], level) for level in image.levels]
-            return thumbnail.render([(g, level) for g, level in pairs if g is not None], is_label=image.is_label)
-
-        def stamp() -> Hashable:
-            return snapshot.generation()
-
-        base = snapshot.base
-        mtime = base.time_ns if base is not None else self.context.started_ns
-        pause = 0.0 if images.lasting else 1.0
-        return Document(render, mtime, stamp, lasting=images.lasting, pause=pause, heavy=True)
 
 
 class VersionDir(SnapshotDir):
