@@ -151,9 +151,28 @@ def test_what_moved_where_it_goes_makes_it_a_version_on_a_branch_of_its_own(stor
     placed = meanwhile(store, "", LABELS[0], change)
     assert placed.branch == f"import-v{placed.number}"
     assert "has moved to v" in placed.why
+    assert f"`volfs cherry-pick cells@main v{placed.number}` lists what is in conflict" in placed.why
     assert placed.info.parents == (1,)
     assert (voxels(dataset[placed.branch]) == LABELS[0]).all()
     assert (voxels(branch) == OTHER).all()
+
+
+def test_what_overlaps_and_is_not_in_conflict_is_combined_voxel_by_voxel(store, dataset, branch):
+    mine, theirs = IMAGE.copy(), IMAGE.copy()
+    mine[0, 0, 0] += 1
+    theirs[1, 1, 1] += 1
+
+    def change() -> None:
+        branch.put("zarr/s0/c/0/0/0", chunk(branch.node("s0").meta, theirs, (0, 0, 0)))  # type: ignore[union-attr]
+        branch.commit("theirs")
+
+    placed = meanwhile(store, "", mine, change)
+    assert (placed.branch, placed.why) == ("main", None)
+    assert dataset.info(placed.info.parents[0]).message == "theirs"
+    expected = mine.copy()
+    expected[1, 1, 1] += 1
+    assert (voxels(branch) == expected).all()
+    assert dataset.branches() == {"main": placed.number}, "the branch on which it was combined is gone"
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])

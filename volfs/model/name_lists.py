@@ -2,7 +2,7 @@
 
 Decided here: which lists of a ``zarr.json`` are sets of names (label images, the series of a collection, the wells and
 fields of a plate), and how two documents merge. Not here: JSON in general (:mod:`volfs.model.three_way`), and when
-documents need to be merged (:mod:`volfs.versions.commit.merge`, :mod:`volfs.versions.combine`).
+documents need to be merged (:mod:`volfs.versions.commit.overlap`, :mod:`volfs.versions.combine`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Decided here: when two changes made on one base do not go together. Not here: how changes are read from manifests or
 from a working copy (:mod:`volfs.versions.commit.movement`), nor what becomes of a collision
-(:mod:`volfs.versions.commit.merge`).
+(:mod:`volfs.versions.commit.overlap`).
 
 Keys are compared as a filesystem sees them: a directory that is removed touches everything in it, and a file where the
 other side has a directory touches that. Chunks are compared by coordinates. An array that is *described anew* (made,

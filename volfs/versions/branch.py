@@ -255,6 +255,12 @@ class Branch(UnionSnapshot, WritableSnapshot):
         """
         return self.actions.publish(number, token)
 
+    def carry_over(self, number: int) -> VersionInfo:
+        """Make what a version has changed since its parent the branch's next version, in its words, by the engine that
+        combines. MergeConflict where both have changed the same. If a mount of another process holds the branch, that
+        mount does it."""
+        return self.actions.carry_over(number)
+
     def catch_up(self) -> None:
         """Once in a while: let the base follow a head that was moved without this process, if it may write now."""
         working = self.working

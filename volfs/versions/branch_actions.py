@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from volfs.errors import BadInput, Busy, ReadOnly
+from volfs.errors import BadInput, Busy, Conflict, ReadOnly
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_message, check_meta
 from volfs.versions.author import default_author
@@ -96,7 +96,7 @@ class Actions:
 
                     info = amend(branch, message, author, leave=left)
                 else:
-                    info = commit(branch, message, author, leave=left, wording=wording, meta=meta)
+                    info = self._commit(message, author, left, wording, meta)
                 outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
             return info
         if left or meta:
@@ -109,6 +109,28 @@ class Actions:
         if not isinstance(number, int):
             number = branch.head.number if branch.head is not None else 0
         return self._info(number)
+
+    def _commit(
+        self,
+        message: str,
+        author: str | None,
+        leave: frozenset[str],
+        wording: Wording | None,
+        meta: Mapping[str, str] | None,
+    ) -> VersionInfo:
+        """Commit; where the head has moved to where the same was changed, by the engine that combines versions."""
+        branch = self._branch
+        try:
+            return commit(branch, message, author, leave=leave, wording=wording, meta=meta)
+        except Conflict:
+            if branch.follower.behind() is None:
+                raise
+        from volfs.versions.combine.late_commit import commit_late  # late: few commits need anything of it
+
+        info = commit_late(branch, message, author, leave=leave, wording=wording, meta=meta)
+        if info is None:
+            info = commit(branch, message, author, leave=leave, wording=wording, meta=meta)
+        return info
 
     def discard(self, prefix: str = "") -> None:
         """See :meth:`volfs.versions.branch.Branch.discard`."""
@@ -163,6 +185,18 @@ class Actions:
         except ReadOnly as error:
             raise Busy(str(error)) from None  # others write in turns, or a mount has just come
         return info
+
+    def carry_over(self, number: int) -> VersionInfo:
+        """See :meth:`volfs.versions.branch.Branch.carry_over`."""
+        from volfs.versions.combine.merges import refused  # late, as in combine()
+        from volfs.versions.combine.requests import Request, words_of
+
+        branch, info = self._branch, self._branch.dataset.info(number)
+        words = words_of([f"v{number}"], values=[("--message", info.message), ("--author", info.author)])
+        found = self.combine("cherry-pick", words)
+        if found.conflicts or found.version is None:
+            raise refused(Request.read("cherry-pick", words), branch.ref, found.conflicts)
+        return found.version
 
     def amend(self, message: str | None = None, author: str | None = None, *, leave: Iterable[str] = ()) -> VersionInfo:
         """See :meth:`volfs.versions.branch.Branch.amend`."""

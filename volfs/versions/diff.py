@@ -26,8 +26,8 @@ from volfs.model.metadata import ArrayMeta
 from volfs.model.ngff import parse_multiscale
 from volfs.model.touch import Touched
 from volfs.versions.branch import Branch
-from volfs.versions.commit.merge import WorkingSide
 from volfs.versions.commit.movement import moved
+from volfs.versions.commit.overlap import WorkingSide
 from volfs.versions.committed.array import VersionPayload
 from volfs.versions.committed.version import Version
 from volfs.versions.history import History

@@ -12,6 +12,7 @@
 ``combined_version``  the version that holds it
 ``scratch_branch``  where several versions are made before a branch moves once: ``amendment`` its head made anew,
                     ``rebase`` its versions on top of another; ``resolution`` conflicts that were left open, closed
+``late_commit``     uncommitted changes that overlap with what the head has moved to, as its next version
 ``relocation``      a node under another name
 ``requests``        what is asked of a branch, in words; ``merges`` merge, cherry-pick and the others, carried out
 """

@@ -173,7 +173,7 @@ class ArrayMerge:
         codec = self._ours.codec
         mine, other = (_Chunk(a, coords, ("", 0)).voxels(codec) for a in (self._ours, self._theirs))
         base = self._block(self._base(coords))
-        mask = _within(merge_block(base, mine, other).conflicts, self.meta.grid.chunk_box(coords), coords, self.meta)
+        mask = merge_block(base, mine, other).conflicts & inside_of(self.meta, coords)
         return ConflictBlock(mask, base, mine, other)
 
     def _holds_renumbered(self, rows: Rows, chosen: Mask) -> Mask:
@@ -294,7 +294,7 @@ class ArrayMerge:
             other = np.where(inside, other, below.voxels)
             below = Base(below.voxels, None if below.odd is None else below.odd & inside)
         merged = merge_block(below, mine, other)
-        conflicts = _within(merged.conflicts, box, coords, self.meta)
+        conflicts = merged.conflicts & inside_of(self.meta, coords)
         # Beyond the array's edge nobody sees what is there: ours stays.
         voxels = merged.voxels.copy()
         decided = np.zeros(conflicts.shape, np.bool_)
@@ -367,12 +367,12 @@ def is_same_array(one: VersionArray | None, other: VersionArray | None, states: 
     return bool(states.same(one.path, rows, states.of(one, rows), states.of(other, rows)).all())
 
 
-def _within(mask: Mask, box: Box, coords: Index, meta: ArrayMeta) -> Mask:
-    """The part of a chunk's mask that lies inside the array."""
-    inside = np.zeros(mask.shape, np.bool_)
+def inside_of(meta: ArrayMeta, coords: Index) -> Mask:
+    """The voxels of a full chunk that lie inside the array."""
+    inside = np.zeros(meta.chunk_shape, np.bool_)
     origin = tuple(i * n for i, n in zip(coords, meta.chunk_shape, strict=True))
-    inside[box.relative_to(origin).slices()] = True
-    return mask & inside
+    inside[meta.grid.chunk_box(coords).relative_to(origin).slices()] = True
+    return inside
 
 
 def _in_parallel(work: Callable[[_Work], _Merged], items: Iterator[_Work]) -> Iterator[_Merged]:

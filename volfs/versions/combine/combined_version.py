@@ -8,7 +8,7 @@ versions are written and published (:mod:`volfs.versions.commit`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ class Words:
 
     message: str
     author: str | None = None
+    meta: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ class CombinedChanges:
         with VersionWriter(self._branch.dataset, name, self._ours, extra_parents=extra_parents) as writer:
             self.write(writer)
             crash_point("combine.written")
-            writer.prepare(words.message, words.author, conflicts=[each.to_json() for each in conflicts])
+            writer.prepare(
+                words.message, words.author, meta=words.meta, conflicts=[each.to_json() for each in conflicts]
+            )
             crash_point("combine.prepared")
             return publish_new(writer, name)
 
@@ -86,7 +89,7 @@ class CombinedChanges:
         with VersionWriter(branch.dataset, branch.ref, self._ours, extra_parents=extra_parents) as writer:
             self.write(writer)
             crash_point("combine.written")
-            writer.prepare(words.message, words.author)
+            writer.prepare(words.message, words.author, meta=words.meta)
             crash_point("combine.prepared")
             info = publish_prepared(branch, writer.number, writer.draft.token)
             writer.placed()

@@ -157,18 +157,28 @@ class KeyMerge:
             return KeyOutcome("put", data=ours.read(), mode=mode) if mode != ours.mode else KEEP
         if base is not None and self._same_bytes(base, ours):
             return KeyOutcome("take", theirs, mode=mode)
-        document = key.startswith("zarr/") and key.endswith(f"/{NODE_JSON}")
-        largest = _LARGEST_DOCUMENT if document else LONGEST_TEXT
-        sides = [side for side in (base, ours, theirs) if side is not None]
-        if any(side.size > largest for side in sides):
+        if any(side.size > _longest(key) for side in (base, ours, theirs) if side is not None):
             return None
-        if document:
-            data = merge_documents(None if base is None else base.read(), ours.read(), theirs.read())
-        elif base is not None and key.startswith("files/"):
-            data = merge_text(base.read(), ours.read(), theirs.read())
-        else:
-            data = None
+        data = merged_bytes(key, None if base is None else base.read(), ours.read(), theirs.read())
         return None if data is None else KeyOutcome("put", data=data, mode=mode)
+
+
+def merged_bytes(key: str, base: bytes | None, ours: bytes, theirs: bytes) -> bytes | None:
+    """A file that both sides have changed: metadata merges by key of JSON, side files by line. None if it does not."""
+    if max(len(base or b""), len(ours), len(theirs)) > _longest(key):
+        return None
+    if _is_document(key):
+        return merge_documents(base, ours, theirs)
+    return merge_text(base, ours, theirs) if base is not None and key.startswith("files/") else None
+
+
+def _is_document(key: str) -> bool:
+    return key.startswith("zarr/") and key.endswith(f"/{NODE_JSON}")
+
+
+def _longest(key: str) -> int:
+    """Bytes of the longest file that is merged."""
+    return _LARGEST_DOCUMENT if _is_document(key) else LONGEST_TEXT
 
 
 def state_of(version: Version | None, key: str) -> KeyState | None:

@@ -8,7 +8,7 @@ Not here: who may act on the branch (:mod:`volfs.versions.branch_actions`), and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from volfs.errors import AlreadyThere, BadInput, Conflict, MergeConflict, NotFound
@@ -23,12 +23,13 @@ from volfs.versions.combine.rebase import rebased
 from volfs.versions.combine.relocation import check_move, write_move
 from volfs.versions.combine.requests import Request
 from volfs.versions.combine.resolution import resolve
-from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved
+from volfs.versions.commit.overlap import CommittedSide, Overlap, WorkingSide, named, overlap
 from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.committed.version_files import VersionFiles, read_version
 from volfs.versions.working.union import Union
 
 _TRIES = 5
@@ -163,14 +164,14 @@ def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> C
     """Have the branch name another version that exists. Conflict if uncommitted changes are in the way."""
     dataset, there = branch.dataset, head.number if head is not None else 0
 
-    def see(union: Union) -> Merge:
+    def see(union: Union) -> Overlap:
         base = base_of(union)
         movement = moved(dataset, union.base_number, number)
-        return merge(
+        return overlap(
             base, WorkingSide(union, branch.interpreter), CommittedSide(base, dataset.version(number), movement)
         )
 
-    keys = sorted(branch.working.look(see).conflicts)
+    keys = sorted(branch.working.look(see).keys)
     if keys:
         raise Conflict(f"branch {branch.ref!r} has uncommitted changes to keys that v{number} changes: {named(keys)}")
     with branch.turn:
@@ -224,6 +225,7 @@ def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, pr
     _check_closed(branch, head, number)
     info = dataset.info(number)
     before = _mainline(info, request.mainline)
+    meta: Mapping[str, str] | None = None
     if request.kind == "revert":
         if not dataset.graph.is_ancestor(number, head.number):
             raise BadInput(f"branch {branch.ref!r} does not have v{number}: there is nothing to revert")
@@ -233,8 +235,9 @@ def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, pr
     else:
         change = Change((before,) if before else (), number)
         message = f"{info.message}\n\n(cherry picked from v{number})"
+        meta = read_version(VersionFiles.of(dataset.objects, number)).meta
     author = request.author or (info.author if request.kind == "cherry-pick" else None)
-    return _make(branch, head, change, Words(request.message or message, author), request, progress)
+    return _make(branch, head, change, Words(request.message or message, author, meta), request, progress)
 
 
 def _mainline(info: VersionInfo, mainline: int | None) -> int:

@@ -2,8 +2,9 @@
 
 ``writable_history``  the dataset and its branches as those know them who add versions
 ``protocol``          the steps of a commit, and how each is undone or finished
-``movement``          the keys and chunks that differ between versions, or that a working copy touches; ``merge`` two
-                      sets of changes to one base, ``follower`` the base of a working copy, moved to a newer head
+``movement``          the keys and chunks that differ between versions, or that a working copy touches; ``overlap``
+                      those that two sets of changes touch, ``follower`` the base of a working copy, moved to a newer
+                      head
 ``frozen_state``      what is being committed, as a snapshot
 ``changeset``         what may be committed, and as what: chunks, removals, objects
 ``version_writer``    :class:`VersionWriter`, which alone makes versions; ``array_writer`` the chunks of one array in

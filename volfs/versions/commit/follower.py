@@ -2,7 +2,7 @@
 
 Decided here: changes without conflict stay, and the base becomes the head by itself; a conflict keeps the base where it
 is, and the branch is *behind* until each key is decided: ours stays over the new head, theirs drops the change. No
-chunk is decided without an order. Not here: which changes are in conflict (:mod:`volfs.versions.commit.merge`), and how
+chunk is decided without an order. Not here: which changes overlap (:mod:`volfs.versions.commit.overlap`), and how
 the base moves on disk (:meth:`WorkingCopy.follow`).
 """
 
@@ -19,8 +19,8 @@ from volfs.model.graph import VersionInfo
 from volfs.model.metadata import ArrayMeta
 from volfs.model.touch import Touched, covered
 from volfs.storage.crash import crash_point
-from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved, versions_between
+from volfs.versions.commit.overlap import CommittedSide, Overlap, WorkingSide, named, overlap
 from volfs.versions.commit.writable_history import WritableBranch
 from volfs.versions.keys import covers, node_path
 from volfs.versions.snapshot import Snapshot
@@ -52,7 +52,7 @@ class Follower:
         def see(union: Union) -> Behind | None:
             if head is None or _being_committed(union):
                 return None
-            return self._describe(union, head, self._merge(union, head, base).conflicts)
+            return self._describe(union, head, self._overlap(union, head, base).keys)
 
         return self._branch.working.look(see)
 
@@ -70,9 +70,9 @@ class Follower:
         union = working.union()
         if _being_committed(union):
             return None
-        found = self._merge(union, head, base)
-        if found.conflicts:
-            return self._describe(union, head, found.conflicts)
+        found = self._overlap(union, head, base)
+        if found.keys:
+            return self._describe(union, head, found.keys)
         newer = list(self._newer(union, head))
         working.follow(head, found.merged, newer, dict(self._modes(union, head)))
         self._moved = None
@@ -120,15 +120,15 @@ class Follower:
             known = self._moved = (one, other), moved(self._branch.dataset, one, other)
         return known[1]
 
-    def _merge(self, union: Union, head: VersionInfo, base: Base) -> Merge:
-        merged = self._merge_over(union, self._movement(union.base_number, head.number), head)
+    def _overlap(self, union: Union, head: VersionInfo, base: Base) -> Overlap:
+        found = self._overlap_with(union, self._movement(union.base_number, head.number), head)
         kept = self._still_kept(head, base)
-        return replace(merged, conflicts=frozenset(key for key in merged.conflicts if not covered(key, kept)))
+        return replace(found, keys=frozenset(key for key in found.keys if not covered(key, kept)))
 
-    def _merge_over(self, union: Union, movement: Touched, head: VersionInfo) -> Merge:
+    def _overlap_with(self, union: Union, movement: Touched, head: VersionInfo) -> Overlap:
         base = base_of(union)
         theirs = CommittedSide(base, self._branch.dataset.version(head.number), movement)
-        return merge(base, WorkingSide(union, self._branch.interpreter), theirs)
+        return overlap(base, WorkingSide(union, self._branch.interpreter), theirs)
 
     def _still_kept(self, head: VersionInfo, base: Base) -> frozenset[str]:
         """The keys decided to stay; of a decision about an older head, those that have not moved again since."""
@@ -138,7 +138,7 @@ class Follower:
         if base.head.version not in graph or Pin.of(graph.info(base.head.version)) != base.head:
             return frozenset()
         movement = self._movement(base.head.version, head.number)
-        again = self._branch.working.look(lambda union: self._merge_over(union, movement, head)).conflicts
+        again = self._branch.working.look(lambda union: self._overlap_with(union, movement, head)).keys
         return frozenset(key for key in base.kept if not any(covers(key, k) or covers(k, key) for k in again))
 
     def _is_theirs(self, key: str, head: VersionInfo) -> bool:

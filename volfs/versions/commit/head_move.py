@@ -14,8 +14,8 @@ from volfs.errors import BadInput, Conflict
 from volfs.model.graph import VersionInfo
 from volfs.model.refs import RefKind
 from volfs.storage.crash import crash_point
-from volfs.versions.commit.merge import CommittedSide, Merge, WorkingSide, merge, named
 from volfs.versions.commit.movement import base_of, moved
+from volfs.versions.commit.overlap import CommittedSide, Overlap, WorkingSide, named, overlap
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.writable_history import WritableBranch
 from volfs.versions.ledger import Cause, RefRecord
@@ -87,14 +87,14 @@ def _check_uncommitted(branch: WritableBranch, to: int) -> None:
     """Raise Conflict if uncommitted changes touch what differs between their base and a version."""
     newer = branch.dataset.version(to)
 
-    def see(union: Union) -> Merge:
+    def see(union: Union) -> Overlap:
         base = base_of(union)
         if next(union.changes(), None) is None:
-            return Merge(frozenset(), {})  # the versions between are not looked at
+            return Overlap(frozenset(), {})  # the versions between are not looked at
         movement = moved(branch.dataset, 0 if base is None else base.number, to)
-        return merge(base, WorkingSide(union, branch.interpreter), CommittedSide(base, newer, movement))
+        return overlap(base, WorkingSide(union, branch.interpreter), CommittedSide(base, newer, movement))
 
-    keys = sorted(branch.working.look(see).conflicts)
+    keys = sorted(branch.working.look(see).keys)
     if keys:
         raise Conflict(
             f"branch {branch.ref!r} has uncommitted changes to keys that differ in v{to}: {named(keys)}; commit or"

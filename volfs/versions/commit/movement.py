@@ -1,7 +1,7 @@
 """The keys that moved between two versions, in the terms of :mod:`volfs.model.touch`.
 
 Decided here: how manifests are read as touched keys. No voxel is read or decoded; the cost follows the changes, not the
-size of the dataset. Not here: uncommitted changes, and merging (:mod:`volfs.versions.commit.merge`).
+size of the dataset. Not here: uncommitted changes, and merging (:mod:`volfs.versions.commit.overlap`).
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """The place in history of a version that took hours to make, on a branch that moved meanwhile.
 
-Decided here: a version is put on top of a head that moved if neither changed the same, and under uncommitted changes if
-those did not either; else it becomes a version on a new branch. A prepared version is not lost, whichever process dies.
-Not here: how a version is written (:mod:`volfs.versions.commit.version_writer`) and published
-(:mod:`volfs.versions.commit.publish`), who moves the head (:mod:`volfs.versions.branch_actions`), and which changes are
-in conflict (:mod:`volfs.versions.commit.merge`).
+Decided here: a version is put on top of a head that moved if the two touch nothing in common, and under uncommitted
+changes if those do not either; else it becomes a version on a new branch, from which what it changed is combined with
+the head if that goes without a conflict. A prepared version is not lost, whichever process dies. Not here: how a
+version is written (:mod:`volfs.versions.commit.version_writer`) and published (:mod:`volfs.versions.commit.publish`),
+who moves the head and combines (:mod:`volfs.versions.branch_actions`), and which changes overlap
+(:mod:`volfs.versions.commit.overlap`).
 
     maker   prepares ``.N.partial`` and holds the lock in it until the end
     holder  (the maker itself, or a mount that it asks through ``.volfs/publish``) compares, and publishes
-    maker   if that could not be: publishes on a branch of its own
+    maker   if that could not be: publishes on a branch of its own, and has the holder combine what overlaps; if that
+            goes, the branch of its own is removed, and its version, whose payloads were taken over, dropped
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from volfs.errors import Conflict, NotFound, VolfsError
+from volfs.errors import Busy, Conflict, MergeConflict, NotFound, VolfsError
 from volfs.model.graph import VersionInfo
 from volfs.model.names import subject
 from volfs.model.refs import RefKind
@@ -33,17 +35,17 @@ from volfs.storage.payload import PIECE, digest
 from volfs.storage.shards import wrap_array_json
 from volfs.storage.store_layout import MANIFEST, VERSION_JSON, version_dir_name
 from volfs.storage.trash import delete_tree
-from volfs.versions.commit.merge import (
+from volfs.versions.commit.movement import base_of, described_anew, moved, paths_in, reads_alike, recorded
+from volfs.versions.commit.overlap import (
     FILE_MODE,
     CommittedSide,
     Content,
-    Merge,
+    Overlap,
     WorkingSide,
     committed,
-    merge,
     named,
+    overlap,
 )
-from volfs.versions.commit.movement import base_of, described_anew, moved, paths_in, reads_alike, recorded
 from volfs.versions.commit.protocol import settle_own
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
@@ -95,6 +97,7 @@ def place(writer: VersionWriter) -> Placed:
         except VolfsError as error:
             wait = not isinstance(error, Conflict) and error.errno in _AGAIN and time.monotonic() < deadline
             why = "" if wait else str(error)
+            overlaps = isinstance(error, MergeConflict)
         found = _find(dataset, writer.draft.token, writer.number)
         if isinstance(found, VersionInfo):  # the mount that was asked did it, and could not answer
             info = found
@@ -103,17 +106,34 @@ def place(writer: VersionWriter) -> Placed:
             break
         writer.moved_to(found)
         if why:
-            return _aside(writer, why)
+            aside = _aside(writer, why)
+            return _combined(dataset, writer.branch, aside) if overlaps else aside
         time.sleep(_PAUSE)
     writer.placed()
     return Placed(info, writer.branch)
 
 
+def _combined(dataset: WritableHistory, branch: str, aside: Placed) -> Placed:
+    """Combine a version that overlaps with what its branch has moved to, where not one voxel is in conflict."""
+    try:
+        info = dataset.branch(branch).carry_over(aside.number)
+    except VolfsError as error:
+        if not isinstance(error, MergeConflict):
+            return replace(aside, why=f"{aside.why}; combining both: {error}")
+        command = f"volfs cherry-pick {dataset.name}@{branch} v{aside.number}"
+        return replace(aside, why=f"{aside.why}; `{command}` lists what is in conflict, and takes --ours or --theirs")
+    crash_point("placement.combined")
+    dataset.forget_branch(aside.branch)
+    with suppress(Busy):  # somebody has tagged it meanwhile, or writes over it
+        dataset.drop(aside.number, why=f"taken over by v{info.number}")
+    return Placed(info, branch)
+
+
 def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
     """Make a version prepared in ``.N.partial`` the branch's head. The caller holds the lock.
 
-    Uncommitted changes then lie over it. Conflict, and nothing has changed, if they changed the same as the version, or
-    newer versions did.
+    Uncommitted changes then lie over it. Conflict, and nothing has changed, if they touch the same as the version;
+    MergeConflict if newer versions do.
     """
     dataset = branch.dataset
     with branch.turn:
@@ -175,7 +195,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSide:
-    """The changes of a prepared version to ``base``, for :func:`~volfs.versions.commit.merge.merge`."""
+    """The changes of a prepared version to ``base``, for :func:`~volfs.versions.commit.overlap.overlap`."""
 
     base: Version | None
     prepared: Prepared
@@ -205,11 +225,11 @@ class PreparedSide:
 def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
     """Raise Conflict if a version and the uncommitted changes changed the same."""
 
-    def see(union: Union) -> Merge:
+    def see(union: Union) -> Overlap:
         base = base_of(union)
-        return merge(base, WorkingSide(union, branch.interpreter), PreparedSide(base, prepared))
+        return overlap(base, WorkingSide(union, branch.interpreter), PreparedSide(base, prepared))
 
-    keys = sorted(branch.working.look(see).conflicts)
+    keys = sorted(branch.working.look(see).keys)
     if keys:
         raise Conflict(
             f"branch {branch.ref!r} has uncommitted changes to keys that this version changes: {named(keys)}"
@@ -217,14 +237,14 @@ def _check_uncommitted(branch: WritableBranch, prepared: Prepared) -> None:
 
 
 def _onto(dataset: WritableHistory, prepared: Prepared, head: VersionInfo, branch: str) -> Prepared:
-    """The version on top of a head that has moved since it was begun. Conflict if both changed the same."""
+    """The version on top of a head that has moved since it was begun. MergeConflict if both touched the same."""
     base = dataset.version(prepared.parent) if prepared.parent else None
     newer = dataset.version(head.number)
     theirs = CommittedSide(base, newer, moved(dataset, prepared.parent, head.number))
-    found = merge(base, PreparedSide(base, prepared), theirs)
-    keys = found.conflicts.union(key for key, data in found.merged.items() if len(data) > PIECE)
+    found = overlap(base, PreparedSide(base, prepared), theirs)
+    keys = found.keys.union(key for key, data in found.merged.items() if len(data) > PIECE)
     if keys:
-        raise Conflict(
+        raise MergeConflict(
             f"branch {branch!r} has moved to v{head.number}, which changed the same keys: {named(sorted(keys))}"
         )
     return _rewritten(dataset, prepared, newer, found.merged)

@@ -24,13 +24,14 @@ from pathlib import Path
 
 from volfs.errors import NotFound, NothingToCommit, VolfsError
 from volfs.model.graph import VersionInfo
+from volfs.model.names import is_ref_name
 from volfs.storage.crash import crash_point
 from volfs.storage.files import read_json, unlink_durably, write_json
 from volfs.storage.store_layout import parse_frozen_dir
 from volfs.versions.commit.changeset import Packer, held, problems
 from volfs.versions.commit.follower import refusal
 from volfs.versions.commit.frozen_state import Additions, FrozenState
-from volfs.versions.commit.merge import named
+from volfs.versions.commit.overlap import named
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
 from volfs.versions.committed.version_files import VersionFiles, read_version
@@ -82,7 +83,7 @@ def _commit(
     changed = check(branch, leave)
     head = branch.head
     if not changed:
-        return _nothing(branch, head, message, wording, branch.working.look(branch.left_behind))
+        return nothing(branch, head, message, wording, branch.working.look(branch.left_behind))
     with VersionWriter(branch.dataset, branch.ref, head.number if head else 0) as writer:
         made = Frozen(branch, writer.number)
         made.intend(message, writer.draft.token)
@@ -94,7 +95,7 @@ def _commit(
             if writer.empty:
                 writer.abort()
                 made.end(committed=True)  # all of it is in the base already
-                return _nothing(branch, head, message, wording)
+                return nothing(branch, head, message, wording)
             if wording is not None:
                 writer.sync()  # what fails, fails before the first word is acknowledged
                 message, author = wording()
@@ -112,6 +113,11 @@ def check(branch: WritableBranch, leave: frozenset[str]) -> bool:
     behind = branch.follow()
     if behind is not None:
         raise refusal(branch, behind)
+    return changes_besides(branch, leave)
+
+
+def changes_besides(branch: WritableBranch, leave: frozenset[str]) -> bool:
+    """Whether something is uncommitted besides ``leave``, whatever it lies over. Raises Held."""
 
     def look(union: Union) -> tuple[bool, list[tuple[str, str]]]:
         left = leave | branch.left_behind(union)
@@ -126,9 +132,10 @@ def check(branch: WritableBranch, leave: frozenset[str]) -> bool:
     return changed
 
 
-def _nothing(
+def nothing(
     branch: WritableBranch, head: VersionInfo | None, message: str, wording: Wording | None, left: Collection[str] = ()
 ) -> VersionInfo:
+    """The head, if a commit of nothing repeats its message. Raises NothingToCommit."""
     if wording is not None and head is not None and head.message.startswith(message):
         message = wording()[0]
     if head is not None and head.message == message:
@@ -163,9 +170,14 @@ class Frozen:
     branch: WritableBranch
     number: int
 
-    def intend(self, message: str, writer: str) -> None:
+    def intend(self, message: str, writer: str, over: VersionInfo | None = None, scratch: str = "") -> None:
+        """Write the intent. ``over``: the version that the working copy lies over after the commit, if not its own;
+        ``scratch``: a branch that is needed until then."""
         layout = self.branch.working.layout
-        write_json(layout.commit_intent, {"version": self.number, "writer": writer, "message": message})
+        intent: dict[str, object] = {"version": self.number, "writer": writer, "message": message}
+        if over is not None:
+            intent |= {"over": over.number, "scratch": scratch}
+        write_json(layout.commit_intent, intent)
 
     def freeze(self, leave: frozenset[str]) -> None:
         branch = self.branch
@@ -174,10 +186,11 @@ class Frozen:
     def union(self) -> Union:
         return Union((self.branch.working.frozen_layer(self.number),), self.branch.base_version())
 
-    def end(self, *, committed: bool) -> None:
+    def end(self, *, committed: bool, over: VersionInfo | None = None) -> None:
+        """Remove the frozen layer, whose content the version ``over``, by default the head, has; or take it back."""
         working = self.branch.working
         if committed:
-            working.drop(self.number, self.branch.head)
+            working.drop(self.number, over or self.branch.head)
         else:
             working.merge_back(self.number)
         unlink_durably(working.layout.commit_intent)
@@ -190,11 +203,10 @@ def settle_working(dataset: WritableHistory, branch: str) -> None:
     """Finish or undo a commit whose process died. The caller holds the branch's lock; the branch is not open."""
     layout = dataset.layout.working(branch)
 
-    def drop(number: int) -> None:
-        head = _head_of(dataset, branch)
-        layer_moves.rest_on(layout, BaseFile(layout.base, lambda: False), head)
+    def drop(number: int, over: VersionInfo | None) -> None:
+        layer_moves.rest_on(layout, BaseFile(layout.base, lambda: False), over)
         crash_point("recover.based")
-        base = None if head is None else dataset.version(head.number)
+        base = None if over is None else dataset.version(over.number)
         layer_moves.drop(layout, number, lambda key: base is not None and base.stat(key) is not None)
 
     _settle(dataset, branch, drop=drop, merge_back=lambda number: layer_moves.merge_back(layout, number))
@@ -208,7 +220,7 @@ def settle_own(branch: WritableBranch) -> None:
         _settle(
             branch.dataset,
             branch.ref,
-            drop=lambda number: working.drop(number, _head_of(branch.dataset, branch.ref)),
+            drop=working.drop,
             merge_back=working.merge_back,
         )
 
@@ -219,7 +231,11 @@ def _head_of(dataset: WritableHistory, branch: str) -> VersionInfo | None:
 
 
 def _settle(
-    dataset: WritableHistory, branch: str, *, drop: Callable[[int], None], merge_back: Callable[[int], None]
+    dataset: WritableHistory,
+    branch: str,
+    *,
+    drop: Callable[[int, VersionInfo | None], None],
+    merge_back: Callable[[int], None],
 ) -> None:
     layout = dataset.layout.working(branch)
     with dataset.locked():
@@ -232,10 +248,13 @@ def _settle(
     frozen = {n for n in (parse_frozen_dir(folder.name) for folder in layout.root.iterdir()) if n is not None}
     for number in sorted(frozen):
         if number == intent.get("version") and _is_committed(dataset, number, intent.get("writer")):
-            drop(number)
+            over = intent.get("over")
+            drop(number, dataset.info(over) if isinstance(over, int) else _head_of(dataset, branch))
         else:
             merge_back(number)
         crash_point("recover.settled")
+    if isinstance(scratch := intent.get("scratch"), str) and is_ref_name(scratch):
+        dataset.forget_branch(scratch)  # gc drops its version
     unlink_durably(layout.commit_intent)
 
 

@@ -143,3 +143,7 @@ class WritableBranch(Protocol):
     def publish(self, number: int, token: str) -> VersionInfo:
         """Make a version the head, here or by the mount that holds the branch: one that was prepared, or one that
         exists, by the token of a :class:`volfs.versions.commit.head_move.HeadMove`. Raises Conflict, Busy."""
+
+    def carry_over(self, number: int) -> VersionInfo:
+        """Make what a version has changed since its parent the branch's next version, in its words, here or by the
+        mount that holds the branch. MergeConflict where both have changed the same; then nothing has changed."""

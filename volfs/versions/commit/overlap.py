@@ -1,9 +1,10 @@
-"""Two sets of changes to one base, ours and theirs: keys and chunks that merge, and those in conflict.
+"""Two sets of changes to one base, ours and theirs: the keys and chunks that both of them touch.
 
-Decided here: how each side is read, that lists of names merge as sets, and that equal changes are no conflict. Nothing
-else is combined. Not here: which touched keys collide (:mod:`volfs.model.touch`), the changes between versions
-(:mod:`volfs.versions.commit.movement`), and the handling of a conflict
-(:mod:`volfs.versions.commit.follower`, :mod:`volfs.versions.commit.placement`).
+Where there are none, each goes beside the other as it is, and nothing has to be combined: that is found out from names
+and coordinates alone. Decided here: how each side is read, and that equal changes, and new names in a list of names, do
+not overlap. Not here: which touched keys collide (:mod:`volfs.model.touch`), the changes between versions
+(:mod:`volfs.versions.commit.movement`), and what comes of an overlap: whether it is a conflict is for the one engine to
+say that combines versions (:mod:`volfs.versions.combine`), once both sides are versions.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Content(NamedTuple):
         return cls(info.kind, (info.mode or default) if key.startswith("files/") else default, data)
 
 
-class MergeSide(Protocol):
+class Side(Protocol):
     """One set of changes to the base."""
 
     def touched(self, beside: Touched) -> Touched:
@@ -56,32 +57,40 @@ class MergeSide(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
-    """The outcome: ``conflicts`` are keys of which only one side can stay, whole arrays by their directory;
-    ``merged`` are files with the names that either side has listed."""
+class Overlap:
+    """The outcome. ``keys``: those that both sides leave in another state, whole arrays by their directory; ``merged``:
+    files with the names that either side has listed."""
 
-    conflicts: frozenset[str]
+    keys: frozenset[str]
     merged: Mapping[str, bytes]
 
 
-def merge(base: Version | None, ours: MergeSide, theirs: MergeSide) -> Merge:
-    """Merge two sets of changes that were made to ``base``."""
+def overlap(base: Version | None, ours: Side, theirs: Side) -> Overlap:
+    """Compare two sets of changes that were made to ``base``."""
     mine = ours.touched(Touched())
     found = collisions(mine, theirs.touched(mine))
-    conflicts = {*found.arrays, *found.trees, *_directories(found, base)}
+    shared = {*found.arrays, *found.trees, *_directories(found, base)}
     merged: dict[str, bytes] = {}
     for key in (*found.keys, *_chunk_keys(found, base)):
         one, other = ours.content(key), theirs.content(key)
-        if one == other:
+        if one == other or _as_before(base, key, other):
             continue
         data = None
         if one and other and one.data is not None and other.data is not None and key.endswith(f"/{NODE_JSON}"):
             data = merge_documents(None if base is None else committed(base, key), one.data, other.data)
         if data is None:
-            conflicts.add(key)
+            shared.add(key)
         else:
             merged[key] = data
-    return Merge(frozenset(conflicts), merged)
+    return Overlap(frozenset(shared), merged)
+
+
+def _as_before(base: Version | None, key: str, now: Content | None) -> bool:
+    """Whether a side that touched a key has it as the base has it, as where it was changed there and back."""
+    info = None if base is None else base.stat(key)
+    if base is None or info is None:
+        return now is None
+    return now is not None and now.data is not None and Content.of(key, info, committed(base, key)) == now
 
 
 @dataclass(frozen=True, slots=True)
