@@ -21,6 +21,7 @@ in this list:
 ``views``     what virtual files look like, byte for byte; knows ``model`` only
 ``tree``      the directories and files of a mount
 ``fuse``      the mount; ``export`` copies of what it would show
+``web``       the tree by HTTP
 ``ingest``    files of other programs become versions; knows nothing of ``views``, ``tree`` and ``fuse``
 ``python``    pages in notebooks, plugins of other libraries for Python
 ``cli``       the command; ``testing`` the kit for tests

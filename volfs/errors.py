@@ -22,9 +22,9 @@
     ├── StoreFormat            EIO      not a volfs store, or one made by a newer volfs
     └── NoSpace                ENOSPC   the disk is full; nothing was changed
 
-An error becomes an errno only in ``volfs.fuse`` (and in fsspec's filesystem, in ``volfs.python``), and an exit status
-only in ``volfs.cli``. No class here inherits a built-in besides Exception: catching ``ValueError`` must not catch a
-volfs error by accident.
+An error becomes an errno only in ``volfs.fuse`` (and in fsspec's filesystem, in ``volfs.python``), a status of HTTP
+only in ``volfs.web``, and an exit status only in ``volfs.cli``. No class here inherits a built-in besides Exception:
+catching ``ValueError`` must not catch a volfs error by accident.
 """
 
 from __future__ import annotations

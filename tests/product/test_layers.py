@@ -22,9 +22,10 @@ ALLOWED["native"] = set()  # memory, descriptors and bytes
 ALLOWED["views"] = {"model"}  # byte layouts know metadata, and nothing of where voxels come from
 ALLOWED["ingest"] = {"model", "storage", "catalog", "versions", "volume"}
 ALLOWED["export"] = {*ORDER} - {"fuse"}
-ALLOWED["cli"] = {*ORDER, "export", "ingest"}
+ALLOWED["web"] = {*ORDER} - {"fuse"}
+ALLOWED["cli"] = {*ORDER, "export", "ingest", "web"}
 ALLOWED["python"] = {*ORDER} - {"tree", "fuse"}
-ALLOWED["testing"] = {*ORDER, "export", "ingest", "cli"}
+ALLOWED["testing"] = {*ORDER, "export", "ingest", "web", "cli"}
 
 #: What is inside a room, from the ground up: modules and packages that stand on the same floor. What is not named
 #: stands above all of them.

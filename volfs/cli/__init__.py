@@ -10,7 +10,7 @@
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
 ``manual``         no command: the same texts as pages for man(1)
 ``branches_tags``  ``branch``, ``tag``; ``settings`` ``config``; ``notes`` ``note``; ``removal`` ``rm``, ``gc``
-``remotes``        ``clone``, ``fetch``, ``pull``, ``push``, ``serve-stdio``
+``remotes``        ``clone``, ``fetch``, ``pull``, ``push``, ``serve-stdio``; ``http_server`` ``serve``
 
 Decided here: which commands there are, and how a failure ends: 0 done, 1 failed (one line on stderr that says what to
 do), 2 wrong usage, 130 interrupted. Not here: what a command does (one module per family), nor any logic beyond
@@ -72,6 +72,7 @@ GROUPS = {
         "fetch": "remotes",
         "pull": "remotes",
         "push": "remotes",
+        "serve": "http_server",
         "serve-stdio": "remotes",
     },
     "Mount": {

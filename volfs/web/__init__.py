@@ -1,0 +1,20 @@
+"""A store by HTTP: the same tree as a mount's, for whoever has no mount.
+
+``web_service``     a server from start to end: the store, the tree, the listener, the signals
+``listener``        sockets and connections, on hypercorn; one that fails or stalls ends itself alone
+``application``     one request from its method to its answer
+``credentials``     who asks, by token or password, and what he may do
+``http_exchange``   a request and its answer, over ASGI
+``http_status``     the status for each error of the tree
+``url_paths``       from a URL to names and back
+``places``          from names to an inode, following links inside the tree
+``validators``      ETag, Last-Modified, Cache-Control; conditional requests
+``byte_ranges``     the Range header
+``media_types``     Content-Type by name
+``file_body``       sending a file or ranges of it
+``folder_listing``  directories as HTML and JSON
+``browser_page``    the files of the page for people, ``page/``
+
+As thin as :mod:`volfs.fuse`: nothing here knows what the tree holds. No kernel, no FUSE and no pyfuse3 are needed.
+Nothing is imported here: the command reads its help without loading a server.
+"""
