@@ -94,11 +94,12 @@ class TestMeta:
         assert volfs(store, "commit", "small", "--amend", "--meta", "x=1", ok=False).returncode == 2
         assert answer(store, "branch", "small")["main"] == 2
 
-    def test_a_mount_that_holds_the_branch_is_named(self, store: Path, tmp_path: Path) -> None:
+    def test_a_mount_that_holds_the_branch_says_it(self, store: Path, tmp_path: Path) -> None:
         with mounted(store, tmp_path / "mnt") as mount:
             (mount / "small/branches/main/files/b").write_text("b")
-            said = refused(store, "commit", "small", "-m", "Third", "--meta", "x=1")
-            assert "unmount it first" in said and str(tmp_path / "mnt") in said
+            made = answer(store, "commit", "small", "-m", "Third", "--meta", "x=1", "--meta", "y=two words")
+            shown = json.loads((mount / "small/versions" / made["version"] / "version.json").read_text())
+            assert shown["meta"] == {"x": "1", "y": "two words"}
 
 
 class TestRules:

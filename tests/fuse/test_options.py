@@ -22,6 +22,7 @@ import pytest
 
 from tests.kits.cells import make_store
 from tests.kits.mounts import STILL_OPENING, answer, refused, running, volfs
+from volfs import open_store
 from volfs.errors import BadInput
 from volfs.fuse.fstab import parse_options
 from volfs.fuse.mountpoints import is_broken
@@ -29,6 +30,8 @@ from volfs.fuse.processes import MountOptions
 from volfs.storage.mount_table import mounted_at
 from volfs.testing.kit import daemon_pid, mounted, take_away
 from volfs.testing.waiting import PATIENCE, until
+from volfs.versions.author import author_of
+from volfs.versions.ledger import RefChange
 
 OWNER, MEMBER, STRANGER, GROUP = 20_001, 20_002, 20_003, 30_001
 
@@ -209,6 +212,11 @@ class TestUsers:
                 for uid, gid in ((OWNER, 65534), (MEMBER, GROUP)):
                     assert as_user(uid, "wc", "-c", chunk, gid=gid).stdout.split()[0] == str(chunk.stat().st_size)
                 assert as_user(OWNER, "touch", branch / "files" / "mine").returncode == 0
+                assert as_user(OWNER, "mkdir", place / "cells" / "branches" / "theirs").returncode == 0
+                with open_store(store, read_only=True) as looking:
+                    made = next(looking["cells"].ref_log())
+                assert isinstance(made, RefChange) and (made.name, made.who) == ("theirs", author_of(OWNER))
+                assert as_user(OWNER, "rmdir", place / "cells" / "branches" / "theirs").returncode == 0
                 assert "Permission denied" in as_user(MEMBER, "touch", branch / "files" / "no", gid=GROUP).stderr
                 assert "Permission denied" in as_user(STRANGER, "ls", place / "cells").stderr
                 assert "Permission denied" in as_user(STRANGER, "cat", chunk).stderr

@@ -45,6 +45,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {
             "remotes",
             "remote_commit",
+            "commit_request",
             "transaction",
             "branch_actions",
             "branch",
@@ -265,6 +266,7 @@ LOCAL = {
     "versions/retention/roots.py": "versions that arrive from another store, beside those that are there",
     "versions/dataset.py": "a branch that is in use: the lock of its working copy",
     "versions/remotes/transfer.py": "versions that are arriving lie on a local disk until they are whole",
+    "versions/remote_commit.py": "a branch gets another name in the mount that holds it",
     "versions/working/branch_lock.py": "the lock of a working copy",
     "versions/working/working_copy.py": "the working copy",
     "versions/working/layer.py": "the working copy",

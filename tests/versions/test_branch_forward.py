@@ -19,7 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import volfs
-from volfs.errors import BadInput, Busy, Held, NothingToCommit, ReadOnly, VolfsError
+from volfs.errors import (
+    AlreadyThere,
+    BadInput,
+    Busy,
+    Damaged,
+    Held,
+    NotAllowed,
+    NotFound,
+    NothingToCommit,
+    ReadOnly,
+    VolfsError,
+)
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE, until
 from volfs.versions.branch import Branch
@@ -52,8 +63,66 @@ def test_the_mount_commits_and_discards_for_others(mounted_branch: tuple[Branch,
     (shown / "files" / "y").write_bytes(b"2")
     branch.discard("files/y")
     assert branch.read("files/y") == b"1" == (shown / "files" / "y").read_bytes()
-    with pytest.raises(Busy, match="unmount"):
-        branch.commit("not that", leave=["files/y"])
+
+
+def test_the_mount_leaves_keys_amends_and_says_more_for_others(mounted_branch: tuple[Branch, Path]) -> None:
+    branch, shown = mounted_branch
+    (shown / "files" / "z z").write_bytes(b"2")
+    info = branch.commit("a part\n\nin two lines", "Ada", leave=["files/y"], meta={"run": "17"})
+    assert (info.message, info.author) == ("a part\n\nin two lines", "Ada")
+    with pytest.raises(NotFound):
+        branch.dataset.version(info.number).read("files/y")
+    amended = branch.amend()
+    assert (amended.message, amended.author, amended.parents) == (info.message, "Ada", info.parents)
+    assert branch.dataset.version(amended.number).read("files/y") == b"1"
+    assert branch.is_clean() and branch.head == amended
+    again = branch.amend("better said")
+    assert again.message == "better said" and branch.amend("better said") == again
+    branch.dataset.create_tag("kept", again.number)
+    with pytest.raises(NotAllowed, match="tag 'kept' has it"):
+        branch.amend("too late")
+    control = shown / ".volfs" / "commit-words"
+    (shown / "files" / "other").write_bytes(b"3")
+    (shown / "files" / "more").write_bytes(b"4")
+    control.write_text("-m 'by a file' files/other")
+    branch.dataset.store.refresh()
+    head = branch.head
+    assert head is not None and head.message == "by a file" and not branch.is_clean()
+    for wrong in ("--amend --meta a=b", "files/other", "-m x --nonsense", "-m 'x", "-m x files/none"):
+        with pytest.raises(OSError, match="Invalid argument"):
+            control.write_text(wrong)
+    assert "nothing is uncommitted at or below files/none" in (shown / ".volfs" / "errors.txt").read_text()
+
+
+def test_the_mount_moves_and_renames_the_branch_for_others(mounted_branch: tuple[Branch, Path]) -> None:
+    branch, shown = mounted_branch
+    dataset = branch.dataset
+    branch.commit("second")
+    (shown / "files" / "z").write_bytes(b"2")
+    with pytest.raises(Busy, match="uncommitted changes"):
+        dataset.move_branch("main", "v1")
+    branch.discard()
+    dataset.move_branch("main", "v1")
+    assert dataset.branches() == {"main": 1} and not (shown / "files" / "y").exists()
+    dataset.move_branch("main", "v2")
+    dataset.move_branch("main", "v2")
+    until((shown / "files" / "y").exists)
+    (shown / "files" / "z").write_bytes(b"2")
+    dataset.create_branch("other")
+    with pytest.raises(AlreadyThere):
+        dataset.rename_branch("main", "other")
+    dataset.rename_branch("main", "trial")
+    assert dataset.branches() == {"other": 2, "trial": 2} and dataset.default_branch == "trial"
+    assert (shown.parent / "trial" / "files" / "z").read_bytes() == b"2"
+    log = [change.why for change in dataset.ref_log() if not isinstance(change, Damaged)]
+    assert log[:4] == [
+        "branch -m: renamed from main",
+        "branch made at main",
+        "branch -f: moved to v2",
+        "branch -f: moved to v1",
+    ]
+    with (shown.parent / "trial" / "files" / "held").open("wb"), pytest.raises(Busy, match="open for writing"):
+        dataset.rename_branch("trial", "main")
 
 
 def test_what_the_mount_refuses_is_refused_by_name(mounted_branch: tuple[Branch, Path]) -> None:

@@ -170,33 +170,20 @@ def commit(
       volfs commit cells --amend
     """
     argument = parse_dataset_arg(target)
-    said = _meta(meta)
+    from volfs.versions.commit_request import CommitRequest, settings_in
+
+    said = settings_in(meta)
     if said and amend:
         raise click.UsageError("--amend keeps what is said of the version: no --meta with it")
     with frame.open() as store:
         branch = branch_meant(store, argument)
-        left_out = frozenset(leave) | (branch.actions.leaving_all_but(keys) if keys else frozenset())
-        if amend:
-            info = branch.amend(message, author, leave=left_out)
-        else:
-            if message is None:
-                message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
-            info = branch.commit(message, author, leave=left_out, meta=said)
+        if message is None and not amend:
+            message = _ask_for_message(f"{branch.dataset.name}@{branch.ref}")
+        info = branch.actions.commit_as_asked(CommitRequest(message, author, keys, leave, said, amend))
         left = branch.actions.last.left if branch.actions.last is not None else ()
     _say_version(info, as_json)
     for each in left:
         say(f"volfs: stays uncommitted: {each.path}: {each.reason}", err=True)
-
-
-def _meta(settings: tuple[str, ...]) -> dict[str, str]:
-    """What is said of a version, from NAME=VALUE each."""
-    found: dict[str, str] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or name in found:
-            raise BadInput(f"{setting!r}: say NAME=VALUE, each name once")
-        found[name] = value
-    return found
 
 
 def _ask_for_message(what: str) -> str:

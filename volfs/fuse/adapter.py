@@ -41,6 +41,7 @@ from volfs.tree.contract.api import OpenFile, TreeApi
 from volfs.tree.contract.attrs import Attr, SetAttr
 from volfs.tree.contract.time_limit import only_looks
 from volfs.tree.core.open_files import wants_writing
+from volfs.versions.author import acting_for
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,8 @@ class Adapter(pyfuse3.Operations):
 
     @guarded
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
-        return entry(await self._tree.mkdir(parent_inode, name, stat.S_IMODE(mode) & ~ctx.umask))
+        with acting_for(ctx.uid):
+            return entry(await self._tree.mkdir(parent_inode, name, stat.S_IMODE(mode) & ~ctx.umask))
 
     @guarded
     async def mknod(
@@ -224,7 +226,8 @@ class Adapter(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return entry(await self._tree.symlink(parent_inode, name, target))
+        with acting_for(ctx.uid):
+            return entry(await self._tree.symlink(parent_inode, name, target))
 
     @guarded
     async def link(
@@ -234,11 +237,13 @@ class Adapter(pyfuse3.Operations):
 
     @guarded
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._tree.unlink(parent_inode, name)
+        with acting_for(ctx.uid):
+            await self._tree.unlink(parent_inode, name)
 
     @guarded
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._tree.rmdir(parent_inode, name)
+        with acting_for(ctx.uid):
+            await self._tree.rmdir(parent_inode, name)
 
     @guarded
     async def rename(
@@ -250,7 +255,8 @@ class Adapter(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        await self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        with acting_for(ctx.uid):
+            await self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``retention``       which versions and bytes stay: dropping versions, and taking away what only those show
 ``combine``         merge, cherry-pick, revert, rebase, restore, mv: what one line of history changed, on another
 ``branch_actions``  commit, discard, update, publish, combine, by this process or by the mount that holds the branch,
-                    which ``remote_commit`` asks; ``transaction`` a block that is one version or nothing;
+                    which ``remote_commit`` asks; ``commit_request`` a commit in words; ``transaction`` a block
+                    that is one version or nothing;
                     ``branch`` :class:`Branch`, the snapshot that can be written
 ``version_log``     the versions of a line of history that match what is asked; ``diff`` what differs between two
                     states, ``diff_report`` the same in words, ``blame`` who wrote what

@@ -10,13 +10,35 @@ import getpass
 import os
 import pwd
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 AUTHOR_LINE = "Author: "
 """Begins the last line of a message written into ``.volfs/commit`` that names its author, as ``git log`` writes it."""
 
 
+_asking: ContextVar[int | None] = ContextVar("asking", default=None)
+"""The number of the user whose request this process carries out; None for its own user."""
+
+
+@contextmanager
+def acting_for(uid: int | None) -> Iterator[None]:
+    """Have what a block does, and threads and tasks that it starts, be done in a user's name."""
+    before = _asking.set(uid)
+    try:
+        yield
+    finally:
+        _asking.reset(before)
+
+
 def default_author() -> str:
-    """The author of commits: ``$VOLFS_AUTHOR``, else user@host."""
+    """The author of what is done now: the user who asked a mount for it; else ``$VOLFS_AUTHOR``, else user@host."""
+    uid = _asking.get()
+    return _this_process() if uid is None else author_of(uid)
+
+
+def _this_process() -> str:
     named = os.environ.get("VOLFS_AUTHOR", "").strip()
     if named:
         return named
@@ -28,9 +50,9 @@ def default_author() -> str:
 
 
 def author_of(uid: int) -> str:
-    """The user of a number, as an author: user@host. One's own number gives :func:`default_author`."""
+    """The user of a number, as an author: user@host. One's own number gives ``$VOLFS_AUTHOR``, if there is one."""
     if uid == os.getuid():
-        return default_author()
+        return _this_process()
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:

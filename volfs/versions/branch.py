@@ -357,11 +357,15 @@ class Branch(UnionSnapshot, WritableSnapshot):
         """Keep everybody from writing while the branch is moved. Busy unless all of it is committed, ReadOnly if
         another process writes to it."""
         with self.writing(), self.turn:
-            if self.working.open_for_writing(wait=True):
-                raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
-            if not self.is_clean():
-                raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")
+            self.check_clean()
             yield
+
+    def check_clean(self) -> None:
+        """Raise Busy if files are open for writing, or something is uncommitted. Only with the lock."""
+        if self.working.open_for_writing(wait=True):
+            raise Busy(f"branch {self.ref!r} has files open for writing: close them first")
+        if not self.is_clean():
+            raise Busy(f"branch {self.ref!r} has uncommitted changes: commit or discard them first")
 
     @contextmanager
     def retiring(self, force: bool = False) -> Iterator[None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from volfs.errors import BadInput, Busy, Conflict, ReadOnly
@@ -24,8 +24,9 @@ from volfs.versions.commit.head_move import HeadMove, move_head
 from volfs.versions.commit.placement import publish_prepared
 from volfs.versions.commit.protocol import Wording, commit
 from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.commit_request import CommitRequest
 from volfs.versions.keys import covers, is_key
-from volfs.versions.remote_commit import ask_mount, key_line
+from volfs.versions.remote_commit import ask_mount, key_line, rename_in_mount
 from volfs.versions.working.branch_lock import Holder
 from volfs.versions.working.status import Action, ActionKind, Behind, Left, forget_staged, staged_files
 from volfs.versions.working.union import Union
@@ -99,10 +100,31 @@ class Actions:
                     info = self._commit(message, author, left, wording, meta)
                 outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
             return info
+        author = author or default_author()
         if left or meta:
-            what = "leave keys behind" if left else "say more of a version than its message"
-            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to {what}, unmount it first")
-        described = self._ask(mount, "commit", message, author or default_author())
+            request = CommitRequest(message, author, leave=tuple(sorted(left)), meta=dict(meta or {}))
+            return self._ask_to_commit(mount, "commit-words", request.text)
+        return self._ask_to_commit(mount, "commit", message, author)
+
+    def commit_as_asked(self, request: CommitRequest) -> VersionInfo:
+        """Commit, or amend the newest version. BadInput for a key at and below which nothing is uncommitted."""
+        branch = self._branch
+        mount = self._mount()
+        if mount is not None:
+            branch.dataset.store.check_writable()
+            if request.message is not None and request == CommitRequest(request.message, request.author):
+                return self.commit(request.message, request.author)
+            if request.author is None and not request.amend:
+                request = replace(request, author=default_author())
+            return self._ask_to_commit(mount, "commit-words", request.text)
+        leave = frozenset(request.leave) | (self._all_but(request.keys) if request.keys else frozenset())
+        if request.amend:
+            return self.amend(request.message, request.author, leave=leave)
+        return self.commit(request.message or "", request.author, leave=leave, meta=request.meta)
+
+    def _ask_to_commit(self, mount: Holder, kind: ActionKind, text: str, author: str | None = None) -> VersionInfo:
+        branch, dataset = self._branch, self._branch.dataset
+        described = self._ask(mount, kind, text, author)
         self.last = Action.by_mount(described)
         dataset.store.refresh()
         number = described.get("version")
@@ -207,13 +229,14 @@ class Actions:
         if message is not None:
             check_message(message)
         if (mount := self._mount()) is not None:
-            raise Busy(f"branch {branch.ref!r} is being written by {mount}: to amend its head, unmount it first")
+            request = CommitRequest(message, author, leave=tuple(sorted(leave)), amend=True)
+            return self._ask_to_commit(mount, "commit-words", request.text)
         with self._acting("commit", message or "") as outcome, branch.writing():
             info = amend(branch, message, author, leave=frozenset(leave))
             outcome.version, outcome.message, outcome.left = info.number, info.message, self._left()
         return info
 
-    def leaving_all_but(self, keys: Iterable[str]) -> frozenset[str]:
+    def _all_but(self, keys: Iterable[str]) -> frozenset[str]:
         """The changes that are neither at nor below any of some keys, for a commit to leave. BadInput for a key that is
         unchanged."""
         chosen = tuple(key.strip("/") for key in keys)
@@ -254,6 +277,23 @@ class Actions:
         if found.conflicts and action is not None:
             self.last = action.failed(refused(request, branch.ref, found.conflicts))
         return found
+
+    def move(self, number: int, before: int) -> bool:
+        """Have the mount that holds the branch move it from one version to another, wherever that lies. False if no
+        mount holds it. Busy unless all is committed."""
+        mount = self._mount()
+        if mount is not None:
+            self._ask(mount, "publish", f"{number} {HeadMove(number, before, forced=True, clean=True).token}")
+            self._branch.dataset.store.refresh()
+        return mount is not None
+
+    def rename(self, name: str) -> bool:
+        """Have the mount that holds the branch give it another name. False if no mount holds it."""
+        mount = self._mount()
+        if mount is not None:
+            rename_in_mount(mount, self._branch.dataset.name, self._branch.ref, name)
+            self._branch.dataset.store.refresh()
+        return mount is not None
 
     def _mount(self) -> Holder | None:
         """The mount of another process that holds the branch; None if this process may act."""

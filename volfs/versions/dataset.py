@@ -558,11 +558,13 @@ class Dataset(PublicMapping[Snapshot]):
     def move_branch(self, name: str, to: str | int, *, who: str = "") -> None:
         """Have a branch stand at another version, wherever that lies. One that stands there already stays.
 
-        Busy if the branch has uncommitted changes, ReadOnly if another process writes to it. NotFound if there is no
-        such branch or version.
+        Busy if the branch has uncommitted changes, ReadOnly if another process writes to it; a mount is asked to do it.
+        NotFound if there is no such branch or version.
         """
         self.store.check_writable()
         branch = self.branch(name)
+        if branch.actions.move(self.resolve(to), self.read_ref(RefKind.BRANCH, name)):
+            return
         with branch.still():
             with self.locked():
                 number, before = self._resolve_now(to), self.read_ref(RefKind.BRANCH, name)
@@ -577,7 +579,7 @@ class Dataset(PublicMapping[Snapshot]):
         """Give a branch another name, with its uncommitted changes; the default branch stays that. One that was renamed
         so already stays.
 
-        Raises NotFound, AlreadyThere; Busy if somebody writes to it.
+        Raises NotFound, AlreadyThere; Busy if somebody writes to it. A mount that holds it is asked to do it.
         """
         check_ref_name(new_name)
         self.store.check_writable()
@@ -587,6 +589,8 @@ class Dataset(PublicMapping[Snapshot]):
         if name == new_name:
             return
         self.rules.check_moves(name, forward=False)
+        if branch.actions.rename(new_name):
+            return
         with branch.retiring(force=True), self.locked():
             self._check_free(new_name)
             rename(self, name, new_name, Cause(f"branch -m: renamed from {name}", who))

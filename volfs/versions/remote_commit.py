@@ -1,4 +1,4 @@
-"""Asks the mount that holds a branch for an action of the holder: commit, discard, update, publish.
+"""Asks the mount that holds a branch for an action of the holder: commit, discard, update, publish, another name.
 
 Decided here: how another process uses a mount's control files, how a key is spelt in a line of one, and how long it
 waits. Not here: the mount's part (``tree/``), and the form of an outcome
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from volfs import errors
-from volfs.errors import Busy, ReadOnly, VolfsError
+from volfs.errors import AlreadyThere, Busy, ReadOnly, VolfsError
 from volfs.model.refs import RefKind
 from volfs.versions.author import with_author
 from volfs.versions.working.branch_lock import Holder
@@ -63,6 +63,23 @@ def ask_mount(
         with suppress(OSError):  # it has been told already
             os.close(fd)
     return described
+
+
+def rename_in_mount(holder: Holder, dataset: str, old: str, new: str) -> None:
+    """Give a branch another name in the holder's mount, as ``mv`` in ``branches/`` does. Busy if files are open there
+    for writing; ReadOnly if that mount cannot be reached from here."""
+    assert holder.mountpoint is not None, "only a mount can be asked"
+    folder = Path(holder.mountpoint, dataset, RefKind.BRANCH.directory)
+    if not os.path.isdir(folder):
+        raise ReadOnly(f"branch {old!r} is being written by {holder}, which cannot be reached")
+    try:
+        os.rename(folder / old, folder / new)
+    except FileExistsError:
+        raise AlreadyThere(f"there is a branch {new!r} already") from None
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Busy(f"branch {old!r} has files open for writing in {holder}: close them first") from None
+        raise VolfsError(f"{holder} could not rename branch {old!r}: {error.strerror}", errno=error.errno) from None
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -82,6 +82,23 @@ async def commit(mounted: MountedBranch, message: str, author: str | None) -> Or
     return await _begin(mounted, order, lambda: _commit(mounted, order, author, None))
 
 
+async def commit_words(mounted: MountedBranch, text: str) -> Order:
+    """Begin a commit in the words of the command: of some keys, with something said of it, or of the newest version
+    anew."""
+    from volfs.versions.commit_request import CommitRequest  # late: most commits are a message
+
+    request = CommitRequest.read(text)
+
+    async def work() -> None:
+        await _closed(mounted)
+        await settle(mounted)
+        await run_alone(lambda: mounted.branch.actions.commit_as_asked(request))
+        _show_head(mounted, await _head(mounted))
+        mounted.images.forget()
+
+    return await _begin(mounted, Order("commit-words", text), work)
+
+
 async def update(mounted: MountedBranch, text: str) -> Order:
     """Begin to decide what keeps the branch behind: ``ours`` or ``theirs`` and keys."""
     side, keys = decision(text)

@@ -31,7 +31,7 @@ from volfs.tree.core.node import Dir, Link, Node, SmallDir
 from volfs.tree.core.open_files import Handle, wants_writing
 from volfs.tree.core.openers import is_open
 from volfs.tree.files.document import Document, DocumentFile
-from volfs.versions.author import author_of
+from volfs.versions.author import acting_for, author_of
 from volfs.versions.working import refusals
 from volfs.versions.working.status import Action, ActionKind
 from volfs.views import documents
@@ -61,6 +61,7 @@ CONTROLS: dict[ActionKind, Control] = {
     "resolve": Control(13, branch_actions.combine("resolve")),
     "rebase": Control(15, branch_actions.combine("rebase")),
     "mv": Control(16, branch_actions.combine("mv")),
+    "commit-words": Control(17, branch_actions.commit_words),
 }
 _ACTIONS: tuple[ActionKind, ...] = ("commit", *CONTROLS)
 
@@ -249,7 +250,8 @@ class ControlHandle(Handle, ABC):
     async def write(self, offset: int, data: bytes) -> int:
         self._refused = None
         try:
-            await self._obey(offset, data)
+            with acting_for(self.caller):
+                await self._obey(offset, data)
         except BadInput as error:
             self._refused = self._failed(data, error)
             await self._mounted.note_refusal(f".volfs/{self._name}", error)

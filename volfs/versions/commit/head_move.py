@@ -22,7 +22,7 @@ from volfs.versions.ledger import Cause, RefRecord
 from volfs.versions.working.union import Union
 
 _PATIENCE = 3600.0
-_FORWARD, _FORCED = "forward", "forced"
+_FORWARD, _FORCED, _CLEAN = "forward", "forced", "clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,23 @@ class HeadMove:
     to: int
     expected: int
     forced: bool = False
+    clean: bool = False
+    """Only if all of the branch is committed."""
 
     @property
     def token(self) -> str:
         """The order as the token beside a number, as a mount is told to publish."""
-        return f"{_FORCED if self.forced else _FORWARD} {self.expected}"
+        return f"{_CLEAN if self.clean else _FORCED if self.forced else _FORWARD} {self.expected}"
 
     @classmethod
     def parse(cls, number: int, token: str) -> HeadMove | None:
         """The order that a token is; None if it is that of a prepared version."""
         word, _, expected = token.partition(" ")
-        if word not in (_FORWARD, _FORCED):
+        if word not in (_FORWARD, _FORCED, _CLEAN):
             return None
         if not expected.isdecimal() or len(expected) > 18:
             raise BadInput(f"{token!r} does not say where the branch stands")
-        return cls(number, int(expected), word == _FORCED)
+        return cls(number, int(expected), word != _FORWARD, word == _CLEAN)
 
 
 def move_head(branch: WritableBranch, move: HeadMove) -> VersionInfo:
@@ -72,10 +74,14 @@ def move_head(branch: WritableBranch, move: HeadMove) -> VersionInfo:
         dataset.rules.check_moves(branch.ref, forward)
         if not forward and not move.forced:
             raise Conflict(f"v{move.to} does not descend from {_name(here)}, the head of branch {branch.ref!r}")
-        _check_uncommitted(branch, move.to)
+        if move.clean:
+            branch.check_clean()
+        else:
+            _check_uncommitted(branch, move.to)
         with dataset.locked(patience=_PATIENCE):
             record = RefRecord(move.to, info.content_id)
-            cause = Cause("replaced by another line of versions" if move.forced else "moved forward")
+            why = "replaced by another line of versions" if move.forced else "moved forward"
+            cause = Cause(f"branch -f: moved to v{move.to}" if move.clean else why)
             dataset.ledger.set_ref(RefKind.BRANCH, branch.ref, record, here, cause)
             crash_point("head.moved")
             dataset.mirror_refs()

@@ -137,6 +137,9 @@ class WritableBranch(Protocol):
     def follow(self) -> Behind | None:
         """Move the base to the head, or return the changes that keep it from following. Only with the lock."""
 
+    def check_clean(self) -> None:
+        """Raise Busy unless all of it is committed. Only with the lock."""
+
     def catch_up(self) -> None:
         """Follow a head that another process moved, if this process may write now."""
 

@@ -29,6 +29,7 @@ from volfs.versions.working.union import Union
 ActionKind = Literal[
     "cherry-pick",
     "commit",
+    "commit-words",
     "discard",
     "merge",
     "mv",
