@@ -58,8 +58,9 @@ def serve(
 ) -> None:
     """Show the store by HTTP, without a mount.
 
-    The same tree as a mount's: every file has a URL, every directory a listing. Without --token and --users everybody
-    may read and nobody write. With one of them nobody does either without logging in. Ctrl-C ends it.
+    The same tree as a mount's: every file has a URL, every directory a listing; branches are written by PUT and
+    WebDAV. Without --token and --users everybody may read and nobody write. With one of them nobody does either without
+    logging in. Ctrl-C ends it.
 
     \b
     Examples:

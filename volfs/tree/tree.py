@@ -248,7 +248,7 @@ class Tree:
                 await self.release(opened.fh)
             raise
 
-    async def open(self, ino: int, flags: int, caller: int | None = None) -> OpenFile:
+    async def open(self, ino: int, flags: int, caller: int | str | None = None) -> OpenFile:
         node = await self._node(ino)
         if (node.far or node.cold) and not isinstance(node, Dir):
             await node.ready()

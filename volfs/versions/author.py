@@ -18,14 +18,14 @@ AUTHOR_LINE = "Author: "
 """Begins the last line of a message written into ``.volfs/commit`` that names its author, as ``git log`` writes it."""
 
 
-_asking: ContextVar[int | None] = ContextVar("asking", default=None)
-"""The number of the user whose request this process carries out; None for its own user."""
+_asking: ContextVar[int | str | None] = ContextVar("asking", default=None)
+"""The user whose request this process carries out, by number or name; None for its own user."""
 
 
 @contextmanager
-def acting_for(uid: int | None) -> Iterator[None]:
+def acting_for(user: int | str | None) -> Iterator[None]:
     """Have what a block does, and threads and tasks that it starts, be done in a user's name."""
-    before = _asking.set(uid)
+    before = _asking.set(user)
     try:
         yield
     finally:
@@ -33,9 +33,9 @@ def acting_for(uid: int | None) -> Iterator[None]:
 
 
 def default_author() -> str:
-    """The author of what is done now: the user who asked a mount for it; else ``$VOLFS_AUTHOR``, else user@host."""
-    uid = _asking.get()
-    return _this_process() if uid is None else author_of(uid)
+    """The author of what is done now: who asked a mount or server for it; else ``$VOLFS_AUTHOR``, or user@host."""
+    user = _asking.get()
+    return _this_process() if user is None else author_of(user)
 
 
 def _this_process() -> str:
@@ -49,15 +49,18 @@ def _this_process() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def author_of(uid: int) -> str:
-    """The user of a number, as an author: user@host. One's own number gives ``$VOLFS_AUTHOR``, if there is one."""
-    if uid == os.getuid():
+def author_of(user: int | str) -> str:
+    """A user as an author: by number user@host, by the name under which he has logged in that name. One's own number
+    gives ``$VOLFS_AUTHOR``, if there is one."""
+    if isinstance(user, str):
+        return " ".join(user.split()) or _this_process()
+    if user == os.getuid():
         return _this_process()
     try:
-        user = pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(user).pw_name
     except KeyError:
-        user = str(uid)
-    return f"{user}@{socket.gethostname()}"
+        name = str(user)
+    return f"{name}@{socket.gethostname()}"
 
 
 def with_author(message: str, author: str) -> str:

@@ -1,4 +1,4 @@
-"""A store by HTTP: the same tree as a mount's, for whoever has no mount.
+"""A store by HTTP and WebDAV: the same tree as a mount's, for whoever has no mount.
 
 ``web_service``     a server from start to end: the store, the tree, the listener, the signals
 ``listener``        sockets and connections, on hypercorn; one that fails or stalls ends itself alone
@@ -13,6 +13,9 @@
 ``media_types``     Content-Type by name
 ``file_body``       sending a file or ranges of it
 ``folder_listing``  directories as HTML and JSON
+``authoring``       the methods of WebDAV; ``dav_xml`` its documents, ``dav_properties`` those of files
+``dav_locks``       locks of its clients, and the conditions by which they show them
+``tree_changes``    uploads, and what is done to whole directories
 ``browser_page``    the files of the page for people, ``page/``
 
 As thin as :mod:`volfs.fuse`: nothing here knows what the tree holds. No kernel, no FUSE and no pyfuse3 are needed.

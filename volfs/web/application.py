@@ -20,7 +20,9 @@ from volfs.errors import NotFound
 from volfs.tree.contract.api import TreeApi
 from volfs.tree.contract.attrs import FOREVER
 from volfs.tree.contract.time_limit import only_looks
+from volfs.versions.author import acting_for
 from volfs.web import browser_page, folder_listing
+from volfs.web.authoring import Authoring
 from volfs.web.browser_page import BrowserPage
 from volfs.web.byte_ranges import NotThere, byte_ranges
 from volfs.web.credentials import NOBODY, Caller, Gate, Unknown
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 requests = logging.getLogger("volfs.web.requests")
 
 #: Those that change nothing, so that their clients need not wait for ever.
-_LOOKS = ("OPTIONS", "GET", "HEAD")
+_LOOKS = ("OPTIONS", "GET", "HEAD", "PROPFIND")
 
 #: Pages of anywhere may read what is public: viewers such as Neuroglancer come from other servers. No page is ever
 #: given what a browser would add by itself (cookies, passwords): that needs another header, which is never sent.
@@ -56,16 +58,19 @@ _LOG_IN = [("www-authenticate", 'Basic realm="volfs", charset="UTF-8"'), ("www-a
 
 
 class Application:
-    """Answers requests from a tree."""
+    """Answers requests from a tree. ``writable``: who has logged in may change it."""
 
-    def __init__(self, tree: TreeApi, gate: Gate, page: BrowserPage | None = None) -> None:
+    def __init__(self, tree: TreeApi, gate: Gate, *, writable: bool = False, page: BrowserPage | None = None) -> None:
         self._tree = tree
         self._gate = gate
         self._page = page or BrowserPage()
         self._bodies = FileBodies(tree)
+        self._authoring = Authoring(tree, self._bodies, writable=writable)
         self._handlers: dict[str, Callable[[HttpExchange, Caller], Awaitable[None]]] = {
             "GET": self._get,
             "HEAD": self._get,
+            **self._authoring.looks,
+            **self._authoring.changes,
         }
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -88,7 +93,10 @@ class Application:
                 raise Refusal(405, "volfs has no such method", [("allow", self._allowed)])
             else:
                 caller = await self._gate.caller(exchange.header("authorization"))
-                await self._handlers[method](exchange, caller)
+                if method in self._authoring.changes and not caller.known:
+                    raise Unknown
+                with acting_for(caller.author):
+                    await self._handlers[method](exchange, caller)
         except Gone:
             pass
         except Unknown:
@@ -122,7 +130,7 @@ class Application:
         return ", ".join((*self._handlers, "OPTIONS"))
 
     async def _options(self, exchange: HttpExchange) -> None:
-        headers = [("allow", self._allowed)]
+        headers = [("allow", self._allowed), ("dav", self._authoring.classes), ("ms-author-via", "DAV")]
         if exchange.header("access-control-request-method") is not None:
             headers += [
                 ("access-control-allow-methods", self._allowed),

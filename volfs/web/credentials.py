@@ -45,6 +45,11 @@ class Caller:
     accounts: tuple[tuple[int, frozenset[int]], ...] = ()
     known: bool = False
 
+    @property
+    def author(self) -> str | int:
+        """In whose name he commits: his own, or with a token the server's user."""
+        return os.getuid() if self.name is None else self.name
+
     def may(self, attr: Attr, bit: int) -> bool:
         """Whether an inode's owner and mode let him. ``bit``: one of ``os.R_OK``, ``os.W_OK``, ``os.X_OK``."""
         mode = stat.S_IMODE(attr.mode)

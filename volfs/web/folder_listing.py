@@ -17,7 +17,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from volfs.errors import VolfsError
 from volfs.model.names import natural_key
 from volfs.tree.contract.api import DirEntry
 from volfs.tree.contract.attrs import Attr
@@ -64,12 +63,8 @@ async def entries(places: Places, place: Place) -> AsyncIterator[list[Entry]]:
 async def _entry(places: Places, place: Place, entry: DirEntry) -> Entry:
     if not entry.attr.is_link:
         return Entry(entry.name, entry.attr)
-    target = await places.target(entry.attr)
-    try:
-        found = await places.find((*place.names, entry.name))
-    except (VolfsError, OSError):
-        return Entry(entry.name, entry.attr, target)
-    return Entry(entry.name, found.attr if found.exists else entry.attr, target)
+    attr = await places.followed((*place.names, entry.name), entry.attr)
+    return Entry(entry.name, attr, await places.target(entry.attr))
 
 
 async def send_json(exchange: HttpExchange, places: Places, place: Place, headers: list[tuple[str, str]]) -> None:

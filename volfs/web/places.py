@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from volfs.errors import NotFound
+from volfs.errors import NotFound, VolfsError
 from volfs.tree.contract.api import ROOT_INO, DirEntry, TreeApi
 from volfs.tree.contract.attrs import FOREVER, Attr
 from volfs.web.credentials import Caller
@@ -95,6 +95,14 @@ class Places:
             return await self._tree.lookup(folder, name)
         except NotFound:
             return Attr(0, 0)
+
+    async def followed(self, names: tuple[bytes, ...], link: Attr) -> Attr:
+        """What a link leads to; the link itself if that is nothing, or not for this caller."""
+        try:
+            found = await self.find(names)
+        except (VolfsError, OSError):
+            return link
+        return found.attr if found.exists else link
 
     async def target(self, link: Attr) -> bytes:
         """Where a link leads, as it says itself."""

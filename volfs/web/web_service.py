@@ -71,7 +71,7 @@ async def _serve(store: Store, service: Service, gate: Gate, on_ready: Callable[
         mountpoint=f"http://{service.addresses[0]}/",
     )
     tree = Tree(store, options)
-    listener = Listener(Application(tree, gate), service.addresses)
+    listener = Listener(Application(tree, gate, writable=service.writes), service.addresses)
     ending = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:

@@ -172,8 +172,9 @@ class TreeApi(Protocol):
     # -- files --------------------------------------------------------------------------------------------------
     async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[OpenFile, Attr]: ...
 
-    async def open(self, ino: int, flags: int, caller: int | None = None) -> OpenFile:
-        """``caller`` is the number of the user who opens it, in whose name a commit through it is made."""
+    async def open(self, ino: int, flags: int, caller: int | str | None = None) -> OpenFile:
+        """``caller`` is the user who opens it, in whose name a commit through it is made: by number, as the kernel
+        knows him, or by the name under which he has logged in."""
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview: ...
 

@@ -40,8 +40,8 @@ class Handle:
     #: The branch whose changes can change what is read; None for what never changes or is rendered at open.
     mounted: BranchState | None = None
     writable = False
-    #: The user who opened it, by number; None if nobody said.
-    caller: int | None = None
+    #: The user who opened it, by number or name; None if nobody said.
+    caller: int | str | None = None
     #: A change of any key of its branch may concern it.
     onlooker = True
     #: Whether :meth:`stamp` may look up chunks, and so belongs in a thread.
