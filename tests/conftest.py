@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.kits import example_counts
+from tests.kits import example_counts, fork_server
 from tests.kits.times import SLOW, TimeByFile
 
 SOAK_SECONDS = 6 * 3600
@@ -92,6 +92,16 @@ def _nobody_waits_for_the_disk(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "fsync", sync)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _daemons_are_forked() -> Iterator[None]:
+    """A mount that a test makes in its own process has a daemon that is forked, not executed: most of what a daemon
+    takes to start are its imports. Where the command runs in a process of its own, so does its daemon."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("volfs.fuse.launcher.Popen", fork_server.Popen)
     yield
     patch.undo()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kits import fork_server
 from tests.kits.example_counts import examples
 from volfs.catalog.connections import Connections
 from volfs.catalog.inode_table import ALLOCATED, MAX_ORDINAL, ROOT, InodeTable, table_path
@@ -176,7 +176,7 @@ def test_kill_9_at_any_time_never_lets_a_number_be_given_out_twice(catalog: Path
     )
     seen: set[int] = set()
     for _ in range(3):
-        out = subprocess.run(
+        out = fork_server.run(
             [sys.executable, "-c", script, str(catalog)], capture_output=True, text=True, timeout=PATIENCE
         )
         inodes = set(map(int, out.stdout.split()))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.catalog_histories import commit
 from tests.kits.paths import ROOT
 from volfs.catalog import Catalog, schema
@@ -145,7 +146,7 @@ def test_eight_processes_may_create_and_fill_one_catalog_at_once(path: Path) -> 
         "        catalog.index_version(dataset, info, builder.build(), {})\n"
     )
     running = [
-        subprocess.Popen([sys.executable, "-c", script, str(path), str(i)], stderr=subprocess.PIPE) for i in range(8)
+        fork_server.Popen([sys.executable, "-c", script, str(path), str(i)], stderr=subprocess.PIPE) for i in range(8)
     ]
     for process in running:
         _, errors = process.communicate(timeout=PATIENCE)
@@ -180,7 +181,7 @@ def test_processes_that_open_a_new_catalog_in_the_same_moment_all_find_it_whole(
         "        _, status = os.waitpid(child, 0)\n"
         "        assert status == 0, (round, status)\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=PATIENCE)
+    fork_server.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=PATIENCE)
     for number in range(20):
         with Catalog.open(tmp_path / f"{number}.sqlite", store="one") as catalog:
             assert sorted(catalog.datasets()) == [f"d{i}" for i in range(8)]
@@ -264,7 +265,7 @@ def test_a_commit_killed_at_any_instant_leaves_the_version_whole_or_absent(path:
     for delay in (0.0, 0.02, 0.05, 0.1):
         copy = path.with_name(f"copy-{delay}.sqlite")
         shutil.copy(path, copy)
-        process = subprocess.Popen([sys.executable, "-c", script, str(copy)], stdout=subprocess.PIPE)
+        process = fork_server.Popen([sys.executable, "-c", script, str(copy)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(delay)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import volfs as api
+from tests.kits import fork_server
 from tests.kits.cells import CELLS, NUCLEI, make_store
 from tests.kits.mounts import answer, refused, volfs
 from volfs.testing.kit import mounted
@@ -156,7 +157,7 @@ class TestChanges:
     def test_discard_asks_first_on_a_terminal_and_takes_a_script_at_its_word(self, own: Path) -> None:
         change(own)
         terminal, end = os.openpty()
-        asked = subprocess.Popen(
+        asked = fork_server.Popen(
             [sys.executable, "-m", "volfs", "--store", own, "discard", "small"], stdin=end, stderr=subprocess.PIPE
         )
         os.close(end)
@@ -285,7 +286,7 @@ class TestImport:
         volfs(store, "init")
         np.save(tmp_path / "v.npy", np.random.default_rng(0).integers(0, 256, (300, 512, 512), np.uint8))
         command = [sys.executable, "-m", "volfs", "--store", str(store), "import", "v", str(tmp_path / "v.npy")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = fork_server.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until(lambda: list(store.glob("datasets/v/versions/.*")))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)

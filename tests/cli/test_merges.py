@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.mounts import answer, refused, volfs
 from volfs import init_store, open_store
 from volfs.testing.kit import mounted
@@ -169,7 +169,7 @@ def test_a_kill_at_any_step_leaves_nothing_half_made_and_the_repeat_finishes(sto
     into = "cells@behind" if point == "combine.forwarded" else "cells"
     command = [sys.executable, "-m", "volfs", "--store", str(store), "merge", into, "exp"]
     environment = {**os.environ, "VOLFS_CRASH_AT": point}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE)
+    done = fork_server.run(command, env=environment, capture_output=True, timeout=PATIENCE)
     assert done.returncode == -9, done.stderr
     volfs(store, "fsck")
     volfs(store, *command[5:])
@@ -190,7 +190,7 @@ def test_a_rebase_that_is_killed_has_moved_the_branch_once_or_not_at_all(store: 
     commit(store, "exp", third="3\n")
     command = [sys.executable, "-m", "volfs", "--store", str(store), "rebase", "cells@exp", "main"]
     environment = {**os.environ, "VOLFS_CRASH_AT": point}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE)
+    done = fork_server.run(command, env=environment, capture_output=True, timeout=PATIENCE)
     assert done.returncode == -9, done.stderr
     with open_store(store) as opened:
         head = opened["cells"].branches()["exp"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.cells import make_store
 from tests.kits.mounts import answer, disk_that_can_stop, refused, volfs
 from volfs.fuse.mountpoints import is_broken
@@ -133,7 +134,7 @@ def test_a_daemon_that_does_not_answer_is_found_and_forced_out(store: Path, moun
     checked = volfs(None, "doctor", ok=False)
     assert checked.returncode == 1 and f"{mountpoint} does not answer" in checked.stdout
     command = [sys.executable, "-m", "volfs", "umount", "--force", str(mountpoint)]
-    with subprocess.Popen(command) as forcing:
+    with fork_server.Popen(command) as forcing:
         while mounted_at(mountpoint) is not None:
             assert forcing.poll() is None
             time.sleep(0.01)

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.mounts import volfs as command
 from volfs.testing.kit import mounted
 from volfs.testing.waiting import PATIENCE
@@ -203,7 +204,7 @@ def test_the_author_is_who_writes_or_whom_the_last_line_names(share: Share) -> N
     share.change()
     environment = {**os.environ, "VOLFS_AUTHOR": "The Asker <a@b>"}
     command = [sys.executable, "-m", "volfs", "--store", str(share.store), "commit", "a", "-m", "from elsewhere"]
-    subprocess.run(command, env=environment, check=True, timeout=PATIENCE, capture_output=True)
+    fork_server.run(command, env=environment, check=True, timeout=PATIENCE, capture_output=True)
     assert share.latest()["author"] == "The Asker <a@b>"
 
 

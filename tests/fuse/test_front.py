@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import volfs as package
+from tests.kits import fork_server
 from tests.kits.mounts import running, volfs
 from volfs.ingest.importer import ImportOptions, import_source
 from volfs.ingest.source import ArraySource
@@ -227,7 +228,7 @@ def test_a_mount_ends_while_programs_read(store: Path, tmp_path: Path, way: str)
         for path in paths:
             path.read_bytes()
         programs = [
-            subprocess.Popen(
+            fork_server.Popen(
                 [sys.executable, "-c", READER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
             for path in paths

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.kill_writers import CHUNKS, SHAPE, WRITERS
 from tests.kits.paths import ROOT
 from volfs.fuse.launcher import mount, unmount
@@ -59,7 +60,7 @@ class Program:
             self.stop()
             module = [sys.executable, "-m", "tests.kits.kill_writers"]
             command = [*module, self.name, str(self.branch), str(self.log), str(self.noted()[1])]
-            self.process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+            self.process = fork_server.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
         else:
             self.signal(signal.SIGCONT)
 

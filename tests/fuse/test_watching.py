@@ -21,6 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from tests.kits import fork_server
 from tests.kits.cells import make_store
 from tests.kits.mounts import refused, volfs
 from volfs.cli.monitoring import _shown
@@ -141,7 +142,7 @@ def test_top_once_says_what_happens_in_one_interval(place: Path) -> None:
 
 def test_top_in_json_says_one_line_per_look(place: Path) -> None:
     command = [sys.executable, "-m", "volfs", "top", "--json", "-n", "0.1", str(place)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with fork_server.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
@@ -154,7 +155,7 @@ def test_top_draws_on_a_terminal_until_it_is_interrupted(place: Path) -> None:
     os.set_blocking(main, False)
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     command = [sys.executable, "-m", "volfs", "top", "-n", "0.2", str(place)]
-    process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
+    process = fork_server.Popen(command, stdin=other, stdout=other, stderr=other, env=environment)
     os.close(other)
     drawn = b""
 

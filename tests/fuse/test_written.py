@@ -20,6 +20,7 @@ import pytest
 import zarr
 
 import volfs as package
+from tests.kits import fork_server
 from tests.kits.cells import CELLS, make_store
 from tests.kits.mounts import running, volfs
 from volfs.storage.mount_table import mounted_at
@@ -353,7 +354,7 @@ def test_what_was_acknowledged_is_there_when_a_mount_ends_while_programs_write(
         for folder in folders:
             folder.mkdir(parents=True)
             command = [sys.executable, "-c", WRITER, folder]
-            programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            programs.append(fork_server.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         for program in programs:
             assert program.stdout is not None
             for _ in range(8):

@@ -22,6 +22,7 @@ import zarr
 from PIL import Image
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.import_sources import nifti, write_slices
 from volfs.errors import BadInput, BadName, NoSpace, VolfsError
 from volfs.ingest.importer import ImportOptions, import_source
@@ -342,7 +343,7 @@ def test_an_import_that_is_killed_leaves_no_half_dataset(store: Store, existing:
         import_source(store, "d", "", ArraySource(noise((9, 40, 50), "u1")))
     path = store.path
     store.close()
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], stdout=subprocess.PIPE, text=True)
+    process = fork_server.Popen([sys.executable, "-c", SLOW, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline()
     time.sleep(0.2)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.kits import fork_server
 from tests.kits.imports import IMAGE, LABELS, OPTIONS, OTHER, SHAPE, meanwhile, voxels
 from tests.kits.mounts import volfs
 from tests.kits.stores import chunk
@@ -257,7 +258,7 @@ def main(root: Path) -> Iterator[Path]:
 def command(root: Path, target: str, source: str, *, crash_at: str | None = None) -> subprocess.Popen[str]:
     line = ["--store", str(root / "store"), "import", target, str(root / source), "--chunks", "8,8,8", "--json"]
     environment = {**os.environ, **({} if crash_at is None else {"VOLFS_CRASH_AT": crash_at})}
-    return subprocess.Popen(
+    return fork_server.Popen(
         [sys.executable, "-m", "volfs", *line],
         env=environment,
         stdout=subprocess.PIPE,
@@ -346,7 +347,7 @@ importer.place = later
 sys.argv = ["volfs", "--store", {str(root / "store")!r}, "import", "cells", {str(root / "other.npy")!r}]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    done = fork_server.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "on the new branch import-v" in done.stdout
     assert "has uncommitted changes to keys that this version changes: zarr/s0" in done.stderr
@@ -405,7 +406,7 @@ def test_a_mount_that_is_killed_while_it_publishes_loses_nothing_of_an_import(ro
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
     line = [sys.executable, "-m", "volfs", "--store", str(root / "store"), "mount", "-f", str(mountpoint)]
-    with subprocess.Popen(
+    with fork_server.Popen(
         line, env={**os.environ, "VOLFS_CRASH_AT": point}, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as daemon:
         try:
@@ -441,7 +442,7 @@ with open_store({str(root / "store")!r}) as store:
     meanwhile(store, "labels/moved", LABELS[1], change, dataset="crash")
 """
     environment = {**os.environ, "VOLFS_CRASH_AT": point}
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

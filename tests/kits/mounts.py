@@ -15,10 +15,11 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from volfs.cli import main
 from volfs.fuse.mountpoints import detach
-from volfs.testing.waiting import PATIENCE, until
+from volfs.testing.waiting import until
 
 #: What a mount says besides on a busy machine.
 STILL_OPENING = re.compile(r"^volfs: still opening the store;.*\n", re.MULTILINE)
@@ -28,22 +29,11 @@ def volfs(store: Path | None, *arguments: str | Path, ok: bool = True) -> subpro
     """Run ``volfs --store STORE …``; a failure that is not expected fails the test with what it said.
 
     The command runs in this process, as starting another one takes longer than most commands: what it says, without a
-    terminal, and its status are the same. A mount has a process of its own: its daemon is no child of the tests.
+    terminal, and its status are the same.
     """
     command = [*(["--store", str(store)] if store is not None else []), *map(str, arguments)]
-    if {"mount", "--mount"} & {*command}:
-        done = subprocess.run(
-            [sys.executable, "-m", "volfs", *command],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        done.stderr = STILL_OPENING.sub("", done.stderr)
-    else:
-        said = CliRunner().invoke(main, command, prog_name="volfs", catch_exceptions=False)
-        done = subprocess.CompletedProcess(command, said.exit_code, said.stdout, said.stderr)
+    said = CliRunner().invoke(main, command, prog_name="volfs", catch_exceptions=False)
+    done = subprocess.CompletedProcess(command, said.exit_code, said.stdout, STILL_OPENING.sub("", said.stderr))
     if ok:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
@@ -96,7 +86,7 @@ def disk_that_can_stop(
     folder.mkdir()
     device = folder.stat().st_dev
     command = [sys.executable, "-m", module, content, folder]
-    with subprocess.Popen(command, cwd=ROOT) as disk:
+    with fork_server.Popen(command, cwd=ROOT) as disk:
         try:
             until(lambda: folder.stat().st_dev != device or disk.poll() is not None)
             assert disk.poll() is None

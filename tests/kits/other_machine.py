@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from volfs.storage import claim, files
 from volfs.storage.mount_table import Locks
@@ -81,7 +82,7 @@ def elsewhere(
 ) -> str:
     """Run code on another machine, which knows the store's ``root`` and ``options`` to open it; what it says."""
     command = _command(code, root, arguments, locks, boot, name)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = fork_server.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -92,7 +93,7 @@ def running(
 ) -> Iterator[subprocess.Popen[str]]:
     """The same while the block lasts; ends when its input does."""
     command = _command(code, root, arguments, locks, True, name)
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with fork_server.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

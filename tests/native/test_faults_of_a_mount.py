@@ -28,7 +28,7 @@ import pytest
 from PIL import Image
 
 import volfs
-from tests.kits import native_paths
+from tests.kits import fork_server, native_paths
 from tests.kits.cells import add
 from tests.kits.examples import open_directory
 from tests.kits.mounts import answer, disk_that_can_fail, disk_that_can_stop, running, stopped
@@ -216,7 +216,7 @@ def told_to_end(top: Path) -> None:
 
 def unmounted(top: Path) -> subprocess.Popen[bytes]:
     """By force, as programs use it. The command waits until the daemon has ended, and need not be waited for."""
-    return subprocess.Popen([sys.executable, "-m", "volfs", "umount", "--force", top])
+    return fork_server.Popen([sys.executable, "-m", "volfs", "umount", "--force", top])
 
 
 ENDS: dict[str, Callable[[Path], subprocess.Popen[bytes] | None]] = {

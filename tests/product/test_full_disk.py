@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.cells import CELLS, make_store
 from tests.kits.mounts import volfs as command
 from volfs.catalog import Catalog
@@ -167,7 +168,7 @@ def test_the_command(full: Path, disk: Path, tmp_path: Path) -> None:
     """After a program was killed, whose log nobody has merged: the first commands open the store for reading only."""
     (disk / "filler").unlink()
     code = "import os, sys, volfs; s = volfs.open_store(sys.argv[1]); s['cells'].create_tag('late', 1); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code, full], check=False).returncode == 9
+    assert fork_server.run([sys.executable, "-c", code, full], check=False).returncode == 9
     assert (full / "catalog.sqlite-wal").stat().st_size > 0
     lines: list[list[str | Path]] = [
         ["log", "cells"],
@@ -223,7 +224,7 @@ def test_a_mount_after_a_killed_one(full: Path, disk: Path, tmp_path: Path) -> N
     (disk / "filler").unlink()
     killed = tmp_path / "killed"
     killed.mkdir()
-    daemon = subprocess.Popen([sys.executable, "-m", "volfs", "--store", full, "mount", "--foreground", killed])
+    daemon = fork_server.Popen([sys.executable, "-m", "volfs", "--store", full, "mount", "--foreground", killed])
     while not os.path.ismount(killed):
         assert daemon.poll() is None
     (killed / "cells" / "branches" / "main" / "files" / "x").write_bytes(b"x")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from volfs.errors import Busy, Damaged, NoSpace, NotFound
 from volfs.storage import files
 from volfs.storage.files import (
@@ -32,7 +33,7 @@ from volfs.testing.waiting import PATIENCE
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return fork_server.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
@@ -245,7 +246,7 @@ time.sleep(60)
 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = fork_server.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == "held\n"

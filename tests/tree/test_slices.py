@@ -20,6 +20,7 @@ import trio
 import zarr
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.cells import CELLS, make_store
 from tests.kits.paths import ROOT
 from tests.kits.slices import MAIN, PLANE, XY, picture, png
@@ -457,9 +458,7 @@ def test_what_another_mount_writes_is_seen_within_a_second_and_not_written_over(
         async with serving(store) as client:
             fh = await client.open(f"{XY}/z00003.png")
             top = str(ROOT)
-            process = subprocess.Popen(  # noqa: ASYNC220  (nothing else is going on yet)
-                [sys.executable, "-c", script, str(store), top], stdout=subprocess.PIPE
-            )
+            process = fork_server.Popen([sys.executable, "-c", script, str(store), top], stdout=subprocess.PIPE)
             assert process.stdout is not None
             try:
                 await trio.to_thread.run_sync(process.stdout.readline)
@@ -521,7 +520,7 @@ def test_what_close_acknowledged_survives_a_kill(store: Path) -> None:
         "trio.run(work)\n"
     )
     top = str(ROOT)
-    done = subprocess.run([sys.executable, "-c", script, str(store), top], timeout=PATIENCE, check=False)
+    done = fork_server.run([sys.executable, "-c", script, str(store), top], timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL
 
     async def work() -> None:

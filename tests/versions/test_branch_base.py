@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.stores import (
     SECOND,
     START,
@@ -411,7 +411,7 @@ def behind_the_back(store: Store, files: dict[str, bytes]) -> None:
 
 def killed(store: Store, point: str | None, *arguments: str) -> None:
     environment = {**os.environ, **({} if point is None else {"VOLFS_CRASH_AT": point})}
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", MERGES, str(store.path), *arguments], env=environment, capture_output=True, text=True
     )
     assert done.returncode == (0 if point is None else -signal.SIGKILL), done.stderr

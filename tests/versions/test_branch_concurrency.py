@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.branch_reader import CHUNKS, read_for_a_while
 from tests.kits.paths import ROOT
 from tests.kits.stores import array_at
@@ -69,7 +69,7 @@ def test_no_key_goes_back_in_time_and_no_write_is_lost(tmp_path: Path) -> None:
         threads += [threading.Thread(target=commit), threading.Thread(target=read)]
         for thread in threads:
             thread.start()
-        elsewhere = subprocess.run(
+        elsewhere = fork_server.run(
             [sys.executable, "-c", READER, str(store.path), str(SECONDS)],
             capture_output=True,
             text=True,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import volfs
+from tests.kits import fork_server
 from volfs import open_store
 from volfs.errors import Busy, NotFound, ReadOnly
 from volfs.testing.waiting import PATIENCE
@@ -39,7 +40,7 @@ def another_process(store: Store, code: str) -> Iterator[subprocess.Popen[str]]:
             "store.close()",
         )
     )
-    with subprocess.Popen(
+    with fork_server.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None and process.stdin is not None

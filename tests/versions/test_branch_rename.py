@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.stores import START, new_store, volume, voxels_of, write_version
 from volfs import open_store
 from volfs.errors import AlreadyThere, BadName, Busy, NotFound, ReadOnly
@@ -111,7 +111,7 @@ def test_a_killed_rename_is_whole_under_one_name_and_the_repeat_finishes(root: P
         with open_store(root) as store:
             store["cells"].branch("main").put("files/notes", b"mine")
     code = f"import sys, volfs; volfs.open_store(sys.argv[1])['cells'].rename_branch({name!r}, 'trial')"
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", code, str(root)], env={**os.environ, "VOLFS_CRASH_AT": point}, check=False
     )
     assert done.returncode == -signal.SIGKILL
@@ -135,7 +135,7 @@ def test_a_process_that_lives_on_sees_a_killed_rename_whole(root: Path, point: s
     code = "import sys, volfs; volfs.open_store(sys.argv[1])['cells'].rename_branch('exp', 'trial')"
     with open_store(root) as store:
         dataset = store["cells"]
-        done = subprocess.run(
+        done = fork_server.run(
             [sys.executable, "-c", code, str(root)], env={**os.environ, "VOLFS_CRASH_AT": point}, check=False
         )
         assert done.returncode == -signal.SIGKILL

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.kits import fork_server
 from tests.kits.stores import (
     array_at,
     array_json,
@@ -526,7 +527,7 @@ def test_a_branch_held_by_another_process_is_not_committed_to(tmp_path, dataset,
     monkeypatch.setattr("volfs.versions.working.branch_lock.PATIENCE", 0.2)
     monkeypatch.setattr(type(branch.working.lock).hold, "__defaults__", (0.2,), raising=False)
     branch.put("files/a", b"a")
-    with subprocess.Popen(
+    with fork_server.Popen(
         [sys.executable, "-c", script, str(tmp_path / "store")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"held\n"
@@ -551,7 +552,7 @@ def test_two_processes_commit_and_neither_loses_anything(tmp_path, dataset, bran
         "        except (Busy, ReadOnly, NothingToCommit):\n"
         "            pass\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "store"), name]) for name in "ab"]
+    processes = [fork_server.Popen([sys.executable, "-c", script, str(tmp_path / "store"), name]) for name in "ab"]
     assert [process.wait(PATIENCE) for process in processes] == [0, 0]
     if not branch.is_clean():
         branch.commit("what is left")

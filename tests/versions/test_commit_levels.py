@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import zarr
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.memory_snapshots import put_pyramid
 from tests.kits.mounts import volfs as command
 from volfs.testing.kit import mounted
@@ -79,7 +79,7 @@ def edit(branch: Branch) -> None:
 
 
 def in_another_process(code: str, *arguments: str | Path, stdin: bytes = b"") -> None:
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", code, *map(str, arguments)], input=stdin, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -164,7 +164,7 @@ with volfs.open_store(sys.argv[1]) as opened:
     zarr.open_array(store=branch.zarr_store(), path="s0", mode="r+")[3:8, 2:13, 1:16] = 77
     branch.commit("edit")
 """
-    done = subprocess.run([sys.executable, "-c", code, store], env=os.environ | {"VOLFS_CRASH_AT": point}, check=False)
+    done = fork_server.run([sys.executable, "-c", code, store], env=os.environ | {"VOLFS_CRASH_AT": point}, check=False)
     assert done.returncode < 0
     with volfs.open_store(store) as opened:
         branch = opened["cells"].branch("main")

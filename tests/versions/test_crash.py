@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from tests.kits.stores import START, tree_of, volume, write_version
 from volfs import init_store, open_store
@@ -72,7 +73,7 @@ def run(script: str, root: Path, *arguments: str, crash_at: str | None = None) -
     environment = dict(os.environ)
     if crash_at is not None:
         environment["VOLFS_CRASH_AT"] = crash_at
-    return subprocess.run(
+    return fork_server.run(
         [sys.executable, "-c", script, str(root), *arguments],
         env=environment,
         cwd=ROOT,
@@ -189,7 +190,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_instant(root):
     versions = {1}
     dice = random.Random(7)
     for number in range(6):
-        with subprocess.Popen(
+        with fork_server.Popen(
             [sys.executable, "-c", WORKS, str(root), str(number)],
             cwd=ROOT,
             stdout=subprocess.PIPE,

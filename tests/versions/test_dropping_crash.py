@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from tests.kits.stores import SECOND, START, tree_of, volume, write_version
 from volfs import init_store, open_store
@@ -66,7 +66,7 @@ def root(tmp_path: Path) -> Path:
 
 def work(root: Path, crash_at: str | None = None) -> int:
     env = dict(os.environ) | ({} if crash_at is None else {"VOLFS_CRASH_AT": crash_at})
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", WORKS, str(root)], env=env, cwd=ROOT, timeout=PATIENCE, capture_output=True, text=True
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.mounts import answer, refused, volfs
 from tests.kits.stores import array_json, chunk, meta_of, volume, voxels_of
 from volfs import init_store, open_store
@@ -198,7 +198,7 @@ POINTS = ["amend.drafted", "combine.decided", "amend.prepared", "commit.renamed"
 @pytest.mark.parametrize("point", [*POINTS, "commit.ref:2", "amend.cleaned"])
 def test_an_amendment_that_is_killed_has_happened_or_has_not(killed: Path, point: str) -> None:
     command = [sys.executable, "-m", "volfs", "--store", str(killed), "commit", "cells", "--amend", "-m", "anew"]
-    done = subprocess.run(command, env={**os.environ, "VOLFS_CRASH_AT": point}, capture_output=True, timeout=PATIENCE)
+    done = fork_server.run(command, env={**os.environ, "VOLFS_CRASH_AT": point}, capture_output=True, timeout=PATIENCE)
     assert done.returncode == -9, (done.stdout, done.stderr)
     volfs(killed, "fsck")
     said = answer(killed, "commit", "cells", "--amend", "-m", "anew")

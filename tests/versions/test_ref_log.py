@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.stores import START, new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import Damaged, NoSpace, VolfsError
@@ -110,7 +110,7 @@ def test_a_killed_change_is_told_as_it_came_out(root: Path, point: str, what: st
         "remove": "d.delete_tag('old')",
     }[what]
     code = f"import sys, volfs; s = volfs.open_store(sys.argv[1]); d = s['cells']; {do}"
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", code, str(root)], env={**os.environ, "VOLFS_CRASH_AT": point}, check=False
     )
     assert done.returncode == -signal.SIGKILL

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import volfs
+from tests.kits import fork_server
+from tests.kits.mounts import volfs as volfs_command
 from tests.kits.paths import ROOT
 from tests.kits.remotes import SHAPE, in_this_process, same, served
 from tests.kits.stores import START, volume, write_version
@@ -25,16 +29,21 @@ FETCHING = (*RECEIVING, "fetch.received", "fetch.noted", "head.moved", *SENDING)
 PUSHING = (*RECEIVING, "push.received", "head.moved", "push.moved", "fetch.noted", *SENDING)
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two stores: ``one`` has versions that ``other``, a clone of it, has not; ``other`` has some on another branch."""
-    monkeypatch.setattr(connection, "connected", in_this_process)
-    monkeypatch.setattr(exchange, "connected", in_this_process)
-    with init_store(tmp_path / "one") as store:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two stores: ``one`` has versions that ``other``, a clone of it, has not; ``other`` has some on another branch.
+
+    They lie where each test has its own: the address of the one is in the other.
+    """
+    path = tmp_path_factory.mktemp("remotes") / "stores"
+    with init_store(path / "one") as store:
         write_version(store.create_dataset("cells"), volume(SHAPE), time_ns=START)
-    volfs.clone(str(tmp_path / "one"), tmp_path / "other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "connected", in_this_process)
+        patch.setattr(exchange, "connected", in_this_process)
+        volfs.clone(str(path / "one"), path / "other")
     for name, branch, seed in (("one", "main", 1), ("other", "mine", 7)):
-        with open_store(tmp_path / name) as store:
+        with open_store(path / name) as store:
             cells = store["cells"]
             if branch != "main":
                 cells.create_branch(branch)
@@ -42,19 +51,29 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 head = cells.branches()[branch]
                 files = {f"files/{branch}": bytes(2 << 20)} if at == (0, 0, 0) else {}
                 write_version(cells, volume(SHAPE, seed), parent=head, coords=[at], branch=branch, files=files)
-    return tmp_path
+    return path.rename(path.with_name("template"))
+
+
+@pytest.fixture
+def root(template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(connection, "connected", in_this_process)
+    monkeypatch.setattr(exchange, "connected", in_this_process)
+    stores = template.with_name("stores")
+    yield shutil.copytree(template, stores)
+    shutil.rmtree(stores)
 
 
 def run(root: Path, *command: str, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ} | ({"VOLFS_CRASH_AT": crash_at} if crash_at else {})
-    return subprocess.run(
+    """The command in this process, which is not to be killed, or, with both ends in processes of their own, killed."""
+    if crash_at is None:
+        return volfs_command(root / "other", *command, ok=False)
+    return fork_server.run(
         [sys.executable, "-m", "volfs", "--store", str(root / "other"), *command],
-        env=environment,
+        env={**os.environ, "VOLFS_CRASH_AT": crash_at},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        check=False,
     )
 
 

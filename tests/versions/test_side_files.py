@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.mounts import answer, volfs
 from tests.kits.stores import tree_of
 from volfs import open_store
@@ -373,4 +373,4 @@ def test_a_daemon_that_is_no_root_reads_and_writes_what_its_own_bits_deny(open_p
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"work({str(open_place / 'second')!r})\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
+    fork_server.run([sys.executable, "-c", program], check=True, cwd="/")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.stores import new_store, volume, write_version
 from volfs import open_store
 from volfs.errors import (
@@ -300,7 +300,7 @@ def test_commits_of_other_processes_are_seen_at_once(tmp_path, dataset):
         "    branch.put('files/theirs.txt', b'hello')\n"
         "    branch.commit('theirs')\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True, timeout=PATIENCE)
+    fork_server.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True, timeout=PATIENCE)
     assert store.refresh()
     assert not store.refresh()
     assert dataset.resolve("main") == 2

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import volfs
+from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from volfs.testing.model import ModelDataset
 from volfs.testing.waiting import PATIENCE
@@ -51,7 +52,7 @@ class Machine:
         self._start()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = fork_server.Popen(
             [sys.executable, "-m", "tests.kits.twin_machine", *self._arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kits import fork_server
 from tests.kits.stores import START, volume, write_version
 from volfs import init_store, open_store
 from volfs.errors import AlreadyThere, Conflict, NotFound, NothingToCommit
@@ -77,7 +77,7 @@ def test_what_a_dead_machine_published_is_finished_by_one_whose_catalog_knows_no
         "    branch.commit('second')\n"
     )
     env = {**os.environ, "VOLFS_CRASH_AT": "commit.ref"}
-    done = subprocess.run([sys.executable, "-c", script, root], env=env, timeout=120, check=False)
+    done = fork_server.run([sys.executable, "-c", script, root], env=env, timeout=120, check=False)
     assert done.returncode == -9
     with open_store(root, catalog=tmp_path / "new.sqlite") as store:
         assert store["cells"].branches() == {"main": 2}

@@ -12,11 +12,11 @@ import json
 import math
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 
 from volfs.errors import BadInput, Busy, NotFound, VolfsError
 from volfs.fuse.limits import ending_connection
@@ -48,7 +48,7 @@ def mount(
     patience: float = math.inf,
     on_slow: Callable[[Path], None] | None = None,
     say: Callable[[str], None] | None = None,
-) -> subprocess.Popen[bytes]:
+) -> Popen[bytes]:
     """Mount ``store`` at ``mountpoint`` in a daemon of its own; returns its process when the mount answers.
 
     ``on_slow`` is called with the log's path if that takes more than a few seconds (a store recovering from a crash),
@@ -65,9 +65,9 @@ def mount(
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as ready:
         with os.fdopen(write_end, "wb"), log.open("ab") as output:
-            process = subprocess.Popen(
+            process = Popen(
                 command_line(store, place, options, f"--ready-fd={write_end}"),
-                stdin=subprocess.DEVNULL,
+                stdin=DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=(write_end,),
@@ -171,9 +171,7 @@ def _make_log_directory(log: Path) -> None:
         ) from None
 
 
-def _read_answer(
-    message: bytes, process: subprocess.Popen[bytes], log: Path, say: Callable[[str], None] | None
-) -> None:
+def _read_answer(message: bytes, process: Popen[bytes], log: Path, say: Callable[[str], None] | None) -> None:
     """Read the one line that the daemon writes when it is ready, or when it fails; none if it was killed or did not
     start."""
     if not message:
@@ -192,12 +190,12 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip() if lines else "it said nothing"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Popen[bytes]) -> None:
     """End a daemon that this process started, whatever state it is in."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(TimeoutExpired):
                 process.wait(_STOPPING_SECONDS)
 
 

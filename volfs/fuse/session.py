@@ -144,8 +144,8 @@ class _Serving:
         await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
         # Not before: at the end of FUSE's own negotiation the kernel takes what is set here back to its default.
         await trio.to_thread.run_sync(tune_kernel, self._mountpoint)
-        self._on_ready()
         log.info("%s answers", self._mountpoint)
+        self._on_ready()
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
         """The first SIGTERM or SIGINT takes the mount away and lets its users finish; the second does not wait."""
