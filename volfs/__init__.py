@@ -37,7 +37,7 @@ from volfs.errors import VolfsError
 from volfs.python.face import Face as _Face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from volfs.model.graph import VersionInfo
     from volfs.versions.branch import Branch
@@ -114,6 +114,12 @@ def clone(
     source: str,
     destination: str | os.PathLike[str],
     *,
+    refs: Sequence[str] = (),
+    depth: int | None = None,
+    since: str | None = None,
+    levels: str | None = None,
+    box: str | None = None,
+    paths: Sequence[str] = (),
     catalog: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> Mapping[str, Exchange]:
@@ -121,20 +127,28 @@ def clone(
 
     ``source`` is a path or ``ssh://host/path`` of a store or of a dataset in one. Returns what was done, by dataset.
     The same again goes on with what was cut short. See :func:`volfs.versions.remotes.clone.clone`.
+
+    ``refs``: the branches and tags that are wanted, all by default. What ``depth`` (versions of each), ``since`` (a
+    time), ``levels`` (``"s2-"``), ``box`` (``"z0-64_y100-612"``) or ``paths`` leave out is absent: reading it raises
+    :class:`volfs.errors.Absent`, and ``dataset.fetch`` brings more.
     """
     from pathlib import Path
 
+    from volfs.versions.clone_parts import CloneParts, chosen_refs
     from volfs.versions.directory_inventory import discard_new_store
     from volfs.versions.remotes.address import Address
     from volfs.versions.remotes.clone import clone_all
     from volfs.versions.remotes.connection import connected
+    from volfs.versions.remotes.partial_clone import part_of
 
+    part = part_of(depth, since, levels, box, paths)
+    parts = CloneParts(() if part is None else (part,), chosen_refs(refs))
     place = Path(destination)
     with connected(Address.parse(source), "fetch") as connection:
         new = not place.exists()
         try:
             with open_store(place, catalog=catalog, create=True) as store:
-                return clone_all(store, connection, progress)
+                return clone_all(store, connection, progress, parts)
         except BaseException:
             if new:
                 discard_new_store(place)

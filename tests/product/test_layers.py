@@ -35,7 +35,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "versions": [
         {
             *("keys", "author", "access", "dataset_file", "ledger", "inventory", "notes", "rules"),
-            *("ref_file", "ref_log", "ref_expr"),
+            *("ref_file", "ref_log", "ref_expr", "clone_parts"),
         },
         {"history", "snapshot", "zarrstore"},
         {"committed"},

@@ -19,6 +19,7 @@ from tests.kits.paths import ROOT
 from tests.kits.remotes import SHAPE, in_this_process, same, served
 from tests.kits.stores import START, volume, write_version
 from volfs import init_store, open_store
+from volfs.errors import Absent
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
 from volfs.versions.remotes import connection, exchange
@@ -63,12 +64,14 @@ def root(template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(stores)
 
 
-def run(root: Path, *command: str, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, *command: str, crash_at: str | None = None, store: str = "other"
+) -> subprocess.CompletedProcess[str]:
     """The command in this process, which is not to be killed, or, with both ends in processes of their own, killed."""
     if crash_at is None:
-        return volfs_command(root / "other", *command, ok=False)
+        return volfs_command(root / store, *command, ok=False)
     return fork_server.run(
-        [sys.executable, "-m", "volfs", "--store", str(root / "other"), *command],
+        [sys.executable, "-m", "volfs", "--store", str(root / store), *command],
         env={**os.environ, "VOLFS_CRASH_AT": crash_at},
         cwd=ROOT,
         capture_output=True,
@@ -142,6 +145,46 @@ def test_a_push_that_is_killed_at_any_step_at_either_end_is_finished_by_the_next
         assert heads[0] == heads[1]
     check_whole(root)
     assert run(root, "push", "cells", "origin", "mine").stdout == "nothing is new\n"
+
+
+SUPPLYING = ("supplement.piece:3", "supplement.came", "supplement.indexed", "supplement.noted:2", "partial.noted")
+
+
+@pytest.mark.parametrize("point", [*SUPPLYING, "supplier.payload:3", "receive.adopted"])
+def test_a_fetch_of_more_that_is_killed_at_any_step_has_lost_nothing_and_is_finished_by_the_next(
+    root: Path, point: str
+) -> None:
+    """One that was wished for goes on with the next fetch, whatever that is for."""
+    place = root / "partial"
+    volfs.clone(str(root / "one"), place, paths=["files"])
+    with open_store(root / "one") as store:
+        cells = store["cells"]
+        write_version(cells, volume(SHAPE, 4), parent=cells.branches()["main"], coords=[(0, 1, 1)])
+    check_died(run(root, "fetch", "cells", "--path", "s0", crash_at=point, store="partial"))
+    with open_store(place) as store:
+        assert fsck(store).findings == []
+        if point in SUPPLYING:
+            store["cells"].fetch()
+        else:
+            store["cells"].fetch(paths=["s0"])
+        assert fsck(store).findings == []
+        with open_store(root / "one") as one:
+            same(one["cells"], store["cells"])
+        assert store["cells"].fetch().payloads == 0
+
+
+def test_a_partial_clone_that_is_killed_is_finished_by_the_same(root: Path) -> None:
+    place = root / "partial"
+    command = ("clone", str(root / "one"), str(place), "--path", "zarr/s0/c/0")
+    for point in ("receive.arrived", "supplement.piece:2", "fetch.noted"):
+        check_died(run(root, *command, crash_at=point))
+    volfs.clone(str(root / "one"), place, paths=["zarr/s0/c/0"])
+    with open_store(place) as store:
+        cells = store["cells"]
+        assert fsck(store).findings == [] and cells.branches() == {"main": 3}
+        assert cells["main"].read("zarr/s0/c/0/1/1") and cells.clone_parts.partial
+        with pytest.raises(Absent):
+            cells["main"].read("zarr/s0/c/1/0/0")
 
 
 def test_what_has_arrived_is_not_sent_again(root: Path) -> None:

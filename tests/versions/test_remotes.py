@@ -537,9 +537,9 @@ def test_another_protocol_or_store_format_is_refused_by_both_ends(
 ) -> None:
     theirs, _ = small
     for module, name, value in (
-        (connection, "PROTOCOL", 2),
+        (connection, "PROTOCOL", 99),
         (connection, "FORMAT", 999),
-        (server, "PROTOCOL", 2),
+        (server, "PROTOCOL", 99),
         (server, "FORMAT", 999),
     ):
         with monkeypatch.context() as patch:

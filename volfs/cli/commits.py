@@ -80,22 +80,25 @@ def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) 
                     except VolfsError as error:
                         say(f"volfs: {name}@{branch}: {error}", err=True)
                         failed = True
+        parts = {name: store[name].clone_parts.words() for name, _ in found}
     if as_json:
-        answers = [{"dataset": name, **answer.to_json()} for name, answer in found]
+        answers = [{"dataset": name, **answer.to_json(), "partial": parts[name] or None} for name, answer in found]
         say_json(answers[0] if target is not None else answers)
         ctx.exit(1 if failed else 0)
     for name, answer in found:
-        _show(name, answer)
+        _show(name, answer, parts[name])
     if not found and not failed:
         click.echo("nothing is uncommitted")
     if failed:
         ctx.exit(1)
 
 
-def _show(dataset: str, answer: Status) -> None:
+def _show(dataset: str, answer: Status, parts: list[str]) -> None:
     head = f"v{answer.head}" if answer.head else "no version yet"
     writer = f", written by {answer.writer}" if answer.writer else ""
     say(f"{dataset}@{answer.branch}: on {head}{writer}")
+    for part in parts:
+        say(f"  partial clone: {part}")
     if answer.clean:
         click.echo("  nothing to commit")
     if answer.behind is not None:

@@ -182,6 +182,7 @@ def _dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "branches": {name: f"v{number}" if number else None for name, number in dataset.branches().items()},
         "tags": {name: f"v{number}" for name, number in dataset.tags().items()},
         "access": dataset.access.facts(),
+        "partial": dataset.clone_parts.words() or None,
     }
 
 
@@ -219,6 +220,8 @@ def _show_info(answer: dict[str, Any]) -> None:
             click.echo("  tags      " + _refs_text(answer["tags"]))
         for name, value in _access_words(answer["access"]):
             say(f"  {name.ljust(8)}  {value}")
+        for part in answer["partial"] or ():
+            say(f"  partial   {part}")
     for image in answer["images"]:
         axes = " ".join(axis["name"] for axis in image["axes"])
         kind = "label image" if image["kind"] == "labels" else "image"

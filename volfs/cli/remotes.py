@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,29 +28,61 @@ if TYPE_CHECKING:
 _REMOTE = "origin"
 
 
+def _part_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which part of a dataset is wanted."""
+    options = [
+        click.option("--depth", type=int, metavar="N", help="Of each branch and tag N versions, with all they show."),
+        click.option(
+            "--since",
+            metavar="TIME",
+            help="Versions from TIME on: 2026-11-01, 2026-11-01T12:00 (UTC), or an age as 7d.",
+        ),
+        click.option("--levels", metavar="LEVELS", help="Of images these levels: s2- (s2 and coarser), s0-s1, or s3."),
+        click.option("--box", metavar="BOX", help="Of arrays the chunks in z0-64_y100-612, in voxels of s0."),
+        click.option(
+            "--path",
+            "paths",
+            multiple=True,
+            metavar="PATH",
+            help="A node or key, such as labels or files/a; repeatable.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("source", metavar="SRC[/DATASET]")
 @click.argument("destination", metavar="[DEST]", required=False, callback=path_value)
+@click.option("--ref", "refs", multiple=True, metavar="REF", help="Only this branch or tag of SRC; repeatable.")
+@_part_options
 @json_option
 @pass_frame
-def clone(frame: Frame, source: str, destination: Path | None, as_json: bool) -> None:
+def clone(
+    frame: Frame, /, source: str, destination: Path | None, refs: tuple[str, ...], as_json: bool, **part: Any
+) -> None:
     """Copy datasets of another store, with their history.
 
     SRC is a path or ssh://host/path. They go into the store DEST, which is made if there is none; else into that of
     --store; else into a directory called as SRC. Each keeps its id and its name, and has SRC as its remote origin. What
     was cut short goes on when the same is asked for again.
 
+    --depth, --since, --levels, --box and --path make a partial clone: of what they leave out (all of them must hold)
+    names, sizes and history are there, and reading it is an error that says how to fetch it.
+
     \b
     Examples:
       volfs clone /data/store mine
       volfs clone ssh://lab/data/store/cells
+      volfs clone ssh://lab/data/store/cells small --levels s2- --depth 1
     """
     import volfs
     from volfs.versions.remotes.address import Address
 
     place = destination or frame.store or Path(Address.parse(source).name)
     with progress("cloning", in_bytes=True, show=not as_json) as tell:
-        done = volfs.clone(source, place, catalog=frame.catalog, progress=tell)
+        done = volfs.clone(source, place, refs=refs, **part, catalog=frame.catalog, progress=tell)
     if as_json:
         say_json({"store": place.absolute(), "datasets": {name: _facts(each) for name, each in done.items()}})
         return
@@ -61,21 +94,38 @@ def clone(frame: Frame, source: str, destination: Path | None, as_json: bool) ->
 @click.argument("dataset")
 @click.argument("remote", default=_REMOTE)
 @click.argument("refs", nargs=-1, metavar="[REF]...")
+@_part_options
+@click.option("--deepen", type=int, metavar="N", help="N versions more of each branch and tag than --depth said.")
+@click.option("--whole", is_flag=True, help="All that was left out: the clone is partial no more.")
 @json_option
 @pass_frame
-def fetch(frame: Frame, dataset: str, remote: str, refs: tuple[str, ...], as_json: bool) -> None:
+def fetch(
+    frame: Frame,
+    /,
+    dataset: str,
+    remote: str,
+    refs: tuple[str, ...],
+    deepen: int | None,
+    whole: bool,
+    as_json: bool,
+    **part: Any,
+) -> None:
     """Bring in what is new at a remote; no branch moves.
 
     Of all branches and tags of REMOTE (origin, unless named), or of each REF. Its branches are then refs here, such as
     origin/main; ours stay where they are.
 
+    Into a partial clone come the parts that it was made of (`volfs config` shows them). --depth, --since, --levels,
+    --box and --path name one more part, which is kept as well from then on.
+
     \b
     Examples:
       volfs fetch cells
       volfs fetch cells lab main paper
+      volfs fetch cells --path s0 --box z0-64_y100-612
     """
     with frame.open() as store, progress("fetching", in_bytes=True, show=not as_json) as tell:
-        done = store[dataset].fetch(remote, refs, progress=tell)
+        done = store[dataset].fetch(remote, refs, **part, deepen=deepen, whole=whole, progress=tell)
     _say(done, as_json)
 
 
@@ -164,7 +214,9 @@ def _say(done: Exchange, as_json: bool) -> None:
     for change in done.changes:
         moved = f"{_version(change.before)} → {_version(change.after)}" if change.before else _version(change.after)
         say(f"{change.name}: {moved}" if change.why is None else f"{change.name}: left as it is: {change.why}")
-    say(_sizes(done) if done.changes or done.versions else "nothing is new")
+    if done.lacking:
+        say(f"volfs: {count_text(done.lacking, 'payload')} that {done.remote} does not have either", err=True)
+    say(_sizes(done) if done.changes or done.versions or done.payloads else "nothing is new")
 
 
 def _facts(done: Exchange) -> dict[str, Any]:
@@ -178,11 +230,13 @@ def _facts(done: Exchange) -> dict[str, Any]:
         }
         for change in done.changes
     ]
-    return {"remote": done.remote, "versions": done.versions, "bytes": done.bytes, "refs": refs}
+    came = {"versions": done.versions, "payloads": done.payloads, "lacking": done.lacking, "bytes": done.bytes}
+    return {"remote": done.remote, **came, "refs": refs}
 
 
 def _sizes(done: Exchange) -> str:
-    return f"{count_text(done.versions, 'version')}, {size_text(done.bytes)}"
+    parts = f"{count_text(done.payloads, 'payload')}, " if done.payloads else ""
+    return f"{count_text(done.versions, 'version')}, {parts}{size_text(done.bytes)}"
 
 
 def _version(number: int) -> str:

@@ -35,7 +35,8 @@ def config(frame: Frame, dataset: str, settings: tuple[str, ...], as_json: bool)
     protect=BRANCH,… lets only merges and fast-forwards move these branches. require-message=REGEX asks for messages in
     which this regular expression is found. No value lifts the rule.
 
-    remote.NAME=ADDRESS names another store of the dataset, a path or ssh://host/path, for fetch, pull and push.
+    remote.NAME=ADDRESS names another store of the dataset, a path or ssh://host/path, for fetch, pull and push. Which
+    parts a partial clone has is shown, and changed by `volfs fetch`.
 
     \b
     Examples:
@@ -55,14 +56,16 @@ def config(frame: Frame, dataset: str, settings: tuple[str, ...], as_json: bool)
             found.set_access(replace(found.access, **changes))
         for name, address in remotes.items():
             found.set_remote(name, address)
-        access, rules, known = found.access, found.rules, found.remotes()
+        access, rules, known, parts = found.access, found.rules, found.remotes(), found.clone_parts
     if as_json:
         said = {"protect": list(rules.protect), "require-message": rules.require_message or None, "remotes": known}
+        said["partial"] = parts.words() or None
         say_json({"name": dataset, **dict.fromkeys(_NAMES), **access.facts(), **said})
     elif not settings:
         say_table([(name, shown or "as the mount says") for name, shown in access_words(access)])
         asked_for = zip(_RULES, (", ".join(rules.protect), rules.require_message), strict=True)
         said_of = [*asked_for, *((f"{_OF_REMOTE}{name}", address) for name, address in sorted(known.items()))]
+        said_of += [("partial", words) for words in parts.words()]
         say_table([(name, value) for name, value in said_of if value])
 
 

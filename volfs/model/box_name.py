@@ -27,6 +27,22 @@ def box_text(names: Sequence[str], box: Box) -> str:
     return "_".join(f"{name}{a}-{b}" for name, a, b in zip(names, box.start, box.stop, strict=True))
 
 
+def parse_spans(text: str) -> dict[str, tuple[int, int]]:
+    """The first voxel and the one after the last along each axis that a text names, of whatever array. Raises
+    BadInput."""
+    spans: dict[str, tuple[int, int]] = {}
+    for part in text.split("_"):
+        found = _PART.fullmatch(part)
+        low = int(found[2]) if found else 0
+        high = low + 1 if found is None or found[3] is None else int(found[3])
+        if found is None or found[1] in spans or low >= high:
+            raise BadInput(
+                f"{text!r} is no box: write such as z0-64_y100-612, the first voxel and the one after the last"
+            )
+        spans[found[1]] = low, high
+    return spans
+
+
 def parse_box(text: str, names: Sequence[str], shape: Sequence[int]) -> Box:
     """The box of a text, cut to an array of this shape. Raises BadInput."""
     start, stop = [0] * len(shape), list(shape)

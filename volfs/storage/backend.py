@@ -110,9 +110,10 @@ class Backend(Protocol):
         they were, and the end is ``tail`` all the same. NotFound if there is no such object. Repeating it does no
         harm."""
 
-    def patch(self, key: str, offset: int, data: Buffer) -> None:
-        """Put back bytes of an object that its medium has lost, durably, at their place, which may be behind its end.
-        All others stay what and where they are. NotFound if there is no such object. Repeating it does no harm."""
+    def patch(self, key: str, pieces: Iterable[tuple[int, Buffer]]) -> None:
+        """Put bytes of an object that its medium lacks into their places (offsets), which may be behind its end; they
+        are durable when this returns. All others stay what and where they are. NotFound if there is no such object.
+        Repeating it does no harm; if ``pieces`` raises, those before are there."""
 
     def batch(self, prefix: str) -> Batch:
         """Begin to write many objects below the directory ``prefix``, or go on doing so."""

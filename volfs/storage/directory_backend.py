@@ -184,15 +184,21 @@ class DirectoryBackend:
             raise NotFound(f"{path} does not exist") from None
         return True
 
-    def patch(self, key: str, offset: int, data: Buffer) -> None:
+    def patch(self, key: str, pieces: Iterable[tuple[int, Buffer]]) -> None:
         path = self._path(key)
         try:
-            with opened(path, os.O_RDWR) as fd, no_space(f"mending {path.name}"):
-                os.lseek(fd, offset, os.SEEK_SET)
-                write_all(fd, data)
-                os.fsync(fd)
+            fd = open_regular(path, os.O_RDWR)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"{path} does not exist") from None
+        try:
+            for offset, data in pieces:
+                with no_space(f"writing {path.name}"):
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    write_all(fd, data)
+            with no_space(f"writing {path.name}"):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def batch(self, prefix: str) -> DirectoryBatch:
         root = self._path(prefix)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -130,14 +131,22 @@ class BackendConformance:
         assert backend.resident("a", Bounded(90, 20)) is None
         assert backend.resident("b", Bounded(0, 1)) is None
 
-    def test_lost_bytes_are_put_back_in_their_place(self, backend: Backend) -> None:
+    def test_bytes_that_an_object_lacks_are_put_into_their_places(self, backend: Backend) -> None:
         backend.put("a/b", b"0123456789")
-        backend.patch("a/b", 3, b"xyz")
-        assert tagged_object(backend, "a/b")[0] == b"012xyz6789"
-        backend.patch("a/b", 12, memoryview(b"end"))
-        assert tagged_object(backend, "a/b")[0] == b"012xyz6789\0\0end"
+        backend.patch("a/b", [(3, b"xyz"), (0, bytearray(b"-"))])
+        assert tagged_object(backend, "a/b")[0] == b"-12xyz6789"
+        backend.patch("a/b", [(12, memoryview(b"end"))])
+        assert tagged_object(backend, "a/b")[0] == b"-12xyz6789\0\0end"
         with pytest.raises(NotFound):
-            backend.patch("a/c", 0, b"x")
+            backend.patch("a/c", [(0, b"x")])
+
+        def cut_short() -> Iterator[tuple[int, bytes]]:
+            yield 1, b"AB"
+            raise Damaged("what comes ends here")
+
+        with pytest.raises(Damaged):
+            backend.patch("a/b", cut_short())
+        assert tagged_object(backend, "a/b")[0] == b"-ABxyz6789\0\0end"
 
     def test_parts_of_an_object_go_and_the_rest_stays_where_it_is(self, backend: Backend) -> None:
         data = bytes(range(1, 251)) * 400

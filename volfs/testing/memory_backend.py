@@ -126,12 +126,15 @@ class MemoryBackend:
             self.put(key, data)
         return True
 
-    def patch(self, key: str, offset: int, data: Buffer) -> None:
+    def patch(self, key: str, pieces: Iterable[tuple[int, Buffer]]) -> None:
         with self._objects.lock:
             now = bytearray(self._found(key)[0])
-            now.extend(bytes(max(0, offset - len(now))))
-            now[offset : offset + memoryview(data).nbytes] = data
-            self.put(key, now)
+            try:
+                for offset, data in pieces:
+                    now.extend(bytes(max(0, offset - len(now))))
+                    now[offset : offset + memoryview(data).nbytes] = data
+            finally:
+                self.put(key, now)
 
     def batch(self, prefix: str) -> MemoryBatch:
         return MemoryBatch(self.below(prefix))

@@ -5,8 +5,8 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``keys``            keys of the hierarchy and paths of its nodes, from one to the other; ``author`` who commits, by
                     default
 ``rules``           what a dataset asks of new versions
-``access``          owner, group and mode of a dataset; ``dataset_file`` the rest of ``dataset.json``, ``ref_file`` the
-                    file of a branch or tag
+``access``          owner, group and mode of a dataset; ``clone_parts`` what a partial clone has; ``dataset_file`` the
+                    rest of ``dataset.json``, ``ref_file`` the file of a branch or tag
 ``ledger``          the port for a dataset's refs and numbers: which versions exist, what a branch or tag names;
                     ``ref_log`` the file of its changes; ``ref_expr`` from an expression to a version; ``inventory``
                     the port for the datasets of a store: which there are, making and removing one

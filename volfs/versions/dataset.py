@@ -38,6 +38,8 @@ from volfs.storage.trash import delete_tree
 from volfs.versions.access import KEY as ACCESS_KEY
 from volfs.versions.access import Access, access_in
 from volfs.versions.author import default_author
+from volfs.versions.clone_parts import KEY as PARTS_KEY
+from volfs.versions.clone_parts import CloneParts, parts_in
 from volfs.versions.commit.branch_rename import rename, settle_renames
 from volfs.versions.commit.mirror import catch_up
 from volfs.versions.commit.writable_history import Progress
@@ -114,7 +116,7 @@ class Dataset(PublicMapping[Snapshot]):
         *("branches", "branch", "create_branch", "rename_branch", "move_branch", "delete_branch"),
         *("tags", "create_tag", "rename_tag", "delete_tag", "ref_log"),
         *("merge", "cherry_pick", "revert", "restore"),
-        *("uuid", "remotes", "set_remote", "fetch", "pull", "push", "repair"),
+        *("uuid", "remotes", "set_remote", "clone_parts", "fetch", "pull", "push", "repair"),
     )
 
     def __init__(
@@ -462,11 +464,47 @@ class Dataset(PublicMapping[Snapshot]):
 
         change_document(self.backend, DATASET_JSON, with_remote)
 
-    def fetch(self, remote: str = "origin", refs: Sequence[str] = (), *, progress: Tell | None = None) -> Exchange:
-        """Have the versions of a remote's branches and tags here; see :func:`volfs.versions.remotes.exchange.fetch`."""
-        from volfs.versions.remotes import exchange
+    @property
+    def clone_parts(self) -> CloneParts:
+        """Which parts of each version it has, if it is a partial clone, and which refs it follows. Raises Damaged."""
+        return parts_in(read_document(self.backend, DATASET_JSON), self.backend.where(DATASET_JSON))
 
-        return exchange.fetch(self, remote, refs, progress)
+    def set_clone_parts(self, parts: CloneParts) -> None:
+        """Write down which parts it is to have: for who makes clones and fetches."""
+        self.store.check_writable()
+        facts = parts.facts()
+
+        def with_parts(document: dict[str, Any]) -> dict[str, Any]:
+            self.check_itself()
+            document.pop(PARTS_KEY, None)
+            return {**document, **({PARTS_KEY: facts} if facts else {})}
+
+        change_document(self.backend, DATASET_JSON, with_parts)
+
+    def fetch(
+        self,
+        remote: str = "origin",
+        refs: Sequence[str] = (),
+        *,
+        depth: int | None = None,
+        since: str | None = None,
+        levels: str | None = None,
+        box: str | None = None,
+        paths: Sequence[str] = (),
+        deepen: int | None = None,
+        whole: bool = False,
+        progress: Tell | None = None,
+    ) -> Exchange:
+        """Have the versions of a remote's branches and tags here; see :func:`volfs.versions.remotes.exchange.fetch`.
+
+        Into a partial clone a part more comes if ``depth``, ``since``, ``levels`` (``"s2-"``), ``box`` (``"z0-64"``) or
+        ``paths`` say which; ``deepen`` brings so many versions more, ``whole`` all that was left out.
+        """
+        from volfs.versions.remotes import exchange
+        from volfs.versions.remotes.partial_clone import Wish, part_of
+
+        part = part_of(depth, since, levels, box, paths)
+        return exchange.fetch(self, remote, refs, progress, wish=Wish(part, deepen, whole))
 
     def pull(self, remote: str = "origin", branch: str | None = None, *, progress: Tell | None = None) -> Exchange:
         """Fetch a branch, and move ours forward to it; see :func:`volfs.versions.remotes.exchange.pull`."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import errno
 import io
+import shlex
 import threading
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
@@ -22,14 +24,17 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from volfs.errors import Absent, Damaged, NotFound
+from volfs.errors import Absent, Damaged, NotFound, VolfsError
 from volfs.model.bounded_map import BoundedMap
+from volfs.model.box_name import axis_names
+from volfs.model.metadata import ArrayMeta, parse_node
+from volfs.model.ngff import parse_multiscale
 from volfs.storage.backend import Backend, Tag
-from volfs.storage.manifest import Manifest, Op
+from volfs.storage.manifest import Manifest, Op, Record
 from volfs.storage.payload import Payload
 from volfs.storage.store_layout import ABSENT, parse_version_dir
-from volfs.versions.committed.version_files import VersionFiles, read_manifest
-from volfs.versions.keys import NODE_JSON
+from volfs.versions.committed.version_files import StoredVersion, VersionFiles, array_meta, read_manifest
+from volfs.versions.keys import NODE_JSON, is_key, node_key, parents
 
 _KEPT = 4
 _HEADER = 4096
@@ -91,6 +96,19 @@ def _no_metadata(manifest: Manifest, op: Op) -> NDArray[np.bool_]:
     return found
 
 
+def array_note(stored: StoredVersion, path: str, lacks: bool) -> dict[str, object]:
+    """What a version's own ``zarr.json`` of an array says of how it is stored. ``lacks``: chunks that the version puts
+    are absent."""
+    array = stored.arrays.get(path)
+    whole, parent = array is not None and array.complete, next(iter(stored.info.parents), None)
+    note: dict[str, object] = {
+        "version": stored.info.number,
+        "complete": whole and not lacks,
+        "inherits_from": None if whole and lacks else parent,
+    }
+    return note | ({"dropped": True} if lacks else {})
+
+
 def check_taken(objects: Backend, manifest: Manifest) -> None:
     """Raise Absent if a version takes a payload that went with a dropped one. Called when it is given its place, with
     the dataset's lock held."""
@@ -105,6 +123,16 @@ def check_taken(objects: Backend, manifest: Manifest) -> None:
             error = absences.why(manifest.payload(row))
             if error is not None and error.errno == errno.ESTALE:
                 raise Absent(f"{file} was dropped while it was being taken: nothing was committed", errno=errno.ESTALE)
+
+
+def left_out(dataset: str, ident: str, count: int) -> Absent:
+    """The error for a version that is not pushed: the clone that it comes from lacks so many payloads of it, and the
+    other store does, too."""
+    payloads = f"{count:,} payload{'s' if count > 1 else ''}"
+    return Absent(
+        f"{payloads} of version {ident[:12]}… that the other store lacks were left out of this clone, too:"
+        f" `volfs fetch {dataset} --whole` brings them, then push again"
+    )
 
 
 class Absences:
@@ -137,7 +165,38 @@ class Absences:
         if where is Where.DROPPED:
             said = f"{what} went when versions were dropped, which `volfs log {self._dataset}` marks"
             return Absent(f"{said}: only another store that has it can show it", errno=errno.ESTALE)
-        return Absent(f"{what} was left out of this clone: it is in the store that this one was cloned from")
+        return Absent(f"{what} was left out of this clone: `{self._fetching(number, record)}` brings it")
+
+    def _fetching(self, number: int, record: Record) -> str:
+        """The command that brings in what was left out."""
+        words = ["volfs", "fetch", self._dataset, "--path", record.name]
+        if record.chunk is not None:
+            words[-1] = node_key(record.name) if not record.name or is_key(record.name) else record.name
+            with suppress(VolfsError):
+                meta = array_meta(VersionFiles.of(self._objects, number), record.name)
+                shape = zip(record.chunk, meta.chunk_shape, meta.shape, strict=True)
+                spans = [(at * size, min((at + 1) * size, end)) for at, size, end in shape]
+                names = self._axes(number, record.name, meta)
+                if spans:
+                    words += ["--box", "_".join(f"{name}{a}-{b}" for name, (a, b) in zip(names, spans, strict=True))]
+        return shlex.join(words)
+
+    def _axes(self, number: int, path: str, meta: ArrayMeta) -> tuple[str, ...]:
+        """Names of an array's axes: those of the image that it is a level of, else its own. Metadata of the groups
+        above an array lies beside it."""
+        files = VersionFiles.of(self._objects, number)
+        for folder in parents(node_key(path)):
+            with suppress(VolfsError):
+                group = parse_node(files.read(f"{folder}/{NODE_JSON}"))
+                image = parse_multiscale(group.attributes)
+                inside = node_key(path).removeprefix(f"{folder}/")
+                if (
+                    image is not None
+                    and len(image.axes) == meta.ndim
+                    and inside in {each.path for each in image.levels}
+                ):
+                    return tuple(axis.name for axis in image.axes)
+        return axis_names(meta.dimension_names, meta.ndim)
 
     def _of(self, number: int) -> tuple[Manifest, Codes] | None:
         """Manifest and codes of a version; None if nothing of it is absent."""

@@ -7,6 +7,8 @@
 ``arrival``           the files of one version as they come, proved; ``local_form`` the parts that are written anew
                       because numbers differ between stores
 ``transfer``          all of it: versions arrive, and exist
+``wanted_payloads``   which payloads a part of a dataset has; ``supplement`` those that were left out, brought in;
+                      ``partial_clone`` what a fetch brings into a clone of parts
 ``address``           where a remote is; ``connection`` a process that serves it
 ``exchange``          fetch, pull and push: which refs are meant, and that they move last; ``clone`` a dataset made of
                       another store's

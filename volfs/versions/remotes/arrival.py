@@ -32,7 +32,7 @@ from volfs.storage.manifest import Manifest, Op
 from volfs.storage.payload import PayloadDigest
 from volfs.storage.shards import MISSING, encode_shard_index, shard_index_size
 from volfs.storage.store_layout import version_dir_name
-from volfs.versions.committed.absences import Codes, Where, may_be_absent, parse_codes
+from volfs.versions.committed.absences import Codes, Where, left_out, may_be_absent, may_be_taken, parse_codes
 from volfs.versions.committed.version_files import StoredVersion, parse_version
 from volfs.versions.remotes.questions import MOST_MANIFEST, Ancestor, TellOf
 
@@ -162,6 +162,18 @@ class Arrival:
     def lay_out(self) -> None:
         """Find out which payloads come, and in which files they lie. Damaged if that cannot be."""
         self.segments, self.tails, self.sizes = lay_out(self.stored, self.manifest, self.codes == Where.HERE)
+
+    def leave_out(self) -> None:
+        """Have no payload come that may be absent: those that are wanted are brought in when all versions are there."""
+        self.codes[may_be_absent(self.manifest) & (self.codes == Where.HERE)] = Where.LEFT_OUT
+        able = may_be_taken(self.manifest)
+        self.codes[[row for row in self.taken if able[row]]] = Where.LEFT_OUT
+        self.lay_out()
+
+    def check_whole(self) -> None:
+        """Raise Absent if payloads were left out where the version comes from."""
+        if count := int(np.count_nonzero(self.codes == Where.LEFT_OUT)):
+            raise left_out("DATASET", self.id, count)
 
     @property
     def parents(self) -> tuple[str, ...]:

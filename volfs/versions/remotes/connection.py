@@ -1,7 +1,7 @@
 """A connection to a remote store: a process that serves it, here or at the other end of ssh, and the two greetings.
 
     hello  {protocol, format, service}   → hello {protocol, format, datasets: [{name, id}], dataset}
-    open   {id}                          → opened {name, id, default_branch, heads, tags}
+    open   {id}                          → opened {name, id, default_branch, heads, tags, partial}
 
 ``service`` is ``fetch`` or ``push``: who fetches has the store opened only to be read. Decided here: how the process is
 started and ended, and that both ends must speak one protocol and know one format of stores. Not here: the process's own
@@ -22,6 +22,7 @@ from volfs.errors import BadInput, Damaged, NotFound, StoreFormat, VolfsError
 from volfs.model.display import printable
 from volfs.model.names import is_dataset_name, is_ref_name
 from volfs.storage.store_layout import FORMAT
+from volfs.versions.clone_parts import WHOLE, CloneParts
 from volfs.versions.remotes.address import Address
 from volfs.versions.remotes.message_frames import Cut, Frames, Message
 from volfs.versions.remotes.questions import PROTOCOL, Peer, checked_id
@@ -43,6 +44,8 @@ class RemoteDataset:
     default_branch: str
     heads: Mapping[str, str]
     tags: Mapping[str, str]
+    parts: CloneParts = WHOLE
+    """What it has, if it is a partial clone itself."""
 
 
 class Connection:
@@ -84,6 +87,7 @@ class Connection:
             opened.text("default_branch"),
             {name: checked_id(value) if value else "" for name, value in heads.items()},
             {name: checked_id(value) for name, value in tags.items()},
+            CloneParts.parse(opened.members("partial"), str(self.address)),
         )
 
 

@@ -8,7 +8,7 @@ Decided here: which refs are meant, which of them may move, and that they move l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from volfs.errors import AlreadyThere, Conflict, Damaged, NotAllowed, NotFound, VolfsError
@@ -16,22 +16,22 @@ from volfs.model.refs import RefKind
 from volfs.storage.crash import crash_point
 from volfs.versions.combine.merges import Combined
 from volfs.versions.commit.head_move import HeadMove
-from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.ledger import Cause, RefRecord
 from volfs.versions.remotes.address import Address
 from volfs.versions.remotes.connection import Connection, RemoteDataset, connected
 from volfs.versions.remotes.message_frames import Message
+from volfs.versions.remotes.partial_clone import NO_WISH, ClonedHistory, Wish, bring_in
 from volfs.versions.remotes.questions import Peer, checked_id
 from volfs.versions.remotes.repair import Repair, repair
 from volfs.versions.remotes.supplier import Supplier
-from volfs.versions.remotes.transfer import Progress, receive, receiving
+from volfs.versions.remotes.transfer import Payloads, Progress, Transferred, receive, receiving
 
 ORIGIN = "origin"
 """The remote that is meant when none is named: the one that a dataset was cloned from."""
 _MOST_REFS = 1 << 16
 
 
-class SharedDataset(WritableHistory, Protocol):
+class SharedDataset(ClonedHistory, Protocol):
     """A dataset that has remotes."""
 
     @property
@@ -68,12 +68,15 @@ class RefChange:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What was done: versions that came or went, bytes of frames heard and said, and the refs meant."""
+    """What was done: versions that came or went, bytes of frames heard and said, and the refs meant. Of a partial clone
+    the payloads that came by themselves, and how many of those wanted the remote does not have."""
 
     remote: str
     versions: int
     bytes: int
     changes: tuple[RefChange, ...]
+    payloads: int = 0
+    lacking: int = 0
 
 
 def _quiet(done: int, total: int, what: str) -> None:
@@ -94,27 +97,50 @@ def address_of(dataset: SharedDataset, remote: str) -> Address:
 
 
 def fetch(
-    dataset: SharedDataset, remote: str = ORIGIN, refs: Sequence[str] = (), progress: Progress | None = None
+    dataset: SharedDataset,
+    remote: str = ORIGIN,
+    refs: Sequence[str] = (),
+    progress: Progress | None = None,
+    *,
+    wish: Wish = NO_WISH,
 ) -> Exchange:
-    """Have the versions that a remote's branches and tags name (all, or those given) here, and note where they stand:
-    branches as ``remote/branch``, tags as tags unless there is another of that name."""
+    """Have the versions that a remote's branches and tags name (those given, else those that the clone follows, all
+    unless it was made otherwise) here, and note where they stand: branches as ``remote/branch``, tags as tags unless
+    there is another of that name.
+
+    A partial clone stays one: what came since is left out of it as before, and ``wish`` says what more is wanted.
+    """
     dataset.store.check_writable()
     with connected(address_of(dataset, remote), "fetch") as connection:
-        return fetch_from(dataset, connection, remote, refs, progress)
+        return fetch_from(dataset, connection, remote, refs, progress, wish=wish)
 
 
 def fetch_from(
-    dataset: SharedDataset, connection: Connection, remote: str, refs: Sequence[str], progress: Progress | None
+    dataset: SharedDataset,
+    connection: Connection,
+    remote: str,
+    refs: Sequence[str],
+    progress: Progress | None,
+    *,
+    wish: Wish = NO_WISH,
 ) -> Exchange:
     """:func:`fetch` over a connection that is open."""
-    there = connection.open(dataset.uuid)
-    heads, tags = _meant(there, refs)
+    there, parts = connection.open(dataset.uuid), dataset.clone_parts
+    wish.of(parts)  # what cannot be is refused before anything comes
+    followed = [name for name in parts.refs if name in there.heads or name in there.tags]
+    heads, tags = meant(there, refs or (() if wish.whole else followed))
     want = [*heads.values(), *tags.values()]
+    count = Transferred(progress or _quiet)
     with receiving(dataset):
-        count = receive(dataset, connection.peer, want, progress or _quiet)
+        payloads = Payloads.NONE if parts.partial else Payloads.THEIRS
+        versions = receive(dataset, connection.peer, want, count, payloads)
         crash_point("fetch.received")
+        numbers = {info.content_id: info.number for info in dataset.graph.versions.values()}
+        tips = {numbers[ident] for ident in want}
+        came = bring_in(dataset, connection.peer, wish, tips, count)
         changes = _note(dataset, remote, heads, tags)
-    return Exchange(remote, count, connection.frames.heard_bytes + connection.frames.said_bytes, tuple(changes))
+    size = connection.frames.heard_bytes + connection.frames.said_bytes
+    return Exchange(remote, versions, size, tuple(changes), came.payloads, came.lacking)
 
 
 def pull(
@@ -142,10 +168,10 @@ def pull(
     else:
         dataset.branch(name).publish(theirs, HeadMove(theirs, ours).token)
     moved = RefChange(RefKind.BRANCH, name, ours or 0, theirs)
-    return Exchange(done.remote, done.versions, done.bytes, (*done.changes, moved))
+    return replace(done, changes=(*done.changes, moved))
 
 
-def _meant(there: RemoteDataset, refs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def meant(there: RemoteDataset, refs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The branches and tags of a remote that are meant, with what they name."""
     heads = {name: ident for name, ident in there.heads.items() if ident}
     if not refs:
@@ -306,7 +332,7 @@ def _push(
         gone += size
         progress(gone, gone, "")
 
-    supplier = Supplier(dataset, frames, tips, count)
+    supplier = Supplier(dataset, frames, tips, count, whole=True)
     frames.tell("push", updates=[update.facts() for update in updates])
     while (message := frames.hear()).say != "pushed":
         supplier.answer(message)
@@ -338,7 +364,7 @@ def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> tuple[int
     why it did not move; "" if it did."""
     updates = [Update.parse(facts) for facts in message.items("updates", _MOST_REFS)]
     with receiving(dataset):
-        came = receive(dataset, peer, [update.to for update in updates], _quiet)
+        came = receive(dataset, peer, [update.to for update in updates], Transferred(_quiet), Payloads.ALL)
         crash_point("push.received")
         whys = []
         for update in updates:

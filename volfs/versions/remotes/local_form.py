@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +29,7 @@ from volfs.storage.payload import Payload
 from volfs.storage.shards import wrap_array_json
 from volfs.storage.store_layout import ABSENT, MANIFEST, VERSION_JSON, version_dir_name
 from volfs.versions.commit.writable_history import WritableHistory
-from volfs.versions.committed.absences import Where, dump_codes
+from volfs.versions.committed.absences import Where, array_note, dump_codes
 from volfs.versions.committed.content_id import content_id, tree_root
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import (
@@ -206,15 +206,7 @@ class LocalForm:
         shard = None
         if array is not None and sharded:
             shard = tuple(s * c for s, c in zip(array.shard_chunks, meta.chunk_shape, strict=True))
-        complete = array is not None and array.complete
-        note: dict[str, object] = {
-            "version": self._number,
-            "complete": complete and not self._lacks(path),
-            "inherits_from": next(iter(self._parents), None),
-        }
-        if self._lacks(path):
-            note |= {"dropped": True, "inherits_from": None if complete else note["inherits_from"]}
-        yield key, wrap_array_json(raw, shard, note)
+        yield key, wrap_array_json(raw, shard, array_note(self.stored, path, self._lacks(path)))
         yield f"{key.rpartition('/')[0]}/{AS_WRITTEN}", raw
 
     def _lacks(self, path: str) -> bool:
@@ -251,15 +243,7 @@ class LocalForm:
             return None
 
     def _readers(self, key: str, mode: int) -> int:
-        """Permission bits of the stored file of a side file: users who may not read that cannot read it here either."""
-        if stat.S_ISLNK(mode):
-            return 0o666
-        bits, folder = mode or 0o644, key.rpartition("/")[0]
-        while "/" in folder:
-            passing = self._folder_mode(folder) or 0o111
-            bits &= ~sum(0o7 << shift for shift in (3, 0) if not passing >> shift & 1)
-            folder = folder.rpartition("/")[0]
-        return bits & 0o444 | 0o600
+        return readers(key, mode, self._folder_mode)
 
     def _folder_mode(self, folder: str) -> int:
         records, strings = self.manifest.records, self.manifest.strings
@@ -268,6 +252,19 @@ class LocalForm:
                 return stat.S_IMODE(int(records["mode"][row]))
         info = None if self._base is None else self._base.stat(folder)
         return info.mode if info is not None and info.kind == "dir" else 0
+
+
+def readers(key: str, mode: int, folder_mode: Callable[[str], int]) -> int:
+    """Permission bits of the stored file of a side file: users who may not read that cannot read it here either.
+    ``folder_mode``: the bits of a directory, 0 for the usual ones."""
+    if stat.S_ISLNK(mode):
+        return 0o666
+    bits, folder = mode or 0o644, key.rpartition("/")[0]
+    while "/" in folder:
+        passing = folder_mode(folder) or 0o111
+        bits &= ~sum(0o7 << shift for shift in (3, 0) if not passing >> shift & 1)
+        folder = folder.rpartition("/")[0]
+    return bits & 0o444 | 0o600
 
 
 def taken_name(sha256: bytes) -> str:

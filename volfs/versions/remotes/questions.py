@@ -24,7 +24,7 @@ from volfs.errors import Damaged
 from volfs.model.names import MAX_VERSION
 from volfs.versions.remotes.message_frames import Frames
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changes when a message does. Both ends must speak the same."""
 
 MOST_IDS = 4096

@@ -85,7 +85,7 @@ class _Version:
         for segment in lost:
             done += self._bring(name, segment, peer)
         if tail:
-            self._objects.patch(self._files.key(name), size - len(tail), tail)
+            self._objects.patch(self._files.key(name), [(size - len(tail), tail)])
         self._objects.forget(self._files.folder)
         return done
 
@@ -98,7 +98,7 @@ class _Version:
         proof, at = FileProof([Segment(0, *segment[1:])], b""), segment.offset
         for piece in answer[1]:
             proof.update(piece)
-            self._objects.patch(self._files.key(name), at, piece)
+            self._objects.patch(self._files.key(name), [(at, piece)])
             at += len(piece)
             crash_point("repair.patched")
         proof.finish()

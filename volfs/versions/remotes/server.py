@@ -90,6 +90,7 @@ def _opened(frames: Frames, store: ServedStore, message: Message) -> SharedDatas
         default_branch=dataset.default_branch,
         heads={name: graph.info(number).content_id if number else "" for name, number in refs.heads.items()},
         tags={name: graph.info(number).content_id for name, number in refs.tags.items()},
+        partial=dataset.clone_parts.facts(),
     )
     return dataset
 

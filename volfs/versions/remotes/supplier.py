@@ -20,6 +20,7 @@ from volfs.storage.crash import crash_point
 from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.payload import Payload
 from volfs.storage.store_layout import ABSENT, MANIFEST, VERSION_JSON, parse_version_dir
+from volfs.versions.committed.absences import Where, left_out, read_codes
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.history import History
@@ -28,11 +29,14 @@ from volfs.versions.remotes.questions import MOST_HISTORY, MOST_IDS, checked_id
 
 _MANIFESTS = 64 << 20
 """Bytes of manifests that are kept while payloads are asked for."""
+_PLACES = 3
+"""How many places of one payload in a version are looked at, besides its last."""
 
 
 class Supplier:
     """Answers questions about the versions of a dataset: those that ``tips`` (numbers) name and their ancestors, or all
-    of them. ``count`` is called with the bytes of files as they go."""
+    of them. ``count`` is called with the bytes of files as they go. ``whole``: Absent is raised for a version of which
+    payloads were left out here."""
 
     def __init__(
         self,
@@ -40,14 +44,17 @@ class Supplier:
         frames: Frames,
         tips: Collection[int] | None = None,
         count: Callable[[int], object] = int,
+        whole: bool = False,
     ) -> None:
         self._dataset = dataset
         self._frames = frames
         self._count = count
+        self._whole = whole
         graph = dataset.graph
         offered = graph.versions if tips is None else _ancestors(graph.versions, tips)
         self._numbers = {graph.info(number).content_id: number for number in offered}
         self._dropped = dataset.ledger.retired()
+        self._by_sum: tuple[int, dict[bytes, tuple[int, ...]]] | None = None
         self._manifests: BoundedMap[int, Manifest] = BoundedMap(_MANIFESTS, lambda found: found.records.nbytes)
 
     def answer(self, message: Message) -> None:
@@ -79,7 +86,11 @@ class Supplier:
         self._frames.tell("history", versions=found)
 
     def _versions(self, message: Message) -> None:
-        for each in message.texts("ids", MOST_IDS):
+        wanted = message.texts("ids", MOST_IDS)
+        if self._whole:  # before anything has come there
+            for each in wanted:
+                self._check_whole(self._number(each), each)
+        for each in wanted:
             number = self._number(each)
             files = VersionFiles.of(self._dataset.objects, number)
             document = read_document(files.objects, files.key(VERSION_JSON))
@@ -124,12 +135,18 @@ class Supplier:
                 raise BadInput("a question for payloads names none")
             number = self._numbers.get(checked_id(each[0]))
             payload = None if number is None else self._payload(number, each[1])
-            if payload is None:
+            data = None
+            with suppress(VolfsError):
+                data = None if payload is None else self._proved(payload)
+            if payload is None or data is None:
                 self._frames.tell("payload", size=0, absent=True)
                 continue
             self._frames.tell("payload", size=payload.length, absent=False)
-            for at in range(0, payload.length, PIECE):
+            self._frames.send(data)
+            for at in range(len(data), payload.length, PIECE):
                 self._frames.send(reader.read(payload, at, PIECE))
+            self._count(payload.length)
+            crash_point("supplier.payload")
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -139,6 +156,13 @@ class Supplier:
             raise NotFound(f"dataset {self._dataset.name!r} has no version {ident[:12]}… that is to be sent")
         return number
 
+    def _check_whole(self, number: int, ident: str) -> None:
+        files = VersionFiles.of(self._dataset.objects, number)
+        if files.objects.stat(files.key(ABSENT)) is not None:
+            codes = read_codes(files, self._manifest(number))
+            if count := int(np.count_nonzero(codes == Where.LEFT_OUT)):
+                raise left_out(self._dataset.name, ident, count)
+
     def _manifest_size(self, number: int) -> int:
         files = VersionFiles.of(self._dataset.objects, number)
         found = files.objects.stat(files.key(MANIFEST))
@@ -146,18 +170,38 @@ class Supplier:
             raise Damaged(f"{files.where(MANIFEST)} does not exist")
         return found.size
 
+    def _proved(self, payload: Payload) -> bytes:
+        """The first piece of a payload, of which all have been read: whoever is told of it gets it whole."""
+        read = self._dataset.reader.read
+        for at in range(PIECE, payload.length, PIECE):
+            read(payload, at, PIECE)
+        return read(payload, 0, PIECE)
+
     def _payload(self, number: int, sha256: str) -> Payload | None:
-        """A payload of a version by its SHA-256, if it is there whole."""
+        """A payload that a version records, by its SHA-256: one that is here, if there are several."""
         manifest = self._manifest(number)
-        wanted = np.frombuffer(bytes.fromhex(sha256) if len(sha256) == 64 else bytes(32), "V32")[0]
-        held = manifest.records["file"] != NO_FILE
-        for row in np.flatnonzero(held & (manifest.records["sha256"] == wanted)).tolist():
-            payload = manifest.payload(row)
+        try:
+            rows = self._rows(number, manifest).get(bytes.fromhex(sha256), ())
+        except ValueError:
+            raise BadInput("a question for payloads names none") from None
+        for row in rows[:-1]:
             with suppress(VolfsError):
-                for at in range(0, payload.length, PIECE):
-                    self._dataset.reader.read(payload, at, PIECE)
-                return payload
-        return None
+                self._proved(manifest.payload(row))
+                return manifest.payload(row)
+        return manifest.payload(rows[-1]) if rows else None
+
+    def _rows(self, number: int, manifest: Manifest) -> dict[bytes, tuple[int, ...]]:
+        """The records of each payload of a version by its SHA-256, one for each place where it lies. Kept for the
+        version that was asked about last: many questions are about one."""
+        if self._by_sum is None or self._by_sum[0] != number:
+            found: dict[bytes, tuple[int, ...]] = {}
+            held = np.flatnonzero(manifest.records["file"] != NO_FILE)
+            sums = np.ascontiguousarray(manifest.records["sha256"][held]).tobytes()
+            for at, row in enumerate(held.tolist()):
+                sha = sums[32 * at : 32 * at + 32]
+                found[sha] = (*found.get(sha, ())[:_PLACES], row)
+            self._by_sum = number, found
+        return self._by_sum[1]
 
     def _manifest(self, number: int) -> Manifest:
         return self._manifests.get_or_make(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import Enum
 from itertools import islice
 
 import numpy as np
@@ -64,19 +65,32 @@ def receiving(dataset: WritableHistory) -> Iterator[None]:
         lock.release()
 
 
-def receive(dataset: WritableHistory, peer: Peer, want: Sequence[str], progress: Progress) -> int:
+class Payloads(Enum):
+    """Which payloads come with versions that are received."""
+
+    THEIRS = "those that are there: what is absent there is absent here"
+    NONE = "none but metadata: others are brought in when all versions are there"
+    ALL = "all; what was left out there, and is lacking here, is refused"
+
+
+def receive(
+    dataset: WritableHistory,
+    peer: Peer,
+    want: Sequence[str],
+    count: Transferred,
+    payloads: Payloads = Payloads.THEIRS,
+) -> int:
     """Have the versions of these content ids, with all that they descend from, exist in the dataset. How many came.
 
     Called in :func:`receiving`. Damaged if the other end's are not what they say; what came before is kept.
     """
     numbers = {info.content_id: info.number for info in dataset.graph.versions.values()}
     missing = missing_versions(peer, want, numbers, newest(dataset))
-    count = _Count(progress)
     at = 0
     while at < len(missing):
         batch = _batch(missing, at)
         coming = numbers.keys() | {each.id for each in missing[: at + len(batch)]}
-        _receive_batch(dataset, peer, batch, coming, numbers, count)
+        _receive_batch(dataset, peer, batch, coming, numbers, count, payloads)
         at += len(batch)
     _sweep(dataset)
     return len(missing)
@@ -107,7 +121,8 @@ def _receive_batch(
     batch: Sequence[Ancestor],
     coming: Collection[str],
     numbers: dict[str, int],
-    count: _Count,
+    count: Transferred,
+    payloads: Payloads,
 ) -> None:
     arrivals = []
     for expected, told in zip(batch, peer.versions(batch), strict=True):
@@ -117,12 +132,18 @@ def _receive_batch(
         arrival.taken.extend(
             row for row in takes if (owner := arrival.owner(row)) not in coming or numbers.get(owner, 0) in gone
         )
+        if payloads is Payloads.NONE:
+            arrival.leave_out()
+        elif payloads is Payloads.ALL:
+            arrival.check_whole()
         arrivals.append(arrival)
     count.expect(sum(proof.size for arrival in arrivals for _, proof in arrival.proofs()))
     _receive_files(peer, arrivals, count)
     for arrival in arrivals:
         _receive_holed(peer, arrival, count)
         _receive_taken(peer, arrival, count)
+        if payloads is Payloads.ALL:
+            arrival.check_whole()
     for arrival in arrivals:
         arrival.begin_folder()
         with no_space("writing a version to disk"):
@@ -134,7 +155,7 @@ def _receive_batch(
             _settle(dataset, arrival, numbers)
 
 
-def _receive_files(peer: Peer, arrivals: Sequence[Arrival], count: _Count) -> None:
+def _receive_files(peer: Peer, arrivals: Sequence[Arrival], count: Transferred) -> None:
     """Have all files of some versions arrive: those that an earlier attempt has not left whole."""
 
     def wanted() -> Iterator[tuple[Arrival, str, FileProof]]:
@@ -153,7 +174,7 @@ def _receive_files(peer: Peer, arrivals: Sequence[Arrival], count: _Count) -> No
             arrival.receive(name, proof, size, data, count)
 
 
-def _receive_holed(peer: Peer, arrival: Arrival, count: _Count) -> None:
+def _receive_holed(peer: Peer, arrival: Arrival, count: Transferred) -> None:
     """Have the payloads arrive of files in which others are absent."""
     for name in arrival.sizes:
         lacking = arrival.lacks(name)
@@ -169,10 +190,11 @@ def _receive_holed(peer: Peer, arrival: Arrival, count: _Count) -> None:
         arrival.close_file(name)
 
 
-def _receive_taken(peer: Peer, arrival: Arrival, count: _Count) -> None:
+def _receive_taken(peer: Peer, arrival: Arrival, count: Transferred) -> None:
     """Have the payloads arrive that the version takes from versions which are not here."""
     records = arrival.manifest.records
-    by_sum = {bytes(records["sha256"][row].item()): row for row in arrival.taken}
+    coming = [row for row in arrival.taken if arrival.codes[row] == Where.HERE]
+    by_sum = {bytes(records["sha256"][row].item()): row for row in coming}
     # As a version's own it may be absent like any other.
     able = may_be_taken(arrival.manifest)
     wanted = [sha for sha in by_sum if not _is_whole(arrival, by_sum[sha])]
@@ -237,8 +259,8 @@ def _sweep(dataset: WritableHistory) -> None:
                 delete_tree(folder)
 
 
-class _Count:
-    """The bytes that have come."""
+class Transferred:
+    """The bytes that have come, for whoever watches."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

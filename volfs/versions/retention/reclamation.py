@@ -34,7 +34,7 @@ from volfs.storage.json_document import dump_document
 from volfs.storage.manifest import Manifest, Op
 from volfs.storage.shards import MISSING, encode_shard_index, wrap_array_json
 from volfs.storage.store_layout import RECLAIM_JSON
-from volfs.versions.committed.absences import Codes, Where, read_codes, write_codes
+from volfs.versions.committed.absences import Codes, Where, array_note, read_codes, write_codes
 from volfs.versions.committed.version_files import (
     AS_WRITTEN,
     VersionFiles,
@@ -112,7 +112,7 @@ def take_away(files: VersionFiles, manifest: Manifest, codes: Codes) -> int:
         return 0
     _note_incomplete(files, manifest, gone)
     staying, whole = 0, []
-    for file, members, left in _by_file(manifest, gone):
+    for file, members, left in _by_file(manifest, codes):
         if not len(left):
             whole.append(file)
         elif not _hollow(files, manifest, file, members, left):
@@ -123,15 +123,15 @@ def take_away(files: VersionFiles, manifest: Manifest, codes: Codes) -> int:
     return staying
 
 
-def _by_file(manifest: Manifest, gone: NDArray[np.bool_]) -> Iterator[tuple[str, NDArray[np.intp], NDArray[np.intp]]]:
-    """Each file of the version of which something went, with the records that went and those that did not."""
+def _by_file(manifest: Manifest, codes: Codes) -> Iterator[tuple[str, NDArray[np.intp], NDArray[np.intp]]]:
+    """Each file of the version of which something went, with the records that went and those that are here."""
     put = np.flatnonzero(manifest.records["op"] == Op.PUT)
     files = manifest.records["file"][put]
     order = np.argsort(files, kind="stable")
     for members in np.split(put[order], np.flatnonzero(np.diff(files[order])) + 1):
-        went = gone[members]
+        went, here = codes[members] == Where.DROPPED, codes[members] == Where.HERE
         if went.any():
-            yield manifest.strings[manifest.records["file"][members[0]]], members[went], members[~went]
+            yield manifest.strings[manifest.records["file"][members[0]]], members[went], members[here]
 
 
 def _hollow(files: VersionFiles, manifest: Manifest, file: str, went: NDArray[np.intp], left: NDArray[np.intp]) -> bool:
@@ -176,14 +176,7 @@ def _note_incomplete(files: VersionFiles, manifest: Manifest, gone: NDArray[np.b
         shard = None
         if prod(array.shard_chunks) > 1:
             shard = tuple(s * c for s, c in zip(array.shard_chunks, meta.chunk_shape, strict=True))
-        parents = stored.info.parents
-        note = {
-            "version": stored.info.number,
-            "complete": False,
-            "inherits_from": parents[0] if parents and not array.complete else None,
-            "dropped": True,
-        }
-        json = wrap_array_json(files.read(written), shard, note)
+        json = wrap_array_json(files.read(written), shard, array_note(stored, path, lacks=True))
         name = f"{node_key(path)}/{NODE_JSON}"
         if files.read(name) != json:
             files.put(name, json)

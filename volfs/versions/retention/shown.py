@@ -88,6 +88,11 @@ class Shown:
         self._note_taken(number)
         self.newest = max(self.newest, number)
 
+    def shows(self, number: int, manifest: Manifest, rows: Rows) -> Rows:
+        """Of the records chosen of a version that is gone, those whose payloads a kept one inherits or took. Every
+        version must have been taken in."""
+        return rows & (self._seen(number, manifest, rows) | self.is_taken(manifest, rows))
+
     def is_taken(self, manifest: Manifest, rows: Rows) -> Rows:
         """Of the records chosen, those whose payloads a version took that is kept, or that a kept one stands on."""
         found = np.zeros(len(rows), np.bool_)
