@@ -3,11 +3,13 @@ is there afterwards, and what each program was told, is the same."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import mmap
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -283,6 +285,79 @@ def test_syncs_of_files_and_directories_are_answered_without_python(place: Path,
         assert grown.pop("opendir") >= 5 and grown == {"write": 5, "fsync": 5, "fsyncdir": 5}
     (folder / "0").unlink()
     assert sorted(os.listdir(folder)) == ["1", "2", "3", "4"]
+
+
+def test_names_that_are_not_there_are_looked_up_without_python_and_are_found_once_they_are(
+    place: Path, files: Path, native: bool
+) -> None:
+    until(lambda: not (files / "warm").exists() and (not native or answered(place).get("lookup", 0) > 0))
+    before = answered(place)
+    inside = files / "inside"
+    for number in range(10):
+        assert not (inside / f"{number}").exists()
+        inside.mkdir(exist_ok=True)
+        with (inside / f"{number}.partial").open("xb", buffering=0) as file:
+            file.write(b"x" * number)
+            found = os.fstat(file.fileno())
+            assert (found.st_size, found.st_mode, found.st_nlink) == (number, stat.S_IFREG | 0o644, 1)
+            assert (found.st_uid, found.st_blksize) == (os.getuid(), 4096)
+        (inside / f"{number}.partial").rename(inside / str(number))
+        assert not (inside / f"{number}.partial").exists() and (inside / str(number)).read_bytes() == b"x" * number
+    after = answered(place)
+    if native:
+        grown = {name: after.get(name, 0) - before.get(name, 0) for name in ("lookup", "getattr", "release", "flush")}
+        assert grown["lookup"] >= 30 and grown["release"] >= 10 and grown["getattr"] >= 9
+    assert sorted(os.listdir(inside)) == [str(number) for number in range(10)]
+
+
+def test_a_name_is_looked_up_where_its_directory_is_now(place: Path, files: Path, native: bool) -> None:
+    """A directory that moved, one in its place, and one that is committed with what is in it."""
+    folder, moved = files / "one", files / "two"
+    folder.mkdir()
+    for turn in range(3):
+        name = str(turn)
+        assert not (folder / name).exists() and not (folder / "none").exists()
+        folder.rename(moved)
+        (moved / name).write_bytes(b"moved")
+        folder.mkdir()
+        assert not (folder / name).exists() and (moved / name).read_bytes() == b"moved"
+        (folder / name).write_bytes(b"in its place")
+        assert (moved / name).read_bytes() == b"moved"
+        commit(place, f"turn {turn}")
+        assert (folder / name).read_bytes() == b"in its place" and not (folder / "none").exists()
+        assert sorted(os.listdir(folder)) == [name]
+        for path in (folder, moved):
+            (path / name).unlink()
+            assert not (path / name).exists()
+            path.rmdir()
+        folder.mkdir()
+        assert os.listdir(folder) == [] and not (folder / name).exists()
+
+
+def test_files_that_were_released_are_closed_before_anything_else_is_asked(
+    place: Path, files: Path, native: bool
+) -> None:
+    before, opened = answered(place).get("release", 0), facts(place)["open_files"]
+    for number in range(100):
+        (files / str(number)).write_bytes(b"x")
+    assert facts(place)["open_files"] == opened
+    if native:
+        assert answered(place)["release"] - before >= 90
+    version = commit(place, "all of them")
+    assert len(os.listdir(version / files.relative_to(place / PATH))) == 100
+    descriptors = Path(f"/proc/{facts(place)['pid']}/fd")
+    for number in range(20):
+        (files / str(number)).write_bytes(b"y")
+    until(lambda: not any("/working/" in target and target.endswith("/9") for target in links_in(descriptors)))
+
+
+def links_in(folder: Path) -> list[str]:
+    """Where the links in a directory lead, which come and go."""
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(folder / name))
+    return found
 
 
 def test_a_directory_that_moved_is_synced_where_it_is(files: Path) -> None:

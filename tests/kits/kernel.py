@@ -6,10 +6,11 @@ import os
 import select
 import socket
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from volfs.testing.waiting import until
 
+LOOKUP, GETATTR = 1, 3
 OPEN, READ, WRITE, RELEASE, FSYNC, FLUSH, OPENDIR, RELEASEDIR, FSYNCDIR = 14, 15, 16, 18, 20, 25, 27, 29, 30
 STATELESS = 1 << 63
 
@@ -18,6 +19,28 @@ def readable(fd: int, seconds: float = 0) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+class Attributes(NamedTuple):
+    """What the kernel is told of an inode. Times are nanoseconds."""
+
+    ino: int
+    size: int
+    blocks: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    mtime: int
+    block_size: int
+
+    @classmethod
+    def of(cls, data: bytes, ino: int) -> Attributes:
+        of_ino, size, blocks, *times = struct.unpack_from("<QQQQQQ", data)
+        *parts, mode, nlink, uid, gid, rdev, block_size, _ = struct.unpack_from("<10I", data, 48)
+        assert (of_ino, rdev) == (ino, 0)
+        assert len({*times}) == len({*parts}) == 1, "all times are the last change's"
+        return cls(ino, size, blocks, mode, nlink, uid, gid, times[0] * 10**9 + parts[0], block_size)
 
 
 class Kernel:
@@ -64,6 +87,25 @@ class Kernel:
     def written(self, fh: int, offset: int, data: bytes) -> None:
         """Write something that is surely answered here, once the disk is not slow."""
         until(lambda: self.write(fh, offset, data) is not None)
+
+    def look_up(self, parent: int, name: bytes) -> tuple[int, Attributes | None] | None:
+        """How long (s) the kernel keeps it, and what is there, if anything is."""
+        answer = self.ask(LOOKUP, parent, name + b"\0")
+        if answer is None:
+            return None
+        ino, generation, kept, attributes_kept, *_ = struct.unpack_from("<QQQQII", answer)
+        if not ino:
+            return kept, None
+        assert generation == 1 and kept == attributes_kept
+        return kept, Attributes.of(answer[40:], ino)
+
+    def attributes(self, inode: int) -> Attributes | None:
+        answer = self.ask(GETATTR, inode, bytes(16))
+        return None if answer is None else Attributes.of(answer[16:], inode)
+
+    def release(self, fh: int) -> bool:
+        """True if it was answered."""
+        return self.ask(RELEASE, 1, struct.pack("<QIIQ", fh, 0, 0, 0)) == b""
 
     def flush(self, fh: int) -> bool:
         """True if it was answered."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.kits.kernel import FSYNC, FSYNCDIR, WRITE, Kernel, readable
+from tests.kits.kernel import FSYNC, FSYNCDIR, LOOKUP, WRITE, Kernel, readable
 from volfs.native import core
 from volfs.storage.store_layout import WorkingLayout
 from volfs.testing.waiting import PATIENCE, until
@@ -36,7 +36,8 @@ class Lent:
         self.pulse = core.Pulse()
         self.pulse_fd = os.open(root / "pulse", os.O_RDWR | os.O_CREAT)
         self.pulse.load(self.pulse_fd)
-        self.watch = core.Watch()
+        self.watch = core.Watch(1234, 5678)
+        self.watch.plain = True
         self.file = core.File(self.fd, 2, self.pulse, self.watch)
         self.folder = core.Folder(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
         self.front.lend_file(FH, INODE, self.file)
@@ -239,6 +240,140 @@ def test_an_error_of_a_sync_goes_to_python_with_the_request(lent: Lent) -> None:
     assert folder.error() == errno.EINVAL and folder.error() == 0
     assert not lent.sync(FSYNCDIR, FOLDER), "it has ended"
     assert lent.counted() == {}
+
+
+def test_attributes_of_a_file_that_is_written_are_the_files(lent: Lent, tmp_path: Path) -> None:
+    os.fchmod(lent.fd, 0o640)
+    for data in (b"", b"x", bytes(100_000)):
+        lent.kernel.written(FH, 0, data)
+        found, told = os.fstat(lent.fd), lent.kernel.attributes(INODE)
+        assert told == (INODE, found.st_size, found.st_blocks, found.st_mode, 1, 1234, 5678, found.st_mtime_ns, 4096)
+    os.truncate(lent.path, 0)
+    os.truncate(lent.path, 1 << 20)
+    told = lent.kernel.attributes(INODE)
+    assert told is not None and told.blocks == 1, "who takes it for a hole archives zeros"
+    assert lent.kernel.attributes(INODE + 1) is None and lent.kernel.attributes(INODE + 256) is None
+    for other in ("another name", "none"):
+        (os.link(lent.path, tmp_path / "second") if other == "another name" else os.unlink(lent.path))
+        assert lent.kernel.attributes(INODE) is None
+        (os.unlink(tmp_path / "second") if other == "another name" else None)
+    assert lent.counted()["getattr"] == 4
+
+
+def test_attributes_are_pythons_where_they_are_not_the_disks(lent: Lent) -> None:
+    lent.watch.plain = False
+    assert lent.kernel.attributes(INODE) is None
+    lent.watch.plain = True
+    lent.watch.add(1)
+    assert lent.kernel.attributes(INODE) is None, "slices that are written may become its voxels first"
+    lent.watch.add(-1)
+    lent.watch.until(time.monotonic_ns() + 10**12)
+    assert lent.kernel.attributes(INODE) is None
+    lent.watch.until(0)
+    assert lent.kernel.attributes(INODE) is not None
+
+
+def test_a_file_is_released_where_that_decides_nothing_and_closed_by_python(lent: Lent) -> None:
+    lent.kernel.written(FH, 0, b"x")
+    lent.watch.add(1)
+    assert not lent.kernel.release(FH) and lent.front.released() == []
+    lent.watch.add(-1)
+    assert lent.kernel.release(FH) and not lent.kernel.release(FH)
+    assert lent.file.flushed and not lent.file.changed
+    assert lent.kernel.attributes(INODE) is None, "its name's"
+    assert lent.front.unclosed == 1 and lent.front.released() == [FH] and lent.front.released() == []
+    os.write(lent.fd, b"y")  # still open
+
+
+def test_a_file_without_a_name_is_released_by_python(lent: Lent) -> None:
+    """Its bytes go with it, which may take a while."""
+    os.unlink(lent.path)
+    assert not lent.kernel.release(FH)
+
+
+def test_so_many_files_wait_to_be_closed_and_no_more(lent: Lent) -> None:
+    """Of half that number Python is told, whether it is asked for anything or not."""
+    files = [core.File(lent.fd, 2 * number, lent.pulse, lent.watch) for number in range(1, 300)]
+    for fh, file in enumerate(files, FH + 1):
+        lent.front.lend_file(fh, INODE + fh, file)
+    assert not readable(lent.front.notes_fd)
+    answered = [lent.kernel.release(fh) for fh in range(FH + 1, FH + 1 + len(files))]
+    assert readable(lent.front.notes_fd) and lent.front.notes() == [] and not readable(lent.front.notes_fd)
+    count = lent.front.unclosed
+    assert answered == [True] * count + [False] * (len(files) - count) and count == 256
+    assert lent.front.released() == list(range(FH + 1, FH + 1 + count))
+    assert lent.kernel.release(FH + 1 + count)
+    for fh in range(FH + 1, FH + 1 + len(files)):
+        lent.front.recall_file(fh)
+
+
+def test_a_name_that_is_not_there_is_looked_up_without_python(lent: Lent) -> None:
+    lent.front.lend_folder(FOLDER, lent.folder)
+    assert lent.kernel.look_up(FOLDER, b"none") is None, "it may show something else"
+    lent.front.lend_folder(FOLDER, lent.folder, lent.watch, lent.watch.walk)
+    assert lent.kernel.look_up(FOLDER, b"none") == (1, None)
+    assert lent.kernel.look_up(FOLDER + 1, b"none") is None
+    assert lent.kernel.look_up(FOLDER, b"file") is None
+    for odd in (b"", b".", b"..", b".hidden", b"a b", b"a/b", "ä".encode(), b"x" * 256, b"a\0b", b"a\n"):
+        assert lent.kernel.look_up(FOLDER, odd) is None
+    assert lent.kernel.look_up(FOLDER, b"x" * 255) == (1, None)
+    unended = lent.kernel.request(LOOKUP, FOLDER, b"none")
+    assert not lent.front.answer(unended, lent.kernel.there.fileno())
+    assert lent.counted() == {"lookup": 2}
+
+
+def test_names_are_looked_up_until_they_may_mean_something_else(lent: Lent) -> None:
+    def lend() -> None:
+        lent.front.lend_folder(FOLDER, lent.folder, lent.watch, lent.watch.walk)
+        assert lent.kernel.look_up(FOLDER, b"none") == (1, None)
+
+    lend()
+    lent.watch.walk_on()
+    assert lent.kernel.look_up(FOLDER, b"none") is None
+    lend()
+    lent.watch.add(1)
+    assert lent.kernel.look_up(FOLDER, b"none") is None
+    lent.watch.add(-1)
+    lent.watch.plain = False
+    assert lent.kernel.look_up(FOLDER, b"none") is None
+    lent.watch.plain = True
+    lend()
+    lent.folder.end()
+    assert lent.kernel.look_up(FOLDER, b"none") is None
+
+
+def test_a_directory_is_looked_up_if_it_is_lent_as_well(lent: Lent, tmp_path: Path) -> None:
+    deeper, inside = tmp_path / "deeper", FOLDER + 2
+    deeper.mkdir(mode=0o750)
+    lent.front.lend_folder(FOLDER, lent.folder, lent.watch, lent.watch.walk)
+    assert lent.kernel.look_up(FOLDER, b"deeper") is None
+    folder = core.Folder(os.open(deeper, os.O_RDONLY | os.O_DIRECTORY), lent.folder)
+    lent.front.lend_folder(inside, folder)
+    assert lent.kernel.look_up(FOLDER, b"deeper") is None
+    lent.front.lend_folder(inside, folder, lent.watch, lent.watch.walk)
+    found = deeper.stat()
+    told = (inside, 0, 0, found.st_mode, 1, 1234, 5678, found.st_mtime_ns, 128 << 10)
+    assert lent.kernel.look_up(FOLDER, b"deeper") == (1, told)
+    lent.front.touch(inside, found.st_mtime_ns + 5)
+    assert lent.kernel.look_up(FOLDER, b"deeper") == (1, (*told[:7], found.st_mtime_ns + 5, told[8]))
+    lent.front.lend_folder(inside, folder, lent.watch, lent.watch.walk)
+    lent.front.touch(inside, 0)
+    assert lent.kernel.look_up(FOLDER, b"deeper") == (1, told)
+    deeper.rename(tmp_path / "moved")
+    deeper.mkdir()
+    assert lent.kernel.look_up(FOLDER, b"deeper") is None, "another one"
+    folder.end()
+    assert lent.kernel.look_up(FOLDER, b"moved") is None
+
+
+def test_a_directory_is_synced_by_python_until_it_is_settled(lent: Lent, tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    folder = core.Folder(os.open(tmp_path / "deeper", os.O_RDONLY | os.O_DIRECTORY), lent.folder, False)
+    lent.front.lend_folder(FOLDER, folder)
+    lent.front.place_file(lent.file, folder)
+    assert not folder.settled and not lent.sync(FSYNCDIR, FOLDER) and not lent.sync()
+    folder.settle()
+    assert folder.settled and lent.sync(FSYNCDIR, FOLDER) and lent.sync()
 
 
 def test_many_sync_at_once_and_each_gets_its_answer(lent: Lent) -> None:

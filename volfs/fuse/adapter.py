@@ -100,6 +100,7 @@ def guarded(handler: _Handler) -> _Handler:
     @functools.wraps(handler)
     async def guard(self: Adapter, *args: Any) -> Any:
         meter = self.meter
+        self._tree.catch_up()
         number = meter.begin(operation, args)
         only_looks.set(looks)
         try:

@@ -47,12 +47,16 @@ def check(front: Any | None) -> None:
         log.warning("reads are answered by Python alone: this libfuse or pyfuse3 does not let C stand before it")
 
 
-async def pass_notes(front: Any | None, passed: Callable[[int, int], None]) -> None:
-    """Call ``passed`` with (stack, plane) of planes that the front read, for as long as the mount serves."""
+async def pass_notes(
+    front: Any | None, passed: Callable[[int, int], None], catch_up: Callable[[], None] = lambda: None
+) -> None:
+    """Call ``passed`` with (stack, plane) of planes that the front read, and ``catch_up`` when many files that it
+    released are to be closed, for as long as the mount serves."""
     if front is None:
         return
     while True:
         await trio.lowlevel.wait_readable(front.notes_fd)
+        catch_up()
         for stack, plane in front.notes():
             try:
                 passed(stack, plane)

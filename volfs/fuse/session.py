@@ -220,7 +220,7 @@ async def serve(
                 with _mounted(adapter, mountpoint, options, notifier, front):
                     serving = _Serving(mountpoint, on_ready, on_leaving, terminal=foreground and _has_terminal())
                     nursery.start_soon(serving.heed, signals)
-                    nursery.start_soon(pass_notes, front, tree.passed)
+                    nursery.start_soon(pass_notes, front, tree.passed, tree.catch_up)
                     await serving.until_unmounted()
             finally:
                 with trio.CancelScope(shield=True):

@@ -492,9 +492,9 @@ cdef extern from "meter.h" nogil:
     enum: VOLFS_OPERATIONS, VOLFS_BUCKETS
 
     struct volfs_counts:
-        uint64_t answered[9]
-        uint64_t nanoseconds[9]
-        uint64_t buckets[9][26]
+        uint64_t answered[11]
+        uint64_t nanoseconds[11]
+        uint64_t buckets[11][26]
         uint64_t bytes_read
         uint64_t bytes_copied
         uint64_t bytes_written
@@ -542,6 +542,10 @@ cdef extern from "files.h" nogil:
     struct volfs_watch:
         atomic_int onlookers
         atomic_int_least64_t until
+        atomic_int plain
+        atomic_int walk
+        uint32_t uid
+        uint32_t gid
 
     struct volfs_file:
         int fd
@@ -559,14 +563,19 @@ cdef extern from "files.h" nogil:
         uint64_t of
         int64_t since
 
-    volfs_folder *volfs_folder_new(int fd, volfs_folder *parent)
+    volfs_folder *volfs_folder_new(int fd, volfs_folder *parent, int settled)
+    void volfs_folder_settle(volfs_folder *folder)
+    int volfs_folder_settled(const volfs_folder *folder)
     void volfs_folder_end(volfs_folder *folder)
     int volfs_folder_error(volfs_folder *folder)
     void volfs_folder_release(volfs_folder *folder)
     void volfs_files_lend(volfs_files *files, volfs_file *file, uint64_t handle, uint64_t inode)
     void volfs_files_place(volfs_files *files, volfs_file *file, volfs_folder *folder)
     void volfs_files_recall(volfs_files *files, volfs_file *file)
-    void volfs_files_lend_folder(volfs_files *files, uint64_t inode, volfs_folder *folder)
+    size_t volfs_files_released(volfs_files *files, uint64_t *handles, size_t room)
+    int volfs_files_unclosed(volfs_files *files)
+    void volfs_files_lend_folder(volfs_files *files, uint64_t inode, volfs_folder *folder, volfs_watch *watch, int walk)
+    void volfs_files_touch(volfs_files *files, uint64_t inode, int64_t time)
     void volfs_files_tidy(volfs_files *files)
     size_t volfs_files_left(volfs_files *files, void **request)
     size_t volfs_files_waiting(volfs_files *files, volfs_waiting *waiting, size_t room)
@@ -604,7 +613,8 @@ cdef extern from "session.h" nogil:
     void volfs_session_end()
 
 
-OPERATIONS = ("open", "read", "flush", "release", "opendir", "releasedir", "write", "fsync", "fsyncdir")
+OPERATIONS = (
+    "open", "read", "flush", "release", "opendir", "releasedir", "write", "fsync", "fsyncdir", "lookup", "getattr")
 
 
 cdef class Picture:
@@ -781,9 +791,29 @@ cdef class Pulse:
 
 
 cdef class Watch:
-    """Who looks at what is made of a branch's keys: see files.h."""
+    """Who looks at what is made of a branch's keys, and whose these are: see files.h."""
 
     cdef volfs_watch _watch
+
+    def __init__(self, uint32_t uid=0, uint32_t gid=0):
+        self._watch.uid, self._watch.gid = uid, gid
+
+    @property
+    def plain(self):
+        """Owner and mode are those that files and directories have by themselves."""
+        return bool(atomic_load(&self._watch.plain))
+
+    @plain.setter
+    def plain(self, bint value):
+        atomic_store(&self._watch.plain, value)
+
+    @property
+    def walk(self):
+        return atomic_load(&self._watch.walk)
+
+    def walk_on(self):
+        """Keys may show something else from now on: directories must be lent anew for names to be looked up in them."""
+        atomic_fetch_add(&self._watch.walk, 1)
 
     def add(self, int onlookers):
         """So many more open files of which a change of a key may concern any."""
@@ -804,13 +834,22 @@ cdef class Folder:
 
     cdef volfs_folder *_folder
 
-    def __cinit__(self, int fd, Folder parent=None):
-        self._folder = volfs_folder_new(fd, NULL if parent is None else parent._folder)
+    def __cinit__(self, int fd, Folder parent=None, bint settled=True):
+        self._folder = volfs_folder_new(fd, NULL if parent is None else parent._folder, settled)
         if not self._folder:
             raise MemoryError
 
     def __dealloc__(self):
         volfs_folder_release(self._folder)
+
+    @property
+    def settled(self):
+        """Its syncs need no Python."""
+        return bool(volfs_folder_settled(self._folder))
+
+    def settle(self):
+        """Have its syncs need no Python from now on."""
+        volfs_folder_settle(self._folder)
 
     def end(self):
         """Have requests that concern it be Python's from now on."""
@@ -875,6 +914,7 @@ cdef class Front:
     cdef volfs_front *_front
     cdef dict _lent
     cdef dict _files
+    cdef set _watches
 
     def __cinit__(self):
         self._front = NULL
@@ -882,6 +922,7 @@ cdef class Front:
     def __init__(self, int directory_bits):
         self._lent = {}
         self._files = {}
+        self._watches = set()
         self._front = volfs_front_new(directory_bits)
         if not self._front:
             raise MemoryError
@@ -956,9 +997,28 @@ cdef class Front:
             volfs_files_recall(volfs_front_files(self._front), &file._file)
         self._files.pop(handle, None)
 
-    def lend_folder(self, uint64_t inode, Folder folder):
-        """Have syncs of a directory answered until the folder ends."""
-        volfs_files_lend_folder(volfs_front_files(self._front), inode, folder._folder)
+    def lend_folder(self, uint64_t inode, Folder folder, Watch watch=None, int walk=0):
+        """Have syncs of a directory answered until the folder ends; with a watch look-ups of names as well, as long as
+        ``walk`` is what it says."""
+        if watch is not None:
+            self._watches.add(watch)  # directories keep no count of who uses it
+        volfs_files_lend_folder(volfs_front_files(self._front), inode, folder._folder,
+            NULL if watch is None else &watch._watch, walk)
+
+    def touch(self, uint64_t inode, int64_t time):
+        """Names in a directory were changed at a time (ns) that its own may not tell; 0: not any more."""
+        volfs_files_touch(volfs_front_files(self._front), inode, time)
+
+    @property
+    def unclosed(self):
+        """The number of files that were released without Python and must be closed."""
+        return volfs_files_unclosed(volfs_front_files(self._front))
+
+    def released(self):
+        """Their handles, each once."""
+        cdef uint64_t handles[256]
+        cdef size_t i, count = volfs_files_released(volfs_front_files(self._front), handles, 256)
+        return [handles[i] for i in range(count)]
 
     def tidy(self):
         """Close the descriptors of folders that have ended."""

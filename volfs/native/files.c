@@ -22,7 +22,16 @@ enum {
     /* The kernel writes no more at once. */
     LARGEST = 1 << 20,
     REQUEST = 128,
+    /* Files that were released and not closed yet; a later one is Python's. */
+    UNCLOSED = 256,
+    /* So many are closed without being asked for anything else. */
+    MANY = 64,
+    LONGEST_NAME = 255,
 };
+
+/* What directories and files say of themselves, as volfs.tree.contract.attrs has it: how long (s) the kernel keeps it,
+ * the sizes of blocks, and which generation their inodes are. */
+enum { SOON = 1, FILE_BLOCK = 4096, FOLDER_BLOCK = 128 << 10, GENERATION = 1 };
 
 /* A write that took longer (ns), and in which the thread slept, was held up by the disk: for a while Python makes them, in
  * threads. */
@@ -31,7 +40,7 @@ enum {
 
 struct volfs_folder {
     atomic_uint users;
-    atomic_int ended, error;
+    atomic_int ended, error, settled;
     int fd;
     struct volfs_folder *parent; /* in which its own name is; NULL: that is durable */
     /* With the mutex of the files: syncs begun, and the last that was done; whether one is under way; which of the parent's
@@ -44,6 +53,12 @@ struct volfs_folder {
 struct place {
     uint64_t inode;
     struct volfs_folder *folder;
+    int64_t touched;
+    /* Of a directory in which names are looked up; else NULL. */
+    struct volfs_watch *watch;
+    int walk;
+    dev_t disk; /* where the folder lies */
+    ino_t number;
 };
 
 struct sync {
@@ -69,8 +84,12 @@ struct volfs_files {
     pthread_cond_t idle;   /* somebody has finished with a file or a folder */
     pthread_cond_t wanted; /* there is a sync to be made */
     struct volfs_meter *meter;
-    struct volfs_file *lists[LISTS];
+    struct volfs_file *lists[LISTS], *inodes[LISTS];
     struct place folders[FOLDERS];
+    uint64_t looked[FOLDERS]; /* inodes of directories in which names are looked up, by where they lie on the disk */
+    uint64_t released[UNCLOSED];
+    atomic_int unclosed;
+    int event;
     struct sync *first, **last, *under_way;
     unsigned waiting, busy, threads;
     pthread_t thread[MOST_SYNCS];
@@ -89,7 +108,7 @@ static struct volfs_folder *hold(struct volfs_folder *folder)
     return folder;
 }
 
-struct volfs_folder *volfs_folder_new(int fd, struct volfs_folder *parent)
+struct volfs_folder *volfs_folder_new(int fd, struct volfs_folder *parent, int settled)
 {
     struct volfs_folder *folder = calloc(1, sizeof *folder);
     if (!folder)
@@ -99,8 +118,13 @@ struct volfs_folder *volfs_folder_new(int fd, struct volfs_folder *parent)
     folder->rooted = !parent;
     folder->named = parent ? atomic_load(&parent->begun) : 0;
     atomic_init(&folder->users, 1);
+    atomic_init(&folder->settled, settled);
     return folder;
 }
+
+void volfs_folder_settle(struct volfs_folder *folder) { atomic_store(&folder->settled, 1); }
+
+int volfs_folder_settled(const struct volfs_folder *folder) { return atomic_load(&folder->settled); }
 
 void volfs_folder_end(struct volfs_folder *folder) { atomic_store(&folder->ended, 1); }
 
@@ -118,19 +142,22 @@ void volfs_folder_release(struct volfs_folder *folder)
 
 static int usable(struct volfs_folder *folder) { return folder && !atomic_load(&folder->ended); }
 
-static struct place *place_of(struct volfs_files *files, uint64_t inode)
-{
-    return &files->folders[(inode * 0x9e3779b97f4a7c15u) >> 54];
-}
+static int syncable(struct volfs_folder *folder) { return usable(folder) && atomic_load(&folder->settled); }
+
+/* The place of a number: a thousand of them are spread over FOLDERS. */
+static size_t spread(uint64_t number) { return (size_t)(number * 0x9e3779b97f4a7c15u >> 54); }
+
+static struct place *place_of(struct volfs_files *files, uint64_t inode) { return &files->folders[spread(inode)]; }
 
 /* ---------------------------------------------------------------- the table */
 
-struct volfs_files *volfs_files_new(struct volfs_meter *meter)
+struct volfs_files *volfs_files_new(struct volfs_meter *meter, int event)
 {
     struct volfs_files *files = calloc(1, sizeof *files);
     if (!files)
         return NULL;
     files->meter = meter;
+    files->event = event;
     files->last = &files->first;
     pthread_mutex_init(&files->mutex, NULL);
     pthread_cond_init(&files->idle, NULL);
@@ -153,10 +180,14 @@ void volfs_files_lend(struct volfs_files *files, struct volfs_file *file, uint64
 {
     pthread_mutex_lock(&files->mutex);
     struct volfs_file **list = list_of(files, handle);
+    struct volfs_file **of_inode = &files->inodes[inode % LISTS];
     file->handle = handle;
     file->inode = inode;
+    file->released = 0;
     file->next = *list;
     *list = file;
+    file->next_of_inode = *of_inode;
+    *of_inode = file;
     pthread_mutex_unlock(&files->mutex);
 }
 
@@ -178,6 +209,11 @@ void volfs_files_recall(struct volfs_files *files, struct volfs_file *file)
             *at = file->next;
             break;
         }
+    for (struct volfs_file **at = &files->inodes[file->inode % LISTS]; *at; at = &(*at)->next_of_inode)
+        if (*at == file) {
+            *at = file->next_of_inode;
+            break;
+        }
     while (file->users)
         pthread_cond_wait(&files->idle, &files->mutex);
     struct volfs_folder *folder = file->folder;
@@ -186,14 +222,46 @@ void volfs_files_recall(struct volfs_files *files, struct volfs_file *file)
     volfs_folder_release(folder);
 }
 
-void volfs_files_lend_folder(struct volfs_files *files, uint64_t inode, struct volfs_folder *folder)
+size_t volfs_files_released(struct volfs_files *files, uint64_t *handles, size_t room)
 {
+    pthread_mutex_lock(&files->mutex);
+    size_t there = (size_t)files->unclosed, count = there < room ? there : room;
+    memcpy(handles, files->released, count * sizeof *handles);
+    memmove(files->released, files->released + count, (there - count) * sizeof *handles);
+    atomic_store(&files->unclosed, (int)(there - count));
+    pthread_mutex_unlock(&files->mutex);
+    return count;
+}
+
+int volfs_files_unclosed(struct volfs_files *files) { return atomic_load(&files->unclosed); }
+
+void volfs_files_lend_folder(
+    struct volfs_files *files, uint64_t inode, struct volfs_folder *folder, struct volfs_watch *watch, int walk)
+{
+    struct stat found;
+    if (watch && fstat(folder->fd, &found) < 0)
+        watch = NULL;
     pthread_mutex_lock(&files->mutex);
     struct place *place = place_of(files, inode);
     struct volfs_folder *before = place->folder;
-    *place = (struct place){inode, hold(folder)};
+    int64_t touched = place->inode == inode ? place->touched : 0;
+    *place = (struct place){.inode = inode, .folder = hold(folder), .touched = touched, .watch = watch, .walk = walk};
+    if (watch) {
+        place->disk = found.st_dev;
+        place->number = found.st_ino;
+        files->looked[spread(found.st_ino)] = inode;
+    }
     pthread_mutex_unlock(&files->mutex);
     volfs_folder_release(before);
+}
+
+void volfs_files_touch(struct volfs_files *files, uint64_t inode, int64_t time)
+{
+    pthread_mutex_lock(&files->mutex);
+    struct place *place = place_of(files, inode);
+    if (place->inode == inode)
+        place->touched = time;
+    pthread_mutex_unlock(&files->mutex);
 }
 
 void volfs_files_leave(struct volfs_files *files, void (*leave)(void *request, size_t size))
@@ -464,12 +532,17 @@ static int take_sync(struct volfs_files *files, enum volfs_operation operation, 
 
 /* ---------------------------------------------------------------- answers */
 
+/* True if nobody looks at what is made of a branch's keys, so that they show what the disk has. */
+static int quiet(struct volfs_watch *watch, int64_t now)
+{
+    return !atomic_load(&watch->onlookers) && now >= atomic_load(&watch->until);
+}
+
 /* True if nothing in the kernel is wrong after a change of this file's own bytes. */
 static int unseen(const struct volfs_file *file, int64_t now)
 {
     struct stat found;
-    return !atomic_load(&file->watch->onlookers) && now >= atomic_load(&file->watch->until) && !fstat(file->fd, &found)
-        && found.st_nlink == 1;
+    return quiet(file->watch, now) && !fstat(file->fd, &found) && found.st_nlink == 1;
 }
 
 /* Decide what a flush decides. False, with nothing decided, if that is Python's. */
@@ -551,12 +624,143 @@ static int answer_flush(
     return 1;
 }
 
+/* What the kernel is told of a file or directory: as volfs.fuse.adapter has it, of which all times are the last change's.
+ * A file with bytes has blocks: who takes 0 of them for a hole archives zeros. */
+static struct fuse_attr attributes(const struct stat *found, const struct volfs_watch *watch, uint64_t inode, int64_t mtime)
+{
+    const int folder = S_ISDIR(found->st_mode);
+    struct fuse_attr attr = {.ino = inode, .mode = found->st_mode & (S_IFMT | 07777), .nlink = 1, .uid = watch->uid,
+        .gid = watch->gid, .size = folder ? 0 : (uint64_t)found->st_size, .blksize = folder ? FOLDER_BLOCK : FILE_BLOCK};
+    attr.blocks = folder ? 0 : found->st_size && !found->st_blocks ? 1 : (uint64_t)found->st_blocks;
+    attr.atime = attr.ctime = attr.mtime = (uint64_t)(mtime / 1000000000);
+    attr.atimensec = attr.ctimensec = attr.mtimensec = (uint32_t)(mtime % 1000000000);
+    return attr;
+}
+
+static int64_t time_of(const struct stat *found)
+{
+    return (int64_t)found->st_mtim.tv_sec * 1000000000 + found->st_mtim.tv_nsec;
+}
+
+/* A file that is written is its name's: it has one, and no other has taken that over. The kernel keeps nothing of it, so
+ * that no size is to be remembered that might become wrong. */
+static int answer_getattr(struct volfs_files *files, const struct fuse_in_header *header, int device, int64_t since)
+{
+    struct stat found;
+    struct fuse_attr_out out = {0};
+    pthread_mutex_lock(&files->mutex);
+    struct volfs_file *file = files->inodes[header->nodeid % LISTS];
+    while (file && (file->inode != header->nodeid || file->released))
+        file = file->next_of_inode;
+    int known = file && atomic_load(&file->watch->plain) && quiet(file->watch, since) && !fstat(file->fd, &found)
+        && S_ISREG(found.st_mode) && found.st_nlink == 1 && found.st_mtim.tv_sec >= 0;
+    if (known)
+        out.attr = attributes(&found, file->watch, header->nodeid, time_of(&found));
+    pthread_mutex_unlock(&files->mutex);
+    if (!known || !volfs_reply(device, header->unique, &out, sizeof out))
+        return 0;
+    volfs_meter_count(files->meter, VOLFS_GETATTR, since, 0, 0);
+    return 1;
+}
+
+/* Of a file with one name, the last close of which decides nothing: Python closes it when it has time. */
+static int answer_release(
+    struct volfs_files *files, const struct fuse_in_header *header, uint64_t handle, int device, int64_t since)
+{
+    struct stat found;
+    int raise = 0;
+    pthread_mutex_lock(&files->mutex);
+    struct volfs_file *file = find(files, handle);
+    int done = file && !file->released && files->unclosed < UNCLOSED && !fstat(file->fd, &found) && found.st_nlink == 1
+        && flush(file, since);
+    if (done) {
+        file->released = 1;
+        int before = atomic_fetch_add(&files->unclosed, 1);
+        files->released[before] = handle;
+        raise = before + 1 == MANY && files->event >= 0;
+    }
+    pthread_mutex_unlock(&files->mutex);
+    if (!done)
+        return 0;
+    if (raise) {
+        uint64_t one = 1;
+        ssize_t written = write(files->event, &one, sizeof one);
+        (void)written; /* full: it is raised already */
+    }
+    if (!volfs_reply(device, header->unique, NULL, 0))
+        return 0;
+    volfs_meter_count(files->meter, VOLFS_RELEASE, since, 0, 0);
+    return 1;
+}
+
+/* True if names are looked up in a directory now. With the mutex. */
+static int looking(const struct place *place, int64_t now)
+{
+    struct volfs_watch *watch = place->watch;
+    return watch && usable(place->folder) && atomic_load(&watch->walk) == place->walk && atomic_load(&watch->plain)
+        && quiet(watch, now);
+}
+
+/* True for names that mean the same to everybody: letters, digits and the like. `size` is with the zero at the end. */
+static int plain_name(const char *name, size_t size)
+{
+    if (size < 2 || size > LONGEST_NAME + 1 || name[size - 1] || name[0] == '.')
+        return 0;
+    for (size_t i = 0; i + 1 < size; i++) {
+        const char c = name[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+            return 0;
+    }
+    return 1;
+}
+
+/* A name that is not there, or that of a directory in which names are looked up as well. */
+static int answer_lookup(struct volfs_files *files, const struct fuse_in_header *header, const char *name, size_t size,
+    int device, int64_t since)
+{
+    if (!plain_name(name, size))
+        return 0;
+    pthread_mutex_lock(&files->mutex);
+    struct place *place = place_of(files, header->nodeid);
+    struct volfs_folder *folder = place->inode == header->nodeid && looking(place, since) ? hold(place->folder) : NULL;
+    pthread_mutex_unlock(&files->mutex);
+    if (!folder)
+        return 0;
+    struct stat found;
+    struct fuse_entry_out out = {.entry_valid = SOON};
+    const int there = !fstatat(folder->fd, name, &found, AT_SYMLINK_NOFOLLOW);
+    int known = there || errno == ENOENT;
+    pthread_mutex_lock(&files->mutex);
+    /* What was there may have moved while it was looked at. */
+    known = known && place->folder == folder && looking(place, since);
+    if (known && there) {
+        const uint64_t inode = files->looked[spread(found.st_ino)];
+        const struct place *child = place_of(files, inode);
+        known = S_ISDIR(found.st_mode) && inode && child->inode == inode && child->watch == place->watch
+            && looking(child, since) && child->number == found.st_ino && child->disk == found.st_dev
+            && found.st_mtim.tv_sec >= 0;
+        if (known) {
+            int64_t mtime = time_of(&found) > child->touched ? time_of(&found) : child->touched;
+            out.nodeid = inode;
+            out.generation = GENERATION;
+            out.attr_valid = SOON;
+            out.attr = attributes(&found, child->watch, inode, mtime);
+        }
+    }
+    pthread_mutex_unlock(&files->mutex);
+    volfs_folder_release(folder);
+    if (!known || !volfs_reply(device, header->unique, &out, sizeof out))
+        return 0;
+    volfs_meter_count(files->meter, VOLFS_LOOKUP, since, 0, 0);
+    return 1;
+}
+
 static int answer_fsync(
     struct volfs_files *files, uint64_t handle, const uint8_t *request, size_t size, int device, int64_t since)
 {
     pthread_mutex_lock(&files->mutex);
     struct volfs_file *file = find(files, handle);
-    int done = file && usable(file->folder) && flush(file, since)
+    int done = file && syncable(file->folder) && flush(file, since)
         && take_sync(files, VOLFS_FSYNC, handle, file->fd, file->folder, file->named, request, size, device, since);
     pthread_mutex_unlock(&files->mutex);
     return done;
@@ -568,7 +772,7 @@ static int answer_fsyncdir(
     pthread_mutex_lock(&files->mutex);
     struct place *place = place_of(files, inode);
     struct volfs_folder *folder = place->inode == inode ? place->folder : NULL;
-    int done = usable(folder)
+    int done = syncable(folder)
         && take_sync(files, VOLFS_FSYNCDIR, inode, -1, folder, folder->begun, request, size, device, since);
     pthread_mutex_unlock(&files->mutex);
     return done;
@@ -583,6 +787,17 @@ int volfs_files_answer(struct volfs_files *files, const uint8_t *request, size_t
     const uint8_t *body = request + sizeof header;
     const size_t rest = size - sizeof header;
     switch (header.opcode) {
+    case FUSE_LOOKUP:
+        return answer_lookup(files, &header, (const char *)body, rest, device, since);
+    case FUSE_GETATTR:
+        return rest < sizeof(struct fuse_getattr_in) ? 0 : answer_getattr(files, &header, device, since);
+    case FUSE_RELEASE: {
+        struct fuse_release_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        return answer_release(files, &header, asked.fh, device, since);
+    }
     case FUSE_WRITE: {
         struct fuse_write_in asked;
         if (rest < sizeof asked)

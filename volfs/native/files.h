@@ -1,9 +1,10 @@
-/* Open files of working copies, and directories of theirs, whose descriptors Python has lent: WRITE, FLUSH and FSYNC of
- * the files, FSYNCDIR of the directories.
+/* Open files of working copies, and directories of theirs, whose descriptors Python has lent: WRITE, FLUSH, FSYNC,
+ * GETATTR and RELEASE of the files, FSYNCDIR of the directories, and LOOKUP in them.
  *
  * Decided here: when such a request can be answered wholly and rightly without Python, and the answer. A write is made at
  * once by whoever reads the requests; a sync by a thread of this file, since it takes as long as the disk does. Not here:
- * names, access, copies from below, which Python has decided when it lends a file; what the kernel must forget: where
+ * names, access, copies from below, which Python has decided when it lends a file or a directory; closing a file that is
+ * released, which Python does later; what the kernel must forget: where
  * anybody looks at what is made of the branch's keys (`volfs_watch`), a FLUSH is Python's. Every error is Python's: a
  * write that fails, or is cut short, goes there as it came, to be made again and to fail again; of a sync the error goes
  * along, since the disk tells it only once.
@@ -25,10 +26,13 @@
 struct volfs_files;
 struct volfs_folder;
 
-/* Who looks at what is made of a branch's keys. */
+/* A branch: who looks at what is made of its keys, and what its files and directories say of themselves. */
 struct volfs_watch {
     atomic_int onlookers; /* open files of which a change of a key may concern any */
     atomic_int_least64_t until; /* ns, CLOCK_MONOTONIC: so long the kernel keeps sizes that may be wrong after a change */
+    atomic_int plain;     /* owner and mode are those below and the disk's */
+    atomic_int walk;      /* another number each time that keys may show something else than before */
+    uint32_t uid, gid;
 };
 
 /* An open file. Python sets the first part before it is lent, and may look at the second, and change it, at any time. */
@@ -47,14 +51,18 @@ struct volfs_file {
     /* With the mutex of the files it is among. */
     uint64_t handle, inode;
     unsigned users;
+    int released;                /* the kernel has let go of it, and Python has not heard of that yet */
     struct volfs_folder *folder; /* in which its name is; NULL: its name's sync is Python's */
     uint64_t named;              /* which of the folder's syncs was the last one begun when it had its name */
-    struct volfs_file *next;
+    struct volfs_file *next, *next_of_inode;
 };
 
 /* A directory in another, or whose own name is durable if `parent` is NULL. The descriptor is the folder's. NULL if there
- * is no memory. One user. */
-struct volfs_folder *volfs_folder_new(int fd, struct volfs_folder *parent);
+ * is no memory. One user. `settled`: syncing it makes durable all that its sync must; else syncs are Python's until
+ * volfs_folder_settle. */
+struct volfs_folder *volfs_folder_new(int fd, struct volfs_folder *parent, int settled);
+void volfs_folder_settle(struct volfs_folder *folder);
+int volfs_folder_settled(const struct volfs_folder *folder);
 
 /* Have requests that concern it be Python's from now on, those under way as well. */
 void volfs_folder_end(struct volfs_folder *folder);
@@ -63,8 +71,9 @@ void volfs_folder_end(struct volfs_folder *folder);
 int volfs_folder_error(struct volfs_folder *folder);
 void volfs_folder_release(struct volfs_folder *folder);
 
-/* `meter` is the caller's. NULL if there is no memory. */
-struct volfs_files *volfs_files_new(struct volfs_meter *meter);
+/* `meter` is the caller's, and `event`, which is raised when many files wait to be closed; -1 for none. NULL if there is no
+ * memory. */
+struct volfs_files *volfs_files_new(struct volfs_meter *meter, int event);
 
 /* Answer no sync any more that is under way: the device is about to be closed. */
 void volfs_files_stop(struct volfs_files *files);
@@ -86,8 +95,19 @@ void volfs_files_place(struct volfs_files *files, struct volfs_file *file, struc
 /* Take a file back, and wait for whoever writes to it. Of syncs under way Python gets no word but the answer. */
 void volfs_files_recall(struct volfs_files *files, struct volfs_file *file);
 
-/* Have syncs of a directory answered until the folder ends. */
-void volfs_files_lend_folder(struct volfs_files *files, uint64_t inode, struct volfs_folder *folder);
+/* The handles of files that were released here since the last time, up to `room` of them: Python is to close them. */
+size_t volfs_files_released(struct volfs_files *files, uint64_t *handles, size_t room);
+
+/* How many there are. */
+int volfs_files_unclosed(struct volfs_files *files);
+
+/* Have syncs of a directory answered until the folder ends. With a `watch`, look-ups as well, until it walks on: whatever
+ * the directory shows lies in the folder, and names of files and directories are all that is to be known of them. */
+void volfs_files_lend_folder(
+    struct volfs_files *files, uint64_t inode, struct volfs_folder *folder, struct volfs_watch *watch, int walk);
+
+/* Python changed names in a directory, at a time (ns) that its own may not tell; 0: not any more. */
+void volfs_files_touch(struct volfs_files *files, uint64_t inode, int64_t time);
 
 /* Forget folders that have ended. */
 void volfs_files_tidy(struct volfs_files *files);

@@ -95,7 +95,7 @@ struct volfs_front *volfs_front_new(int directory_bits)
     if (!front)
         return NULL;
     front->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    front->files = volfs_files_new(&front->meter);
+    front->files = volfs_files_new(&front->meter, front->event);
     if (front->event < 0 || !front->files) {
         if (front->event >= 0)
             close(front->event);
@@ -539,12 +539,15 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
     case FUSE_FLUSH:
         return answer_close(front, &header, body, rest, VOLFS_FLUSH, device, since)
             || volfs_files_answer(front->files, request, size, device, since);
+    case FUSE_LOOKUP:
+    case FUSE_GETATTR:
     case FUSE_WRITE:
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
         return volfs_files_answer(front->files, request, size, device, since);
     case FUSE_RELEASE:
-        return answer_close(front, &header, body, rest, VOLFS_RELEASE, device, since);
+        return answer_close(front, &header, body, rest, VOLFS_RELEASE, device, since)
+            || volfs_files_answer(front->files, request, size, device, since);
     default:
         return 0;
     }

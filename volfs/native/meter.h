@@ -18,6 +18,8 @@ enum volfs_operation {
     VOLFS_WRITE,
     VOLFS_FSYNC,
     VOLFS_FSYNCDIR,
+    VOLFS_LOOKUP,
+    VOLFS_GETATTR,
     VOLFS_OPERATIONS
 };
 

@@ -155,6 +155,7 @@ class Housekeeping:
         for disks, datasets in context.by_disk(context.store.datasets()).items():
             self._begin(("datasets", disks), partial(self._see_changes, disks, partial(self._look_at, datasets)))
         if context.lender is not None:
+            context.catch_up()
             context.lender.tidy()
         for mounted in self._branches:
             self._begin(("branch", mounted.path), partial(self._look_after, mounted))
@@ -172,6 +173,9 @@ class Housekeeping:
         for dataset in datasets:
             self._context.store.look_at(dataset)
             self._context.access.look_again(dataset)
+        for mounted in list(self._branches):
+            if mounted.dataset.name in datasets:
+                mounted.see_owner()
 
     async def _look_after(self, mounted: MountedBranch) -> None:
         try:

@@ -61,6 +61,10 @@ class Tree:
         if self._context.lender is not None:
             self._context.lender.passed(stack, plane)
 
+    def catch_up(self) -> None:
+        """Take note of what the front has answered."""
+        self._context.catch_up()
+
     @property
     def meter(self) -> Meter:
         """The counts and times of requests."""

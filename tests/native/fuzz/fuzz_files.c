@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input = {data, size};
     struct volfs_meter meter = {0};
     volfs_meter_begin(&meter);
-    struct volfs_files *table = volfs_files_new(&meter);
+    struct volfs_files *table = volfs_files_new(&meter, -1);
     struct volfs_pulse *pulse = volfs_pulse_new();
     assert(table && pulse);
     volfs_pulse_load(pulse, numbers);
@@ -66,14 +66,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     atomic_store(&watch.onlookers, 0);
     for (int i = 0; i < FILES; i++) {
         files[i] = (struct volfs_file){.fd = empty("file"), .number = 2 * (uint64_t)i + 2, .pulse = pulse, .watch = &watch};
-        folders[i] = volfs_folder_new(empty("folder"), i ? folders[i - 1] : NULL);
+        folders[i] = volfs_folder_new(empty("folder"), i ? folders[i - 1] : NULL, 1);
         assert(folders[i]);
         memset(shadow[i], 0, ROOM);
     }
     int64_t count = volfs_pulse_count(pulse), last = 0;
     while (input.size) {
         int which = (int)between(&input, 0, FILES - 1);
-        switch (between(&input, 0, 9)) {
+        switch (between(&input, 0, 10)) {
         case 0:
             if (!lent[which])
                 volfs_files_lend(table, &files[which], (uint64_t)which + 1, 9);
@@ -89,17 +89,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 volfs_files_place(table, &files[which], take(&input, 1) & 1 ? folders[which] : NULL);
             break;
         case 3:
-            volfs_files_lend_folder(table, (uint64_t)which + 1, folders[which]);
+            volfs_files_lend_folder(table, (uint64_t)which + 1, folders[which], take(&input, 1) & 1 ? &watch : NULL,
+                (int)(take(&input, 1) & 1));
+            volfs_files_touch(table, (uint64_t)between(&input, 0, FILES), (int64_t)take(&input, 4));
             break;
         case 4:
             volfs_folder_end(folders[which]);
             volfs_folder_release(folders[which]);
-            folders[which] = volfs_folder_new(empty("folder"), which ? folders[which - 1] : NULL);
+            folders[which] = volfs_folder_new(empty("folder"), which ? folders[which - 1] : NULL, 1);
             assert(folders[which]);
             volfs_files_tidy(table);
             break;
         case 5:
             atomic_store(&watch.onlookers, (int)(take(&input, 1) & 1));
+            atomic_store(&watch.plain, (int)(take(&input, 1) & 1));
+            atomic_store(&watch.walk, (int)(take(&input, 1) & 1));
             break;
         case 6: {
             struct volfs_waiting waiting[2];
@@ -107,6 +111,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             int64_t now;
             volfs_files_waiting(table, waiting, 2);
             volfs_pulse_changes(pulse, whom, &now);
+            uint64_t closed[2];
+            size_t count = volfs_files_released(table, closed, 2);
+            for (size_t i = 0; i < count; i++)
+                assert(closed[i] && closed[i] <= FILES);
+            assert(volfs_files_unclosed(table) >= 0);
             break;
         }
         case 7: {
@@ -124,8 +133,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             size_t length = (size_t)between(&input, 0, sizeof request);
             for (size_t i = 0; i < length; i++)
                 request[i] = (uint8_t)take(&input, 1);
-            static const uint32_t opcodes[] = {FUSE_FLUSH, FUSE_FSYNC, FUSE_FSYNCDIR, FUSE_OPEN};
-            struct fuse_in_header header = {.len = sizeof request, .opcode = opcodes[between(&input, 0, 3)], .unique = 2,
+            static const uint32_t opcodes[] = {
+                FUSE_FLUSH, FUSE_FSYNC, FUSE_FSYNCDIR, FUSE_OPEN, FUSE_RELEASE, FUSE_GETATTR, FUSE_LOOKUP};
+            struct fuse_in_header header = {.len = sizeof request, .opcode = opcodes[between(&input, 0, 6)], .unique = 2,
                 .nodeid = (uint64_t)which + 1};
             struct fuse_fsync_in asked = {.fh = (uint64_t)which + 1};
             if (length & 1) {

@@ -73,7 +73,9 @@ class MountedBranch:
         #: Whether the working copy's disk may stop answering: see :attr:`volfs.tree.core.node.Node.far`.
         self.far = context.is_far(dataset.name)
         #: Who looks at what is made of its keys, for the front; None without one.
-        self.onlookers = None if context.lender is None else context.lender.watch()
+        self.onlookers = None
+        if context.lender is not None:
+            self.onlookers = context.lender.watch(context.options.uid, context.options.gid)
         self.images = ImageIndex(self.branch, path, self)
         self.kernel = Invalidation(context, self, self.branch, self.images)
         self.walk_lost()
@@ -156,6 +158,7 @@ class MountedBranch:
         """Give the writer's lock back. Stages must be settled before."""
         if self._held:
             self._held = False  # first: whoever enters meanwhile takes the lock once more
+            self._walk_on()
             await self.look(self.branch.release)
 
     @property
@@ -225,7 +228,9 @@ class MountedBranch:
 
     def touch(self, directory: int) -> None:
         """Record that names in a directory changed."""
-        self._dir_times[directory] = max(time.time_ns(), self._dir_times.pop(directory, 0) + 1)
+        now = self._dir_times[directory] = max(time.time_ns(), self._dir_times.pop(directory, 0) + 1)
+        if self.context.lender is not None:
+            self.context.lender.touch(directory, now)
         if len(self._dir_times) > _DIRECTORIES_KEPT:
             del self._dir_times[next(iter(self._dir_times))]
 
@@ -233,6 +238,8 @@ class MountedBranch:
         """Record that a directory's mtime was set, as archivers do when its names are complete: it counts from now
         on."""
         self._dir_times.pop(directory, None)
+        if self.context.lender is not None:
+            self.context.lender.touch(directory, 0)
 
     def touched(self, directory: int) -> int:
         """The time (ns) of the last :meth:`touch` of a directory; 0 for never."""
@@ -258,9 +265,20 @@ class MountedBranch:
 
     def walk_lost(self) -> None:
         """Metadata changed, so that other levels may follow s0 now: until that is known, the front decides nothing at a
-        flush."""
+        flush, and looks up no names."""
         if self.onlookers is not None:
             self.onlookers.until(_FOREVER)
+        self._walk_on()
+
+    def _walk_on(self) -> None:
+        """Have directories be lent anew before the front looks names up in them."""
+        if self.onlookers is not None:
+            self.onlookers.walk_on()
+
+    def see_owner(self) -> None:
+        """Have the front tell attributes only while owner and mode are those of the disk. May be called in a thread."""
+        if self.onlookers is not None:
+            self.onlookers.plain = self.context.access.plain(self.dataset.name)
 
     def walk_made(self) -> None:
         """It is known again which levels follow s0. As long as the kernel keeps sizes of their chunks, which any change

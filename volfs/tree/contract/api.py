@@ -110,6 +110,9 @@ class TreeApi(Protocol):
     def passed(self, stack: int, plane: int) -> None:
         """A front has answered a read of a plane of what this tree lent it. Does not block."""
 
+    def catch_up(self) -> None:
+        """Take note of what a front has answered. Called before each request, and when it says so. Does not block."""
+
     @property
     def meter(self) -> Meter:
         """The counts and times of requests, which the adapter begins and ends there."""

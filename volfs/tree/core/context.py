@@ -159,6 +159,18 @@ class TreeContext:
     def writable(self) -> bool:
         return not (self.options.read_only or self.store.read_only)
 
+    def catch_up(self) -> None:
+        """Close the files that the front has released."""
+        if self.lender is None or not self.lender.unclosed:
+            return
+        orphans = self.inodes.orphans
+        for fh in self.lender.released():
+            handle = self.files.released(fh)
+            if handle is not None:
+                handle.close_soon()
+                if orphans.get(handle.ino) is handle:
+                    del orphans[handle.ino]
+
     def names_moved(self) -> None:
         """Have directories that were found before looked for again: datasets, refs or directories came or went."""
         self.epoch += 1

@@ -159,9 +159,9 @@ class Lender:
 
     # -- files that are written ---------------------------------------------------------------------------------------
 
-    def watch(self) -> Any:
-        """Counts who looks at a branch."""
-        return core.Watch()
+    def watch(self, uid: int, gid: int) -> Any:
+        """Counts who looks at a branch, whose files are this user's."""
+        return core.Watch(uid, gid)
 
     def file(self, fd: int, number: int, pulse: Any, watch: Any) -> Any:
         """An open file to be lent: its descriptor, the number under which its changes are noted in the branch's pulse,
@@ -180,9 +180,24 @@ class Lender:
         """Take a file back."""
         self._front.recall_file(fh)
 
-    def lend_folder(self, ino: int, folder: Any) -> None:
-        """Have the front answer syncs of a directory until the folder ends."""
-        self._front.lend_folder(ino, folder)
+    def lend_folder(self, ino: int, folder: Any, watch: Any | None = None, walk: int = 0, touched: int = 0) -> None:
+        """Have the front answer syncs of a directory until the folder ends; with those who look at its branch look-ups
+        of names as well, until they ``walk`` on. ``touched``: when its names changed (ns), if itself does not tell."""
+        self._front.lend_folder(ino, folder, watch, walk)
+        self._front.touch(ino, touched)
+
+    def touch(self, ino: int, time: int) -> None:
+        """Names in a directory changed at a time (ns) that itself may not tell; 0: not any more."""
+        self._front.touch(ino, time)
+
+    @property
+    def unclosed(self) -> int:
+        """The number of files that the front released and that must be closed here."""
+        return int(self._front.unclosed)
+
+    def released(self) -> list[int]:
+        """Their numbers, each once."""
+        return list(self._front.released())
 
     def tidy(self) -> None:
         """Close the descriptors of folders that have ended. Called once in a while."""

@@ -91,6 +91,9 @@ class Handle:
     async def release(self) -> None:
         """Called after the last close. Its errors reach no program."""
 
+    def close_soon(self) -> None:
+        """Close it after the front has answered for :meth:`release`: nothing is left to be decided. Does not block."""
+
     def stamp(self) -> Hashable:
         """A value that stands for the bytes that the file has now: equal stamps, equal bytes. Safe to call in a thread.
 
@@ -179,6 +182,11 @@ class FileTable:
             if handle.onlooker and handle.mounted is not None:
                 handle.mounted.watched(-1)
         return handle
+
+    def released(self, fh: int) -> Handle | None:
+        """Take a file out that the front has released; None if it is out already."""
+        self.stateless_open += 1  # the front counts it among those that it closed, and has not opened it
+        return self.remove(fh)
 
     def at(self, ino: int) -> tuple[Handle, ...]:
         """The open files of an inode."""

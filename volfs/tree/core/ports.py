@@ -130,8 +130,19 @@ class Front(Protocol):
     def recall_file(self, handle: int) -> None:
         """Take a file back: its descriptor is not used any more."""
 
-    def lend_folder(self, inode: int, folder: Any) -> None:
-        """Have syncs of a directory answered until the folder ends."""
+    def lend_folder(self, inode: int, folder: Any, watch: Any | None = None, walk: int = 0) -> None:
+        """Have syncs of a directory answered until the folder ends; with a watch look-ups of names in it as well, until
+        that walks on."""
+
+    def touch(self, inode: int, time: int) -> None:
+        """Names in a directory changed at a time (ns) that itself may not tell; 0: not any more."""
+
+    @property
+    def unclosed(self) -> int:
+        """The number of files that were released and must be closed by the tree."""
+
+    def released(self) -> list[int]:
+        """Their handles, each once."""
 
     def tidy(self) -> None:
         """Close the descriptors of folders that have ended."""

@@ -150,6 +150,21 @@ class KeyHandle(Handle):
             finally:
                 self.mounted.closing -= 1
 
+    def close_soon(self) -> None:
+        mounted = self.mounted
+        if not self.unlinked:  # else its bytes go with it, which may take a while
+            with mounted.branch.working.at_once() as free:
+                if free and self._close(wait=False):
+                    return
+        mounted.closing += 1
+        mounted.context.start(self._close_late)
+
+    async def _close_late(self) -> None:
+        try:
+            await self.mounted.look(self._close)
+        finally:
+            self.mounted.closing -= 1
+
     def _close(self, *, wait: bool = True) -> bool:
         """Close the file. Without ``wait``, return False instead of waiting for a thread that reads the stamp: that
         thread may itself be waiting for the working copy, which the caller holds."""
@@ -247,6 +262,7 @@ class KeyHandle(Handle):
             return
         if key.endswith(NODE_JSON):
             return  # closing it has the hierarchy walked again
+        mounted.see_owner()
         number = working.pulse.lend(lambda: file.key)
         self._state = lent = lender.file(fd, number, working.pulse.numbers, mounted.onlookers)
         lent.changed, lent.flushed, lent.synced = state.changed, state.flushed, state.synced

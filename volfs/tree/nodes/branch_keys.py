@@ -48,7 +48,8 @@ class BranchKeyDir(Dir):
         super().__init__(context, ino, up, path)
         self.mounted: MountedBranch = mounted
         self.key = key
-        self._lent: object = None
+        # What was lent to the front last, and how far the branch had walked then.
+        self._lent: tuple[object, int] = None, 0
 
     def _entry(self, key: str) -> Entry | None:
         return self.mounted.branch.working.look(lambda union: union.entry(key))
@@ -79,6 +80,8 @@ class BranchKeyDir(Dir):
             return self._node(name, key, entry)
         if self._derived_names().get(name):
             return self._folder(name, key)
+        if self.context.lender is not None:
+            self._lend_at_once()
         return None
 
     def _computed(self, key: str) -> ComputedKey | None:
@@ -321,16 +324,33 @@ class BranchKeyDir(Dir):
             await mounted.look(lambda: mounted.branch.working.fsync_dir(self.key))
             self._lend()
 
+    def _lend_at_once(self) -> None:
+        """:meth:`_lend`, if nothing must be waited for."""
+        with self.mounted.branch.working.at_once() as free:
+            if free:
+                self._lend()
+
     def _lend(self) -> None:
         """Have the front answer syncs of this directory, if it can: that of a file that was made here is followed by
-        one, where the file gets its name."""
+        one, where the file gets its name; and look-ups in it, if it shows nothing but what lies there."""
         mounted, lender = self.mounted, self.context.lender
-        if lender is None or mounted.far or not mounted.held:
+        if lender is None or mounted.onlookers is None or mounted.far or not mounted.held:
             return
-        folder = mounted.branch.working.anchor(self.key)
-        if folder is not None and folder is not self._lent:
-            lender.lend_folder(self.ino, folder)
-            self._lent = folder
+        folder, walk = mounted.branch.working.anchor(self.key), mounted.onlookers.walk
+        if folder is None or (folder, walk) == self._lent:
+            return
+        mounted.see_owner()
+        known = not mounted.images.cold  # which keys are computed
+        watch = mounted.onlookers if known and self._is_plain() else None
+        lender.lend_folder(self.ino, folder, watch, walk, mounted.touched(self.ino))
+        self._lent = folder, walk if known else walk - 1
+
+    def _is_plain(self) -> bool:
+        """True if all names in it are those in the top layer: the base has none, and none are computed."""
+        if computed_level(self.mounted.images, self.key) is not None:
+            return False
+        entry = self.mounted.branch.working.union().entry(self.key)
+        return entry is not None and entry.kind == "dir" and entry.below is None and len(entry.dirs) == 1
 
     def _hide_computed(self, key: str) -> None:
         """Hide a removed key of a level that follows s0 for some seconds, as removed slices are: a program that removes

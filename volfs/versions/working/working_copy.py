@@ -434,16 +434,19 @@ class WorkingCopy:
 
     def fsync_dir(self, key: str) -> None:
         """fsync of a directory: its names and removals are durable, and so is its own name."""
+        folder = key
         while key:
             failed = self._anchors.error(key)
             if failed:
                 raise OSError(failed, os.strerror(failed))
             self._names.sync(key)
             key = key.rpartition("/")[0]
+        with self._mutex:
+            self._anchors.settle(folder)
 
     def anchor(self, folder: str) -> Any | None:
-        """The ``core.Folder`` of a directory, a sync of which makes the names in it durable, and its own: for as long
-        as the lock is held, and no directory moves. None if more must be synced for that."""
+        """The ``core.Folder`` of a directory of the top layer, if that is the only layer: for as long as the lock is
+        held, and no directory moves. Once it is settled a sync of it makes the names in it durable, and its own."""
         found = self._anchors.get(folder)
         if found is not None or core is None:
             return found
@@ -891,18 +894,19 @@ class _UnsyncedNames:
 
 
 class _Anchors:
-    """Directories of the top layer of which syncs can be made without looking around, for as long as no whiteouts come
-    and none moves. Changed with the working copy's mutex held."""
+    """Directories of the top layer in which names can be looked up, and which can be synced, without looking around:
+    for as long as no whiteouts come and none moves. Changed with the working copy's mutex held."""
 
     def __init__(self, names: _UnsyncedNames) -> None:
         self._names = names
         self._folders: dict[str, Any] = {}
+        self._top: Layer | None = None
 
     def get(self, folder: str) -> Any | None:
         return self._folders.get(folder)
 
     def make(self, folder: str, top: Layer) -> Any | None:
-        """A directory's, with those of all above it. None if whiteouts are not durable, or it is not in the layer."""
+        """A directory's, with those of all above it. None if it is not in the layer."""
         found = self._folders.get(folder)
         if found is not None:
             return found
@@ -910,14 +914,31 @@ class _Anchors:
         parent = self.make(above, top) if above else None
         if above and parent is None:
             return None
-        if os.path.lexists(top.whiteout_path(folder)) and not self._names.settled(folder):
-            return None
         if len(self._folders) >= _ANCHORS:
             self.end()
             return None
+        self._top = top
         with suppress(FileNotFoundError):
-            self._folders[folder] = core.Folder(open_dir(top.path(folder)), parent)
+            settled = self._durable(folder, parent)
+            self._folders[folder] = core.Folder(open_dir(top.path(folder)), parent, settled)
         return self._folders.get(folder)
+
+    def settle(self, folder: str) -> bool:
+        """See whether syncs of a directory need no looking around any more. True if so."""
+        found = self._folders.get(folder)
+        if found is None or found.settled:
+            return found is not None
+        above = folder.rpartition("/")[0]
+        if (not above or self.settle(above)) and self._durable(folder, self._folders.get(above)):
+            found.settle()
+        return bool(found.settled)
+
+    def _durable(self, folder: str, parent: Any | None) -> bool:
+        """True if a directory has no whiteouts that are not durable, nor have those above it."""
+        assert self._top is not None
+        if parent is not None and not parent.settled:
+            return False
+        return self._names.settled(folder) or not os.path.lexists(self._top.whiteout_path(folder))
 
     def error(self, folder: str) -> int:
         """The errno of a sync of a directory that failed, once; 0 if none did."""
