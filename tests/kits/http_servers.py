@@ -99,5 +99,5 @@ def http_server(store: Path, log: Path, *options: str, token: str | None = None)
             yield server
         finally:
             if process.poll() is None:
-                server.end()
+                assert server.end() == 0
             tee.wait(PATIENCE)

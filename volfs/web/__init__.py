@@ -7,7 +7,7 @@
 ``http_exchange``   a request and its answer, over ASGI
 ``http_status``     the status for each error of the tree
 ``url_paths``       from a URL to names and back
-``places``          from names to an inode, following links inside the tree
+``places``          from names to an inode, following links inside the tree; ``entry_cache`` those looked up lately
 ``validators``      ETag, Last-Modified, Cache-Control; conditional requests
 ``byte_ranges``     the Range header
 ``media_types``     Content-Type by name

@@ -26,6 +26,7 @@ from volfs.web.authoring import Authoring
 from volfs.web.browser_page import BrowserPage
 from volfs.web.byte_ranges import NotThere, byte_ranges
 from volfs.web.credentials import NOBODY, Caller, Gate, Unknown
+from volfs.web.entry_cache import EntryCache
 from volfs.web.file_body import FileBodies
 from volfs.web.http_exchange import Gone, HttpExchange, Receive, Send
 from volfs.web.http_status import Refusal, failure
@@ -65,7 +66,8 @@ class Application:
         self._gate = gate
         self._page = page or BrowserPage()
         self._bodies = FileBodies(tree)
-        self._authoring = Authoring(tree, self._bodies, writable=writable)
+        self._cache = EntryCache()
+        self._authoring = Authoring(tree, self._bodies, self._cache, writable=writable)
         self._handlers: dict[str, Callable[[HttpExchange, Caller], Awaitable[None]]] = {
             "GET": self._get,
             "HEAD": self._get,
@@ -95,7 +97,9 @@ class Application:
                 caller = await self._gate.caller(exchange.header("authorization"))
                 if method in self._authoring.changes and not caller.known:
                     raise Unknown
-                with acting_for(caller.author):
+                if method in self._authoring.changes:
+                    await self._change(method, exchange, caller)
+                else:
                     await self._handlers[method](exchange, caller)
         except Gone:
             pass
@@ -125,6 +129,12 @@ class Application:
             )
         await exchange.finish()
 
+    async def _change(self, method: str, exchange: HttpExchange, caller: Caller) -> None:
+        self._cache.forget()
+        exchange.before_answer = self._cache.forget
+        with acting_for(caller.author):
+            await self._handlers[method](exchange, caller)
+
     @property
     def _allowed(self) -> str:
         return ", ".join((*self._handlers, "OPTIONS"))
@@ -150,7 +160,7 @@ class Application:
                 raise NotFound("the page has no such file")
             await self._page.send(exchange, names[2:])
             return
-        places = Places(self._tree, caller)
+        places = Places(self._tree, caller, self._cache)
         place = await places.find(names)
         if not place.exists:
             raise NotFound("there is nothing of this name")
@@ -197,7 +207,8 @@ class Application:
                 headers.append(("cache-control", "no-store"))
                 await self._bodies.send_live(exchange, file, headers)
                 return
-            attr = await self._tree.getattr(place.attr.ino)  # it may have changed until it was open
+            # What may change may have done so until it was open.
+            attr = place.attr if place.attr.entry_timeout >= FOREVER else await self._tree.getattr(place.attr.ino)
             tag = entity_tag(attr)
             headers += [
                 ("accept-ranges", "bytes"),

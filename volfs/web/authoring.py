@@ -21,6 +21,7 @@ from volfs.web.credentials import Caller
 from volfs.web.dav_locks import Lock, Locks, Names
 from volfs.web.dav_properties import Properties
 from volfs.web.dav_xml import dav, element
+from volfs.web.entry_cache import EntryCache
 from volfs.web.file_body import FileBodies
 from volfs.web.http_exchange import HttpExchange
 from volfs.web.http_status import Refusal
@@ -49,9 +50,10 @@ class _Request:
 class Authoring:
     """The methods of WebDAV. ``writable``: those that change something are among them."""
 
-    def __init__(self, tree: TreeApi, bodies: FileBodies, *, writable: bool) -> None:
+    def __init__(self, tree: TreeApi, bodies: FileBodies, cache: EntryCache, *, writable: bool) -> None:
         self._tree = tree
         self._bodies = bodies
+        self._cache = cache
         self._locks = Locks()
         self._writable = writable
         self.looks: dict[str, Callable[[HttpExchange, Caller], Awaitable[None]]] = {"PROPFIND": self._propfind}
@@ -74,7 +76,7 @@ class Authoring:
         depth = exchange.header("depth") or "infinity"
         if depth not in ("0", "1", "infinity"):
             raise Refusal(400, "Depth is 0 or 1")
-        places = Places(self._tree, caller)
+        places = Places(self._tree, caller, self._cache)
         place = await _there(places, names)
         if depth == "infinity" and place.attr.is_dir:
             error = element(dav("error"), element(dav("propfind-finite-depth")))
@@ -110,7 +112,7 @@ class Authoring:
         self, exchange: HttpExchange, caller: Caller, names: Names, places: Places | None = None
     ) -> _Request:
         """Judge the If header. Raises Refusal (412) if it is not true."""
-        places = places or Places(self._tree, caller)
+        places = places or Places(self._tree, caller, self._cache)
         lists = dav_locks.conditions(exchange.header("if"), exchange.header("host"))
 
         async def tag_of(about: Names) -> str | None:

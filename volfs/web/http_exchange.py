@@ -37,6 +37,9 @@ class HttpExchange:
         self.raw_path = bytes(scope["raw_path"])
         self.query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=20)
         self.client = scope["client"][0] if scope.get("client") else "-"
+        self._hold: Callable[[], None] | None = (
+            scope.get("state", {}).get("hold") if scope["http_version"] < "2" else None
+        )
         self._headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
@@ -46,6 +49,8 @@ class HttpExchange:
         self._taken_in = self._gone = False
         #: Sent with every answer.
         self.always: list[tuple[str, str]] = []
+        #: Called when the answer begins, whatever it is.
+        self.before_answer: Callable[[], None] = lambda: None
         #: Of the answer: None until it has begun.
         self.status: int | None = None
         self.sent = 0
@@ -103,7 +108,10 @@ class HttpExchange:
         await self.end()
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """The head of an answer. Its body follows in pieces."""
+        """The head of an answer. Its body follows in pieces, the first at once, or its end."""
+        self.before_answer()
+        if self._hold is not None:
+            self._hold()
         self.status = int(status)
         lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.always)]
         await self._send({"type": "http.response.start", "status": self.status, "headers": lines})

@@ -31,6 +31,8 @@ CONNECTIONS = 4000
 _BACKLOG = 1024
 #: A client that takes nothing of an answer for so long is given up.
 _STALL_SECONDS = 120
+#: The head of an answer is sent together with so much of its body.
+_TOGETHER = 64 << 10
 #: A connection without a whole request is closed.
 _IDLE_SECONDS = 30
 #: How long answers may go on when the server is to end.
@@ -45,12 +47,31 @@ class _Connection(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         self._stream = stream
         self._scope = scope
+        self._holding = False
+        self._held = b""
+
+    def hold(self) -> None:
+        """Send the next bytes together with those after them: the head of an answer with the beginning of its body."""
+        self._holding = True
 
     @property
     def socket(self) -> trio.socket.SocketType:
         return self._stream.socket
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._holding:
+            self._holding, self._held = False, bytes(data)
+            return
+        if self._held:
+            held, self._held = self._held, b""
+            if len(data) <= _TOGETHER:
+                data = held + data
+            else:
+                await self._send(held)
+        if data:
+            await self._send(data)
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
         with trio.move_on_after(_STALL_SECONDS) as patience:
             await self._stream.send_all(data)
         if patience.cancelled_caught:
@@ -150,7 +171,7 @@ class Listener:
                 connection = _Connection(stream, scope)
                 self._streams.add(connection)
                 try:
-                    state = ConnectionState({})
+                    state = ConnectionState({"hold": connection.hold})
                     await TCPServer(self._app, self._config, self._context, state, cast(Any, connection))
                 except Exception as error:
                     log.warning("a connection ended with %s: %s", type(error).__name__, error)

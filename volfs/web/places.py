@@ -19,6 +19,7 @@ from volfs.errors import NotFound, VolfsError
 from volfs.tree.contract.api import ROOT_INO, DirEntry, TreeApi
 from volfs.tree.contract.attrs import FOREVER, Attr
 from volfs.web.credentials import Caller
+from volfs.web.entry_cache import EntryCache
 
 _LINKS = 40
 #: Entries of a directory that are looked at in one go.
@@ -48,9 +49,10 @@ class Place:
 class Places:
     """Looks up paths for one caller."""
 
-    def __init__(self, tree: TreeApi, caller: Caller) -> None:
+    def __init__(self, tree: TreeApi, caller: Caller, cache: EntryCache) -> None:
         self._tree = tree
         self._caller = caller
+        self._cache = cache
 
     async def find(self, names: tuple[bytes, ...], *, follow: bool = True) -> Place:
         """The place that names lead to; the last one is followed too, if it is a link, unless told not to.
@@ -91,10 +93,16 @@ class Places:
 
     async def look(self, folder: int, name: bytes) -> Attr:
         """The entry of a directory; one with the inode 0 if there is none."""
+        known = self._cache.get(folder, name)
+        if known is not None:
+            return known
+        changes = self._cache.changes
         try:
-            return await self._tree.lookup(folder, name)
+            attr = await self._tree.lookup(folder, name)
         except NotFound:
             return Attr(0, 0)
+        self._cache.put(folder, name, attr, changes)
+        return attr
 
     async def followed(self, names: tuple[bytes, ...], link: Attr) -> Attr:
         """What a link leads to; the link itself if that is nothing, or not for this caller."""
