@@ -156,10 +156,13 @@ def info_json(
     shard_shape: Index | None = None,
     rescale: Rescale | None = None,
     source: Mapping[str, Any] | None = None,
+    is_label: bool = False,
+    samples: str | None = None,
 ) -> bytes:
     """The description of a level: shape, dtype, axes, voxel size, chunk shape, codecs; the factors that take its voxels
-    to real values, and the facts from its image's source."""
+    to real values, and the facts from its image's source. ``samples`` is the axis of a pixel's red, green and blue."""
     value: dict[str, Any] = {
+        "kind": "labels" if is_label else "image",
         "shape": shape,
         "dtype": dtype.name,
         "axes": [axis.name for axis in axes],
@@ -167,6 +170,8 @@ def info_json(
         "units": [axis.unit for axis in axes],
         "chunk_shape": chunk_shape,
     }
+    if samples is not None:
+        value["samples"] = samples
     if shard_shape is not None:
         value["shard_shape"] = shard_shape
     value |= {"fill_value": _fill(fill_value), "codecs": list(codecs)}

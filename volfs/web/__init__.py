@@ -16,7 +16,7 @@
 ``authoring``       the methods of WebDAV; ``dav_xml`` its documents, ``dav_properties`` those of files
 ``dav_locks``       locks of its clients, and the conditions by which they show them
 ``tree_changes``    uploads, and what is done to whole directories
-``browser_page``    the files of the page for people, ``page/``
+``browser_page``    the files of the page for people, ``page/``, and of Neuroglancer
 
 As thin as :mod:`volfs.fuse`: nothing here knows what the tree holds. No kernel, no FUSE and no pyfuse3 are needed.
 Nothing is imported here: the command reads its help without loading a server.

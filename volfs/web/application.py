@@ -21,7 +21,7 @@ from volfs.tree.contract.api import TreeApi
 from volfs.tree.contract.attrs import FOREVER
 from volfs.tree.contract.time_limit import only_looks
 from volfs.versions.author import acting_for
-from volfs.web import browser_page, folder_listing
+from volfs.web import folder_listing
 from volfs.web.authoring import Authoring
 from volfs.web.browser_page import BrowserPage
 from volfs.web.byte_ranges import NotThere, byte_ranges
@@ -155,10 +155,10 @@ class Application:
 
     async def _get(self, exchange: HttpExchange, caller: Caller) -> None:
         names, folder = names_of(exchange.raw_path)
-        if names[:2] == browser_page.PLACE:
-            if not self._page.has(names[2:]):
+        if self._page.owns(names):
+            if not self._page.has(names):
                 raise NotFound("the page has no such file")
-            await self._page.send(exchange, names[2:])
+            await self._page.send(exchange, names)
             return
         places = Places(self._tree, caller, self._cache)
         place = await places.find(names)
@@ -180,7 +180,7 @@ class Application:
         as_json = wanted == "json" or (wanted is None and _prefers_json(exchange.header("accept")))
         asks_for_html = wanted is None and "text/html" in (exchange.header("accept") or "")
         if not place.names and asks_for_html and not as_json and self._page.is_there:
-            await self._page.send(exchange, (browser_page.INDEX,))
+            await self._page.send(exchange)
             return
         headers = [
             ("content-type", JSON if as_json else HTML),

@@ -160,7 +160,8 @@ class LevelContents:
             return images.meta(self._ref.image, self._ref.name)
 
         def render() -> bytes:
-            meta, known = level.array.meta, about()
+            meta, known, geometry = level.array.meta, about(), self._ref.geometry()[1]
+            sample = geometry.sample if geometry is not None else None
             return documents.info_json(
                 axes=level.axes,
                 shape=level.shape,
@@ -172,6 +173,8 @@ class LevelContents:
                 shard_shape=meta.chunk_shape if meta.sharding is not None else None,
                 rescale=level.rescale,
                 source=source_of(known.attributes) if known is not None else None,
+                is_label=level.is_label,
+                samples=level.axes[sample].name if sample is not None else None,
             )
 
         return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=images.lasting)
