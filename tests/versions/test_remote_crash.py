@@ -187,6 +187,22 @@ def test_a_partial_clone_that_is_killed_is_finished_by_the_same(root: Path) -> N
             cells["main"].read("zarr/s0/c/1/0/0")
 
 
+@pytest.mark.parametrize("point", ["push.created", "receive.arrived", "receive.adopted", "push.moved", "notes.added"])
+def test_a_push_of_a_dataset_that_the_remote_lacks_is_finished_by_the_next(root: Path, point: str) -> None:
+    init_store(root / "lab").close()
+    with open_store(root / "other") as store:
+        store["cells"].set_remote("lab", str(root / "lab"))
+        store["cells"].add_note("mine", "seen")
+    push = ("push", "cells", "lab", "mine")
+    check_died(run(root, *push, crash_at=point))
+    done = run(root, *push)
+    assert done.returncode == 0, done.stderr
+    with open_store(root / "lab") as lab, open_store(root / "other") as other:
+        assert lab["cells"].branches() == {"main": 0, "mine": 3} and lab["cells"].notes("mine")
+        same(lab["cells"], other["cells"])
+        assert fsck(lab).findings == []
+
+
 def test_what_has_arrived_is_not_sent_again(root: Path) -> None:
     check_died(run(root, "fetch", "cells", crash_at="receive.arrived"))
     with open_store(root / "other") as other, served(root / "one") as link:

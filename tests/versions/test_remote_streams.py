@@ -36,6 +36,7 @@ from volfs.versions.remotes.message_frames import PIECE, Frames
 from volfs.versions.remotes.missing_versions import missing_versions
 from volfs.versions.remotes.partial_clone import Wish
 from volfs.versions.remotes.questions import Ancestor
+from volfs.versions.remotes.supplier import Supplier
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def push(ours: Dataset, link: connection.Connection) -> None:
     there = link.open(ours.uuid)
     update = exchange._update(ours, "origin", there, "mine", False)
     assert update is not None
-    _, whys = exchange._push(ours, link, [update], lambda done, total, what: None)
-    assert whys == [None]
+    supplier = Supplier(ours, link.frames, [ours.branches()["mine"]], whole=True)
+    assert exchange._push(link, supplier, [update]).whys == [None]
 
 
 def more(ours: Dataset, link: connection.Connection) -> None:

@@ -583,3 +583,122 @@ def test_what_is_said_of_a_version_travels_in_it(small: tuple[Dataset, Dataset])
     ours.pull()
     assert read_version(VersionFiles.of(ours.objects, 2)).meta == {"instrument": "SBEM-2"}
     assert ours.version(2).info.content_id == made.content_id
+
+
+class TestNotes:
+    def test_they_travel_with_clone_fetch_and_push_also_when_nothing_else_is_new(
+        self, small: tuple[Dataset, Dataset], tmp_path: Path
+    ) -> None:
+        theirs, ours = small
+        theirs.add_note("main", "seen there", "Ada")
+        assert ours.fetch().notes == 1 and ours.notes("v1") == theirs.notes("v1")
+        assert ours.fetch().notes == 0
+        ours.add_note("main", "seen here, too", "Bob")
+        assert ours.push().notes == 1 and ours.push().notes == 0
+        assert (
+            [note.text for note in theirs.notes("main")]
+            == ["seen there", "seen here, too"]
+            == [note.text for note in ours.notes("main")]
+        )
+        volfs.clone(str(theirs.store.path), tmp_path / "third")
+        with open_store(tmp_path / "third") as third:
+            assert third["cells"].notes("main") == theirs.notes("main")
+
+    def test_those_on_versions_that_are_not_here_or_not_pushed_stay_behind(
+        self, small: tuple[Dataset, Dataset]
+    ) -> None:
+        theirs, ours = small
+        theirs.create_branch("exp")
+        theirs.add_note(extend(theirs, 1, "exp"), "of exp")
+        assert ours.fetch(refs=["main"]).notes == 0 and not ours.noted()
+        ours.create_branch("mine")
+        number = extend(ours, 2, "mine")
+        ours.add_note(number, "of mine")
+        assert ours.push().notes == 0
+        assert ours.push(refs=["mine"]).notes == 1 and len(theirs.noted()) == 2
+        assert ours.fetch().notes == 1 and len(ours.noted()) == 2
+
+    def test_what_is_damaged_harms_no_other_and_what_is_no_note_is_refused(
+        self, small: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from volfs.versions.notes import Note
+        from volfs.versions.remotes import questions, supplier
+
+        theirs, ours = small
+        number = extend(theirs, 1)
+        theirs.add_note(1, "one")
+        theirs.add_note(number, "two")
+        (theirs.layout.root / "notes" / f"{theirs.info(1).content_id}.json").write_bytes(b"{}")
+        assert ours.pull().notes == 1 and [note.text for note in ours.notes("main")] == ["two"]
+        ident = ours.info(1).content_id
+        for note in (Note(1, "a", ""), Note(1, "a", "b" * 70_000), Note(1, "a", "\0")):
+            monkeypatch.setattr(supplier, "offered", lambda *args, note=note: ([(ident, note)], False))
+            with pytest.raises(Damaged, match="a note that cannot be one"):
+                ours.fetch()
+        monkeypatch.setattr(supplier, "offered", lambda *args: ([(ident, Note(1, "a", "again"))], True))
+        assert ours.fetch().notes == 1  # whoever goes on sending the same is asked no more
+        for facts in (None, [], [ident, True, "a", "b"], ["0", 1, "a", "b"], [ident, -1, "a", "b"], [ident, 1, "a", 2]):
+            with pytest.raises(Damaged):
+                questions._note(facts)
+
+
+class TestPushOfADatasetThatTheRemoteLacks:
+    @pytest.fixture
+    def lab(self, small: tuple[Dataset, Dataset], tmp_path: Path) -> Iterator[Path]:
+        init_store(tmp_path / "lab").close()
+        small[1].set_remote("lab", str(tmp_path / "lab"))
+        yield tmp_path / "lab"
+
+    def test_it_is_made_there_with_its_id_and_branch(self, small: tuple[Dataset, Dataset], lab: Path) -> None:
+        _, ours = small
+        extend(ours, 1)
+        ours.create_tag("paper", "main")
+        done = ours.push("lab")
+        assert done.made and done.versions == 2
+        with open_store(lab) as store:
+            assert store["cells"].uuid == ours.uuid and store["cells"].default_branch == "main"
+            same(ours, store["cells"])
+            assert id_of(store["cells"], "main") == id_of(ours, "main") and not store["cells"].tags()
+            whole(store)
+        again = ours.push("lab", ["main", "paper"])
+        assert not again.made and again.versions == 0 and [change.name for change in again.changes] == ["paper"]
+
+    def test_under_the_name_that_the_address_says(self, small: tuple[Dataset, Dataset], lab: Path) -> None:
+        ours = small[1]
+        ours.set_remote("lab", f"{lab}/nerves")
+        with pytest.raises(NotFound, match="no dataset 'nerves'"):
+            ours.fetch("lab")
+        ours.push("lab")
+        with open_store(lab) as store:
+            assert store.datasets() == ["nerves"] and store["nerves"].uuid == ours.uuid
+
+    def test_what_is_refused_makes_nothing(self, small: tuple[Dataset, Dataset], lab: Path, tmp_path: Path) -> None:
+        ours = small[1]
+        with pytest.raises(NotFound, match="no branch or tag 'nothing'"):
+            ours.push("lab", ["nothing"])
+        volfs.clone(str(ours.store.path), tmp_path / "part", paths=["zarr/s0/c/0"])
+        with open_store(tmp_path / "part") as part:
+            part["cells"].set_remote("lab", str(lab))
+            with pytest.raises(Absent, match="--whole"):
+                part["cells"].push("lab")
+        with open_store(lab) as store:
+            assert store.datasets() == []
+            store.create_dataset("cells")
+        with pytest.raises(AlreadyThere, match="another dataset 'cells'"):
+            ours.push("lab")
+
+    def test_one_that_is_cut_short_leaves_nothing_or_what_the_next_goes_on_with(
+        self, small: tuple[Dataset, Dataset], lab: Path
+    ) -> None:
+        ours = small[1]
+        with served(lab, "push") as link:
+            link.create("cells", ours.uuid, "main")
+        with open_store(lab) as store:
+            assert store.datasets() == []
+        with served(lab) as link, pytest.raises(BadInput, match="opened to fetch"):
+            link.create("cells", ours.uuid, "main")
+        for name, ident, branch in (("../x", ours.uuid, "main"), ("x", "nonsense", "main"), ("x", ours.uuid, "a/../b")):
+            with served(lab, "push") as link, pytest.raises(BadInput):
+                link.create(name, ident, branch)
+        with open_store(lab) as store:
+            assert store.datasets() == []

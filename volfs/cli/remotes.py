@@ -167,7 +167,7 @@ def push(frame: Frame, dataset: str, remote: str, refs: tuple[str, ...], force_w
     """Have a remote's branches and tags stand where ours do.
 
     The default branch, or each REF. A branch that has versions there which ours has not is refused, and nothing moves:
-    pull first.
+    pull first. A store that lacks the dataset gets it.
 
     \b
     Examples:
@@ -216,7 +216,10 @@ def _say(done: Exchange, as_json: bool) -> None:
         say(f"{change.name}: {moved}" if change.why is None else f"{change.name}: left as it is: {change.why}")
     if done.lacking:
         say(f"volfs: {count_text(done.lacking, 'payload')} that {done.remote} does not have either", err=True)
-    say(_sizes(done) if done.changes or done.versions or done.payloads else "nothing is new")
+    if done.made:
+        say(f"{done.remote} did not have this dataset: it was made there")
+    new = done.changes or done.versions or done.payloads or done.notes
+    say(_sizes(done) if new else "nothing is new")
 
 
 def _facts(done: Exchange) -> dict[str, Any]:
@@ -230,12 +233,13 @@ def _facts(done: Exchange) -> dict[str, Any]:
         }
         for change in done.changes
     ]
-    came = {"versions": done.versions, "payloads": done.payloads, "lacking": done.lacking, "bytes": done.bytes}
+    came = {name: getattr(done, name) for name in ("versions", "payloads", "lacking", "notes", "bytes", "made")}
     return {"remote": done.remote, **came, "refs": refs}
 
 
 def _sizes(done: Exchange) -> str:
     parts = f"{count_text(done.payloads, 'payload')}, " if done.payloads else ""
+    parts += f"{count_text(done.notes, 'note')}, " if done.notes else ""
     return f"{count_text(done.versions, 'version')}, {parts}{size_text(done.bytes)}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from volfs.errors import Damaged
+from volfs.errors import BadInput, Damaged
 from volfs.model.graph import is_time
 from volfs.model.names import is_ref_name, is_remote_name
 from volfs.storage.backend import Backend, change_document, read_document
@@ -72,6 +72,13 @@ class DatasetFile:
 def new_id() -> str:
     """An id that no dataset has."""
     return str(uuid.uuid4())
+
+
+def checked_dataset_id(ident: str) -> str:
+    """An id. BadInput if it cannot be one."""
+    if not _ID.fullmatch(ident):
+        raise BadInput(f"{ident[:60]!r} cannot be the id of a dataset")
+    return ident
 
 
 def give_id(dataset: Backend, name: str) -> None:

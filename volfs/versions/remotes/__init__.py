@@ -10,6 +10,7 @@
 ``wanted_payloads``   which payloads a part of a dataset has; ``supplement`` those that were left out, brought in;
                       ``partial_clone`` what a fetch brings into a clone of parts
 ``address``           where a remote is; ``connection`` a process that serves it
+``travelling_notes``  notes on versions, from one store to the other
 ``exchange``          fetch, pull and push: which refs are meant, and that they move last; ``clone`` a dataset made of
                       another store's
 ``server``            the served end

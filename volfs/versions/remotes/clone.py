@@ -15,7 +15,7 @@ from volfs.errors import AlreadyThere, BadInput, Busy, Damaged, NotFound, VolfsE
 from volfs.versions.clone_parts import WHOLE, CloneParts
 from volfs.versions.commit.head_move import HeadMove
 from volfs.versions.remotes.connection import Connection, RemoteDataset
-from volfs.versions.remotes.exchange import ORIGIN, Exchange, SharedDataset, fetch_from, meant
+from volfs.versions.remotes.exchange import ORIGIN, Exchange, SharedDataset, fetch_from, has_arrivals, meant
 from volfs.versions.remotes.partial_clone import NO_WISH, Wish
 from volfs.versions.remotes.transfer import Progress
 
@@ -93,7 +93,7 @@ def clone(
         if theirs and not dataset.refs().heads.get(dataset.default_branch):
             dataset.branch(dataset.default_branch).publish(theirs, HeadMove(theirs, 0).token)
     except BaseException as error:
-        nothing = not dataset.graph.versions and not _has_arrivals(dataset)
+        nothing = not dataset.graph.versions and not has_arrivals(dataset)
         if made and (nothing or isinstance(error, BadInput)):
             with suppress(VolfsError, Busy):
                 store.remove_dataset(name)
@@ -127,9 +127,3 @@ def _uuid(store: CloningStore, name: str) -> str:
         return store[name].uuid
     except VolfsError:
         return ""
-
-
-def _has_arrivals(dataset: SharedDataset) -> bool:
-    """Whether anything has come that a second attempt would go on with."""
-    incoming = dataset.layout.incoming
-    return incoming.is_dir() and any(path.is_dir() for path in incoming.iterdir())

@@ -67,6 +67,16 @@ class Connection:
         if not all(map(is_dataset_name, self.datasets)):
             raise Damaged(f"{address} has a dataset whose name cannot be one")
 
+    def lacks(self, ident: str) -> bool:
+        """Whether the store has no dataset with an id, nor another where the address says that it is."""
+        return ident not in self.datasets.values() and self.named not in self.datasets
+
+    def create(self, name: str, ident: str, default_branch: str) -> RemoteDataset:
+        """Have the store make a dataset that it lacks, with the name that the address says, else with this one.
+        AlreadyThere if another has that."""
+        self.frames.tell("create", id=ident, name=self.named or name, default_branch=default_branch)
+        return self._opened(ident)
+
     def open(self, ident: str) -> RemoteDataset:
         """Turn to the dataset with an id. NotFound if the store has none, or the address names another."""
         if self.named and self.datasets.get(self.named) != ident:
@@ -75,6 +85,9 @@ class Connection:
             there = ", ".join(sorted(self.datasets)) or "none"
             raise NotFound(f"{self.address} does not hold this dataset: those there ({there}) have other ids")
         self.frames.tell("open", id=ident)
+        return self._opened(ident)
+
+    def _opened(self, ident: str) -> RemoteDataset:
         opened = self.frames.hear("opened")
         if opened.text("id") != ident:
             raise Damaged(f"{self.address} opened another dataset than it was asked for")

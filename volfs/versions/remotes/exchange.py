@@ -7,7 +7,7 @@ Decided here: which refs are meant, which of them may move, and that they move l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from volfs.versions.remotes.questions import Peer, checked_id
 from volfs.versions.remotes.repair import Repair, repair
 from volfs.versions.remotes.supplier import Supplier
 from volfs.versions.remotes.transfer import Payloads, Progress, Transferred, receive, receiving
+from volfs.versions.remotes.travelling_notes import bring_notes
 
 ORIGIN = "origin"
 """The remote that is meant when none is named: the one that a dataset was cloned from."""
@@ -69,7 +70,8 @@ class RefChange:
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What was done: versions that came or went, bytes of frames heard and said, and the refs meant. Of a partial clone
-    the payloads that came by themselves, and how many of those wanted the remote does not have."""
+    the payloads that came by themselves, and how many of those wanted the remote does not have. ``notes``: how many
+    came or went; ``made``: whether the remote did not have the dataset before."""
 
     remote: str
     versions: int
@@ -77,6 +79,14 @@ class Exchange:
     changes: tuple[RefChange, ...]
     payloads: int = 0
     lacking: int = 0
+    notes: int = 0
+    made: bool = False
+
+
+def has_arrivals(dataset: SharedDataset) -> bool:
+    """Whether anything has come that a second attempt would go on with."""
+    incoming = dataset.layout.incoming
+    return incoming.is_dir() and any(path.is_dir() for path in incoming.iterdir())
 
 
 def _quiet(done: int, total: int, what: str) -> None:
@@ -139,8 +149,9 @@ def fetch_from(
         tips = {numbers[ident] for ident in want}
         came = bring_in(dataset, connection.peer, wish, tips, count)
         changes = _note(dataset, remote, heads, tags)
+        notes = bring_notes(dataset, connection.peer)
     size = connection.frames.heard_bytes + connection.frames.said_bytes
-    return Exchange(remote, versions, size, tuple(changes), came.payloads, came.lacking)
+    return Exchange(remote, versions, size, tuple(changes), came.payloads, came.lacking, notes)
 
 
 def pull(
@@ -263,24 +274,30 @@ def push(
     """Have a remote's branches and tags (the default branch, or those given) stand where ours do.
 
     Conflict, and nothing has moved, if that would not be forward there. ``force_with_lease`` replaces what is there if
-    it is what was fetched or pushed last.
+    it is what was fetched or pushed last. A remote store that lacks the dataset gets it, with the same id. Notes on the
+    versions of these refs go along.
     """
+    names = tuple(dict.fromkeys(refs or (dataset.default_branch,)))
     with connected(address_of(dataset, remote), "push") as connection:
-        there = connection.open(dataset.uuid)
+        made = connection.lacks(dataset.uuid)
+        there = RemoteDataset(dataset.name, dataset.uuid, "", {}, {}) if made else connection.open(dataset.uuid)
         updates = [
-            update
-            for name in dict.fromkeys(refs or (dataset.default_branch,))
-            if (update := _update(dataset, remote, there, name, force_with_lease)) is not None
+            update for name in names if (update := _update(dataset, remote, there, name, force_with_lease)) is not None
         ]
-        sent, changes = 0, []
-        if updates:
-            sent, whys = _push(dataset, connection, updates, progress or _quiet)
-            changes = [_pushed(dataset, remote, update, why) for update, why in zip(updates, whys, strict=True)]
+        named = dataset.refs().by_name
+        supplier = Supplier(
+            dataset, connection.frames, [named[name] for name in names], _counting(progress or _quiet), whole=True
+        )
+        if made:
+            supplier.check_whole()
+            connection.create(dataset.name, dataset.uuid, dataset.default_branch)
+        done = _push(connection, supplier, updates)
+        changes = [_pushed(dataset, remote, update, why) for update, why in zip(updates, done.whys, strict=True)]
         count = connection.frames.heard_bytes + connection.frames.said_bytes
     refused = [change for change in changes if change.why is not None]
     if refused:
         raise Conflict("; ".join(f"{change.name}: {change.why}" for change in refused))
-    return Exchange(remote, sent, count, tuple(changes))
+    return Exchange(remote, done.versions, count, tuple(changes), notes=done.notes, made=made)
 
 
 def _update(dataset: SharedDataset, remote: str, there: RemoteDataset, name: str, lease: bool) -> Update | None:
@@ -319,12 +336,7 @@ def _update(dataset: SharedDataset, remote: str, there: RemoteDataset, name: str
     raise NotFound(f"dataset {dataset.name!r} has no branch or tag {name!r}: there is {known_refs}")
 
 
-def _push(
-    dataset: SharedDataset, connection: Connection, updates: Sequence[Update], progress: Progress
-) -> tuple[int, list[str | None]]:
-    """Send what the other end asks for; how many versions it lacked, and why each ref did not move there."""
-    frames = connection.frames
-    tips = [_number(dataset, update.to) for update in updates]
+def _counting(progress: Progress) -> Callable[[int], None]:
     gone = 0
 
     def count(size: int) -> None:
@@ -332,14 +344,28 @@ def _push(
         gone += size
         progress(gone, gone, "")
 
-    supplier = Supplier(dataset, frames, tips, count, whole=True)
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a push: how many versions and notes the other end lacked, and why each ref did not move there."""
+
+    versions: int
+    notes: int
+    whys: list[str | None]
+
+
+def _push(connection: Connection, supplier: Supplier, updates: Sequence[Update]) -> Taken:
+    """Send what the other end asks for."""
+    frames = connection.frames
     frames.tell("push", updates=[update.facts() for update in updates])
     while (message := frames.hear()).say != "pushed":
         supplier.answer(message)
     whys = message.items("whys", len(updates))
     if len(whys) != len(updates) or not all(isinstance(why, str) for why in whys):
         raise Damaged(f"{connection.address} did not say what became of each ref")
-    return message.number("versions"), [why or None for why in whys]
+    return Taken(message.number("versions"), message.number("notes"), [why or None for why in whys])
 
 
 def _pushed(dataset: SharedDataset, remote: str, update: Update, why: str | None) -> RefChange:
@@ -359,22 +385,22 @@ def _number(dataset: SharedDataset, ident: str) -> int:
     return next((number for number, info in dataset.graph.versions.items() if info.content_id == ident), 0)
 
 
-def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> tuple[int, list[str]]:
-    """The receiving end of a push: have the versions here, then move the refs. How many versions came, and for each ref
-    why it did not move; "" if it did."""
+def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> Taken:
+    """The receiving end of a push: have the versions here, then move the refs."""
     updates = [Update.parse(facts) for facts in message.items("updates", _MOST_REFS)]
     with receiving(dataset):
         came = receive(dataset, peer, [update.to for update in updates], Transferred(_quiet), Payloads.ALL)
         crash_point("push.received")
-        whys = []
+        whys: list[str | None] = []
         for update in updates:
             try:
                 _apply(dataset, update)
-                whys.append("")
+                whys.append(None)
             except VolfsError as error:
                 whys.append(str(error))
             crash_point("push.moved")
-    return came, whys
+        notes = bring_notes(dataset, peer)
+    return Taken(came, notes, whys)
 
 
 def _apply(dataset: SharedDataset, update: Update) -> None:

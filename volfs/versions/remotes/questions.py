@@ -6,6 +6,8 @@
                                      manifest and what says which payloads are absent, each of so many bytes
     files     {files: [[id, name, offset]]}  → for each: file {size}, and its bytes from the offset on as data
     payloads  {payloads: [[id, sha256]]}     → for each: payload {size, absent}, and its bytes as data
+    notes     {known}                  → notes {notes: [[id, time in ns, author, text]], more}: those on versions that
+                                         are offered whose digests are not known
 
 Versions are named by content id throughout: numbers differ between stores. ``document`` is ``version.json`` as it lies;
 ``names`` gives the content id of every number in it and in the manifest. Decided here: these forms and their bounds.
@@ -21,7 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from volfs.errors import Damaged
+from volfs.model.graph import is_time
 from volfs.model.names import MAX_VERSION
+from volfs.versions.notes import Note
 from volfs.versions.remotes.message_frames import Frames
 
 PROTOCOL = 2
@@ -35,6 +39,9 @@ MOST_MANIFEST = 1 << 30
 """Bytes of a manifest, as it lies and unpacked."""
 MOST_FILE = 1 << 50
 """Bytes of one file."""
+
+MOST_NOTES = 1 << 17
+"""Notes in one question or answer."""
 
 _ID = re.compile("[0-9a-f]{64}")
 
@@ -133,6 +140,19 @@ class Peer:
             message = self.frames.hear("payload")
             size = message.number("size", MOST_FILE)
             yield None if message.flag("absent") else (size, self.frames.data(size))
+
+    def notes(self, known: Sequence[str]) -> tuple[list[tuple[str, Note]], bool]:
+        """Notes on versions by content id, whose digests (:mod:`volfs.versions.remotes.travelling_notes`) are not
+        known; and whether there are more."""
+        self.frames.tell("notes", known=list(known))
+        message = self.frames.hear("notes")
+        return [_note(facts) for facts in message.items("notes", MOST_NOTES)], message.flag("more")
+
+
+def _note(facts: object) -> tuple[str, Note]:
+    if not isinstance(facts, list) or [type(each) for each in facts] != [str, int, str, str] or not is_time(facts[1]):
+        raise Damaged("the other end sent something in the place of a note")
+    return checked_id(facts[0]), Note(*facts[1:])
 
 
 def checked_id(value: object) -> str:

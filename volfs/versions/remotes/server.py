@@ -1,6 +1,7 @@
 """The served end of a connection: ``volfs serve-stdio``.
 
-    push  {updates}  → questions, as of whoever receives; then pushed {versions, whys}
+    create  {id, name, default_branch}  → opened, as of open: a dataset that the store lacks
+    push    {updates}                   → questions, as of whoever receives; then pushed {versions, notes, whys}
 
 Decided here: which store and dataset a path means, and that a failure is told to the other end in one message. Not
 here: answers to questions (:mod:`volfs.versions.remotes.supplier`), and what a push does
@@ -9,16 +10,18 @@ here: answers to questions (:mod:`volfs.versions.remotes.supplier`), and what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from volfs.errors import BadInput, NotFound, StoreFormat, VolfsError
-from volfs.model.names import is_dataset_name
+from volfs.errors import AlreadyThere, BadInput, NotFound, StoreFormat, VolfsError
+from volfs.model.names import check_ref_name, is_dataset_name
+from volfs.storage.crash import crash_point
 from volfs.storage.store_layout import FORMAT, VOLFS_JSON
+from volfs.versions.dataset_file import checked_dataset_id
 from volfs.versions.remotes.connection import check_hello
-from volfs.versions.remotes.exchange import SharedDataset, take_push
+from volfs.versions.remotes.exchange import SharedDataset, has_arrivals, take_push
 from volfs.versions.remotes.message_frames import Cut, Frames, Message
 from volfs.versions.remotes.questions import PROTOCOL, Peer
 from volfs.versions.remotes.supplier import Supplier
@@ -31,6 +34,14 @@ class ServedStore(Protocol):
         """Names of the datasets."""
 
     def __getitem__(self, name: str) -> SharedDataset: ...
+
+    def create_dataset(
+        self, name: str, *, ident: str | None = None, default_branch: str | None = None
+    ) -> SharedDataset:
+        """Make an empty dataset."""
+
+    def remove_dataset(self, name: str) -> None:
+        """Remove a dataset."""
 
 
 Open = Callable[[Path, bool], AbstractContextManager[ServedStore]]
@@ -46,11 +57,12 @@ def serve(frames: Frames, path: Path, open_store: Open) -> None:
             raise BadInput(f"{service[:40]!r} is no service")
         root, named = _meant(path)
         with open_store(root, service == "fetch") as store:
-            if named and named not in store.datasets():
+            if named and named not in store.datasets() and service != "push":
                 raise NotFound(f"there is no dataset {named!r}: there is {', '.join(store.datasets()) or 'none'}")
             known = [{"name": name, "id": store[name].uuid} for name in store.datasets()]
             frames.tell("hello", protocol=PROTOCOL, format=FORMAT, datasets=known, dataset=named)
-            _answer(frames, store, service)
+            with ExitStack() as held:
+                _answer(frames, store, service, held)
     except Cut:
         pass  # whoever asked is done, or gone
     except Exception as error:
@@ -58,12 +70,34 @@ def serve(frames: Frames, path: Path, open_store: Open) -> None:
             frames.tell_error(error)
 
 
-def _answer(frames: Frames, store: ServedStore, service: str) -> None:
+@contextmanager
+def _created(store: ServedStore, message: Message) -> Iterator[None]:
+    """A new dataset, which goes again if nothing has come into it when the connection ends. AlreadyThere if another has
+    its name."""
+    name, ident = message.text("name"), message.text("id")
+    if name in store.datasets():
+        raise AlreadyThere(f"there is another dataset {name!r} there: name the address that this one is to have")
+    check_ref_name(branch := message.text("default_branch"))
+    dataset = store.create_dataset(name, ident=checked_dataset_id(ident), default_branch=branch)
+    crash_point("push.created")
+    try:
+        yield
+    finally:
+        if not dataset.graph.versions and not has_arrivals(dataset):
+            with suppress(VolfsError):
+                store.remove_dataset(name)
+
+
+def _answer(frames: Frames, store: ServedStore, service: str, held: ExitStack) -> None:
     dataset: SharedDataset | None = None
     supplier: Supplier | None = None
     while True:
         message = frames.hear()
-        if message.say == "open":
+        if message.say in ("open", "create"):
+            if message.say == "create":
+                if service != "push":
+                    raise BadInput("this connection was opened to fetch")
+                held.enter_context(_created(store, message))
             dataset = _opened(frames, store, message)
             supplier = Supplier(dataset, frames)
         elif dataset is None or supplier is None:
@@ -71,8 +105,9 @@ def _answer(frames: Frames, store: ServedStore, service: str) -> None:
         elif message.say == "push":
             if service != "push":
                 raise BadInput("this connection was opened to fetch")
-            versions, whys = take_push(dataset, Peer(frames), message)
-            frames.tell("pushed", versions=versions, whys=whys)
+            done = take_push(dataset, Peer(frames), message)
+            whys = [why or "" for why in done.whys]
+            frames.tell("pushed", versions=done.versions, notes=done.notes, whys=whys)
         else:
             supplier.answer(message)
 

@@ -24,8 +24,10 @@ from volfs.versions.committed.absences import Where, left_out, read_codes
 from volfs.versions.committed.version import Version
 from volfs.versions.committed.version_files import VersionFiles, read_manifest
 from volfs.versions.history import History
+from volfs.versions.notes import Notes
 from volfs.versions.remotes.message_frames import PIECE, Frames, Message
-from volfs.versions.remotes.questions import MOST_HISTORY, MOST_IDS, checked_id
+from volfs.versions.remotes.questions import MOST_HISTORY, MOST_IDS, MOST_NOTES, checked_id
+from volfs.versions.remotes.travelling_notes import offered
 
 _MANIFESTS = 64 << 20
 """Bytes of manifests that are kept while payloads are asked for."""
@@ -68,6 +70,8 @@ class Supplier:
             self._files(message)
         elif message.say == "payloads":
             self._payloads(message)
+        elif message.say == "notes":
+            self._notes(message)
         else:
             raise BadInput(f"{message.say[:40]!r} is no question about a dataset")
 
@@ -147,6 +151,17 @@ class Supplier:
                 self._frames.send(reader.read(payload, at, PIECE))
             self._count(payload.length)
             crash_point("supplier.payload")
+
+    def _notes(self, message: Message) -> None:
+        known = frozenset(message.texts("known", MOST_NOTES))
+        found, more = offered(Notes(self._dataset.backend), self._numbers.keys(), known)
+        listed = [[ident, note.time_ns, note.author, note.text] for ident, note in found]
+        self._frames.tell("notes", notes=listed, more=more)
+
+    def check_whole(self) -> None:
+        """Raise Absent if payloads were left out here of a version that is offered."""
+        for ident, number in self._numbers.items():
+            self._check_whole(number, ident)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
