@@ -42,6 +42,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--checks", action="store_true", help="what `make checks` runs, and only that")
     parser.addoption("--soak", action="store_true", help="search for counterexamples for hours, not minutes")
 
 
@@ -56,6 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--soak"):
         for item in items:
             item.add_marker(pytest.mark.timeout(SOAK_SECONDS), append=False)
+    else:
+        chosen = config.getoption("--checks")
+        left_out = [item for item in items if bool(item.get_closest_marker("checks")) != chosen]
+        items[:] = [item for item in items if bool(item.get_closest_marker("checks")) == chosen]
+        config.hook.pytest_deselected(items=left_out)
     ranks = {Path(__file__).parent / file: rank for rank, file in enumerate(SLOW)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
@@ -64,6 +70,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def soak(pytestconfig: pytest.Config) -> bool:
     """Whether there is time to search long."""
     return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def checks(pytestconfig: pytest.Config) -> bool:
+    """Whether this is `make checks`, for which nobody waits but CI."""
+    return bool(pytestconfig.getoption("--checks"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -234,7 +234,7 @@ def test_what_says_that_it_is_a_segmentation_is_one(
     assert image["s0"].dtype.kind in "iu"
     for level in image.levels:
         assert set(np.unique(all_of(image, level.name)).tolist()) == {7, 107}
-    assert json.loads((shown(store, "formats") / "d.precomputed/info").read_text())["type"] == "segmentation"
+    assert json.loads(shown(store, "formats/d.precomputed/info").read_text())["type"] == "segmentation"
 
 
 @pytest.mark.parametrize("write", [nifti_labels(0, "u1"), nifti_labels(3, "i2"), ilastik("grayscale")])

@@ -49,6 +49,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.checks
 def test_a_source_distribution_is_built_without_cython(sources: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", tmp_path, ".", cwd=sources)
     (made,) = tmp_path.glob("*.tar.gz")
@@ -62,6 +63,7 @@ def test_a_source_distribution_is_built_without_cython(sources: Path, tmp_path: 
     run(sys.executable, "-c", CHECK, cwd=unpacked, PYTHONPATH=str(unpacked))
 
 
+@pytest.mark.checks
 def test_a_wheel_brings_the_libraries_that_c_needs(sources: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path / "plain", ".", cwd=sources)
     (plain,) = (tmp_path / "plain").glob("*.whl")
@@ -158,6 +160,7 @@ def alone(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
+@pytest.mark.checks
 def test_a_wheel_alone_in_a_fresh_environment_is_all_that_a_user_needs(alone: Path, tmp_path: Path) -> None:
     assert run(alone / "volfs", "--version", cwd=tmp_path) == f"volfs {volfs.__version__}\n"
     run(alone / "python", "-c", CHECK, cwd=tmp_path)
@@ -184,11 +187,13 @@ def test_a_wheel_alone_in_a_fresh_environment_is_all_that_a_user_needs(alone: Pa
         run(alone / "volfs", "umount", place, cwd=tmp_path, **store)
 
 
+@pytest.mark.checks
 def test_manual_pages_come_with_it(alone: Path) -> None:
     pages = {path.name for path in (alone.parent / "share" / "man" / "man1").iterdir()}
     assert {"volfs.1", "volfs-commit.1", "volfs-mount.1"} <= pages
 
 
+@pytest.mark.checks
 def test_nothing_that_tests_need_comes_with_it(alone: Path, tmp_path: Path) -> None:
     listed = run(alone / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
     names = {line.partition("==")[0].lower() for line in listed.splitlines()}

@@ -25,7 +25,8 @@ from volfs.testing.waiting import PATIENCE
 
 __all__ = ["KINDS", "Kind", "Volume", "daemon_pid", "image", "mounted", "segmentation", "take_away", "unexpected"]
 
-_PROMPT = 5.0
+#: Seconds in which a daemon that nothing keeps ends after its mount.
+_PROMPT = 1.0
 _TROUBLE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Fatal Python error", re.MULTILINE)
 
 
@@ -82,6 +83,7 @@ def take_away(mountpoint: Path, process: subprocess.Popen[bytes] | None = None) 
             with daemon_of(canonical(mountpoint)) as daemon:
                 if daemon is not None and _has_copies(mounted.device):
                     daemon.signal(signal.SIGTERM)
+                    daemon.signal(signal.SIGINT)  # the second one says not to wait for who has the copy
                 if daemon is not None and not daemon.wait(PATIENCE):
                     raise
     except VolfsError as error:
