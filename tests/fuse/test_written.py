@@ -351,6 +351,41 @@ def test_files_that_were_released_are_closed_before_anything_else_is_asked(
     until(lambda: not any("/working/" in target and target.endswith("/9") for target in links_in(descriptors)))
 
 
+def test_a_file_that_several_write_is_closed_by_the_last_of_them(place: Path, files: Path, native: bool) -> None:
+    path, before, opened = files / "a", answered(place).get("open", 0), facts(place)["open_files"]
+    until(lambda: not (files / "warm").exists() and (not native or answered(place).get("lookup", 0) > 0))
+    name = files.relative_to(place / PATH)
+    with path.open("xb", buffering=0) as one:
+        one.write(b"one ")
+        with path.open("ab", buffering=0) as other, path.open("r+b", buffering=0) as third:
+            other.write(b"other ")
+            assert third.read() == b"one other "
+            one.close()
+            assert facts(place)["open_files"] > opened
+            other.write(b"more ")
+        with path.open("ab", buffering=0) as last:
+            last.write(b"last ")
+            path.rename(files / "b")
+            with (files / "b").open("ab", buffering=0) as again:
+                os.fsync(again.fileno())
+                version = commit(place, "while it is open")
+                assert not (version / name / "b").exists()
+                again.write(b"again ")
+            last.write(b"end")
+    assert facts(place)["open_files"] == opened
+    assert (files / "b").read_bytes() == b"one other more last again end"
+    assert (commit(place, "closed") / name / "b").read_bytes() == b"one other more last again end"
+    with (files / "b").open("ab", buffering=0) as one, (files / "b").open("ab", buffering=0) as other:
+        (files / "b").unlink()
+        one.write(b"!")
+        one.close()
+        other.write(b"?")
+        assert os.fstat(other.fileno()).st_nlink == 0
+    assert facts(place)["open_files"] == opened
+    if native:
+        assert answered(place)["open"] > before
+
+
 def links_in(folder: Path) -> list[str]:
     """Where the links in a directory lead, which come and go."""
     found = []

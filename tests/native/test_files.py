@@ -285,6 +285,34 @@ def test_a_file_is_released_where_that_decides_nothing_and_closed_by_python(lent
     os.write(lent.fd, b"y")  # still open
 
 
+def test_a_file_that_is_open_for_writing_is_opened_once_more_and_released_as_often(lent: Lent) -> None:
+    assert not lent.kernel.open(INODE, os.O_RDONLY)
+    for odd in (os.O_TRUNC, os.O_CREAT, os.O_DIRECT):
+        assert not lent.kernel.open(INODE, os.O_RDWR | odd)
+    for mode in (os.O_WRONLY, os.O_RDWR | os.O_APPEND):
+        assert lent.kernel.open(INODE, mode) == struct.pack("<QII", FH, 2, 0), "its pages are kept"
+    assert lent.kernel.release(FH) and lent.front.released() == []
+    assert lent.file.take_open() and not lent.file.take_open(), "Python has released the other"
+    lent.kernel.written(FH, 0, b"x")
+    assert lent.kernel.open(INODE, os.O_RDWR) and lent.kernel.release(FH) and lent.kernel.release(FH)
+    assert lent.front.released() == [FH]
+    assert not lent.kernel.open(INODE, os.O_RDWR), "it is about to be closed"
+
+
+def test_a_file_is_opened_by_python_where_more_is_to_be_decided(lent: Lent) -> None:
+    lent.watch.add(1)
+    assert not lent.kernel.open(INODE, os.O_RDWR)
+    lent.watch.add(-1)
+    assert lent.kernel.open(INODE, os.O_RDWR)
+    lent.watch.walk_on()
+    assert not lent.kernel.open(INODE, os.O_RDWR), "it may be of a level that follows another now"
+    lent.front.recall_file(FH)
+    lent.front.lend_file(FH, INODE, lent.file)
+    assert lent.kernel.open(INODE, os.O_RDWR) and lent.file.take_open()
+    os.unlink(lent.path)
+    assert not lent.kernel.open(INODE, os.O_RDWR), "another file has its name"
+
+
 def test_a_file_without_a_name_is_released_by_python(lent: Lent) -> None:
     """Its bytes go with it, which may take a while."""
     os.unlink(lent.path)

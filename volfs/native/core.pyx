@@ -528,6 +528,7 @@ cdef extern from "<stdatomic.h>" nogil:
     void atomic_store(atomic_int *value, int other)
     int atomic_exchange(atomic_int *value, int other)
     int atomic_fetch_add(atomic_int *value, int other)
+    int atomic_fetch_sub(atomic_int *value, int other)
     int64_t load_time "atomic_load"(atomic_int_least64_t *value)
     void store_time "atomic_store"(atomic_int_least64_t *value, int64_t other)
 
@@ -557,6 +558,7 @@ cdef extern from "files.h" nogil:
         atomic_int synced
         atomic_int shown
         atomic_int error
+        atomic_int opens
 
     struct volfs_waiting:
         int operation
@@ -906,6 +908,13 @@ cdef class File:
     def take_error(self):
         """The errno of a sync that failed, once; 0 if none did."""
         return atomic_exchange(&self._file.error, 0)
+
+    def take_open(self):
+        """True if it was opened without Python once more than it was released: then it is released."""
+        if atomic_fetch_sub(&self._file.opens, 1) > 0:
+            return True
+        atomic_fetch_add(&self._file.opens, 1)
+        return False
 
 
 cdef class Front:

@@ -184,6 +184,7 @@ void volfs_files_lend(struct volfs_files *files, struct volfs_file *file, uint64
     file->handle = handle;
     file->inode = inode;
     file->released = 0;
+    file->walk = atomic_load(&file->watch->walk);
     file->next = *list;
     *list = file;
     file->next_of_inode = *of_inode;
@@ -642,6 +643,15 @@ static int64_t time_of(const struct stat *found)
     return (int64_t)found->st_mtim.tv_sec * 1000000000 + found->st_mtim.tv_nsec;
 }
 
+/* A file that is open and not released. With the mutex. */
+static struct volfs_file *find_inode(struct volfs_files *files, uint64_t inode)
+{
+    struct volfs_file *file = files->inodes[inode % LISTS];
+    while (file && (file->inode != inode || file->released))
+        file = file->next_of_inode;
+    return file;
+}
+
 /* A file that is written is its name's: it has one, and no other has taken that over. The kernel keeps nothing of it, so
  * that no size is to be remembered that might become wrong. */
 static int answer_getattr(struct volfs_files *files, const struct fuse_in_header *header, int device, int64_t since)
@@ -649,9 +659,7 @@ static int answer_getattr(struct volfs_files *files, const struct fuse_in_header
     struct stat found;
     struct fuse_attr_out out = {0};
     pthread_mutex_lock(&files->mutex);
-    struct volfs_file *file = files->inodes[header->nodeid % LISTS];
-    while (file && (file->inode != header->nodeid || file->released))
-        file = file->next_of_inode;
+    struct volfs_file *file = find_inode(files, header->nodeid);
     int known = file && atomic_load(&file->watch->plain) && quiet(file->watch, since) && !fstat(file->fd, &found)
         && S_ISREG(found.st_mode) && found.st_nlink == 1 && found.st_mtim.tv_sec >= 0;
     if (known)
@@ -663,7 +671,36 @@ static int answer_getattr(struct volfs_files *files, const struct fuse_in_header
     return 1;
 }
 
-/* Of a file with one name, the last close of which decides nothing: Python closes it when it has time. */
+/* A file that is open for writing is opened for writing once more: both are one to Python, as those are that a program
+ * duplicates, and the kernel's pages of it are right, since they were written through it. */
+static int answer_open(struct volfs_files *files, const struct fuse_in_header *header, const struct fuse_open_in *asked,
+    int device, int64_t since)
+{
+    const uint32_t mode = asked->flags & O_ACCMODE;
+    if ((mode != O_WRONLY && mode != O_RDWR) || asked->flags & (O_TRUNC | O_CREAT | O_DIRECT | O_DIRECTORY))
+        return 0;
+    struct stat found;
+    struct fuse_open_out out = {.open_flags = FOPEN_KEEP_CACHE};
+    pthread_mutex_lock(&files->mutex);
+    struct volfs_file *file = find_inode(files, header->nodeid);
+    int known = file && quiet(file->watch, since) && atomic_load(&file->watch->walk) == file->walk
+        && !fstat(file->fd, &found) && found.st_nlink == 1;
+    if (known) {
+        out.fh = file->handle;
+        atomic_fetch_add(&file->opens, 1);
+    }
+    pthread_mutex_unlock(&files->mutex);
+    if (!known)
+        return 0;
+    if (!volfs_reply(device, header->unique, &out, sizeof out)) {
+        atomic_fetch_sub(&file->opens, 1); /* Python, whose request it is now, has not been told to let go of it */
+        return 0;
+    }
+    volfs_meter_count(files->meter, VOLFS_OPEN, since, 0, 0);
+    return 1;
+}
+
+/* Of a file with one name, a close that decides nothing: after the last one Python closes it when it has time. */
 static int answer_release(
     struct volfs_files *files, const struct fuse_in_header *header, uint64_t handle, int device, int64_t since)
 {
@@ -673,7 +710,9 @@ static int answer_release(
     struct volfs_file *file = find(files, handle);
     int done = file && !file->released && files->unclosed < UNCLOSED && !fstat(file->fd, &found) && found.st_nlink == 1
         && flush(file, since);
-    if (done) {
+    if (done && atomic_load(&file->opens)) {
+        atomic_fetch_sub(&file->opens, 1);
+    } else if (done) {
         file->released = 1;
         int before = atomic_fetch_add(&files->unclosed, 1);
         files->released[before] = handle;
@@ -791,6 +830,13 @@ int volfs_files_answer(struct volfs_files *files, const uint8_t *request, size_t
         return answer_lookup(files, &header, (const char *)body, rest, device, since);
     case FUSE_GETATTR:
         return rest < sizeof(struct fuse_getattr_in) ? 0 : answer_getattr(files, &header, device, since);
+    case FUSE_OPEN: {
+        struct fuse_open_in asked;
+        if (rest < sizeof asked)
+            return 0;
+        memcpy(&asked, body, sizeof asked);
+        return answer_open(files, &header, &asked, device, since);
+    }
     case FUSE_RELEASE: {
         struct fuse_release_in asked;
         if (rest < sizeof asked)

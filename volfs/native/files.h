@@ -1,5 +1,5 @@
 /* Open files of working copies, and directories of theirs, whose descriptors Python has lent: WRITE, FLUSH, FSYNC,
- * GETATTR and RELEASE of the files, FSYNCDIR of the directories, and LOOKUP in them.
+ * GETATTR, RELEASE and a further OPEN of the files, FSYNCDIR of the directories, and LOOKUP in them.
  *
  * Decided here: when such a request can be answered wholly and rightly without Python, and the answer. A write is made at
  * once by whoever reads the requests; a sync by a thread of this file, since it takes as long as the disk does. Not here:
@@ -47,10 +47,12 @@ struct volfs_file {
     atomic_int synced;  /* that was a sync */
     atomic_int shown;   /* flushed without Python: the kernel's pages are right, and Python has not noted it */
     atomic_int error;   /* an errno: of a sync that failed, for Python to tell */
+    atomic_int opens;   /* how often it was opened without Python since, under the same handle, and not released */
 
     /* With the mutex of the files it is among. */
     uint64_t handle, inode;
     unsigned users;
+    int walk;                    /* of the watch, when it was lent */
     int released;                /* the kernel has let go of it, and Python has not heard of that yet */
     struct volfs_folder *folder; /* in which its name is; NULL: its name's sync is Python's */
     uint64_t named;              /* which of the folder's syncs was the last one begun when it had its name */

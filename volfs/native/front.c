@@ -523,7 +523,8 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
         if (rest < sizeof asked)
             return 0;
         memcpy(&asked, body, sizeof asked);
-        return answer_open(front, &header, &asked, device, since);
+        return answer_open(front, &header, &asked, device, since)
+            || volfs_files_answer(front->files, request, size, device, since);
     }
     case FUSE_OPENDIR:
         return answer_opendir(front, &header, device, since);

@@ -80,7 +80,8 @@ class Tree:
         """Finish what is open and staged, and give the branches back. Idempotent."""
         for fh in self._context.files.numbers():
             with suppress(VolfsError, OSError):
-                await self.release(fh)
+                while fh in self._context.files:  # it may have been opened more than once
+                    await self.release(fh)
         await self._housekeeping.close()
 
     # -- names ------------------------------------------------------------------------------------------------------
@@ -297,14 +298,18 @@ class Tree:
         await self._directory(await self._node(ino)).sync()
 
     async def release(self, fh: int) -> None:
-        handle = self._context.files.remove(fh)
+        files = self._context.files
+        if fh in files and files.get(fh).shared():
+            files.let_go()
+            await files.get(fh).flush()
+            return
+        handle = files.remove(fh)
         if handle is None:
             return
         try:
             await handle.release()
         finally:
-            if self._context.inodes.orphans.get(handle.ino) is handle:
-                del self._context.inodes.orphans[handle.ino]
+            self._context.closed(handle)
 
     async def setattr(self, ino: int, changes: SetAttr, fh: int | None = None) -> Attr:
         handle = self._context.files.get(fh) if fh is not None and not fh & STATELESS else None

@@ -199,8 +199,14 @@ class MountedBranch:
         """Change names in the block: one change at a time, so that nobody sees a name on disk whose inode has not
         followed yet."""
         await self.enter()
-        async with self._names:
+        try:
+            self._names.acquire_nowait()  # to wait for a lock that is free is a turn of the loop
+        except trio.WouldBlock:
+            await self._names.acquire()
+        try:
             yield
+        finally:
+            self._names.release()
         self._last_use = time.monotonic()
 
     @property

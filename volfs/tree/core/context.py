@@ -23,7 +23,7 @@ from volfs.tree.contract.meter import Meter
 from volfs.tree.contract.time_limit import only_looks
 from volfs.tree.core.inodes import Inodes
 from volfs.tree.core.lender import Lender
-from volfs.tree.core.open_files import FileTable
+from volfs.tree.core.open_files import FileTable, Handle
 from volfs.tree.core.ownership import Ownership
 from volfs.tree.core.ports import Front, WriteBuffer
 from volfs.tree.core.rendering import Rendering
@@ -163,13 +163,19 @@ class TreeContext:
         """Close the files that the front has released."""
         if self.lender is None or not self.lender.unclosed:
             return
-        orphans = self.inodes.orphans
         for fh in self.lender.released():
             handle = self.files.released(fh)
             if handle is not None:
                 handle.close_soon()
-                if orphans.get(handle.ino) is handle:
-                    del orphans[handle.ino]
+                self.closed(handle)
+
+    def closed(self, handle: Handle) -> None:
+        """An open file was taken out of the table: if it stood for one without a name, another of that inode does."""
+        orphans, ino = self.inodes.orphans, handle.ino
+        if orphans.get(ino) is handle:
+            del orphans[ino]
+            for other in self.files.at(ino):
+                orphans[ino] = other
 
     def names_moved(self) -> None:
         """Have directories that were found before looked for again: datasets, refs or directories came or went."""

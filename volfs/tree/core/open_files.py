@@ -88,6 +88,10 @@ class Handle:
     async def fsync(self) -> None:
         """Make what was written durable."""
 
+    def shared(self) -> bool:
+        """True if the front has opened it for another program, which goes on: one of the two is released."""
+        return False
+
     async def release(self) -> None:
         """Called after the last close. Its errors reach no program."""
 
@@ -161,6 +165,9 @@ class FileTable:
         handle.registered(fh)
         return OpenFile(fh, keep_cache=keep_cache and not handle.direct_io, direct_io=handle.direct_io)
 
+    def __contains__(self, fh: int) -> bool:
+        return fh in self._open
+
     def get(self, fh: int) -> Handle:
         """Raises BadInput for one that is not open."""
         handle = self._open.get(fh)
@@ -182,6 +189,10 @@ class FileTable:
             if handle.onlooker and handle.mounted is not None:
                 handle.mounted.watched(-1)
         return handle
+
+    def let_go(self) -> None:
+        """Record that a file was released that the front has opened."""
+        self.stateless_open -= 1
 
     def released(self, fh: int) -> Handle | None:
         """Take a file out that the front has released; None if it is out already."""

@@ -53,6 +53,10 @@ class FileState:
         """The errno of a sync without Python that failed, once; 0 if none did."""
         return 0
 
+    def take_open(self) -> bool:
+        """True if it was opened without Python once more than it was released: then it is released."""
+        return False
+
 
 class KeyHandle(Handle):
     """One open file under ``zarr/`` or ``files/``."""
@@ -137,6 +141,9 @@ class KeyHandle(Handle):
             await self.mounted.look(lambda: file.fsync(failed))
         self._state.synced = self.flushed
         self._place()
+
+    def shared(self) -> bool:
+        return bool(self._state.take_open())
 
     async def release(self) -> None:
         self.mounted.closing += 1
