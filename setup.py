@@ -14,7 +14,7 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 NATIVE = "volfs/native"
-FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "meter", "pulse", "files", "front", "session")
+FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "meter", "pulse", "files", "opens", "front", "session")
 
 
 def has(package: str) -> bool:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,41 @@ def check_all_slices(place: Path, voxels: np.ndarray = VOXELS, dataset: str = "c
 
 
 def test_most_of_what_is_read_in_order_is_read_without_python(place: Path) -> None:
+    for plane, *_ in PLANES:
+        os.listdir(level(place) / plane)  # a file is given to the kernel only if that knows its name
     check_all_slices(place)
     said = facts(place)
     slices = sum(SHAPE)
-    assert said["requests"]["read"] >= slices
+    assert said["requests"]["read"] + said["ahead"]["files"] >= slices
     # One of each layer of chunks is Python's, which decodes it, and a few more while somebody else is busy.
     layers = sum(-(-n // chunk) for n, chunk in zip(SHAPE, CHUNKS, strict=True))
-    assert said["front"]["read"] > slices - 4 * layers
+    assert said["front"]["read"] + said["ahead"]["files"] > slices - 4 * layers
+    assert said["ahead"]["files"] > slices - 6 * layers, "the kernel has most of them before it asks"
     assert said["front"]["open"] > slices - 10
+    assert said["front"]["ioctl"] == said["requests"]["ioctl"] >= slices, "Python asks whether a file is a terminal"
     assert said["decoded"]["payloads"] <= 5 * 3 * 5 * 3
-    assert said["bytes"]["read"] > 3 * VOXELS.nbytes
+    assert said["bytes"]["read"] + said["ahead"]["bytes"] > 3 * VOXELS.nbytes
+
+
+def test_those_who_go_through_slices_at_once_in_all_ways_get_every_byte(place: Path) -> None:
+    """Files are given ahead to one while others open and read them, and the kernel is told to forget what it has."""
+    paths = [level(place) / "xz" / f"y{index:05}.png" for index in range(SHAPE[1])]
+    os.listdir(paths[0].parent)
+    expected = [path.read_bytes() for path in paths]
+
+    def go(number: int) -> None:
+        order = list(range(len(paths)))[:: (1, -1)[number % 2]]
+        for turn in range(3):
+            for index in order[number * turn :]:
+                fd = os.open(paths[index], os.O_RDONLY)
+                assert os.pread(fd, len(expected[index]) + 1, 0) == expected[index]
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(fd)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(go, range(4), timeout=PATIENCE))
+    until(lambda: facts(place)["open_files"] <= 1)
+    assert facts(place)["ahead"]["files"] > 0
 
 
 def test_volume_files_are_read_without_python_in_any_order(place: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from volfs.testing.waiting import until
 
 LOOKUP, GETATTR = 1, 3
-OPEN, READ, WRITE, RELEASE, FSYNC, FLUSH, OPENDIR, RELEASEDIR, FSYNCDIR = 14, 15, 16, 18, 20, 25, 27, 29, 30
+OPEN, READ, WRITE, RELEASE, FSYNC, FLUSH, OPENDIR, RELEASEDIR, FSYNCDIR, IOCTL = 14, 15, 16, 18, 20, 25, 27, 29, 30, 39
 STATELESS = 1 << 63
+NOTIFY_STORE = 4
 
 
 def readable(fd: int, seconds: float = 0) -> bool:
@@ -49,6 +50,8 @@ class Kernel:
     def __init__(self, front: Any) -> None:
         self.front = front
         self.here, self.there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        #: What it was given unasked: (inode, offset, bytes).
+        self.stored: list[tuple[int, int, bytes]] = []
         self._unique = 0
 
     def request(self, opcode: int, inode: int, body: bytes) -> bytes:
@@ -67,10 +70,28 @@ class Kernel:
 
     def answer(self) -> tuple[int, bytes]:
         """The next answer: the number of its request, and what is after the header."""
-        answer = self.here.recv(4 << 20)
-        length, error, unique = struct.unpack_from("<IiQ", answer)
-        assert (length, error) == (len(answer), 0) and unique <= self._unique
-        return unique, answer[16:]
+        unique, error, rest = self._message()
+        assert error == 0 and 0 < unique <= self._unique
+        while readable(self.here.fileno()) and not struct.unpack_from("<8xQ", self.here.recv(16, socket.MSG_PEEK))[0]:
+            _, error, body = self._message()
+            inode, offset, size, padding = struct.unpack_from("<QQII", body)
+            assert (error, padding, size) == (NOTIFY_STORE, 0, len(body) - 24)
+            self.stored.append((inode, offset, body[24:]))
+        return unique, rest
+
+    def refused(self, opcode: int, inode: int, body: bytes) -> int | None:
+        """The errno that a request is answered with; None if it was left to Python."""
+        if not self.front.answer(self.request(opcode, inode, body), self.there.fileno()):
+            return None
+        unique, error, rest = self._message()
+        assert unique == self._unique and not rest
+        return -error
+
+    def _message(self) -> tuple[int, int, bytes]:
+        message = self.here.recv(4 << 20)
+        length, error, unique = struct.unpack_from("<IiQ", message)
+        assert length == len(message)
+        return unique, error, message[16:]
 
     def open(self, inode: int, flags: int = os.O_RDONLY) -> bytes | None:
         return self.ask(OPEN, inode, struct.pack("<II", flags, 0))

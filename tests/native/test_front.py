@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.kits.kernel import FLUSH, OPEN, OPENDIR, RELEASE, RELEASEDIR, STATELESS, Kernel, readable
+from tests.kits.kernel import FLUSH, IOCTL, OPEN, OPENDIR, READ, RELEASE, RELEASEDIR, STATELESS, Kernel, readable
 from volfs.native import core
 
 DIRECTORY = 5 << 27
@@ -238,6 +240,7 @@ def test_answers_are_counted_with_their_times(kernel: Kernel, front: core.Front,
         "release": 0,
         "opendir": 0,
         "releasedir": 0,
+        "ioctl": 0,
         "write": 0,
         "fsync": 0,
         "fsyncdir": 0,
@@ -246,6 +249,151 @@ def test_answers_are_counted_with_their_times(kernel: Kernel, front: core.Front,
     }
     for count, nanoseconds, buckets in operations.values():
         assert sum(buckets) == count and (nanoseconds > 0) == (count > 0)
+
+
+def test_whether_a_file_is_a_terminal_is_answered_as_libfuse_does(kernel: Kernel, front: core.Front) -> None:
+    assert kernel.refused(IOCTL, FIRST, struct.pack("<QIIQII", 7, 0, 0x5401, 0, 0, 0)) == errno.ENOSYS
+    assert front.counts()[3]["ioctl"][0] == 1
+
+
+def read_whole(kernel: Kernel, index: int) -> None:
+    """As the kernel does: what it was given it asks for no more."""
+    inode = FIRST + index * STRIDE
+    assert kernel.open(inode) is not None
+    if all(file != inode for file, *_ in kernel.stored):
+        assert kernel.read(inode, 0, 100) == whole(index)
+    close(kernel, inode)
+
+
+def close(kernel: Kernel, inode: int) -> None:
+    assert kernel.ask(RELEASE, inode, struct.pack("<QIIQ", inode | STATELESS, 0, 0, 0)) == b""
+
+
+def given(kernel: Kernel) -> list[int]:
+    """Which files the kernel was given since the last time."""
+    assert all((at, data) == (0, whole((inode - FIRST) // STRIDE)) for inode, at, data in kernel.stored)
+    found = [(inode - FIRST) // STRIDE for inode, *_ in kernel.stored]
+    kernel.stored.clear()
+    return found
+
+
+@pytest.fixture
+def lent(front: core.Front, stack: int) -> int:
+    for number in range(-(-COUNT // THICK)):
+        front.lend(stack, number, slab(number))
+    return stack
+
+
+@pytest.mark.parametrize("way", [range(COUNT), range(COUNT - 1, -1, -1)])
+def test_who_reads_file_after_file_is_given_the_next_one_before_it_is_opened(
+    kernel: Kernel, front: core.Front, lent: int, way: range
+) -> None:
+    for index in way:
+        read_whole(kernel, index)
+    assert given(kernel) == list(way)[2:]
+    assert front.ahead() == (COUNT - 2, (COUNT - 2) * len(whole(0)))
+    assert front.counts()[:2] == (2 * len(whole(0)), VOXELS.nbytes), "each voxel is copied once"
+    for index in way:  # again: the kernel has them all
+        assert kernel.open(FIRST + index * STRIDE) is not None
+    assert given(kernel) == []
+
+
+def test_what_the_kernel_asks_for_again_it_is_given_again(kernel: Kernel, lent: int) -> None:
+    for _ in range(2):
+        for index in range(COUNT):
+            read_whole(kernel, index)
+        assert given(kernel) == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_file_that_may_be_open_is_not_given_ahead(kernel: Kernel, front: core.Front, lent: int) -> None:
+    """The kernel would have whoever gives it wait for those who read it, and they wait for an answer."""
+    python = FIRST + 3 * STRIDE
+    assert kernel.open(python, os.O_RDONLY | os.O_DIRECT) is None  # Python opens it
+    for index in range(3):
+        read_whole(kernel, index)
+    assert given(kernel) == [2]
+    kernel.ask(RELEASE, python, struct.pack("<QIIQ", 7, 0, 0, 0))
+    read_whole(kernel, 1)
+    read_whole(kernel, 2)
+    assert given(kernel) == [3]
+
+
+def test_of_more_open_files_than_can_be_remembered_none_is_given_ahead(kernel: Kernel, lent: int) -> None:
+    for number in range(5000):
+        kernel.open((9 << 27) + number)
+    for index in range(4):
+        read_whole(kernel, index)
+    assert given(kernel) == []
+
+
+def test_of_opens_and_releases_in_any_order_those_that_are_open_are_known(kernel: Kernel, lent: int) -> None:
+    pick = np.random.default_rng(7)
+    files = [FIRST + index * STRIDE for index in range(COUNT)] + [(9 << 27) + number for number in range(2000)]
+    opens: Counter[int] = Counter()
+    for _ in range(20_000):
+        inode = files[pick.integers(len(files))]
+        if pick.random() < 0.5:
+            kernel.open(inode)
+            opens[inode] += 1
+        else:
+            kernel.ask(RELEASE, inode, struct.pack("<QIIQ", inode | STATELESS, 0, 0, 0))
+            opens[inode] = max(0, opens[inode] - 1)
+    for inode in files:
+        for _ in range(opens[inode] - (inode == FIRST + 3 * STRIDE)):
+            kernel.ask(RELEASE, inode, struct.pack("<QIIQ", inode | STATELESS, 0, 0, 0))
+    kernel.stored.clear()
+    assert opens[FIRST + 3 * STRIDE] > 1
+    for index in (0, 1, 2, 6, 5):
+        read_whole(kernel, index)
+    assert given(kernel) == [2, 4], "only the file that is still open is not"
+
+
+@pytest.mark.parametrize("size", [10, 22])
+def test_who_reads_no_file_whole_is_given_nothing_ahead(kernel: Kernel, lent: int, size: int) -> None:
+    for index in range(5):
+        kernel.open(FIRST + index * STRIDE)
+        kernel.read(FIRST + index * STRIDE, 0, size)
+        close(kernel, FIRST + index * STRIDE)
+    assert given(kernel) == []
+
+
+def test_planes_that_are_not_lent_are_not_given_ahead(kernel: Kernel, front: core.Front, lent: int) -> None:
+    front.recall(lent, 1)
+    for index in range(4):
+        read_whole(kernel, index)
+    assert given(kernel) == [2, 3]
+
+
+def test_a_large_file_is_given_in_pieces(front: core.Front, kernel: Kernel, tmp_path: Path) -> None:
+    side, size = 1200, 8 + 1200 * 1200
+    planes = np.random.default_rng(4).integers(0, 255, (3, side, side), dtype=np.uint8)
+    stack = front.stack(3, 3)
+    shown = core.Picture(
+        png=False, rows=side, row_bytes=side, item=1, swap=False, fill=b"f", planes=1, prefix=b"head", suffix=b"tail"
+    )
+    assert front.serve(stack, FIRST, STRIDE, 3, shown)
+    front.lend(stack, 0, core.Slab(3, 1, [(planes, 0, side, 0, side)]))
+    device = tmp_path / "device"  # a socket takes no messages of this size
+    with device.open("wb") as file:
+        for inode in (FIRST, FIRST + STRIDE):
+            assert front.answer(kernel.request(OPEN, inode, bytes(8)), file.fileno())
+            for at in (0, 1 << 20):
+                asked = struct.pack("<QQIIQII", inode | STATELESS, at, 1 << 20, 0, 0, 0, 0)
+                assert front.answer(kernel.request(READ, inode, asked), file.fileno())
+    messages = device.read_bytes()
+    stored = []
+    while messages:
+        length, _, unique = struct.unpack_from("<IiQ", messages)
+        if not unique:
+            stored.append((*struct.unpack_from("<QQI", messages, 16), messages[40:length]))
+        messages = messages[length:]
+    first, second = stored
+    assert first[:3] == (FIRST + 2 * STRIDE, 0, 1 << 20) and second[:3] == (
+        FIRST + 2 * STRIDE,
+        1 << 20,
+        size - (1 << 20),
+    )
+    assert first[3] + second[3] == b"head" + planes[2].tobytes() + b"tail"
 
 
 def test_readers_and_those_who_take_back_do_not_meet(front: core.Front, stack: int) -> None:

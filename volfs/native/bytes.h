@@ -1,7 +1,8 @@
-/* Byte orders. Any thread, no state; memory is the caller's. */
+/* Byte orders, and places in tables. Any thread, no state; memory is the caller's. */
 #ifndef VOLFS_BYTES_H
 #define VOLFS_BYTES_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,5 +30,11 @@ static inline void volfs_swap(uint8_t *to, const uint8_t *from, int64_t bytes, i
 }
 
 #undef VOLFS_SWAP_ALL
+
+/* The place of a number among `places` of them, a power of two: numbers that follow each other lie apart. */
+static inline size_t volfs_spread(uint64_t number, uint64_t places)
+{
+    return (size_t)(number * 0x9e3779b97f4a7c15u >> (64 - __builtin_ctzll(places)));
+}
 
 #endif

@@ -492,12 +492,14 @@ cdef extern from "meter.h" nogil:
     enum: VOLFS_OPERATIONS, VOLFS_BUCKETS
 
     struct volfs_counts:
-        uint64_t answered[11]
-        uint64_t nanoseconds[11]
-        uint64_t buckets[11][26]
+        uint64_t answered[12]
+        uint64_t nanoseconds[12]
+        uint64_t buckets[12][26]
         uint64_t bytes_read
         uint64_t bytes_copied
         uint64_t bytes_written
+        uint64_t files_ahead
+        uint64_t bytes_ahead
 
 
 cdef extern from "pulse.h" nogil:
@@ -615,8 +617,8 @@ cdef extern from "session.h" nogil:
     void volfs_session_end()
 
 
-OPERATIONS = (
-    "open", "read", "flush", "release", "opendir", "releasedir", "write", "fsync", "fsyncdir", "lookup", "getattr")
+OPERATIONS = ("open", "read", "flush", "release", "opendir", "releasedir", "ioctl", "write", "fsync", "fsyncdir", "lookup",
+    "getattr")
 
 
 cdef class Picture:
@@ -1077,6 +1079,12 @@ cdef class Front:
                 counts.answered[i], counts.nanoseconds[i], [counts.buckets[i][j] for j in range(VOLFS_BUCKETS)])
             for i in range(VOLFS_OPERATIONS)
         }
+
+    def ahead(self):
+        """Files that the kernel was given before anybody opened them, and their bytes."""
+        cdef volfs_counts counts
+        volfs_front_counts(self._front, &counts)
+        return counts.files_ahead, counts.bytes_ahead
 
     def begin(self):
         """Have the next FUSE session of this process go by this front. See session.h."""

@@ -1,5 +1,7 @@
 #include "front.h"
 
+#include "bytes.h"
+#include "opens.h"
 #include "replies.h"
 
 #include <errno.h>
@@ -36,6 +38,14 @@ enum {
     NOTED_EVERY = 16,
 };
 
+/* Files of up to so many bytes are given to the kernel before they are opened. Larger ones would hold up others, and the
+ * kernel reads ahead in them. */
+#define MOST_AHEAD ((int64_t)2 << 20)
+
+/* The kernel takes only files whose names it knows, as it does after a listing. Each time it does not, twice as many are
+ * not tried as the time before, up to 2^MOST_VAIN. */
+enum { MOST_VAIN = 6 };
+
 /* Bytes that are summed here for a read of the end of a file. More would hold up others. */
 #define MOST_BACKLOG ((int64_t)4 << 20)
 
@@ -61,6 +71,9 @@ struct run {
     struct stack *stack;
     struct volfs_picture *picture;
     struct run *next;
+    int64_t last;   /* the file opened last */
+    int skip, vain; /* so many files are not given ahead, since the kernel knows no names of such; times in a row */
+    uint8_t *given; /* a bit for each file: the kernel was given all of it, and has not asked for it since */
 };
 
 struct summed {
@@ -83,6 +96,7 @@ struct volfs_front {
     struct volfs_note notes[NOTES];
     size_t first_note, last_note;
     int event;
+    struct volfs_opens opens;
     struct volfs_meter meter;
     struct volfs_files *files;
 };
@@ -110,16 +124,10 @@ struct volfs_front *volfs_front_new(int directory_bits)
     return front;
 }
 
-/* The place of a number among `places` of them, a power of two: numbers that follow each other lie apart. */
-static size_t spread(uint64_t number, uint64_t places)
-{
-    return (size_t)(number * 0x9e3779b97f4a7c15u >> (64 - __builtin_ctzll(places)));
-}
-
 static struct run **list_of(struct volfs_front *front, uint64_t inode)
 {
     uint64_t directory = inode >> front->directory_bits;
-    return &front->runs[spread(directory, LISTS)];
+    return &front->runs[volfs_spread(directory, LISTS)];
 }
 
 static struct stack *stack_of(struct volfs_front *front, uint64_t number)
@@ -212,6 +220,7 @@ void volfs_front_drop(struct volfs_front *front, uint64_t number)
                 if (front->summed[i].picture == run->picture)
                     front->summed[i].picture = NULL;
             volfs_picture_free(run->picture);
+            free(run->given);
             free(run);
         }
         free(stack->lent);
@@ -239,20 +248,22 @@ int volfs_front_serve(
 {
     int served = 0;
     struct run *run = calloc(1, sizeof *run);
+    uint8_t *given = count > 0 ? calloc((size_t)(count / 8 + 1), 1) : NULL;
     pthread_mutex_lock(&front->mutex);
     struct stack *stack = stack_of(front, number);
     int64_t there;
-    if (run && stack && !(first & STATELESS) && stride > 0 && count > 0 && count <= stack->planes / picture->planes
+    if (run && given && stack && !(first & STATELESS) && stride > 0 && count > 0 && count <= stack->planes / picture->planes
         && (uint64_t)(count - 1) <= (UINT64_MAX >> 1) / (uint64_t)stride
         && first >> front->directory_bits == (first + (uint64_t)(count - 1) * (uint64_t)stride) >> front->directory_bits
         && !run_of(front, first, &there)) {
-        *run = (struct run){first, stride, count, stack, picture, *list_of(front, first)};
+        *run = (struct run){first, stride, count, stack, picture, *list_of(front, first), -2, 0, 0, given};
         *list_of(front, first) = run;
         served = 1;
     }
     pthread_mutex_unlock(&front->mutex);
     if (!served) {
         free(run);
+        free(given);
         volfs_picture_free(picture);
     }
     return served;
@@ -260,7 +271,7 @@ int volfs_front_serve(
 
 static uint64_t *listing_of(struct volfs_front *front, uint64_t inode)
 {
-    return &front->listings[spread(inode, LISTINGS)];
+    return &front->listings[volfs_spread(inode, LISTINGS)];
 }
 
 void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode)
@@ -273,7 +284,7 @@ void volfs_front_keep_listing(struct volfs_front *front, uint64_t inode)
 /* Where the directory of an inode stands if its files are plain. */
 static uint64_t *plain_of(struct volfs_front *front, uint64_t inode)
 {
-    return &front->plain[spread(inode >> front->directory_bits, LISTINGS)];
+    return &front->plain[volfs_spread(inode >> front->directory_bits, LISTINGS)];
 }
 
 void volfs_front_keep_files(struct volfs_front *front, uint64_t directory)
@@ -371,18 +382,190 @@ void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts)
 
 struct volfs_files *volfs_front_files(struct volfs_front *front) { return front->files; }
 
+/* ---------------------------------------------------------------- bytes of files */
+
+/* What is needed for a range of a file, held until let_go. */
+struct reading {
+    uint64_t inode;
+    const struct volfs_picture *picture;
+    int64_t offset, length;
+    struct slab *slabs[MOST_PLANES];
+    struct volfs_plane planes[MOST_PLANES];
+    size_t used;
+    int64_t first;
+    struct volfs_sums sums;
+    int raise; /* true if there is a note for Python */
+};
+
+static struct summed *summed_of(struct volfs_front *front, uint64_t inode)
+{
+    return &front->summed[volfs_spread(inode, SUMMED)];
+}
+
+/* Hold what is needed for up to `size` bytes of a file. True if all of it is lent. With the mutex held. */
+static int hold(struct volfs_front *front, struct run *run, int64_t file, int64_t offset, int64_t size, struct reading *reading)
+{
+    const struct volfs_picture *picture = run->picture;
+    const uint64_t inode = run->first + (uint64_t)file * (uint64_t)run->stride;
+    const struct summed *summed = summed_of(front, inode);
+    int64_t last;
+    reading->inode = inode;
+    reading->picture = picture;
+    reading->offset = offset;
+    reading->length = offset >= picture->size ? 0 : picture->size - offset;
+    if (reading->length > size)
+        reading->length = size;
+    reading->used = 0;
+    reading->first = 0;
+    reading->raise = 0;
+    if (summed->picture == picture && summed->inode == inode)
+        reading->sums = summed->sums;
+    else
+        volfs_sums_begin(picture, &reading->sums);
+    if (reading->length > 0 && volfs_picture_planes(picture, offset, reading->length, &reading->first, &last)) {
+        struct stack *stack = run->stack;
+        int found = last - reading->first < MOST_PLANES
+            && volfs_picture_backlog(picture, offset, reading->length, &reading->sums) <= MOST_BACKLOG;
+        for (int64_t i = reading->first; found && i <= last; i++) {
+            int64_t plane = file * picture->planes + i, number = plane / stack->thick;
+            struct slab *slab = stack->lent[number];
+            if (!slab) {
+                found = 0;
+                break;
+            }
+            slab->users++;
+            reading->slabs[reading->used] = slab;
+            reading->planes[reading->used++] = (struct volfs_plane){slab->pieces, slab->count, plane - number * stack->thick};
+            reading->raise |= note(front, stack, slab, plane);
+        }
+        if (!found) {
+            while (reading->used)
+                reading->slabs[--reading->used]->users--;
+            return 0;
+        }
+    }
+    front->users++;
+    return 1;
+}
+
+/* The bytes of what is held. NULL if there is no memory. They are the thread's until the next call. */
+static const uint8_t *put_together(struct reading *reading)
+{
+    static _Thread_local uint8_t *buffer;
+    if (!buffer)
+        buffer = malloc(LARGEST);
+    if (buffer)
+        volfs_picture_read(reading->picture, reading->planes, reading->first, reading->offset, reading->length, buffer,
+            &reading->sums);
+    return buffer;
+}
+
+/* With the mutex held. `done`: the bytes were put together, and the kernel has them. */
+static void let_go(struct volfs_front *front, const struct reading *reading, int done)
+{
+    for (size_t i = 0; i < reading->used; i++)
+        reading->slabs[i]->users--;
+    front->users--;
+    if (done)
+        *summed_of(front, reading->inode) = (struct summed){reading->inode, reading->picture, reading->sums};
+    pthread_cond_broadcast(&front->idle);
+}
+
+static void raise_notes(struct volfs_front *front, const struct reading *reading)
+{
+    uint64_t one = 1;
+    if (!reading->raise)
+        return;
+    ssize_t written = write(front->event, &one, sizeof one);
+    (void)written; /* full: it is raised already */
+}
+
+/* ---------------------------------------------------------------- files ahead */
+
+static int is_given(const struct run *run, int64_t file) { return run->given[file / 8] >> file % 8 & 1; }
+
+/* The kernel was given a file from `offset` on. With the mutex held. */
+static void give(struct run *run, int64_t file, int64_t offset, int64_t length)
+{
+    if (offset == 0 && is_given(run, file)) /* its pages are gone, and so may be those of others */
+        memset(run->given, 0, (size_t)(run->count / 8 + 1));
+    if (offset + length == run->picture->size)
+        run->given[file / 8] |= (uint8_t)(1 << file % 8);
+}
+
+/* A file is opened: its neighbour that will be opened next, if that can be foreseen and the kernel has not got it; else
+ * -1. Who has not read the whole of the file before it looks for something else. With the mutex held. */
+static int64_t foresee(struct run *run, int64_t file)
+{
+    const int64_t before = run->last, step = file - before, next = file + step;
+    run->last = file;
+    if ((step != 1 && step != -1) || next < 0 || next >= run->count || run->picture->size > MOST_AHEAD)
+        return -1;
+    if (!is_given(run, before) || is_given(run, next))
+        return -1;
+    if (run->skip) {
+        run->skip--;
+        return -1;
+    }
+    return next;
+}
+
+/* Give a file to the kernel before it is opened: who reads it then need not ask for it. The kernel waits for those who
+ * read the file meanwhile, who would wait for whoever calls this. So it is done only with files that are not open, by the
+ * one who sees every request first. */
+static void give_ahead(struct volfs_front *front, uint64_t inode, int device)
+{
+    int64_t size = 1, copied = 0;
+    for (int64_t offset = 0; offset < size; offset += LARGEST) {
+        struct reading reading;
+        int64_t file;
+        pthread_mutex_lock(&front->mutex);
+        struct run *run = run_of(front, inode, &file);
+        int held = run && !volfs_opens_has(&front->opens, inode) && hold(front, run, file, offset, LARGEST, &reading);
+        pthread_mutex_unlock(&front->mutex);
+        if (!held)
+            return;
+        size = reading.picture->size;
+        copied += volfs_picture_voxels(reading.picture, offset, reading.length);
+        const uint8_t *bytes = put_together(&reading);
+        pthread_mutex_lock(&front->mutex);
+        let_go(front, &reading, bytes != NULL);
+        pthread_mutex_unlock(&front->mutex);
+        raise_notes(front, &reading);
+        const int stored = bytes && volfs_store(device, inode, offset, bytes, (size_t)reading.length);
+        pthread_mutex_lock(&front->mutex);
+        run = run_of(front, inode, &file);
+        if (run && run->picture->size == size && stored)
+            give(run, file, offset, reading.length);
+        if (run) {
+            run->vain = stored ? 0 : run->vain < MOST_VAIN ? run->vain + 1 : MOST_VAIN;
+            run->skip = (1 << run->vain) - 1;
+        }
+        pthread_mutex_unlock(&front->mutex);
+        if (!stored)
+            return;
+    }
+    volfs_meter_ahead(&front->meter, (uint64_t)size, (uint64_t)copied);
+}
+
 /* ---------------------------------------------------------------- answers */
 
 static int answer_open(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_open_in *asked,
     int device, int64_t since)
 {
-    int64_t file;
+    int64_t file, next = -1;
+    uint64_t ahead = 0;
     if ((asked->flags & O_ACCMODE) != O_RDONLY || asked->flags & (O_TRUNC | O_CREAT | O_DIRECT))
         return 0;
     pthread_mutex_lock(&front->mutex);
     const uint64_t directory = header->nodeid >> front->directory_bits;
     const int inside = directory && directory << front->directory_bits != header->nodeid;
-    int known = run_of(front, header->nodeid, &file) || (inside && *plain_of(front, header->nodeid) == directory);
+    struct run *run = run_of(front, header->nodeid, &file);
+    int known = run || (inside && *plain_of(front, header->nodeid) == directory);
+    if (run)
+        next = foresee(run, file);
+    if (next >= 0)
+        ahead = run->first + (uint64_t)next * (uint64_t)run->stride;
     pthread_mutex_unlock(&front->mutex);
     if (!known)
         return 0;
@@ -391,6 +574,8 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     if (!volfs_reply(device, header->unique, &out, sizeof out))
         return 0;
     volfs_meter_count(&front->meter, VOLFS_OPEN, since, 0, 0);
+    if (ahead)
+        give_ahead(front, ahead, device);
     return 1;
 }
 
@@ -431,82 +616,54 @@ static int answer_releasedir(struct volfs_front *front, const struct fuse_in_hea
     return 1;
 }
 
+/* No file answers any: as libfuse says, of which the kernel makes ENOTTY. Python's open() asks whether every file is a
+ * terminal. */
+static int answer_ioctl(struct volfs_front *front, const struct fuse_in_header *header, int device, int64_t since)
+{
+    if (!volfs_refuse(device, header->unique, ENOSYS))
+        return 0;
+    volfs_meter_count(&front->meter, VOLFS_IOCTL, since, 0, 0);
+    return 1;
+}
+
 static int answer_read(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_read_in *asked,
     int device, int64_t since)
 {
     if (asked->fh != (header->nodeid | STATELESS) || asked->size > LARGEST || asked->offset > INT64_MAX / 2)
         return 0;
-    struct slab *slabs[MOST_PLANES];
-    struct volfs_plane planes[MOST_PLANES];
-    struct volfs_sums sums;
-    int64_t file, first = 0, last = -1, offset = (int64_t)asked->offset, length = 0;
-    size_t used = 0;
-    int raise = 0, found = 0;
+    struct reading reading;
+    int64_t file;
     pthread_mutex_lock(&front->mutex);
     struct run *run = run_of(front, header->nodeid, &file);
-    const struct volfs_picture *picture = run ? run->picture : NULL;
-    struct summed *summed = &front->summed[spread(header->nodeid, SUMMED)];
-    if (run) {
-        length = offset >= picture->size ? 0 : picture->size - offset;
-        if (length > asked->size)
-            length = asked->size;
-        if (summed->picture == picture && summed->inode == header->nodeid)
-            sums = summed->sums;
-        else
-            volfs_sums_begin(picture, &sums);
-        found = 1;
-        if (length > 0 && volfs_picture_planes(picture, offset, length, &first, &last)) {
-            struct stack *stack = run->stack;
-            found = last - first < MOST_PLANES && volfs_picture_backlog(picture, offset, length, &sums) <= MOST_BACKLOG;
-            for (int64_t i = first; found && i <= last; i++) {
-                int64_t plane = file * picture->planes + i, number = plane / stack->thick;
-                struct slab *slab = stack->lent[number];
-                if (!slab) {
-                    found = 0;
-                    break;
-                }
-                slab->users++;
-                slabs[used] = slab;
-                planes[used++] = (struct volfs_plane){slab->pieces, slab->count, plane - number * stack->thick};
-                raise |= note(front, stack, slab, plane);
-            }
-        }
-        if (found)
-            front->users++;
-    }
-    if (!found)
-        while (used)
-            slabs[--used]->users--;
+    int held = run && hold(front, run, file, (int64_t)asked->offset, asked->size, &reading);
+    if (held)
+        give(run, file, reading.offset, reading.length);
     pthread_mutex_unlock(&front->mutex);
-    if (!found)
+    if (!held)
         return 0;
-
-    static _Thread_local uint8_t *buffer;
-    if (!buffer)
-        buffer = malloc(LARGEST);
-    int sent = 0;
-    if (buffer) {
-        volfs_picture_read(picture, planes, first, offset, length, buffer, &sums);
-        sent = volfs_reply(device, header->unique, buffer, (size_t)length);
-    }
-
+    const uint8_t *bytes = put_together(&reading);
+    int sent = bytes && volfs_reply(device, header->unique, bytes, (size_t)reading.length);
     pthread_mutex_lock(&front->mutex);
-    for (size_t i = 0; i < used; i++)
-        slabs[i]->users--;
-    front->users--;
-    if (sent) {
-        *summed = (struct summed){header->nodeid, picture, sums};
-        volfs_meter_count(&front->meter, VOLFS_READ, since, (uint64_t)length,
-            (uint64_t)volfs_picture_voxels(picture, offset, length));
-    }
-    pthread_cond_broadcast(&front->idle);
+    let_go(front, &reading, sent);
+    if (sent)
+        volfs_meter_count(&front->meter, VOLFS_READ, since, (uint64_t)reading.length,
+            (uint64_t)volfs_picture_voxels(reading.picture, reading.offset, reading.length));
     pthread_mutex_unlock(&front->mutex);
-    if (raise) {
-        uint64_t one = 1;
-        ssize_t written = write(front->event, &one, sizeof one);
-        (void)written; /* full: it is raised already */
-    }
+    raise_notes(front, &reading);
     return sent;
+}
+
+/* Files that are open, whoever answers. */
+static void count_opens(struct volfs_front *front, const struct fuse_in_header *header)
+{
+    if (header->opcode != FUSE_OPEN && header->opcode != FUSE_RELEASE)
+        return;
+    pthread_mutex_lock(&front->mutex);
+    if (header->opcode == FUSE_OPEN)
+        volfs_opens_add(&front->opens, header->nodeid);
+    else
+        volfs_opens_remove(&front->opens, header->nodeid);
+    pthread_mutex_unlock(&front->mutex);
 }
 
 int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since)
@@ -515,6 +672,7 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
     if (size < sizeof header)
         return 0;
     memcpy(&header, request, sizeof header);
+    count_opens(front, &header);
     const uint8_t *body = request + sizeof header;
     const size_t rest = size - sizeof header;
     switch (header.opcode) {
@@ -526,6 +684,8 @@ int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t
         return answer_open(front, &header, &asked, device, since)
             || volfs_files_answer(front->files, request, size, device, since);
     }
+    case FUSE_IOCTL:
+        return answer_ioctl(front, &header, device, since);
     case FUSE_OPENDIR:
         return answer_opendir(front, &header, device, since);
     case FUSE_READ: {

@@ -1,7 +1,7 @@
 /* The front: answers the kernel's OPEN, READ, FLUSH and RELEASE of files that never change, from decoded planes that
- * Python lent it; OPEN, FLUSH and RELEASE of other files that never change; OPENDIR and RELEASEDIR, and of directories
- * that never change so that the kernel may keep the listing; and what files.h has: writes and syncs of files whose
- * descriptors Python lent.
+ * Python lent it, and gives it the file that will be opened next; OPEN, FLUSH and RELEASE of other files that never
+ * change; IOCTL, which no file has; OPENDIR and RELEASEDIR, and of directories that never change so that the kernel may
+ * keep the listing; and what files.h has: writes and syncs of files whose descriptors Python lent.
  *
  * Decided here: which requests can be answered wholly and rightly from memory, and their answers. It never waits, reads
  * no disk and decodes nothing (what is written goes to the disk's page cache: see files.h); every other request, and
@@ -71,7 +71,8 @@ int volfs_front_lend(
 void volfs_front_recall(struct volfs_front *front, uint64_t stack, int64_t number);
 
 /* Answer a request of the kernel's, as read from `device`, there. True if it is answered; false if it is Python's.
- * `since` is when it came, by volfs_now. */
+ * `since` is when it came, by volfs_now. Whoever calls this has to see every request before any later one is answered:
+ * which files are open is known by that. */
 int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since);
 
 /* The descriptor that can be read when there are notes, and up to `room` of them. */

@@ -25,6 +25,15 @@ void volfs_meter_count(
     pthread_mutex_unlock(&meter->mutex);
 }
 
+void volfs_meter_ahead(struct volfs_meter *meter, uint64_t bytes, uint64_t copied)
+{
+    pthread_mutex_lock(&meter->mutex);
+    meter->counts.files_ahead++;
+    meter->counts.bytes_ahead += bytes;
+    meter->counts.bytes_copied += copied;
+    pthread_mutex_unlock(&meter->mutex);
+}
+
 void volfs_meter_counts(struct volfs_meter *meter, struct volfs_counts *counts)
 {
     pthread_mutex_lock(&meter->mutex);

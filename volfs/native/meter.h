@@ -15,6 +15,7 @@ enum volfs_operation {
     VOLFS_RELEASE,
     VOLFS_OPENDIR,
     VOLFS_RELEASEDIR,
+    VOLFS_IOCTL,
     VOLFS_WRITE,
     VOLFS_FSYNC,
     VOLFS_FSYNCDIR,
@@ -33,6 +34,7 @@ struct volfs_counts {
     uint64_t bytes_read;
     uint64_t bytes_copied; /* of them, voxels: the rest are headers and checksums */
     uint64_t bytes_written;
+    uint64_t files_ahead, bytes_ahead; /* given to the kernel before anybody opened them */
 };
 
 struct volfs_meter {
@@ -46,6 +48,9 @@ void volfs_meter_end(struct volfs_meter *meter);
 /* An answer to a request that came at `since` (ns, CLOCK_MONOTONIC), with the bytes read, copied for that, or written. */
 void volfs_meter_count(
     struct volfs_meter *meter, enum volfs_operation operation, int64_t since, uint64_t bytes, uint64_t copied);
+
+/* A file of so many bytes, of them so many of voxels, that was given to the kernel before anybody opened it. */
+void volfs_meter_ahead(struct volfs_meter *meter, uint64_t bytes, uint64_t copied);
 
 void volfs_meter_counts(struct volfs_meter *meter, struct volfs_counts *counts);
 

@@ -8,6 +8,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -43,6 +44,12 @@ struct request {
 /* Who reads the device. A request that is handed from one thread to another costs twice what it costs to answer a small
  * one: so whoever answered most of the last ones reads the next. */
 enum { PYTHON, READER };
+/* Who reads file after file asks again within some microseconds. To sleep and be woken takes longer than that, most of
+ * all where a processor without work is given back to a host. So the reader thread looks for the next request so long
+ * before it sleeps. Each time in vain it sleeps at once twice as often as the last time; where a look takes as long as
+ * LATE others want the processor, who are not to be kept from it. */
+enum { AWAKE = 50000, LATE = 1000000, MOST_SKIPPED = 16, SKIPPED_IN_CROWD = 256 }; /* ns, ns, sleeps, sleeps */
+
 /* Each request answered by the front is one up, each left to Python one down, from 0 to TOP. From HIGH on the reader
  * thread reads, from LOW down Python. */
 enum { LOW = 8, HIGH = 24, TOP = 32 };
@@ -149,14 +156,48 @@ static void pass_turn(int turn)
     }
 }
 
+/* How the reader thread has fared. */
+struct wakefulness {
+    int skip, vain;
+};
+
+/* The next request, if it comes soon: as next_request. */
+static ssize_t await_request(void *buffer, struct wakefulness *how)
+{
+    ssize_t size = next_request(buffer);
+    if (size >= 0)
+        return size;
+    if (how->skip) {
+        how->skip--;
+        return -1;
+    }
+    for (int64_t before = volfs_now(), until = before + AWAKE, now;; before = now) {
+        sched_yield(); /* the one who is about to ask may need this processor */
+        if ((size = next_request(buffer)) >= 0) {
+            how->vain = 0;
+            return size;
+        }
+        now = volfs_now();
+        if (now - before > LATE) {
+            how->skip = SKIPPED_IN_CROWD;
+            return -1;
+        }
+        if (now > until) {
+            how->skip = how->vain = how->vain < MOST_SKIPPED / 2 ? 2 * how->vain + 1 : MOST_SKIPPED;
+            return -1;
+        }
+    }
+}
+
 static void *read_requests(void *unused)
 {
+    struct wakefulness how = {0, 0};
     (void)unused;
     uint8_t *buffer = take_buffer();
     struct pollfd polled[3] = {{state.stop, POLLIN, 0}, {state.wake, POLLIN, 0}, {state.device, POLLIN, 0}};
     for (;;) {
         int mine = atomic_load(&state.turn) == READER;
-        ssize_t size = !mine ? -1 : buffer ? next_request(buffer) : 0;
+        ssize_t size = !mine ? -1 : buffer ? await_request(buffer, &how) : 0;
         if (size < 0) {
             poll(polled, mine ? 3 : 2, -1);
             uint64_t woken;

@@ -61,8 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             for (size_t i = 0; i < length; i++)
                 request[i] = (uint8_t)take(&input, 1);
             if (length & 1) {
-                static const uint32_t opcodes[] = {FUSE_OPEN, FUSE_READ, FUSE_FLUSH, FUSE_OPENDIR};
-                struct fuse_in_header header = {.len = sizeof request, .opcode = opcodes[between(&input, 0, 3)], .unique = 2,
+                static const uint32_t opcodes[] = {
+                    FUSE_OPEN, FUSE_READ, FUSE_FLUSH, FUSE_OPENDIR, FUSE_RELEASE, FUSE_IOCTL};
+                struct fuse_in_header header = {.len = sizeof request, .opcode = opcodes[between(&input, 0, 5)], .unique = 2,
                     .nodeid = DIRECTORY + (uint64_t)between(&input, 0, 40)};
                 struct fuse_read_in asked = {.fh = header.nodeid | (uint64_t)1 << 63, .offset = take(&input, take(&input, 1) % 9),
                     .size = (uint32_t)take(&input, 4)};

@@ -79,16 +79,18 @@ class Meter:
 
     ``elsewhere``: the counts, since the start, of requests that are answered without this one's knowledge;
     :meth:`gather` takes them in. ``waiting``: those that are not answered yet: operation, what it is of, since when
-    (ns).
+    (ns). ``ahead``: files, and their bytes, that the kernel was given before anybody asked for them.
     """
 
     def __init__(
         self,
         elsewhere: Callable[[], Counts] | None = None,
         waiting: Callable[[], list[tuple[str, int, int]]] = list,
+        ahead: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._elsewhere = elsewhere
         self._waiting = waiting
+        self.ahead = ahead
         self._gathered: Counts = (0, 0, 0, {})
         self._gathering = threading.Lock()
         #: By operation: those that have come.

@@ -140,7 +140,7 @@ class TreeContext:
         self.started_ns = time.time_ns()
         #: What is lent to the mount's front; None if there is none.
         self.lender = None if front is None else Lender(front)
-        self.meter = Meter() if front is None else Meter(front.counts, front.waiting)
+        self.meter = Meter() if front is None else Meter(front.counts, front.waiting, front.ahead)
         self.access = Ownership(store, options)
         #: Counts up with :meth:`names_moved`.
         self.epoch = 0

@@ -150,6 +150,9 @@ class Front(Protocol):
     def waiting(self) -> list[tuple[str, int, int]]:
         """Syncs that are not answered yet: operation, handle or inode, and since when (ns, ``time.monotonic_ns``)."""
 
+    def ahead(self) -> tuple[int, int]:
+        """Files, and their bytes, that the kernel was given before anybody opened them."""
+
     def counts(self) -> tuple[int, int, int, dict[str, tuple[int, int, list[int]]]]:
         """Bytes read; bytes of voxels copied for that; bytes written; by operation: answers, nanoseconds, and those by
         the buckets of :class:`volfs.tree.contract.meter.Histogram`."""

@@ -39,6 +39,8 @@ _PLAIN = (
         "Of those, let go before anybody asked.",
         ("cache", "prefetch_wasted_bytes"),
     ),
+    ("ahead_files_total", "counter", "Files given to the kernel before they were opened.", ("ahead", "files")),
+    ("ahead_bytes_total", "counter", "Their bytes.", ("ahead", "bytes")),
     ("resident_memory_bytes", "gauge", "Memory that the daemon holds.", ("memory", "rss_bytes")),
     ("peak_resident_memory_bytes", "gauge", "The most that it has held.", ("memory", "peak_rss_bytes")),
 )

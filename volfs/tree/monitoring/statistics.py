@@ -50,6 +50,7 @@ def statistics(context: TreeContext, asked: int) -> dict[str, Any]:
         "open_files": len(context.files) + context.files.stateless_open + front["open"] - front["release"],
         "requests": dict(sorted(meter.requests.copy().items())),
         "front": front,
+        "ahead": dict(zip(("files", "bytes"), meter.ahead(), strict=True)),
         "latency": {operation: _latency(times) for operation, times in sorted(meter.times.copy().items())},
         "errors": meter.errors_by_operation(),
         "failed": meter.failed,
