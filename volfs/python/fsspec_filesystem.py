@@ -127,7 +127,7 @@ class VolfsFileSystem(AbstractFileSystem):
             raise NotImplementedError(f"mode {mode!r}: a key is read, or put whole")
         if mode != "rb":
             with _as_os_error(path):
-                branch, key = self._writable(path)
+                branch, key = self.locate_for_writing(path)
                 found = branch.stat(key)
                 if found is not None and found.kind == "dir":
                     raise WrongKind(f"{path} is a directory", errno=errno.EISDIR)
@@ -142,7 +142,7 @@ class VolfsFileSystem(AbstractFileSystem):
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
         path = self._strip_protocol(path)
         with _as_os_error(path):
-            branch, key = self._writable(path)
+            branch, key = self.locate_for_writing(path)
             if not branch.put(key, bytes(value), only_new=mode == "create"):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
@@ -155,14 +155,14 @@ class VolfsFileSystem(AbstractFileSystem):
     def rm_file(self, path: str) -> None:
         path = self._strip_protocol(path)
         with _as_os_error(path):
-            branch, key = self._writable(path)
+            branch, key = self.locate_for_writing(path)
             branch.delete(key)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files, or directories with all that is in them; each of these in one step."""
         for one in self.expand_path(path, recursive=False):
             with _as_os_error(one):
-                branch, key = self._writable(one)
+                branch, key = self.locate_for_writing(one)
                 found = branch.stat(key)
                 if found is not None and found.kind == "dir":
                     if not recursive:
@@ -182,7 +182,7 @@ class VolfsFileSystem(AbstractFileSystem):
         if not exist_ok and self.exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         with _as_os_error(path):
-            self._writable(path)
+            self.locate_for_writing(path)
 
     def rmdir(self, path: str) -> None:
         path = self._strip_protocol(path)
@@ -191,7 +191,7 @@ class VolfsFileSystem(AbstractFileSystem):
         if self.ls(path, detail=False):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
         with _as_os_error(path):
-            branch, key = self._writable(path)
+            branch, key = self.locate_for_writing(path)
             branch.delete_tree(key)
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class VolfsFileSystem(AbstractFileSystem):
             raise WrongKind(f"{path} is a directory", errno=errno.EISDIR)
         return snapshot, key
 
-    def _writable(self, path: str) -> tuple[WritableSnapshot, str]:
+    def locate_for_writing(self, path: str) -> tuple[WritableSnapshot, str]:
         self._writes = True
         snapshot, key = self.locate(path)
         if not isinstance(snapshot, WritableSnapshot):
