@@ -355,7 +355,7 @@ def test_a_whole_image_can_be_removed_and_copied_in(store: Path) -> None:
             await remove(client, f"{MAIN}/zarr/labels")
             assert not await client.exists(f"{MAIN}/labels")
             await copy(client, "cells/versions/v2/zarr", f"{MAIN}/zarr/copied")
-            assert set(await client.ls(f"{MAIN}/copied")) == {"s0", "s1", "labels", "formats"}
+            assert set(await client.ls(f"{MAIN}/copied")) == {"s0", "s1", "labels", "formats", "thumbnail.png"}
             assert (picture(await client.read(f"{MAIN}/copied/s0/xy/z00012.png")) == CELLS[12]).all()
             await client.order(f"{MAIN}/.volfs/commit", "moved about")
             latest = await client.readlink("cells/versions/latest")

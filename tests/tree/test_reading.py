@@ -84,7 +84,7 @@ def test_the_tree_has_what_the_layout_says(store: Path) -> None:
                 "labels",
             }
             control = {"status.json", "errors.txt", "message", "commit", "discard", "update", "publish", "tag"}
-            control |= {"merge", "cherry-pick", "revert", "restore", "resolve", "rebase", "mv"}
+            control |= {"merge", "cherry-pick", "revert", "restore", "resolve", "rebase", "mv", "commit-words"}
             assert set(await client.ls("cells/branches/main/.volfs")) == control
             assert without_volumes(await client.ls("cells/versions/v2/s0")) == LEVEL | {"xy", "xz", "yz", "preview"}
             assert set(await client.ls("cells/versions/v2/labels")) == {"nuclei"}

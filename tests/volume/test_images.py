@@ -145,9 +145,9 @@ def test_images_stay_the_same_objects_until_their_metadata_changes():
     after = image_at(branch, "")
     assert after is not before and after.levels[0].shape == (21, 30, 40)
     branch.delete("zarr/zarr.json")
-    assert image_at(branch, "") is None
-    assert image_at(branch, "s0") is not None
-    assert list(images(branch)) == ["s0", "s1", "s2"]
+    bare = image_at(branch, "")
+    assert bare is not after and bare.provisional and not bare.managed
+    assert list(images(branch)) == [""] and image_at(branch, "s0") is None
 
 
 def test_nothing_outlives_its_store():
@@ -175,3 +175,59 @@ def test_the_levels_of_a_version_never_change_and_share_blocks_with_other_versio
     changed[0, 0, 0] = 999
     np.testing.assert_array_equal(image_at(second, "").levels[0][...], changed)
     assert image_at(second, "").levels[0].cache_stats().decoded == decoded + 1
+
+
+def test_a_directory_is_a_group_though_it_has_no_metadata():
+    keys = {}
+    put_array(keys, "rec/0", VOLUME, (8, 8, 8), dimension_names=["z", "y", "x"])
+    put_array(keys, "deep/er/flat", VOLUME[0], (8, 8))
+    assert list(images(snapshot_of(keys))) == ["deep/er/flat", "rec/0"]
+    assert "deep/er/flat" in images(snapshot_of(keys, branch=True))
+
+
+def test_chunks_that_no_array_has_are_not_searched_for_images():
+    keys = {}
+    put_array(keys, "lost", VOLUME, (8, 8, 8))
+    put_array(keys, "bad", VOLUME, (8, 8, 8))
+    put_array(keys, "lost/c/0/found", VOLUME, (8, 8, 8))
+    put_array(keys, "bad/found", VOLUME, (8, 8, 8))
+    del keys["zarr/lost/zarr.json"]
+    keys["zarr/bad/zarr.json"] = Bytes(b"{")
+    assert not images(snapshot_of(keys)) and not images(snapshot_of(keys, branch=True))
+
+
+@pytest.mark.parametrize("prefix", ["", "s"])
+def test_what_looks_like_a_pyramid_is_one_in_a_branch_until_metadata_says_more(prefix):
+    keys = {}
+    for number, step in enumerate((1, 2, 4)):
+        put_array(keys, f"rec/{prefix}{number}", VOLUME[:, ::step, ::step], (8, 8, 8), dimension_names=["t", "y", "x"])
+    found = images(snapshot_of(keys, branch=True))
+    assert list(found) == ["rec"]
+    image = found["rec"]
+    assert image.provisional and not image.managed and list(image) == ["s0", "s1", "s2"]
+    assert [axis.name for axis in image.axes] == ["t", "y", "x"]
+    assert [level.scale for level in image.levels] == [(1, 1, 1), (1, 2, 2), (1, 4, 4)]
+    assert [level.shape for level in image.levels] == [(20, 30, 40), (20, 15, 20), (20, 8, 10)]
+    version = images(snapshot_of(keys))
+    assert list(version) == [f"rec/{prefix}{number}" for number in range(3)]
+    assert not any(each.provisional for each in version.values())
+    put_group(
+        keys,
+        "rec",
+        {
+            "ome": {
+                "version": "0.5",
+                "multiscales": [{"axes": [{"name": name} for name in "tyx"], "datasets": [{"path": f"{prefix}0"}]}],
+            }
+        },
+    )
+    said = images(snapshot_of(keys, branch=True))
+    assert not said["rec"].provisional and list(said["rec"]) == ["s0"]
+
+
+@pytest.mark.parametrize("second", [VOLUME[:, :, 0], VOLUME.astype("u4"), np.zeros((20, 31, 40), "u2")])
+def test_arrays_that_are_no_levels_of_one_another_stay_images_of_their_own(second):
+    keys = {}
+    put_array(keys, "rec/0", VOLUME, (8, 8, 8))
+    put_array(keys, "rec/1", second, (8,) * second.ndim)
+    assert list(images(snapshot_of(keys, branch=True))) == ["rec/0", "rec/1"]

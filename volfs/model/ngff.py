@@ -65,6 +65,8 @@ class Multiscale:
     method: Method = "mean"
     rgb: bool = False
     is_label: bool = False
+    #: No metadata says so yet: what is there looks like it.
+    provisional: bool = False
 
     def factors(self, index: int) -> tuple[int, ...]:
         """How many voxels of the level above make one of level `index`, per axis (all 1 for level 0)."""

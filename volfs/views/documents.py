@@ -158,9 +158,11 @@ def info_json(
     source: Mapping[str, Any] | None = None,
     is_label: bool = False,
     samples: str | None = None,
+    provisional: bool = False,
 ) -> bytes:
     """The description of a level: shape, dtype, axes, voxel size, chunk shape, codecs; the factors that take its voxels
-    to real values, and the facts from its image's source. ``samples`` is the axis of a pixel's red, green and blue."""
+    to real values, and the facts from its image's source. ``samples`` is the axis of a pixel's red, green and blue;
+    ``provisional``: no metadata says yet that this is a level."""
     value: dict[str, Any] = {
         "kind": "labels" if is_label else "image",
         "shape": shape,
@@ -179,6 +181,8 @@ def info_json(
         value["rescale"] = rescale.attributes()
     if source:
         value["source"] = source
+    if provisional:
+        value["provisional"] = True
     return to_json(value)
 
 

@@ -37,7 +37,19 @@ class Image(PublicMapping[Level]):
     """
 
     PUBLIC: ClassVar[tuple[str, ...]] = (
-        *("snapshot", "path", "name", "axes", "levels", "is_label", "rgb", "managed", "method", "problems"),
+        *(
+            "snapshot",
+            "path",
+            "name",
+            "axes",
+            "levels",
+            "is_label",
+            "rgb",
+            "managed",
+            "method",
+            "problems",
+            "provisional",
+        ),
         "to_datatree",
     )
 
@@ -54,6 +66,8 @@ class Image(PublicMapping[Level]):
     rgb: bool
     #: What is wrong with levels that the metadata names but `levels` lacks.
     problems: tuple[str, ...] = ()
+    #: No metadata says yet that this is an image: a writer is about to.
+    provisional: bool = False
 
     @property
     def is_array(self) -> bool:
@@ -222,6 +236,7 @@ def _build(plan: Plan) -> Image:
         method=facts.method,
         rgb=facts.rgb,
         problems=plan.problems,
+        provisional=facts.provisional,
     )
 
 

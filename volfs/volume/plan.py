@@ -1,9 +1,12 @@
 """Which images a snapshot has, and what each is made of: the hierarchy read as images.
 
 Decided here, by one rule: a multiscale group at hierarchy path P is the image P, with its levels; an array at P that
-is no level of such a group is the image P, with one level. A level that is missing or cannot be read is left out and
-said in `problems`; a group whose metadata cannot be right is no image, and its arrays are images of one level each.
-Every image has an axis `y` and an axis `x`.
+is no level of such a group is the image P, with one level. A directory is a group, whether it has a `zarr.json` or not.
+A level that is missing or cannot be read is left out and said in `problems`; a group whose metadata cannot be right is
+no image, and its arrays are images of one level each. Every image has an axis `y` and an axis `x`.
+
+Writers that record write a group's metadata at the end. In a branch, a group that says nothing of images and whose
+children look like a pyramid is the image that it will be: *provisional*, until its metadata says what it is.
 
 Not here: names of directories in the mount (:mod:`volfs.tree`), the metadata itself (:mod:`volfs.model.ngff`).
 """
@@ -12,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from volfs.errors import BadMetadata, VolfsError
 from volfs.model.facts import Rescale, rescale_of
 from volfs.model.ngff import Axis, LevelSpec, Multiscale, axis, parse_multiscale
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot
+from volfs.volume.blocks import is_version
 
 _DEFAULT_AXES = "tczyx"
 
@@ -132,16 +137,18 @@ def image_paths(snapshot: Snapshot, path: str = "", within: frozenset[str] = fro
 
     `within` are the levels of images further up.
     """
-    node = snapshot.node(path)
-    if node is None and path:
-        return
     if path in within:
         return
+    node = snapshot.node(path)
+    if not isinstance(node, ArrayNode) and not leads_on(snapshot, path, node):
+        return
     yield path
+    if isinstance(node, ArrayNode):
+        return
     multiscale = _multiscale_of(snapshot, path)
     if multiscale is not None:
         within |= {_join(path, level.path) for level in multiscale.levels}
-    for name in snapshot.children(path):
+    for name in subdirectories(snapshot, path):
         yield from image_paths(snapshot, _join(path, name), within)
 
 
@@ -150,11 +157,62 @@ def _join(path: str, name: str) -> str:
 
 
 def _multiscale_of(snapshot: Snapshot, path: str) -> Multiscale | None:
-    """What the group at `path` says, None if it is no group, or says nothing that can be right."""
+    """What the group at `path` says, or in a branch will say; None if it is none, or says nothing that can be right."""
     node = snapshot.node(path)
-    if not isinstance(node, GroupNode):
+    if isinstance(node, ArrayNode):
         return None
-    try:
-        return parse_multiscale(node.attributes)
-    except BadMetadata:
+    if isinstance(node, GroupNode):
+        try:
+            said = parse_multiscale(node.attributes)
+        except BadMetadata:
+            return None
+        if said is not None:
+            return said
+    if is_version(snapshot) or not leads_on(snapshot, path, node):
         return None
+    return _provisional(snapshot, path)
+
+
+def _provisional(snapshot: Snapshot, path: str) -> Multiscale | None:
+    """The image of arrays called 0, 1, … or s0, s1, …, of one type and number of axes, that become no larger."""
+    for prefix in ("", "s"):
+        arrays: list[ArrayNode] = []
+        while isinstance(node := snapshot.node(_join(path, f"{prefix}{len(arrays)}")), ArrayNode):
+            arrays.append(node)
+        if arrays:
+            break
+    else:
+        return None
+    finest = arrays[0].meta
+    shapes = [array.meta.shape for array in arrays]
+    if any(array.meta.ndim != finest.ndim or array.meta.dtype != finest.dtype for array in arrays):
+        return None
+    if any(coarse > fine for above, below in pairwise(shapes) for fine, coarse in zip(above, below, strict=True)):
+        return None
+    names = finest.dimension_names or (None,) * finest.ndim
+    levels = []
+    for number, shape in enumerate(shapes):
+        steps = [round(whole / part) if part else 1 for whole, part in zip(finest.shape, shape, strict=True)]
+        scale = tuple(float(max(1, step)) for step in steps)
+        levels.append(LevelSpec(f"{prefix}{number}", scale, tuple((step - 1) / 2 for step in scale)))
+    axes = tuple(axis(name or f"dim_{at}") for at, name in enumerate(names))
+    return Multiscale("", axes, tuple(levels), provisional=True)
+
+
+def leads_on(snapshot: Snapshot, path: str, node: ArrayNode | GroupNode | None) -> bool:
+    """Whether there may be images below a path: at a group, or at a directory that is none and holds no chunks.
+
+    A `zarr.json` that cannot be read may be an array's, below which are chunks: nothing leads on there. Chunks whose
+    array has lost its `zarr.json` lie in `c` (Zarr v3, default chunk keys).
+    """
+    if node is not None or not path:
+        return not isinstance(node, ArrayNode)
+    found = snapshot.stat(f"zarr/{path}")
+    if found is None or found.kind != "dir" or path.rpartition("/")[2] == "c":
+        return False
+    return snapshot.stat(f"zarr/{path}/zarr.json") is None
+
+
+def subdirectories(snapshot: Snapshot, path: str) -> list[str]:
+    """The names of the directories of the hierarchy at a path, sorted. Raises NotFound."""
+    return [name for name, info in snapshot.list(f"zarr/{path}" if path else "zarr") if info.kind == "dir"]

@@ -22,6 +22,7 @@ from volfs.views.slices import SliceGeometry
 from volfs.views.volumes.volume_spec import LevelMeta
 from volfs.volume.image import Image, image_at
 from volfs.volume.level import Level
+from volfs.volume.plan import leads_on, subdirectories
 
 #: How long a walk through a branch's hierarchy is good while chunks change all the time.
 _WALK_SECONDS = 0.25
@@ -236,13 +237,12 @@ class ImageIndex:
             node = self.snapshot.node(path)
         except VolfsError:
             return False
-        if node is None and path:
+        if not isinstance(node, ArrayNode) and not leads_on(self.snapshot, path, node):
             return False
         if self.image(path) is not None:
             images.add(path)
         if isinstance(node, ArrayNode):
             return path in images
-        assert node is None or isinstance(node, GroupNode)
         prefix = f"{path}/" if path else ""
         names = [name for name in self._subdirectories(path) if self._visit(prefix + name, images, below)]
         if names:
@@ -251,10 +251,9 @@ class ImageIndex:
 
     def _subdirectories(self, path: str) -> list[str]:
         try:
-            listing = self.snapshot.list(f"zarr/{path}" if path else "zarr")
+            return subdirectories(self.snapshot, path)
         except VolfsError:
             return []
-        return [name for name, info in listing if info.kind == "dir"]
 
 
 def geometry_of(level: Level, *, rgb: bool) -> SliceGeometry | None:

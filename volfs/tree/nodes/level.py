@@ -175,6 +175,7 @@ class LevelContents:
                 source=source_of(known.attributes) if known is not None else None,
                 is_label=level.is_label,
                 samples=level.axes[sample].name if sample is not None else None,
+                provisional=(image := images.image(self._ref.image)) is not None and image.provisional,
             )
 
         return Document(render, level.array.mtime_ns, lambda: (id(level), id(about())), lasting=images.lasting)
