@@ -4,7 +4,8 @@
 ``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
-``listings``       ``ls``, ``info``; ``log_blame`` ``log``, ``show``, ``blame``; ``differences`` ``diff``
+``listings``       ``ls``, ``info``; ``open_viewer`` ``open``
+                   ``log_blame`` ``log``, ``show``, ``blame``; ``differences`` ``diff``
 ``monitoring``     ``stats``, ``top``
 ``commits``        ``status``, ``commit``, ``discard``, ``update``
 ``merges``         ``merge``, ``cherry-pick``, ``revert``, ``rebase``, ``restore``, ``mv``, ``resolve``
@@ -45,6 +46,7 @@ GROUPS = {
     "Look": {
         "ls": "listings",
         "info": "listings",
+        "open": "open_viewer",
         "log": "log_blame",
         "show": "log_blame",
         "diff": "differences",

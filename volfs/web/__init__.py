@@ -17,6 +17,7 @@
 ``dav_locks``       locks of its clients, and the conditions by which they show them
 ``tree_changes``    uploads, and what is done to whole directories
 ``browser_page``    the files of the page for people, ``page/``, and of Neuroglancer
+``viewers``         what ``volfs open`` gives to a browser or another program
 
 As thin as :mod:`volfs.fuse`: nothing here knows what the tree holds. No kernel, no FUSE and no pyfuse3 are needed.
 Nothing is imported here: the command reads its help without loading a server.
