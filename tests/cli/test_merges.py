@@ -157,6 +157,16 @@ def test_a_mount_shows_what_is_open_and_closes_it_by_file(store: Path, mountpoin
         main = mountpoint / "cells" / "branches" / "main"
         (main / ".volfs/merge").write_text("merging")
         until(lambda: (main / "files/note").read_text() == "mended\n", "main moves forward")
+        (main / "files/held").write_text("main is the mount's")
+        picked = volfs(store, "revert", "cells", "v1", "--on", "back", ok=False)
+        assert picked.returncode == 1 and "files/note: changed by ours, removed by theirs" in picked.stdout
+        back = mountpoint / "cells" / "branches" / "back"
+        until((back / ".volfs/conflicts.json").exists)
+        assert sorted(os.listdir(back / ".volfs/merge")) == ["base", "ours"], "and theirs is empty"
+        (back / ".volfs/resolve").write_text("ours")
+        until(lambda: not (back / ".volfs/conflicts.json").exists(), "it is closed")
+        (main / ".volfs/merge").write_text("back")
+        assert (main / "files/note").read_text() == "mended\n"
 
 
 POINTS = ["combine.decided", "combine.written", "combine.prepared", "commit.renamed", "commit.ref", "commit.indexed"]

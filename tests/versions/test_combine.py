@@ -277,6 +277,31 @@ def test_shrunk_here_and_written_outside_there_is_a_conflict(dataset: Dataset) -
     assert np.array_equal(voxels_of(dataset["main"]), OLD[:8])
 
 
+def test_what_was_written_into_the_part_of_a_chunk_that_is_cut_off_is_a_conflict(dataset: Dataset) -> None:
+    begin(dataset)
+    cut = array_json(OLD[:12], CHUNKS)
+    with VersionWriter(dataset, "main", 1) as writer:
+        writer.array("s0", cut, created=False)
+        writer.publish("shrunk")
+    write(dataset, "exp", changed(OLD, 10, 0, 0))
+    assert dataset.merge("exp").made, "what stays in the array is no conflict"
+    assert Op.TAKE in ops(dataset, dataset.branches()["main"])
+    write(dataset, "exp", changed(OLD, 13, slice(0, 2), 0))
+    before = dataset.branches()
+    for ref, into in (("exp", "main"), ("main", "exp")):
+        found = dataset.merge(ref, into)
+        assert [(each.key, each.voxels) for each in found.conflicts] == [("zarr/s0", 2)], into
+        assert str(found.conflicts[0]) == (
+            "s0 z13-14_y0-2_x0-1: 2 voxels, outside of the array, which the other side has shrunk"
+        )
+    assert dataset.branches() == before
+    opened = dataset.branch("main").combine("merge", "exp --on merging")
+    assert len(opened.left_open) == 1
+    assert not dataset.branch("merging").combine("resolve", "theirs").left_open
+    assert dataset.merge("exp", conflicts="theirs").made
+    assert np.array_equal(voxels_of(dataset["main"]), changed(OLD, 13, slice(0, 2), 0)[:12])
+
+
 def test_metadata_merges_by_key_and_attributes_beside_a_new_shape(dataset: Dataset) -> None:
     begin(dataset)
     grown = np.concatenate([OLD, OLD])
@@ -530,7 +555,19 @@ def test_a_label_that_both_sides_have_made_is_a_conflict_of_ids(dataset: Dataset
     segmented(dataset)
     found = dataset.merge("exp")
     assert [str(each) for each in found.conflicts] == ["zarr/labels/cells: both sides have made labels with the ids 17"]
-    assert dataset.merge("exp", conflicts="ours").conflicts, "neither side wins a fusion of two things"
+    assert dataset.branch("main").combine("merge", "exp --theirs z0-16_y0-16_x0-16").conflicts, "a box decides voxels"
+
+
+@pytest.mark.parametrize("words", ["--{}", "--{} zarr/labels"])
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_of_ids_in_conflict_the_labels_of_one_side_stay(dataset: Dataset, side: str, words: str) -> None:
+    segmented(dataset)
+    assert dataset.branch("main").combine("merge", f"exp {words.format(side)}").made
+    voxels = voxels_of(dataset["main"], "labels/cells")
+    here, there = voxels[0, 0, 8:12].tolist(), voxels[15, 15, 8:12].tolist()
+    assert (here, there) == (([17] * 4, [0] * 4) if side == "ours" else ([0] * 4, [17] * 4))
+    assert voxels[2, 0, 0] == voxels[0, 2, 0] == 5, "and all else of both"
+    assert np.unique(voxels).tolist() == [0, 5, 9, 17]
 
 
 def test_relabel_gives_what_theirs_has_made_fresh_ids(dataset: Dataset) -> None:

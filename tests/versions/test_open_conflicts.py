@@ -151,6 +151,63 @@ def test_part_of_a_box_leaves_the_rest_open(dataset: Dataset) -> None:
     assert voxels_of(branch)[0, 0, 4:12].tolist() == [2000] * 2 + [1000] * 6
 
 
+@pytest.mark.parametrize("choice", ["ours", "theirs", "base", "mine"])
+def test_what_a_pick_leaves_open_is_closed_in_the_same_way(dataset: Dataset, choice: str) -> None:
+    crossed(dataset)
+    found = dataset.branch("main").combine("cherry-pick", "v3 --on picking")
+    assert found.made and dataset.branches() == {"main": 2, "exp": 3, "picking": 4}
+    assert found.version is not None and found.version.parents == (2, 3), "as long as something is open"
+    assert {each.key for each in found.left_open} == {"zarr/s0", "files/note"}
+    voxels = voxels_of(dataset["picking"])
+    assert (voxels[0, 0, 0], voxels[8, 0, 0], voxels[0, 0, 1]) == (1001, 2003, 1003)
+    assert dataset.sides_of_conflicts(4) == {"base": 1, "ours": 2, "theirs": 3}
+    with pytest.raises(BadInput, match="open conflicts"):
+        dataset.merge("picking")
+    assert dataset.branch("picking").combine("resolve", f"{choice} zarr/s0").version != found.version
+    closed = dataset.branch("picking").combine("resolve", choice)
+    assert not closed.left_open and closed.version is not None and closed.version.parents == (2,)
+    voxels, note = voxels_of(dataset["picking"]), dataset["picking"].read("files/note")
+    expected = {"ours": (1001, b"ours\n"), "theirs": (2001, b"theirs\n"), "base": (OLD[0, 0, 0], b"a\n")}
+    assert (voxels[0, 0, 0], note) == expected.get(choice, expected["ours"])
+    assert (voxels[8, 0, 0], voxels[0, 0, 1]) == (2003, 1003)
+    moved = dataset.merge("picking")
+    assert moved.version == closed.version and dataset.branches()["main"] == dataset.branches()["picking"]
+
+
+def test_a_revert_of_the_first_version_leaves_open_what_was_changed_since(dataset: Dataset) -> None:
+    write(dataset, "main", {}, note=b"a\n", other=b"b\n")
+    with VersionWriter(dataset, "main", 1) as writer:
+        writer.put("files/note", b"changed\n")
+        writer.publish("changed")
+    found = dataset.branch("main").combine("revert", "v1 --on back")
+    assert [each.key for each in found.left_open] == ["files/note"]
+    assert dataset["back"].stat("files/other") is None and dataset.sides_of_conflicts(3) == {"base": 1, "ours": 2}
+    assert not dataset.branch("back").combine("resolve", "theirs").left_open
+    assert dataset["back"].stat("files/note") is None
+
+
+@pytest.mark.parametrize("choice", ["ours", "theirs"])
+def test_a_rebase_leaves_the_conflicts_of_all_its_versions_open_on_another_branch(
+    dataset: Dataset, choice: str
+) -> None:
+    crossed(dataset)
+    write(dataset, "exp", {(0, 0, 0): 3001, (4, 4, 4): 3004}, note=b"later\n")
+    found = dataset.branch("exp").combine("rebase", "main --on rebased")
+    assert found.made and dataset.branches()["exp"] == 4 and dataset.branches()["main"] == 2
+    assert "rebasing.exp" not in dataset.branches()
+    chain = list(dataset.log("rebased", first_parent=True))
+    assert [info.message for info in chain] == ["on exp", "on exp", "on main", "on main"]
+    assert len({each.of for each in found.left_open}) == 2
+    voxels = voxels_of(dataset["rebased"])
+    assert (voxels[0, 0, 0], voxels[8, 0, 0], voxels[4, 4, 4]) == (1001, 2003, 3004)
+    closed = dataset.branch("rebased").combine("resolve", choice)
+    assert not closed.left_open and closed.version is not None and len(closed.version.parents) == 1
+    voxels, note = voxels_of(dataset["rebased"]), dataset["rebased"].read("files/note")
+    assert (voxels[0, 0, 0], note) == ((1001, b"ours\n") if choice == "ours" else (3001, b"later\n"))
+    assert (voxels[8, 0, 0], voxels[4, 4, 4], voxels[0, 0, 1]) == (2003, 3004, 1003)
+    assert dataset.merge("rebased").version == closed.version, "main moves forward"
+
+
 def test_amending_puts_changes_into_the_head_and_refuses_one_that_others_have(dataset: Dataset, branch: Branch) -> None:
     write(dataset, "main", {}, note=b"a\n")
     write(dataset, "main", {(0, 0, 0): 1}, more=b"m\n")

@@ -104,6 +104,11 @@ def _deciding(wrapped: Command) -> Command:
     return command
 
 
+_on = click.option(
+    "--on", metavar="BRANCH", help="Put the outcome on a new branch, with its conflicts open for `resolve`."
+)
+
+
 def _versioned(message: str) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in reversed(
@@ -126,7 +131,7 @@ def _versioned(message: str) -> Callable[[Command], Command]:
 @click.option("--squash", is_flag=True, help="Make a version with the branch's head as its only parent.")
 @click.option("--newest", is_flag=True, help="Each chunk and file from the highest version that changed it; any REFs.")
 @_deciding
-@click.option("--on", metavar="BRANCH", help="Put the merge on a new branch, with its conflicts open for `resolve`.")
+@_on
 @click.option("--allow-unrelated", is_flag=True, help="Merge versions that have no version in common.")
 @_versioned("-m --message")
 @pass_frame
@@ -171,6 +176,7 @@ def merge(
 @click.argument("ref")
 @click.option("-m", "--mainline", metavar="N", help="Of a merge: from which of its parents, counted from 1.")
 @_deciding
+@_on
 @_versioned("--message")
 @pass_frame
 @click.pass_context
@@ -181,6 +187,7 @@ def cherry_pick(
     ref: str,
     mainline: str | None,
     decisions: _Decisions,
+    on: str | None,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -194,8 +201,9 @@ def cherry_pick(
     Examples:
       volfs cherry-pick cells v7
       volfs cherry-pick cells@exp v7 --theirs
+      volfs cherry-pick cells v7 --on picking
     """
-    values = (("--mainline", mainline), ("--message", message), ("--author", author))
+    values = (("--mainline", mainline), ("--message", message), ("--author", author), ("--on", on))
     _carry_out(ctx, frame, target, "cherry-pick", (ref,), as_json, decisions=decisions, values=values)
 
 
@@ -204,6 +212,7 @@ def cherry_pick(
 @click.argument("ref")
 @click.option("-m", "--mainline", metavar="N", help="Of a merge: from which of its parents, counted from 1.")
 @_deciding
+@_on
 @_versioned("--message")
 @pass_frame
 @click.pass_context
@@ -214,6 +223,7 @@ def revert(
     ref: str,
     mainline: str | None,
     decisions: _Decisions,
+    on: str | None,
     message: str | None,
     author: str | None,
     as_json: bool,
@@ -227,7 +237,7 @@ def revert(
       volfs revert cells v7
       volfs revert cells@exp v9 -m 1
     """
-    values = (("--mainline", mainline), ("--message", message), ("--author", author))
+    values = (("--mainline", mainline), ("--message", message), ("--author", author), ("--on", on))
     _carry_out(ctx, frame, target, "revert", (ref,), as_json, decisions=decisions, values=values)
 
 
@@ -268,6 +278,7 @@ def restore(
 @click.argument("target", metavar="DATASET@BRANCH")
 @click.argument("onto")
 @_deciding
+@_on
 @json_option
 @pass_frame
 @click.pass_context
@@ -277,19 +288,22 @@ def rebase(
     target: str,
     onto: str,
     decisions: _Decisions,
+    on: str | None,
     as_json: bool,
 ) -> None:
     """Make a branch's versions once more, on top of another.
 
     Those that ONTO lacks, each in turn, with their messages and authors. All or nothing: the branch moves once, at the
-    end. Here ours is what ONTO and the versions made so far have, theirs the version that is made once more.
+    end. Here ours is what ONTO and the versions made so far have, theirs the version that is made once more. With --on
+    the branch stays, and a new one gets them; its newest version leaves all conflicts open.
 
     \b
     Examples:
       volfs rebase cells@exp main
       volfs rebase cells@exp v12 --theirs
+      volfs rebase cells@exp main --on rebased
     """
-    _carry_out(ctx, frame, target, "rebase", (onto,), as_json, decisions=decisions)
+    _carry_out(ctx, frame, target, "rebase", (onto,), as_json, decisions=decisions, values=(("--on", on),))
 
 
 @click.command()
@@ -330,11 +344,11 @@ def mv(
 @pass_frame
 @click.pass_context
 def resolve(ctx: click.Context, frame: Frame, target: str, choice: str, chosen: tuple[str, ...], as_json: bool) -> None:
-    """Close conflicts that a merge has left open.
+    """Close conflicts that were left open.
 
-    BRANCH is one that `volfs merge --on` has made. What is in conflict, or at and below KEY, or within BOX, becomes
-    what ours, theirs or their base has; mine: it stays as the branch has it now, mended by hand and committed. Without
-    KEY or BOX all of it is decided. Exit status 1 while some is open.
+    BRANCH is one that --on of merge, cherry-pick, revert or rebase has made. What is in conflict, or at and below KEY,
+    or within BOX, becomes what ours, theirs or their base has; mine: it stays as the branch has it now, mended by hand
+    and committed. Without KEY or BOX all of it is decided. Exit status 1 while some is open.
 
     \b
     Examples:

@@ -87,7 +87,7 @@ class Actions:
                 dataset.rules.check_message(message)
             with self._acting("commit", message) as outcome, branch.writing():
                 head = branch.head
-                if head is not None and dataset.conflicts(head.number):
+                if head is not None and dataset.is_open(head.number):
                     # On a branch of a merge that is not closed, what mends it goes into that version.
                     if meta:
                         raise BadInput(f"v{head.number} has open conflicts, and keeps what is said of it: no meta now")

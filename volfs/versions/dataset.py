@@ -196,6 +196,18 @@ class Dataset(PublicMapping[Snapshot]):
         """Numbers of the versions that were dropped: their history stays, and what they alone show goes."""
         return self.catalog.retired(self.id)
 
+    def sides_of_conflicts(self, number: int) -> dict[str, int]:
+        """The versions between which version ``number`` has left conflicts open: ``base`` (of several the newest),
+        ``ours`` and ``theirs``, of several combinations those of the first; without those that are empty."""
+        info, first = self.info(number), next(iter(self.conflicts(number)), {})
+        if "theirs" in first:
+            found = {side: self.resolve(first[side]) if first[side] else 0 for side in ("ours", "theirs")}
+            bases: Sequence[int] = [self.resolve(each) for each in first["bases"]]
+        else:
+            found = dict(zip(("ours", "theirs"), info.parents, strict=False))
+            bases = self.graph.merge_bases(*info.parents[:2]) if len(info.parents) > 1 else ()
+        return {side: each for side, each in {"base": max(bases, default=0), **found}.items() if each}
+
     def check_shown(self, snapshot: Snapshot) -> None:
         """Raise NotFound for a version that was dropped: no tree shows it."""
         if isinstance(snapshot, Version) and snapshot.number in self.dropped():
@@ -390,9 +402,9 @@ class Dataset(PublicMapping[Snapshot]):
         """The newest version that is kept and not half merged, as the catalog knows them; 0 if there is none. This is
         what decides which versions ``latest`` passes over."""
         highest = self.graph.highest
-        if highest not in self.dropped() and not (highest and self._is_open(highest)):
+        if highest not in self.dropped() and not (highest and self.is_open(highest)):
             return highest
-        return next((number for number in reversed(self.kept()) if not self._is_open(number)), 0)
+        return next((number for number in reversed(self.kept()) if not self.is_open(number)), 0)
 
     def latest(self) -> VersionInfo | None:
         """The version that ``latest`` names, as far as the catalog knows; None while there is none."""
@@ -409,7 +421,7 @@ class Dataset(PublicMapping[Snapshot]):
             raise Busy(f"v{number} of dataset {self.name!r} was dropped: no branch or tag can begin there")
         return number
 
-    def _is_open(self, number: int) -> bool:
+    def is_open(self, number: int) -> bool:
         """Whether a version has open conflicts. One whose document cannot be read has none: reading it says why."""
         try:
             return bool(self.conflicts(number))
@@ -781,11 +793,11 @@ class Dataset(PublicMapping[Snapshot]):
         return self.branch(branch or self.default_branch).combine(kind, words)
 
     def conflicts(self, number: int) -> tuple[Mapping[str, Any], ...]:
-        """What version ``number``, a merge, has left open, as its ``version.json`` has it."""
+        """What version ``number`` has left open, as its ``version.json`` has it."""
         known = self._conflicts.get(number)
         if known is None:
-            merged = len(self.info(number).parents) > 1  # others have none, and need not be read
-            known = read_version(VersionFiles.of(self.objects, number)).conflicts if merged else ()
+            several = len(self.info(number).parents) > 1  # others have none, and need not be read
+            known = read_version(VersionFiles.of(self.objects, number)).conflicts if several else ()
             self._conflicts[number] = known
         return known
 

@@ -91,7 +91,7 @@ class ControlDir(SmallDir):
     def load(self) -> None:
         head = self.mounted.branch.head
         if head is not None:
-            self.mounted.dataset.conflicts(head.number)
+            self.mounted.dataset.is_open(head.number)
 
     def names(self) -> Sequence[str]:
         return [name for name in self.slots if name != "conflicts.json" or self._open_head() is not None]
@@ -99,7 +99,7 @@ class ControlDir(SmallDir):
     def _open_head(self) -> VersionInfo | None:
         """The branch's head, if it has open conflicts."""
         head = self.mounted.branch.head
-        return head if head is not None and self.mounted.dataset.conflicts(head.number) else None
+        return head if head is not None and self.mounted.dataset.is_open(head.number) else None
 
     def find(self, name: str) -> Node | None:
         if name in ("merge", "conflicts.json") and (head := self._open_head()) is not None:
@@ -177,9 +177,7 @@ class MergeDir(SmallDir):
         self, context: TreeContext, ino: int, up: Dir, path: str, mounted: MountedBranch, head: VersionInfo
     ) -> None:
         super().__init__(context, ino, up, path)
-        bases = mounted.dataset.graph.merge_bases(head.parents[0], head.parents[1])
-        #: Of several bases the newest is shown.
-        self._versions = {"ours": head.parents[0], "theirs": head.parents[1], **({"base": bases[0]} if bases else {})}
+        self._versions = mounted.dataset.sides_of_conflicts(head.number)
         self._head = head
 
     def names(self) -> Sequence[str]:

@@ -77,10 +77,16 @@ def amendable(branch: WritableBranch) -> VersionInfo:
 
 
 def replaced(
-    branch: WritableBranch, head: VersionInfo, words: Words, conflicts: Conflicts, fill: Fill | None
+    branch: WritableBranch,
+    head: VersionInfo,
+    words: Words,
+    conflicts: Conflicts,
+    fill: Fill | None,
+    parents: Sequence[int] | None = None,
 ) -> VersionInfo:
-    """Make the head anew, with the changes that ``fill`` writes. The working copy has no changes in its way."""
-    with _writers(branch, head) as (draft, writer):
+    """Make the head anew, with the changes that ``fill`` writes, and the first of its parents only if that is said with
+    ``parents``. The working copy has no changes in its way."""
+    with _writers(branch, head, parents) as (draft, writer):
         _write(branch, head, draft, writer, words, conflicts, fill)
         info = publish_over(writer, branch.ref, head.number)
     _scratch(branch).remove()
@@ -107,9 +113,11 @@ def _with_changes(branch: WritableBranch, head: VersionInfo, words: Words, leave
 
 
 @contextmanager
-def _writers(branch: WritableBranch, head: VersionInfo) -> Iterator[tuple[VersionWriter, VersionWriter]]:
+def _writers(
+    branch: WritableBranch, head: VersionInfo, parents: Sequence[int] | None = None
+) -> Iterator[tuple[VersionWriter, VersionWriter]]:
     """The writers of the changes and of the new head, which has the greater number."""
-    first, *others = head.parents or (0,)
+    first, *others = (head.parents if parents is None else parents) or (0,)
     with (
         VersionWriter(branch.dataset, _scratch(branch).name, head.number) as draft,
         VersionWriter(branch.dataset, branch.ref, first, extra_parents=others) as writer,

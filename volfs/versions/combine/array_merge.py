@@ -25,7 +25,7 @@ from volfs.model.touch import Rows
 from volfs.storage.codec import ChunkCodec
 from volfs.versions.combine.candidates import union_rows
 from volfs.versions.combine.chunk_states import ChunkStates, States
-from volfs.versions.combine.decisions import ChunkConflict, Orders, mask_box
+from volfs.versions.combine.decisions import ChunkConflict, Orders, Side, mask_box
 from volfs.versions.combine.key_merge import BOTH, REMOVED_HERE, REMOVED_THERE
 from volfs.versions.combine.key_selection import Selection
 from volfs.versions.combine.virtual_base import virtual_value
@@ -34,6 +34,9 @@ from volfs.versions.committed.array import VersionArray
 from volfs.versions.committed.version import Version
 
 _BATCH = 64
+
+OUTSIDE = "outside of the array, which the other side has shrunk"
+"""Why there is a conflict that nobody can win: whatever is decided, it goes."""
 
 PutChunk = Callable[[Index, bytes], None]
 """Takes a chunk that was merged. One that has become all fill is stored all the same: absence would be a removal."""
@@ -76,14 +79,15 @@ class ConflictBlock(NamedTuple):
 
 
 class _Work(NamedTuple):
-    """A chunk to merge: whether ours has it, whether theirs has it, whether it lies outside of the merged array, and
-    whether ours has it as the base does."""
+    """A chunk to merge: whether ours has it, whether theirs has it, whether it lies outside of the merged array,
+    whether ours has it as the base does, and whether one side has, and it is looked into for another reason."""
 
     coords: Index
     here: bool
     there: bool
     outside: bool
     kept: bool
+    single: bool
 
 
 class _Unwritten:
@@ -119,6 +123,8 @@ class ArrayMerge:
         self._readable = ours.readable
         #: Ids of theirs that become others, in a label image.
         self.renumbered: Mapping[int, int] = {}
+        #: Ids of a label image that both sides have made, and the side whose labels of that name go.
+        self.lost: tuple[Side, tuple[int, ...]] | None = None
 
     def outcome(self, rows: Rows, put: PutChunk) -> ArrayOutcome:
         """Merge the chunks with these coordinates; those that are merged voxel by voxel are given to ``put``."""
@@ -132,17 +138,30 @@ class ArrayMerge:
         cut = self._cut(rows)
         here, there = ours["file"] >= 0, theirs["file"] >= 0
         take = like_ours & ~like_theirs & ~(outside & there) & ~cut
+        lost = np.zeros(len(rows), np.bool_)
         if self.renumbered:
-            take &= ~self._holds_renumbered(rows, take & there)
-        open_rows = np.flatnonzero((~like_theirs & ~take) | (outside & here & ~like_ours))
+            take &= ~self._holds(self._theirs, rows, take & there, list(self.renumbered))
+        if self.lost is not None:
+            side, ids = self.lost
+            array, chosen = (
+                (self._theirs, there & ~like_theirs) if side == "theirs" else (self._ours, here & ~like_ours)
+            )
+            lost = self._holds(array, rows, chosen & ~outside, ids)
+            take &= ~lost
+        edge = (there & ~like_theirs & self._reaches_beyond(self._theirs, rows)) | (
+            here & ~like_ours & self._reaches_beyond(self._ours, rows)
+        )
+        edge &= ~outside & self._readable
+        take &= ~edge
+        open_rows = np.flatnonzero((~like_theirs & ~take) | (outside & here & ~like_ours) | lost | edge)
         outcome = ArrayOutcome(rows[take & there], theirs["changed"][take & there], rows[take & ~there])
-        flags = np.stack([here, there, outside, like_ours], axis=1)
+        single = (like_ours | like_theirs) & (lost | edge)
+        flags = np.stack([here, there, outside, like_ours, single], axis=1)
         work = (_Work(tuple(rows[i].tolist()), *map(bool, flags[i].tolist())) for i in open_rows.tolist())
         extra_taken: list[tuple[Index, int]] = []
         extra_removed: list[Index] = []
         for found in _in_parallel(lambda item: self._merge(*item), work):
-            if found.conflict is not None:
-                outcome.conflicts.append(found.conflict)
+            outcome.conflicts += (each for each in (found.conflict, found.beyond) if each is not None)
             if found.side == "theirs":
                 payload = self._theirs.payload(found.coords)
                 if payload is None:
@@ -176,14 +195,20 @@ class ArrayMerge:
         mask = merge_block(base, mine, other).conflicts & inside_of(self.meta, coords)
         return ConflictBlock(mask, base, mine, other)
 
-    def _holds_renumbered(self, rows: Rows, chosen: Mask) -> Mask:
-        """Which of the chosen chunks of theirs have an id that becomes another."""
+    def _holds(self, array: VersionArray, rows: Rows, chosen: Mask, ids: Sequence[int]) -> Mask:
+        """Which of the chosen chunks of one side have any of some ids."""
         found = np.zeros(len(rows), np.bool_)
-        old = np.array(sorted(self.renumbered), self.meta.dtype)
+        wanted = np.array(sorted(ids), self.meta.dtype)
         for i in np.flatnonzero(chosen).tolist():
-            voxels = _Chunk(self._theirs, tuple(rows[i].tolist()), ("", 0)).voxels(self._theirs.codec)
-            found[i] = bool(np.isin(voxels, old).any())
+            voxels = _Chunk(array, tuple(rows[i].tolist()), ("", 0)).voxels(array.codec)
+            found[i] = bool(np.isin(voxels, wanted).any())
         return found
+
+    def _without_lost(self, side: Side, voxels: Voxels, base: Base) -> Voxels:
+        """A block of one side, as the base has it where a label stands that goes."""
+        if self.lost is None or self.lost[0] != side:
+            return voxels
+        return np.where(np.isin(voxels, np.array(self.lost[1], self.meta.dtype)), base.voxels, voxels)
 
     def _with_fresh_ids(self, voxels: Voxels) -> Voxels:
         if not self.renumbered:
@@ -272,17 +297,18 @@ class ArrayMerge:
         filled = self._ours.codec.filled() if self._readable else np.zeros(self.meta.chunk_shape, np.uint8)
         return Base(filled, np.ones(filled.shape, np.bool_))
 
-    def _merge(self, coords: Index, here: bool, there: bool, outside: bool, kept: bool) -> _Merged:
-        """One chunk that both sides have changed, or that the selected box cuts. ``kept``: ours is as the base is."""
+    def _merge(self, coords: Index, here: bool, there: bool, outside: bool, kept: bool, single: bool) -> _Merged:
+        """One chunk that both sides have changed, that the selected box cuts, that has a label that goes, or that is
+        cut since the array has shrunk. ``kept``: ours is as the base is; ``single``: one side is."""
         box = self.meta.grid.chunk_box(coords)
         if outside:
-            why = "outside of the array as ours has it" if there else REMOVED_THERE
+            why = OUTSIDE if there else REMOVED_THERE
             return self._whole(coords, box, why, stays=there)
         base = self._base(coords)
         cut = self._selection.box is not None and not self._selection.box.contains(box)
-        if not cut and isinstance(base, _Chunk | Base) and here != there:
+        if not cut and not single and isinstance(base, _Chunk | Base) and here != there:
             return self._whole(coords, box, REMOVED_THERE if here else REMOVED_HERE)
-        if not self._readable or (self._orders.strict and not cut):
+        if not self._readable or (self._orders.strict and not cut and not single):
             return self._whole(coords, box, BOTH)
         codec = self._ours.codec
         mine, other = (_Chunk(a, coords, ("", 0)).voxels(codec) for a in (self._ours, self._theirs))
@@ -293,7 +319,10 @@ class ArrayMerge:
             inside[self._selection.box.intersect(box).relative_to(self.first(coords)).slices()] = True
             other = np.where(inside, other, below.voxels)
             below = Base(below.voxels, None if below.odd is None else below.odd & inside)
-        merged = merge_block(below, mine, other)
+        beyond = self._beyond(coords, below, mine, other)
+        if single and kept and not self.lost and not self.renumbered and not cut:
+            return _Merged(coords, beyond=beyond, side="theirs")
+        merged = merge_block(below, self._without_lost("ours", mine, below), self._without_lost("theirs", other, below))
         conflicts = merged.conflicts & inside_of(self.meta, coords)
         # Beyond the array's edge nobody sees what is there: ours stays.
         voxels = merged.voxels.copy()
@@ -310,8 +339,28 @@ class ArrayMerge:
         if left.any():
             conflict = ChunkConflict(coords, mask_box(left, self.first(coords)), int(left.sum()), "")
         if not differ(voxels, mine).any():
-            return _Merged(coords, conflict)
-        return _Merged(coords, conflict, voxels=voxels)
+            return _Merged(coords, conflict, beyond)
+        return _Merged(coords, conflict, beyond, voxels=voxels)
+
+    def _reaches_beyond(self, array: VersionArray, rows: Rows) -> Mask:
+        """Which chunks have voxels in one side's array that lie outside of the merged one."""
+        shape = np.array(self.meta.chunk_shape, np.int64)
+        stops = [np.minimum((rows + 1) * shape, np.array(meta.shape, np.int64)) for meta in (array.meta, self.meta)]
+        return np.asarray((stops[0] > stops[1]).any(axis=1), np.bool_)
+
+    def _beyond(self, coords: Index, base: Base, ours: Voxels, theirs: Voxels) -> ChunkConflict | None:
+        """What either side has changed in the part of a chunk that is cut off, since the other has shrunk the array: it
+        would go without a word. Whoever is to win, it goes."""
+        changed = np.zeros(ours.shape, np.bool_)
+        for array, side in ((self._ours, ours), (self._theirs, theirs)):
+            there = inside_of(array.meta, coords) & ~inside_of(self.meta, coords)
+            changed |= there & (differ(base.voxels, side) if base.odd is None else differ(base.voxels, side) | base.odd)
+        if not changed.any():
+            return None
+        box = mask_box(changed, self.first(coords))
+        if self._orders.of_chunk(self.path, self._key(coords), box) is not None:
+            return None
+        return ChunkConflict(coords, box, int(changed.sum()), OUTSIDE)
 
     def _whole(self, coords: Index, box: Box, why: str, *, stays: bool = False) -> _Merged:
         """A chunk of which one side stays as a whole; ours in any case if it ``stays``."""
@@ -340,10 +389,12 @@ class ArrayMerge:
 
 
 class _Merged(NamedTuple):
-    """What becomes of one chunk: ``side`` as a whole, or ``voxels``; neither: it stays as ours has it."""
+    """What becomes of one chunk: ``side`` as a whole, or ``voxels``; neither: it stays as ours has it. ``beyond``: what
+    is in conflict since the array has shrunk."""
 
     coords: Index
     conflict: ChunkConflict | None = None
+    beyond: ChunkConflict | None = None
     side: str = "ours"
     voxels: Voxels | None = None
 

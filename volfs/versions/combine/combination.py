@@ -245,7 +245,7 @@ class _Combining:
             self._put(node_key(path, meta.chunk_key(coords)), data)
 
         if self._ids != "ignore" and self._is_label(path, meta) and ours.readable:
-            self._check_ids(merging, path, ours)
+            rows = union_rows([rows, self._check_ids(merging, path, ours)])
         outcome = merging.outcome(rows, put)
         self._found.arrays[path] = outcome
         self._found.conflicts.extend(gathered(node_key(path), outcome.conflicts, meta.dimension_names))
@@ -253,26 +253,33 @@ class _Combining:
         if outcome and image is not None:
             self._found.unmanaged.add(image)
 
-    def _check_ids(self, merging: ArrayMerge, path: str, ours: VersionArray) -> None:
-        """Find the ids that both sides have given to new things, and note a conflict or give theirs fresh ones."""
+    def _check_ids(self, merging: ArrayMerge, path: str, ours: VersionArray) -> Rows:
+        """Find the ids that both sides have given to new things, and note a conflict, give theirs fresh ones, or have
+        the labels of one side go. Answers with the chunks of which something may then go."""
+        nothing = np.zeros((0, ours.meta.ndim), np.int64)
         assert self._ours is not None and self._theirs is not None
         rows = candidates(self._dataset, self._ours.number, self._theirs.number).chunks.get(path)
         if rows is None or rows.shape[1] != ours.meta.ndim:
-            return
+            return nothing
         arrays = [array for base in self._bases if (array := base.array(path)) is not None]
         found = collision(merging, merging.differing(rows), [each for each in arrays if alike(each.meta, ours.meta)])
         if not found.ids:
-            return
+            return nothing
         fresh = found.fresh(ours.meta.dtype) if self._ids == "relabel" else None
         if fresh is not None:
             merging.renumbered = fresh
             self._found.renumbered[path] = fresh
-            return
+            return nothing
+        winner = self._orders.of_key(node_key(path))
+        if winner is not None:
+            merging.lost = "theirs" if winner == "ours" else "ours", found.ids
+            return rows
         listed = ", ".join(map(str, found.ids[:9])) + (
             f" and {len(found.ids) - 9:,} more" if len(found.ids) > 9 else ""
         )
         full = f", and {ours.meta.dtype} has no others left" if self._ids == "relabel" else ""
         self._found.conflicts.append(OpenConflict(node_key(path), f"{NEW_IDS} {listed}{full}"))
+        return nothing
 
     def _is_label(self, path: str, meta: ArrayMeta) -> bool:
         """Whether an array is a label image, or the first level of one."""

@@ -22,7 +22,7 @@ from volfs.storage.crash import crash_point
 from volfs.versions.combine.chunk_states import ChunkStates
 from volfs.versions.combine.combination import Combination, IdRule, Progress, combine
 from volfs.versions.combine.combined_state import CombinedState
-from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders
+from volfs.versions.combine.decisions import UNDECIDED, OpenConflict, Orders, Sides
 from volfs.versions.combine.key_selection import ALL, Selection
 from volfs.versions.combine.newest import combine_newest
 from volfs.versions.commit.array_writer import ArrayWriter
@@ -30,7 +30,7 @@ from volfs.versions.commit.changeset import Packer
 from volfs.versions.commit.frozen_state import Additions
 from volfs.versions.commit.placement import publish_new, publish_prepared
 from volfs.versions.commit.version_writer import VersionWriter
-from volfs.versions.commit.writable_history import WritableBranch
+from volfs.versions.commit.writable_history import WritableBranch, WritableHistory
 from volfs.versions.keys import json_key, node_path_of_json
 from volfs.versions.working.layer import scratch_name
 from volfs.versions.working.union import Union
@@ -52,6 +52,15 @@ class Change:
     bases: tuple[int, ...]
     theirs: int
     selection: Selection = ALL
+
+
+def sides_of(dataset: WritableHistory, change: Change, ours: int) -> Sides:
+    """The versions that conflicts of a change with version ``ours`` are between."""
+
+    def identity(number: int) -> str:
+        return dataset.info(number).content_id if number else ""
+
+    return Sides(tuple(map(identity, change.bases)), identity(ours), identity(change.theirs))
 
 
 class CombinedChanges:

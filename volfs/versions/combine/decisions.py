@@ -24,15 +24,26 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True, slots=True)
+class Sides:
+    """The versions that a conflict is between, by content id; "" for the empty one."""
+
+    bases: tuple[str, ...]
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenConflict:
     """What both sides have changed. ``key``: a whole key, or the directory of an array. ``box``: voxels of that array,
-    None for anything else; ``voxels``: how many of them. ``why``: in a few words."""
+    None for anything else; ``voxels``: how many of them. ``why``: in a few words. ``of``: between which versions, if
+    that is no merge: the version that leaves it open has the other side as a parent until it is closed."""
 
     key: str
     why: str
     box: Box | None = None
     voxels: int = 0
     axes: tuple[str | None, ...] | None = None
+    of: Sides | None = None
 
     def __str__(self) -> str:
         path = node_path(self.key)
@@ -48,6 +59,8 @@ class OpenConflict:
         facts: dict[str, Any] = {"key": self.key, "why": self.why}
         if self.box is not None:
             facts |= {"start": list(self.box.start), "stop": list(self.box.stop), "voxels": self.voxels}
+        if self.of is not None:
+            facts |= {"bases": list(self.of.bases), "ours": self.of.ours, "theirs": self.of.theirs}
         return facts
 
     @classmethod
@@ -56,7 +69,10 @@ class OpenConflict:
         box = None
         if "start" in facts:
             box = Box(tuple(map(int, facts["start"])), tuple(map(int, facts["stop"])))
-        return cls(str(facts["key"]), str(facts["why"]), box, int(facts.get("voxels", 0)))
+        sides = None
+        if "theirs" in facts:
+            sides = Sides(tuple(map(str, facts["bases"])), str(facts["ours"]), str(facts["theirs"]))
+        return cls(str(facts["key"]), str(facts["why"]), box, int(facts.get("voxels", 0)), of=sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +155,7 @@ class ChunkConflict:
 
 def gathered(key: str, found: Sequence[ChunkConflict], axes: tuple[str | None, ...] | None) -> Iterator[OpenConflict]:
     """Conflicts of chunks as those of an array: neighbouring chunks make one, with the box around all of it."""
-    by_coords = {each.coords: each for each in found}
+    by_coords = {(each.coords, each.why): each for each in found}
     while by_coords:
         _, first = by_coords.popitem()
         box, voxels, pending = first.box, first.voxels, [first]
@@ -147,9 +163,8 @@ def gathered(key: str, found: Sequence[ChunkConflict], axes: tuple[str | None, .
             at = pending.pop()
             for axis, step in ((axis, step) for axis in range(len(at.coords)) for step in (-1, 1)):
                 near = (*at.coords[:axis], at.coords[axis] + step, *at.coords[axis + 1 :])
-                other = by_coords.get(near)
-                if other is not None and other.why == first.why:
-                    del by_coords[near]
+                other = by_coords.pop((near, first.why), None)
+                if other is not None:
                     pending.append(other)
                     box, voxels = box.hull(other.box), voxels + other.voxels
         yield OpenConflict(key, first.why, box, voxels, axes)

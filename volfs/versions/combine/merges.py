@@ -9,14 +9,14 @@ Not here: who may act on the branch (:mod:`volfs.versions.branch_actions`), and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from volfs.errors import AlreadyThere, BadInput, Conflict, MergeConflict, NotFound
 from volfs.model.graph import VersionInfo
 from volfs.model.names import check_key, check_ref_name
 from volfs.model.refs import RefKind
 from volfs.versions.combine.combination import Progress
-from volfs.versions.combine.combined_version import Change, Words, combined, combined_newest
+from volfs.versions.combine.combined_version import Change, Words, combined, combined_newest, sides_of
 from volfs.versions.combine.decisions import OpenConflict, Orders
 from volfs.versions.combine.key_selection import Selection, parse_box
 from volfs.versions.combine.rebase import rebased
@@ -57,6 +57,10 @@ def carry_out(branch: WritableBranch, request: Request, progress: Progress = lam
     with branch.turn:
         settle_own(branch)
         branch.follow()
+    if request.on is not None:
+        check_ref_name(request.on)
+        if any(branch.dataset.ledger.has_ref(kind, request.on) for kind in RefKind):
+            raise AlreadyThere(f"there is a branch or a tag {request.on!r} already: --on makes a new branch")
     for left in range(_TRIES - 1, -1, -1):
         head = branch.head
         try:
@@ -117,10 +121,6 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
     theirs = dataset.resolve(ref)
     graph = dataset.graph
     _check_closed(branch, head, theirs)
-    if request.on is not None:
-        check_ref_name(request.on)
-        if any(dataset.ledger.has_ref(kind, request.on) for kind in RefKind):
-            raise AlreadyThere(f"there is a branch or a tag {request.on!r} already: --on makes a new branch")
     if head is None or graph.is_ancestor(head.number, theirs):
         if head is not None and head.number == theirs:
             return Combined(head, notes=(f"{branch.ref} is at v{theirs} already",))
@@ -184,20 +184,27 @@ def _rebase(branch: WritableBranch, head: VersionInfo | None, request: Request, 
     dataset = branch.dataset
     onto = dataset.resolve(request.refs[0])
     _check_closed(branch, head, onto)
-    if head is None or dataset.graph.is_ancestor(head.number, onto):
+    aside = request.on is not None and head is not None
+    if not aside and (head is None or dataset.graph.is_ancestor(head.number, onto)):
         if head is not None and head.number == onto:
             return Combined(head, notes=(f"{branch.ref} is at v{onto} already",))
         return _forward(branch, head, onto)
-    if dataset.graph.is_ancestor(onto, head.number):
+    assert head is not None, "a branch without versions has moved forward"
+    if not aside and dataset.graph.is_ancestor(onto, head.number):
         return Combined(head, notes=(f"{branch.ref} stands on v{onto} already",))
     if not dataset.graph.merge_bases(head.number, onto):
         raise BadInput(f"v{onto} and branch {branch.ref!r} have no version in common")
-    conflicts = rebased(branch, head, onto, request, progress, lambda tip: _moved_to(branch, head, tip))
+
+    def move(tip: int) -> None:
+        if request.on is None:
+            _forward(branch, head, tip)
+        else:
+            dataset.create_branch(request.on, tip)
+
+    tip, conflicts = rebased(branch, head, onto, request, progress, move)
+    if request.on is not None:
+        return Combined(dataset.info(tip), made=True, left_open=conflicts)
     return Combined(head, conflicts=conflicts) if conflicts else Combined(branch.head, made=True)
-
-
-def _moved_to(branch: WritableBranch, head: VersionInfo, tip: int) -> None:
-    _forward(branch, head, tip)
 
 
 def _mv(branch: WritableBranch, head: VersionInfo | None, request: Request) -> Combined:
@@ -285,7 +292,7 @@ def _resolve(branch: WritableBranch, request: Request) -> Combined:
 
 def _check_closed(branch: WritableBranch, head: VersionInfo | None, theirs: int) -> None:
     """Raise BadInput if either side is a version with open conflicts."""
-    if head is not None and branch.dataset.conflicts(head.number):
+    if head is not None and branch.dataset.is_open(head.number):
         raise BadInput(f"branch {branch.ref!r} has open conflicts: close them first with `volfs resolve`")
     if branch.dataset.conflicts(theirs):
         raise BadInput(f"v{theirs} has open conflicts: close them first with `volfs resolve`, on its branch")
@@ -317,6 +324,10 @@ def _make(
         )
         conflicts = tuple(sorted(found.conflicts, key=lambda each: (each.key, str(each))))
         if request.on is not None:
+            if request.kind != "merge":  # whose parents are both sides
+                sides = sides_of(branch.dataset, change, head.number)
+                conflicts = tuple(replace(each, of=sides) for each in conflicts)
+                extra = (change.theirs or change.bases[0],) if conflicts else ()
             made = changes.commit_aside(words, extra, request.on, conflicts)
             return Combined(made, made=True, left_open=conflicts, notes=notes)
         if conflicts:

@@ -120,6 +120,7 @@ def _merge(parser: _Parser) -> None:
 def _pick(parser: _Parser) -> None:
     parser.add_argument("refs", nargs=1, metavar="REF")
     parser.add_argument("-m", "--mainline", type=int)
+    parser.add_argument("--on")
 
 
 def _restore(parser: _Parser) -> None:
@@ -135,6 +136,7 @@ def _resolve(parser: _Parser) -> None:
 
 def _rebase(parser: _Parser) -> None:
     parser.add_argument("refs", nargs=1, metavar="ONTO")
+    parser.add_argument("--on")
 
 
 def _mv(parser: _Parser) -> None:

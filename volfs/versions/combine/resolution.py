@@ -17,11 +17,11 @@ from volfs.errors import BadInput, Conflict
 from volfs.model.box import Box, Index
 from volfs.model.graph import VersionInfo
 from volfs.versions.combine.amendment import amendable, replaced
-from volfs.versions.combine.array_merge import ArrayMerge, alike
+from volfs.versions.combine.array_merge import OUTSIDE, ArrayMerge, alike
 from volfs.versions.combine.chunk_states import ChunkStates
 from volfs.versions.combine.combination import NEW_IDS, Combination, combine
 from volfs.versions.combine.combined_version import CombinedChanges, Words
-from volfs.versions.combine.decisions import UNDECIDED, Choice, OpenConflict, Order, mask_box
+from volfs.versions.combine.decisions import UNDECIDED, Choice, OpenConflict, Order, Sides, mask_box
 from volfs.versions.combine.digests import Digests
 from volfs.versions.combine.key_selection import ALL, Selection
 from volfs.versions.commit.frozen_state import Additions
@@ -58,19 +58,24 @@ def resolve(
                 f"branch {branch.ref!r} has uncommitted changes: commit them first, which keeps the conflicts open"
             )
         orders = [Order.parse("ours", text) for text in chosen] or [Order("ours")]
-        work = _Resolving(branch, head, choice)
-        left: list[OpenConflict] = []
-        closed = 0
-        for conflict in found:
-            parts = [part for order in orders if (part := _part(conflict, order)) is not None]
-            closed += bool(parts)
-            left += work.close(conflict, parts) if parts else [conflict]
-        if not closed:
+        meant = [(each, [part for order in orders if (part := _part(each, order)) is not None]) for each in found]
+        if not any(parts for _, parts in meant):
             these = "; ".join(map(str, found[:9]))
             raise BadInput(f"nothing of {', '.join(chosen)} is in conflict; these are: {these}")
-        words = Words(head.message, head.author)
-        info = replaced(branch, head, words, [each.to_json() for each in left], work.fill if work.changes else None)
-        return info, tuple(left)
+        # Of a rebase, conflicts are between several versions: one after the other, as they came.
+        for sides in dict.fromkeys(each.of for each, parts in meant if parts):
+            work = _Resolving(branch, head, sides, choice)
+            left: list[tuple[OpenConflict, list[Box]]] = []
+            for conflict, parts in meant:
+                if parts and conflict.of == sides:
+                    left += ((each, []) for each in work.close(conflict, parts))
+                else:
+                    left.append((conflict, parts))
+            meant, words = left, Words(head.message, head.author)
+            conflicts = [each.to_json() for each, _ in meant]
+            parents = head.parents if conflicts or sides is None else head.parents[:1]
+            head = replaced(branch, head, words, conflicts, work.fill if work.changes else None, parents)
+        return head, tuple(each for each, _ in meant)
 
 
 _WHOLE = Box((), ())
@@ -88,15 +93,21 @@ def _part(conflict: OpenConflict, order: Order) -> Box | None:
 
 
 class _Resolving:
-    """Collects what becomes of the head's content."""
+    """Collects what becomes of the head's content. ``sides``: the versions that conflicts are between; None: the head's
+    parents, as of a merge."""
 
-    def __init__(self, branch: WritableBranch, head: VersionInfo, choice: Choice) -> None:
+    def __init__(self, branch: WritableBranch, head: VersionInfo, sides: Sides | None, choice: Choice) -> None:
         self._branch, self._choice = branch, choice
         dataset = branch.dataset
-        first, second = head.parents[:2]
         self._head = dataset.version(head.number)
-        self._ours, self._theirs = dataset.version(first), dataset.version(second)
-        self._bases = [dataset.version(number) for number in dataset.graph.merge_bases(first, second)]
+        if sides is None:
+            first, second = head.parents[:2]
+            ours, theirs, bases = first, second, dataset.graph.merge_bases(first, second)
+        else:
+            ours, theirs = (dataset.resolve(each) if each else 0 for each in (sides.ours, sides.theirs))
+            bases = tuple(map(dataset.resolve, sides.bases))
+        self._ours, self._theirs = (dataset.version(number) if number else None for number in (ours, theirs))
+        self._bases = [dataset.version(number) for number in bases]
         self._digests = Digests(dataset)
         self._states = ChunkStates(self._digests)
         self._keys: list[str] = []
@@ -111,6 +122,8 @@ class _Resolving:
         """Note that parts of a conflict are decided; what is left of it."""
         if conflict.why.startswith(NEW_IDS) and self._choice != "mine":
             raise BadInput(f"{conflict.key}: give one side's labels other ids and say mine, or merge with --relabel")
+        if conflict.why == OUTSIDE:
+            return []  # there is nothing of it in the array, whatever is chosen
         if conflict.box is None:
             if self._choice != "mine":
                 self._keys.append(conflict.key)
@@ -161,8 +174,11 @@ class _Resolving:
     def _side(self) -> int:
         """The version that whole keys are taken from."""
         if self._choice != "base":
-            return (self._ours if self._choice == "ours" else self._theirs).number
-        if len(self._bases) != 1:
+            version = self._ours if self._choice == "ours" else self._theirs
+            return 0 if version is None else version.number
+        if not self._bases:
+            return 0
+        if len(self._bases) > 1:
             raise BadInput("there is not one base, but several: choose ours, theirs, or mend it and say mine")
         return self._bases[0].number
 
@@ -192,15 +208,14 @@ class _Resolving:
             yield key, here.codec.encode(voxels)
 
     def _payload(self, path: str, coords: Index) -> bytes | None:
-        versions = {"ours": self._ours, "theirs": self._theirs}
-        version = versions.get(self._choice) or self._branch.dataset.version(self._side())
-        array = version.array(path)
+        number = self._side()
+        array = self._branch.dataset.version(number).array(path) if number else None
         payload = None if array is None else array.payload(coords)
         return None if payload is None else payload.read()
 
     def _merging(self, conflict: OpenConflict) -> ArrayMerge:
         path = node_path(conflict.key) or ""
-        ours, theirs = self._ours.array(path), self._theirs.array(path)
+        ours, theirs = (None if side is None else side.array(path) for side in (self._ours, self._theirs))
         if ours is None or theirs is None or not alike(ours.meta, theirs.meta):
             raise BadInput(f"{conflict.key} is not one array in ours and theirs: say mine")
         return ArrayMerge(path, self._bases, ours, theirs, ours.meta, self._states, ALL, UNDECIDED)

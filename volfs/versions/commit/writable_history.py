@@ -66,11 +66,17 @@ class WritableHistory(History[Version], Protocol):
     def drop(self, *versions: str | int, why: str = "dropped") -> list[int]:
         """Drop versions that no branch or tag names: they are listed no more, and what they alone show goes in time."""
 
+    def create_branch(self, name: str, at: str | int | None = None, *, who: str = "") -> None:
+        """Make a branch at a version. Raises AlreadyThere."""
+
     def forget_branch(self, name: str) -> None:
         """Remove a branch that nobody writes to, if there is one, whatever it names."""
 
     def conflicts(self, number: int) -> tuple[Mapping[str, Any], ...]:
-        """What version ``number``, a merge, has left open, as its ``version.json`` has it."""
+        """What version ``number`` has left open, as its ``version.json`` has it."""
+
+    def is_open(self, number: int) -> bool:
+        """Whether a version has open conflicts. One whose document cannot be read has none: reading it says why."""
 
     def forward_branch(self, name: str, number: int, expected: int) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""

@@ -315,6 +315,12 @@ def _conflict(facts: Mapping[str, object]) -> Mapping[str, Any]:
         if len(start) != len(stop) or any(not 0 <= a < b for a, b in zip(start, stop, strict=True)):
             raise TypeError("the box of a conflict is none")
         found |= {"start": list(start), "stop": list(stop), "voxels": _count(facts["voxels"])}
+    if "theirs" in facts:
+        bases = facts["bases"]
+        if not isinstance(bases, list):
+            raise TypeError("the bases of a conflict are none")
+        found["bases"] = [_content_id(each) for each in bases]
+        found |= {side: _content_id(facts[side]) if facts[side] else "" for side in ("ours", "theirs")}
     return found
 
 

@@ -45,7 +45,7 @@ class SharedDataset(ClonedHistory, Protocol):
     def remotes(self) -> Mapping[str, str]:
         """The address of each remote."""
 
-    def create_branch(self, name: str, at: str | int | None = None) -> None:
+    def create_branch(self, name: str, at: str | int | None = None, *, who: str = "") -> None:
         """Make a branch at a version. Raises AlreadyThere."""
 
     def merge(self, ref: str, into: str | None = None) -> Combined:
