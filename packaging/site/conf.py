@@ -29,6 +29,8 @@ CONTENTS = {
     "Run": [
         "docs/mounting",
         "docs/sharing",
+        "docs/serve",
+        "docs/rest",
         "docs/monitoring",
         "docs/performance",
         "docs/conformance",
