@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.kits import fork_server
 from volfs.testing.waiting import PATIENCE
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,10 +46,17 @@ def run_page(page: Path, place: Path, programs: Path | None = None) -> int:
     """
     tools = place / ".bin"
     tools.mkdir()
-    interpreter = sys.executable if programs is None else programs / "python"
-    for name, words in (("volfs", f'{interpreter} -m volfs "$@"'), ("python3", f'{interpreter} "$@"')):
-        (tools / name).write_text(f"#!/bin/sh\nexec {words}\n")
-        (tools / name).chmod(0o755)
+    with ExitStack() as stack:
+        for name, words in (("volfs", ("-m", "volfs")), ("python3", ())):
+            if programs is None:
+                stack.enter_context(fork_server.program(tools / name, *words))
+            else:
+                (tools / name).write_text(f'#!/bin/sh\nexec {programs / "python"} {" ".join(words)} "$@"\n')
+                (tools / name).chmod(0o755)
+        return _run_all(page, place, tools)
+
+
+def _run_all(page: Path, place: Path, tools: Path) -> int:
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "VOLFS_STORE": "store", "VOLFS_AUTHOR": "Ada"}
     environment.pop("PYTHONPATH", None)
     todo = steps(page)

@@ -36,7 +36,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,6 +111,64 @@ def run(
     if check:
         done.check_returncode()
     return done
+
+
+@contextlib.contextmanager
+def program(path: Path, *arguments: str) -> Iterator[Path]:
+    """While the block lasts, a program at ``path`` that does what ``python ARGUMENTS`` does, for a shell's scripts.
+
+    It is Python without anything imported, hands its streams to the process of the tests, and ends as the fork does.
+    """
+    name = f"\0volfs-tests-{os.getpid()}-{path}"[:100]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name)
+        listener.listen()
+        path.write_text(_CLIENT.format(python=sys.executable, name=name))
+        path.chmod(0o755)
+        threading.Thread(target=_answer_programs, args=(listener, arguments), daemon=True).start()
+        try:
+            yield path
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+_CLIENT = """#!{python} -ISE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as tests:
+    tests.connect({name!r})
+    message = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]) + "\\n"
+    socket.send_fds(tests, [message.encode()], [0, 1, 2])
+    status = int(tests.recv(100))
+if status < 0:
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+def _answer_programs(listener: socket.socket, arguments: tuple[str, ...]) -> None:
+    with contextlib.suppress(OSError):  # the block has ended
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=_answer_program, args=(client, arguments), daemon=True).start()
+
+
+def _answer_program(client: socket.socket, arguments: tuple[str, ...]) -> None:
+    with client:
+        message, streams, _, _ = socket.recv_fds(client, _MESSAGE_BYTES, 3)
+        while not message.endswith(b"\n"):
+            message += client.recv(_MESSAGE_BYTES)
+        said, folder, environment = json.loads(message)
+        try:
+            process = Popen(
+                [sys.executable, *arguments, *said],
+                cwd=folder,
+                env=environment,
+                **dict(zip(("stdin", "stdout", "stderr"), streams, strict=True)),
+            )
+        finally:
+            for stream in streams:
+                os.close(stream)
+        client.sendall(str(process.wait()).encode())
 
 
 # ------------------------------------------------------------------------------------------ in the process of the tests

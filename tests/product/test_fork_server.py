@@ -85,3 +85,14 @@ def test_what_a_fork_would_not_be_is_executed() -> None:
     for command in ([sys.executable, "-I", "-c", code], ["sh", "-c", "echo False"]):
         assert fork_server.run(command, capture_output=True, text=True).stdout == "False\n"
     assert fork_server.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_a_program_of_a_shell_is_forked_too(tmp_path: Path) -> None:
+    with fork_server.program(
+        tmp_path / "python", "-c", "import sys; print(*sys.argv[1:], input()); sys.exit(3)"
+    ) as path:
+        script = f"echo said | {path} 'a b' | cat; echo more | {path}; echo $?"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout == "a b said\nmore\n3\n"
+    with fork_server.program(tmp_path / "killed", "-c", "import os; os.kill(os.getpid(), 9)") as path:
+        assert subprocess.run([path], check=False).returncode == -9

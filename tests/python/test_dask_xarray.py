@@ -6,6 +6,8 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import dask
@@ -40,6 +42,13 @@ def level(store: volfs.Store) -> volfs.Level:
     return found
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Processes for dask, as it makes them: by itself it makes some for every result."""
+    with ProcessPoolExecutor(2, get_context(dask.config.get("multiprocessing.context", "spawn"))) as made:
+        yield made
+
+
 # -- dask -----------------------------------------------------------------------------------------------------------
 
 
@@ -50,9 +59,9 @@ def test_dask_has_the_levels_shape_type_and_chunks(level: volfs.Level) -> None:
 
 
 @pytest.mark.parametrize("ref", ["v2", "main"])
-def test_dask_in_processes_reads_the_voxels(store: volfs.Store, ref: str) -> None:
+def test_dask_in_processes_reads_the_voxels(store: volfs.Store, ref: str, pool: ProcessPoolExecutor) -> None:
     lazy = store["cells"][ref]["s0"].to_dask()
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(scheduler="processes", pool=pool):
         np.testing.assert_array_equal(lazy[3:15, ::2].compute(), CELLS[3:15, ::2])
         assert int(lazy.astype("u8").sum().compute()) == int(CELLS.sum(dtype="u8"))
         labels = da.unique(store["cells"][ref]["labels/nuclei/s0"].to_dask()).compute()
@@ -76,11 +85,11 @@ def test_dask_stores_into_a_branch(tmp_path: Path) -> None:
         np.testing.assert_array_equal(opened["cells"].version(done.version.number)["s0"], 255 - CELLS)
 
 
-def test_dask_in_processes_writes_into_a_branch_in_turns(tmp_path: Path) -> None:
+def test_dask_in_processes_writes_into_a_branch_in_turns(tmp_path: Path, pool: ProcessPoolExecutor) -> None:
     with volfs.open_store(make_store(tmp_path / "store")) as opened:
         branch = opened["cells"].branch("exp")
         source = opened["cells"]["v2"]["s0"].to_dask()
-        with dask.config.set(scheduler="processes", num_workers=2):
+        with dask.config.set(scheduler="processes", pool=pool):
             da.store(255 - source, branch["s0"], lock=False)
         branch.commit("inverted elsewhere")
         np.testing.assert_array_equal(opened["cells"]["exp~0"]["s0"], 255 - CELLS)
@@ -174,10 +183,10 @@ def test_xarray_opens_a_level_by_url(store: volfs.Store) -> None:
             np.testing.assert_array_equal(tree["s0/cells"], CELLS)
 
 
-def test_xarray_of_a_level_goes_to_other_processes(level: volfs.Level) -> None:
+def test_xarray_of_a_level_goes_to_other_processes(level: volfs.Level, pool: ProcessPoolExecutor) -> None:
     twin = pickle.loads(pickle.dumps(level.to_xarray()))
     np.testing.assert_array_equal(twin, CELLS)
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(scheduler="processes", pool=pool):
         np.testing.assert_array_equal(level.to_xarray().chunk({"z": 10}).mean("z").compute(), CELLS.mean(0))
 
 
