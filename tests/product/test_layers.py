@@ -52,6 +52,7 @@ FLOORS: dict[str, list[set[str]]] = {
             "catalog_file",
             "dataset",
             "directory_inventory",
+            "first_version",
             "onlooker",
             "store",
             "version_log",

@@ -1,7 +1,7 @@
 """The command ``volfs``: every command, found by name and loaded only when it is used.
 
 ``frame``          the store a command works on, how answers are written, how progress is shown
-``stores``         ``init``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
+``stores``         ``init``, ``create``, ``fsck``; ``demo``, ``doctor``, ``completion``  the commands of that name
 ``imports``        ``import``; ``exports`` ``export``
 ``mounts``         ``mount``, ``umount``; ``helpers`` the programs that mount(8) calls
 ``listings``       ``ls``, ``info``; ``open_viewer`` ``open``
@@ -39,6 +39,7 @@ from volfs.errors import VolfsError
 GROUPS = {
     "Make": {
         "init": "stores",
+        "create": "stores",
         "import": "imports",
         "export": "exports",
         "demo": "demo",

@@ -1,4 +1,4 @@
-"""``init`` and ``fsck``: stores as a whole."""
+"""``init``, ``create`` and ``fsck``: stores as a whole, and what is in one."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def init(frame: Frame, directory: Path | None, as_json: bool) -> None:
             say_json({"store": path.absolute(), "id": store.id})
         else:
             click.echo(f"an empty store at {path}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--author", help="Who makes it; else VOLFS_AUTHOR, else user@host.")
+@json_option
+@pass_frame
+def create(frame: Frame, names: tuple[str, ...], author: str | None, as_json: bool) -> None:
+    """Make a dataset that is empty, to be filled by files.
+
+    Its branch main is at v1, in which nothing is. `mkdir` in the root of a mount does the same, and `rmdir` takes away
+    a dataset that still is empty. `volfs import` needs no dataset to be there.
+
+    \b
+    Examples:
+      volfs create scope
+      volfs --store /data/store create scope plates
+    """
+    from volfs.versions.first_version import begin
+
+    with frame.open() as store:
+        made = [begin(store, name, author) for name in names]
+    if as_json:
+        say_json([{"name": dataset.name, "id": dataset.uuid} for dataset in made])
+    else:
+        for dataset in made:
+            say(f"{dataset.name}: v1, empty")
 
 
 @click.command()

@@ -28,6 +28,7 @@ A request comes in at the bottom of this list and goes up; each line imports onl
 ``dataset``         :class:`Dataset`: its versions, branches and tags, and how a ref becomes a snapshot
 ``catalog_file``    whether a file is the catalog of a store; ``directory_inventory`` a directory as an inventory, and
                     as a store; ``onlooker`` a store that is only read
-``store``           :class:`Store`: opening one, and how datasets come and go
+``store``           :class:`Store`: opening one, and how datasets come and go; ``first_version`` a dataset that begins
+                    empty
 ``check``           ``fsck``
 """

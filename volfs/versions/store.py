@@ -375,14 +375,16 @@ class Store(PublicMapping[Dataset]):
                 raise
         return self[name]
 
-    def remove_dataset(self, name: str) -> None:
-        """Remove a dataset with all its versions. Busy while anyone writes to one of its branches."""
+    def remove_dataset(self, name: str, *, check: Callable[[Dataset], object] = lambda dataset: None) -> None:
+        """Remove a dataset with all its versions. Busy while anyone writes to one of its branches. ``check`` may refuse
+        it, while nobody else can change its refs."""
         self.check_writable()
         with self.locked():
             self.reserve.freeing(lambda: register(self))
             dataset = self[name]
             with dataset.locked():
                 check_unused(dataset)
+                check(dataset)
                 self.inventory.remove(name)
             try:
                 self.reserve.freeing(lambda: self.catalog.drop_dataset(dataset.id))

@@ -1,7 +1,8 @@
 """The root of a mount and its ``.volfs``: the list of datasets, and the state of the daemon.
 
-Decided here: the fixed names at the root. A dataset that cannot be opened is listed like any other and fails when it is
-entered: it harms no other. Not here: the daemon's statistics (:mod:`volfs.tree.monitoring.statistics`).
+Decided here: the fixed names at the root, and that a directory made there is a dataset. A dataset that cannot be
+opened is listed like any other and fails when it is entered: it harms no other. Not here: what an empty dataset is
+(:mod:`volfs.versions.first_version`), nor the daemon's statistics (:mod:`volfs.tree.monitoring.statistics`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Hashable, Sequence
 
 from volfs import __version__
-from volfs.errors import Damaged
+from volfs.errors import Damaged, NotAllowed, NotFound, ReadOnly, VolfsError
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.attrs import SOON, Attr
 from volfs.tree.core.context import TreeContext
@@ -19,6 +20,7 @@ from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.monitoring.prometheus import exposition
 from volfs.tree.monitoring.statistics import statistics
 from volfs.tree.nodes.dataset import DatasetDir
+from volfs.versions.first_version import begin, check_empty, remove_empty
 from volfs.views import documents
 
 #: How old the size of a live document may be when it is only looked at.
@@ -53,7 +55,40 @@ class RootDir(SmallDir):
 
     def attr(self) -> Attr:
         context = self.context
-        return self.directory_attr(context.clock.mtime("", tuple(context.store.datasets()), context.started_ns), SOON)
+        mtime = context.clock.mtime("", tuple(context.store.datasets()), context.started_ns)
+        return self.directory_attr(mtime, SOON, writable=context.writable)
+
+    async def mkdir(self, name: str, mode: int) -> Attr:
+        """An empty dataset."""
+        context = self.context
+        self._check_writable()
+        await context.look("", lambda: begin(context.store, name))
+        context.names_moved()
+        node = self.find(name)
+        if node is None:
+            raise NotFound(f"dataset {name!r} was removed again")
+        return await node.asked(node.attr)
+
+    async def rmdir(self, name: str) -> None:
+        """A dataset that still is empty; others are removed by the command, which asks."""
+        context = self.context
+        if name not in context.store.catalog.datasets():
+            await super().rmdir(name)
+        self._check_writable()
+        await context.look(name, lambda: check_empty(context.store[name]))
+        for mounted in self._branches:
+            if mounted.dataset.name == name:
+                await mounted.retire()
+                self._branches.discard(mounted)
+        await context.look(name, lambda: remove_empty(context.store, name))
+        context.names_moved()
+
+    def refusal(self) -> VolfsError:
+        return NotAllowed("the root has datasets and nothing else: mkdir makes one")
+
+    def _check_writable(self) -> None:
+        if not self.context.writable:
+            raise ReadOnly("this mount is read-only")
 
     def _readme(self) -> Document:
         context = self.context
