@@ -398,6 +398,38 @@ def sizes(snapshot: Snapshot, key: str = "") -> dict[str, int]:
     return found
 
 
+class TestLevels:
+    def test_what_is_changed_in_a_box_changes_coarser_levels_as_in_a_whole_clone(
+        self, source: Store, clone: Callable[..., Dataset], tmp_path: Path
+    ) -> None:
+        """Though chunks beside it, from which those levels are computed, are absent."""
+        volfs.clone(str(source.path), tmp_path / "whole")
+        ours = clone(box="z8-16_y8-24_x0-8")
+        with open_store(tmp_path / "whole") as other:
+            for dataset in (ours, other["cells"]):
+                for path in ("", "labels/nuclei"):
+                    volfs.images(dataset["main"])[path].levels[0][8:10, 9:20, 3:8] = 77
+                shown = [
+                    volfs.images(dataset["main"])[""].levels[k][8 >> k : 16 >> k, 8 >> k : 24 >> k, 0 : 8 >> k]
+                    for k in range(3)
+                ]
+                dataset.branch("main").commit("painted")
+                after = [
+                    volfs.images(dataset["main"])[""].levels[k][8 >> k : 16 >> k, 8 >> k : 24 >> k, 0 : 8 >> k]
+                    for k in range(3)
+                ]
+                assert all((one == two).all() for one, two in zip(shown, after, strict=True))
+            assert sums(ours) == sums(other["cells"])
+        with pytest.raises(Absent, match="fetch cells --path s0 --box"):
+            volfs.images(ours["main"])[""].levels[0][8:10, 7:9, 0:8] = 1
+
+
+def sums(dataset: Dataset) -> set[tuple[str, tuple[int, ...], bytes]]:
+    """What the newest version on main puts."""
+    manifest = read_manifest(VersionFiles.of(dataset.objects, dataset.branches()["main"]))
+    return {(each.name, each.chunk or (), each.sha256 or b"") for each in manifest}
+
+
 class TestAbsent:
     def test_merging_by_reference_needs_no_payload(self, small: Store, tmp_path: Path) -> None:
         """And a version made here of what was left out stays provable."""

@@ -8,6 +8,9 @@ A key is dirty when a dirty key of the level above lies under any of its voxels,
 its own for it (somebody wrote the coarser level directly: what s0 says counts), or when the level's shape changed and
 it is at the edge. A derived block is named by a digest of everything it is computed from: it is computed once per
 state, and coming back to an earlier state finds the earlier block.
+
+In a partial clone chunks beside a changed one may be absent. What is not over a changed one is then taken from the
+version that the branch lies over, whose levels follow its s0.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from volfs.errors import Absent
 from volfs.model.box import Box, Index
 from volfs.model.grid import ChunkGrid, block_shape_for
 from volfs.model.ngff import Method
+from volfs.versions.snapshot import ArrayNode, StoredPayload
 from volfs.volume.blocks import BlockRef, BlockSource, Memory, StoredBlocks
 from volfs.volume.cache import Block, Home
 from volfs.volume.downsample import downsample
@@ -156,10 +161,51 @@ class DerivedBlocks(BlockSource):
         return self._map.find(Box(key, tuple(i + 1 for i in key))).get(key)
 
     def compute(self, box: Box, recipe: Recipe) -> npt.NDArray[Any]:
-        """A box within one dirty key. Raises what reading the level above raises."""
+        """A box within one dirty key. Raises what reading the level above raises; in a partial clone only if what
+        changed cannot be read."""
+        try:
+            return self._computed(box, recipe)
+        except Absent:
+            found = self._over_base(box, recipe)
+            if found is None:
+                raise
+            return found
+
+    def _computed(self, box: Box, recipe: Recipe) -> npt.NDArray[Any]:
         fine = finer_box(box, self.factors, self.above.source.grid.shape)
         voxels = self.above.read_entries(fine, recipe.entries)
         return downsample(voxels, self.factors, self.method)
+
+    def _over_base(self, box: Box, recipe: Recipe) -> npt.NDArray[Any] | None:
+        """The same where chunks of the level above are absent: voxels under which none has changed are those of the
+        version that the branch lies over. None if that has them in another form."""
+        above = self.above.source
+        upper = above.stored if isinstance(above, DerivedBlocks) else above
+        assert isinstance(upper, StoredBlocks)
+        snapshot = self.stored.array.snapshot
+        base = None if snapshot.base is None else snapshot.dataset.version(snapshot.base.number)
+        if base is None or self.stored.codec.sharded:
+            return None
+        old, old_upper = base.node(self.stored.array.path), base.node(upper.array.path)
+        if not (_is_like(old, self.stored) and _is_like(old_upper, upper)):
+            return None
+        assert isinstance(old, ArrayNode) and isinstance(old_upper, ArrayNode)
+        (key,) = self.keys.iter(self.keys.chunks(box))
+        payload = old.payloads(Box(key, tuple(i + 1 for i in key))).get(key)
+        chunk = old.codec.filled() if payload is None else old.codec.decode(payload.read())
+        start = self.keys.chunk_box(key).start
+        out = chunk[tuple(slice(a - s, b - s) for a, b, s in zip(box.start, box.stop, start, strict=True))].copy()
+        under = upper.keys.chunks(finer_box(box, self.factors, upper.keys.shape))
+        before = old_upper.payloads(under)
+        for at in upper.keys.iter(under):
+            if not _is_same(recipe.entries.get(at), before.get(at)):
+                changed = upper.keys.chunk_box(at)
+                first = tuple(a // f for a, f in zip(changed.start, self.factors, strict=True))
+                last = tuple(-(-b // f) for b, f in zip(changed.stop, self.factors, strict=True))
+                part = Box(first, last).intersect(box)
+                within = tuple(slice(a - s, b - s) for a, b, s in zip(part.start, part.stop, box.start, strict=True))
+                out[within] = self._computed(part, recipe)
+        return out
 
     def _look_up(self, keys: Box) -> Entries:
         dirty = self.dirty()
@@ -198,6 +244,22 @@ class _DerivedRef(BlockRef):
             return voxels
         out[tuple(slice(n) for n in voxels.shape)] = voxels
         return out
+
+
+def _is_like(node: object, stored: StoredBlocks) -> bool:
+    """Whether an array of the base is in the shape and form of one as it is now."""
+    return (
+        isinstance(node, ArrayNode)
+        and node.meta.shape == stored.keys.shape
+        and node.meta.same_storage(stored.array.meta)
+    )
+
+
+def _is_same(entry: Any, before: StoredPayload | None) -> bool:
+    """Whether what is stored for a key now is what was stored before."""
+    if entry is None or before is None or isinstance(entry, Recipe):
+        return entry is before
+    return bool(entry.token == before.token)
 
 
 def keys_within(keys: Set[Index], box: Box, grid: ChunkGrid) -> Iterable[Index]:
