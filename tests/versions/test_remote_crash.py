@@ -23,6 +23,7 @@ from volfs.errors import Absent
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.check.fsck import fsck
 from volfs.versions.remotes import connection, exchange
+from volfs.versions.remotes.partial_clone import Wish
 
 RECEIVING = ("receive.piece:2", "receive.arrived", "receive.written", "receive.adopted", "receive.indexed:2")
 SENDING = ("supplier.version", "supplier.piece:2")
@@ -171,6 +172,17 @@ def test_a_fetch_of_more_that_is_killed_at_any_step_has_lost_nothing_and_is_fini
         with open_store(root / "one") as one:
             same(one["cells"], store["cells"])
         assert store["cells"].fetch().payloads == 0
+
+
+def test_a_long_payload_goes_on_in_its_middle(root: Path) -> None:
+    place = root / "partial"
+    volfs.clone(str(root / "one"), place, paths=["s0"])
+    check_died(run(root, "fetch", "cells", "--whole", crash_at="supplement.piece:2", store="partial"))
+    with open_store(place) as store, served(root / "one") as link:
+        done = exchange.fetch_from(store["cells"], link, "origin", (), None, wish=Wish(whole=True))
+        assert done.payloads == 1 and link.frames.heard_bytes < (1 << 20) + 20_000
+        assert store["cells"]["main"].read("files/main") == bytes(2 << 20)
+        assert fsck(store).findings == []
 
 
 def test_a_partial_clone_that_is_killed_is_finished_by_the_same(root: Path) -> None:

@@ -5,7 +5,7 @@
     versions  {ids}                → for each: version {id, document, names, retired, manifest, absent}, and as data the
                                      manifest and what says which payloads are absent, each of so many bytes
     files     {files: [[id, name, offset]]}  → for each: file {size}, and its bytes from the offset on as data
-    payloads  {payloads: [[id, sha256]]}     → for each: payload {size, absent}, and its bytes as data
+    payloads  {payloads: [[id, sha256, offset]]}  → for each: payload {size, absent}, and its bytes from the offset on
     notes     {known}                  → notes {notes: [[id, time in ns, author, text]], more}: those on versions that
                                          are offered whose digests are not known
 
@@ -81,10 +81,11 @@ class WantedFile:
 
 @dataclass(frozen=True, slots=True)
 class WantedPayload:
-    """A payload that a version puts or takes, by its SHA-256."""
+    """A payload that a version puts or takes, by its SHA-256; from ``offset`` on."""
 
     id: str
     sha256: bytes
+    offset: int = 0
 
 
 class Peer:
@@ -133,13 +134,15 @@ class Peer:
             yield size, self.frames.data(size - each.offset)
 
     def payloads(self, wanted: Sequence[WantedPayload]) -> Iterator[tuple[int, Iterator[memoryview]] | None]:
-        """Of each payload its size, and its bytes, which are read before the next one; None for one that is not
-        there."""
-        self.frames.tell("payloads", payloads=[[each.id, each.sha256.hex()] for each in wanted])
-        for _ in wanted:
+        """Of each payload its whole size, and its bytes from the offset on, which are read before the next one; None
+        for one that is not there."""
+        self.frames.tell("payloads", payloads=[[each.id, each.sha256.hex(), each.offset] for each in wanted])
+        for each in wanted:
             message = self.frames.hear("payload")
-            size = message.number("size", MOST_FILE)
-            yield None if message.flag("absent") else (size, self.frames.data(size))
+            size, absent = message.number("size", MOST_FILE), message.flag("absent")
+            if not absent and size < each.offset:
+                raise Damaged(f"{self.frames.other} has a shorter payload than it had before")
+            yield None if absent else (size, self.frames.data(size - each.offset))
 
     def notes(self, known: Sequence[str]) -> tuple[list[tuple[str, Note]], bool]:
         """Notes on versions by content id, whose digests (:mod:`volfs.versions.remotes.travelling_notes`) are not

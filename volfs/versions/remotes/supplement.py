@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from volfs.errors import Damaged, VolfsError
-from volfs.storage.backend import Bounded
+from volfs.storage.backend import Bounded, Buffer
 from volfs.storage.crash import crash_point
+from volfs.storage.payload import PIECE
 from volfs.storage.shards import MISSING, encode_shard_index, wrap_array_json
 from volfs.versions.commit.writable_history import WritableHistory
 from volfs.versions.committed.absences import Where, array_note, read_codes, write_codes
@@ -34,7 +37,6 @@ from volfs.versions.remotes.arrival import FileProof, Segment, lay_out, side_fil
 from volfs.versions.remotes.local_form import readers
 from volfs.versions.remotes.questions import MOST_IDS, Peer, WantedPayload
 
-_PIECE = 1 << 20
 _MOST_BYTES = 1 << 30
 """Bytes of payloads in one question, unless one alone is larger: what has come is written down after each."""
 _MOST_HELD = 64 << 20
@@ -70,12 +72,12 @@ def supplement(
     total, batch = Supplement(), _Batch()
     for number, rows in wanted.items():
         version = _Version(dataset, number, rows)
-        for name, segment in version.lacking(count):
+        for name, wanted_part in version.lacking(count):
             if batch.full:
                 _bring(peer, batch, count)
                 total += batch.finish()
                 batch = _Batch()
-            batch.add(version, name, segment)
+            batch.add(version, name, wanted_part)
         batch.whole.append(version)
         if batch.full:
             _bring(peer, batch, count)
@@ -83,6 +85,13 @@ def supplement(
             batch = _Batch()
     _bring(peer, batch, count)
     return total + batch.finish()
+
+
+class _Rest(NamedTuple):
+    """A payload of which the bytes before ``start`` are there."""
+
+    segment: Segment
+    start: int
 
 
 class _Version:
@@ -102,17 +111,21 @@ class _Version:
             self._stored, self._manifest, (codes == Where.HERE) | self._wanted
         )
         self._private = side_files(self._stored, self._manifest)
+        self._rows: dict[str, NDArray[np.intp]] = {}
         self._came: dict[str, list[int]] = {}
         self._made = False
         self.done = Supplement()
 
-    def lacking(self, count: Count) -> Iterator[tuple[str, Segment]]:
-        """The payloads to ask for, file after file, of which each is there by then. What an earlier attempt has left
-        is proved, and counted as come."""
+    def lacking(self, count: Count) -> Iterator[tuple[str, _Rest]]:
+        """What to ask for, file after file, of which each is there by then. What an earlier attempt has left is proved,
+        and counted as come."""
         records, own = self._manifest.records, f"{self._files.folder}/"
-        for file in np.unique(records["file"][self._wanted]).tolist():
-            name = self._manifest.strings[file].removeprefix(own)
-            offsets = set(records["offset"][self._wanted & (records["file"] == file)].tolist())
+        rows = np.flatnonzero(self._wanted)
+        rows = rows[np.argsort(records["file"][rows], kind="stable")]
+        for group in np.split(rows, np.flatnonzero(np.diff(records["file"][rows])) + 1) if len(rows) else ():
+            name = self._manifest.strings[records["file"][group[0]]].removeprefix(own)
+            offsets = set(records["offset"][group].tolist())
+            self._rows[name] = group
             new = self._make(name)
             for segment in self._segments[name]:
                 if segment.offset not in offsets:
@@ -122,12 +135,12 @@ class _Version:
                     self._came.setdefault(name, []).append(segment.offset)
                     self.done += Supplement(1, segment.length)
                 else:
-                    yield name, segment
+                    yield name, _Rest(segment, 0 if new else self._held(name, segment))
 
     def patch(
         self,
         name: str,
-        segments: list[Segment],
+        parts: list[_Rest],
         answers: Iterator[tuple[int, Iterator[memoryview]] | None],
         count: Count,
     ) -> None:
@@ -135,7 +148,7 @@ class _Version:
         came = self._came.setdefault(name, [])
 
         def pieces() -> Iterator[tuple[int, memoryview]]:
-            for segment in segments:
+            for segment, start in parts:
                 answer = next(answers)
                 if answer is None:
                     self.done += Supplement(lacking=1)
@@ -143,6 +156,11 @@ class _Version:
                 proof, at = FileProof([Segment(0, *segment[1:])], b""), segment.offset
                 if answer[0] != segment.length:
                     raise Damaged(f"it has {answer[0]:,} bytes instead of {segment.length:,}")
+                while at < segment.offset + start:  # from an earlier attempt
+                    piece = self._read(name, at, PIECE)
+                    proof.update(memoryview(b"" if piece is None else piece))
+                    at += PIECE
+                    count(PIECE)
                 for piece in answer[1]:
                     proof.update(piece)
                     yield at, piece
@@ -165,14 +183,14 @@ class _Version:
         records = self._manifest.records
         rows = np.zeros(len(records), np.bool_)
         for name, offsets in self._came.items():
-            file = self._manifest.strings.index(self._files.key(name))
-            rows |= (records["file"] == file) & np.isin(records["offset"], offsets)
+            mine = self._rows[name]
+            rows[mine[np.isin(records["offset"][mine], offsets)]] = True
         if self._made:
             self._files.batch().sync()
         crash_point("supplement.came")
         with self._dataset.locked():
             codes = read_codes(self._files, self._manifest).copy()
-            codes[rows & self._wanted & (codes == Where.LEFT_OUT)] = Where.HERE
+            codes[rows & (codes == Where.LEFT_OUT)] = Where.HERE
             _, tails, _ = lay_out(self._stored, self._manifest, codes == Where.HERE)
             for name in self._came.keys() & tails.keys():
                 tail = tails[name]
@@ -217,12 +235,29 @@ class _Version:
         """Whether a payload is there already."""
         proof = FileProof([Segment(0, *segment[1:])], b"")
         with suppress(VolfsError):
-            for at in range(0, segment.length, _PIECE):
-                span = Bounded(segment.offset + at, min(_PIECE, segment.length - at))
-                proof.update(memoryview(self._dataset.objects.ranges(self._files.key(name), [span])[0]))
+            for at in range(0, segment.length, PIECE):
+                piece = self._read(name, segment.offset + at, min(PIECE, segment.length - at))
+                proof.update(memoryview(b"" if piece is None else piece))
             proof.finish()
             return True
         return False
+
+    def _held(self, name: str, segment: Segment) -> int:
+        """How many bytes of a long payload are there from its beginning on: whole pieces whose checksums are right."""
+        if segment.pieces is None:
+            return 0
+        for number, crc in enumerate(np.frombuffer(segment.pieces, "<u4").tolist()):
+            at = number * PIECE
+            piece = self._read(name, segment.offset + at, min(PIECE, segment.length - at))
+            if piece is None or crc32c(piece) != crc:
+                return at
+        return 0  # all of it, and its SHA-256 differs: it comes anew
+
+    def _read(self, name: str, offset: int, length: int) -> Buffer | None:
+        """Bytes of a file; None if they are not all there."""
+        with suppress(VolfsError):
+            return self._dataset.objects.ranges(self._files.key(name), [Bounded(offset, length)])[0]
+        return None
 
     def _describe(self, codes: NDArray[np.uint8]) -> None:
         """Have the metadata of arrays whose chunks came say whether they are complete."""
@@ -245,17 +280,17 @@ class _Version:
 class _Batch:
     """Payloads for one question, file after file, and the versions of which the last ones are among them."""
 
-    jobs: list[tuple[_Version, str, list[Segment]]] = field(default_factory=list)
+    jobs: list[tuple[_Version, str, list[_Rest]]] = field(default_factory=list)
     whole: list[_Version] = field(default_factory=list)
     count: int = 0
     bytes: int = 0
 
-    def add(self, version: _Version, name: str, segment: Segment) -> None:
+    def add(self, version: _Version, name: str, part: _Rest) -> None:
         if not self.jobs or self.jobs[-1][0] is not version or self.jobs[-1][1] != name:
             self.jobs.append((version, name, []))
-        self.jobs[-1][2].append(segment)
+        self.jobs[-1][2].append(part)
         self.count += 1
-        self.bytes += segment.length
+        self.bytes += part.segment.length - part.start
 
     @property
     def full(self) -> bool:
@@ -273,9 +308,9 @@ def _bring(peer: Peer, batch: _Batch, count: Count) -> None:
     """Ask for the payloads of a batch, and put them into their places."""
     if not batch.count:
         return
-    wanted = [WantedPayload(version.id, each.sha256) for version, _, segments in batch.jobs for each in segments]
-    answers = peer.payloads(wanted)
-    for version, name, segments in batch.jobs:
-        version.patch(name, segments, answers, count)
+    parts_of = ((version.id, part) for version, _, parts in batch.jobs for part in parts)
+    answers = peer.payloads([WantedPayload(ident, part.segment.sha256, part.start) for ident, part in parts_of])
+    for version, name, parts in batch.jobs:
+        version.patch(name, parts, answers, count)
     for _ in answers:  # there are none: the last is read to its end
         pass

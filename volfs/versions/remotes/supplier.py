@@ -135,7 +135,7 @@ class Supplier:
     def _payloads(self, message: Message) -> None:
         reader = self._dataset.reader
         for each in message.items("payloads", MOST_IDS):
-            if not isinstance(each, list) or [type(part) for part in each] != [str, str]:
+            if not isinstance(each, list) or [type(part) for part in each] != [str, str, int] or each[2] < 0:
                 raise BadInput("a question for payloads names none")
             number = self._numbers.get(checked_id(each[0]))
             payload = None if number is None else self._payload(number, each[1])
@@ -146,10 +146,10 @@ class Supplier:
                 self._frames.tell("payload", size=0, absent=True)
                 continue
             self._frames.tell("payload", size=payload.length, absent=False)
-            self._frames.send(data)
-            for at in range(len(data), payload.length, PIECE):
+            self._frames.send(data[each[2] :])
+            for at in range(max(len(data), each[2]), payload.length, PIECE):
                 self._frames.send(reader.read(payload, at, PIECE))
-            self._count(payload.length)
+            self._count(max(0, payload.length - each[2]))
             crash_point("supplier.payload")
 
     def _notes(self, message: Message) -> None:

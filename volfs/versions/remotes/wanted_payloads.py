@@ -22,7 +22,7 @@ from volfs.model.box_name import axis_names
 from volfs.model.graph import VersionGraph
 from volfs.model.metadata import ArrayMeta
 from volfs.model.ngff import Multiscale, parse_multiscale
-from volfs.storage.manifest import Manifest, Op
+from volfs.storage.manifest import NO_FILE, Manifest, Op
 from volfs.storage.store_layout import ABSENT, parse_version_dir
 from volfs.versions.clone_parts import Part, Span
 from volfs.versions.committed.absences import Where, read_codes
@@ -130,19 +130,23 @@ class WantedPayloads:
     def _note(self, part: Part, number: int, found: dict[int, Chosen]) -> None:
         """Note what was left out of the records that a version puts or takes and that the part means."""
         manifest = self._manifest(number)
-        rows = self._meant(part, number, manifest)
-        self._add(number, rows & (manifest.records["op"] == Op.PUT), found)
-        takes = np.flatnonzero(rows & (manifest.records["op"] == Op.TAKE))
-        for file in np.unique(manifest.records["file"][takes]).tolist():
-            name = manifest.strings[file]
-            owner = parse_version_dir(name.partition("/")[0])
-            if owner is None or owner not in self.dataset.graph or self._left_out(owner) is None:
-                continue
+        records, meant = manifest.records, self._meant(part, number, manifest)
+        self._add(number, meant & (records["op"] == Op.PUT), found)
+        takes = np.flatnonzero(meant & (records["op"] == Op.TAKE))
+        by_owner: dict[int, list[int]] = {}
+        for file in np.unique(records["file"][takes]).tolist():
+            owner = parse_version_dir(manifest.strings[file].partition("/")[0])
+            if owner is not None and owner in self.dataset.graph and self._left_out(owner) is not None:
+                by_owner.setdefault(owner, []).append(file)
+        for owner, files in by_owner.items():
             theirs = self._manifest(owner)
-            if name in theirs.strings:
-                offsets = manifest.records["offset"][takes[manifest.records["file"][takes] == file]]
-                there = theirs.records["file"] == theirs.strings.index(name)
-                self._add(owner, there & np.isin(theirs.records["offset"], offsets), found)
+            at = {name: i for i, name in enumerate(theirs.strings)}
+            table = np.full(len(manifest.strings), NO_FILE, np.uint32)
+            table[files] = [at.get(manifest.strings[file], NO_FILE) for file in files]
+            rows = takes[np.isin(records["file"][takes], files)]
+            taken = _places(table[records["file"][rows]], records["offset"][rows])
+            there = np.isin(_places(theirs.records["file"], theirs.records["offset"]), taken)
+            self._add(owner, there & (theirs.records["op"] == Op.PUT), found)
 
     def _add(self, number: int, rows: Chosen, found: dict[int, Chosen]) -> None:
         left = self._left_out(number)
@@ -219,6 +223,13 @@ class WantedPayloads:
         hits = [name for name, each in keys.items() if covers(each, key)]
         self.named.update(f"path {name}" for name in hits)
         return not keys or bool(hits)
+
+
+def _places(files: NDArray[np.uint32], offsets: NDArray[np.uint64]) -> NDArray[np.void]:
+    """Where payloads lie, as one column."""
+    found = np.empty(len(files), [("file", "<u4"), ("offset", "<u8")])
+    found["file"], found["offset"] = files, offsets
+    return found
 
 
 def kept_versions(graph: VersionGraph, part: Part, tips: Iterable[int]) -> set[int]:
