@@ -38,9 +38,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sources")
     for name in BUILT_FROM:
         (root / name).write_bytes((ROOT / name).read_bytes())
-    listed = [
-        path for path in (ROOT / "volfs").rglob("*") if path.suffix in (".py", ".c", ".h", ".pyx", ".md", ".typed")
-    ]
+    kinds = (".py", ".c", ".h", ".pyx", ".md", ".typed", ".js", ".css", ".html", ".svg")
+    listed = [path for path in (ROOT / "volfs").rglob("*") if path.suffix in kinds]
     for path in [*listed, ROOT / "volfs" / "py.typed"]:
         copy = root / path.relative_to(ROOT)
         if path.is_file() and path.name != "core.c":
@@ -191,6 +190,15 @@ def test_a_wheel_alone_in_a_fresh_environment_is_all_that_a_user_needs(alone: Pa
 def test_manual_pages_come_with_it(alone: Path) -> None:
     pages = {path.name for path in (alone.parent / "share" / "man" / "man1").iterdir()}
     assert {"volfs.1", "volfs-commit.1", "volfs-mount.1"} <= pages
+
+
+@pytest.mark.checks
+def test_the_page_comes_with_it(alone: Path) -> None:
+    code = (
+        "from importlib.resources import files; print(*(each.name for each in (files('volfs') / 'web/page').iterdir()))"
+    )
+    found = set(run(alone / "python", "-c", code, cwd=alone).split())
+    assert found == {path.name for path in (ROOT / "volfs/web/page").iterdir()} and "index.html" in found
 
 
 @pytest.mark.checks

@@ -58,8 +58,8 @@ async function fillCard(card, signal) {
 }
 
 /** A thumbnail that takes its place away where there is none. */
-export function thumbnail(place, alternative = "") {
-  const picture = make("img", { src: url(place), alt: alternative, loading: "lazy", decoding: "async" });
+export function thumbnail(place, alternative = "", labels = false) {
+  const picture = make("img", { src: url(place), alt: alternative, loading: "lazy", decoding: "async", class: labels && "labels" });
   picture.addEventListener("error", () => picture.replaceWith(make("span", { class: "no-picture" }, "no picture")));
   return picture;
 }

@@ -42,7 +42,7 @@ const SPANS = [["year", 31557600], ["month", 2629800], ["week", 604800], ["day",
 
 /** A time as people say it, with the exact one in its title. */
 export function when(iso) {
-  const seconds = (new Date(iso) - Date.now()) / 1000;
+  const seconds = Math.min(0, (new Date(iso) - Date.now()) / 1000); // versions are a second apart, however fast made
   const [unit, span] = SPANS.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
   return make("time", { datetime: iso, title: iso }, relative.format(Math.round(seconds / span), unit));
 }
@@ -51,12 +51,12 @@ const SHORT = { nanometer: "nm", micrometer: "µm", millimeter: "mm", centimeter
 
 /** Voxel sizes with their units: "8 × 8 × 40 nm"; those of axes without a unit have none. */
 export function voxelSize(info) {
-  const space = info.axes.map((axis, at) => at).filter((at) => info.axes[at] !== info.samples && info.axes[at] !== "c");
-  if (!space.some((at) => info.units[at])) return "no unit known";
-  const units = space.map((at) => (info.units[at] ? SHORT[info.units[at]] ?? info.units[at] : ""));
+  const space = info.axes.map((axis, at) => at).filter((at) => info.units[at]); // not channels, nor what has no unit
+  if (!space.length) return "no unit known";
+  const units = space.map((at) => SHORT[info.units[at]] ?? info.units[at]);
   const sizes = space.map((at) => Number(info.voxel_size[at].toPrecision(6)));
   if (new Set(units).size === 1) return `${sizes.join(" × ")} ${units[0]}`;
-  return sizes.map((each, at) => `${each}${units[at] ? ` ${units[at]}` : ""}`).join(" × ");
+  return sizes.map((each, at) => `${each} ${units[at]}`).join(" × ");
 }
 
 export const shapeText = (shape) => shape.map((n) => n.toLocaleString("en")).join(" × ");

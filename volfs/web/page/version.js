@@ -62,7 +62,7 @@ function card(place, image, signal) {
   const several = image.levels.length > 1;
   return make("li", { class: "image" },
     make("a", { class: "picture", href: view, tabindex: "-1", "aria-hidden": "true" },
-      image.thumbnail ? thumbnail([...place, ...image.path, "thumbnail.png"]) : make("span", { class: "no-picture" }, "no picture")),
+      image.thumbnail || !image.path.length ? thumbnail([...place, ...image.path, "thumbnail.png"], "", image.kind === "labels") : make("span", { class: "no-picture" }, "no picture")),
     make("div", { class: "about" },
       make("h3", {}, link(view, name), image.kind === "labels" ? make("span", { class: "badge labels" }, "labels") : null),
       make("p", {}, `${finest.axes.join(" ")} · ${shapeText(finest.shape)} · ${finest.dtype} · ${voxelSize(finest)}`),
