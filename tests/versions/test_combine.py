@@ -125,6 +125,16 @@ def test_what_both_changed_is_a_conflict_that_changes_nothing_and_is_listed(data
     assert not list(dataset.layout.working("main").root.glob("tmp/*"))
 
 
+def test_progress_is_told_by_chunks(dataset: Dataset) -> None:
+    begin(dataset, note=b"old")
+    write(dataset, "main", changed(OLD, slice(0, 16, 8), 0, 0))
+    write(dataset, "exp", changed(OLD, 1, slice(0, 16, 8), 0), files={"files/note": b"new"})
+    told: list[tuple[int, int]] = []
+    assert dataset.branch("main").combine("merge", "exp", lambda done, total: told.append((done, total))).made
+    assert told == sorted(told) and len({total for _, total in told}) == 1
+    assert told[-1] == (4, 4), "the two chunks that theirs changed, the array's metadata, and a file"
+
+
 @pytest.mark.parametrize("side", ["ours", "theirs"])
 def test_one_side_can_win_all(dataset: Dataset, side: str) -> None:
     both(dataset)

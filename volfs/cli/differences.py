@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from volfs.cli.frame import Frame, json_option, parse_dataset_arg, pass_frame, say, say_json
+from volfs.cli.frame import Frame, json_option, parse_dataset_arg, pass_frame, progress, say, say_json
 from volfs.errors import BadInput
 
 
@@ -52,7 +52,8 @@ def diff(
         found = dataset.diff(a, b, branch=argument.spec.ref)
         facts, unreadable = [], []
         for each in found:
-            one = facts_of(each, stat=stat)
+            with progress(f"diff {each.key}", show=not stat) as report:
+                one = facts_of(each, stat=stat, progress=report)
             facts.append(one)
             unreadable += [f"{each.key} chunk {at}: {why}" for at, why in one.pop("unreadable", {}).items()]
             if not as_json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ from volfs.versions.history import History
 from volfs.versions.keys import NODE_JSON, node_key, node_path, parents
 from volfs.versions.snapshot import ArrayNode, GroupNode, Snapshot, StoredPayload, slab_of
 
+Progress = Callable[[int, int], object]
+"""Called with the number of chunks that were compared, and of all."""
 Change = Literal["added", "removed", "changed"]
 AnyArray = NDArray[Any]
 
@@ -171,7 +173,7 @@ class NodeDiff(Difference):
             old, new = (one if isinstance(one, ArrayNode) else None for one in (self.old, self.new))
             yield ChunkDiff(coords, box, old if self.comparable else None, new if self.comparable else None)
 
-    def voxels(self) -> VoxelCounts:
+    def voxels(self, progress: Progress = lambda done, total: None) -> VoxelCounts:
         """How the voxels differ. Decodes the chunks whose bytes differ, one pair at a time."""
         tally = _Tally(self.is_label)
         if not self.comparable:
@@ -180,7 +182,10 @@ class NodeDiff(Difference):
         assert isinstance(old, ArrayNode) and isinstance(new, ArrayNode)
         both = Box((0,) * new.meta.ndim, tuple(min(a, b) for a, b in zip(old.meta.shape, new.meta.shape, strict=True)))
         aligned = _aligned(old.meta, new.meta)
-        for coords, array, one, other in self._pairs():
+        counts = self.counts()
+        total = counts.added + counts.removed + counts.changed
+        for done, (coords, array, one, other) in enumerate(self._pairs()):
+            progress(done, total)
             if not aligned and array is old:
                 continue  # each voxel once: by the chunks of the new array
             box = array.meta.grid.chunk_box(coords).intersect(both)

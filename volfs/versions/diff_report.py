@@ -11,7 +11,7 @@ from typing import Any
 
 from volfs.model.box import Box
 from volfs.model.box_name import axis_names, box_text
-from volfs.versions.diff import FileDiff, NodeDiff
+from volfs.versions.diff import FileDiff, NodeDiff, Progress
 from volfs.versions.snapshot import ArrayNode
 
 _LABELS = 20
@@ -19,14 +19,16 @@ _LABELS = 20
 _MARKS = {"added": "A", "removed": "D", "changed": "M"}
 
 
-def facts_of(difference: NodeDiff | FileDiff, *, stat: bool) -> dict[str, Any]:
+def facts_of(
+    difference: NodeDiff | FileDiff, *, stat: bool, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
     """What differs at one key, as JSON has it. With ``stat`` nothing is decoded, and no line compared."""
     if isinstance(difference, NodeDiff):
-        return _node_facts(difference, stat)
+        return _node_facts(difference, stat, progress)
     return _file_facts(difference, stat)
 
 
-def _node_facts(node: NodeDiff, stat: bool) -> dict[str, Any]:
+def _node_facts(node: NodeDiff, stat: bool, progress: Progress) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "key": node.key,
         "kind": "array" if node.is_array else "group",
@@ -40,7 +42,7 @@ def _node_facts(node: NodeDiff, stat: bool) -> dict[str, Any]:
     facts["bytes"], facts["box"] = counts.bytes, _box(node, counts.box)
     if stat or not node.comparable:
         return facts
-    voxels = node.voxels()
+    voxels = node.voxels(progress)
     facts["voxels"] = {
         "count": voxels.count,
         "box": _box(node, voxels.box),

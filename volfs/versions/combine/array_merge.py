@@ -126,8 +126,9 @@ class ArrayMerge:
         #: Ids of a label image that both sides have made, and the side whose labels of that name go.
         self.lost: tuple[Side, tuple[int, ...]] | None = None
 
-    def outcome(self, rows: Rows, put: PutChunk) -> ArrayOutcome:
-        """Merge the chunks with these coordinates; those that are merged voxel by voxel are given to ``put``."""
+    def outcome(self, rows: Rows, put: PutChunk, tick: Callable[[], object]) -> ArrayOutcome:
+        """Merge the chunks with these coordinates; those that are merged voxel by voxel are given to ``put``. ``tick``
+        is called after each that was looked into."""
         ndim = self.meta.ndim
         rows = rows[self._selection.within(self.meta, self.path, rows)] if len(rows) else rows.reshape(0, ndim)
         ours, theirs = self._states.of(self._ours, rows), self._states.of(self._theirs, rows)
@@ -161,6 +162,7 @@ class ArrayMerge:
         extra_taken: list[tuple[Index, int]] = []
         extra_removed: list[Index] = []
         for found in _in_parallel(lambda item: self._merge(*item), work):
+            tick()
             outcome.conflicts += (each for each in (found.conflict, found.beyond) if each is not None)
             if found.side == "theirs":
                 payload = self._theirs.payload(found.coords)

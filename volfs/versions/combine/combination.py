@@ -47,7 +47,7 @@ IdRule = Literal["refuse", "relabel", "ignore"]
 NEW_IDS = "both sides have made labels with the ids"
 """How a conflict of ids begins."""
 Progress = Callable[[int, int], object]
-"""Called with the number of arrays and keys that are done, and of all."""
+"""Called with the number of chunks and keys that are done, and of all."""
 
 
 @dataclass(slots=True)
@@ -117,6 +117,7 @@ class _Combining:
         self._ours, self._theirs = version(ours), version(theirs)
         self._put, self._selection, self._orders, self._progress = put, selection, orders, progress
         self._dataset, self._ids = dataset, ids
+        self._done = self._total = 0
         digests = Digests(dataset)
         self._states = ChunkStates(digests)
         self._keys = KeyMerge(self._bases, self._ours, self._theirs, digests, orders)
@@ -142,19 +143,31 @@ class _Combining:
         paths = {each for key in keys if (each := node_path_of_json(key)) is not None} | arrays | chunks.keys()
         paths = {path for path in paths if any(self._at(path)) or any(b.array(path) for b in self._bases)}
         left = sorted(key for key in keys if node_path_of_json(key) not in paths and self._selection.holds(key))
-        count, total = 0, len(left) + len(paths)
+        whole = {path: self._count_whole(path) if path in arrays else 0 for path in paths}
+        sizes = {path: 1 + whole[path] + sum(map(len, chunks.get(path, ()))) for path in paths}
+        self._total = len(left) + sum(sizes.values())
         for key in left:
             self._note(key, self._keys.outcome(key))
-            self._progress(count := count + 1, total)
+            self._tick()
         for path in sorted(paths):
+            after = self._done + sizes[path]
             if self._selection.meets(node_key(path)) or any(
                 key.startswith(f"{node_key(path)}/") for key in self._selection.keys
             ):
                 self._array(path, chunks.get(path, []), path in arrays)
-            self._progress(count := count + 1, total)
+            self._tick(max(0, after - self._done))
         self._modes(folders)
         self._collisions()
         return self._found
+
+    def _tick(self, count: int = 1) -> None:
+        """Record that so many chunks or keys are done."""
+        self._done = min(self._total, self._done + count)
+        self._progress(self._done, self._total)
+
+    def _count_whole(self, path: str) -> int:
+        """How many chunks both sides have of an array that is looked at as a whole."""
+        return sum(0 if array is None else len(array.stored_rows()) for array in self._at(path))
 
     # -- keys ---------------------------------------------------------------------------------------------------
 
@@ -246,7 +259,7 @@ class _Combining:
 
         if self._ids != "ignore" and self._is_label(path, meta) and ours.readable:
             rows = union_rows([rows, self._check_ids(merging, path, ours)])
-        outcome = merging.outcome(rows, put)
+        outcome = merging.outcome(rows, put, self._tick)
         self._found.arrays[path] = outcome
         self._found.conflicts.extend(gathered(node_key(path), outcome.conflicts, meta.dimension_names))
         image = self._image_of(path)
