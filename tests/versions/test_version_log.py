@@ -159,12 +159,31 @@ def test_an_image_is_meant_by_its_s0(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("path", ["s0", "files/notes"])
 def test_no_manifest_is_read_for_a_path_or_a_box(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    def no(*_: object, **__: object) -> None:
-        raise AssertionError("a manifest was read")
-
-    monkeypatch.setattr(Manifest, "from_bytes", no)
+    monkeypatch.setattr(Manifest, "from_bytes", no_manifest)
     assert list(dataset.log(path=path))
     assert list(dataset.log(path="s0", box=Box((0, 0, 0), (1, 1, 1))))
+
+
+@pytest.mark.parametrize("path", ["s0", "zarr", "files", "files/notes"])
+def test_what_changed_at_a_path_is_counted_from_the_index_as_manifests_have_it(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    key = path if "/" in path or path in ("zarr", "files") else f"zarr/{path}"
+    every = numbers(dataset.log(all=True))
+    expected = {number: dataset.version(number).changes().nodes for number in every}
+    monkeypatch.setattr(Manifest, "from_bytes", no_manifest)
+    found = dataset.changes_below(path, every)
+    assert any(found.values())
+    for number in every:
+        inside = {
+            place: each for place, each in expected[number].items() if place == key or place.startswith(f"{key}/")
+        }
+        assert {place: each for place, each in found[number].items() if place in inside} == inside, number
+        assert path != "zarr" or found[number] == inside
+
+
+def no_manifest(*_: object, **__: object) -> None:
+    raise AssertionError("a manifest was read")
 
 
 def counted(dataset: Dataset, **asked: object) -> int:

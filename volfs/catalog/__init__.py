@@ -8,7 +8,8 @@
 ``graphs``         datasets, refs and version graphs; ``dirs`` incarnations of directories
 ``lineages``       the newest row on a chain: ``entries`` of a name, ``block_maps`` of chunks; ``payload_files`` the
                    payload it is in
-``chunk_changes``  what changed, in one version or after one; ``path_changes`` which versions changed a path
+``chunk_changes``  what changed, in one version or after one; ``path_changes`` which versions changed a path,
+                   ``path_counts`` what they changed there
 ``inode_table``    :class:`InodeTable`, the memory of inode numbers
 
 What bytes mean is decided above this room, where they lie below it.

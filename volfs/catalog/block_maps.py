@@ -115,11 +115,11 @@ def _payload(cx: sqlite3.Connection, node: int, block: bytes, cell: int, version
         raise mismatch(f"a row of node {node} that should list chunk {cell} of a block does not")
     payload = np.frombuffer(row[2], PAYLOAD, 1, number * PAYLOAD.itemsize)
     check = np.frombuffer(row[3], _CHECK, 1, number * _CHECK.itemsize)
-    _prove(node, block, np.array([cell]), np.array([version]), payload, check)
+    prove(node, block, np.array([cell]), np.array([version]), payload, check)
     return (version, *payload[0].item())
 
 
-def _prove(
+def prove(
     node: int,
     block: bytes,
     cells: NDArray[np.intp],
@@ -195,7 +195,7 @@ def block_map(
         payloads[numbers] = np.frombuffer(row.payloads, PAYLOAD)
         checks[numbers] = np.frombuffer(row.checks, _CHECK)
     held = np.flatnonzero(changed)
-    _prove(node, block, held, changed[held], payloads[held], checks[held])
+    prove(node, block, held, changed[held], payloads[held], checks[held])
     owner = np.where(payloads["file"] != 0, changed, np.int32(0))
     ids, name_of = np.unique(payloads["file"], return_inverse=True)
     names = [files.name(cx, file) if file else "" for file in ids.tolist()]

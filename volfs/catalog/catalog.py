@@ -12,10 +12,11 @@ anything about the bytes behind a payload, and inodes (:mod:`.inodes`).
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ from volfs.catalog import block_maps, chunk_changes, dirs, entries, graphs, path
 from volfs.catalog.connections import Connections, translate
 from volfs.catalog.graphs import DatasetRow
 from volfs.catalog.path_changes import PathChanges
+from volfs.catalog.path_counts import PlaceCounts, counts_of_path
 from volfs.catalog.payload_files import FileNames
 from volfs.catalog.sums import mismatch
 from volfs.catalog.values import BlockChange, BlockMap, ChunkRow, Entry, NodeShape
@@ -441,6 +443,18 @@ class Catalog:
     def box_changes(self, node: int, chunks: Box) -> set[int]:
         """The versions, on whatever branch, that put or removed a chunk of an array in a box of chunk coordinates."""
         return self._guard(lambda: path_changes.changes_in_box(self._cx(), node, self._node(node)[1], chunks))
+
+    def path_counts(self, dataset: int, key: str, numbers: Collection[int]) -> dict[int, dict[str, PlaceCounts]]:
+        """What some versions changed at a key and in it, by version and directory. Costs as :meth:`path_changes`."""
+        path = [entries.encode(part) for part in key.split("/")]
+
+        def shape_of(node: int) -> NodeShape | None:
+            return None if self.block_shape(node) is None else self._node(node)[1]
+
+        found = self._guard(lambda: counts_of_path(self._cx(), self._root(dataset), path, numbers, shape_of))
+        return {
+            number: {os.fsdecode(where): each for where, each in places.items()} for number, places in found.items()
+        }
 
     # --- inside ---
 

@@ -76,7 +76,7 @@ def _add_below(cx: sqlite3.Connection, directories: Sequence[int], found: PathCh
             if row.kind == DIRECTORY and row.child not in seen:
                 seen.add(row.child)
                 todo.append(row.child)
-        found.versions |= {version for _, _, _, version, *_ in _touched(cx, directory)}
+        found.versions |= {version for _, _, _, version, *_ in touched_rows(cx, directory)}
 
 
 def changes_in_box(cx: sqlite3.Connection, node: int, shape: NodeShape, chunks: Box) -> set[int]:
@@ -84,7 +84,7 @@ def changes_in_box(cx: sqlite3.Connection, node: int, shape: NodeShape, chunks: 
     found: set[int] = set()
     size = np.array(shape.block_shape, np.int64)
     start, stop = np.array(chunks.start), np.array(chunks.stop)
-    for _, lineage, position, version, packed, _ in _touched(cx, node):
+    for _, lineage, position, version, packed, _ in touched_rows(cx, node):
         for key in unpack_blocks(packed):
             origin = np.array(block_coords(key), np.int64) * size
             if ((origin >= stop) | (origin + size <= start)).any():
@@ -102,13 +102,20 @@ def changes_in_box(cx: sqlite3.Connection, node: int, shape: NodeShape, chunks: 
 
 def _rows(cx: sqlite3.Connection, directory: int, name: bytes | None = None) -> list[EntryRow]:
     """The rows of one name of a directory, or of all names in it, in all versions."""
+    return [row for _, row in named_rows(cx, directory, name)]
+
+
+def named_rows(cx: sqlite3.Connection, directory: int, name: bytes | None = None) -> list[tuple[bytes, EntryRow]]:
+    """The rows of one name of a directory, or of all names in it, in all versions, each with its name."""
     where, key = (_INSIDE, (directory,)) if name is None else (_NAMED, (directory, name))
     columns = f"SELECT name, lineage, position, {ENTRY_COLUMNS} {_ENTRY} {where}"
     keys = f"SELECT name, lineage, position {_ENTRY_KEYS} {where}"
-    return [EntryRow(*row[1:]).check(directory, row[0]) for row in paired(cx, columns, keys, key, width=3)]
+    rows = paired(cx, columns, keys, key, width=3)
+    return [(row[0], EntryRow(*row[1:]).check(directory, row[0])) for row in rows]
 
 
-def _touched(cx: sqlite3.Connection, node: int) -> list[tuple[int, int, int, int, bytes, int]]:
+def touched_rows(cx: sqlite3.Connection, node: int) -> list[tuple[int, int, int, int, bytes, int]]:
+    """(node, lineage, position, version, packed blocks, sum) of each change of chunks of an array."""
     columns = f"SELECT node, lineage, position, version, blocks, sum {_TOUCHED} {_OF_NODE}"
     keys = f"SELECT node, lineage, position {_TOUCHED_KEYS} {_OF_NODE}"
     found = []

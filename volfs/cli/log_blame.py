@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from volfs.model.box import Box
     from volfs.model.graph import VersionInfo
     from volfs.versions.committed.array import VersionArray
+    from volfs.versions.committed.version_files import NodeChanges
     from volfs.versions.dataset import Dataset
     from volfs.versions.ledger import RefChange
     from volfs.versions.snapshot import ArrayNode
@@ -107,17 +108,20 @@ def log(
         versions = islice(chosen, number)
         names, noted = _names(dataset), dataset.noted()
         if as_json:
-            say_json([_facts(dataset, info, names, stat, noted) for info in versions])
+            listed = list(versions)
+            below = dataset.changes_below(path, [info.number for info in listed]) if stat and path else {}
+            say_json([_facts(dataset, info, names, stat, noted, below.get(info.number)) for info in listed])
             return
         names = _shown_names(dataset)
-        shown = list(versions) if graph else versions
+        shown = list(versions) if graph or (stat and path) else versions
+        below = dataset.changes_below(path, [info.number for info in shown]) if stat and path else {}
         drawn = _drawn(dataset, shown) if graph and isinstance(shown, list) else None
         for position, info in enumerate(shown):
             lines = [_line(info, names)] if oneline else _lines(info, names, first=position == 0 or graph)
             if not oneline and info.content_id in noted:
                 lines += _note_lines(dataset, info)
             if stat:
-                lines += [f"    {line}" for line in _stat(dataset, info, path)]
+                lines += [f"    {line}" for line in _stat(dataset, info, below.get(info.number))]
             _say(lines, None if drawn is None else drawn[position])
 
 
@@ -168,13 +172,18 @@ def _note_lines(dataset: Dataset, info: VersionInfo) -> list[str]:
 
 
 def _facts(
-    dataset: Dataset, info: VersionInfo, names: Mapping[int, list[str]], stat: bool, noted: Collection[str]
+    dataset: Dataset,
+    info: VersionInfo,
+    names: Mapping[int, list[str]],
+    stat: bool,
+    noted: Collection[str],
+    nodes: Mapping[str, NodeChanges] | None = None,
 ) -> dict[str, Any]:
     refs, dropped = names.get(info.number, []), info.number in dataset.dropped()
     facts = {**version_facts(info), "refs": refs, "dropped": dropped}
     if info.content_id in noted:
         facts["notes"] = [asdict(note) for note in dataset.notes(info.number)]
-    return {**facts, "changes": _changes(dataset, info.number)} if stat else facts
+    return {**facts, "changes": _changes(dataset, info.number, nodes)} if stat else facts
 
 
 def _line(info: VersionInfo, names: Mapping[int, list[str]]) -> str:
@@ -324,27 +333,26 @@ def show(frame: Frame, target: str, as_json: bool) -> None:
     with frame.open(read_only=True) as store:
         dataset = store[argument.spec.dataset]
         info = dataset.info(dataset.resolve(argument.spec.ref or dataset.default_branch))
-        names = _names(dataset)
+        names, changes = _names(dataset), dataset.version(info.number).changes()
         if as_json:
-            meta = dict(dataset.version(info.number).changes().meta)
-            say_json({**_facts(dataset, info, names, stat=True, noted=dataset.noted()), "meta": meta})
+            facts = _facts(dataset, info, names, True, dataset.noted(), changes.nodes)
+            say_json({**facts, "meta": dict(changes.meta)})
             return
         names = _shown_names(dataset)
         notes = _note_lines(dataset, info) if info.content_id in dataset.noted() else []
-        meta = dict(dataset.version(info.number).changes().meta)
-        said = [printable(f"    {name}={value}") for name, value in sorted(meta.items())]
+        said = [printable(f"    {name}={value}") for name, value in sorted(changes.meta.items())]
         lines = [*_lines(info, names, first=True), *(["", *said] if said else []), *notes]
         _say([*lines, f"    {info.content_id}", ""], None)
-        _say(_stat(dataset, info, None), None)
+        _say(_stat(dataset, info, changes.nodes), None)
 
 
-def _changes(dataset: Dataset, number: int) -> list[dict[str, Any]]:
-    """The changes of a version by node, and the voxels around them."""
+def _changes(dataset: Dataset, number: int, nodes: Mapping[str, NodeChanges] | None = None) -> list[dict[str, Any]]:
+    """The changes of a version by node, and the voxels around them: all of them, or those given."""
     version = dataset.version(number)
     parents = version.info.parents
     before = dataset.version(parents[0]) if parents else None
     facts = []
-    for path, node in sorted(version.changes().nodes.items()):
+    for path, node in sorted((version.changes().nodes if nodes is None else nodes).items()):
         box = None
         if node.chunks is not None:
             at = path.removeprefix("zarr").strip("/")
@@ -364,14 +372,10 @@ def _voxels(array: VersionArray, chunks: Box) -> str:
     return box_text(axis_names(array.meta.dimension_names, len(shape)), Box(start, stop))
 
 
-def _stat(dataset: Dataset, info: VersionInfo, path: str | None) -> list[str]:
-    """The lines that tell what a version changed; of what lies at or below a key, if one is given."""
-    from volfs.versions.keys import covers
-
+def _stat(dataset: Dataset, info: VersionInfo, nodes: Mapping[str, NodeChanges] | None) -> list[str]:
+    """The lines that tell what a version changed: all of it, or what is given."""
     rows = []
-    for change in _changes(dataset, info.number):
-        if path is not None and not (covers(path, change["path"]) or covers(change["path"], path)):
-            continue
+    for change in _changes(dataset, info.number, nodes):
         counts = [count_text(change["put"], "key")] if change["put"] else []
         counts += [f"{count_text(change['removed'], 'key')} removed"] if change["removed"] else []
         rows.append((change["path"], ", ".join(counts) or "described", size_text(change["bytes"]), change["box"] or ""))

@@ -13,7 +13,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, SupportsIndex
 
@@ -47,6 +47,7 @@ from volfs.versions.committed.absences import Absences
 from volfs.versions.committed.lookups import Resolved
 from volfs.versions.committed.version import Version, parse
 from volfs.versions.committed.version_files import (
+    NodeChanges,
     StoredVersion,
     VersionFiles,
     read_manifest,
@@ -195,6 +196,16 @@ class Dataset(PublicMapping[Snapshot]):
     def dropped(self) -> frozenset[int]:
         """Numbers of the versions that were dropped: their history stays, and what they alone show goes."""
         return self.catalog.retired(self.id)
+
+    def changes_below(self, path: str, numbers: Collection[int]) -> dict[int, dict[str, NodeChanges]]:
+        """What some versions changed at a node or key and in it, by version and place, as
+        :attr:`VersionChanges.nodes` has all of it. The index alone is read."""
+        key = path if is_key(path) else node_key(path)
+        found = self.catalog.path_counts(self.id, key, numbers)
+        return {
+            number: {where: NodeChanges(c.put, c.removed, c.bytes, c.chunks) for where, c in places.items()}
+            for number, places in found.items()
+        }
 
     def sides_of_conflicts(self, number: int) -> dict[str, int]:
         """The versions between which version ``number`` has left conflicts open: ``base`` (of several the newest),
