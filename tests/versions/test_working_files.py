@@ -356,3 +356,38 @@ def test_a_chunk_that_comes_by_rename_is_the_newest_change_and_keeps_its_own_tim
     assert found.st_mtime_ns == own
     assert max(found.st_ctime_ns, top.own_time("zarr/a/c/0")) >= meanwhile[0]
     assert not top.own_time("zarr/a/c/0") or not kernel_tells_changes_apart(tmp_path), "a whiteout costs a file"
+
+
+def test_a_temporary_name_that_is_renamed_in_a_new_directory_needs_no_whiteout(working: WorkingCopy) -> None:
+    """Nothing lies below, in a directory that was removed and made anew either: names there are looked up and synced
+    without looking around, and go on being so."""
+    working.lock.acquire()
+    working.remove_tree("files/dir")
+    for folder in ("files/new", "files/dir"):
+        working.mkdir(folder)
+        anchor = working.anchor(folder)
+        for name in ("one", "two"):
+            working.open(f"{folder}/{name}.partial", os.O_RDWR | os.O_CREAT | os.O_EXCL).close()
+            working.rename(f"{folder}/{name}.partial", f"{folder}/{name}")
+            assert working.anchor(folder) is anchor
+        with pytest.raises(NotFound):
+            working.rename(f"{folder}/one.partial", f"{folder}/three")
+        assert [name for name, _ in listing(working, folder)] == ["one", "two"]
+    working.lock.release()
+
+
+def test_what_lies_below_is_hidden_in_a_directory_that_seemed_to_be_new(working: WorkingCopy, head: Slow) -> None:
+    """A commit puts a layer under it, and the base moves."""
+    working.lock.acquire()
+    working.mkdir("files/new")
+    for name in ("first", "second"):
+        working.put(f"files/new/{name}", b"x")
+        working.rename(f"files/new/{name}", f"files/new/{name}.moved")
+    working.freeze(2)
+    assert [name for name, _ in listing(working, "files/new")] == ["first.moved", "second.moved"]
+    working.rename("files/new/first.moved", "files/new/last")
+    with pytest.raises(AlreadyThere):
+        working.open("files/new/second.moved", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    working.merge_back(2)
+    assert [name for name, _ in listing(working, "files/new")] == ["last", "second.moved"]
+    working.lock.release()

@@ -225,7 +225,9 @@ class Tree:
             return self._owned(directory, await linked.asked(linked.attr))
 
     async def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
-        directory, to = await self._writable(old_parent, old_name), await self._writable(new_parent, new_name)
+        directory = to = await self._writable(old_parent, old_name)
+        if new_parent != old_parent or len(new_name) > _NAME_MAX:
+            to = await self._writable(new_parent, new_name)
         async with self._noting_refusals(to, new_name):
             await directory.rename(os.fsdecode(old_name), to, os.fsdecode(new_name), flags)
 

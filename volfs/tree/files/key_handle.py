@@ -117,7 +117,10 @@ class KeyHandle(Handle):
     async def truncate(self, size: int) -> None:
         self._written()
         with self._used() as file:
-            await self.mounted.look(lambda: file.truncate(size))
+            # What is cut off is given back to the disk, which takes a while if it is much.
+            little = file.fd is not None and not self.mounted.far and os.fstat(file.fd).st_size - size <= _INLINE_BYTES
+            change = self.mounted.soon if little else self.mounted.look
+            await change(lambda: file.truncate(size))
         await self.mounted.kernel.invalidate_soon(KeyChange(through=self.ino))
 
     async def flush(self) -> None:

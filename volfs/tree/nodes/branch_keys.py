@@ -229,7 +229,7 @@ class BranchKeyDir(Dir):
     async def mkdir(self, name: str, mode: int) -> Attr:
         key, mounted = self.key_of(name), self.mounted
         async with mounted.renaming():
-            await mounted.look(lambda: mounted.branch.working.mkdir(key, stat.S_IMODE(mode)))
+            await mounted.soon(lambda: mounted.branch.working.mkdir(key, stat.S_IMODE(mode)))
             mounted.touch(self.ino)
         ino = self.context.inodes.name(self.ino, name)
         made = BranchKeyDir(self.context, ino, self, f"{self.path}/{name}", mounted, key)

@@ -22,7 +22,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -181,7 +181,7 @@ class WorkingCopy:
         if not writable and not flags & (os.O_TRUNC | os.O_CREAT):
             return self._open_reading(key)
         with self._changing() as union:
-            entry = union.entry(key)
+            entry = self._steps.entry(union, key)
             path = union.layers[0].path(key)
             if entry is None:
                 if not flags & os.O_CREAT:
@@ -334,10 +334,12 @@ class WorkingCopy:
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise BadInput("of the flags of rename only RENAME_NOREPLACE or RENAME_EXCHANGE can be given")
         with self._changing() as union:
-            moving = union.existing(source)
+            moving = self._steps.entry(union, source)
+            if moving is None:
+                raise NotFound(f"{source} does not exist")
             if quickly and (flags or moving.layer is not union.layers[0] or moving.kind == "dir"):
                 return None
-            there = union.entry(target)
+            there = self._steps.entry(union, target)
             renaming = Renaming(
                 True, moving.kind == "dir", there is not None, there is not None and there.kind == "dir"
             )
@@ -901,6 +903,9 @@ class _Anchors:
         self._names = names
         self._folders: dict[str, Any] = {}
         self._top: Layer | None = None
+        #: Directories that are in the top layer alone, and the stamp of the union in which they were found to be.
+        self._bare: set[str] = set()
+        self._bare_in: Hashable = None
 
     def get(self, folder: str) -> Any | None:
         return self._folders.get(folder)
@@ -940,6 +945,18 @@ class _Anchors:
             return False
         return self._names.settled(folder) or not os.path.lexists(self._top.whiteout_path(folder))
 
+    def is_bare(self, folder: str, union: Union) -> bool:
+        """True if all names in a directory are in the top layer: nothing lies below it."""
+        if union.stamp != self._bare_in or len(self._bare) >= _ANCHORS:
+            self._bare, self._bare_in = set(), union.stamp
+        if folder in self._bare:
+            return True
+        entry = union.entry(folder) if folder not in SPACES and union.stamp is not None else None
+        if entry is None or entry.kind != "dir" or entry.below is not None or entry.dirs != union.layers[:1]:
+            return False
+        self._bare.add(folder)
+        return True
+
     def error(self, folder: str) -> int:
         """The errno of a sync of a directory that failed, once; 0 if none did."""
         found = self._folders.get(folder)
@@ -950,6 +967,7 @@ class _Anchors:
 
     def end(self) -> None:
         """Layers, directories or whiteouts are about to change: from now on there are none."""
+        self._bare = set()
         folders, self._folders = self._folders, {}
         for folder in folders.values():
             folder.end()
@@ -980,6 +998,18 @@ class _Steps:
     def forget_rooted(self) -> None:
         """Others may have made and removed directories."""
         self._rooted.clear()
+
+    def entry(self, union: Union, key: str) -> Entry | None:
+        """:meth:`Union.entry`, for which most directories need one look, as they are new."""
+        if not self._anchors.is_bare(key.rpartition("/")[0], union):
+            return union.entry(key)
+        top = union.layers[0]
+        found = top.stat(key)
+        if not isinstance(found, os.stat_result):
+            return None
+        return (
+            Entry("dir", top, found, None, (top,)) if stat.S_ISDIR(found.st_mode) else Entry("file", top, found, None)
+        )
 
     def make_parent(self, union: Union, key: str, *, all_missing: bool = False) -> None:
         """Have the directory of ``key`` in the top layer. It must show in the union, or ``all_missing`` makes it."""
@@ -1088,6 +1118,8 @@ class _Steps:
         do not reveal that the array has changed.
         """
         top = union.layers[0]
+        if not always and self._anchors.is_bare(key.rpartition("/")[0], union):
+            return
         if not always and not top.hides(key) and union.beneath(top).entry(key) is None:
             return
         now = self._pulse.tick()
