@@ -73,7 +73,10 @@ def _planes(
 
 def _stacks(dataset: Path, plane: str) -> list[Path]:
     level = dataset / "versions" / "v1" / "s0"
-    return sorted(path for path in level.rglob(plane) if path.is_dir() and "oblique" not in path.parts)
+    found = (
+        path for path in level.rglob(plane) if path.is_dir() and not {"oblique", "preview"}.intersection(path.parts)
+    )
+    return sorted(found)
 
 
 def _processor_time(bench: Bench, store: Path, dataset: str, plane: str) -> Ratio:
