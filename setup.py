@@ -14,7 +14,20 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 NATIVE = "volfs/native"
-FILES = ("sums", "chunks", "payloads", "downsample", "pictures", "meter", "pulse", "files", "opens", "front", "session")
+FILES = (
+    "sums",
+    "chunks",
+    "payloads",
+    "downsample",
+    "pictures",
+    "meter",
+    "pulse",
+    "files",
+    "opens",
+    "givers",
+    "front",
+    "session",
+)
 
 
 def has(package: str) -> bool:
@@ -103,7 +116,7 @@ setup(
             [source(), *(f"{NATIVE}/{name}.c" for name in FILES)],
             depends=[f"{NATIVE}/{name}.h" for name in ("bytes", "replies", *FILES)],
             define_macros=[("_GNU_SOURCE", "1"), *sums[1]],
-            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden"],
             libraries=["zstd", "blosc", sums[0], "pthread", "dl"],
             # Without a compiler or these libraries volfs works all the same: see volfs/native/__init__.py.
             optional=True,

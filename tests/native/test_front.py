@@ -16,6 +16,7 @@ import pytest
 
 from tests.kits.kernel import FLUSH, IOCTL, OPEN, OPENDIR, READ, RELEASE, RELEASEDIR, STATELESS, Kernel, readable
 from volfs.native import core
+from volfs.testing.waiting import PATIENCE, until
 
 DIRECTORY = 5 << 27
 FIRST, STRIDE, COUNT, THICK = DIRECTORY + 1, 8, 10, 4
@@ -364,36 +365,87 @@ def test_planes_that_are_not_lent_are_not_given_ahead(kernel: Kernel, front: cor
     assert given(kernel) == [2, 3]
 
 
-def test_a_large_file_is_given_in_pieces(front: core.Front, kernel: Kernel, tmp_path: Path) -> None:
-    side, size = 1200, 8 + 1200 * 1200
-    planes = np.random.default_rng(4).integers(0, 255, (3, side, side), dtype=np.uint8)
-    stack = front.stack(3, 3)
+def messages(sent: bytes) -> Iterator[tuple[int, bytes]]:
+    """The number of the request that each answers, 0 for what is given unasked, and its bytes."""
+    while sent:
+        length, _, unique = struct.unpack_from("<IiQ", sent)
+        yield unique, sent[16:length]
+        sent = sent[length:]
+
+
+def large(front: core.Front, side: int, count: int) -> list[bytes]:
+    """Have files of side² voxels shown; what each is."""
+    planes = np.random.default_rng(4).integers(0, 255, (count, side, side), dtype=np.uint8)
+    stack = front.stack(count, count)
     shown = core.Picture(
         png=False, rows=side, row_bytes=side, item=1, swap=False, fill=b"f", planes=1, prefix=b"head", suffix=b"tail"
     )
-    assert front.serve(stack, FIRST, STRIDE, 3, shown)
-    front.lend(stack, 0, core.Slab(3, 1, [(planes, 0, side, 0, side)]))
-    device = tmp_path / "device"  # a socket takes no messages of this size
-    with device.open("wb") as file:
-        for inode in (FIRST, FIRST + STRIDE):
-            assert front.answer(kernel.request(OPEN, inode, bytes(8)), file.fileno())
-            for at in (0, 1 << 20):
-                asked = struct.pack("<QQIIQII", inode | STATELESS, at, 1 << 20, 0, 0, 0, 0)
-                assert front.answer(kernel.request(READ, inode, asked), file.fileno())
-    messages = device.read_bytes()
-    stored = []
-    while messages:
-        length, _, unique = struct.unpack_from("<IiQ", messages)
-        if not unique:
-            stored.append((*struct.unpack_from("<QQI", messages, 16), messages[40:length]))
-        messages = messages[length:]
-    first, second = stored
-    assert first[:3] == (FIRST + 2 * STRIDE, 0, 1 << 20) and second[:3] == (
-        FIRST + 2 * STRIDE,
-        1 << 20,
-        size - (1 << 20),
-    )
-    assert first[3] + second[3] == b"head" + planes[2].tobytes() + b"tail"
+    assert front.serve(stack, FIRST, STRIDE, count, shown)
+    front.lend(stack, 0, core.Slab(count, 1, [(planes, 0, side, 0, side)]))
+    return [b"head" + plane.tobytes() + b"tail" for plane in planes]
+
+
+def open_large(front: core.Front, kernel: Kernel, device: int, index: int) -> None:
+    assert front.answer(kernel.request(OPEN, FIRST + index * STRIDE, bytes(8)), device)
+
+
+def read_large(front: core.Front, kernel: Kernel, device: int, index: int) -> None:
+    inode = FIRST + index * STRIDE
+    for at in (0, 1 << 20):
+        asked = struct.pack("<QQIIQII", inode | STATELESS, at, 1 << 20, 0, 0, 0, 0)
+        assert front.answer(kernel.request(READ, inode, asked), device)
+
+
+def test_large_files_are_given_several_at_a_time_and_in_pieces(
+    front: core.Front, kernel: Kernel, tmp_path: Path
+) -> None:
+    files, path = large(front, 1200, 6), tmp_path / "device"  # a socket takes no messages of this size
+    with path.open("ab") as device:
+        for index in range(2):
+            open_large(front, kernel, device.fileno(), index)
+            read_large(front, kernel, device.fileno(), index)
+        until(lambda: front.ahead() == (3, 3 * len(files[0])))
+    found = [
+        (struct.unpack_from("<QQI", body), body[24:]) for unique, body in messages(path.read_bytes()) if not unique
+    ]
+    assert sorted(where for where, _ in found) == [
+        (FIRST + index * STRIDE, at, size)
+        for index in (2, 3, 4)
+        for at, size in ((0, 1 << 20), (1 << 20, len(files[0]) - (1 << 20)))
+    ]
+    for (inode, at, size), data in found:
+        assert data == files[(inode - FIRST) // STRIDE][at : at + size]
+
+
+def test_no_file_is_opened_while_it_is_given(front: core.Front, kernel: Kernel) -> None:
+    """Who has opened it may read it, and the kernel has the one wait for the other."""
+    files, going, sent = large(front, 600, 3), threading.Event(), bytearray()
+    there, here = os.pipe()
+
+    def take() -> None:
+        while data := os.read(there, 1 << 16):
+            sent.extend(data)
+            going.wait()
+
+    going.set()
+    taking = threading.Thread(target=take)
+    taking.start()
+    open_large(front, kernel, here, 0)
+    read_large(front, kernel, here, 0)
+    going.clear()
+    open_large(front, kernel, here, 1)  # and what comes next is given, as far as the pipe takes it
+    opening = threading.Thread(target=open_large, args=(front, kernel, here, 2))
+    opening.start()
+    opening.join(0.2)
+    waited = opening.is_alive()
+    going.set()
+    opening.join(PATIENCE)
+    front.stop()
+    os.close(here)
+    taking.join(PATIENCE)
+    os.close(there)
+    *_, (given, body), (opened, _) = messages(bytes(sent))
+    assert waited and (given, body[24:]) == (0, files[2]) and opened
 
 
 def test_readers_and_those_who_take_back_do_not_meet(front: core.Front, stack: int) -> None:

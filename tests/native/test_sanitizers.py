@@ -21,8 +21,8 @@ FUZZ = Path(__file__).parent / "fuzz"
 SOURCES = {
     "chunks": ("chunks", "sums"),
     "payloads": ("payloads", "chunks", "sums"),
-    "pictures": ("pictures", "chunks", "sums", "payloads", "meter", "pulse", "files", "opens", "front"),
-    "front": ("pictures", "chunks", "sums", "payloads", "meter", "pulse", "files", "opens", "front"),
+    "pictures": ("pictures", "chunks", "sums", "payloads", "meter", "pulse", "files", "opens", "givers", "front"),
+    "front": ("pictures", "chunks", "sums", "payloads", "meter", "pulse", "files", "opens", "givers", "front"),
     "files": ("files", "meter", "pulse"),
 }
 IN_SUITE, IN_CHECKS, IN_SOAK = 1, 5, 900

@@ -608,6 +608,7 @@ cdef extern from "front.h" nogil:
     int volfs_front_notes_fd(const volfs_front *front)
     size_t volfs_front_notes(volfs_front *front, volfs_note *notes, size_t room)
     void volfs_front_counts(volfs_front *front, volfs_counts *counts)
+    void volfs_front_stop(volfs_front *front)
     volfs_files *volfs_front_files(volfs_front *front)
 
 
@@ -1054,8 +1055,12 @@ cdef class Front:
 
     def answer(self, const uint8_t[::1] request, int device):
         """Answer one request. For tests."""
-        return bool(volfs_front_answer(
-            self._front, &request[0] if request.shape[0] else NULL, request.shape[0], device, volfs_now()))
+        cdef const uint8_t *first = &request[0] if request.shape[0] else NULL
+        cdef size_t size = request.shape[0]
+        cdef int answered
+        with nogil:
+            answered = volfs_front_answer(self._front, first, size, device, volfs_now())
+        return bool(answered)
 
     @property
     def notes_fd(self):
@@ -1085,6 +1090,11 @@ cdef class Front:
         cdef volfs_counts counts
         volfs_front_counts(self._front, &counts)
         return counts.files_ahead, counts.bytes_ahead
+
+    def stop(self):
+        """End its threads, as the end of a session does. For tests."""
+        with nogil:
+            volfs_front_stop(self._front)
 
     def begin(self):
         """Have the next FUSE session of this process go by this front. See session.h."""

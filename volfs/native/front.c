@@ -1,6 +1,7 @@
 #include "front.h"
 
 #include "bytes.h"
+#include "givers.h"
 #include "opens.h"
 #include "replies.h"
 
@@ -38,9 +39,14 @@ enum {
     NOTED_EVERY = 16,
 };
 
-/* Files of up to so many bytes are given to the kernel before they are opened. Larger ones would hold up others, and the
- * kernel reads ahead in them. */
+/* Files of up to so many bytes are given to the kernel before they are opened. In larger ones the kernel reads ahead. */
 #define MOST_AHEAD ((int64_t)2 << 20)
+
+/* Those of up to so many bytes are given by whoever reads the requests, one at a time: to wake another thread for one takes
+ * as long. Of larger ones so many are given at the same time: where a guest is given memory by its host only when it is
+ * touched, most of that is waiting. */
+#define MOST_AT_ONCE ((int64_t)256 << 10)
+enum { TOGETHER = 3 };
 
 /* The kernel takes only files whose names it knows, as it does after a listing. Each time it does not, twice as many are
  * not tried as the time before, up to 2^MOST_VAIN. */
@@ -97,9 +103,13 @@ struct volfs_front {
     size_t first_note, last_note;
     int event;
     struct volfs_opens opens;
+    struct volfs_givers *givers;
     struct volfs_meter meter;
     struct volfs_files *files;
 };
+
+static void give_file(void *front, uint64_t inode, int device);
+static void leave_room(void);
 
 /* ---------------------------------------------------------------- tables */
 
@@ -110,10 +120,12 @@ struct volfs_front *volfs_front_new(int directory_bits)
         return NULL;
     front->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     front->files = volfs_files_new(&front->meter, front->event);
-    if (front->event < 0 || !front->files) {
+    front->givers = volfs_givers_new((struct volfs_giving){front, give_file, leave_room});
+    if (front->event < 0 || !front->files || !front->givers) {
         if (front->event >= 0)
             close(front->event);
         volfs_files_free(front->files);
+        volfs_givers_free(front->givers);
         free(front);
         return NULL;
     }
@@ -233,6 +245,7 @@ void volfs_front_free(struct volfs_front *front)
 {
     if (!front)
         return;
+    volfs_givers_free(front->givers);
     while (front->stacks)
         volfs_front_drop(front, front->stacks->number);
     volfs_files_free(front->files);
@@ -382,6 +395,12 @@ void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts)
 
 struct volfs_files *volfs_front_files(struct volfs_front *front) { return front->files; }
 
+void volfs_front_stop(struct volfs_front *front)
+{
+    volfs_files_stop(front->files);
+    volfs_givers_stop(front->givers);
+}
+
 /* ---------------------------------------------------------------- bytes of files */
 
 /* What is needed for a range of a file, held until let_go. */
@@ -394,7 +413,6 @@ struct reading {
     size_t used;
     int64_t first;
     struct volfs_sums sums;
-    int raise; /* true if there is a note for Python */
 };
 
 static struct summed *summed_of(struct volfs_front *front, uint64_t inode)
@@ -417,7 +435,6 @@ static int hold(struct volfs_front *front, struct run *run, int64_t file, int64_
         reading->length = size;
     reading->used = 0;
     reading->first = 0;
-    reading->raise = 0;
     if (summed->picture == picture && summed->inode == inode)
         reading->sums = summed->sums;
     else
@@ -436,7 +453,6 @@ static int hold(struct volfs_front *front, struct run *run, int64_t file, int64_
             slab->users++;
             reading->slabs[reading->used] = slab;
             reading->planes[reading->used++] = (struct volfs_plane){slab->pieces, slab->count, plane - number * stack->thick};
-            reading->raise |= note(front, stack, slab, plane);
         }
         if (!found) {
             while (reading->used)
@@ -448,16 +464,24 @@ static int hold(struct volfs_front *front, struct run *run, int64_t file, int64_
     return 1;
 }
 
+/* Where this thread puts bytes together. */
+static _Thread_local uint8_t *room;
+
+static void leave_room(void)
+{
+    free(room);
+    room = NULL;
+}
+
 /* The bytes of what is held. NULL if there is no memory. They are the thread's until the next call. */
 static const uint8_t *put_together(struct reading *reading)
 {
-    static _Thread_local uint8_t *buffer;
-    if (!buffer)
-        buffer = malloc(LARGEST);
-    if (buffer)
-        volfs_picture_read(reading->picture, reading->planes, reading->first, reading->offset, reading->length, buffer,
+    if (!room)
+        room = malloc(LARGEST);
+    if (room)
+        volfs_picture_read(reading->picture, reading->planes, reading->first, reading->offset, reading->length, room,
             &reading->sums);
-    return buffer;
+    return room;
 }
 
 /* With the mutex held. `done`: the bytes were put together, and the kernel has them. */
@@ -471,11 +495,20 @@ static void let_go(struct volfs_front *front, const struct reading *reading, int
     pthread_cond_broadcast(&front->idle);
 }
 
-static void raise_notes(struct volfs_front *front, const struct reading *reading)
+/* Planes of a stack are read by somebody. With the mutex held. True if the event must be raised. */
+static int note_all(struct volfs_front *front, struct stack *stack, int64_t first, int64_t count)
+{
+    int raise = 0;
+    for (int64_t plane = first; plane < first + count; plane++) {
+        struct slab *slab = stack->lent[plane / stack->thick];
+        raise |= slab && note(front, stack, slab, plane);
+    }
+    return raise;
+}
+
+static void raise_event(struct volfs_front *front)
 {
     uint64_t one = 1;
-    if (!reading->raise)
-        return;
     ssize_t written = write(front->event, &one, sizeof one);
     (void)written; /* full: it is raised already */
 }
@@ -493,28 +526,38 @@ static void give(struct run *run, int64_t file, int64_t offset, int64_t length)
         run->given[file / 8] |= (uint8_t)(1 << file % 8);
 }
 
-/* A file is opened: its neighbour that will be opened next, if that can be foreseen and the kernel has not got it; else
- * -1. Who has not read the whole of the file before it looks for something else. With the mutex held. */
-static int64_t foresee(struct run *run, int64_t file)
+/* A file is opened: which ones will be opened next, up to `most` of them, if that can be foreseen and the kernel has not
+ * got them. Who has not read the whole of the file before looks for something else. Returns their number. With the mutex
+ * held. */
+static int foresee(struct volfs_front *front, struct run *run, int64_t file, uint64_t *next, int most, int *raise)
 {
-    const int64_t before = run->last, step = file - before, next = file + step;
+    const int64_t before = run->last, step = file - before, planes = run->picture->planes;
+    int count = 0;
     run->last = file;
-    if ((step != 1 && step != -1) || next < 0 || next >= run->count || run->picture->size > MOST_AHEAD)
-        return -1;
-    if (!is_given(run, before) || is_given(run, next))
-        return -1;
-    if (run->skip) {
-        run->skip--;
-        return -1;
+    if ((step != 1 && step != -1) || !is_given(run, before))
+        return 0;
+    for (int i = 1; i <= most; i++) {
+        const int64_t other = file + i * step;
+        if (other < 0 || other >= run->count)
+            break;
+        if (is_given(run, other))
+            continue;
+        if (run->skip) {
+            run->skip--;
+            break;
+        }
+        *raise |= note_all(front, run->stack, other * planes, planes);
+        next[count++] = run->first + (uint64_t)other * (uint64_t)run->stride;
     }
-    return next;
+    return count;
 }
 
 /* Give a file to the kernel before it is opened: who reads it then need not ask for it. The kernel waits for those who
- * read the file meanwhile, who would wait for whoever calls this. So it is done only with files that are not open, by the
- * one who sees every request first. */
-static void give_ahead(struct volfs_front *front, uint64_t inode, int device)
+ * read the file meanwhile, who would wait for whoever calls this. So it is done only with files that are not open, and none
+ * is opened before it is done. */
+static void give_file(void *owner, uint64_t inode, int device)
 {
+    struct volfs_front *front = owner;
     int64_t size = 1, copied = 0;
     for (int64_t offset = 0; offset < size; offset += LARGEST) {
         struct reading reading;
@@ -531,7 +574,6 @@ static void give_ahead(struct volfs_front *front, uint64_t inode, int device)
         pthread_mutex_lock(&front->mutex);
         let_go(front, &reading, bytes != NULL);
         pthread_mutex_unlock(&front->mutex);
-        raise_notes(front, &reading);
         const int stored = bytes && volfs_store(device, inode, offset, bytes, (size_t)reading.length);
         pthread_mutex_lock(&front->mutex);
         run = run_of(front, inode, &file);
@@ -553,8 +595,9 @@ static void give_ahead(struct volfs_front *front, uint64_t inode, int device)
 static int answer_open(struct volfs_front *front, const struct fuse_in_header *header, const struct fuse_open_in *asked,
     int device, int64_t since)
 {
-    int64_t file, next = -1;
-    uint64_t ahead = 0;
+    int64_t file;
+    uint64_t next[TOGETHER];
+    int ahead = 0, many = 0, raise = 0;
     if ((asked->flags & O_ACCMODE) != O_RDONLY || asked->flags & (O_TRUNC | O_CREAT | O_DIRECT))
         return 0;
     pthread_mutex_lock(&front->mutex);
@@ -562,10 +605,10 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     const int inside = directory && directory << front->directory_bits != header->nodeid;
     struct run *run = run_of(front, header->nodeid, &file);
     int known = run || (inside && *plain_of(front, header->nodeid) == directory);
-    if (run)
-        next = foresee(run, file);
-    if (next >= 0)
-        ahead = run->first + (uint64_t)next * (uint64_t)run->stride;
+    if (run && run->picture->size <= MOST_AHEAD) {
+        many = run->picture->size > MOST_AT_ONCE;
+        ahead = foresee(front, run, file, next, many ? TOGETHER : 1, &raise);
+    }
     pthread_mutex_unlock(&front->mutex);
     if (!known)
         return 0;
@@ -574,8 +617,13 @@ static int answer_open(struct volfs_front *front, const struct fuse_in_header *h
     if (!volfs_reply(device, header->unique, &out, sizeof out))
         return 0;
     volfs_meter_count(&front->meter, VOLFS_OPEN, since, 0, 0);
-    if (ahead)
-        give_ahead(front, ahead, device);
+    for (int i = 0; i < ahead; i++)
+        if (many)
+            volfs_givers_want(front->givers, next[i], device);
+        else
+            give_file(front, next[i], device);
+    if (raise)
+        raise_event(front);
     return 1;
 }
 
@@ -636,8 +684,11 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
     pthread_mutex_lock(&front->mutex);
     struct run *run = run_of(front, header->nodeid, &file);
     int held = run && hold(front, run, file, (int64_t)asked->offset, asked->size, &reading);
-    if (held)
+    int raise = 0;
+    if (held) {
         give(run, file, reading.offset, reading.length);
+        raise = note_all(front, run->stack, file * run->picture->planes + reading.first, (int64_t)reading.used);
+    }
     pthread_mutex_unlock(&front->mutex);
     if (!held)
         return 0;
@@ -649,7 +700,8 @@ static int answer_read(struct volfs_front *front, const struct fuse_in_header *h
         volfs_meter_count(&front->meter, VOLFS_READ, since, (uint64_t)reading.length,
             (uint64_t)volfs_picture_voxels(reading.picture, reading.offset, reading.length));
     pthread_mutex_unlock(&front->mutex);
-    raise_notes(front, &reading);
+    if (raise)
+        raise_event(front);
     return sent;
 }
 
@@ -664,6 +716,8 @@ static void count_opens(struct volfs_front *front, const struct fuse_in_header *
     else
         volfs_opens_remove(&front->opens, header->nodeid);
     pthread_mutex_unlock(&front->mutex);
+    if (header->opcode == FUSE_OPEN)
+        volfs_givers_settle(front->givers, header->nodeid);
 }
 
 int volfs_front_answer(struct volfs_front *front, const uint8_t *request, size_t size, int device, int64_t since)

@@ -81,6 +81,9 @@ size_t volfs_front_notes(struct volfs_front *front, struct volfs_note *notes, si
 
 void volfs_front_counts(struct volfs_front *front, struct volfs_counts *counts);
 
+/* End its threads: from now on it answers, but gives nothing ahead and syncs nothing. */
+void volfs_front_stop(struct volfs_front *front);
+
 /* Its files that are written. */
 struct volfs_files *volfs_front_files(struct volfs_front *front);
 

@@ -349,7 +349,7 @@ void volfs_session_end(void)
     state.wanted = NULL;
     if (!state.front)
         return;
-    volfs_files_stop(volfs_front_files(state.front));
+    volfs_front_stop(state.front);
     raise_event(state.stop);
     pthread_join(state.reader, NULL);
     pthread_mutex_lock(&state.mutex);
