@@ -154,6 +154,10 @@ def test_a_thumbnail_of_a_huge_plane_without_levels_reads_little() -> None:
     assert geometry is not None
     assert Image.open(io.BytesIO(thumbnail.render([(geometry, source)]))).size == (256, 256)
     assert source.given <= 2048**2
+    source.given = 0
+    source.chunks = (1, 1, 4)  # type: ignore[attr-defined]  # as a level has them
+    thumbnail.render([(geometry, source)])
+    assert source.given <= 128 * 512, "a chunk costs more than its voxels"
 
 
 def test_a_preview_has_the_same_window_on_every_slice() -> None:

@@ -1,17 +1,18 @@
 """``thumbnail.png``: the middle xy plane of a coarse level, at most 256 pixels wide and high.
 
 Intensities are windowed by percentiles of what is shown, label images pseudo-coloured, pixels drawn square. Reading
-is bounded: of an image without coarse levels only the middle is shown.
+is bounded: of an image without coarse levels, or in chunks of a few voxels, only the middle is shown.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from volfs.model.box import Box
+from volfs.model.box import Box, Index
 from volfs.views.colour import robust_window
 from volfs.views.jpeg import to_eight_bits
 from volfs.views.label_colours import LabelColours
@@ -22,6 +23,16 @@ from volfs.views.slices import SliceGeometry
 SIDE = 256
 _MOST = 2048
 """Voxels read along each side of the plane, at most."""
+_MOST_CHUNKS = 128
+"""Chunks looked for along each side: each takes longer than thousands of voxels."""
+
+
+@runtime_checkable
+class _Chunked(Protocol):
+    """A source that is stored in chunks, of this shape."""
+
+    @property
+    def chunks(self) -> Index: ...
 
 
 def render(
@@ -35,7 +46,7 @@ def render(
         (level for level in reversed(levels) if max(_sides(level[0])) >= SIDE),
         levels[0],
     )
-    plane = _middle(geometry)
+    plane = _middle(geometry, source.chunks if isinstance(source, _Chunked) else geometry.shape)
     picture = plane.picture(source.read(plane.box))
     labels = is_label and not plane.has_samples
     height, width = _size(plane)
@@ -56,15 +67,16 @@ def _sides(geometry: SliceGeometry) -> tuple[int, int]:
     return geometry.shape[geometry.y], geometry.shape[geometry.x]
 
 
-def _middle(geometry: SliceGeometry) -> PlaneSpec:
+def _middle(geometry: SliceGeometry, chunks: Index) -> PlaneSpec:
     """The middle plane; of time points the middle one, of channels and the like the first."""
     others = [other.count // 2 if other.label == "t" else 0 for other in geometry.others]
     plane = geometry.spec("xy", geometry.count("xy") // 2, others)
     start, stop = list(plane.box.start), list(plane.box.stop)
     for axis in (geometry.y, geometry.x):
-        if stop[axis] > _MOST:
-            start[axis] = (stop[axis] - _MOST) // 2
-            stop[axis] = start[axis] + _MOST
+        most = min(_MOST, _MOST_CHUNKS * chunks[axis])
+        if stop[axis] > most:
+            start[axis] = (stop[axis] - most) // 2
+            stop[axis] = start[axis] + most
     return PlaneSpec(
         Box(tuple(start), tuple(stop)), plane.order, plane.dtype, plane.has_samples, plane.pixel, plane.metric
     )
