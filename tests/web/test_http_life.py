@@ -165,7 +165,7 @@ def test_what_keeps_it_from_starting_is_said_in_one_line(server: HttpServer, sto
             Gate(**given)
     for address in ("nowhere.invalid:1", "127.0.0.1:99999"):
         with pytest.raises(BadInput, match=f"nothing can listen at {address}"):
-            Listener(None, [address])
+            Listener([address])
     listen = ("--listen", f"127.0.0.1:{server.port}")
     for module, words in (("hypercorn", "pip install 'volfs[serve]'"), ("nothing", "in use")):
         program = f"import sys; sys.modules[{module!r}] = None; from volfs.cli import main; main()"

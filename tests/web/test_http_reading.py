@@ -194,6 +194,9 @@ def test_viewers_of_other_servers_may_read(server: HttpServer) -> None:
         ("/.volfs/page/../../../etc/passwd", 400),
         ("/.volfs/page/nothing.js", 404),
         ("*", 400),
+        ("/nothing?" + "&".join("abcdefghijklmnopqrstuvwxyz"), 404),
+        ("http://elsewhere.test/nothing", 404),
+        ("http://elsewhere.test", 400),
     ],
 )  # fmt: skip
 def test_a_hostile_path_never_leaves_the_tree(server: HttpServer, path: str, status: int) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import volfs
 from tests.kits.http_servers import Answer, HttpServer, basic, http_server
+from volfs.errors import ReadOnly
 from volfs.testing.small_store import CELLS, make_store
 from volfs.testing.waiting import until
 from volfs.versions.access import Access
@@ -162,8 +163,9 @@ def test_of_many_who_make_the_same_file_one_does(server: HttpServer) -> None:
 
 def test_refs_are_made_and_removed_as_at_a_mount(server: HttpServer) -> None:
     assert server.ask("MKCOL", "/cells/branches/new").status == 201
-    assert server.names("/cells/branches/") == ["exp", "main", "new"]
-    assert server.ask("DELETE", "/cells/branches/new").status == 204
+    assert server.ask("MOVE", "/cells/branches/new", Destination=f"{server.url}/cells/branches/newer/").status == 201
+    assert server.names("/cells/branches/") == ["exp", "main", "newer"]
+    assert server.ask("DELETE", "/cells/branches/newer").status == 204
     assert server.ask("PUT", f"{BRANCH}/.volfs/tag", b"paper v1\n").status == 200
     assert server.get("/cells/tags/paper/version.json").json()["version"] == "v1"
     assert server.ask("DELETE", "/cells/tags/paper").status == 204
@@ -207,6 +209,32 @@ def test_who_does_not_log_in_reads_what_all_may_and_writes_nothing(server: HttpS
         assert server.get("/mine/", Authorization=said).status == 200
         assert server.ask("PUT", path, b"x", Authorization=said).status in (201, 204)
     assert server.ask("DELETE", path).status == 204
+
+
+def test_a_slice_of_a_version_is_copied_back_into_a_branch(server: HttpServer) -> None:
+    path = f"{BRANCH}/s0/xy/z00009.png"
+    server.ask("PUT", path, png(np.full((40, 50), 1, np.uint8)))
+    assert not np.array_equal(voxels(server)[9], CELLS[9])
+    assert server.ask("COPY", "/cells/versions/v1/s0/xy/z00009.png", Destination=path).status == 204
+    assert np.array_equal(voxels(server)[9], CELLS[9])
+    assert server.ask("PUT", f"{BRANCH}/.volfs/discard", b"\n").status == 200
+
+
+def test_who_works_beside_a_server_is_told_that_it_holds_the_branch(server: HttpServer) -> None:
+    server.ask("PUT", f"{BRANCH}/files/held", b"x")
+    with volfs.open_store(server.log.parent / "store") as opened:
+        for work in (lambda branch: branch.commit("from elsewhere"), lambda branch: branch.put("files/b", b"x")):
+            with pytest.raises(ReadOnly, match=f"the server at {server.url}/ .pid"):
+                work(opened["cells"]["main"])
+    assert server.ask("DELETE", f"{BRANCH}/files/held").status == 204
+
+
+def test_what_has_just_changed_has_no_date_that_could_be_mistaken(server: HttpServer) -> None:
+    path = f"{BRANCH}/files/fresh"
+    server.ask("PUT", path, b"one")
+    first = server.get(path)
+    assert first.headers["last-modified"] is None and first.headers["etag"]
+    server.ask("DELETE", path)
 
 
 def test_a_lock_keeps_others_from_changing_what_one_works_on(server: HttpServer) -> None:

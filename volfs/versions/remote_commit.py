@@ -40,6 +40,7 @@ def ask_mount(
     the error that stopped it; ReadOnly if that mount cannot be reached from here; VolfsError with the errno if it dies.
     """
     assert holder.mountpoint is not None, "only a mount can be asked"
+    _check_reachable(holder, branch)
     control = Path(holder.mountpoint, dataset, RefKind.BRANCH.directory, branch, ".volfs")
     written = text if author is None else with_author(text, author)
     try:
@@ -69,6 +70,7 @@ def rename_in_mount(holder: Holder, dataset: str, old: str, new: str) -> None:
     """Give a branch another name in the holder's mount, as ``mv`` in ``branches/`` does. Busy if files are open there
     for writing; ReadOnly if that mount cannot be reached from here."""
     assert holder.mountpoint is not None, "only a mount can be asked"
+    _check_reachable(holder, old)
     folder = Path(holder.mountpoint, dataset, RefKind.BRANCH.directory)
     if not os.path.isdir(folder):
         raise ReadOnly(f"branch {old!r} is being written by {holder}, which cannot be reached")
@@ -80,6 +82,15 @@ def rename_in_mount(holder: Holder, dataset: str, old: str, new: str) -> None:
         if error.errno == errno.EBUSY:
             raise Busy(f"branch {old!r} has files open for writing in {holder}: close them first") from None
         raise VolfsError(f"{holder} could not rename branch {old!r}: {error.strerror}", errno=error.errno) from None
+
+
+def _check_reachable(holder: Holder, branch: str) -> None:
+    """Raises ReadOnly for a branch that a server writes: it acts for who has logged in, and for nobody else."""
+    if holder.serves:
+        raise ReadOnly(
+            f"branch {branch!r} is being written by {holder}: do it there (docs/serve.md), or half a minute after its "
+            "last change"
+        )
 
 
 def _write(fd: int, data: bytes) -> None:

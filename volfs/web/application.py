@@ -54,6 +54,8 @@ _CORS_HEADERS = (
 )
 _CORS_SECONDS = 86400
 
+_DATED_NS = 2 * 10**9
+
 #: What a client must do that is not let in. Windows takes the first only.
 _LOG_IN = [("www-authenticate", 'Basic realm="volfs", charset="UTF-8"'), ("www-authenticate", 'Bearer realm="volfs"')]
 
@@ -214,8 +216,10 @@ class Application:
                 ("accept-ranges", "bytes"),
                 ("cache-control", caching(lasting=place.lasting, private=caller.known)),
                 ("etag", tag),
-                ("last-modified", http_date(attr.mtime)),
             ]
+            # To the second: of what has changed within this one, a client could not tell one state from the next.
+            if place.lasting or time.time_ns() - attr.mtime > _DATED_NS:
+                headers.append(("last-modified", http_date(attr.mtime)))
             if place.through:
                 headers.append(("content-location", from_page(names, place.names)))
             if not check(exchange, tag, attr.mtime):

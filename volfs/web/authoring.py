@@ -34,6 +34,8 @@ from volfs.web.validators import check, entity_tag
 #: What macOS puts beside each file that it touches; the share in mount_examples/samba refuses them too.
 _MAC = b"._"
 _MACS = {b".DS_Store", b".Trashes", b".fseventsd", b".Spotlight-V100", b".metadata_never_index"}
+#: What a client says of itself with each lock, in characters.
+_LONGEST_OWNER = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +320,11 @@ def _lockinfo(root: Element) -> tuple[bool, str]:
     kind = root.find(dav("locktype"))
     if root.tag != dav("lockinfo") or scope is None or kind is None or kind.find(dav("write")) is None:
         raise Refusal(400, "this is no lockinfo of a write lock")
-    owner = root.find(dav("owner"))
-    return scope.find(dav("shared")) is None, "" if owner is None else dav_xml.verbatim(owner)
+    found = root.find(dav("owner"))
+    owner = "" if found is None else dav_xml.verbatim(found)
+    if len(owner) > _LONGEST_OWNER:
+        raise Refusal(413, "so long an owner of a lock is not kept")
+    return scope.find(dav("shared")) is None, owner
 
 
 def _timeout(header: str | None) -> float:

@@ -6,6 +6,7 @@ for a client that has gone ends. Not here: HTTP itself, which is hypercorn's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
@@ -25,6 +26,10 @@ _UNWANTED_SECONDS = 10.0
 _STALL_SECONDS = 120.0
 
 
+_ORIGIN = re.compile(rb"https?://[^/]*(?=/)", re.IGNORECASE)
+_FIELDS = 20
+
+
 class Gone(Exception):
     """The client has closed the connection before its request or the answer was whole."""
 
@@ -34,8 +39,9 @@ class HttpExchange:
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         self.method = str(scope["method"])
-        self.raw_path = bytes(scope["raw_path"])
-        self.query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+        #: Of a whole URL, which a client may send in place of a path, its path.
+        self.raw_path = _ORIGIN.sub(b"", bytes(scope["raw_path"]), count=1)
+        self.query = _query(scope["query_string"].decode("latin-1"))
         self.client = scope["client"][0] if scope.get("client") else "-"
         self._hold: Callable[[], None] | None = (
             scope.get("state", {}).get("hold") if scope["http_version"] < "2" else None
@@ -157,3 +163,11 @@ class HttpExchange:
                     left -= len((await self._next()).get("body", b""))
                 except Gone:
                     return
+
+
+def _query(text: str) -> dict[str, list[str]]:
+    """The fields of a query; none of one that has more than any client of ours asks for."""
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=_FIELDS)
+    except ValueError:
+        return {}

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import wrap_app
 
 from volfs.errors import BadInput
@@ -93,9 +94,9 @@ class _Connection(trio.abc.HalfCloseableStream):
 
 
 class Listener:
-    """Serves an application at some addresses until it is told to end."""
+    """Listens at some addresses, from when it is made, and serves an application there until it is told to end."""
 
-    def __init__(self, application: Application, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str]) -> None:
         config = Config()
         config.bind = list(addresses)
         config.accesslog = None
@@ -105,7 +106,6 @@ class Listener:
         config.keep_alive_max_requests = 1 << 30
         config.max_app_queue_size = 4
         self._config = config
-        self._app = wrap_app(application, 0, "asgi")  # type: ignore[arg-type]
         self._context = WorkerContext(None)
         self._streams: set[_Connection] = set()
         self._limit = trio.Semaphore(CONNECTIONS)
@@ -123,20 +123,21 @@ class Listener:
         for one in self._sockets:
             where: Any = one.getsockname()
             if one.family == socket.AF_UNIX:
-                found.append(f"unix:{where}")
+                found.append(f"http://unix:{where}")
             else:
                 host = f"[{where[0]}]" if one.family == socket.AF_INET6 else where[0]
                 found.append(f"http://{host}:{where[1]}/")
         return found
 
-    async def serve(self, ending: trio.Event) -> None:
+    async def serve(self, application: Application, ending: trio.Event) -> None:
         """Take connections until ``ending``; then those that are in the middle of an answer may finish it."""
+        serve_one = partial(self._serve_one, wrap_app(application, 0, "asgi"))  # type: ignore[arg-type]
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in self._sockets]
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(self._accept, listener, connections)
+                        accepting.start_soon(self._accept, listener, connections, serve_one)
                     await ending.wait()
                     accepting.cancel_scope.cancel()
                 for listener in listeners:
@@ -153,7 +154,12 @@ class Listener:
         scope.deadline = trio.current_time() + _UNWIND_SECONDS
         await trio.sleep_forever()
 
-    async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+    async def _accept(
+        self,
+        listener: trio.SocketListener,
+        connections: trio.Nursery,
+        serve_one: Callable[[trio.SocketStream], Awaitable[None]],
+    ) -> None:
         while True:
             await self._limit.acquire()
             try:
@@ -163,16 +169,16 @@ class Listener:
                 self._limit.release()
                 await trio.sleep(0.1)
                 continue
-            connections.start_soon(self._serve_one, stream)
+            connections.start_soon(serve_one, stream)
 
-    async def _serve_one(self, stream: trio.SocketStream) -> None:
+    async def _serve_one(self, app: AppWrapper, stream: trio.SocketStream) -> None:
         try:
             with trio.CancelScope() as scope:
                 connection = _Connection(stream, scope)
                 self._streams.add(connection)
                 try:
                     state = ConnectionState({"hold": connection.hold})
-                    await TCPServer(self._app, self._config, self._context, state, cast(Any, connection))
+                    await TCPServer(app, self._config, self._context, state, cast(Any, connection))
                 except Exception as error:
                     log.warning("a connection ended with %s: %s", type(error).__name__, error)
                 finally:

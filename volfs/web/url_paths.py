@@ -7,6 +7,7 @@ Decided here: which paths are none of ours. They are refused before anything is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
@@ -37,13 +38,18 @@ def names_of_url(url: str, authority: str | None) -> tuple[tuple[bytes, ...], bo
     ``authority``. Raises Refusal (400)."""
     try:
         parsed = urlsplit(url)
-        elsewhere = bool(parsed.netloc) and authority is not None and parsed.netloc.lower() != authority.lower()
+        elsewhere = bool(parsed.netloc) and authority is not None and _host(parsed.netloc) != _host(authority)
         path = parsed.path.encode("ascii")
     except ValueError:
         raise Refusal(400, "this is no URL") from None
     if elsewhere or parsed.scheme not in ("", "http", "https"):
         raise Refusal(400, "this is a URL of another server")
     return names_of(path)
+
+
+def _host(authority: str) -> str:
+    """Name and port, without one that goes without saying: of which scheme it is a proxy does not tell."""
+    return re.sub(r":(80|443)?$", "", authority.rpartition("@")[2].lower())
 
 
 def quoted(name: bytes) -> str:

@@ -64,14 +64,15 @@ def _first(failure: BaseException) -> BaseException:
 async def _serve(store: Store, service: Service, gate: Gate, on_ready: Callable[[list[str]], None]) -> None:
     if service.cache_size is not None:
         store_context(store).cache.resize(service.cache_size)
+    listener = Listener(service.addresses)
     options = TreeOptions(
         uid=os.getuid(),
         gid=os.getgid(),
         read_only=not service.writes,
-        mountpoint=f"http://{service.addresses[0]}/",
+        mountpoint=listener.urls[0],
     )
     tree = Tree(store, options)
-    listener = Listener(Application(tree, gate, writable=service.writes), service.addresses)
+    application = Application(tree, gate, writable=service.writes)
     ending = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -80,7 +81,7 @@ async def _serve(store: Store, service: Service, gate: Gate, on_ready: Callable[
                 async with trio.open_nursery() as serving:
                     serving.start_soon(_heed, signals, ending, serving.cancel_scope)
                     on_ready(listener.urls)
-                    await listener.serve(ending)
+                    await listener.serve(application, ending)
                     serving.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True), suppress(VolfsError, OSError):

@@ -34,14 +34,22 @@ _FRESH_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that may write to a branch, as it describes itself."""
+    """The process that may write to a branch, as it describes itself. ``mountpoint``: where its tree is; of a server
+    its URL."""
 
     pid: int
     host: str
     mountpoint: str | None
 
+    @property
+    def serves(self) -> bool:
+        """True if its tree is at a URL, where only who has logged in can ask it for anything."""
+        return self.mountpoint is not None and self.mountpoint.startswith("http://")
+
     def __str__(self) -> str:
         where = "" if self.host == socket.gethostname() else f" on {self.host}"
+        if self.serves:
+            return f"the server at {self.mountpoint} (pid {self.pid}{where})"
         if self.mountpoint is not None:
             return f"the mount at {self.mountpoint} (pid {self.pid}{where})"
         return f"process {self.pid}{where}" if self.pid else f"another process{where}"
