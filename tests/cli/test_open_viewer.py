@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,14 @@ def test_the_browser_gets_the_page_and_the_server_ends_when_told(store: Path) ->
         url = process.stdout.readline().decode().strip()
         base, _, place = url.partition("#")
         assert place == "/cells/versions/v2"
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         asked = urllib.request.Request(base, headers={"Accept": "text/html"})
-        assert b"page.js" in urllib.request.urlopen(asked, timeout=PATIENCE).read()
+        with browser.open(asked, timeout=PATIENCE) as page:
+            assert b"page.js" in page.read() and "token" not in page.url
+        plain = base.partition("?")[0]
+        assert browser.open(f"{plain}cells/dataset.json", timeout=PATIENCE).status == 200
+        with pytest.raises(urllib.error.HTTPError, match="401"):  # another user of the machine
+            urllib.request.urlopen(f"{plain}cells/dataset.json", timeout=PATIENCE)
         process.terminate()
         assert process.wait(PATIENCE) == 0
 

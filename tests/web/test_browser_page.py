@@ -28,6 +28,7 @@ EVIL = "<img src=x onerror='document.title=\"owned\"'>"
 MOVIE = image((2, 3, 6, 30, 40), "uint16")
 WIDE = segmentation(SHAPE, "uint64") * np.uint64(2**40)
 REAL = image((3, 20, 30), "float32")
+TOKEN = "let me in"
 GREW = CELLS.copy()
 GREW[7, 5:20, 8:30] = 255
 GREW[7, 25:30, 8:30] = 0
@@ -50,14 +51,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
         cells["exp"].commit("notes")
         cells.merge("exp", into="main")
         cells.create_tag("paper", "v2")
-    with http_server(store, base / "log") as running:
+    with http_server(store, base / "log", token=TOKEN) as running:
         yield running
         assert b"ERROR" not in running.log.read_bytes()
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
+def browser(server: HttpServer) -> Iterator[Chromium]:
+    """A browser that the server knows: what nobody else may see, its cookie shows it."""
     with chromium() as made:
+        made.go(f"{server.url}/?token={quote(TOKEN)}", "h1")
         yield made
 
 

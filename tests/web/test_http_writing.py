@@ -56,6 +56,26 @@ def latest(server: HttpServer) -> dict[str, object]:
     return dict(server.get("/cells/versions/latest/version.json").json())
 
 
+def test_a_browser_that_comes_with_the_token_looks_by_a_cookie_and_changes_nothing(server: HttpServer) -> None:
+    nobody = {"Authorization": ""}
+    for query in ("token=wrong", "token=", "token=open%20sesame&token=wrong"):
+        assert server.get(f"/mine/?{query}", **nobody).status == 401
+    entered = server.get("/mine/?token=open%20sesame", **nobody)
+    assert entered.status == 303 and entered.headers["location"] == "/mine/"
+    cookie, *rules = entered.headers["set-cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(rules)
+    assert server.get("/mine/dataset.json", **nobody).status == 401
+    assert server.get("/mine/dataset.json", Cookie=f"a=b; {cookie}", **nobody).status == 200
+    assert server.get("/mine/dataset.json", Cookie="volfs=wrong", **nobody).status == 401
+    before = latest(server)
+    for method, path in (("PUT", f"{BRANCH}/files/x"), ("DELETE", f"{BRANCH}/files"), ("MKCOL", f"{BRANCH}/files/d")):
+        assert server.ask(method, path, b"x", Cookie=cookie, **nobody).status == 401
+    assert latest(server) == before
+    # The way on never leads to another server.
+    assert server.get("//elsewhere.example/?token=open%20sesame", **nobody).status == 400
+    assert b"sesame" not in server.log.read_bytes()
+
+
 def test_a_slice_and_a_box_are_put_and_committed_by_whom_the_server_knows(server: HttpServer) -> None:
     plane = np.full((40, 50), 7, np.uint8)
     assert server.ask("PUT", f"{BRANCH}/s0/xy/z00004.png", png(plane)).status == 204

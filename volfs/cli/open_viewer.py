@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -31,8 +32,9 @@ _LISTEN = "127.0.0.1:0"
 def open(frame: Frame, target: str | None, viewer: str) -> None:
     """Show a dataset in the browser, or in another viewer.
 
-    Starts a server at a free port of this machine, as `volfs serve` without a token, and ends with the viewer, or by
-    Ctrl-C. Nothing is mounted. Without a dataset, the page lists all.
+    Starts a server at a free port of this machine that lets in this browser alone, and ends by Ctrl-C; napari and
+    Fiji are let in without a token, and the server ends with them. Nothing is mounted. Without a dataset, the page
+    lists all.
 
     \b
     Examples:
@@ -54,6 +56,8 @@ def open(frame: Frame, target: str | None, viewer: str) -> None:
     start_logging("-", level="warning", style="text")
     tune_process()
     ended: list[int] = []
+    # Only this browser is let in. The programs have no way to say who they are.
+    token = secrets.token_urlsafe(24) if viewer in ("page", "neuroglancer") else ""
 
     with frame.open(read_only=True) as store:
         meant = viewers.Target.of(store, None if target is None else parse_dataset_arg(target).spec)
@@ -61,9 +65,9 @@ def open(frame: Frame, target: str | None, viewer: str) -> None:
         def command(base: str) -> list[str] | str:
             """What is run, or the URL that a browser gets."""
             if viewer == "page" or meant is None:
-                return viewers.page_url(base, meant)
+                return viewers.page_url(base, meant, token)
             if viewer == "neuroglancer":
-                return viewers.neuroglancer_url(base, meant)
+                return viewers.neuroglancer_url(base, meant, token)
             return (viewers.napari_command if viewer == "napari" else viewers.fiji_command)(base, meant)
 
         command("http://127.0.0.1/")  # what is not there, or not installed, is said before anything starts
@@ -82,6 +86,6 @@ def open(frame: Frame, target: str | None, viewer: str) -> None:
             ended.append(subprocess.run(wanted, check=False).returncode)
             os.kill(os.getpid(), signal.SIGTERM)
 
-        run(store, Service((_LISTEN,), read_only=True), on_ready=on_ready)
+        run(store, Service((_LISTEN,), token or None, read_only=True), on_ready=on_ready)
     if any(ended):
         raise BadInput(f"{viewer} ended with status {ended[0]}")

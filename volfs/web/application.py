@@ -32,7 +32,7 @@ from volfs.web.http_exchange import Gone, HttpExchange, Receive, Send
 from volfs.web.http_status import Refusal, failure
 from volfs.web.media_types import HTML, JSON, SANDBOX, TEXT, media_type
 from volfs.web.places import Place, Places
-from volfs.web.url_paths import from_page, names_of, reference
+from volfs.web.url_paths import from_page, names_of, path_of, reference
 from volfs.web.validators import caching, check, entity_tag, http_date, range_holds
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,11 @@ class Application:
             elif method == "other":
                 raise Refusal(405, "volfs has no such method", [("allow", self._allowed)])
             else:
-                caller = await self._gate.caller(exchange.header("authorization"))
+                if method == "GET" and "token" in exchange.query:
+                    await self._let_in(exchange)
+                    return
+                cookies = exchange.header("cookie") if method in ("GET", "HEAD") else None
+                caller = await self._gate.caller(exchange.header("authorization"), cookies)
                 if method in self._authoring.changes and not caller.known:
                     raise Unknown
                 if method in self._authoring.changes:
@@ -136,6 +140,17 @@ class Application:
         exchange.before_answer = self._cache.forget
         with acting_for(caller.author):
             await self._handlers[method](exchange, caller)
+
+    async def _let_in(self, exchange: HttpExchange) -> None:
+        """Give a browser that came with the token a cookie, and lead it on: the token stays in no address."""
+        names, folder = names_of(exchange.raw_path)
+        headers = [
+            ("location", path_of(names, folder=folder)),
+            ("set-cookie", self._gate.cookie(exchange.query["token"][-1])),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+        ]
+        await exchange.answer(303, headers)
 
     @property
     def _allowed(self) -> str:

@@ -2,7 +2,9 @@
 
 Decided here: whoever logs in acts as the server's own user, and besides as the account of his name if the machine has
 one; whoever does not, as nobody, who never writes. Owner and mode of each dataset hold for all of them, as the kernel
-holds the users of a mount. Not here: TLS, without which passwords can be read on the way: that is a proxy's.
+holds the users of a mount. A browser may come with the token in its URL, and has a cookie from then on: with that it
+looks and never changes, as pages of others could have a browser send it. Not here: TLS, without which passwords can be
+read on the way: that is a proxy's.
 
 A file of users has lines ``NAME:HASH`` as ``htpasswd -B`` makes them (bcrypt). It is read again when it changes.
 """
@@ -20,6 +22,7 @@ import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
 import trio
 
@@ -32,6 +35,9 @@ _CHECKS = 2
 _REMEMBERED = 1000
 #: bcrypt looks at no more of a password.
 _LONGEST_PASSWORD = 72
+
+#: Browsers send it to every port of a host.
+_COOKIE = "volfs"
 
 _WORDS = {os.R_OK: "read", os.W_OK: "change", os.X_OK: "enter"}
 
@@ -87,9 +93,19 @@ class Gate:
         self.closed = token is not None or users is not None
         self._public = public or not self.closed
 
-    async def caller(self, authorization: str | None) -> Caller:
-        """Who sends an ``Authorization`` header. Raises Unknown."""
+    def cookie(self, token: str) -> str:
+        """What a browser that came with the token keeps, and shows with every request. Raises Unknown."""
+        if not self._is_token(token.encode("utf-8", "surrogateescape")):
+            raise Unknown
+        return f"{_COOKIE}={quote(token, safe='')}; Path=/; HttpOnly; SameSite=Strict"
+
+    async def caller(self, authorization: str | None, cookies: str | None = None) -> Caller:
+        """Who sends an ``Authorization`` header; ``cookies`` is that of whoever only looks. Raises Unknown."""
         if authorization is None:
+            for cookie in (cookies or "").split(";"):
+                key, _, shown = cookie.strip().partition("=")
+                if key == _COOKIE and self._is_token(unquote_to_bytes(shown)):
+                    return _caller(None)
             if self._public:
                 return NOBODY
             raise Unknown

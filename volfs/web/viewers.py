@@ -70,8 +70,10 @@ class Target:
         return self.images[first]
 
 
-def page_url(base: str, target: Target | None) -> str:
-    """The page: of the store, of a dataset, of a snapshot, or the slices of an image. ``base`` ends in a slash."""
+def page_url(base: str, target: Target | None, token: str = "") -> str:
+    """The page: of the store, of a dataset, of a snapshot, or the slices of an image. ``base`` ends in a slash;
+    ``token`` lets the browser in."""
+    base += f"?token={token}" if token else ""
     if target is None:
         return base
     names = target.place[:1] if target.listed else target.place
@@ -80,8 +82,9 @@ def page_url(base: str, target: Target | None) -> str:
     return f"{base}#/{'/'.join(quote(name, safe='') for name in names)}"
 
 
-def neuroglancer_url(base: str, target: Target) -> str:
-    """Neuroglancer's client, of the same server, with a layer for the image that was named, or for all."""
+def neuroglancer_url(base: str, target: Target, token: str = "") -> str:
+    """Neuroglancer's client, of the same server, with a layer for the image that was named, or for all; ``token`` lets
+    the browser in."""
     chosen = [target.image] if target.chosen is not None else list(target.images.values())
     layers = [
         {
@@ -94,7 +97,8 @@ def neuroglancer_url(base: str, target: Target) -> str:
     ]
     if not layers:
         raise NotFound(f"{'/'.join(target.place)} has no image of levels, which Neuroglancer shows")
-    return f"{base}{_CLIENT}#!{quote(json.dumps({'layers': layers, 'layout': '4panel'}))}"
+    state = quote(json.dumps({"layers": layers, "layout": "4panel"}))
+    return f"{base}{_CLIENT}{f'?token={token}' if token else ''}#!{state}"
 
 
 def napari_command(base: str, target: Target) -> list[str]:
