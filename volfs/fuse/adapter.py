@@ -35,8 +35,9 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from volfs.errors import Damaged, OutOfTime, StoreFormat, VolfsError
+from volfs.errors import Absent, Damaged, OutOfTime, StoreFormat, VolfsError
 from volfs.fuse.mountpoints import BROKEN
+from volfs.model.bounded_map import BoundedMap
 from volfs.tree.contract.api import OpenFile, TreeApi
 from volfs.tree.contract.attrs import Attr, SetAttr
 from volfs.tree.contract.time_limit import only_looks
@@ -59,6 +60,9 @@ _TROUBLE = BROKEN | {
 #: Requests that change nothing, so that their clients need not wait for ever; ``open`` says so itself.
 _LOOKS = frozenset({"lookup", "getattr", "readlink", "readdir", "read", "statfs"})
 
+_told: BoundedMap[str, bool] = BoundedMap(256)
+"""What was said of absent payloads lately."""
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -69,7 +73,8 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         return answer(operation, error.exceptions[0])  # a nursery wraps even a single failure
     if isinstance(error, VolfsError):
-        log.log(_gravity(error), "%s: %s", operation, error)
+        if not isinstance(error, Absent) or _is_new(str(error)):
+            log.log(_gravity(error), "%s: %s", operation, error)
         return FUSEError(error.errno or errno.EIO)
     if isinstance(error, OSError) and error.errno:
         if error.errno != errno.ENODATA:  # said of an attribute at every write(2)
@@ -83,8 +88,16 @@ def answer(operation: str, error: BaseException) -> FUSEError:
     return FUSEError(errno.EIO)
 
 
+def _is_new(message: str) -> bool:
+    """Whether something has not been told lately: a viewer that goes through a partial clone asks for the same again
+    and again."""
+    known = _told.get(message)
+    _told.put(message, True)
+    return known is None
+
+
 def _gravity(error: VolfsError) -> int:
-    if isinstance(error, OutOfTime):
+    if isinstance(error, OutOfTime | Absent):
         return logging.WARNING
     return logging.ERROR if isinstance(error, Damaged | StoreFormat) else logging.DEBUG
 

@@ -90,9 +90,10 @@ def dataset_json(
     tags: Mapping[str, int],
     latest: VersionInfo | None,
     images: Sequence[ImageFacts],
+    parts: Sequence[str] = (),
 ) -> bytes:
     """Axes, shape, dtype, voxel size, levels and refs: of the images on the default branch. Heads of branches
-    without a version are null."""
+    without a version are null. ``parts``: what is here of a partial clone, in words; all else cannot be read."""
     return to_json(
         {
             "name": name,
@@ -102,6 +103,7 @@ def dataset_json(
             "tags": {ref: f"v{number}" for ref, number in sorted(tags.items())},
             "latest": f"v{latest.number}" if latest else None,
             "latest_time": time_text(latest.time_ns) if latest else None,
+            **({"partial": parts} if parts else {}),
         }
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 
-from volfs.errors import NotFound, VolfsError
+from volfs.errors import Damaged, NotFound, VolfsError
 from volfs.model.refs import RefKind
 from volfs.tree.branches.registry import BranchRegistry
 from volfs.tree.contract.attrs import SOON, Attr
@@ -90,12 +90,19 @@ class DatasetDir(SmallDir):
         return latest.time_ns if latest is not None else self.context.started_ns
 
     def _document(self, render: Callable[[], bytes]) -> Document:
-        return Document(render, self._time(), self._refs)
+        return Document(render, self._time(), self._state)
 
-    def _refs(self) -> Hashable:
+    def _state(self) -> Hashable:
         dataset = self.open_dataset()
-        refs = dataset.refs().named.values()
-        return len(dataset.graph.versions), dataset.dropped(), *(tuple(sorted(named.items())) for named in refs)
+        refs = tuple(tuple(sorted(named.items())) for named in dataset.refs().named.values())
+        return len(dataset.graph.versions), dataset.dropped(), self._parts(), refs
+
+    def _parts(self) -> tuple[str, ...]:
+        """What is here of a partial clone, in words."""
+        try:
+            return tuple(self.open_dataset().clone_parts.words())
+        except Damaged:  # all the rest is to be seen still
+            return ()
 
     def _log(self) -> bytes:
         dataset = self.open_dataset()
@@ -118,6 +125,7 @@ class DatasetDir(SmallDir):
             tags=refs.tags,
             latest=dataset.latest(),
             images=image_facts(dataset.version(head)) if head else [],
+            parts=self._parts(),
         )
 
 
