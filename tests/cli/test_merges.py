@@ -103,7 +103,7 @@ def test_unrelated_histories_need_to_be_told(store: Path, tmp_path: Path) -> Non
             writer.prepare("of its own", None)
             from volfs.versions.commit.placement import publish_new
 
-            publish_new(writer, "apart")
+            publish_new(writer, "apart", "made")
     assert "no version in common" in refused(store, "merge", "cells", "apart")
     volfs(store, "merge", "cells", "apart", "--allow-unrelated")
     assert read(store, "alone") == "x" and read(store, "note") == "a\nb\nours\n"

@@ -15,6 +15,7 @@ from volfs.versions.branch import Branch
 from volfs.versions.commit.version_writer import VersionWriter
 from volfs.versions.committed.version_files import VersionFiles, read_manifest, read_version
 from volfs.versions.dataset import Dataset
+from volfs.versions.ledger import RefChange
 
 SHAPE, CHUNKS = (16, 16, 16), (8, 8, 8)
 OLD = volume(SHAPE, 1)
@@ -420,6 +421,7 @@ def test_uncommitted_changes_beside_what_is_merged_stay_and_those_in_the_way_ref
     write(dataset, "exp", changed(OLD, 0, 0, 0), files={"files/note": b"theirs"})
     branch.put("files/mine", b"mine")
     assert dataset.merge("exp").made, "forward"
+    assert log_of(dataset)[0] == "merge exp: fast-forward"
     assert branch.read("files/mine") == b"mine" and branch.read("files/note") == b"theirs"
     write(dataset, "exp", files={"files/note": b"more"})
     write(dataset, "main", files={"files/third": b"3"})
@@ -488,6 +490,33 @@ def labelled(dataset: Dataset) -> None:
     names = {"ome": {"version": "0.5", "labels": ["nuclei", "cells"]}}
     files = {"zarr/labels/zarr.json": group_zarr_json(names), "zarr/more/zarr.json": group_zarr_json()}
     write(dataset, "main", OLD, path="labels/nuclei", files=files)
+
+
+def log_of(dataset: Dataset) -> list[str]:
+    return [change.why for change in dataset.ref_log() if isinstance(change, RefChange)]
+
+
+def test_the_log_of_refs_says_what_has_moved_a_branch(dataset: Dataset) -> None:
+    begin(dataset, note=b"a\n")
+    write(dataset, "main", files={"files/mine": b"m"})
+    write(dataset, "exp", files={"files/theirs": b"t"})
+    main, exp = dataset.branch("main"), dataset.branch("exp")
+    for kind, words in (("merge", "exp"), ("revert", "v3"), ("restore", "files/theirs --from exp")):
+        assert main.combine(kind, words).made
+    main.put("files/note", b"b\n")
+    main.amend("anew")
+    assert main.combine("mv", "files/note files/other").made and exp.combine("rebase", "v2").made
+    said = log_of(dataset)
+    for why in (
+        "merge: merge exp",
+        "revert: Revert",
+        "restore: restore",
+        "commit --amend: anew",
+        "mv: mv",
+        "rebase: onto v2",
+    ):
+        assert any(each.startswith(why) for each in said), (why, said)
+    assert not any(each.startswith("import") for each in said)
 
 
 def test_a_node_gets_another_name_by_reference_and_lists_follow(dataset: Dataset) -> None:

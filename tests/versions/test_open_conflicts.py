@@ -13,7 +13,7 @@ from tests.kits import fork_server
 from tests.kits.mounts import answer, refused, volfs
 from tests.kits.stores import array_json, chunk, meta_of, volume, voxels_of
 from volfs import init_store, open_store
-from volfs.errors import BadInput, Conflict, NotAllowed, NothingToCommit
+from volfs.errors import AlreadyThere, BadInput, Conflict, NotAllowed, NothingToCommit
 from volfs.model.metadata import group_zarr_json
 from volfs.testing.waiting import PATIENCE
 from volfs.versions.branch import Branch
@@ -117,8 +117,8 @@ def test_conflicts_are_closed_one_by_one_and_then_the_branch_moves_forward(datas
         assert voxels[at] == wanted[at]
     assert (voxels[0, 0, 1], voxels[8, 0, 0]) == (1003, 2003), "what had merged stays"
     assert branch.read("files/note") == source.read("files/note")
-    with pytest.raises(BadInput, match="no open conflicts"):
-        branch.combine("resolve", choice)
+    repeated = branch.combine("resolve", choice)
+    assert not repeated.made and repeated.version == last.version and "no open conflicts" in repeated.notes[0]
     assert dataset.merge("merging").made
     assert dataset.branches()["main"] == last.version.number == dataset.resolve("latest")
     assert dataset.merge("exp").made is False, "main has it"
@@ -158,6 +158,10 @@ def test_what_a_pick_leaves_open_is_closed_in_the_same_way(dataset: Dataset, cho
     assert found.made and dataset.branches() == {"main": 2, "exp": 3, "picking": 4}
     assert found.version is not None and found.version.parents == (2, 3), "as long as something is open"
     assert {each.key for each in found.left_open} == {"zarr/s0", "files/note"}
+    repeated = dataset.branch("main").combine("cherry-pick", "v3 --on picking")
+    assert not repeated.made and (repeated.version, repeated.left_open) == (found.version, found.left_open)
+    with pytest.raises(AlreadyThere, match="--on makes a new branch"):
+        dataset.branch("main").combine("cherry-pick", "v3 --on exp")
     voxels = voxels_of(dataset["picking"])
     assert (voxels[0, 0, 0], voxels[8, 0, 0], voxels[0, 0, 1]) == (1001, 2003, 1003)
     assert dataset.sides_of_conflicts(4) == {"base": 1, "ours": 2, "theirs": 3}

@@ -824,11 +824,11 @@ class Dataset(PublicMapping[Snapshot]):
         with self._guard:
             self._branches.pop(name, None)
 
-    def forward_branch(self, name: str, number: int, expected: int) -> None:
+    def forward_branch(self, name: str, number: int, expected: int, why: str) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
         with self.locked():
             self.rules.check_moves(name, not expected or self.graph.is_ancestor(expected, number))
-            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected, Cause("fast-forward"))
+            self.ledger.set_ref(RefKind.BRANCH, name, self._record(number), expected, Cause(why))
             crash_point("combine.forwarded")
             self.mirror_refs()
 

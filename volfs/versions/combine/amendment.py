@@ -88,7 +88,7 @@ def replaced(
     ``parents``. The working copy has no changes in its way."""
     with _writers(branch, head, parents) as (draft, writer):
         _write(branch, head, draft, writer, words, conflicts, fill)
-        info = publish_over(writer, branch.ref, head.number)
+        info = publish_over(writer, branch.ref, head.number, "commit --amend")
     _scratch(branch).remove()
     branch.follow()
     return info
@@ -102,7 +102,7 @@ def _with_changes(branch: WritableBranch, head: VersionInfo, words: Words, leave
             made.freeze(leave)
             conflicts = branch.dataset.conflicts(head.number)
             _write(branch, head, draft, writer, words, conflicts, lambda draft: pack(branch, made.union(), draft))
-            info = publish_over(writer, branch.ref, head.number)
+            info = publish_over(writer, branch.ref, head.number, "commit --amend")
         except BaseException:
             made.end(committed=False)
             raise

@@ -43,6 +43,8 @@ class Words:
     message: str
     author: str | None = None
     meta: Mapping[str, str] | None = None
+    what: str = "combine"
+    """What makes it, for the log of refs: the command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class CombinedChanges:
                 words.message, words.author, meta=words.meta, conflicts=[each.to_json() for each in conflicts]
             )
             crash_point("combine.prepared")
-            return publish_new(writer, name)
+            return publish_new(writer, name, f"{words.what} --on")
 
     def commit(self, words: Words, extra_parents: Sequence[int] = ()) -> VersionInfo:
         """Make it the branch's next version. The caller holds the branch's lock, and the branch stands at ours.
@@ -100,7 +102,7 @@ class CombinedChanges:
             crash_point("combine.written")
             writer.prepare(words.message, words.author, meta=words.meta)
             crash_point("combine.prepared")
-            info = publish_prepared(branch, writer.number, writer.draft.token)
+            info = publish_prepared(branch, writer.number, writer.draft.token, words.what)
             writer.placed()
         return info
 

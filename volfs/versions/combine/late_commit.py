@@ -118,7 +118,7 @@ def _commit(
                     message, author = wording()
                 writer.prepare(message, author, meta=meta)
                 crash_point("late.prepared")
-                publish_over(writer, branch.ref, head.number)
+                publish_over(writer, branch.ref, head.number, "commit")
             else:
                 writer.abort()
         except BaseException:

@@ -59,8 +59,8 @@ def carry_out(branch: WritableBranch, request: Request, progress: Progress = lam
         branch.follow()
     if request.on is not None:
         check_ref_name(request.on)
-        if any(branch.dataset.ledger.has_ref(kind, request.on) for kind in RefKind):
-            raise AlreadyThere(f"there is a branch or a tag {request.on!r} already: --on makes a new branch")
+        if request.kind == "rebase":
+            _check_free(branch, request.on)
     for left in range(_TRIES - 1, -1, -1):
         head = branch.head
         try:
@@ -125,7 +125,7 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
         if head is not None and head.number == theirs:
             return Combined(head, notes=(f"{branch.ref} is at v{theirs} already",))
         if head is None or not (request.no_ff or request.squash or request.on):
-            return _forward(branch, head, theirs)
+            return _forward(branch, head, theirs, f"merge {ref}: fast-forward")
     elif graph.is_ancestor(theirs, head.number):
         return Combined(head, notes=(f"{branch.ref} has v{theirs} already",))
     bases = graph.merge_bases(head.number, theirs)
@@ -134,7 +134,8 @@ def _merge(branch: WritableBranch, head: VersionInfo | None, request: Request, p
             f"v{theirs} and branch {branch.ref!r} have no version in common: to merge them all the same, say"
             " --allow-unrelated"
         )
-    words = Words(request.message or f"{'squash' if request.squash else 'merge'} {ref}", request.author)
+    message = request.message or f"{'squash' if request.squash else 'merge'} {ref}"
+    words = Words(message, request.author, what="merge")
     extra = () if request.squash else (theirs,)
     return _make(branch, head, Change(bases, theirs), words, request, progress, extra=extra)
 
@@ -155,12 +156,13 @@ def _lay(branch: WritableBranch, head: VersionInfo | None, request: Request) -> 
     others = [number for number in numbers if not graph.is_ancestor(number, head.number)]
     if not others:
         return Combined(head, notes=(f"{branch.ref} has all of it already",))
-    words = Words(request.message or f"merge the newest of {', '.join(request.refs)}", request.author)
+    message = request.message or f"merge the newest of {', '.join(request.refs)}"
+    words = Words(message, request.author, what="merge --newest")
     with combined_newest(branch, head.number, others) as changes:
         return Combined(changes.commit(words, () if request.squash else others), made=True)
 
 
-def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> Combined:
+def _forward(branch: WritableBranch, head: VersionInfo | None, number: int, why: str) -> Combined:
     """Have the branch name another version that exists. Conflict if uncommitted changes are in the way."""
     dataset, there = branch.dataset, head.number if head is not None else 0
 
@@ -175,7 +177,7 @@ def _forward(branch: WritableBranch, head: VersionInfo | None, number: int) -> C
     if keys:
         raise Conflict(f"branch {branch.ref!r} has uncommitted changes to keys that v{number} changes: {named(keys)}")
     with branch.turn:
-        dataset.forward_branch(branch.ref, number, there)
+        dataset.forward_branch(branch.ref, number, there, why)
         branch.follow()
     return Combined(dataset.info(number), made=True)
 
@@ -188,7 +190,7 @@ def _rebase(branch: WritableBranch, head: VersionInfo | None, request: Request, 
     if not aside and (head is None or dataset.graph.is_ancestor(head.number, onto)):
         if head is not None and head.number == onto:
             return Combined(head, notes=(f"{branch.ref} is at v{onto} already",))
-        return _forward(branch, head, onto)
+        return _forward(branch, head, onto, f"rebase: onto {request.refs[0]}")
     assert head is not None, "a branch without versions has moved forward"
     if not aside and dataset.graph.is_ancestor(onto, head.number):
         return Combined(head, notes=(f"{branch.ref} stands on v{onto} already",))
@@ -197,7 +199,7 @@ def _rebase(branch: WritableBranch, head: VersionInfo | None, request: Request, 
 
     def move(tip: int) -> None:
         if request.on is None:
-            _forward(branch, head, tip)
+            _forward(branch, head, tip, f"rebase: onto {request.refs[0]}")
         else:
             dataset.create_branch(request.on, tip)
 
@@ -219,7 +221,7 @@ def _mv(branch: WritableBranch, head: VersionInfo | None, request: Request) -> C
     with VersionWriter(branch.dataset, branch.ref, head.number) as writer:
         write_move(writer, version, old, new)
         writer.prepare(request.message or f"mv {old} {new}", request.author)
-        info = publish_prepared(branch, writer.number, writer.draft.token)
+        info = publish_prepared(branch, writer.number, writer.draft.token, "mv")
         writer.placed()
     return Combined(info, made=True)
 
@@ -244,7 +246,31 @@ def _pick(branch: WritableBranch, head: VersionInfo | None, request: Request, pr
         message = f"{info.message}\n\n(cherry picked from v{number})"
         meta = read_version(VersionFiles.of(dataset.objects, number)).meta
     author = request.author or (info.author if request.kind == "cherry-pick" else None)
-    return _make(branch, head, change, Words(request.message or message, author, meta), request, progress)
+    return _make(branch, head, change, Words(request.message or message, author, meta, request.kind), request, progress)
+
+
+def _done_aside(
+    branch: WritableBranch, head: VersionInfo, words: Words, request: Request, extra: Sequence[int]
+) -> Combined | None:
+    """What a request with ``--on`` answers that is repeated: the branch is there, as it has left it. AlreadyThere for
+    any other of that name."""
+    dataset = branch.dataset
+    number = 0 if request.on is None else dataset.refs().heads.get(request.on, 0)
+    if request.on is None or not number:
+        if request.on is not None:
+            _check_free(branch, request.on)
+        return None
+    info = dataset.info(number)
+    same = info.parents[1:] == tuple(extra) if extra else True
+    if info.parents[:1] != (head.number,) or info.message != words.message or not same:
+        _check_free(branch, request.on)
+    left = tuple(map(OpenConflict.of_json, dataset.conflicts(info.number)))
+    return Combined(info, left_open=left, notes=(f"branch {request.on!r} has it already",))
+
+
+def _check_free(branch: WritableBranch, name: str) -> None:
+    if any(branch.dataset.ledger.has_ref(kind, name) for kind in RefKind):
+        raise AlreadyThere(f"there is a branch or a tag {name!r} already: --on makes a new branch")
 
 
 def _mainline(info: VersionInfo, mainline: int | None) -> int:
@@ -280,12 +306,16 @@ def _restore(branch: WritableBranch, head: VersionInfo | None, request: Request,
             raise NotFound(f"{key} is neither in v{number} nor in branch {branch.ref!r}")
     change = Change((head.number,), number, Selection(keys, box))
     where = "" if request.box is None else f" {request.box}"
-    words = Words(request.message or f"restore {' '.join(keys)}{where} from v{number}", request.author)
+    message = request.message or f"restore {' '.join(keys)}{where} from v{number}"
+    words = Words(message, request.author, what="restore")
     return _make(branch, head, change, words, request, progress)
 
 
 def _resolve(branch: WritableBranch, request: Request) -> Combined:
     assert request.choice is not None
+    head = branch.head
+    if head is not None and not branch.dataset.conflicts(head.number):
+        return Combined(head, notes=(f"v{head.number} of branch {branch.ref!r} has no open conflicts",))
     info, left = resolve(branch, request.choice, request.keys)
     return Combined(info, made=True, left_open=left)
 
@@ -310,6 +340,8 @@ def _make(
 ) -> Combined:
     """Make the version. One that would be the same as the head is made only to have its parents."""
     orders: Orders = request.decided
+    if (done := _done_aside(branch, head, words, request, extra)) is not None:
+        return done
     ids = "ignore" if request.kind == "restore" else request.ids
     with combined(branch, head.number, change, orders, progress, ids) as changes:
         found = changes.found

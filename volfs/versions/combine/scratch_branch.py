@@ -19,13 +19,14 @@ class ScratchBranch:
 
     def __init__(self, dataset: WritableHistory, what: str, name: str) -> None:
         self._dataset = dataset
+        self._what = what
         self.name = f"{what}.{name}"[:128]
         self._tip = 0
 
     def publish(self, writer: VersionWriter) -> VersionInfo:
         """Make a prepared version the head of this branch, which comes with the first."""
         tip = self._tip
-        info = publish_over(writer, self.name, tip) if tip else publish_new(writer, self.name)
+        info = publish_over(writer, self.name, tip, self._what) if tip else publish_new(writer, self.name, self._what)
         self._tip = info.number
         return info
 

@@ -66,6 +66,7 @@ from volfs.versions.ledger import Cause, Draft
 from volfs.versions.working.union import Union
 
 _SECOND = 10**9
+_IMPORT = "import"
 _PATIENCE = 3600.0
 """Seconds to wait for processes that write or publish in turns."""
 _PAUSE = 0.25
@@ -129,8 +130,9 @@ def _combined(dataset: WritableHistory, branch: str, aside: Placed) -> Placed:
     return Placed(info, branch)
 
 
-def publish_prepared(branch: WritableBranch, number: int, token: str) -> VersionInfo:
-    """Make a version prepared in ``.N.partial`` the branch's head. The caller holds the lock.
+def publish_prepared(branch: WritableBranch, number: int, token: str, what: str = _IMPORT) -> VersionInfo:
+    """Make a version prepared in ``.N.partial`` the branch's head. The caller holds the lock. ``what`` has made it, for
+    the log of refs.
 
     Uncommitted changes then lie over it. Conflict, and nothing has changed, if they touch the same as the version;
     MergeConflict if newer versions do.
@@ -146,7 +148,7 @@ def publish_prepared(branch: WritableBranch, number: int, token: str) -> Version
             if head is None or len(prepared.stored.info.parents) > 1:
                 raise Conflict(f"branch {branch.ref!r} has moved meanwhile: nothing was committed, try again")
             prepared = _onto(dataset, prepared, head, branch.ref)
-        info = _publish(dataset, prepared, branch.ref, prepared.parent)
+        info = _publish(dataset, prepared, branch.ref, prepared.parent, what)
         crash_point("placement.published")
         branch.follow()
         return info
@@ -367,7 +369,9 @@ def _above(prepared: Prepared) -> set[str]:
 # -- publishing -------------------------------------------------------------------------------------------------------
 
 
-def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected: int | None) -> VersionInfo:
+def _publish(
+    dataset: WritableHistory, prepared: Prepared, branch: str, expected: int | None, what: str = _IMPORT
+) -> VersionInfo:
     stored = prepared.stored
     if stored.branch != branch:
         stored = replace(stored, branch=branch)
@@ -384,21 +388,23 @@ def _publish(dataset: WritableHistory, prepared: Prepared, branch: str, expected
             sizes=prepared.files.sizes(),
             index=lambda: dataset.index(stored, prepared.manifest, heads={branch: prepared.number}),
             indexed=lambda: prepared.number in dataset.graph,
-            cause=Cause(f"import: {subject(stored.info.message)}", stored.info.author),
+            cause=Cause(f"{what}: {subject(stored.info.message)}", stored.info.author),
         )
 
 
-def publish_new(writer: VersionWriter, branch: str) -> VersionInfo:
+def publish_new(writer: VersionWriter, branch: str, what: str) -> VersionInfo:
     """Make a prepared version the head of a branch that does not exist yet. Conflict if it does."""
-    info = _publish(writer.dataset, Prepared.read(writer.dataset, writer.number, writer.draft.token), branch, None)
+    prepared = Prepared.read(writer.dataset, writer.number, writer.draft.token)
+    info = _publish(writer.dataset, prepared, branch, None, what)
     writer.placed()
     return info
 
 
-def publish_over(writer: VersionWriter, branch: str, expected: int) -> VersionInfo:
+def publish_over(writer: VersionWriter, branch: str, expected: int, what: str) -> VersionInfo:
     """Make a prepared version the head of a branch in the place of version ``expected``, which need not be its parent.
     Conflict if the branch stands elsewhere. The caller holds the branch's lock."""
-    info = _publish(writer.dataset, Prepared.read(writer.dataset, writer.number, writer.draft.token), branch, expected)
+    prepared = Prepared.read(writer.dataset, writer.number, writer.draft.token)
+    info = _publish(writer.dataset, prepared, branch, expected, what)
     writer.placed()
     return info
 

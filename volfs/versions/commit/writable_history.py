@@ -78,7 +78,7 @@ class WritableHistory(History[Version], Protocol):
     def is_open(self, number: int) -> bool:
         """Whether a version has open conflicts. One whose document cannot be read has none: reading it says why."""
 
-    def forward_branch(self, name: str, number: int, expected: int) -> None:
+    def forward_branch(self, name: str, number: int, expected: int, why: str) -> None:
         """Have a branch whose lock is held name another version that exists. Conflict unless it names ``expected``."""
 
     def next_number(self) -> int:
