@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import names, page, reading, scale, writing  # noqa: F401  (importing registers the measures)
+from tests.benchmarks import names, page, reading, scale, version_control, writing  # noqa: F401  (importing registers the measures)
 from tests.benchmarks.harness import MEASURES, SCALES, Bench, Ratio
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help="P1 to P16; all if none is named")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help="P1 to P21; all if none is named")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_const", const="quick", dest="size", help="small data, about two minutes")
     size.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="only to see that it all runs")

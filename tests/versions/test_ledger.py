@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +21,10 @@ from volfs.testing.ledger_conformance import ID, Kept, LedgerConformance
 from volfs.testing.memory_backend import MemoryBackend
 from volfs.testing.memory_ledger import MemoryLedger
 from volfs.testing.waiting import PATIENCE
+from volfs.versions.commit import publish
 from volfs.versions.commit.publish import DirectoryLedger
 from volfs.versions.ledger import Draft, RefRecord, Retirement
+from volfs.versions.ref_file import read_ref
 
 
 def in_directory(root: Path) -> Kept:
@@ -164,3 +167,51 @@ class TwoLedgers(RuleBasedStateMachine):
 
 TestTwoLedgers = TwoLedgers.TestCase
 TestTwoLedgers.settings = settings(max_examples=examples(20), stateful_step_count=15)
+
+
+def test_refs_that_stay_are_read_once_and_those_that_move_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever commits to one of many branches asks for all of them."""
+    ledger = in_directory(tmp_path / "dataset").ledger
+    layout = DatasetLayout(tmp_path / "dataset")
+    names = [f"b{number}" for number in range(20)]
+    with ledger.locked(PATIENCE):
+        for name in names:
+            ledger.set_ref(RefKind.BRANCH, name, RefRecord(1, ID), None)
+    read: list[str] = []
+    monkeypatch.setattr(publish, "read_ref", lambda path: read.append(path.stem) or read_ref(path))
+    long_ago = 1_700_000_000 * 10**9 + 1
+    for name in names:
+        os.utime(layout.ref(RefKind.BRANCH, name), ns=(long_ago, long_ago))
+
+    def asked() -> list[str]:
+        read.clear()
+        with ledger.locked(PATIENCE):
+            assert [ledger.ref(RefKind.BRANCH, name).version for name in ledger.names(RefKind.BRANCH)] == [1] * 20
+        return read.copy()
+
+    # What has just been changed (os.utime is a change, too) may be changed once more without looking otherwise.
+    monkeypatch.setattr(publish.Stamp, "settled", lambda self, now_ns: True)
+    assert asked() == sorted(names)
+    assert asked() == []
+    with ledger.locked(PATIENCE):
+        ledger.set_ref(RefKind.BRANCH, "b7", RefRecord(2, ID), 1)
+        ledger.set_ref(RefKind.BRANCH, "b7", RefRecord(1, ID), 2)
+    assert asked() == ["b7"]
+    layout.ref(RefKind.BRANCH, "b3").write_text('{"version": 1}')  # by hand
+    assert asked() == ["b3"]
+    monkeypatch.undo()
+
+
+def test_a_ref_that_has_just_been_written_is_read_again_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = in_directory(tmp_path / "dataset").ledger
+    read: list[str] = []
+    monkeypatch.setattr(publish, "read_ref", lambda path: read.append(path.stem) or read_ref(path))
+    with ledger.locked(PATIENCE):
+        ledger.set_ref(RefKind.BRANCH, "main", RefRecord(1, ID), None)
+        for _ in range(3):
+            assert ledger.ref(RefKind.BRANCH, "main").version == 1
+    assert read == ["main"] * 3

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.kits.stores import SECOND, START, new_store, volume, write_version
+from volfs.catalog import path_changes
 from volfs.errors import BadInput, NotFound
 from volfs.model.box import Box
 from volfs.model.metadata import group_zarr_json
@@ -220,3 +221,24 @@ def test_a_log_takes_no_more_than_is_asked_for(dataset: Dataset, monkeypatch: py
     monkeypatch.setattr(type(graph), "info", counting)
     assert next(dataset.log()).number == 6
     assert set(looked) <= {6, 5}
+
+
+def test_a_log_of_a_small_box_looks_at_no_change_elsewhere(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor at a list of what each version changed: that costs by the versions."""
+
+    def looked(_: bytes) -> list[bytes]:
+        raise AssertionError("the blocks of a version were asked for")
+
+    monkeypatch.setattr(path_changes, "unpack_blocks", looked)
+    assert numbers(dataset.log(path="s0", box=Box((0, 0, 0), (8, 8, 16)))) == [4, 2, 1]
+    assert numbers(dataset.log(path="s0", box=Box((0, 8, 0), (8, 9, 8)), all=True)) == [7, 1]
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_a_box_of_any_size_gives_the_same_either_way(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(path_changes, "_FEW_BLOCKS", few)
+    assert numbers(dataset.log(path="s0", box=Box((0, 0, 0), (16, 16, 16)), all=True)) == [7, 4, 3, 2, 1]
+    assert numbers(dataset.log(path="s0", box=Box((0, 0, 0), (3, 3, 3)), all=True)) == [2, 1]
+    assert numbers(dataset.log(path="s0", box=Box((8, 8, 8), (400, 400, 9)), all=True)) == [3, 1]

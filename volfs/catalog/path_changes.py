@@ -8,12 +8,13 @@ versions a reader wants (:mod:`volfs.versions.version_log`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from volfs.catalog.block_maps import ROW_COLUMNS, BlockRow, block_coords, cell_numbers
+from volfs.catalog.block_maps import ROW_COLUMNS, BlockRow, block_coords, block_key, cell_numbers
 from volfs.catalog.chunk_changes import unpack_blocks
 from volfs.catalog.entries import DIRECTORY, EntryRow
 from volfs.catalog.lineages import ENTRY_COLUMNS
@@ -26,10 +27,16 @@ _NAMED = "WHERE dir = ? AND name = ? ORDER BY dir, name, lineage, position"
 _INSIDE = "WHERE dir = ? ORDER BY dir, name, lineage, position"
 _TOUCHED, _TOUCHED_KEYS = "FROM touched INDEXED BY sqlite_autoindex_touched_1", "FROM touched INDEXED BY touched_keys"
 _OF_NODE = "WHERE node = ? ORDER BY node, lineage, position"
+_CHANGES, _CHANGES_KEYS = "FROM block INDEXED BY sqlite_autoindex_block_1", "FROM block INDEXED BY block_keys"
+_OF_BLOCK = "WHERE node = ? AND block = ? ORDER BY node, block, lineage, position"
+_FEW_BLOCKS = 64
+"""Of so many index blocks each is looked up by itself: what that costs follows their changes, not the array's."""
 _BLOCK = (
     f"SELECT {ROW_COLUMNS}, x'', x'' FROM block INDEXED BY sqlite_autoindex_block_1"
     " WHERE node = ? AND block = ? AND lineage = ? AND position = ?"
 )
+
+Coords = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -84,6 +91,16 @@ def changes_in_box(cx: sqlite3.Connection, node: int, shape: NodeShape, chunks: 
     found: set[int] = set()
     size = np.array(shape.block_shape, np.int64)
     start, stop = np.array(chunks.start), np.array(chunks.stop)
+    if chunks.empty:
+        return found
+    blocks = Box(tuple((start // size).tolist()), tuple((-(-stop // size)).tolist()))
+    if blocks.size <= _FEW_BLOCKS:
+        for block in np.ndindex(*blocks.shape):
+            at = tuple(a + b for a, b in zip(blocks.start, block, strict=True))
+            for changed in _changes_of(cx, node, block_key(at)):
+                if changed.version not in found and _crosses(changed, shape, np.array(at) * size, start, stop):
+                    found.add(changed.version)
+        return found
     for _, lineage, position, version, packed, _ in touched_rows(cx, node):
         for key in unpack_blocks(packed):
             origin = np.array(block_coords(key), np.int64) * size
@@ -92,12 +109,25 @@ def changes_in_box(cx: sqlite3.Connection, node: int, shape: NodeShape, chunks: 
             row = cx.execute(_BLOCK, (node, key, lineage, position)).fetchone()
             if row is None:
                 raise mismatch(f"it lacks a block of node {node} that v{version} changed")
-            cells = cell_numbers(BlockRow(*row).check(node, key).cells, shape.cells)
-            coords = np.stack(np.unravel_index(cells, shape.block_shape), axis=1) + origin
-            if ((coords >= start) & (coords < stop)).all(axis=1).any():
+            if _crosses(BlockRow(*row).check(node, key), shape, origin, start, stop):
                 found.add(version)
                 break
     return found
+
+
+def _crosses(row: BlockRow, shape: NodeShape, origin: Coords, start: Coords, stop: Coords) -> bool:
+    """Whether a row changes a chunk from ``start`` to ``stop``; its block begins at ``origin``."""
+    cells = cell_numbers(row.cells, shape.cells)
+    coords = np.stack(np.unravel_index(cells, shape.block_shape), axis=1) + origin
+    return bool(((coords >= start) & (coords < stop)).all(axis=1).any())
+
+
+def _changes_of(cx: sqlite3.Connection, node: int, key: bytes) -> Iterator[BlockRow]:
+    """The rows of one index block, in all versions."""
+    columns = f"SELECT block, {ROW_COLUMNS}, x'', x'' {_CHANGES} {_OF_BLOCK}"
+    keys = f"SELECT block, lineage, position {_CHANGES_KEYS} {_OF_BLOCK}"
+    for row in paired(cx, columns, keys, (node, key), width=3):
+        yield BlockRow(*row[1:]).check(node, key)
 
 
 def _rows(cx: sqlite3.Connection, directory: int, name: bytes | None = None) -> list[EntryRow]:

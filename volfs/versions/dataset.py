@@ -1013,25 +1013,28 @@ class Dataset(PublicMapping[Snapshot]):
 
     def read_ref(self, kind: RefKind, name: str) -> int:
         """The version that a ref names, proved by its content id. Raises NotFound, or Damaged."""
-        where = self.ledger.where(kind, name)
+
+        def where() -> str:
+            return self.ledger.where(kind, name)
+
         if not kind.takes(name) and self.ledger.has_ref(kind, name):
-            raise Damaged(f"{printable(where)} has a name that no ref can have: rename or remove it")
+            raise Damaged(f"{printable(where())} has a name that no ref can have: rename or remove it")
         ref = self.ledger.ref(kind, name)
         if not ref.version and not kind.may_be_empty:
-            raise Damaged(f"{where} names no version; {how_to_mend(where)}")
+            raise Damaged(f"{where()} names no version; {how_to_mend(where())}")
         if not ref.version and not ref.sealed and self.newest_on(name):
             raise Damaged(
-                f"{where} names no version, though there are versions made on this branch; {how_to_mend(where)}"
+                f"{where()} names no version, though there are versions made on this branch; {how_to_mend(where())}"
             )
         if ref.version:
             try:
                 there = self._content_id(ref.version)
             except NotFound:
-                raise Damaged(f"{where} names v{ref.version}, which is not there; {how_to_mend(where)}") from None
+                raise Damaged(f"{where()} names v{ref.version}, which is not there; {how_to_mend(where())}") from None
             if ref.content_id not in (None, there):
                 raise Damaged(
-                    f"{where} names v{ref.version} by the content id {str(ref.content_id)[:12]}…, but v{ref.version} is"
-                    f" {there[:12]}…; {how_to_mend(where)}"
+                    f"{where()} names v{ref.version} by the content id {str(ref.content_id)[:12]}…, but v{ref.version}"
+                    f" is {there[:12]}…; {how_to_mend(where())}"
                 )
         return ref.version
 

@@ -18,7 +18,9 @@ the new name: an intent whose old ref is there comes to nothing, any other goes 
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from volfs.errors import Damaged, NotFound, VolfsError
@@ -27,7 +29,7 @@ from volfs.model.refs import RefKind
 from volfs.storage.backend import Backend, change_document
 from volfs.storage.crash import crash_point
 from volfs.storage.files import read_json, replace_durably, unlink_durably, write_json
-from volfs.storage.store_layout import DATASET_JSON, DatasetLayout
+from volfs.storage.store_layout import DATASET_JSON, DatasetLayout, WorkingLayout
 from volfs.storage.trash import delete_tree
 from volfs.versions.dataset_file import DEFAULT_BRANCH
 from volfs.versions.ledger import Cause, Ledger
@@ -70,10 +72,15 @@ def rename(dataset: RenamedHistory, old: str, new: str, cause: Cause) -> None:
 def settle_renames(dataset: RenamedHistory) -> None:
     """Finish or undo the renames that processes which died had begun. Call with the dataset's lock."""
     workings = dataset.layout.workings
-    if not workings.is_dir():
+    try:
+        folders = sorted(os.listdir(workings))
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for folder in sorted(workings.iterdir()):
-        intent = dataset.layout.working(folder.name).rename_intent
+    above, inside = os.fspath(workings), os.fspath(WorkingLayout(Path()).rename_intent)
+    for name in folders:
+        if not os.path.lexists(f"{above}/{name}/{inside}"):  # of hundreds of branches none is being renamed
+            continue
+        intent = dataset.layout.working(name).rename_intent
         try:
             facts = read_json(intent)
         except (NotFound, NotADirectoryError):
@@ -84,10 +91,10 @@ def settle_renames(dataset: RenamedHistory) -> None:
         old, new = facts.get("from"), facts.get("to")
         if not (isinstance(old, str) and isinstance(new, str) and is_ref_name(old) and is_ref_name(new)):
             continue
-        if folder.name not in (old, new):
+        if name not in (old, new):
             continue  # a copy of a working copy, put there by hand
         if dataset.ledger.has_ref(RefKind.BRANCH, new) and not (
-            folder.name == old and dataset.ledger.has_ref(RefKind.BRANCH, old)
+            name == old and dataset.ledger.has_ref(RefKind.BRANCH, old)
         ):
             _finish(dataset, old, new)
         else:

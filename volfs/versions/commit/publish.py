@@ -37,8 +37,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from volfs.errors import AlreadyThere, BadInput, Busy, Conflict, Damaged, NoSpace, NotFound, VolfsError
+from volfs.model.bounded_map import BoundedMap
 from volfs.model.names import MAX_VERSION, is_ref_name, is_remote_name
 from volfs.model.refs import RefKind
 from volfs.storage.claim import Claim, Fate, changed_since, is_abandoned, store_clock
@@ -78,9 +80,44 @@ log = logging.getLogger(__name__)
 
 _FOUND = "found so: the change before was cut short, or this one was made by hand or by a volfs that kept no log"
 _Logged = tuple[RefChange, int]
+_REFS_KEPT = 1 << 12
 _MOST_BETWEEN = 1 << 16
 """Numbers that may be free, or of versions being written, between the newest version and one that is adopted."""
 """A change that a line of the log says, and the length of the log before it."""
+
+
+class _FileState(NamedTuple):
+    """What tells that a small file, which is only ever replaced, is another one."""
+
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> _FileState | None:
+        """None if there is none."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def settled(self, now_ns: int) -> bool:
+        """Whether a change after ``now_ns`` must show as another state."""
+        return Stamp(self, max(self.mtime_ns, self.ctime_ns)).settled(now_ns)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _refs_in(folder: str) -> Iterator[str]:
+    """The names of the refs in a directory."""
+    return (name[:-5] for name in _listed(folder) if name.endswith(".json") and not name.startswith("."))
 
 
 class DirectoryLedger:
@@ -98,6 +135,11 @@ class DirectoryLedger:
         self._seen: dict[str, int] = {}
         self._retired = RetiredList(layout)
         self._log = RefLog(layout.ref_log)
+        self._folders = {kind: os.fspath(layout.refs(kind)) for kind in RefKind}
+        #: What was read of refs, with the file as it was then: of a dataset with many branches few move.
+        self._read: BoundedMap[tuple[RefKind, str], tuple[_FileState, RefRecord]] = BoundedMap(_REFS_KEPT)
+        #: The latest time of the medium's clock that was seen.
+        self._now_ns = 0
 
     @contextmanager
     def locked(self, patience: float) -> Iterator[int]:
@@ -107,7 +149,9 @@ class DirectoryLedger:
         with no_space("locking the dataset"):
             lock.lock({"pid": os.getpid()}, timeout=patience)
         try:
-            yield lock.path.stat().st_mtime_ns
+            now_ns = lock.path.stat().st_mtime_ns
+            self._now_ns = max(self._now_ns, now_ns)
+            yield now_ns
         finally:
             lock.release()
 
@@ -124,10 +168,11 @@ class DirectoryLedger:
     # -- refs ---------------------------------------------------------------------------------------------------
 
     def names(self, kind: RefKind) -> list[str]:
+        folder = self._folders[kind]
+        if kind is not RefKind.REMOTE:
+            return sorted(_refs_in(folder))
         # A directory for each remote has its branches.
-        folder, above = self._layout.refs(kind), "*/" if kind is RefKind.REMOTE else ""
-        found = folder.glob(f"{above}[!.]*.json")
-        return sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in found)
+        return sorted(f"{remote}/{name}" for remote in _listed(folder) for name in _refs_in(f"{folder}/{remote}"))
 
     def has_ref(self, kind: RefKind, name: str) -> bool:
         return _is_file_name(kind, name) and os.path.lexists(self._layout.ref(kind, name))
@@ -135,7 +180,15 @@ class DirectoryLedger:
     def ref(self, kind: RefKind, name: str) -> RefRecord:
         if not _is_file_name(kind, name):
             raise NotFound(f"there is no {kind.word} {name!r}")
-        return read_ref(self._layout.ref(kind, name))
+        now_ns, known = self._now_ns, self._read.get((kind, name))
+        state = _FileState.of(f"{self._folders[kind]}/{name}.json")
+        if known is not None and known[0] == state:
+            return known[1]
+        found = read_ref(self._layout.ref(kind, name))
+        # A file that has just been replaced may be replaced once more without looking otherwise.
+        if state is not None and state.settled(now_ns):
+            self._read.put((kind, name), (state, found))
+        return found
 
     def where(self, kind: RefKind, name: str) -> str:
         return str(self._layout.ref(kind, name))
