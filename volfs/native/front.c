@@ -35,8 +35,10 @@ enum {
     LARGEST = 1 << 20,
     /* Planes that one read may show; a read of more tiny ones is Python's. */
     MOST_PLANES = 512,
-    /* Of planes in order, the first two of a slab are noted, and then each so manieth. */
+    /* Of planes in order, the first two of a slab are noted, then each so manieth, and the one that is followed by so many
+     * more: what is decoded by then can be lent before it is asked for. */
     NOTED_EVERY = 16,
+    LAST_PLANES = 3,
 };
 
 /* Files of up to so many bytes are given to the kernel before they are opened. In larger ones the kernel reads ahead. */
@@ -353,9 +355,10 @@ static int note(struct volfs_front *front, struct stack *stack, struct slab *sla
 {
     if (slab->last == plane)
         return 0;
+    const int64_t within = plane % stack->thick, left = plane < slab->last ? within : stack->thick - 1 - within;
     slab->last = plane;
     int64_t seen = slab->seen++;
-    if (seen > 1 && seen % NOTED_EVERY)
+    if (seen > 1 && seen % NOTED_EVERY && left != LAST_PLANES)
         return 0;
     size_t next = (front->last_note + 1) % NOTES;
     if (next == front->first_note)
