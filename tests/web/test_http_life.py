@@ -133,9 +133,17 @@ def test_damage_is_an_error_with_a_line_in_the_log_and_never_a_whole_answer(serv
     assert server.get("/bad/log.txt").status == 200
 
 
-def test_a_signal_ends_it_cleanly_whatever_clients_do(store: Path, tmp_path: Path) -> None:
+def test_two_servers_of_a_store_see_each_other_and_a_signal_ends_one_cleanly_whatever_clients_do(
+    server: HttpServer, store: Path, tmp_path: Path
+) -> None:
+    onlooker = server
     with http_server(store, tmp_path / "log", "--public", token="open-sesame") as server:
         path = "/wide/branches/main/files/unfinished"
+        for number in range(12):
+            assert server.ask("PUT", path, b"%d" % number).status in (201, 204)
+            seen = onlooker.get(path)
+            assert (seen.status == 200 and int(seen.body) <= number) or (seen.status == 404 and not number), seen
+        assert server.ask("DELETE", path).status == 204
         idle = socket.create_connection(("127.0.0.1", server.port))
         half = socket.create_connection(("127.0.0.1", server.port))
         head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nContent-Length: 99\r\n\r\n"

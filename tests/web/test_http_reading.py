@@ -153,6 +153,17 @@ def test_no_name_in_a_store_is_markup_and_no_file_is_a_page(server: HttpServer) 
     assert "sandbox" in server.get("/cells/branches/exp/files/picture.svg").headers["content-security-policy"]
 
 
+def test_a_file_that_others_replace_is_there_at_every_moment(server: HttpServer) -> None:
+    store = server.log.parent / "store"
+    with volfs.open_store(store) as opened:
+        branch = opened["cells"]["exp"]
+        for number in range(15):
+            branch.put("files/replaced", b"%d" % number)
+            answer = server.get("/cells/branches/exp/files/replaced")
+            assert answer.status == 200 and int(answer.body) <= number
+        branch.delete("files/replaced")
+
+
 def test_viewers_of_other_servers_may_read(server: HttpServer) -> None:
     asked = server.ask(
         "OPTIONS",

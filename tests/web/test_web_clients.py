@@ -114,6 +114,20 @@ def test_rclone_syncs_side_files_both_ways(rclone: list[str], tmp_path: Path) ->
     run(*rclone, "purge", f"dav:{FILES}/synced")
 
 
+def test_rclone_copies_an_array_into_a_branch_and_it_is_committed(
+    server: HttpServer, rclone: list[str], tmp_path: Path
+) -> None:
+    more = CELLS[::-1].copy()
+    array = zarr.create_array(tmp_path / "more", shape=more.shape, chunks=(8, 16, 16), dtype="u1")
+    array[:] = more
+    branch = "cells/branches/exp"
+    run(*rclone, "copy", tmp_path / "more", f"dav:{branch}/zarr/more")
+    assert server.ask("PUT", f"/{branch}/.volfs/commit", b"more\n").json()["state"] == "done"
+    url = f"{server.url}/cells/versions/exp/zarr/more"
+    assert np.array_equal(zarr.open_array(url, mode="r")[:], more)
+    assert server.get("/cells/versions/exp/more/volume.raw").body == more.tobytes()
+
+
 def test_cadaver_puts_locks_moves_and_gets(server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login me password {TOKEN}\n")

@@ -7,7 +7,6 @@ ranges are wanted (:mod:`volfs.web.byte_ranges`).
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +16,7 @@ import trio
 
 from volfs.tree.contract.api import OpenFile, TreeApi
 from volfs.web.http_exchange import HttpExchange
+from volfs.web.http_status import RETRY_SECONDS, Refusal
 
 _LARGEST = 1 << 20
 _SMALLEST = 64 << 10
@@ -110,7 +110,8 @@ class FileBodies:
     async def _whole(self, file: OpenFile, offset: int, size: int) -> bytes | memoryview:
         data = await self.read(file, offset, size)
         if not len(data):
-            raise OSError(errno.EIO, f"the file ended at {offset}: it changed while it was read")
+            again = [("retry-after", str(RETRY_SECONDS))]
+            raise Refusal(503, f"the file ended at {offset}: it changed while it was read", again)
         return data
 
 
