@@ -17,22 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.kits.chromium import chromium
 from tests.kits.paths import ROOT
 from tests.kits.view_folders import MemoryArray, array_meta, at, content, image_view, view_of, write_out
 from volfs.views.folder import Folder, ImageView, LevelView, ViewFile
 from volfs.views.folders import deepzoom
-
-webdriver = pytest.importorskip("selenium.webdriver")
 
 SCRIPT = Path(os.environ.get("OPENSEADRAGON", ROOT / "node_modules/openseadragon/build/openseadragon")) / (
     "openseadragon.min.js"
 )
 WIDTH, HEIGHT = 512, 384
 
-pytestmark = [
-    pytest.mark.skipif(not SCRIPT.exists(), reason="OpenSeadragon is not there: npm install openseadragon"),
-    pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("chromedriver"), reason="no Chromium"),
-]
+pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="OpenSeadragon is not there: npm install openseadragon")
 
 PAGE = f"""<!doctype html><body style="margin:0;background:#000">
 <div id="view" style="width:{WIDTH}px;height:{HEIGHT}px"></div><script src="openseadragon.min.js"></script><script>
@@ -95,25 +91,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         ("127.0.0.1", 0), partial(type("Asked", (Handler,), {"asked": asked}), directory=str(root))
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = webdriver.ChromeOptions()
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--force-device-scale-factor=1",
-        "--window-size=800,700",
-    ):
-        options.add_argument(flag)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_script_timeout(30)
     try:
-        yield Browser(driver, root, server.server_port, asked)
+        with chromium(size=(800, 700)) as opened:
+            yield Browser(opened.driver, root, server.server_port, asked)
     finally:
-        driver.quit()
         server.shutdown()
         server.server_close()
 
