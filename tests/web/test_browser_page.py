@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from selenium.webdriver.common.keys import Keys
 import volfs
 from tests.kits.chromium import Chromium, chromium
 from tests.kits.http_servers import HttpServer, http_server
+from volfs.ingest.importer import ImportOptions, import_source
+from volfs.ingest.source import ArraySource
 from volfs.model.box import Box
 from volfs.testing.small_store import CELLS, NUCLEI, SHAPE, add_image, make_store
 from volfs.testing.volumes import image, segmentation
@@ -29,6 +32,18 @@ MOVIE = image((2, 3, 6, 30, 40), "uint16")
 WIDE = segmentation(SHAPE, "uint64") * np.uint64(2**40)
 REAL = image((3, 20, 30), "float32")
 TOKEN = "let me in"
+SHEET = image((1100, 1300), "uint16")
+RANDOM = np.random.default_rng(1)
+KINDS = {
+    "flag": ("zyx", RANDOM.integers(0, 2, (2, 20, 30)).astype(bool)),
+    "half": ("zyx", RANDOM.random((2, 20, 30)).astype("f2")),
+    "wave": ("zyx", (RANDOM.random((2, 20, 30)) + 1j * RANDOM.random((2, 20, 30))).astype("c8")),
+    "negative": ("zyx", RANDOM.integers(-500, 500, (2, 20, 30)).astype("i2")),
+    "long": ("zyx", RANDOM.integers(0, 2**50, (2, 20, 30)).astype("u8")),
+    "flat": ("yx", RANDOM.integers(0, 255, (33, 44)).astype("u1")),
+    "six": ("atczyx", RANDOM.integers(0, 255, (2, 2, 2, 2, 20, 30)).astype("u1")),
+    "colour": ("cyx", RANDOM.integers(0, 255, (3, 33, 44)).astype("u1")),
+}
 GREW = CELLS.copy()
 GREW[7, 5:20, 8:30] = 255
 GREW[7, 25:30, 8:30] = 0
@@ -42,6 +57,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
     with volfs.open_store(store) as opened:
         add_image(opened, "cells", ODD, REAL, "zyx", chunks=(3, 20, 30), levels=1)
         add_image(opened, "cells", "labels/wide", WIDE, "zyx", chunks=(16, 16, 16), levels=2, labels=True)
+        for name, (axes, voxels) in KINDS.items():
+            source = ArraySource(voxels)
+            source.description = replace(source.description, rgb=name == "colour")
+            import_source(opened, "kinds", name, source, ImportOptions(axes=axes, levels=1, message=name))
+        add_image(opened, "sheet", "", SHEET, "yx", chunks=(256, 256), levels=3)
         add_image(opened, "movie", "", MOVIE, "tczyx", chunks=(1, 1, 6, 30, 40), levels=1)
         cells = opened["cells"]
         level = volfs.images(cells["main"])[""].levels[0]
@@ -94,7 +114,7 @@ def test_the_start_shows_datasets_and_leads_by_keys_to_a_slice(browser: Chromium
     browser.go(f"{server.url}/", ".card img")
     assert browser.text("h1") == "Datasets"
     names = browser.ask("return [...document.querySelectorAll('.card h2')].map(e => e.innerText)")
-    assert names == ["cells", "movie"]
+    assert names == ["cells", "kinds", "movie", "sheet"]
     browser.wait_for(lambda: browser.ask("return [...document.images].every(e => e.complete && e.naturalWidth > 0)"))
     browser.press(Keys.TAB)
     assert browser.focused() == "cells"
@@ -176,6 +196,38 @@ def test_sixteen_bits_channels_and_times_through_a_window(browser: Chromium, ser
 def settled(browser: Chromium, part: str) -> str:
     browser.wait_for(lambda: part in browser.ask("return location.hash"))
     return str(browser.ask("return location.hash"))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_image_is_shown_by_its_voxels(browser: Chromium, server: HttpServer, kind: str) -> None:
+    browser.go(f"{server.url}/#/kinds/branches/main/view/{kind}?zoom=1", "canvas[data-state=ready]")
+    window = [
+        float(part.partition("=")[2]) for part in settled(browser, "low=").split("&") if part[:3] in ("low", "hig")
+    ]
+    file = browser.ask("return [...document.querySelectorAll('.actions a')].find(e => e.href.endsWith('.npy')).href")
+    voxels = np.load(io.BytesIO(server.get(file.removeprefix(server.url)).body))
+    colour = kind == "colour"
+    expected = voxels if colour else gray(windowed(voxels, (window[0], window[1])))
+    assert voxels.ndim == 2 + colour and np.ptp(expected.astype(int)) > 200
+    assert (picture(browser, voxels.shape[:2]) == expected).all()
+
+
+def test_a_large_plane_comes_in_tiles_of_the_level_that_fits_the_zoom(browser: Chromium, server: HttpServer) -> None:
+    window = {"low": 0, "high": 65535}
+    browser.go(f"{server.url}/#/sheet/versions/v1/view?zoom=1&x=650&y=512&low=0&high=65535", "canvas[data-state=ready]")
+    found = browser.canvas("canvas")
+    left, top = (int(browser.ask(f"return document.querySelector('canvas').dataset.{at}")) for at in ("left", "top"))
+    assert left < 0 and top < 0, "a corner of four tiles is in the middle"
+    seen = windowed(SHEET, (0, 65535))[-top : found.shape[0] - top, -left : found.shape[1] - left]
+    assert (found == gray(seen)).all()
+    for zoom, level in ((0.5, "s1"), (0.25, "s2"), (0.1, "s2"), (0.6, "s0")):
+        browser.go(f"{server.url}/#/sheet/versions/v1/view?zoom={zoom}&low=0&high=65535", "canvas[data-state=ready]")
+        assert browser.ask("return document.querySelector('canvas').dataset.level") == level
+    coarse = np.load(io.BytesIO(server.get("/sheet/versions/v1/s2/xy/z00000.npy").body))
+    assert (
+        shown(browser, server, "sheet/versions/v1/view", coarse.shape, **window | {"zoom": 0.25})
+        == gray(windowed(coarse, (0, 65535)))
+    ).all()
 
 
 def test_labels_have_the_colours_that_they_have_everywhere(browser: Chromium, server: HttpServer) -> None:
