@@ -29,7 +29,10 @@ export function labelLook(colours) {
     if (!Number.isInteger(value) || !Array.isArray(rgba) || rgba.length < 3 || rgba.length > 4) continue;
     if (!rgba.every((part) => Number.isInteger(part) && part >= 0 && part <= 255)) continue;
     const opaque = (rgba[3] ?? 255) / 255;
-    known.set(BigInt(value).toString(), rgba.slice(0, 3).map((part) => Math.round(part * opaque)));
+    known.set(
+      BigInt(value).toString(),
+      rgba.slice(0, 3).map((part) => Math.round(part * opaque)),
+    );
   }
   return { kind: "labels", known };
 }
@@ -100,11 +103,13 @@ function halves(tile) {
 
 /** A voxel's value as text, exactly. */
 export function exact(tile, at) {
-  if (tile.samples > 1) return Array.from({ length: tile.samples }, (_, sample) => text(tile.data[at * tile.samples + sample])).join(", ");
+  if (tile.samples > 1)
+    return Array.from({ length: tile.samples }, (_, sample) => text(tile.data[at * tile.samples + sample])).join(", ");
   return text(tile.data[at]);
 }
 
-const text = (value) => (typeof value === "bigint" || Number.isInteger(value) ? value.toString() : Number(value).toPrecision(6));
+const text = (value) =>
+  typeof value === "bigint" || Number.isInteger(value) ? value.toString() : Number(value).toPrecision(6);
 
 function paintColours(tile, look, out) {
   const { data, samples } = tile;
@@ -165,7 +170,9 @@ export function paintDifference(before, now, look) {
 
 /** A window from percentiles of a tile, so that a few hot or dead voxels do not decide. */
 export function robustWindow(tile) {
-  const values = Float64Array.from({ length: tile.data.length }, (_, at) => Number(tile.data[at])).filter(Number.isFinite).sort();
+  const values = Float64Array.from({ length: tile.data.length }, (_, at) => Number(tile.data[at]))
+    .filter(Number.isFinite)
+    .sort();
   if (!values.length) return [0, 1];
   const share = (percent) => {
     const at = ((values.length - 1) * percent) / 100;

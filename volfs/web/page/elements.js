@@ -9,7 +9,9 @@ function fill(element, attributes, children) {
     else if (name === "value" || name === "checked") element[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -38,7 +40,14 @@ export function size(bytes) {
 export const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-const SPANS = [["year", 31557600], ["month", 2629800], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+const SPANS = [
+  ["year", 31557600],
+  ["month", 2629800],
+  ["week", 604800],
+  ["day", 86400],
+  ["hour", 3600],
+  ["minute", 60],
+];
 
 /** A time as people say it, with the exact one in its title. */
 export function when(iso) {
@@ -47,7 +56,16 @@ export function when(iso) {
   return make("time", { datetime: iso, title: iso }, relative.format(Math.round(seconds / span), unit));
 }
 
-const SHORT = { nanometer: "nm", micrometer: "µm", millimeter: "mm", centimeter: "cm", meter: "m", angstrom: "Å", second: "s", millisecond: "ms" };
+const SHORT = {
+  nanometer: "nm",
+  micrometer: "µm",
+  millimeter: "mm",
+  centimeter: "cm",
+  meter: "m",
+  angstrom: "Å",
+  second: "s",
+  millisecond: "ms",
+};
 
 /** Voxel sizes with their units: "8 × 8 × 40 nm"; those of axes without a unit have none. */
 export function voxelSize(info) {
@@ -67,7 +85,8 @@ export function copying(label, text) {
   async function copy() {
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // not on a secure origin
+    } catch {
+      // not on a secure origin
       const area = make("textarea", { class: "sr-only", value: text });
       document.body.append(area);
       area.select();

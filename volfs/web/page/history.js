@@ -13,7 +13,6 @@ const MARGIN = 6;
  *  Versions come newest first; of each: lane, and lines [from lane, to lane, colour] in its lower and upper half. */
 export function lanes(versions) {
   const open = []; // by lane: the version that the line leads down to
-  const placed = new Set();
   let widest = 1;
   const free = () => {
     const at = open.indexOf(null);
@@ -22,24 +21,24 @@ export function lanes(versions) {
   const there = new Set(versions.map((version) => version.number));
   const rows = versions.map((version) => {
     let lane = open.indexOf(version.number);
-    const fresh = lane < 0;
-    if (fresh) lane = free();
+    if (lane < 0) lane = free();
     const upper = [];
     open.forEach((target, at) => {
       if (target === null) return;
       upper.push([at, target === version.number ? lane : at, at]);
       if (target === version.number && at !== lane) open[at] = null;
     });
-    placed.add(version.number);
     open[lane] = null;
     const lower = [];
     const before = open.map((target, at) => [target, at]).filter(([target]) => target !== null);
-    version.parents.filter((parent) => there.has(parent)).forEach((parent, order) => {
-      let to = order === 0 ? lane : open.indexOf(parent);
-      if (to < 0) to = free();
-      open[to] = parent;
-      lower.push([lane, to, to]);
-    });
+    version.parents
+      .filter((parent) => there.has(parent))
+      .forEach((parent, order) => {
+        let to = order === 0 ? lane : open.indexOf(parent);
+        if (to < 0) to = free();
+        open[to] = parent;
+        lower.push([lane, to, to]);
+      });
     for (const [, at] of before) lower.push([at, at, at]);
     widest = Math.max(widest, open.length);
     while (open.length && open[open.length - 1] === null) open.pop();
@@ -61,7 +60,12 @@ export function history(dataset, versions, refs) {
   const rows = make("ol", { class: "rows" });
   const box = make("div", { class: "history", tabindex: "-1", scroll: paint, keydown: move }, rows);
   const found = make("span", { class: "found" });
-  const field = make("input", { type: "search", placeholder: "Filter: message, author, version, branch, tag", "aria-label": "Filter versions", input: filter });
+  const field = make("input", {
+    type: "search",
+    placeholder: "Filter: message, author, version, branch, tag",
+    "aria-label": "Filter versions",
+    input: filter,
+  });
   const whole = make("div", { class: "history-frame" }, make("div", { class: "filter" }, field, found), box);
 
   const centre = (lane) => 6 + lane * step + step / 2;
@@ -71,12 +75,21 @@ export function history(dataset, versions, refs) {
     const half = ROW / 2;
     const path = (from, to, top) => {
       const [a, b, y] = [centre(from), centre(to), top ? 0 : half];
-      return a === b ? `M${a} ${y}v${half}` : `M${a} ${y}C${a} ${y + half * 0.6} ${b} ${y + half * 0.4} ${b} ${y + half}`;
+      return a === b
+        ? `M${a} ${y}v${half}`
+        : `M${a} ${y}C${a} ${y + half * 0.6} ${b} ${y + half * 0.4} ${b} ${y + half}`;
     };
-    const stroke = (half_lines, top) => half_lines.map(([from, to, colour]) =>
-      draw("path", { d: path(from, to, top), class: `lane lane-${colour % COLOURS}` }));
-    return draw("svg", { width, height: ROW, class: "graph", "aria-hidden": "true" }, stroke(upper, true), stroke(lower, false),
-      draw("circle", { cx: centre(lane), cy: half, r: 5, class: `dot lane-${lane % COLOURS}` }));
+    const stroke = (half_lines, top) =>
+      half_lines.map(([from, to, colour]) =>
+        draw("path", { d: path(from, to, top), class: `lane lane-${colour % COLOURS}` }),
+      );
+    return draw(
+      "svg",
+      { width, height: ROW, class: "graph", "aria-hidden": "true" },
+      stroke(upper, true),
+      stroke(lower, false),
+      draw("circle", { cx: centre(lane), cy: half, r: 5, class: `dot lane-${lane % COLOURS}` }),
+    );
   }
 
   function row(at) {
@@ -84,15 +97,41 @@ export function history(dataset, versions, refs) {
     const dropped = version.names.includes("dropped");
     const [subject] = version.message.split("\n");
     const badges = refs.get(version.number) ?? [];
-    const merged = version.parents.length > 1 ? `merges ${version.parents.slice(1).map((n) => `v${n}`).join(", ")}` : null;
+    const merged =
+      version.parents.length > 1
+        ? `merges ${version.parents
+            .slice(1)
+            .map((n) => `v${n}`)
+            .join(", ")}`
+        : null;
     const goal = address([dataset, "versions", `v${version.number}`]);
-    const name = dropped ? make("span", { class: "name" }, `v${version.number}`) : make("a", { class: "name", href: goal, tabindex: at === active ? "0" : "-1", focus: () => (active = at) }, `v${version.number}`);
-    const item = make("li", { "aria-setsize": shown.length, "aria-posinset": at + 1, class: dropped ? "row dropped" : "row" },
+    const name = dropped
+      ? make("span", { class: "name" }, `v${version.number}`)
+      : make(
+          "a",
+          { class: "name", href: goal, tabindex: at === active ? "0" : "-1", focus: () => (active = at) },
+          `v${version.number}`,
+        );
+    const item = make(
+      "li",
+      { "aria-setsize": shown.length, "aria-posinset": at + 1, class: dropped ? "row dropped" : "row" },
       shown === versions ? lines(place.get(version.number)) : null,
-      make("div", { class: "said" },
-        make("div", { class: "first" }, name, badges.map(({ kind, name: ref, to }) => link(to, make("span", { class: `badge ${kind}`, title: `${kind} ${ref}` }, ref))),
-          dropped ? make("span", { class: "badge dropped" }, "dropped") : null, make("span", { class: "subject" }, subject)),
-        make("div", { class: "second" }, version.author, " · ", when(version.time), merged ? ` · ${merged}` : null)));
+      make(
+        "div",
+        { class: "said" },
+        make(
+          "div",
+          { class: "first" },
+          name,
+          badges.map(({ kind, name: ref, to }) =>
+            link(to, make("span", { class: `badge ${kind}`, title: `${kind} ${ref}` }, ref)),
+          ),
+          dropped ? make("span", { class: "badge dropped" }, "dropped") : null,
+          make("span", { class: "subject" }, subject),
+        ),
+        make("div", { class: "second" }, version.author, " · ", when(version.time), merged ? ` · ${merged}` : null),
+      ),
+    );
     item.style.transform = `translateY(${at * ROW}px)`;
     return item;
   }
@@ -132,11 +171,13 @@ export function history(dataset, versions, refs) {
   function filter() {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return show(versions);
-    show(versions.filter((version) => {
-      const names = (refs.get(version.number) ?? []).map((ref) => ref.name);
-      const all = `v${version.number} ${version.message} ${version.author} ${names.join(" ")}`.toLowerCase();
-      return words.every((word) => all.includes(word));
-    }));
+    show(
+      versions.filter((version) => {
+        const names = (refs.get(version.number) ?? []).map((ref) => ref.name);
+        const all = `v${version.number} ${version.message} ${version.author} ${names.join(" ")}`.toLowerCase();
+        return words.every((word) => all.includes(word));
+      }),
+    );
     tell(`${shown.length} versions`);
   }
 

@@ -9,7 +9,14 @@ import { sliceView, sliceKeys } from "./viewer.js";
 
 const main = document.getElementById("main");
 const keys = document.getElementById("keys");
-const GENERAL = [["?", "these keys"], ["Tab, Shift+Tab", "from one control to the next"], ["↑ ↓ PgUp PgDn Home End", "in the history: from version to version"], ["Enter", "open"], ["/", "to the filter"], ["u", "one step up"]];
+const GENERAL = [
+  ["?", "these keys"],
+  ["Tab, Shift+Tab", "from one control to the next"],
+  ["↑ ↓ PgUp PgDn Home End", "in the history: from version to version"],
+  ["Enter", "open"],
+  ["/", "to the filter"],
+  ["u", "one step up"],
+];
 const THEMES = ["auto", "light", "dark"];
 let leaving = new AbortController();
 let help = GENERAL;
@@ -47,9 +54,23 @@ async function go() {
   const { signal } = leaving;
   const [names, query] = asked();
   const steps = trail(names);
-  document.title = steps.map(([text]) => text).reverse().join(" · ");
-  document.getElementById("trail").replaceChildren(make("ol", {}, steps.map(([text, to], at) =>
-    make("li", {}, at === steps.length - 1 ? make("span", { "aria-current": "page" }, text) : link(address(to), text)))));
+  document.title = steps
+    .map(([text]) => text)
+    .reverse()
+    .join(" · ");
+  document.getElementById("trail").replaceChildren(
+    make(
+      "ol",
+      {},
+      steps.map(([text, to], at) =>
+        make(
+          "li",
+          {},
+          at === steps.length - 1 ? make("span", { "aria-current": "page" }, text) : link(address(to), text),
+        ),
+      ),
+    ),
+  );
   main.className = names[3] === "view" ? "wide" : "";
   help = names[3] === "view" ? [...sliceKeys, ...GENERAL] : GENERAL;
   const place = make("div", { class: "view" });
@@ -60,11 +81,16 @@ async function go() {
     if (signal.aborted) return;
     main.replaceChildren(place);
     const title = main.querySelector("h1");
-    if (document.activeElement === document.body || document.activeElement === null) title?.focus({ preventScroll: true });
+    if (document.activeElement === document.body || document.activeElement === null)
+      title?.focus({ preventScroll: true });
     main.dataset.ready = location.hash;
   } catch (error) {
     if (signal.aborted) return;
-    main.replaceChildren(make("h1", { tabindex: "-1" }, "Not shown"), failed(error), make("p", {}, link(address([]), "All datasets")));
+    main.replaceChildren(
+      make("h1", { tabindex: "-1" }, "Not shown"),
+      failed(error),
+      make("p", {}, link(address([]), "All datasets")),
+    );
   }
 }
 
@@ -77,7 +103,9 @@ function theme(next) {
 }
 
 function showKeys() {
-  document.getElementById("keys-list").replaceChildren(...help.flatMap(([key, text]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, text)]));
+  document
+    .getElementById("keys-list")
+    .replaceChildren(...help.flatMap(([key, text]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, text)]));
   keys.showModal();
 }
 

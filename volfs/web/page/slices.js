@@ -7,7 +7,19 @@ const KEPT = 256 << 20;
 const AT_ONCE = 6;
 const NAME = /^[A-Za-z][A-Za-z_]*$/;
 const THROUGH = { xy: "z", xz: "y", yz: "x" };
-const TYPES = { u1: Uint8Array, b1: Uint8Array, i1: Int8Array, u2: Uint16Array, i2: Int16Array, u4: Uint32Array, i4: Int32Array, u8: BigUint64Array, i8: BigInt64Array, f4: Float32Array, f8: Float64Array };
+const TYPES = {
+  u1: Uint8Array,
+  b1: Uint8Array,
+  i1: Int8Array,
+  u2: Uint16Array,
+  i2: Int16Array,
+  u4: Uint32Array,
+  i4: Int32Array,
+  u8: BigUint64Array,
+  i8: BigInt64Array,
+  f4: Float32Array,
+  f8: Float64Array,
+};
 
 /** How the slices of an image lie, from the description of its finest level: as the server places them. */
 export class Geometry {
@@ -25,7 +37,12 @@ export class Geometry {
     this.sample = info.samples ? axes.indexOf(info.samples) : null;
     const space = Object.values(this.axis);
     const single = (name) => axes.filter((each) => each === name).length === 1;
-    this.others = axes.map((name, axis) => ({ axis, count: shape[axis], name: NAME.test(name ?? "") && single(name) ? name : `d${axis}_` }))
+    this.others = axes
+      .map((name, axis) => ({
+        axis,
+        count: shape[axis],
+        name: NAME.test(name ?? "") && single(name) ? name : `d${axis}_`,
+      }))
       .filter(({ axis }) => !space.includes(axis) && axis !== this.sample)
       .map((other) => ({ ...other, name: ["x", "y", "z"].includes(other.name) ? `d${other.axis}_` : other.name }));
     this.planes = this.axis.z === null ? ["xy"] : ["xy", "xz", "yz"];
@@ -43,32 +60,57 @@ export class Geometry {
     return plane === "yz" ? this.axis.y : this.axis.x;
   }
 
+  /** The directories of the other axes between a level and its planes: `t0003`, `c01`. */
+  folders(at) {
+    const digits = ({ name, count }) => Math.max(name === "t" ? 4 : 2, String(count - 1).length);
+    return this.others.map((other) => `${other.name}${String(at[other.axis]).padStart(digits(other), "0")}`);
+  }
+
+  /** What the slice of a plane of a level is called, without its ending: `z00012`. */
+  stem(plane, at, level) {
+    const through = this.through(plane);
+    const [index, count] = through === null ? [0, 1] : [at[through], level.shape[through]];
+    return `${THROUGH[plane]}${String(index).padStart(Math.max(5, String(count - 1).length), "0")}`;
+  }
+
   /** What a box of a plane of a level is called in its `cutout/`. `at` has an index for each axis that is not shown. */
   cutout(plane, at, rows, columns) {
-    const labels = new Map(Object.entries(this.axis).filter(([, axis]) => axis !== null).map(([name, axis]) => [axis, name]));
+    const labels = new Map(
+      Object.entries(this.axis)
+        .filter(([, axis]) => axis !== null)
+        .map(([name, axis]) => [axis, name]),
+    );
     for (const other of this.others) labels.set(other.axis, other.name);
-    const parts = [...labels.keys()].sort((a, b) => a - b).map((axis) => {
-      if (axis === this.down(plane)) return `${labels.get(axis)}${rows[0]}-${rows[1]}`;
-      if (axis === this.across(plane)) return `${labels.get(axis)}${columns[0]}-${columns[1]}`;
-      return `${labels.get(axis)}${at[axis]}`;
-    });
+    const parts = [...labels.keys()]
+      .sort((a, b) => a - b)
+      .map((axis) => {
+        if (axis === this.down(plane)) return `${labels.get(axis)}${rows[0]}-${rows[1]}`;
+        if (axis === this.across(plane)) return `${labels.get(axis)}${columns[0]}-${columns[1]}`;
+        return `${labels.get(axis)}${at[axis]}`;
+      });
     return `${parts.join("_")}.npy`;
   }
 }
 
-/** The voxels in a NPY file, as a tile of so many rows and columns. `first`: the samples come before rows and columns. */
+/** The voxels in a NPY file, as a tile of so many rows and columns; samples of a pixel come last. */
 export function decode(buffer, rows, columns) {
   const head = new DataView(buffer);
   const wide = head.getUint8(6) > 1;
   const start = wide ? 12 + head.getUint32(8, true) : 10 + head.getUint16(8, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, wide ? 12 : 10, start - (wide ? 12 : 10)));
-  const shape = /'shape':\s*\(([^)]*)\)/.exec(header)[1].split(",").map((n) => n.trim()).filter(Boolean).map(Number);
+  const shape = /'shape':\s*\(([^)]*)\)/
+    .exec(header)[1]
+    .split(",")
+    .map((n) => n.trim())
+    .filter(Boolean)
+    .map(Number);
   const [, order, kind, width] = /'descr':\s*'([<>|=])([a-zA-Z])([0-9]+)'/.exec(header) ?? [null, "|", "V", "0"];
   const item = (buffer.byteLength - start) / shape.reduce((a, b) => a * b, 1);
   let data = voxels(buffer, start, order, kind, Number(width), item);
   const total = shape.reduce((a, b) => a * b, 1);
   const samples = total / (rows * columns);
-  if (samples > 1 && shape[shape.length - 1] !== samples) { // samples first: put them last
+  if (samples > 1 && shape[shape.length - 1] !== samples) {
+    // samples first: put them last
     const moved = new data.constructor(total);
     for (let sample = 0; sample < samples; sample += 1) {
       for (let at = 0; at < rows * columns; at += 1) moved[at * samples + sample] = data[sample * rows * columns + at];
@@ -113,7 +155,6 @@ export class Tiles {
     this.size = 0;
     this.waiting = [];
     this.running = new Map();
-    this.lasting = new Map();
   }
 
   /** A tile if it is here, else undefined. */

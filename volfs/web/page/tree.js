@@ -22,7 +22,9 @@ async function ask(at, signal) {
   const answer = await fetch(at, { signal });
   if (!answer.ok) {
     const line = (await answer.text()).trim().split("\n")[0];
-    const error = new Error(`${decodeURI(at.slice(ROOT.length)) || "/"}: ${line || answer.statusText || answer.status}`);
+    const error = new Error(
+      `${decodeURI(at.slice(ROOT.length)) || "/"}: ${line || answer.statusText || answer.status}`,
+    );
     error.status = answer.status;
     throw error;
   }
@@ -36,8 +38,6 @@ export const bytes = async (names, signal) => (await ask(url(names), signal)).ar
 /** The entries of a directory: name, type, size, mtime. */
 export const list = async (names, signal) =>
   (await (await ask(`${url(names)}${names.length ? "/" : ""}?format=json`, signal)).json()).entries;
-
-export const exists = async (names) => (await fetch(url(names), { method: "HEAD" })).ok;
 
 /** The images of a snapshot: path (names), kind, levels with their descriptions, finest first. */
 export async function images(snapshot, signal) {
@@ -60,7 +60,9 @@ export async function images(snapshot, signal) {
       });
     }
     if (alone) return;
-    const deeper = folders.filter((name) => !LEVEL.test(name) && (names.length || !FIXED.has(name)) && name !== "formats");
+    const deeper = folders.filter(
+      (name) => !LEVEL.test(name) && (names.length || !FIXED.has(name)) && name !== "formats",
+    );
     await Promise.all(deeper.map((name) => visit([...names, name])));
   }
   await visit([]);
@@ -106,12 +108,20 @@ export function parseLog(log) {
   for (const line of log.split("\n")) {
     const begun = /^v([0-9]+)(?: {2}\((.*)\))?$/.exec(line);
     if (begun) {
-      now = { number: Number(begun[1]), names: begun[2] ? begun[2].split(", ") : [], parents: [], author: "", time: "", message: [] };
+      now = {
+        number: Number(begun[1]),
+        names: begun[2] ? begun[2].split(", ") : [],
+        parents: [],
+        author: "",
+        time: "",
+        message: [],
+      };
       versions.push(now);
     } else if (!now) continue;
     else if (line.startsWith("    ")) now.message.push(line.slice(4));
     else if (line === "" && now.message.length) now.message.push("");
-    else if (line.startsWith("parent  ")) now.parents = [...line.slice(8).matchAll(/v([0-9]+)/g)].map((each) => Number(each[1]));
+    else if (line.startsWith("parent  "))
+      now.parents = [...line.slice(8).matchAll(/v([0-9]+)/g)].map((each) => Number(each[1]));
     else if (line.startsWith("author  ")) now.author = line.slice(8);
     else if (line.startsWith("date    ")) now.time = line.slice(8);
   }

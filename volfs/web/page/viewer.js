@@ -6,9 +6,15 @@ import { decode, Geometry, TILE, Tiles } from "./slices.js";
 import { address, bytes, image as imageAt, json, path, placeOf, shown, url } from "./tree.js";
 
 export const sliceKeys = [
-  ["← → ↑ ↓", "move the picture (with Shift, further)"], [", .  or PgUp PgDn", "the slice before, the next (with Shift, ten)"],
-  ["+ −", "nearer, further"], ["0", "all of the plane"], ["1", "one voxel a pixel"], ["p", "the next plane: xy, xz, yz"],
-  ["c C   t T", "the next channel, time; the one before"], ["a", "contrast from what is shown"], ["d", "difference, side by side, alone"],
+  ["← → ↑ ↓", "move the picture (with Shift, further)"],
+  [", .  or PgUp PgDn", "the slice before, the next (with Shift, ten)"],
+  ["+ −", "nearer, further"],
+  ["0", "all of the plane"],
+  ["1", "one voxel a pixel"],
+  ["p", "the next plane: xy, xz, yz"],
+  ["c C   t T", "the next channel, time; the one before"],
+  ["a", "contrast from what is shown"],
+  ["d", "difference, side by side, alone"],
 ];
 const MOST_TILES = 96;
 const [NEAREST, FURTHEST] = [64, 1 / 65536];
@@ -17,7 +23,9 @@ export async function sliceView(main, names, signal, query) {
   const snapshot = names.slice(0, 3);
   const here = names.slice(4);
   const [image, facts, meta] = await Promise.all([
-    imageAt(snapshot, here, signal), json([snapshot[0], "dataset.json"], signal), shown(snapshot, here, signal),
+    imageAt(snapshot, here, signal),
+    json([snapshot[0], "dataset.json"], signal),
+    shown(snapshot, here, signal),
   ]);
   const viewer = new Viewer(main, { snapshot, here, image, facts, meta, signal });
   await viewer.begin(query);
@@ -41,10 +49,15 @@ class Viewer {
     const plane = query.get("plane");
     const state = (this.state = {
       plane: geometry.planes.includes(plane) ? plane : "xy",
-      at: {}, level: query.get("level") ?? "auto", zoom: null, x: null, y: null,
+      at: {},
+      level: query.get("level") ?? "auto",
+      zoom: null,
+      x: null,
+      y: null,
       mode: ["side", "diff"].includes(query.get("mode")) ? query.get("mode") : "",
     });
-    const number = (text) => (text !== null && text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : null);
+    const number = (text) =>
+      text !== null && text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : null;
     const { shape } = this.finest;
     const inside = (value, count) => Math.min(count - 1, Math.max(0, Math.trunc(value)));
     for (const axis of Object.values(geometry.axis)) if (axis !== null) state.at[axis] = Math.floor(shape[axis] / 2);
@@ -69,35 +82,164 @@ class Viewer {
     const name = here.length ? path(here) : snapshot[0];
     this.stage = make("div", { class: "stage" });
     this.readout = make("output", { class: "readout" });
-    this.planes = make("fieldset", { class: "choice" }, make("legend", {}, "Plane"), geometry.planes.map((plane) => make("label", {},
-      make("input", { type: "radio", name: "plane", value: plane, checked: plane === state.plane, change: () => this.setPlane(plane) }), plane)));
-    this.position = this.slider("Position", () => this.through, () => (this.through === null ? 1 : finest.shape[this.through]));
-    this.sliders = geometry.others.map((other) => this.slider(this.titleOf(other), () => other.axis, () => other.count, other));
-    this.level = make("select", { change: () => { state.level = this.level.value; this.refresh(); } },
-      make("option", { value: "auto" }, "by zoom"), this.image.levels.map((level) => make("option", { value: level.name, selected: level.name === state.level }, `${level.name || "s0"}  ${shapeText(level.shape)}`)));
+    this.planes = make(
+      "fieldset",
+      { class: "choice" },
+      make("legend", {}, "Plane"),
+      geometry.planes.map((plane) =>
+        make(
+          "label",
+          {},
+          make("input", {
+            type: "radio",
+            name: "plane",
+            value: plane,
+            checked: plane === state.plane,
+            change: () => this.setPlane(plane),
+          }),
+          plane,
+        ),
+      ),
+    );
+    this.position = this.slider(
+      "Position",
+      () => this.through,
+      () => (this.through === null ? 1 : finest.shape[this.through]),
+    );
+    this.sliders = geometry.others.map((other) =>
+      this.slider(
+        this.titleOf(other),
+        () => other.axis,
+        () => other.count,
+        other,
+      ),
+    );
+    this.level = make(
+      "select",
+      {
+        change: () => {
+          state.level = this.level.value;
+          this.refresh();
+        },
+      },
+      make("option", { value: "auto" }, "by zoom"),
+      this.image.levels.map((level) =>
+        make(
+          "option",
+          { value: level.name, selected: level.name === state.level },
+          `${level.name || "s0"}  ${shapeText(level.shape)}`,
+        ),
+      ),
+    );
     const level = make("label", { class: "control" }, "Level ", this.level);
-    this.low = make("input", { type: "number", step: "any", change: () => this.setWindow(Number(this.low.value), Number(this.high.value)) });
-    this.high = make("input", { type: "number", step: "any", change: () => this.setWindow(Number(this.low.value), Number(this.high.value)) });
-    this.lowRange = make("input", { type: "range", min: 0, max: 1000, "aria-label": "Black", input: () => this.dragWindow() });
-    this.highRange = make("input", { type: "range", min: 0, max: 1000, "aria-label": "White", input: () => this.dragWindow() });
-    const contrast = this.labels ? null : make("fieldset", { class: "contrast" }, make("legend", {}, "Contrast"),
-      make("label", {}, "black ", this.low), this.lowRange, make("label", {}, "white ", this.high), this.highRange,
-      make("button", { type: "button", class: "small", click: () => this.autoWindow() }, "auto"));
-    const zoom = make("div", { class: "control zoom", role: "group", "aria-label": "Zoom" },
-      make("button", { type: "button", "aria-label": "Further", click: () => this.zoomBy(1 / 1.5) }, "−"), make("button", { type: "button", "aria-label": "Nearer", click: () => this.zoomBy(1.5) }, "+"),
-      make("button", { type: "button", click: () => this.fit() }, "fit"), make("button", { type: "button", click: () => this.zoomTo(1) }, "1:1"));
-    this.other = make("input", { list: "others", placeholder: "v3, main~2, a tag", "aria-label": "Version to compare with" });
-    this.mode = make("select", { "aria-label": "How to compare", change: () => this.setMode(this.mode.value) },
-      [["", "alone"], ["side", "side by side"], ["diff", "difference"]].map(([value, text]) => make("option", { value }, text)));
-    const compare = make("form", { class: "control compare", submit: (event) => { event.preventDefault(); this.setMode(this.mode.value || "side"); } },
-      make("label", {}, "Compare with ", this.other), make("datalist", { id: "others" }, [...Object.keys(facts.branches), ...Object.keys(facts.tags)].map((ref) => make("option", { value: ref }))), this.mode);
+    this.low = make("input", {
+      type: "number",
+      step: "any",
+      change: () => this.setWindow(Number(this.low.value), Number(this.high.value)),
+    });
+    this.high = make("input", {
+      type: "number",
+      step: "any",
+      change: () => this.setWindow(Number(this.low.value), Number(this.high.value)),
+    });
+    this.lowRange = make("input", {
+      type: "range",
+      min: 0,
+      max: 1000,
+      "aria-label": "Black",
+      input: () => this.dragWindow(),
+    });
+    this.highRange = make("input", {
+      type: "range",
+      min: 0,
+      max: 1000,
+      "aria-label": "White",
+      input: () => this.dragWindow(),
+    });
+    const contrast = this.labels
+      ? null
+      : make(
+          "fieldset",
+          { class: "contrast" },
+          make("legend", {}, "Contrast"),
+          make("label", {}, "black ", this.low),
+          this.lowRange,
+          make("label", {}, "white ", this.high),
+          this.highRange,
+          make("button", { type: "button", class: "small", click: () => this.autoWindow() }, "auto"),
+        );
+    const zoom = make(
+      "div",
+      { class: "control zoom", role: "group", "aria-label": "Zoom" },
+      make("button", { type: "button", "aria-label": "Further", click: () => this.zoomBy(1 / 1.5) }, "−"),
+      make("button", { type: "button", "aria-label": "Nearer", click: () => this.zoomBy(1.5) }, "+"),
+      make("button", { type: "button", click: () => this.fit() }, "fit"),
+      make("button", { type: "button", click: () => this.zoomTo(1) }, "1:1"),
+    );
+    this.other = make("input", {
+      list: "others",
+      placeholder: "v3, main~2, a tag",
+      "aria-label": "Version to compare with",
+    });
+    this.mode = make(
+      "select",
+      { "aria-label": "How to compare", change: () => this.setMode(this.mode.value) },
+      [
+        ["", "alone"],
+        ["side", "side by side"],
+        ["diff", "difference"],
+      ].map(([value, text]) => make("option", { value }, text)),
+    );
+    const compare = make(
+      "form",
+      {
+        class: "control compare",
+        submit: (event) => {
+          event.preventDefault();
+          this.setMode(this.mode.value || "side");
+        },
+      },
+      make("label", {}, "Compare with ", this.other),
+      make(
+        "datalist",
+        { id: "others" },
+        [...Object.keys(facts.branches), ...Object.keys(facts.tags)].map((ref) => make("option", { value: ref })),
+      ),
+      this.mode,
+    );
     this.said = make("p", { class: "failed", role: "alert", hidden: true });
     this.links = make("p", { class: "actions" });
     this.main.append(
-      make("div", { class: "slice-title" }, make("h1", { tabindex: "-1" }, name, make("span", { class: "dim" }, ` ${snapshot[2]} · ${shapeText(finest.shape)} · ${finest.dtype} · ${voxelSize(finest)}`))),
-      make("div", { class: "viewer" },
-        make("form", { class: "controls", "aria-label": "What is shown", submit: (event) => event.preventDefault() }, this.planes, this.position?.row, this.sliders.map((each) => each.row), contrast, level, zoom),
-        make("div", { class: "seen" }, this.stage, this.readout, this.said, compare, this.links)));
+      make(
+        "div",
+        { class: "slice-title" },
+        make(
+          "h1",
+          { tabindex: "-1" },
+          name,
+          make(
+            "span",
+            { class: "dim" },
+            ` ${snapshot[2]} · ${shapeText(finest.shape)} · ${finest.dtype} · ${voxelSize(finest)}`,
+          ),
+        ),
+      ),
+      make(
+        "div",
+        { class: "viewer" },
+        make(
+          "form",
+          { class: "controls", "aria-label": "What is shown", submit: (event) => event.preventDefault() },
+          this.planes,
+          this.position?.row,
+          this.sliders.map((each) => each.row),
+          contrast,
+          level,
+          zoom,
+        ),
+        make("div", { class: "seen" }, this.stage, this.readout, this.said, compare, this.links),
+      ),
+    );
     this.showPosition();
   }
 
@@ -109,15 +251,30 @@ class Viewer {
   slider(title, axis, count, other = null) {
     if (!other && this.geometry.axis.z === null) return null;
     const set = (value) => this.setIndex(axis(), value);
-    const range = make("input", { type: "range", min: 0, max: 0, "aria-label": title, input: () => set(Number(range.value)) });
-    const number = make("input", { type: "number", min: 0, max: 0, "aria-label": `${title}, as a number`, change: () => set(Number(number.value)) });
+    const range = make("input", {
+      type: "range",
+      min: 0,
+      max: 0,
+      "aria-label": title,
+      input: () => set(Number(range.value)),
+    });
+    const number = make("input", {
+      type: "number",
+      min: 0,
+      max: 0,
+      "aria-label": `${title}, as a number`,
+      change: () => set(Number(number.value)),
+    });
     const named = make("span", { class: "dim channel" });
     const row = make("div", { class: "control slide" }, make("span", { class: "label" }, title), range, number, named);
-    return { row, show: () => {
-      const [value, last] = [this.state.at[axis()], count() - 1];
-      for (const input of [range, number]) [input.max, input.value] = [last, value];
-      named.textContent = other?.name === "c" ? String(this.meta.channels[value]?.label ?? "") : "";
-    } };
+    return {
+      row,
+      show: () => {
+        const [value, last] = [this.state.at[axis()], count() - 1];
+        for (const input of [range, number]) [input.max, input.value] = [last, value];
+        named.textContent = other?.name === "c" ? String(this.meta.channels[value]?.label ?? "") : "";
+      },
+    };
   }
 
   get through() {
@@ -178,7 +335,9 @@ class Viewer {
     const { geometry, state } = this;
     const channel = geometry.others.find((other) => other.name === "c");
     const told = this.meta.channels[channel ? state.at[channel.axis] : 0]?.window;
-    const limits = { uint8: [0, 255], bool: [0, 1], uint16: [0, 65535], int8: [-128, 127], int16: [-32768, 32767] }[this.finest.dtype];
+    const limits = { uint8: [0, 255], bool: [0, 1], uint16: [0, 65535], int8: [-128, 127], int16: [-32768, 32767] }[
+      this.finest.dtype
+    ];
     this.bounds = null;
     if (Number.isFinite(told?.start) && Number.isFinite(told?.end) && told.start < told.end) {
       this.bounds = limits ?? [told.min ?? told.start, told.max ?? told.end];
@@ -198,7 +357,12 @@ class Viewer {
       const [low, high] = robustWindow(tile);
       let [least, most] = [Infinity, -Infinity];
       for (const value of tile.data) [least, most] = [Math.min(least, Number(value)), Math.max(most, Number(value))];
-      this.bounds = this.finest.dtype === "uint8" ? limits : [Math.min(low, least), Math.max(high, most)].map((value, at) => (Number.isFinite(value) ? value : [low, high][at]));
+      this.bounds =
+        this.finest.dtype === "uint8"
+          ? limits
+          : [Math.min(low, least), Math.max(high, most)].map((value, at) =>
+              Number.isFinite(value) ? value : [low, high][at],
+            );
       this.setWindow(low, high);
     } catch (error) {
       if (error.name === "AbortError") throw error;
@@ -207,7 +371,9 @@ class Viewer {
   }
 
   get look() {
-    return this.labels ? (this.colours ??= labelLook(this.meta.colours)) : grayLook(this.state.low ?? 0, this.state.high ?? 255);
+    return this.labels
+      ? (this.colours ??= labelLook(this.meta.colours))
+      : grayLook(this.state.low ?? 0, this.state.high ?? 255);
   }
 
   // -- comparing -----------------------------------------------------------------------------------------------------
@@ -235,7 +401,9 @@ class Viewer {
     const [a, b] = [this.finest, this.second.image.levels[0]];
     if (`${a.shape}` === `${b.shape}` && a.dtype === b.dtype) return true;
     this.state.mode = "side";
-    this.say(`a difference needs images of one shape and type: ${this.second.place[2]} has ${shapeText(b.shape)} ${b.dtype}`);
+    this.say(
+      `a difference needs images of one shape and type: ${this.second.place[2]} has ${shapeText(b.shape)} ${b.dtype}`,
+    );
     return false;
   }
 
@@ -260,15 +428,39 @@ class Viewer {
 
   layPanes() {
     const { mode } = this.state;
-    const versions = mode === "side" ? [this.second, { place: this.snapshot, image: this.image }] : [{ place: this.snapshot, image: this.image }];
+    const versions =
+      mode === "side"
+        ? [this.second, { place: this.snapshot, image: this.image }]
+        : [{ place: this.snapshot, image: this.image }];
     this.panes = versions.map(({ place, image }) => ({ place, image, before: mode === "diff" ? this.second : null }));
     this.stage.classList.toggle("two", this.panes.length > 1);
-    this.stage.replaceChildren(...this.panes.map((pane) => {
-      const title = pane.before ? `${pane.before.place[2]} → ${pane.place[2]}` : pane.place[2];
-      pane.canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": `slice of ${title}; ? tells the keys`, "aria-describedby": "readout",
-        keydown: (event) => this.key(event), wheel: (event) => this.wheel(event, pane), pointerdown: (event) => this.grab(event, pane), pointermove: (event) => this.point(event, pane), pointerleave: () => this.showReadout(null) });
-      return make("figure", {}, pane.canvas, make("figcaption", {}, title, pane.before ? make("span", { class: "dim" }, " orange: grown, other label; blue: shrunk, no label") : null));
-    }));
+    this.stage.replaceChildren(
+      ...this.panes.map((pane) => {
+        const title = pane.before ? `${pane.before.place[2]} → ${pane.place[2]}` : pane.place[2];
+        pane.canvas = make("canvas", {
+          tabindex: "0",
+          role: "img",
+          "aria-label": `slice of ${title}; ? tells the keys`,
+          "aria-describedby": "readout",
+          keydown: (event) => this.key(event),
+          wheel: (event) => this.wheel(event, pane),
+          pointerdown: (event) => this.grab(event, pane),
+          pointermove: (event) => this.point(event, pane),
+          pointerleave: () => this.showReadout(null),
+        });
+        return make(
+          "figure",
+          {},
+          pane.canvas,
+          make(
+            "figcaption",
+            {},
+            title,
+            pane.before ? make("span", { class: "dim" }, " orange: grown, other label; blue: shrunk, no label") : null,
+          ),
+        );
+      }),
+    );
     this.readout.id = "readout";
     this.mode.value = mode;
     this.resized();
@@ -304,7 +496,10 @@ class Viewer {
   }
 
   fit() {
-    const { span, panes: [pane] } = this;
+    const {
+      span,
+      panes: [pane],
+    } = this;
     if (!pane?.canvas.width) return;
     const zoom = Math.min(pane.canvas.width / (span.width * span.sx), pane.canvas.height / (span.height * span.sy));
     Object.assign(this.state, { zoom: zoom >= 2 ? Math.floor(zoom) : zoom, x: span.width / 2, y: span.height / 2 });
@@ -355,10 +550,14 @@ class Viewer {
     const named = image.levels.findIndex((level) => level.name === this.state.level);
     if (named >= 0) return named;
     const { span, state } = this;
-    const fits = (level) => [[span.across, span.sx], [span.down, span.sy]].every(([axis, side]) => {
-      const long = this.factor(level, axis);
-      return long <= 1 || long * side * state.zoom <= 1.01;
-    });
+    const fits = (level) =>
+      [
+        [span.across, span.sx],
+        [span.down, span.sy],
+      ].every(([axis, side]) => {
+        const long = this.factor(level, axis);
+        return long <= 1 || long * side * state.zoom <= 1.01;
+      });
     let found = 0;
     image.levels.forEach((level, at) => {
       if (fits(level)) found = at;
@@ -379,11 +578,17 @@ class Viewer {
     const { span, state } = this;
     const [fx, fy] = [this.factor(level, span.across), this.factor(level, span.down)];
     const [stepX, stepY] = [TILE * fx, TILE * fy];
-    const [halfX, halfY] = [pane.canvas.width / 2 / (state.zoom * span.sx), pane.canvas.height / 2 / (state.zoom * span.sy)];
+    const [halfX, halfY] = [
+      pane.canvas.width / 2 / (state.zoom * span.sx),
+      pane.canvas.height / 2 / (state.zoom * span.sy),
+    ];
     const at = this.indices(level);
     const [width, height] = [level.shape[span.across], level.shape[span.down]];
     const found = [];
-    const range = (middle, half, step, count) => [Math.max(0, Math.floor((middle - half) / step)), Math.min(Math.ceil(count / TILE), Math.ceil((middle + half) / step))];
+    const range = (middle, half, step, count) => [
+      Math.max(0, Math.floor((middle - half) / step)),
+      Math.min(Math.ceil(count / TILE), Math.ceil((middle + half) / step)),
+    ];
     const [firstRow, lastRow] = range(state.y, halfY, stepY, height);
     const [firstColumn, lastColumn] = range(state.x, halfX, stepX, width);
     if ((lastRow - firstRow) * (lastColumn - firstColumn) > MOST_TILES) return null;
@@ -392,7 +597,14 @@ class Viewer {
         const rows = [row * TILE, Math.min(height, (row + 1) * TILE)];
         const columns = [column * TILE, Math.min(width, (column + 1) * TILE)];
         const far = Math.hypot((column + 0.5) * stepX - state.x, (row + 0.5) * stepY - state.y);
-        found.push({ ...this.wanted(place, level, at, state.plane, rows, columns), x: columns[0] * fx, y: rows[0] * fy, fx, fy, far });
+        found.push({
+          ...this.wanted(place, level, at, state.plane, rows, columns),
+          x: columns[0] * fx,
+          y: rows[0] * fy,
+          fx,
+          fy,
+          far,
+        });
       }
     }
     return found.sort((a, b) => a.far - b.far);
@@ -408,7 +620,9 @@ class Viewer {
       const now = this.levelNow(pane.image);
       for (let at = now; at < pane.image.levels.length; at += 1) {
         const tiles = this.visible(pane, pane.place, pane.image.levels[at]);
-        const earlier = pane.before ? this.visible(pane, pane.before.place, pane.before.image.levels[at] ?? pane.image.levels[at]) : null;
+        const earlier = pane.before
+          ? this.visible(pane, pane.before.place, pane.before.image.levels[at] ?? pane.image.levels[at])
+          : null;
         if (tiles === null) {
           many = true;
           continue;
@@ -418,7 +632,13 @@ class Viewer {
       }
       pane.level = pane.image.levels[now];
     }
-    this.say(many ? "Come nearer: the image has no coarser level for so large a part." : this.said.hidden || this.said.textContent.startsWith("Come nearer") ? "" : this.said.textContent);
+    this.say(
+      many
+        ? "Come nearer: the image has no coarser level for so large a part."
+        : this.said.hidden || this.said.textContent.startsWith("Come nearer")
+          ? ""
+          : this.said.textContent,
+    );
     this.tiles.want(wanted, () => this.schedule());
     this.schedule();
     this.remember();
@@ -447,7 +667,9 @@ class Viewer {
       const before = earlier ? this.tiles.have(earlier.key) : null;
       if (earlier && (!before || before.error)) return null;
       made = new OffscreenCanvas(tile.columns, tile.rows);
-      made.getContext("2d").putImageData(earlier ? paintDifference(before, tile, this.look) : paint(tile, this.look), 0, 0);
+      made
+        .getContext("2d")
+        .putImageData(earlier ? paintDifference(before, tile, this.look) : paint(tile, this.look), 0, 0);
       this.pictures.set(name, made);
       if (this.pictures.size > 2 * MOST_TILES) this.pictures.delete(this.pictures.keys().next().value);
     }
@@ -476,14 +698,23 @@ class Viewer {
           return;
         }
         const [x, y] = [Math.round(left + wanted.x * zx), Math.round(top + wanted.y * zy)];
-        const [right, bottom] = [Math.round(left + (wanted.x + wanted.columns * wanted.fx) * zx), Math.round(top + (wanted.y + wanted.rows * wanted.fy) * zy)];
-        context.imageSmoothingEnabled = !this.labels && (right - x) < wanted.columns;
+        const [right, bottom] = [
+          Math.round(left + (wanted.x + wanted.columns * wanted.fx) * zx),
+          Math.round(top + (wanted.y + wanted.rows * wanted.fy) * zy),
+        ];
+        context.imageSmoothingEnabled = !this.labels && right - x < wanted.columns;
         context.imageSmoothingQuality = "high";
         context.drawImage(picture, x, y, right - x, bottom - y);
       });
     });
     if (error) this.say(error.message);
-    Object.assign(canvas.dataset, { state: missing ? "loading" : "ready", left, top, zoom: state.zoom, level: pane.level.name || "s0" });
+    Object.assign(canvas.dataset, {
+      state: missing ? "loading" : "ready",
+      left,
+      top,
+      zoom: state.zoom,
+      level: pane.level.name || "s0",
+    });
     canvas.setAttribute("aria-busy", String(missing > 0));
     this.showReadout(this.pointed);
   }
@@ -495,18 +726,23 @@ class Viewer {
     const box = canvas.getBoundingClientRect();
     const ratio = canvas.width / box.width;
     const { span, state } = this;
-    const x = ((event.clientX - box.left) * ratio - Math.round(canvas.width / 2 - state.x * state.zoom * span.sx)) / (state.zoom * span.sx);
-    const y = ((event.clientY - box.top) * ratio - Math.round(canvas.height / 2 - state.y * state.zoom * span.sy)) / (state.zoom * span.sy);
+    const x =
+      ((event.clientX - box.left) * ratio - Math.round(canvas.width / 2 - state.x * state.zoom * span.sx)) /
+      (state.zoom * span.sx);
+    const y =
+      ((event.clientY - box.top) * ratio - Math.round(canvas.height / 2 - state.y * state.zoom * span.sy)) /
+      (state.zoom * span.sy);
     return { x, y, inside: x >= 0 && y >= 0 && x < span.width && y < span.height };
   }
 
   wheel(event, pane) {
     event.preventDefault();
-    if (event.ctrlKey || event.metaKey || event.shiftKey === false && event.altKey) {
+    if (event.ctrlKey || event.metaKey || (event.shiftKey === false && event.altKey)) {
       const { x, y } = this.voxelAt(event, pane);
       return this.zoomBy(Math.exp(-event.deltaY / 300), x, y);
     }
-    if (event.shiftKey && this.through !== null) return this.setIndex(this.through, this.state.at[this.through] + Math.sign(event.deltaY || event.deltaX));
+    if (event.shiftKey && this.through !== null)
+      return this.setIndex(this.through, this.state.at[this.through] + Math.sign(event.deltaY || event.deltaX));
     const { x, y } = this.voxelAt(event, pane);
     this.zoomBy(Math.exp(-event.deltaY / 400), x, y);
   }
@@ -532,18 +768,38 @@ class Viewer {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { state, geometry } = this;
     const step = event.shiftKey ? 200 : 40;
-    const slice = (by) => this.through !== null && this.setIndex(this.through, state.at[this.through] + by * (event.shiftKey ? 10 : 1));
+    const slice = (by) =>
+      this.through !== null && this.setIndex(this.through, state.at[this.through] + by * (event.shiftKey ? 10 : 1));
     const along = (name, by) => {
       const other = geometry.others.find((each) => each.name === name);
       if (other) this.setIndex(other.axis, state.at[other.axis] + by);
     };
     const acts = {
-      ArrowLeft: () => this.moveBy(-step, 0), ArrowRight: () => this.moveBy(step, 0), ArrowUp: () => this.moveBy(0, -step), ArrowDown: () => this.moveBy(0, step),
-      PageUp: () => slice(-1), PageDown: () => slice(1), ",": () => slice(-1), ".": () => slice(1), "<": () => slice(-1), ">": () => slice(1),
-      "+": () => this.zoomBy(1.5), "=": () => this.zoomBy(1.5), "-": () => this.zoomBy(1 / 1.5), 0: () => this.fit(), 1: () => this.zoomTo(1),
+      ArrowLeft: () => this.moveBy(-step, 0),
+      ArrowRight: () => this.moveBy(step, 0),
+      ArrowUp: () => this.moveBy(0, -step),
+      ArrowDown: () => this.moveBy(0, step),
+      PageUp: () => slice(-1),
+      PageDown: () => slice(1),
+      ",": () => slice(-1),
+      ".": () => slice(1),
+      "<": () => slice(-1),
+      ">": () => slice(1),
+      "+": () => this.zoomBy(1.5),
+      "=": () => this.zoomBy(1.5),
+      "-": () => this.zoomBy(1 / 1.5),
+      0: () => this.fit(),
+      1: () => this.zoomTo(1),
       p: () => this.setPlane(geometry.planes[(geometry.planes.indexOf(state.plane) + 1) % geometry.planes.length]),
-      c: () => along("c", 1), C: () => along("c", -1), t: () => along("t", 1), T: () => along("t", -1), a: () => this.autoWindow(),
-      d: () => (this.other.value.trim() ? this.setMode({ "": "diff", diff: "side", side: "" }[state.mode]).then(() => this.panes[0].canvas.focus()) : this.other.focus()),
+      c: () => along("c", 1),
+      C: () => along("c", -1),
+      t: () => along("t", 1),
+      T: () => along("t", -1),
+      a: () => this.autoWindow(),
+      d: () =>
+        this.other.value.trim()
+          ? this.setMode({ "": "diff", diff: "side", side: "" }[state.mode]).then(() => this.panes[0].canvas.focus())
+          : this.other.focus(),
     };
     if (!Object.hasOwn(acts, event.key)) return;
     event.preventDefault();
@@ -557,12 +813,17 @@ class Viewer {
     const parts = [];
     const axes = Object.entries(geometry.axis).filter(([, axis]) => axis !== null);
     const { pane } = pointed ?? {};
-    const here = pointed?.inside ? { ...state.at, [span.across]: Math.floor(pointed.x), [span.down]: Math.floor(pointed.y) } : null;
+    const here = pointed?.inside
+      ? { ...state.at, [span.across]: Math.floor(pointed.x), [span.down]: Math.floor(pointed.y) }
+      : null;
     if (here) {
       parts.push(axes.map(([name, axis]) => `${name} ${here[axis]}`).join("  "));
       const value = this.valueAt(pane, pointed);
       if (value !== null) parts.push(`value ${value}`);
-    } else if (this.through !== null) parts.push(`${axes.find(([, axis]) => axis === this.through)[0]} ${state.at[this.through]} of ${this.finest.shape[this.through]}`);
+    } else if (this.through !== null) {
+      const [name] = axes.find(([, axis]) => axis === this.through);
+      parts.push(`${name} ${state.at[this.through]} of ${this.finest.shape[this.through]}`);
+    }
     const level = this.panes[0]?.level;
     if (level) parts.push(`level ${level.name || "s0"}`, `${Number((state.zoom * 100).toPrecision(3))} %`);
     this.readout.textContent = parts.join("  ·  ");
@@ -575,7 +836,8 @@ class Viewer {
     const of = (list) => {
       for (const wanted of list ?? []) {
         const [column, row] = [Math.floor((x - wanted.x) / wanted.fx), Math.floor((y - wanted.y) / wanted.fy)];
-        const tile = row >= 0 && column >= 0 && row < wanted.rows && column < wanted.columns ? this.tiles.have(wanted.key) : null;
+        const tile =
+          row >= 0 && column >= 0 && row < wanted.rows && column < wanted.columns ? this.tiles.have(wanted.key) : null;
         if (tile && !tile.error) return exact(tile, row * tile.columns + column);
       }
       return null;
@@ -584,7 +846,7 @@ class Viewer {
     return before === null ? now : `${before} → ${now}`;
   }
 
-  // -- the address, and links to what is shown -------------------------------------------------------------------------
+  // -- the address, and links to what is shown -----------------------------------------------------------------------
 
   remember() {
     clearTimeout(this.remembering);
@@ -595,7 +857,11 @@ class Viewer {
       if (this.through !== null) query.at = state.at[this.through];
       for (const other of geometry.others) query[other.name] = state.at[other.axis];
       if (!this.labels) Object.assign(query, { low: state.low, high: state.high });
-      Object.assign(query, { zoom: Number(state.zoom.toPrecision(5)), x: Math.round(state.x * 10) / 10, y: Math.round(state.y * 10) / 10 });
+      Object.assign(query, {
+        zoom: Number(state.zoom.toPrecision(5)),
+        x: Math.round(state.x * 10) / 10,
+        y: Math.round(state.y * 10) / 10,
+      });
       if (state.level !== "auto") query.level = state.level;
       if (state.mode) Object.assign(query, { with: this.second.place.slice(1).join("/"), mode: state.mode });
       history.replaceState(null, "", address([...this.snapshot, "view", ...this.here], query));
@@ -606,15 +872,28 @@ class Viewer {
     const level = this.panes[0].level;
     const { state, geometry, finest } = this;
     const at = this.indices(level);
-    const folders = geometry.others.map((other) => `${other.name}${String(at[other.axis]).padStart(other.name === "t" ? Math.max(4, String(other.count - 1).length) : Math.max(2, String(other.count - 1).length), "0")}`);
-    const count = this.through === null ? 1 : level.shape[this.through];
-    const stem = `${{ xy: "z", xz: "y", yz: "x" }[state.plane]}${String(this.through === null ? 0 : at[this.through]).padStart(Math.max(5, String(count - 1).length), "0")}`;
+    const folders = geometry.folders(at);
+    const stem = geometry.stem(state.plane, at, level);
     const folder = [...this.snapshot, ...level.place, ...folders, state.plane];
     const preview = [...this.snapshot, ...level.place, ...folders, "preview", state.plane, `${stem}.png`];
     const saved = [this.snapshot[0], ...this.here, this.snapshot[2], level.name, stem].filter(Boolean).join("-");
     const exactPng = /^(uint8|uint16|bool)$/.test(finest.dtype);
-    const file = (ending) => make("a", { class: "button small", href: url([...folder, `${stem}${ending}`]), download: `${saved}${ending}` }, ending.slice(1));
-    this.links.replaceChildren("This slice as ", ...(exactPng ? [file(".png"), " "] : []), file(".tif"), " ", file(".npy"), " ",
-      make("a", { class: "button small", href: url(preview), download: `${saved}-preview.png` }, "8-bit png"), " ", copying("copy path", path(folder, `${stem}${exactPng ? ".png" : ".tif"}`)));
+    const file = (ending) =>
+      make(
+        "a",
+        { class: "button small", href: url([...folder, `${stem}${ending}`]), download: `${saved}${ending}` },
+        ending.slice(1),
+      );
+    this.links.replaceChildren(
+      "This slice as ",
+      ...(exactPng ? [file(".png"), " "] : []),
+      file(".tif"),
+      " ",
+      file(".npy"),
+      " ",
+      make("a", { class: "button small", href: url(preview), download: `${saved}-preview.png` }, "8-bit png"),
+      " ",
+      copying("copy path", path(folder, `${stem}${exactPng ? ".png" : ".tif"}`)),
+    );
   }
 }
