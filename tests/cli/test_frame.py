@@ -136,3 +136,18 @@ def test_doctor_names_what_a_crippled_machine_lacks(tmp_path: Path) -> None:
     done = volfs("doctor", env={"PATH": str(tmp_path), "XDG_STATE_HOME": str(file)})
     assert done.returncode == 1
     assert "apt install fuse3" in done.stdout and "XDG_STATE_HOME" in done.stdout
+
+
+def test_an_interrupt_while_a_class_is_made_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python 3.11 raises RuntimeError from what ``__set_name__`` raised."""
+    from volfs.cli import _status
+
+    def run() -> None:
+        class Named:
+            def __set_name__(self, owner: type, name: str) -> None:
+                raise KeyboardInterrupt
+
+        type("Made", (), {"field": Named()})
+
+    assert _status(run) == 130
+    assert capsys.readouterr().err.strip() == "volfs: interrupted"

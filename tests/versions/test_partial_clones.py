@@ -323,6 +323,29 @@ class TestFetch:
             assert CloneParts.parse(ours.clone_parts.facts(), "") == ours.clone_parts
 
 
+@pytest.mark.parametrize("after", [1, 9, 33])
+def test_an_interrupt_leaves_nothing_or_what_the_next_goes_on_with(small: Store, tmp_path: Path, after: int) -> None:
+    told: list[int] = []
+
+    def tell(done: int, total: int, what: str) -> None:
+        assert done <= total
+        told.append(done)
+        if len(told) == after:
+            raise KeyboardInterrupt
+
+    place = tmp_path / "ours"
+    with pytest.raises(KeyboardInterrupt):
+        volfs.clone(str(small.path), place, box="z0-16", progress=tell)
+    volfs.clone(str(small.path), place, box="z0-16")
+    with open_store(place) as store:
+        check(store["cells"], small["cells"], lambda at: crosses(at, {0: (0, 16)}))
+        del told[:]
+        with pytest.raises(KeyboardInterrupt):
+            store["cells"].fetch(whole=True, progress=tell)
+        assert store["cells"].fetch(whole=True).lacking == 0
+        check(store["cells"], small["cells"], lambda at: True)
+
+
 class TestPush:
     def test_work_on_a_partial_clone_goes_back(self, small: Store, tmp_path: Path) -> None:
         """What is absent here is there, and nobody asks for it."""

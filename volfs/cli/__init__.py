@@ -238,8 +238,7 @@ def _status(run: Callable[[], object]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        click.echo("volfs: interrupted", err=True)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # Whoever read has read enough. Python flushes stdout once more at exit, which must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -249,7 +248,14 @@ def _status(run: Callable[[], object]) -> int:
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # in the middle of a class: Python makes another error of it
+            return _interrupted()
         return _fail(defect(error))
+
+
+def _interrupted() -> int:
+    click.echo("volfs: interrupted", err=True)
+    return 130
 
 
 def _fail(message: str) -> int:
