@@ -153,6 +153,11 @@ def test_wrong_usage_says_so(store: Path, arguments: tuple[str, ...]) -> None:
     assert volfs(store, *arguments, ok=False).returncode == 2
 
 
+def test_a_key_may_be_written_as_a_path(merged: Path) -> None:
+    one = [answer(merged, "log", f"cells{key}") for key in (":zarr/s0", "/zarr/s0", "/s0")]
+    assert one[0] and one[0] == one[1] == one[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -94,6 +94,8 @@ def log(
             _log_of_refs(dataset, number, as_json)
             return
         path = argument.where or None
+        if argument.key is None and not dataset.ever_had(argument.where) and dataset.ever_had(argument.spec.path):
+            path = argument.spec.path  # a key, written as a path: cells/files/notes.txt
         chosen = dataset.log(
             argument.spec.ref,
             all=every,

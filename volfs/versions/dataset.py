@@ -197,6 +197,13 @@ class Dataset(PublicMapping[Snapshot]):
         """Numbers of the versions that were dropped: their history stays, and what they alone show goes."""
         return self.catalog.retired(self.id)
 
+    def ever_had(self, key: str) -> bool:
+        """Whether any version has, or had, a key or a directory of them. The index alone is read."""
+        if not key:
+            return True
+        found = self.catalog.path_changes(self.id, key, below=False)
+        return bool(found.versions or found.nodes)
+
     def changes_below(self, path: str, numbers: Collection[int]) -> dict[int, dict[str, NodeChanges]]:
         """What some versions changed at a node or key and in it, by version and place, as
         :attr:`VersionChanges.nodes` has all of it. The index alone is read."""

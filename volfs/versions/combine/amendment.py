@@ -30,6 +30,7 @@ from volfs.versions.committed.version_files import VersionFiles, read_version
 
 Fill = Callable[[VersionWriter], object]
 """Writes changes to the head into a version on top of it."""
+_AMEND = "commit --amend"
 Conflicts = Sequence[Mapping[str, Any]]
 
 
@@ -49,11 +50,11 @@ def amend(
         settle_own(branch)
         changed = check(branch, leave)
         head = amendable(branch)
-        words = Words(head.message if message is None else message.strip(), author or head.author)
+        words = Words(head.message if message is None else message.strip(), author or head.author, what=_AMEND)
         if not changed:
             if message is not None and words.message == head.message:
                 return head  # a repeat
-            if words == Words(head.message, head.author):
+            if (words.message, words.author) == (head.message, head.author):
                 raise NothingToCommit(f"nothing to amend: branch {branch.ref!r} is the same as v{head.number}")
             return replaced(branch, head, words, branch.dataset.conflicts(head.number), None)
         return _with_changes(branch, head, words, leave)
@@ -88,7 +89,7 @@ def replaced(
     ``parents``. The working copy has no changes in its way."""
     with _writers(branch, head, parents) as (draft, writer):
         _write(branch, head, draft, writer, words, conflicts, fill)
-        info = publish_over(writer, branch.ref, head.number, "commit --amend")
+        info = publish_over(writer, branch.ref, head.number, words.what)
     _scratch(branch).remove()
     branch.follow()
     return info
@@ -102,7 +103,7 @@ def _with_changes(branch: WritableBranch, head: VersionInfo, words: Words, leave
             made.freeze(leave)
             conflicts = branch.dataset.conflicts(head.number)
             _write(branch, head, draft, writer, words, conflicts, lambda draft: pack(branch, made.union(), draft))
-            info = publish_over(writer, branch.ref, head.number, "commit --amend")
+            info = publish_over(writer, branch.ref, head.number, _AMEND)
         except BaseException:
             made.end(committed=False)
             raise

@@ -71,7 +71,7 @@ def resolve(
                     left += ((each, []) for each in work.close(conflict, parts))
                 else:
                     left.append((conflict, parts))
-            meant, words = left, Words(head.message, head.author)
+            meant, words = left, Words(head.message, head.author, what="resolve")
             conflicts = [each.to_json() for each, _ in meant]
             parents = head.parents if conflicts or sides is None else head.parents[:1]
             head = replaced(branch, head, words, conflicts, work.fill if work.changes else None, parents)
