@@ -10,10 +10,12 @@ import pytest
 
 from tests.kits.memory_snapshots import MemoryDataset, put_array
 from volfs.model.box import Box
+from volfs.model.grid import ChunkGrid
 from volfs.testing.waiting import PATIENCE, until
 from volfs.volume import image_at
 from volfs.volume.cache import BlockCache
 from volfs.volume.maps import EntryMaps
+from volfs.volume.travel import Travel
 from volfs.volume.volume_context import store_context
 from volfs.volume.workers import Workers
 
@@ -235,6 +237,39 @@ def test_a_reader_that_turns_has_its_prefetch_cancelled():
     gate.set()
     time.sleep(0.05)
     assert level.cache_stats().decoded < 16 + 16
+
+
+STACKS = ChunkGrid((2, 3, 64, 16, 16), (1, 1, 16, 8, 8))
+
+
+def at(t: int, c: int, z: int) -> Box:
+    return Box((t, c, z, 0, 0), (t + 1, c + 1, z + 1, 16, 16))
+
+
+def guesses(travel: Travel, boxes: list[Box]) -> list[Box]:
+    return [step.ahead.box for step in map(travel.note, boxes) if step.ahead is not None]
+
+
+@pytest.mark.parametrize("last", [63, 60])  # of planes that are read elsewhere not all are told of
+def test_who_goes_from_one_stack_to_the_next_has_the_one_after_that_decoded_ahead(last):
+    travel = Travel(STACKS, lambda blocks: True)
+    stack = [0, 1, 16, 17, 32, 33, 48, 49, last]
+    one = guesses(travel, [at(0, 0, z) for z in stack])
+    assert one == [at(0, 0, z) for z in (32, 48)], "one stack says nothing of others"
+    assert guesses(travel, [at(0, 1, z) for z in stack]) == [at(0, 1, z) for z in (16, 32, 48)] + [at(0, 2, 0)]
+    assert guesses(travel, [at(0, 2, z) for z in stack]) == [at(0, 2, z) for z in (16, 32, 48)] + [at(1, 0, 0)]
+    for c in range(2):
+        assert guesses(travel, [at(1, c, z) for z in stack])[-1] == at(1, c + 1, 0)
+    assert guesses(travel, [at(1, 2, z) for z in stack]) == [at(1, 2, z) for z in (16, 32, 48)], "there is no other"
+
+
+@pytest.mark.parametrize("jump", [at(0, 2, 0), at(0, 1, 1), at(1, 0, 0)])
+def test_who_goes_to_another_stack_than_the_next_is_somebody_else(jump):
+    travel = Travel(STACKS, lambda blocks: True)
+    guesses(travel, [at(0, 0, z) for z in (0, 1, 48, 49, 63)])
+    assert not travel.note(jump).scan
+    t, c, z = jump.start[:3]
+    assert guesses(travel, [at(t, c, z + i) for i in (1, 2)])[0].start[:3] == (t, c, 16)
 
 
 def test_two_readers_of_one_level_are_told_apart():

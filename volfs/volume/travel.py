@@ -38,13 +38,15 @@ class Step:
 class _Reader:
     """One reader's place: the last box, all it has read at that position, and the axis and direction it moves in."""
 
-    __slots__ = ("ahead", "axis", "box", "direction", "here", "plane", "run")
+    __slots__ = ("ahead", "axis", "box", "direction", "here", "plane", "run", "stacks")
 
     def __init__(self, box: Box) -> None:
         self.box = self.plane = box
         self.axis = -1
         self.direction = 0
         self.run = 0
+        # Stacks of planes (channels, times) that were gone through to their ends, one after the other, before this one.
+        self.stacks = 0
         # What was guessed for the next slab, and for the one that the reader is in.
         self.ahead: Ahead | None = None
         self.here: Ahead | None = None
@@ -77,9 +79,13 @@ class Travel:
         with self._lock:
             for index, reader in enumerate(self._readers):
                 axis = self._moved_along(reader.box, box)
-                if axis is None:
+                if axis is None and not self._begins_next(reader, box):
                     continue
                 self._readers.insert(0, self._readers.pop(index))
+                if axis is None:
+                    reader.box = reader.plane = box
+                    reader.stacks += 1
+                    return Step(scan=True)
                 return self._again(reader, box) if axis < 0 else self._step(reader, box, axis)
             self._readers.insert(0, _Reader(box))
             for gone in self._readers[_READERS:]:
@@ -115,7 +121,7 @@ class Travel:
         plane, turned = reader.plane, reader.run > 0 and (axis, direction) != (reader.axis, reader.direction)
         if turned:
             reader.cancel()
-            reader.run = 0
+            reader.run = reader.stacks = 0
         reader.run += 1
         reader.axis, reader.direction = axis, direction
         reader.box = reader.plane = box
@@ -127,10 +133,44 @@ class Travel:
         axis, chunk = reader.axis, self._grid.chunk_shape[reader.axis]
         at = reader.box.start[axis] // chunk + reader.direction
         if not 0 <= at < self._grid.grid_shape[axis]:
-            return None
+            return self._next_stack(reader)
         # What the reader will ask for first in that slab, as thick as what it asks for now.
         thick = min(reader.box.stop[axis] - reader.box.start[axis], chunk, self._grid.shape[axis] - at * chunk)
         plane = Box(_with(seen.start, axis, at * chunk), _with(seen.stop, axis, at * chunk + thick))
+        return self._worth(reader, plane)
+
+    def _next_stack(self, reader: _Reader) -> Ahead | None:
+        """Who has gone from the end of one stack to the next goes on to the one after this."""
+        plane = self._after(reader)
+        return None if plane is None or not reader.stacks else self._worth(reader, plane)
+
+    def _begins_next(self, reader: _Reader, box: Box) -> bool:
+        """Whether a box is the first plane of the stack after the one whose end the reader has come to."""
+        last = self._grid.grid_shape[reader.axis] - 1
+        in_last = reader.box.start[reader.axis] // self._grid.chunk_shape[reader.axis] == last
+        return in_last and box == self._after(reader)
+
+    def _after(self, reader: _Reader) -> Box | None:
+        """The first plane of the next stack, for a reader that goes forward: along slower axes that planes are thin
+        along."""
+        if reader.run < 2 or reader.direction != 1:
+            return None
+        start, stop = list(reader.plane.start), list(reader.plane.stop)
+        if stop[reader.axis] - start[reader.axis] != 1:
+            return None
+        start[reader.axis], stop[reader.axis] = 0, 1
+        for axis in range(reader.axis - 1, -1, -1):
+            if stop[axis] - start[axis] != 1:
+                continue
+            if stop[axis] < self._grid.shape[axis]:
+                start[axis] += 1
+                stop[axis] += 1
+                return Box(tuple(start), tuple(stop))
+            start[axis], stop[axis] = 0, 1
+        return None
+
+    def _worth(self, reader: _Reader, plane: Box) -> Ahead | None:
+        """A guess of a plane whose blocks are not guessed yet, and fit."""
         slab = self._grid.chunks(plane)
         if slab.empty or (reader.ahead is not None and reader.ahead.blocks.contains(slab)):
             return None
