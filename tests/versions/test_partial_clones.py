@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,6 +322,28 @@ class TestFetch:
                 with pytest.raises(Damaged, match="which parts a clone has cannot be read"):
                     CloneParts.parse(facts, "dataset.json")
             assert CloneParts.parse(ours.clone_parts.facts(), "") == ours.clone_parts
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"levels": "s2-"}, "--levels s2-"),
+        ({"levels": "2-"}, "--levels s2-"),
+        ({"levels": "-s1"}, "--levels s0-s1"),
+        ({"levels": "s1-3"}, "--levels s1-s3"),
+        ({"levels": "s3"}, "--levels s3"),
+        ({"box": "z7_y0-5", "depth": 3}, "--depth 3 --box y0-5_z7-8"),
+        (
+            {"since_ns": START, "paths": ("/labels/", "labels", "files/a b")},
+            "--since 2023-11-14T22:13 --path labels --path 'files/a b'",
+        ),
+        ({}, "everything"),
+    ],
+)
+def test_a_part_is_written_as_it_is_read(options: dict[str, Any], words: str) -> None:
+    part = Part.of(**options)
+    assert part.words() == words
+    assert CloneParts.parse(CloneParts((part,), ("main",)).facts(), "") == CloneParts((part,), ("main",))
 
 
 @pytest.mark.parametrize("after", [1, 9, 33])

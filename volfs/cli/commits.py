@@ -80,7 +80,7 @@ def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) 
                     except VolfsError as error:
                         say(f"volfs: {name}@{branch}: {error}", err=True)
                         failed = True
-        parts = {name: store[name].clone_parts.words() for name, _ in found}
+        parts = {name: _parts_words(store, name) for name, _ in found}
     if as_json:
         answers = [{"dataset": name, **answer.to_json(), "partial": parts[name] or None} for name, answer in found]
         say_json(answers[0] if target is not None else answers)
@@ -91,6 +91,15 @@ def status(ctx: click.Context, frame: Frame, target: str | None, as_json: bool) 
         click.echo("nothing is uncommitted")
     if failed:
         ctx.exit(1)
+
+
+def _parts_words(store: Store, name: str) -> list[str]:
+    """Which parts a partial clone has."""
+    try:
+        return store[name].clone_parts.words()
+    except VolfsError as error:  # it harms no other
+        say(f"volfs: {name}: {error}", err=True)
+        return []
 
 
 def _show(dataset: str, answer: Status, parts: list[str]) -> None:

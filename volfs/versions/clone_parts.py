@@ -12,6 +12,7 @@ A payload is in a part if all that is said of the part holds for it; a clone has
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -114,7 +115,7 @@ class Part:
             said.append(f"--levels {levels_text(self.levels)}")
         if self.box:
             said.append(f"--box {'_'.join(f'{axis}{start}-{stop}' for axis, (start, stop) in self.box)}")
-        said += [f"--path {path}" for path in self.paths]
+        said += [f"--path {shlex.quote(path)}" for path in self.paths]
         return " ".join(said) or "everything"
 
 
