@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,6 +19,38 @@ from volfs.tree.contract.attrs import FOREVER, SOON
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return make_store(tmp_path / "store")
+
+
+def test_a_link_that_comes_to_lead_elsewhere_is_another_inode(store: Path) -> None:
+    """A server of NFS asks once what the link of an inode says."""
+
+    async def work() -> None:
+        links = ("versions/latest", "versions/main", "versions/main~1", "diffs/main~1..main", "tags/moved")
+        with volfs.open_store(store) as opened:
+            opened["cells"].create_tag("moved", "main~1")
+        async with serving(store) as client:
+
+            async def seen() -> dict[str, tuple[int, str]]:
+                return {
+                    link: ((await client.stat(f"cells/{link}")).ino, await client.readlink(f"cells/{link}"))
+                    for link in links
+                }
+
+            before = await seen()
+            assert before == await seen()
+            await client.write("cells/branches/main/files/more", b"more")
+            await client.write("cells/branches/main/.volfs/commit", b"more")
+            await client.write("cells/branches/main/.volfs/tag", b"other")
+            await client.rename("cells/tags/other", "cells/tags/moved")
+            after = await seen()
+            for link in links:
+                assert after[link][1] != before[link][1] and after[link][0] != before[link][0], link
+                with pytest.raises(NotFound) as stale:
+                    await client.tree.getattr(before[link][0])
+                assert stale.value.errno == errno.ESTALE
+                assert (await client.tree.getattr(after[link][0])).is_link
+
+    run(work)
 
 
 def test_any_expression_leads_to_its_version_and_is_not_listed(store: Path) -> None:

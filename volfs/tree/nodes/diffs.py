@@ -23,7 +23,7 @@ from volfs.tree.core.node import Link, Node
 from volfs.tree.files.document import Document, DocumentFile
 from volfs.tree.images.image_index import ImageIndex
 from volfs.tree.nodes.previews import window_of
-from volfs.tree.nodes.refs import RefsDir
+from volfs.tree.nodes.refs import MEANT, RefsDir
 from volfs.tree.nodes.snapshot import SnapshotDir
 from volfs.versions.committed.version import Version
 from volfs.versions.diff import NodeDiff, differing
@@ -45,6 +45,7 @@ class DiffsDir(RefsDir):
         return ()
 
     def find(self, name: str) -> Node | None:
+        name, _, _ = name.partition(MEANT)
         a, between, b = name.partition(_BETWEEN)
         if not between or not a or not b:
             return None
@@ -56,11 +57,12 @@ class DiffsDir(RefsDir):
         if {old, new} & dataset.dropped():
             return None
         path = f"{self.path}/{name}"
-        ino = self.context.inodes.directory(path)
         if (version_number(a), version_number(b)) == (old, new):
+            ino = self.context.inodes.directory(path)
             return DiffDir(self.context, ino, self, path, dataset.version(old), dataset.version(new))
-        time_ns = max(dataset.time_of(old), dataset.time_of(new))
-        return Link(self.context, ino, self, f"v{old}{_BETWEEN}v{new}", time_ns, SOON)
+        time_ns, target = max(dataset.time_of(old), dataset.time_of(new)), f"v{old}{_BETWEEN}v{new}"
+        ino = self.context.inodes.directory(f"{path}{MEANT}{target}")
+        return Link(self.context, ino, self, target, time_ns, SOON)
 
     def attr(self) -> Attr:
         newest = self.opened.graph.latest_ns or self.context.started_ns

@@ -25,6 +25,11 @@ from volfs.tree.nodes.branch import BranchDir
 from volfs.tree.nodes.snapshot import VersionDir
 from volfs.versions.dataset import Dataset
 
+MEANT = "\0"
+"""Between the name of a link and what it leads to, in the path that its inode is derived from. No name has it. A link
+that comes to lead elsewhere is another inode, as after ``ln -sf``, and the inode that it had is stale: servers of NFS
+keep for good what the link of an inode says."""
+
 
 class RefsDir(SmallDir):
     """One of them. Nothing in it is ever cold."""
@@ -76,7 +81,10 @@ class VersionsDir(RefsDir):
                 latest = dataset.info(dataset.resolve(name))
             except NotFound:
                 return None
-            return Link(self.context, self.slot_ino(name), self, f"v{latest.number}", latest.time_ns, SOON)
+            # Another target is another inode, as after `ln -sf`: servers of NFS keep what a link says by its inode.
+            ino = self.context.inodes.file(self.ino, self.slots[LATEST] + latest.number)
+            return Link(self.context, ino, self, f"v{latest.number}", latest.time_ns, SOON)
+        name, _, _ = name.partition(MEANT)
         number = version_number(name)
         if number is None:
             return self._meant(name)
@@ -98,8 +106,11 @@ class VersionsDir(RefsDir):
         if version.number in dataset.dropped():
             return None
         # By the hour it may be another version: the link may be kept for a second, what it leads to for ever.
-        ino = self.context.inodes.directory(f"{self.path}/{expression}")
+        ino = self.context.inodes.directory(f"{self.path}/{expression}{MEANT}{version.number}")
         return Link(self.context, ino, self, f"v{version.number}", version.time_ns, SOON)
+
+    def numbered(self, ordinal: int) -> Node | None:
+        return self.find(LATEST)
 
     def attr(self) -> Attr:
         graph, dropped = self.opened.graph, self.opened.dropped()
@@ -253,12 +264,13 @@ class TagsDir(NamedRefsDir):
         return tuple(sorted(self.opened.refs().tags.items()))
 
     def find(self, name: str) -> Node | None:
+        name, _, _ = name.partition(MEANT)
         dataset = self.opened
         number = dataset.refs().tags.get(name)
         if number is None:
             dataset.check_ref(name)
             return None
-        ino = self.context.inodes.directory(f"{self.path}/{name}")
+        ino = self.context.inodes.directory(f"{self.path}/{name}{MEANT}{number}")
         return Link(self.context, ino, self, f"../versions/v{number}", dataset.info(number).time_ns, SOON)
 
     async def symlink(self, name: str, target: str) -> Node:
