@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ from volfs.errors import AlreadyThere, BadInput, Damaged, Held, NotAllowed, NotF
 from volfs.model.metadata import array_zarr_json, parse_node
 from volfs.storage.codec import ChunkCodec
 from volfs.testing.waiting import PATIENCE
-from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE
+from volfs.tree.contract.api import RENAME_EXCHANGE, RENAME_NOREPLACE, NoNotifier, TreeOptions
 from volfs.tree.contract.attrs import SetAttr
+from volfs.tree.core.context import TreeContext
+from volfs.tree.core.inodes import Inodes
+from volfs.tree.core.open_files import Handle
 from volfs.tree.images.image_index import Walk
 from volfs.tree.monitoring.statistics import statistics
 from volfs.versions.working.open_files import WorkingFile
@@ -687,3 +691,26 @@ def test_zarr_python_writes_through_the_tree_what_it_reads_back(store: Path) -> 
     with volfs.open_store(store) as opened:
         array = zarr.open_array(opened["cells"].branch("main").zarr_store(), path="new", mode="r")
         assert (np.asarray(array[4:, :4]) == 513).all() and (np.asarray(array[:4]) == 0).all()
+
+
+def test_a_released_file_that_cannot_be_closed_is_told_in_the_log_and_holds_up_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Handle):
+        def close_soon(self) -> None:
+            raise OSError("no")
+
+    class Closed(Handle):
+        def close_soon(self) -> None:
+            closed.append(self.ino)
+
+    closed: list[int] = []
+    with volfs.init_store(tmp_path / "store") as opened:
+        context = TreeContext(opened, TreeOptions(0, 0), NoNotifier(), Inodes.of(opened))
+        handles = [context.files.add(handle, keep_cache=False).fh for handle in (Broken(1), Closed(2))]
+        context.inodes.orphans[1] = context.files.get(handles[0])
+        context.lender = SimpleNamespace(unclosed=3, released=lambda: [*handles, 77])  # type: ignore[assignment]
+        context.catch_up()
+        assert closed == [2] and len(context.files) == 0 and not context.inodes.orphans
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        context.close()

@@ -6,6 +6,7 @@ around in it nor anything in another), and when generated directories changed. N
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -29,6 +30,8 @@ from volfs.tree.core.ports import Front, WriteBuffer
 from volfs.tree.core.rendering import Rendering
 from volfs.versions.dataset import Dataset
 from volfs.versions.store import Store
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -160,13 +163,16 @@ class TreeContext:
         return not (self.options.read_only or self.store.read_only)
 
     def catch_up(self) -> None:
-        """Close the files that the front has released."""
+        """Close the files that the front has released. Raises nothing: no request is to fail for another's file."""
         if self.lender is None or not self.lender.unclosed:
             return
         for fh in self.lender.released():
             handle = self.files.released(fh)
             if handle is not None:
-                handle.close_soon()
+                try:
+                    handle.close_soon()
+                except Exception:
+                    log.exception("a file that was released could not be closed")
                 self.closed(handle)
 
     def closed(self, handle: Handle) -> None:

@@ -166,8 +166,8 @@ class KeyHandle(Handle):
             with mounted.branch.working.at_once() as free:
                 if free and self._close(wait=False):
                     return
-        mounted.closing += 1
         mounted.context.start(self._close_late)
+        mounted.closing += 1
 
     async def _close_late(self) -> None:
         try:
@@ -216,8 +216,13 @@ class KeyHandle(Handle):
             fd, key = file.fd, file.key
             if fd is None or key is None or self.unlinked:
                 return False
+            found = os.fstat(fd)
+            if self.known_stamp != _stamp_of(found):
+                return False
+            if self.writable and found.st_nlink == 1:
+                return True  # it lies in the top layer, and its only name is the key
             there = self.mounted.branch.working.disk_stat(key)
-            return there is not None and self.known_stamp == _stamp_of(os.fstat(fd)) == _stamp_of(there)
+            return there is not None and _stamp_of(found) == _stamp_of(there)
 
     async def _asked(self, question: Callable[[WorkingFile], _T]) -> _T:
         """The answer to a question about the present file."""
