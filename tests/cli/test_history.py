@@ -131,6 +131,8 @@ def test_branches_are_moved_and_renamed(own: Path) -> None:
     assert answer(own, "tag", "cells", "-f", "paper", "v1") == {"paper": 1}
     assert answer(own, "tag", "cells", "-f", "paper") == {"paper": 2}
     assert "already" in refused(own, "tag", "cells", "paper", "v1")
+    assert volfs(own, "tag", "cells", "paper", "v2").stderr == "volfs: tag 'paper' is at v2 already\n"
+    assert volfs(own, "branch", "cells", "kept", "v2").stderr == "volfs: branch 'kept' is at v2 already\n"
     assert "already" in refused(own, "branch", "cells", "-m", "kept", "main")
     assert "no branch 'trial'" in refused(own, "branch", "cells", "-m", "trial", "other")
     with library.open_store(own) as opened:

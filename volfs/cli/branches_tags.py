@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import click
 
-from volfs.cli.frame import Frame, json_option, pass_frame, say_json, say_table
+from volfs.cli.frame import Frame, json_option, pass_frame, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from volfs.versions.dataset import Dataset
 
 
 @click.command()
@@ -58,7 +64,7 @@ def branch(
             at = at or written or None
             if force and name in owner.branches():
                 owner.move_branch(name, at or owner.default_branch)
-            else:
+            elif not _stands(owner, "branch", owner.branches(), name, at):
                 owner.create_branch(name, at)
         if as_json:
             _list({name: owner.branches()[name]}, as_json)
@@ -94,7 +100,8 @@ def tag(frame: Frame, dataset: str, name: str | None, at: str | None, delete: bo
         elif delete:
             owner.delete_tag(name)
         else:
-            owner.create_tag(name, at or owner.default_branch, force=force)
+            if not _stands(owner, "tag", owner.tags(), name, at):
+                owner.create_tag(name, at or owner.default_branch, force=force)
             if as_json:
                 _list({name: owner.tags()[name]}, as_json)
 
@@ -106,6 +113,14 @@ def _check(name: str | None, at: str | None, delete: bool, force: bool) -> None:
         raise click.UsageError("--delete needs a NAME")
     if delete and at is not None:
         raise click.UsageError("--delete takes no REF")
+
+
+def _stands(owner: Dataset, kind: str, refs: Mapping[str, int], name: str, at: str | None) -> bool:
+    """Whether a ref stands where it is asked for: a command that was sent twice does no harm, and says so."""
+    if at is None or name not in refs or refs[name] != owner.resolve(at):
+        return False
+    say(f"volfs: {kind} {name!r} is at v{refs[name]} already", err=True)
+    return True
 
 
 def _list(refs: dict[str, int], as_json: bool, notes: dict[str, str] | None = None) -> None:
