@@ -159,3 +159,79 @@ def test_a_file_of_a_dropped_version_that_is_read_late_is_stale(store: Path, tmp
             os.open("s0/volume.npy", os.O_RDONLY, dir_fd=here)
         assert caught.value.errno == errno.ESTALE
         assert np.load(mount / "cells/versions/v1/s0/volume.npy").shape == SHAPE
+
+
+def test_two_mounts_under_reads_show_no_stale_byte_while_versions_are_made_merged_and_collected(
+    store: Path, mounts: list[Path], tmp_path: Path
+) -> None:
+    """Commits through one mount, imports, merges and collections by commands. What a branch shows never goes back."""
+    cells = [mount / "cells" for mount in mounts]
+    source = tmp_path / "more.npy"
+    np.save(source, np.zeros((8, 8, 8), "u1"))
+    volfs(store, "branch", "cells", "exp", "v1")
+    counter, newest = b"%06d" % 0, 0
+    (cells[0] / "branches/main/files/counter").write_bytes(counter)
+    (cells[0] / "branches/main/.volfs/commit").write_text("counting")
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def read_versions(each: Path) -> None:
+        known: dict[str, bytes] = {}
+        while not stop.is_set():
+            for name in os.listdir(each / "versions"):
+                for part in ("files/n", "files/counter", "s0/volume.npy"):
+                    path = each / "versions" / name / part
+                    try:
+                        data = path.read_bytes()
+                    except OSError as error:
+                        if error.errno not in (errno.ESTALE, errno.ENOENT):
+                            wrong.append(f"{path}: {error}")
+                        continue
+                    if name != "latest" and known.setdefault(f"{name}/{part}", data) != data:
+                        wrong.append(f"{path} has other bytes than before")
+
+    def read_branch(each: Path) -> None:
+        last = 0
+        while not stop.is_set():
+            try:
+                seen = int((each / "branches/main/files/counter").read_bytes())
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    wrong.append(f"{each}: {error}")
+                continue
+            if seen < last:
+                wrong.append(f"{each}: {seen} after {last}")
+            last = seen
+
+    threads = [threading.Thread(target=read, args=(each,)) for each in cells for read in (read_versions, read_branch)]
+    for thread in threads:
+        thread.start()
+    try:
+        for newest in range(1, 4):
+            draft = cells[0] / "branches/main/files/counter.new"
+            draft.write_bytes(b"%06d" % newest)
+            draft.rename(draft.with_suffix(""))
+            (cells[0] / "branches/main/.volfs/commit").write_text(f"count {newest}")
+            write_files(store, newest)
+            volfs(store, "merge", "cells@main", "exp")
+            volfs(store, "import", f"cells/more{newest}", str(source))
+            volfs(store, "gc", "--keep", "2", "--grace", "0.001")
+        for each in cells:
+            until(lambda each=each: int((each / "branches/main/files/counter").read_bytes()) == newest)
+            until(lambda each=each: (each / f"versions/latest/files/exp{newest}").exists())
+            until(lambda each=each: (each / f"versions/latest/more{newest}").exists())
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong, wrong[:5]
+    with open_store(store, read_only=True) as looking:
+        assert fsck(looking).findings == []
+
+
+def write_files(store: Path, number: int) -> None:
+    """A version on exp, by a process that no mount knows of."""
+    with open_store(store) as opened:
+        branch = opened["cells"].branch("exp")
+        branch.put(f"files/exp{number}", b"x")
+        branch.commit(f"exp {number}")

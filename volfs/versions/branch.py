@@ -147,6 +147,13 @@ class Branch(UnionSnapshot, WritableSnapshot):
         number = self.dataset.refs().heads.get(self.ref)
         if number is None:
             raise NotFound(f"branch {self.ref!r} of dataset {self.dataset.name!r} was removed")
+        if now is None:
+            # A machine with a catalog of its own learns of a head within a second. What was committed lies in the
+            # version at once, and no more in the working copy: over the head before, the branch would go back in time.
+            with suppress(Damaged):
+                filed = self.dataset.named_by_file(self.ref)
+                if filed and filed != number and self._version(filed) is not None:
+                    number = filed
         self._known_head = (now, number) if now is not None else None
         return number
 
