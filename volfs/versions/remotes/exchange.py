@@ -148,8 +148,8 @@ def fetch_from(
         numbers = {info.content_id: info.number for info in dataset.graph.versions.values()}
         tips = {numbers[ident] for ident in want}
         came = bring_in(dataset, connection.peer, wish, tips, count)
-        changes = _note(dataset, remote, heads, tags)
         notes = bring_notes(dataset, connection.peer)
+        changes = _note(dataset, remote, heads, tags)
     size = connection.frames.heard_bytes + connection.frames.said_bytes
     return Exchange(remote, versions, size, tuple(changes), came.payloads, came.lacking, notes)
 
@@ -391,6 +391,7 @@ def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> Taken:
     with receiving(dataset):
         came = receive(dataset, peer, [update.to for update in updates], Transferred(_quiet), Payloads.ALL)
         crash_point("push.received")
+        notes = bring_notes(dataset, peer)
         whys: list[str | None] = []
         for update in updates:
             try:
@@ -399,7 +400,6 @@ def take_push(dataset: SharedDataset, peer: Peer, message: Message) -> Taken:
             except VolfsError as error:
                 whys.append(str(error))
             crash_point("push.moved")
-        notes = bring_notes(dataset, peer)
     return Taken(came, notes, whys)
 
 
