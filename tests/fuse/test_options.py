@@ -204,7 +204,7 @@ class TestUsers:
     def test_a_datasets_owner_group_and_mode_are_held_to_by_the_kernel(self, store: Path, open_place: Path) -> None:
         volfs(store, "config", "cells", f"owner={OWNER}", f"group={GROUP}", "mode=750")
         try:
-            rest = {"name": "cells", "protect": [], "require-message": None, "remotes": {}}
+            rest = {"name": "cells", "protect": [], "require-message": None, "remotes": {}, "partial": None}
             assert answer(store, "config", "cells") == rest | {"owner": OWNER, "group": GROUP, "mode": "0750"}
             with mounted(store, open_place / "mnt", allow_other=True) as place:
                 version, branch = place / "cells" / "versions" / "v2", place / "cells" / "branches" / "main"

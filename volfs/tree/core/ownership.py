@@ -12,7 +12,7 @@ attributes are remembered for moments only.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from volfs.errors import VolfsError
 from volfs.storage.backend import Tag
@@ -65,6 +65,11 @@ class Ownership:
             return _OPEN
         known = self._known.get(dataset)
         return CLOSED if known is None else known[1]
+
+    def seen(self, dataset: str) -> Hashable:
+        """Which state of a dataset's ``dataset.json`` is known: another one after a change of it that was seen."""
+        known = self._known.get(dataset)
+        return None if known is None else known[0]
 
     def unseen(self, datasets: Iterable[str]) -> list[str]:
         """Those datasets that :meth:`look_at` has not read yet."""

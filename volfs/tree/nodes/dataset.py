@@ -95,7 +95,8 @@ class DatasetDir(SmallDir):
     def _state(self) -> Hashable:
         dataset = self.open_dataset()
         refs = tuple(tuple(sorted(named.items())) for named in dataset.refs().named.values())
-        return len(dataset.graph.versions), dataset.dropped(), self._parts(), refs
+        # What a partial clone has is in the store's document, which is not read here: nobody waits for a disk.
+        return len(dataset.graph.versions), dataset.dropped(), self.context.access.seen(self._name), refs
 
     def _parts(self) -> tuple[str, ...]:
         """What is here of a partial clone, in words."""
