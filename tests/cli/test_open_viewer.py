@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.judges import imagej
 from tests.kits import fork_server
 from tests.kits.paths import ROOT
 from volfs.cli.frame import parse_dataset_arg
-from volfs.errors import NotFound
+from volfs.errors import BadInput, NotFound
 from volfs.testing.small_store import CELLS, make_store
 from volfs.testing.waiting import PATIENCE
 from volfs.web import viewers
@@ -132,7 +133,6 @@ def test_napari_is_given_the_zarr_and_its_failure_is_told(store: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("cells", "--with", "napari"), "napari is not installed: pip install 'napari[all]' napari-ome-zarr"),
         (("cells", "--with", "fiji"), "Fiji is not installed"),
         (("cells@v9",), "has no version v9"),
         (("cellar",), "cellar"),
@@ -143,3 +143,10 @@ def test_what_is_not_there_or_not_installed_is_one_line(store: Path, words: tupl
     done = fork_server.run(command(store, *words), env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and not done.stdout
     assert len(done.stderr.splitlines()) == 1 and line in done.stderr
+
+
+def test_napari_is_looked_for_before_anything_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewers.shutil, "which", lambda name: None)
+    monkeypatch.setattr(viewers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"napari is not installed: pip install 'napari\[all\]' napari-ome-zarr"):
+        viewers.napari_command("http://127.0.0.1:1", cast("viewers.Target", None))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
+import sys
+import termios
 import threading
 import weakref
 from collections import Counter
@@ -419,6 +422,16 @@ def test_large_files_are_given_several_at_a_time_and_in_pieces(
         assert data == files[(inode - FIRST) // STRIDE][at : at + size]
 
 
+def waiting_in(pipe: int) -> int:
+    """Bytes that a pipe holds."""
+    answer = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+HALF_A_PIPE = 1 << 15
+"""More than answers to requests are, and less than a pipe takes of a file."""
+
+
 def test_no_file_is_opened_while_it_is_given(front: core.Front, kernel: Kernel) -> None:
     """Who has opened it may read it, and the kernel has the one wait for the other."""
     files, going, sent = large(front, 600, 3), threading.Event(), bytearray()
@@ -436,6 +449,7 @@ def test_no_file_is_opened_while_it_is_given(front: core.Front, kernel: Kernel) 
     read_large(front, kernel, here, 0)
     going.clear()
     open_large(front, kernel, here, 1)  # and what comes next is given, as far as the pipe takes it
+    until(lambda: waiting_in(there) > HALF_A_PIPE, "the next file is being given")
     opening = threading.Thread(target=open_large, args=(front, kernel, here, 2))
     opening.start()
     opening.join(0.2)

@@ -474,9 +474,10 @@ def test_versions_and_generated_files_cannot_be_changed(store: Path) -> None:
                 with pytest.raises(VolfsError):
                     await client.unlink(path)
             for folder in ("", "cells", "cells/versions", top, f"{top}/zarr", f"{top}/files", f"{top}/s0/xy"):
-                with pytest.raises(VolfsError) as refused:
-                    await client.mkdir(f"{folder}/new" if folder else "new")
-                assert refused.value.errno in (1, 30)
+                if folder:  # in the root it makes a dataset
+                    with pytest.raises(VolfsError) as refused:
+                        await client.mkdir(f"{folder}/new")
+                    assert refused.value.errno in (1, 30)
                 with pytest.raises(VolfsError):
                     await client.write(f"{folder}/new" if folder else "new", b"x")
                 with pytest.raises(NotFound):
