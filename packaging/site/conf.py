@@ -24,7 +24,7 @@ root_doc = "README"
 #: What the navigation shows, in order: all pages that there are, which a test checks.
 CONTENTS = {
     "Begin": ["docs/tutorial", "docs/questions", "docs/glossary"],
-    "Use": ["docs/layout", "docs/versioning", "docs/remotes", "docs/viewers", "docs/formats", "docs/cli"],
+    "Use": ["docs/layout", "docs/versioning", "docs/git", "docs/remotes", "docs/viewers", "docs/formats", "docs/cli"],
     "Python": ["docs/python", "docs/testing"],
     "Run": [
         "docs/mounting",

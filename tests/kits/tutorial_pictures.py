@@ -21,6 +21,7 @@ EDGE, GAP = 256, 10
 SHOWN = {
     DOCS / "img" / "tutorial.png": ("before.png", "after.png", "changed.png"),
     DOCS / "img" / "tutorial-merged.png": ("merged.png",),
+    DOCS / "img" / "tutorial-conflict.png": ("theirs.png", "ours.png", "conflict.png"),
 }
 
 
@@ -34,7 +35,7 @@ def drawn(place: Path, names: tuple[str, ...]) -> Image.Image:
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Write them."""
     with TemporaryDirectory() as made:
         place = Path(made)
         try:
