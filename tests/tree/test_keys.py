@@ -714,3 +714,24 @@ def test_a_released_file_that_cannot_be_closed_is_told_in_the_log_and_holds_up_n
         assert closed == [2] and len(context.files) == 0 and not context.inodes.orphans
         assert [record.levelname for record in caplog.records] == ["ERROR"]
         context.close()
+
+
+def test_a_file_without_a_name_is_seen_by_its_openers_whatever_the_kernel_forgets(store: Path) -> None:
+    """What the kernel has forgotten it says late: by then the inode may have been looked up and opened anew."""
+
+    async def work() -> None:
+        async with serving(store) as client:
+            path = f"{MAIN}/files/shared"
+            await client.write(path, b"both")
+            ino = await client.ino(path)
+            handles = [await client.open_to_write(path, os.O_RDWR) for _ in range(2)]
+            await client.unlink(path)
+            await client.tree.forget([(ino, 1)])
+            for handle in handles:
+                attr = await client.tree.getattr(ino)
+                assert (attr.size, attr.nlink) == (4, 0)
+                await client.call("release", handle)
+            with pytest.raises(VolfsError):
+                await client.tree.getattr(ino)
+
+    run(work)

@@ -10,7 +10,7 @@ second. Ordinals of files are computed by the directory's kind. Names in a branc
 names among slices, have allocated inodes, which follow a rename.
 
 Remembered only until the kernel forgets them: *aliases* (a temporary file renamed over a slice: its inode goes on as
-one of the slice), and *orphans* (unlinked, but still open).
+one of the slice). Until they are closed: *orphans* (unlinked, but still open).
 """
 
 from __future__ import annotations
@@ -137,7 +137,10 @@ class Inodes:
         return self.aliases.get(ino, ino)
 
     def forget(self, inodes: Sequence[tuple[int, int]]) -> None:
-        """Drop aliases and orphans that the kernel has forgotten. Pairs of (inode, number of lookups)."""
+        """Drop aliases that the kernel has forgotten. Pairs of (inode, number of lookups).
+
+        Orphans go when they are closed: the kernel forgets late, and an inode may have been looked up and opened anew
+        before it says so.
+        """
         for ino, _ in inodes:
             self.aliases.pop(ino, None)
-            self.orphans.pop(ino, None)
