@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,14 +80,22 @@ ALL = ("u8", "u16", "f32", "labels", "movie", "flat")
 THREE = ("u8", "u16", "f32", "labels")
 
 
+def files_in(top: Path) -> Iterator[Path]:
+    """All files of a directory, links not followed. Of the planes or times in one the first and the last: those between
+    differ in their voxels alone."""
+    for folder, folders, files in os.walk(top):
+        alike = sorted(name for name in folders if re.fullmatch(r"[ctxyz]\d+(_files)?", name))
+        folders[:] = [name for name in folders if name not in alike[1:-1]]
+        yield from (Path(folder, name) for name in files)
+
+
 def test_every_file_is_as_long_as_it_says(shown: Mounted) -> None:
     count = 0
     for name in ALL:
-        for path in formats(shown, name).rglob("*"):
-            if path.is_file() and ".ome.zarr" not in str(path):
-                assert len(path.read_bytes()) == path.stat().st_size, path
-                count += 1
-    assert count > 500
+        for path in files_in(formats(shown, name)):
+            assert len(path.read_bytes()) == path.stat().st_size, path
+            count += 1
+    assert count > 500, count
 
 
 @pytest.mark.parametrize("name", ALL)
