@@ -223,7 +223,9 @@ def test_a_filesystem_that_is_mounted_below_a_dataset_later_is_noticed(tmp_path:
                 assert len(await client.read_fh(fh, size)) == size
                 await client.close(fh)
                 await _write_slices(client)
-            assert not calls, "\n".join(sorted(set(calls))[:10])
+            # Any mount on this machine, of another test too, has the tree look which of its own disks are far.
+            asked = {call for call in calls if "heed_mounts" not in call}
+            assert not asked, "\n".join(sorted(asked)[:10])
             only_looks.set(True)
             with stopped(disk), pytest.raises(OutOfTime):
                 await client.read(f"{_MAIN}/zarr/labels/nuclei/s0/c/0/0/0")
